@@ -1,0 +1,79 @@
+"""Every error leancnn raises on purpose.
+
+* LeanCNNError                 catch this one to catch them all; the command line prints it as one line
+  + UnknownNameError           a network, recipe, dataset or class nobody registered (with the nearest name)
+  + MismatchError              sizes that cannot fit together: shapes, groups, channels, class lists
+  + UncountableError           a model in which nothing could be counted
+  + ImageError                 one file that cannot become a network's input: which, and why
+  + DataError                  a data set that cannot be used as it stands
+  + DamagedError               a saved file that is not what was written: wrong checksum, cut short, foreign
+  + RunError                   a run folder in the wrong state: locked, taken, nothing to resume
+  + WriteError                 a file that could not be written: disk full, read-only, no permission
+  + DivergedError              the first loss or gradient that is not finite (exit status 3)
+  + UnsupportedError           a network with an operator that the compiler does not have
+  + CompileError               C that the machine's compiler refused, with its first complaint
+  + ParityError                an exported network whose answers are not those of the original; nothing was kept
+  + MissingDependencyError     an optional package or tool that is not installed, with the command that installs it
+"""
+
+
+class LeanCNNError(Exception):
+    """Base of everything leancnn raises on purpose; its text is one line: what, where, what to do."""
+
+    exit_status = 1
+
+
+class UnknownNameError(LeanCNNError):
+    """A name that is on no shelf."""
+
+    exit_status = 2
+
+
+class MismatchError(LeanCNNError):
+    """Sizes that cannot fit together."""
+
+
+class UncountableError(LeanCNNError):
+    """A model in which no convolution or matrix product ran."""
+
+
+class ImageError(LeanCNNError):
+    """A file that cannot be used as an image."""
+
+
+class DataError(LeanCNNError):
+    """A data set that cannot be used as it stands."""
+
+
+class DamagedError(LeanCNNError):
+    """A saved file whose bytes are not those that were written."""
+
+
+class RunError(LeanCNNError):
+    """A run folder that is not in the state the command needs."""
+
+
+class WriteError(LeanCNNError):
+    """A file that could not be written; what stood there before still stands."""
+
+
+class DivergedError(LeanCNNError):
+    """Training met a number that is not finite; the last good checkpoint is intact."""
+
+    exit_status = 3
+
+
+class UnsupportedError(LeanCNNError):
+    """A network that the native compiler cannot translate; the text names the operator and those it knows."""
+
+
+class CompileError(LeanCNNError):
+    """The C compiler failed."""
+
+
+class ParityError(LeanCNNError):
+    """An artifact that does not compute what the network computes."""
+
+
+class MissingDependencyError(LeanCNNError):
+    """Something optional is needed and not installed."""

@@ -1,0 +1,105 @@
+"""C source to a shared library with the compiler at hand, cached by what went into it."""
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from leancnn.errors import CompileError, MissingDependencyError, WriteError
+
+CANDIDATES = ("cc", "gcc", "clang")
+PORTABLE_FLAGS = ("-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+"""Not -ffast-math: gcc before 13 would then switch subnormals off in the whole process that loads the library."""
+FAST_FLAGS = (*PORTABLE_FLAGS, "-march=native")
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A C compiler that answered: the words that start it and what it calls itself."""
+
+    command: tuple[str, ...]
+    version: str
+
+
+@cache
+def find_compiler() -> Compiler:
+    """The compiler named by $CC, else cc, gcc or clang on the path, else the ziglang package.
+
+    Raises `MissingDependencyError` when there is none.
+    """
+    named = os.environ.get("CC")
+    commands = [tuple(shlex.split(named))] if named else []
+    commands += [(path,) for name in CANDIDATES if (path := shutil.which(name))]
+    if find_spec("ziglang"):
+        commands.append((sys.executable, "-m", "ziglang", "cc"))
+    for command in commands:
+        try:
+            answer = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return Compiler(command, (answer.stdout.splitlines() or ["unknown"])[0])
+    raise MissingDependencyError("no C compiler found; install gcc or clang, or: pip install ziglang")
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: $LEANCNN_CACHE, else $XDG_CACHE_HOME/leancnn, else ~/.cache/leancnn."""
+    own = os.environ.get("LEANCNN_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leancnn"
+
+
+@cache
+def processor() -> str:
+    """The name and instruction sets of this machine's processor, as far as the system tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "isa")
+    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted))) or platform.machine()
+
+
+def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS) -> Path:
+    """Compile C text into a shared library and return its path; an equal call later only finds it.
+
+    `name` is the start of the file's name. The rest is a hash of source, flags, compiler and processor. Two
+    processes may build the same library at once: each writes a file of its own and renames it into place.
+    Raises `MissingDependencyError` without a compiler, `CompileError` with its first complaint when it refuses the
+    source, `WriteError` when the cache cannot be written.
+    """
+    compiler = find_compiler()
+    parts = (source, *flags, *compiler.command, compiler.version, processor())
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+    target = cache_folder() / "native" / f"{name}-{key}.so"
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as work:
+            text, built = Path(work, f"{name}.c"), Path(work, f"{name}.so")
+            text.write_text(source, encoding="utf-8")
+            run_compiler([*flags, "-shared", "-fPIC", "-o", str(built), str(text), "-lm"])
+            built.replace(target)
+    except OSError as error:
+        raise WriteError(f"{target}: {error.strerror or error}; set LEANCNN_CACHE to a writable folder") from error
+    return target
+
+
+def run_compiler(arguments: Sequence[str], compiler: Compiler | None = None) -> None:
+    """Run the compiler once. Raises `CompileError` with the first error it prints."""
+    command = (compiler or find_compiler()).command
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        first = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
+        raise CompileError(f"{Path(command[0]).name} failed: {first.strip()}")

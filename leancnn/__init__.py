@@ -1,0 +1,72 @@
+"""Small convolutional networks from papers: train on your images, measure honestly, run anywhere.
+
+`import leancnn` loads nothing heavy; each name below loads what it needs when it is first used.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leancnn.check import check
+    from leancnn.count import count
+    from leancnn.data import load_dataset
+    from leancnn.errors import LeanCNNError
+    from leancnn.evaluate import evaluate
+    from leancnn.images import Road
+    from leancnn.models import create_model
+    from leancnn.predict import predict
+    from leancnn.train import train
+    from leancnn.weights import load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LeanCNNError",
+    "Road",
+    "__version__",
+    "check",
+    "count",
+    "create_model",
+    "evaluate",
+    "load",
+    "load_dataset",
+    "predict",
+    "train",
+]
+
+_HOMES = {
+    "LeanCNNError": "errors",
+    "Road": "images",
+    "check": "check",
+    "count": "count",
+    "create_model": "models",
+    "evaluate": "evaluate",
+    "load": "weights",
+    "load_dataset": "data",
+    "predict": "predict",
+    "train": "train",
+}
+
+
+class _Door(ModuleType):
+    """A package in which a verb's name means the function, whether or not its module is loaded."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            return  # the import system binds leancnn.train, the module, over the function
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'leancnn' has no attribute '{name}'")
+        value = getattr(import_module(f"leancnn.{_HOMES[name]}"), name)
+        super().__setattr__(name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Door

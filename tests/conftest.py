@@ -1,4 +1,4 @@
-"""Set for every test, and for every process a test starts: a cache of its own, and no clock in hypothesis."""
+"""For every test and every process it starts: a cache of its own, and no clock in hypothesis."""
 
 import os
 from collections.abc import Iterator

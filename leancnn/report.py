@@ -1,0 +1,222 @@
+"""What people see of a result: text that is safe to print, tables, and pictures as PNG bytes.
+
+Nothing here loads torch or writes a file, and class names are never trusted: control characters are
+escaped, and a dollar sign is a dollar sign, not the start of a formula.
+"""
+
+import io
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LONGEST_NAME = 24  # characters of a class name beside a picture; the middle goes first
+MOST_NAMED = 40  # classes whose names fit beside a confusion matrix
+MOST_COUNTED = 20  # classes whose counts fit into its cells
+DOTS_PER_INCH = 110
+
+
+def printable(text: object) -> str:
+    """`text` with everything that a terminal could obey written out: control and format characters.
+
+    Tabs, line ends and lone surrogates are written out too, so one item stays on one line.
+    """
+    return "".join(
+        char
+        if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+        else _escape(char)
+        for char in str(text)
+    )
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def short(text: object, longest: int = LONGEST_NAME) -> str:
+    """`printable(text)`, with the middle left out where it is longer than `longest` characters."""
+    safe = printable(text)
+    if len(safe) <= longest:
+        return safe
+    tail = (longest - 1) // 2
+    return f"{safe[: longest - 1 - tail]}…{safe[len(safe) - tail :]}"
+
+
+def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
+    """Rows as aligned text under a heading; numbers to the right, whole ones with thousands apart.
+
+    `columns` chooses and orders the keys; without it those of the first row stand as they are.
+    """
+    if not rows:
+        return ""
+    keys = list(rows[0]) if columns is None else list(columns)
+    cells = [[_cell(row.get(key, "")) for key in keys] for row in rows]
+    widths = [max(_width(line[i]) for line in [keys, *cells]) for i in range(len(keys))]
+    right = [all(_is_number(row.get(key, "")) for row in rows) for key in keys]
+    lines = []
+    for line in [keys, ["─" * width for width in widths], *cells]:
+        padded = [
+            " " * (width - _width(text)) + text if end else text + " " * (width - _width(text))
+            for text, width, end in zip(line, widths, right, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return printable(value)
+
+
+def _width(text: str) -> int:
+    """Columns that `text` takes in a terminal: two for wide characters, none for combining ones."""
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def training_curve(epochs: Sequence[Mapping[str, Any]]) -> bytes:
+    """Loss and accuracy over the epochs, as PNG.
+
+    Each mapping holds `epoch` and any of `train_loss`, `val_loss`, `train_accuracy` and
+    `val_accuracy`; a series that is absent, or None throughout, is left out.
+    """
+    figure = _figure(8, 3.2)
+    for place, kind in enumerate(("loss", "accuracy")):
+        _draw_curve(figure.add_subplot(1, 2, place + 1), epochs, kind)
+    return _png(figure)
+
+
+def confusion_matrix(classes: Sequence[str], counts: NDArray[np.int64], title: str = "") -> bytes:
+    """True classes in rows, predicted ones in columns, as PNG; `counts` is (classes, classes)."""
+    side = min(4.5 + 0.22 * min(len(classes), MOST_NAMED), 13)
+    figure = _figure(side, side)
+    _draw_confusion(figure.add_subplot(), classes, counts, title)
+    return _png(figure)
+
+
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8]],
+    captions: Sequence[str],
+    *,
+    marks: Sequence[bool] | None = None,
+) -> bytes:
+    """Pictures (H, W, 1 or 3) in a grid with a caption of a few lines under each, as PNG.
+
+    `marks` colours the captions: True as right, False as wrong.
+    """
+    columns = min(max(len(images), 1), 10)
+    rows = -(-max(len(images), 1) // columns)
+    figure = _figure(1.5 * columns, 1.95 * rows)
+    for index, image in enumerate(images):
+        mark = None if marks is None else marks[index]
+        axes = figure.add_subplot(rows, columns, index + 1)
+        _draw_picture(axes, image, captions[index], mark)
+    return _png(figure)
+
+
+def demo_picture(
+    epochs: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    counts: NDArray[np.int64],
+    images: Sequence[NDArray[np.uint8]],
+    captions: Sequence[str],
+    marks: Sequence[bool],
+    title: str,
+) -> bytes:
+    """A run at a glance, as PNG: curves, confusion matrix and 16 test pictures with answers."""
+    figure = _figure(12, 7.4)
+    figure.suptitle(printable(title), parse_math=False)
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.1))
+    left, right = halves
+    grid = left.add_gridspec(2, 2, height_ratios=(1, 1.7))
+    _draw_curve(left.add_subplot(grid[0, 0]), epochs, "loss")
+    _draw_curve(left.add_subplot(grid[0, 1]), epochs, "accuracy")
+    _draw_confusion(left.add_subplot(grid[1, :]), classes, counts, "")
+    for index, image in enumerate(images[:16]):
+        axes = right.add_subplot(4, 4, index + 1)
+        _draw_picture(axes, image, captions[index], marks[index])
+    return _png(figure)
+
+
+def _figure(width_inches: float, height_inches: float) -> "Figure":
+    """A figure of its own: no pyplot, so no window, no global state, and threads may draw."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # Class names may be in any script; the font draws a box for what it lacks.
+        warnings.filterwarnings("ignore", message=r".*Glyph \d+", category=UserWarning)
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()
+
+
+def _draw_curve(axes: "Axes", epochs: Sequence[Mapping[str, Any]], kind: str) -> None:
+    for part, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+        points = [
+            (row["epoch"], row[f"{part}_{kind}"])
+            for row in epochs
+            if row.get(f"{part}_{kind}") is not None
+        ]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, color=colour, label=part, marker="." if len(points) < 3 else "")
+    if axes.lines:
+        axes.legend(frameon=False)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(kind)
+    axes.grid(alpha=0.3)
+    axes.locator_params(axis="x", integer=True)
+
+
+def _draw_confusion(
+    axes: "Axes", classes: Sequence[str], counts: NDArray[np.int64], title: str
+) -> None:
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of each true class
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(printable(title), parse_math=False)
+    if len(classes) <= MOST_NAMED:
+        names = [short(name) for name in classes]
+        ticks = range(len(names))
+        axes.set_xticks(ticks, names, rotation=90, parse_math=False)
+        axes.set_yticks(ticks, names, parse_math=False)
+    if len(classes) <= MOST_COUNTED:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
+                axes.text(column, row, str(count), color=colour, **style)
+
+
+def _draw_picture(axes: "Axes", image: NDArray[np.uint8], caption: str, mark: bool | None) -> None:
+    gray = image.ndim == 2 or image.shape[2] == 1
+    axes.imshow(image.reshape(image.shape[:2]) if gray else image, cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    colour = "black" if mark is None else "darkgreen" if mark else "crimson"
+    lines = "\n".join(short(line) for line in caption.split("\n"))
+    axes.set_xlabel(lines, fontsize=7, color=colour, parse_math=False, labelpad=2)

@@ -1,0 +1,101 @@
+"""Count what a network costs: weights of three kinds, and multiply-accumulates for one image.
+
+One convention everywhere, also in the reports:
+* a MAC is one multiply and its add; only convolutions and matrix products count, at the sizes that
+  really ran, groups respected; biases, norms, activations and pooling do not (FLOPs = 2 × MACs);
+* trainable: parameters that ask for a gradient, batch-norm scales and shifts included;
+* frozen: weights that are stored and never trained, ternary kernels entry by entry, however they
+  are packed;
+* buffers: running means and variances; `num_batches_tracked` is a step counter and left out;
+* dense: trainable, with every convolution counted as if it had one group. It only explains a column
+  of the HENet paper.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.flop_counter import FlopCounterMode
+
+from leancnn.errors import MismatchError, UncountableError
+
+BYTES_PER_WEIGHT = 4  # float32
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one network costs; see the convention above."""
+
+    trainable: int
+    frozen: int
+    buffers: int
+    macs: int
+    """For one image of the size that was asked for."""
+    bytes: int
+    """Of the trainable weights as float32."""
+    dense: int
+
+
+def count(module: nn.Module, image: tuple[int, int, int]) -> Cost:
+    """Count `module` for one image of (channels, height, width).
+
+    Nothing is computed: shapes alone run through the network, which is left as it was. What
+    FlopCounterMode of torch sees is counted, operations and not class names. Raises `MismatchError`
+    for an image the network cannot take and `UncountableError` when no convolution or matrix
+    product ran.
+    """
+    if min(image) < 1:
+        raise MismatchError(f"an image has 1 or more channels, rows and columns, not {image}")
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return Cost(
+        trainable=trainable,
+        frozen=_frozen(module),
+        buffers=sum(b.numel() for b in module.buffers() if b.is_floating_point()),
+        macs=_macs(module, image),
+        bytes=BYTES_PER_WEIGHT * trainable,
+        dense=trainable + _spared_by_groups(module),
+    )
+
+
+def _frozen(module: nn.Module) -> int:
+    fixed = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    return fixed + sum(b.numel() for b in module.buffers() if b.dtype == torch.int8)
+
+
+def _spared_by_groups(module: nn.Module) -> int:
+    """How many trainable convolution weights the groups leave out."""
+    return sum(
+        part.weight.numel() * (part.groups - 1)
+        for part in module.modules()
+        if isinstance(part, _ConvNd) and part.weight.requires_grad
+    )
+
+
+def _macs(module: nn.Module, image: tuple[int, int, int]) -> int:
+    shapes: dict[str, Tensor] = {
+        name: tensor.detach().to("meta")
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+    with _evaluating(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        functional_call(module, shapes, (torch.empty(1, *image, device="meta"),))
+    if counter.get_total_flops() == 0:
+        raise UncountableError(
+            f"no convolution or matrix product ran in {type(module).__name__}: nothing to count"
+        )
+    return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every part then gets its own mode back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

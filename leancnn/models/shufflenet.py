@@ -1,0 +1,131 @@
+"""ShuffleNet as the HENet paper compares with it: three groups, widths 24 to 192, for 31×31.
+
+Source: "HENet: A Highly Efficient Convolutional Neural Networks Optimized for Accuracy, Speed and
+Storage", Tables 3-5; the units are those of Zhang et al., ShuffleNet, CVPR 2018. The paper gives no
+layer table: of the readings we searched, only this one has all eight of its CIFAR-10 figures.
+
+image (N, C, 31, 31)
+  conv1    3×3                                                       → (N,  24, 31, 31)
+  stage 1  one unit without shortcut, `repeat` − 1 units             → (N,  48, 31, 31)
+  stage 2  stride 2, `repeat` units                                  → (N,  96, 15, 15)
+  stage 3  stride 2, `repeat` units                                  → (N, 192,  7,  7)
+  mean over H and W, fc                                              → (N, classes)
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from leancnn.errors import MismatchError
+from leancnn.layers import ChannelShuffle, check_image, grouped_conv, initialise
+from leancnn.models._base import Card, put
+
+GROUPS = 3
+FACTOR = 2  # a unit's middle is half as wide as its branch's output
+WIDTHS = (24, 48, 96, 192)  # conv1, then the stages
+SMALLEST = 7  # two stride-2 steps without padding: 7 → 3 → 1
+
+
+class Unit(nn.Module):
+    """1×1 in groups, shuffle, depthwise 3×3, 1×1 in groups; (N, c_in, H, W) → (N, c_out, H, W).
+
+    With stride 2 nothing is padded, (N, c_out, ⌊(H−1)/2⌋, …), and the branch makes c_out − c_in
+    channels, which follow the averaged input. With stride 1 the input is added where the widths
+    agree.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.residual = stride == 1 and c_in == c_out
+        branch = c_out if stride == 1 else c_out - c_in
+        mid = branch // FACTOR
+        self.squeeze = grouped_conv(c_in, mid, 1, groups=GROUPS)
+        self.squeeze_bn = nn.BatchNorm2d(mid)
+        self.shuffle = ChannelShuffle(GROUPS)
+        self.depthwise = grouped_conv(mid, mid, 3, groups=mid, stride=stride, padding=2 - stride)
+        self.depthwise_bn = nn.BatchNorm2d(mid)
+        self.expand = grouped_conv(mid, branch, 1, groups=GROUPS)
+        self.expand_bn = nn.BatchNorm2d(branch)
+        self.pool = nn.AvgPool2d(3, 2)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.shuffle(self.relu(self.squeeze_bn(self.squeeze(x))))
+        h = self.expand_bn(self.expand(self.depthwise_bn(self.depthwise(h))))
+        if self.stride == 2:
+            h = torch.cat([self.pool(x), h], 1)  # (N, c_in + branch, H/2, W/2)
+        elif self.residual:
+            h = x + h
+        out: Tensor = self.relu(h)
+        return out
+
+
+class ShuffleNet(nn.Module):
+    """Images (N, channels, H, W), normalised, to logits (N, classes); see the file's table."""
+
+    def __init__(self, *, classes: int, channels: int, repeat: int, init: str) -> None:
+        super().__init__()
+        if repeat < 1:
+            raise MismatchError(f"ShuffleNet needs repeat of 1 or more, not {repeat}")
+        stem, *stages = WIDTHS
+        self.conv1 = grouped_conv(channels, stem, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        units = []
+        c_in = stem
+        for width in stages:
+            strides = [1] * repeat if width == stages[0] else [2] + [1] * repeat
+            for stride in strides:
+                units.append(Unit(c_in, width, stride))
+                c_in = width
+        self.units = nn.Sequential(*units)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(c_in, classes)
+        initialise(self, init)
+
+    def features(self, x: Tensor) -> Tensor:
+        check_image(x, "ShuffleNet", channels=self.conv1.in_channels, smallest=SMALLEST)
+        x = self.units(self.relu(self.bn1(self.conv1(x))))
+        out: Tensor = self.pool(x).flatten(1)  # (N, 192)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.features(x))
+        return logits
+
+
+def shufflenet(
+    *,
+    classes: int = 10,
+    channels: int = 3,
+    repeat: int = 3,
+    init: Literal["gaussian001", "kaiming"] = "gaussian001",
+) -> nn.Module:
+    """The HENet paper's ShuffleNet with `repeat` stride-1 units in each of three stages."""
+    return ShuffleNet(classes=classes, channels=channels, repeat=repeat, init=init)
+
+
+for _repeat, _trainable, _macs, _buffers, _printed in (
+    (2, 45_466, 6_143_136, 3_312, "357K parameters, 6.1 MFLOPs"),
+    (3, 64_450, 8_521_608, 4_656, "515K parameters, 8.5 MFLOPs"),
+    (4, 83_434, 10_900_080, 6_000, "674K parameters, 10.9 MFLOPs"),
+    (5, 102_418, 13_278_552, 7_344, "833K parameters, 13.3 MFLOPs"),
+):
+    put(
+        Card(
+            name=f"shufflenet_r{_repeat}",
+            source="HENet paper, Tables 3-5; units of Zhang et al., ShuffleNet, CVPR 2018",
+            image=(3, 31, 31),
+            classes=10,
+            trainable=_trainable,
+            macs=_macs,
+            buffers=_buffers,
+            smallest=SMALLEST,
+            published=_printed,
+            differs="that parameter count ignores the groups; MFLOPs there are MACs, and agree",
+        ),
+        shufflenet,
+        repeat=_repeat,
+    )

@@ -1,0 +1,40 @@
+"""Shelves: names bound once, with help for a misspelt one.
+
+Networks, recipes, data sets, losses, criteria and targets each stand on a shelf of their own.
+"""
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from typing import TypeVar
+
+from leancnn.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+class Shelf(dict[str, T]):
+    """A dict whose names are bound once, and whose missing names get a hint instead of a KeyError."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def put(self, name: str, item: T) -> T:
+        """Bind `name` to `item` and return the item; a second binding is our own mistake."""
+        if name in self:
+            raise ValueError(f"two {self.kind}s are named '{name}'; rename one")
+        self[name] = item
+        return item
+
+    def __missing__(self, name: str) -> T:
+        near = get_close_matches(name, self, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(sorted(self))}"
+        raise UnknownNameError(f"no {self.kind} named '{name}'; {hint}")
+
+
+def import_members(package: str) -> None:
+    """Import every public module of `package`, so that each puts its own names on its shelf."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package}.{module.name}")

@@ -1,26 +1,33 @@
 """Every error leancnn raises on purpose.
 
-* LeanCNNError                 catch this one to catch them all; the command line prints it as one line
-  + UnknownNameError           a network, recipe, dataset or class nobody registered (with the nearest name)
+* LeanCNNError                 catch this one to catch them all; printed as one line
+  + UsageError                 words on the command line that no command understands (exit status 2)
+  + UnknownNameError           a network, recipe, data set … that is on no shelf (exit status 2)
   + MismatchError              sizes that cannot fit together: shapes, groups, channels, class lists
   + UncountableError           a model in which nothing could be counted
   + ImageError                 one file that cannot become a network's input: which, and why
   + DataError                  a data set that cannot be used as it stands
-  + DamagedError               a saved file that is not what was written: wrong checksum, cut short, foreign
+  + DamagedError               a saved file that is not what was written: altered, cut short
   + RunError                   a run folder in the wrong state: locked, taken, nothing to resume
   + WriteError                 a file that could not be written: disk full, read-only, no permission
   + DivergedError              the first loss or gradient that is not finite (exit status 3)
   + UnsupportedError           a network with an operator that the compiler does not have
   + CompileError               C that the machine's compiler refused, with its first complaint
-  + ParityError                an exported network whose answers are not those of the original; nothing was kept
-  + MissingDependencyError     an optional package or tool that is not installed, with the command that installs it
+  + ParityError                an exported network that answers otherwise; nothing was kept
+  + MissingDependencyError     an optional package or tool, with the command that installs it
 """
 
 
 class LeanCNNError(Exception):
-    """Base of everything leancnn raises on purpose; its text is one line: what, where, what to do."""
+    """Base of all that leancnn raises on purpose; one line: what, where, what to do."""
 
     exit_status = 1
+
+
+class UsageError(LeanCNNError):
+    """Words on the command line that no command understands."""
+
+    exit_status = 2
 
 
 class UnknownNameError(LeanCNNError):
@@ -64,7 +71,7 @@ class DivergedError(LeanCNNError):
 
 
 class UnsupportedError(LeanCNNError):
-    """A network that the native compiler cannot translate; the text names the operator and those it knows."""
+    """A network the native compiler cannot translate; names the operator and those it knows."""
 
 
 class CompileError(LeanCNNError):

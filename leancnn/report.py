@@ -1,8 +1,10 @@
 """What people see of a result: text that is safe to print, tables, and pictures as PNG bytes.
 
-Nothing here loads torch or writes a file, and class names are never trusted: control characters are
-escaped, and a dollar sign is a dollar sign, not the start of a formula.
+Nothing here loads torch or writes a file, and what makes text loads nothing at all. Class names are
+never trusted: control characters are escaped, and a dollar sign does not start a formula.
 """
+
+from __future__ import annotations
 
 import io
 import unicodedata
@@ -10,12 +12,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 LONGEST_NAME = 24  # characters of a class name beside a picture; the middle goes first
 MOST_NAMED = 40  # classes whose names fit beside a confusion matrix
@@ -156,14 +157,14 @@ def demo_picture(
     return _png(figure)
 
 
-def _figure(width_inches: float, height_inches: float) -> "Figure":
+def _figure(width_inches: float, height_inches: float) -> Figure:
     """A figure of its own: no pyplot, so no window, no global state, and threads may draw."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Class names may be in any script; the font draws a box for what it lacks.
@@ -172,7 +173,7 @@ def _png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _draw_curve(axes: "Axes", epochs: Sequence[Mapping[str, Any]], kind: str) -> None:
+def _draw_curve(axes: Axes, epochs: Sequence[Mapping[str, Any]], kind: str) -> None:
     for part, colour in (("train", "tab:blue"), ("val", "tab:orange")):
         points = [
             (row["epoch"], row[f"{part}_{kind}"])
@@ -191,9 +192,9 @@ def _draw_curve(axes: "Axes", epochs: Sequence[Mapping[str, Any]], kind: str) ->
 
 
 def _draw_confusion(
-    axes: "Axes", classes: Sequence[str], counts: NDArray[np.int64], title: str
+    axes: Axes, classes: Sequence[str], counts: NDArray[np.int64], title: str
 ) -> None:
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of each true class
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)  # of each true class
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
@@ -204,14 +205,13 @@ def _draw_confusion(
         axes.set_xticks(ticks, names, rotation=90, parse_math=False)
         axes.set_yticks(ticks, names, parse_math=False)
     if len(classes) <= MOST_COUNTED:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
-                axes.text(column, row, str(count), color=colour, **style)
+        for row, column in zip(*counts.nonzero(), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
+            axes.text(column, row, str(counts[row, column]), color=colour, **style)
 
 
-def _draw_picture(axes: "Axes", image: NDArray[np.uint8], caption: str, mark: bool | None) -> None:
+def _draw_picture(axes: Axes, image: NDArray[np.uint8], caption: str, mark: bool | None) -> None:
     gray = image.ndim == 2 or image.shape[2] == 1
     axes.imshow(image.reshape(image.shape[:2]) if gray else image, cmap="gray", vmin=0, vmax=255)
     axes.set_xticks([])

@@ -1,0 +1,117 @@
+"""The command line: parse, run one command, print its answer as text or as JSON.
+
+The commands are the members of `commands/`. Progress and errors go to stderr; stdout holds the
+answer and nothing else, one JSON value with `--json`.
+
+Exit status: 0 done; 1 a problem named in one line, or data that `check` does not let pass; 2 a name
+or option that does not exist; 3 training met a number that is not finite; 130 interrupted.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+import leancnn
+from leancnn.commands import Answer, commands
+from leancnn.errors import LeanCNNError, UsageError
+from leancnn.report import printable
+
+INTERRUPTED = 130
+
+FIRST_STEPS = """\
+a first session:
+  leancnn check photos/
+  leancnn train photos/ --model henet_r3 --out runs/a
+  leancnn evaluate runs/a
+  leancnn predict runs/a picture.jpg
+
+'leancnn COMMAND --help' explains a command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are errors of ours, printed as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    words = sys.argv[1:] if words is None else words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        answer, as_json = _answer(words)
+        print(json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read us has read enough; without this the exit would flush, and complain, again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except LeanCNNError as error:
+        if "--debug" in words:
+            raise
+        return _complain(error, error.exit_status)
+    except OSError as error:
+        if "--debug" in words or error.strerror is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _complain(f"{where}{error.strerror}", 1)
+    return answer.exit_status
+
+
+def _complain(text: object, status: int) -> int:
+    print(f"leancnn: {printable(text)}", file=sys.stderr)
+    return status
+
+
+def _answer(words: Sequence[str]) -> tuple[Answer, bool]:
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None:
+        commands[verb]  # a misspelt one ends here, with the nearest name
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(words or ["--help"])
+    if unknown:
+        near = get_close_matches(unknown[0].split("=")[0], options(args.parser), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"see '{args.parser.prog} --help'"
+        raise UsageError(f"'{unknown[0]}' is one word too many; {hint}")
+    return commands[args.command].run(args), args.json
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command line, with one subparser for each command."""
+    parser = Parser(
+        prog="leancnn",
+        description=(leancnn.__doc__ or "").split("\n")[0],
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"leancnn {leancnn.__version__}")
+    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in commands.items():
+        verb = verbs.add_parser(
+            name, help=command.summary, description=command.summary, allow_abbrev=False
+        )
+        command.arguments(verb)
+        verb.add_argument("--json", action="store_true", help="print JSON instead of text")
+        verb.add_argument("--debug", action="store_true", help="show where an error came from")
+        verb.set_defaults(parser=verb)
+    return parser
+
+
+def options(parser: argparse.ArgumentParser) -> list[str]:
+    """Every option that `parser` takes, such as `--json`."""
+    return [text for action in parser._actions for text in action.option_strings]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What a command is to the command line: its arguments, and a function from them to an answer.
+
+Members import torch, and whatever loads it, inside that function, so that `--help` answers at once.
+"""
+
+import json
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from leancnn.errors import MismatchError, UsageError
+from leancnn.shelf import Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command has to say: a JSON value for programs, text for people, and an exit status."""
+
+    value: dict[str, Any] | list[Any]
+    text: str
+    exit_status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A verb of the command line; `arguments` adds its options to a parser of its own."""
+
+    name: str
+    summary: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], Answer]
+
+
+commands: Shelf[Command] = Shelf("command")
+
+
+def put(command: Command) -> None:
+    """Put a command on the shelf."""
+    commands.put(command.name, command)
+
+
+def no_arguments(parser: ArgumentParser) -> None:
+    """For commands that take nothing but what every command takes."""
+
+
+def add_set(parser: ArgumentParser) -> None:
+    """Let a command take arguments of a network."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of the network, such as repeat=5; may be given again",
+    )
+
+
+def size(text: str) -> tuple[int, int]:
+    """`31` or `31x47` as (height, width)."""
+    parts = text.lower().replace("×", "x").split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ArgumentTypeError(f"'{text}' is no size; write 31, or 31x47 for height x width")
+    return int(parts[0]), int(parts[-1])
+
+
+def network_arguments(pairs: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`key=value` texts as typed values, each of the type its default has.
+
+    Raises `UnknownNameError` for a key without default, `MismatchError` for a value that cannot be
+    read as its type.
+    """
+    known: Shelf[Any] = Shelf("argument of this network")
+    known.update(defaults)
+    chosen = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes key=value, not '{pair}'")
+        chosen[key] = _typed(key, text, known[key])
+    return chosen
+
+
+def _typed(key: str, text: str, default: object) -> object:
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        if text.lower() not in {"true", "false"}:
+            raise MismatchError(f"{key} is true or false, not '{text}'")
+        return text.lower() == "true"
+    if isinstance(default, tuple) and default:
+        return tuple(_typed(key, part, default[0]) for part in text.split(","))
+    if isinstance(default, int | float):
+        kind, words = (int, "a whole number") if isinstance(default, int) else (float, "a number")
+        try:
+            return kind(text)
+        except ValueError:
+            raise MismatchError(f"{key} is {words}, not '{text}'") from None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

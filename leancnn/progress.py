@@ -1,0 +1,67 @@
+"""Progress on stderr: a live bar on a terminal, plain lines elsewhere, or nothing."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+LINES_EVERY_S = 30.0  # where there is no terminal
+
+
+class Progress:
+    """One bar: `with Progress("training", total=900) as bar: bar.to(step, loss="0.42")`."""
+
+    def __init__(self, title: str, total: int, *, done: int = 0, shown: bool = True) -> None:
+        self.title, self.total, self.done = title, total, done
+        self._live = shown and sys.stderr.isatty()
+        self._plain = shown and not self._live
+        self._rich: Any = None
+        self._task: Any = None
+        self._next_line = time.monotonic() + LINES_EVERY_S
+
+    def __enter__(self) -> Self:
+        if self._live:
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Rich
+
+            self._rich = Rich(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:3.0f} %"),
+                TextColumn("{task.fields[facts]}", markup=False),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._rich.start()
+            self._task = self._rich.add_task(
+                self.title, total=self.total, completed=self.done, facts=""
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+    def to(self, done: int, **facts: str) -> None:
+        """Show that `done` of the total are done, with a few facts, such as `loss="0.42"`."""
+        self.done = done
+        text = "  ".join(f"{key} {value}" for key, value in facts.items())
+        if self._rich is not None:
+            self._rich.update(self._task, completed=done, facts=text)
+        elif self._plain and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINES_EVERY_S
+            print(f"{self.title}: {done} of {self.total}  {text}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self._rich is not None:
+            self._rich.console.print(text, markup=False, highlight=False)
+        elif self._plain:
+            print(text, file=sys.stderr, flush=True)

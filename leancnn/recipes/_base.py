@@ -1,0 +1,223 @@
+"""What a recipe is: every number of a training run that is not data, network or machine."""
+
+import json
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from leancnn.errors import DamagedError, MismatchError, UnknownNameError
+from leancnn.shelf import Shelf
+
+Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to train: a value, stored as JSON with each run and read back from it."""
+
+    name: str
+    source: str
+    """Where the numbers come from; says so where the source is silent."""
+    network: str
+    """The network it was written for; it trains others too."""
+
+    epochs: float
+    """Passes over the train part; a fraction ends inside one (65,000 steps are 166.4)."""
+    batch: int
+    """Images per step, over all processes."""
+
+    lr: float
+    """Peak learning rate, for `batch` images."""
+    schedule: Schedule
+    warmup: float = 0.0
+    """Share of the run in which the rate rises linearly from near 0 to `lr`."""
+    milestones: tuple[float, ...] = ()
+    """multistep: shares of the run after which the rate is multiplied by `factor`."""
+    factor: float = 0.1
+    final: float = 0.0
+    """cosine and one-cycle: the last rate, as a share of `lr`."""
+
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    decay_on: Literal["weights", "caffe"] = "weights"
+    """`weights` leaves out norm scales and biases; `caffe` decays all but the last layer's bias,
+    which learns at twice the rate."""
+    clip: float = 0.0
+    """Largest gradient norm, L2 over all parameters; 0 for none."""
+    ema: float = 0.0
+    """Decay per step of an average of the weights, which is then tested and saved; 0: off."""
+
+    loss: str = "cross_entropy"
+    loss_arguments: Mapping[str, Any] = field(default_factory=dict)
+    label_smoothing: float = 0.0
+
+    scale: tuple[int, int] | None = None
+    """(height, width) at which images are stored; None: what the network takes. Never smaller."""
+    channels: int | None = None
+    """1 gray, 3 colour; None: what the network takes."""
+    pad: int = 0
+    """Pixels around the stored image from which a window of the network's size is cut at random."""
+    shift: int = 0
+    """Largest move of the centre window in each direction, pixels; instead of `pad`."""
+    border: Literal["black", "reflect"] = "black"
+    """What stands outside the stored image."""
+    flip: bool = False
+    """Mirror every second image, left to right."""
+    cutout: int = 0
+    """Side of a black square at a random place, pixels; 0: none."""
+    mixup: float = 0.0
+    """Both parameters of the Beta distribution that mixes pairs of images; 0: none."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast where a few measured steps say that it is faster."""
+    engine: Literal["auto", "torch", "lanes"] = "auto"
+    """Which forward pass trains on a CPU; the weights are the same."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, as plain JSON values."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    def changed(self, **changes: Any) -> "Recipe":
+        """A copy with other values. Raises `UnknownNameError`, `MismatchError` for wrong values."""
+        return of_json({**self.to_json(), **changes})
+
+
+recipes: Shelf[Recipe] = Shelf("recipe")
+
+
+_defaults: Shelf[Recipe] = Shelf("default recipe")
+
+
+def recipe(value: Recipe, *, default_for: tuple[str, ...] = ()) -> Recipe:
+    """Put a recipe on the shelf; `default_for` are the networks it trains when none is named."""
+    _check(value)
+    for network in default_for:
+        _defaults.put(network, value)
+    return recipes.put(value.name, value)
+
+
+def names() -> list[str]:
+    """All recipes, in the order of their files."""
+    return list(recipes)
+
+
+def get(name: str) -> Recipe:
+    """The recipe of that name. Raises `UnknownNameError`."""
+    return recipes[name]
+
+
+def for_network(network: str) -> Recipe:
+    """The recipe a network is trained with when none is named: its own, else henet-fast."""
+    return _defaults.get(network, recipes["henet-fast"])
+
+
+def read(source: "str | Path | Recipe") -> Recipe:
+    """A recipe from its name or its JSON file, as every run stores one.
+
+    Raises `UnknownNameError` for the name or a field, `MismatchError` for a value, `DamagedError`
+    for a file that is not JSON.
+    """
+    if isinstance(source, Recipe):
+        return source
+    if not str(source).endswith(".json"):
+        return get(str(source))
+    try:
+        value = json.loads(Path(source).read_bytes())
+    except FileNotFoundError:
+        raise UnknownNameError(f"{source}: no such recipe file") from None
+    except (ValueError, OSError) as error:
+        raise DamagedError(f"{source}: not readable as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DamagedError(f"{source}: a recipe is one JSON object")
+    return of_json(value)
+
+
+def of_json(value: Mapping[str, Any]) -> Recipe:
+    """The recipe that `Recipe.to_json` wrote. Raises `UnknownNameError`, `MismatchError`."""
+    types = typing.get_type_hints(Recipe)
+    known: Shelf[Any] = Shelf("recipe field")
+    known.update(types)
+    for key in value:
+        known[key]
+    missing = [key for key in _REQUIRED if key not in value]
+    if missing:
+        raise MismatchError(f"a recipe needs {', '.join(missing)}")
+    made = Recipe(**{key: _fit(key, given, types[key]) for key, given in value.items()})
+    _check(made)
+    return made
+
+
+_REQUIRED = ("name", "source", "network", "epochs", "batch", "lr", "schedule")
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """The rate after a share 0..1 of the run: warm-up first, then the schedule.
+
+    `multistep` counts its milestones from the start of the run; `cosine` falls as half a cosine and
+    `one-cycle` linearly, both from the end of the warm-up to `final` times the peak.
+    """
+    if progress < recipe.warmup:
+        return recipe.lr * max(progress / recipe.warmup, 0.01)
+    left = (1 - progress) / (1 - recipe.warmup)  # 1 at the peak, 0 at the end
+    if recipe.schedule == "multistep":
+        return recipe.lr * recipe.factor ** sum(progress >= share for share in recipe.milestones)
+    if recipe.schedule == "cosine":
+        left = (1 - math.cos(math.pi * left)) / 2
+    if recipe.schedule == "constant":
+        left = 1.0
+    return recipe.lr * (recipe.final + (1 - recipe.final) * left)
+
+
+def _fit(key: str, given: Any, wanted: Any) -> Any:
+    """`given` as the type a field declares: JSON knows neither tuples nor the integer in 1.0."""
+    choices = typing.get_args(wanted)
+    if typing.get_origin(wanted) is Literal:
+        if given not in choices:
+            raise MismatchError(f"recipe: {key} is one of {', '.join(choices)}, not {given!r}")
+        return given
+    if typing.get_origin(wanted) is not tuple and type(None) in choices:
+        return None if given is None else _fit(key, given, choices[0])
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(given, list | tuple) or (
+            ... not in choices and len(given) != len(choices)
+        ):
+            raise MismatchError(f"recipe: {key} is a list of {len(choices)}, not {given!r}")
+        return tuple(_fit(key, item, choices[0]) for item in given)
+    if wanted is float and isinstance(given, int) and not isinstance(given, bool):
+        return float(given)
+    plain = dict if typing.get_origin(wanted) is not None else wanted
+    if type(given) is not plain or given in (math.inf, -math.inf) or given != given:
+        raise MismatchError(f"recipe: {key} takes {plain.__name__}, not {given!r}")
+    return given
+
+
+def _check(value: Recipe) -> None:
+    """Refuse numbers no run could use, all at once. Raises `MismatchError`."""
+    wrong = [
+        text
+        for bad, text in (
+            (value.epochs <= 0, f"epochs above 0, not {value.epochs:g}"),
+            (value.batch < 1, f"a batch of 1 or more, not {value.batch}"),
+            (value.lr <= 0, f"lr above 0, not {value.lr:g}"),
+            (not 0 <= value.warmup < 1, f"warmup from 0 to below 1, not {value.warmup:g}"),
+            (not 0 <= value.ema < 1, f"ema from 0 to below 1, not {value.ema:g}"),
+            (not 0 <= value.label_smoothing < 1, "label_smoothing from 0 to below 1"),
+            (not 0 <= value.momentum < 1, f"momentum from 0 to below 1, not {value.momentum:g}"),
+            (value.nesterov and value.momentum == 0, "momentum for nesterov"),
+            (value.channels not in (None, 1, 3), f"1 or 3 channels, not {value.channels}"),
+            (value.scale is not None and min(value.scale) < 1, "a scale of 1 pixel or more"),
+            (bool(value.pad and value.shift), "pad or shift, not both"),
+            (
+                min(value.pad, value.shift, value.cutout, value.mixup, value.clip) < 0
+                or value.weight_decay < 0,
+                "pad, shift, cutout, mixup, clip and weight_decay of 0 or more",
+            ),
+        )
+        if bad
+    ]
+    if wrong:
+        raise MismatchError(f"recipe {value.name} needs {'; '.join(wrong)}")

@@ -1,0 +1,177 @@
+"""Networks on disk: everything that is needed to rebuild one, checked in every byte, no pickle.
+
+best/
+  network.json         name, arguments, classes by name, road from file to input, mean and std,
+                       counts, how it was made, sha256 of every tensor and of itself
+  weights.safetensors  parameters and buffers, under the names of the network's own state
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from leancnn import models
+from leancnn.errors import DamagedError, MismatchError, RunError
+from leancnn.images import Road
+from leancnn.sealed import Tensors, seal, unseal
+
+FORMAT = 1
+MANIFEST = "network.json"
+WEIGHTS = "weights.safetensors"
+FOLDERS = ("best", "last")  # the saved networks of a run, in the order of preference
+
+
+class Network(nn.Module):
+    """A network that knows its classes and its input.
+
+    uint8 (N, H, W, C) at `road.size` in, logits (N, classes) out.
+    `body` is the plain network of floats; `road` leads from any image file to `road.size`. `mean`
+    and `std` are those of the training images, per channel, where 0 is black and 1 is white.
+    Raises `MismatchError` when they do not fit the channels.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        name: str,
+        arguments: Mapping[str, Any],
+        classes: Sequence[str],
+        road: Road,
+        mean: Sequence[float],
+        std: Sequence[float],
+        made: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not len(mean) == len(std) == road.channels or min(std) <= 0:
+            raise MismatchError(
+                f"{road.channels} channels need as many means and positive stds, not {mean}, {std}"
+            )
+        self.body = body
+        self.name = name
+        self.arguments = dict(arguments)
+        """Of the network's builder, without classes and channels."""
+        self.classes = tuple(classes)
+        self.road = road
+        self.mean = tuple(map(float, mean))
+        self.std = tuple(map(float, std))
+        self.made = dict(made or {})
+        """How: recipe, data, accuracy, versions. For people and reports; nothing depends on it."""
+        scale = [1 / (255 * s) for s in self.std]
+        shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (N, H, W, C) → float (N, C, H, W): pixel / 255, less mean, by std; only here."""
+        planes = images.permute(0, 3, 1, 2).contiguous()
+        return planes.to(self.scale.dtype).mul_(self.scale).add_(self.shift)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.body(self.normalise(images))
+        return logits
+
+
+def build(
+    name: str, arguments: Mapping[str, Any], classes: int, road: Road, seed: int | None = None
+) -> nn.Module:
+    """The body of a network for so many classes and the road's channels, as `create_model`."""
+    return models.create_model(
+        name, classes=classes, channels=road.channels, seed=seed, **dict(arguments)
+    )
+
+
+def save(network: Network, folder: str | Path) -> None:
+    """Save into `folder`; what stood there is replaced in one step. Raises `WriteError`."""
+    folder = Path(folder)
+    state = network.body.state_dict()
+    manifest = {
+        "format": FORMAT,
+        "name": network.name,
+        "arguments": network.arguments,
+        "classes": list(network.classes),
+        "road": network.road.to_json(),
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "counts": {
+            "trainable": sum(p.numel() for p in network.body.parameters()),
+            "stored": sum(tensor.numel() for tensor in state.values()),
+        },
+        "made": network.made,
+    }
+    seal(folder / MANIFEST, folder / WEIGHTS, manifest, to_arrays(state))
+
+
+def load(path: str | Path, which: Literal["best", "last"] | None = None) -> Network:
+    """The network saved in `path`, ready to predict: its folder, or a run's (best, else last).
+
+    Raises `RunError` when nothing is saved there, `DamagedError` when what is saved is not what was
+    written, not one network, or written by a newer leancnn.
+    """
+    folder = _find(Path(path), which)
+    manifest, arrays = unseal(folder / MANIFEST, folder / WEIGHTS)
+    try:
+        if manifest["format"] > FORMAT:
+            raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
+        road = Road.from_json(manifest["road"])
+        classes = manifest["classes"]
+        network = Network(
+            build(manifest["name"], manifest["arguments"], len(classes), road, seed=0),
+            name=manifest["name"],
+            arguments=manifest["arguments"],
+            classes=classes,
+            road=road,
+            mean=manifest["mean"],
+            std=manifest["std"],
+            made=manifest["made"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{folder / MANIFEST}: not a saved network ({error!r})") from error
+    fill(network.body, arrays, folder / WEIGHTS)
+    return network.eval()
+
+
+def to_arrays(state: Mapping[str, Tensor]) -> Tensors:
+    """Tensors as numpy arrays, for `sealed.seal`; they share memory where they can."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+
+
+def fill(module: nn.Module, arrays: Tensors, where: Path) -> None:
+    """Copy saved tensors into a module; names, shapes and types must fit, else `DamagedError`."""
+    state = module.state_dict()
+    wrong = sorted(state.keys() ^ arrays.keys())
+    wrong += [
+        f"{name} {tuple(state[name].shape)} against {array.shape}"
+        for name, array in arrays.items()
+        if name in state and (array.shape != state[name].shape or _type(array) != state[name].dtype)
+    ]
+    if wrong:
+        raise DamagedError(f"{where} does not fit its network: {', '.join(wrong[:3])}")
+    with torch.no_grad():
+        for name, array in arrays.items():
+            state[name].copy_(torch.from_numpy(array.copy()))
+
+
+def _type(array: Any) -> torch.dtype:
+    return torch.from_numpy(array[:0].copy() if array.ndim else array.reshape(1).copy()).dtype
+
+
+def _find(path: Path, which: str | None) -> Path:
+    """The folder that holds the network. Raises `RunError` with what is missing."""
+    if which is None and (path / MANIFEST).exists():
+        return path
+    wanted = FOLDERS if which is None else (which,)
+    for name in wanted:
+        if (path / name / MANIFEST).exists():
+            return path / name
+    if not path.exists():
+        raise RunError(f"{path}: no such folder")
+    raise RunError(
+        f"{path} holds no saved network ({MANIFEST} in it or in {' or '.join(wanted)}); "
+        "has an epoch of its run ended?"
+    )

@@ -51,7 +51,7 @@ def short(text: object, longest: int = LONGEST_NAME) -> str:
 
 
 def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
-    """Rows as aligned text under a heading; numbers to the right, whole ones with thousands apart.
+    """Rows as aligned text under a heading; numbers to the right, None as a dash.
 
     `columns` chooses and orders the keys; without it those of the first row stand as they are.
     """
@@ -60,7 +60,7 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = 
     keys = list(rows[0]) if columns is None else list(columns)
     cells = [[_cell(row.get(key, "")) for key in keys] for row in rows]
     widths = [max(_width(line[i]) for line in [keys, *cells]) for i in range(len(keys))]
-    right = [all(_is_number(row.get(key, "")) for row in rows) for key in keys]
+    right = [all(row.get(key) is None or _is_number(row[key]) for row in rows) for key in keys]
     lines = []
     for line in [keys, ["─" * width for width in widths], *cells]:
         padded = [
@@ -76,6 +76,8 @@ def _is_number(value: object) -> bool:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -1,0 +1,63 @@
+"""`leancnn predict runs/a picture.jpg folder/`"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from leancnn.commands._base import Answer, Command, put
+from leancnn.report import printable, table
+
+MOST_ON_A_SHEET = 200
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("network", help="a run, or the folder of a saved network")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="an image, or a folder of them")
+    parser.add_argument("--top", type=int, default=3, help="classes to list, default 3")
+    parser.add_argument("--sheet", metavar="PNG", help="draw the pictures with their labels")
+    parser.add_argument(
+        "--which", choices=("best", "last"), help="of a run's networks; default: best"
+    )
+
+
+def run(args: Namespace) -> Answer:
+    """Labels and probabilities; files that cannot be used are listed, and make the status 1."""
+    from leancnn.predict import captions, predict_readable
+    from leancnn.weights import load
+
+    network = load(args.network, args.which)
+    found, refused = predict_readable(network, args.paths, top=args.top)
+    value = {
+        "network": args.network,
+        "predictions": [item.to_json() for item in found],
+        "refused": [item.to_json() for item in refused],
+    }
+    lines = [
+        table(
+            [
+                {
+                    "file": item.path,
+                    "label": item.label,
+                    "probability": item.probability,
+                    "then": ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:]),
+                    "note": "; ".join(item.notes),
+                }
+                for item in found
+            ]
+        )
+    ]
+    if args.sheet:
+        from leancnn.report import contact_sheet
+        from leancnn.runs import atomic_write
+
+        shown = found[:MOST_ON_A_SHEET]
+        images = [network.road.read(item.path).image for item in shown]
+        atomic_write(Path(args.sheet), contact_sheet(images, captions(shown)))
+        value["sheet"] = args.sheet
+        lines.append(f"{args.sheet}: {len(shown)} of {len(found)} pictures")
+    for item in refused:
+        print(f"leancnn: {printable(item.reason)}", file=sys.stderr)
+    return Answer(value, "\n".join(filter(None, lines)), 1 if refused else 0)
+
+
+put(Command("predict", "label images with a trained network", arguments, run))

@@ -1,0 +1,163 @@
+"""A trained network as a function: image files in, labels and probabilities out."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leancnn.errors import DamagedError, ImageError
+from leancnn.images import SUFFIXES, UNREAD, Picture
+from leancnn.weights import Network, load
+
+BATCH = 64  # images that are in memory at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a network says about one file."""
+
+    path: str
+    label: str
+    probability: float
+    """Of `label`, 0..1: the network's own, which is not a promise."""
+    top: tuple[tuple[str, float], ...]
+    """The likeliest classes with their probabilities, best first."""
+    notes: tuple[str, ...] = ()
+    """What had to be done to the file, such as turning it upright."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": share} for label, share in self.top],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A file that cannot be predicted, and why."""
+
+    path: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return {"path": self.path, "reason": self.reason}
+
+
+def predict(
+    network: Network | str | Path, paths: Iterable[str | Path] | str | Path, *, top: int = 5
+) -> list[Prediction]:
+    """Predict image files, and those in folders and the folders below them, in a stable order.
+
+    Raises `ImageError` naming every file that cannot be used; `predict_readable` goes on without
+    them. `network` is a network, the folder of a saved one, or a run (its best).
+    """
+    found, refused = predict_readable(network, paths, top=top)
+    if refused:
+        reasons = "; ".join(item.reason for item in refused[:5])
+        more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
+        raise ImageError(f"{len(refused)} of {len(found) + len(refused)} files: {reasons}{more}")
+    return found
+
+
+def predict_readable(
+    network: Network | str | Path, paths: Iterable[str | Path] | str | Path, *, top: int = 5
+) -> tuple[list[Prediction], list[Refused]]:
+    """As `predict`, with the files that cannot be used beside the predictions, not as an error."""
+    paths = [paths] if isinstance(paths, str | Path) else paths
+    network = network if isinstance(network, Network) else load(network)
+    found: list[Prediction] = []
+    refused: list[Refused] = []
+    stream = files(paths)
+    while group := list(islice(stream, BATCH)):
+        read: list[tuple[str, Picture]] = []
+        for item in group:
+            if isinstance(item, Refused):
+                refused.append(item)
+                continue
+            try:
+                read.append((str(item), network.road.read(item)))
+            except ImageError as error:
+                refused.append(Refused(str(item), str(error)))
+        if read:
+            rows = probabilities(network, np.stack([picture.image for _, picture in read]))
+            for (path, picture), row in zip(read, rows, strict=True):
+                found.append(_prediction(path, picture.notes, row, network.classes, max(top, 1)))
+    return found, refused
+
+
+def _prediction(
+    path: str,
+    notes: tuple[str, ...],
+    row: NDArray[np.float64],
+    classes: Sequence[str],
+    top: int,
+) -> Prediction:
+    best = tuple((classes[place], float(row[place])) for place in row.argsort()[::-1][:top])
+    return Prediction(path=path, label=best[0][0], probability=best[0][1], top=best, notes=notes)
+
+
+def files(paths: Iterable[str | Path]) -> Iterator[Path | Refused]:
+    """Every file named, and every image below every folder named, hidden ones left out."""
+    for path in map(Path, paths):
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except (OSError, ValueError):
+            is_folder = False  # reading it will say what is wrong
+        if not is_folder:
+            yield path
+            continue
+        inside = list(_below(path))
+        if not inside:
+            yield Refused(str(path), f"{path}: no image in this folder")
+        yield from inside
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in SUFFIXES.keys() | UNREAD:
+                yield path
+
+
+@torch.inference_mode()
+def probabilities(
+    network: Network, images: NDArray[np.uint8], batch: int = BATCH
+) -> NDArray[np.float64]:
+    """Stored images, uint8 (N, h, w, C) at the road's scale, to probabilities (N, classes).
+
+    Raises `DamagedError` when the network's answer is not a number.
+    """
+    device = network.scale.device
+    rows: list[NDArray[np.float64]] = []
+    mode = network.training
+    network.eval()
+    try:
+        for start in range(0, len(images), batch):
+            seen = np.array(network.road.window(images[start : start + batch]))  # (n, H, W, C)
+            logits = network(torch.from_numpy(seen).to(device))
+            rows.append(logits.double().softmax(1).cpu().numpy())
+    finally:
+        network.train(mode)
+    result = np.concatenate(rows) if rows else np.empty((0, len(network.classes)))
+    if not np.isfinite(result).all():
+        raise DamagedError(f"{network.name} answers with what is no number; train it again")
+    return result
+
+
+def captions(predictions: Sequence[Prediction]) -> list[str]:
+    """Two lines for a contact sheet: the label with its probability, and the file's name."""
+    return [f"{item.label} {item.probability:.0%}\n{Path(item.path).name}" for item in predictions]

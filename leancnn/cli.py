@@ -48,7 +48,8 @@ def main(words: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         answer, as_json = _answer(words)
-        print(json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
+            print(json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text)
         sys.stdout.flush()
     except BrokenPipeError:
         # Who read us has read enough; without this the exit would flush, and complain, again.
@@ -111,7 +112,3 @@ def build_parser() -> Parser:
 def options(parser: argparse.ArgumentParser) -> list[str]:
     """Every option that `parser` takes, such as `--json`."""
     return [text for action in parser._actions for text in action.option_strings]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

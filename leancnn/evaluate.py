@@ -1,0 +1,232 @@
+"""Open the test set: how often a network is right, how sure that figure is, and where it errs.
+
+Each opening is counted in the run's evaluations.json: a test set that was looked at often, to
+choose between networks, no longer measures what it seems to.
+"""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn import runs
+from leancnn.data import load_dataset
+from leancnn.errors import DataError, MismatchError, RunError
+from leancnn.predict import probabilities
+from leancnn.report import confusion_matrix, printable, table
+from leancnn.weights import FOLDERS, MANIFEST, Network, load
+
+Which = Literal["best", "last"]
+Z95 = 1.959964  # standard normal: 95 % lie within ± this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFigures:
+    """One class: shares are 0..1, and None where nothing stands below the line."""
+
+    name: str
+    images: int
+    precision: float | None
+    """Of the images given this name, the share that has it."""
+    recall: float | None
+    """Of the images that have this name, the share that got it."""
+    f1: float | None
+    """Harmonic mean of the two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What one opening of a test set said about one network."""
+
+    network: str
+    which: str
+    """best, last, or empty for a network outside a run."""
+    data: str
+    images: int
+    right: int
+    accuracy: float
+    low: float
+    """Lower end of the 95 % interval of the accuracy (Wilson)."""
+    high: float
+    loss: float
+    """Mean cross-entropy, nats."""
+    classes: tuple[ClassFigures, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Images by true class (row) and predicted class (column)."""
+    opened: int | None
+    """How often this run's test set has been opened, this time included."""
+    changed: bool
+    """Whether these are not the test images that this run was tested on before."""
+    picture: str | None
+    """Where the confusion matrix was drawn."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """The evaluation for people."""
+        share = f"{self.accuracy:.2%}, 95 % interval {self.low:.2%} to {self.high:.2%}"
+        lines = [
+            f"{printable(self.network)}{f' ({self.which})' if self.which else ''} "
+            f"on the test part of {printable(self.data)}",
+            f"accuracy {share}; {self.right:,} of {self.images:,} right, loss {self.loss:.4f}",
+            "",
+            table([asdict(figures) for figures in self.classes]),
+        ]
+        if self.picture is not None:
+            lines.append(f"\nconfusion matrix: {printable(self.picture)}")
+        if self.opened is not None:
+            often = "once" if self.opened == 1 else f"{self.opened} times"
+            lines.append(f"this run's test set has been opened {often}")
+        if self.changed:
+            lines.append("its images have changed since an earlier opening")
+        return "\n".join(lines)
+
+
+def evaluate(
+    network: Network | str | Path,
+    data: str | Path | None = None,
+    *,
+    which: Which | None = None,
+    picture: str | Path | None = None,
+) -> Evaluation:
+    """Test a network on a test set, once.
+
+    `network` is a run (its best network, or `which`), the folder of a saved network, or a network.
+    `data` defaults to what the run was trained on. Classes are matched by name. For a run the
+    opening is counted, and the confusion matrix drawn into it unless `picture` says where.
+    Raises `DataError` without test images, `MismatchError` when the class names differ, `RunError`.
+    """
+    run: Path | None = None
+    if isinstance(network, Network):
+        shown = network.name
+    else:
+        run, which = _run_of(Path(network), which)
+        shown = str(network)
+        network = load(network if run is None else run, which)
+    source = _source(run, data)
+    dataset = load_dataset(source, network.road, parts=("test",))
+    if dataset.test is None or len(dataset.test) == 0:
+        raise DataError(f"{source} has no test images")
+    truth = np.asarray(_places(dataset.classes, network.classes))[dataset.test.labels]
+    answers = probabilities(network, dataset.test.images)
+    counts = confusion(truth, answers.argmax(1), len(network.classes))
+    right = int(np.trace(counts))
+    low, high = wilson(right, len(truth))
+    opened, changed = None, False
+    if run is not None:
+        picture = picture or run / f"confusion-{which}.png"
+        entry = {
+            "which": which,
+            "data": str(source),
+            "sha256": dataset.manifest["sha256"]["test"],
+            "images": len(truth),
+            "accuracy": right / len(truth),
+        }
+        changed = any(
+            earlier["data"] == entry["data"] and earlier["sha256"] != entry["sha256"]
+            for earlier in runs.evaluations(run)
+        )
+        opened = runs.add_evaluation(run, entry)
+    if picture is not None:
+        title = f"{right / len(truth):.2%} of {len(truth):,} right"
+        runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, title))
+    likelihood = answers[np.arange(len(truth)), truth].clip(1e-300)
+    return Evaluation(
+        network=shown,
+        which=which or "",
+        data=str(source),
+        images=len(truth),
+        right=right,
+        accuracy=right / len(truth),
+        low=low,
+        high=high,
+        loss=float(-np.log(likelihood).mean()),
+        classes=class_figures(network.classes, counts),
+        confusion=tuple(tuple(int(count) for count in row) for row in counts),
+        opened=opened,
+        changed=changed,
+        picture=None if picture is None else str(picture),
+    )
+
+
+def wilson(right: int, images: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927): honest near 0 and 1, and for few images."""
+    if images == 0:
+        return 0.0, 1.0
+    share, z2 = right / images, Z95 * Z95
+    middle = share + z2 / (2 * images)
+    spread = Z95 * math.sqrt(share * (1 - share) / images + z2 / (4 * images * images))
+    scale = 1 + z2 / images
+    low = (middle - spread) / scale if right else 0.0  # exactly there, whatever the rounding
+    high = (middle + spread) / scale if right < images else 1.0
+    return low, high
+
+
+def confusion(
+    truth: NDArray[np.int64], answer: NDArray[np.int64], classes: int
+) -> NDArray[np.int64]:
+    """How many images of each true class (row) got each answer (column)."""
+    return np.bincount(truth * classes + answer, minlength=classes * classes).reshape(
+        classes, classes
+    )
+
+
+def class_figures(names: Sequence[str], counts: NDArray[np.int64]) -> tuple[ClassFigures, ...]:
+    """Precision, recall and F1 of each class from a confusion matrix."""
+    figures = []
+    for place, name in enumerate(names):
+        right = int(counts[place, place])
+        given, true = int(counts[:, place].sum()), int(counts[place].sum())
+        figures.append(
+            ClassFigures(
+                name=name,
+                images=true,
+                precision=right / given if given else None,
+                recall=right / true if true else None,
+                f1=2 * right / (given + true) if given + true else None,
+            )
+        )
+    return tuple(figures)
+
+
+def _places(given: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Where each class of a data set stands in the network's list, by name, never by position."""
+    place = {unicodedata.normalize("NFC", name): index for index, name in enumerate(known)}
+    names = [unicodedata.normalize("NFC", name) for name in given]
+    missing, foreign = sorted(place.keys() - set(names)), sorted(set(names) - place.keys())
+    if missing or foreign:
+        parts = [f"'{name}' only in the network" for name in missing[:4]]
+        parts += [f"'{name}' only in the data" for name in foreign[:4]]
+        more = len(missing) + len(foreign) - len(parts)
+        raise MismatchError(
+            f"the classes differ: {', '.join(parts)}{f' and {more} more' if more else ''}"
+        )
+    return [place[name] for name in names]
+
+
+def _run_of(path: Path, which: Which | None) -> tuple[Path | None, Which | None]:
+    """The run a path belongs to, if any, and which of its networks is meant."""
+    if path.name in FOLDERS and which is None and runs.is_run(path.parent):
+        return path.parent, "best" if path.name == "best" else "last"
+    if not runs.is_run(path):
+        return None, which
+    if which is None:
+        which = "best" if (path / "best" / MANIFEST).exists() else "last"
+    return path, which
+
+
+def _source(run: Path | None, data: str | Path | None) -> str | Path:
+    """Where the test images are: where we are told, else where the run's training images were."""
+    if data is not None:
+        return data
+    if run is None:
+        raise RunError("a network outside a run does not know its data; name it with --data")
+    plan = runs.read_json(run / "run.json")["plan"]
+    return str(plan["data"])

@@ -1,0 +1,171 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import leancnn
+from leancnn import cli, models, runs
+from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
+from leancnn.evaluate import class_figures, confusion, wilson
+from leancnn.images import Road
+from leancnn.weights import Network, save
+
+ROAD = Road(size=(31, 31), scale=(32, 32))
+
+
+def network(classes, seed=0):
+    return Network(
+        models.create_model("henet_r2", classes=len(classes), init="kaiming", seed=seed),
+        name="henet_r2",
+        arguments={"repeat": 2},
+        classes=classes,
+        road=ROAD,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    ).eval()
+
+
+def photos(folder, classes, parts=("train", "test"), each=4):
+    for part in parts:
+        for number, name in enumerate(classes):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(each):
+                rng = np.random.default_rng([number, i, len(part)])
+                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with an untrained best and another last network, on photos of three classes."""
+    torch.set_num_threads(1)
+    data = photos(tmp_path / "photos", ["s2", "s10", "éa"])
+    folder = tmp_path / "run"
+    runs.write_json(folder / "run.json", {"plan": {"data": str(data)}})
+    save(network(("s2", "s10", "éa")), folder / "best")
+    save(network(("s2", "s10", "éa"), seed=1), folder / "last")
+    return folder
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_the_interval_holds_the_share_and_stays_within_0_and_1(right, images):
+    right = min(right, images)
+    low, high = wilson(right, images)
+    assert 0 <= low <= right / images <= high <= 1
+
+
+def test_the_interval_is_wilsons():
+    # Both ends solve |p - share| = z·sqrt(p(1 - p)/n), which is how Wilson defined them.
+    for right, images in ((81, 100), (1, 10), (8_612, 10_000)):
+        for end in wilson(right, images):
+            z = abs(right / images - end) / (end * (1 - end) / images) ** 0.5
+            assert z == pytest.approx(1.959964, rel=1e-6)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
+def test_the_confusion_matrix_counts_every_image_once(pairs):
+    truth, answer = np.array(pairs, np.int64).T
+    counts = confusion(truth, answer, 4)
+    assert counts.sum() == len(pairs)
+    assert (counts.sum(axis=1) == np.bincount(truth, minlength=4)).all()
+    assert np.trace(counts) == (truth == answer).sum()
+    for figures, row in zip(class_figures("abcd", counts), counts, strict=True):
+        assert figures.images == row.sum()
+        assert (figures.recall is None) == (row.sum() == 0)
+        if figures.precision and figures.recall:
+            mean = 2 / (1 / figures.precision + 1 / figures.recall)
+            assert figures.f1 == pytest.approx(mean)
+
+
+def test_a_network_is_measured_by_class_name_not_by_position(run, tmp_path):
+    straight = leancnn.evaluate(run)
+    names = ("s2", "s10", "éa")
+    turned = network(names)
+    order = [2, 0, 1]
+    turned.classes = tuple(names[i] for i in order)
+    with torch.no_grad():
+        turned.body.fc.weight.copy_(turned.body.fc.weight[order])
+        turned.body.fc.bias.copy_(turned.body.fc.bias[order])
+    again = leancnn.evaluate(turned, tmp_path / "photos")
+    assert again.right == straight.right
+    assert {f.name: f for f in again.classes} == {f.name: f for f in straight.classes}
+
+
+def test_composed_and_decomposed_class_names_are_one_class(run, tmp_path):
+    other = photos(tmp_path / "other", ["s2", "s10", "e\u0301a"])
+    assert leancnn.evaluate(run, other).images == 12
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["s2", "s10"], "'éa' only in the network"),
+        (["s2", "s10", "éa", "x"], "'x' only in the data"),
+        (["s2", "S10", "éa"], "'s10' only in the network, 'S10' only in the data"),
+    ],
+)
+def test_other_classes_are_refused_and_named(run, tmp_path, classes, message):
+    other = photos(tmp_path / "other", classes)
+    with pytest.raises(MismatchError, match=message):
+        leancnn.evaluate(run, other)
+    assert runs.evaluations(run) == []
+
+
+def test_every_opening_is_counted_and_a_changed_test_set_is_noticed(run, tmp_path):
+    first = leancnn.evaluate(run)
+    assert (first.which, first.opened, first.changed) == ("best", 1, False)
+    second = leancnn.evaluate(run, which="last")
+    assert (second.which, second.opened, second.changed) == ("last", 2, False)
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "photos" / "test" / "s2" / "0.png")
+    third = leancnn.evaluate(run / "best")
+    assert (third.which, third.opened, third.changed) == ("best", 3, True)
+    assert "opened 3 times" in third.text()
+    assert [entry["which"] for entry in runs.evaluations(run)] == ["best", "last", "best"]
+
+
+def test_only_the_test_part_is_opened(run, tmp_path):
+    for path in (tmp_path / "photos" / "train").rglob("*.png"):
+        path.write_bytes(b"junk")
+    assert leancnn.evaluate(run).images == 12
+
+
+def test_a_network_outside_a_run_needs_data_and_counts_nothing(run, tmp_path):
+    save(network(("s2", "s10", "éa")), tmp_path / "alone")
+    with pytest.raises(RunError, match="--data"):
+        leancnn.evaluate(tmp_path / "alone")
+    found = leancnn.evaluate(tmp_path / "alone", tmp_path / "photos")
+    assert (found.opened, found.picture, found.which) == (None, None, "")
+
+
+def test_data_without_a_test_part_is_refused(run, tmp_path):
+    with pytest.raises(DataError, match="test"):
+        leancnn.evaluate(run, photos(tmp_path / "other", ["s2", "s10", "éa"], parts=("train",)))
+
+
+def test_the_command_prints_one_json_value_and_draws_the_matrix(run, capsys):
+    assert cli.main(["evaluate", str(run), "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert one["images"] == sum(map(sum, one["confusion"])) == 12
+    assert one["low"] <= one["accuracy"] <= one["high"]
+    with Image.open(one["picture"]) as image:
+        assert image.format == "PNG"
+    assert cli.main(["evaluate", str(run), "--json", "--which", "both"]) == 0
+    assert [item["which"] for item in json.loads(capsys.readouterr().out)] == ["best", "last"]
+
+
+def test_the_command_prints_figures_per_class(run, capsys):
+    assert cli.main(["evaluate", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert "95 % interval" in text
+    assert all(name in text for name in ("s2", "s10", "éa", "precision", "recall", "f1"))
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys):
+    assert cli.main(["evaluate", str(tmp_path / "no")]) == LeanCNNError.exit_status
+    assert capsys.readouterr().err.count("\n") == 1

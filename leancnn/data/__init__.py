@@ -1,0 +1,142 @@
+"""Data sets: class folders, CIFAR, SVHN, and the digits that come with scikit-learn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leancnn.data._base import PARTS, Dataset, Part, PartName, Reading, Source, Split, formats
+from leancnn.data._cache import cache_folder
+from leancnn.data._split import cut
+from leancnn.errors import DataError
+from leancnn.images import Road, shown
+from leancnn.shelf import import_members
+
+__all__ = ["Dataset", "Split", "cache_folder", "load_dataset", "names", "open_source"]
+
+import_members(__name__)
+
+
+def names() -> list[str]:
+    """Data sets that need no folder, because they come inside a dependency."""
+    return [name for name, form in formats.items() if form.folderless]
+
+
+def open_source(source: str | Path) -> Source:
+    """Recognise a data set without decoding anything.
+
+    Raises `DataError` for what is no folder of images or disagrees in its classes,
+    `UnknownNameError` for a name that is neither a folder nor a data set.
+    """
+    path = Path(source)
+    if isinstance(source, str) and source in names():
+        return formats[source].open(path)
+    if not path.exists():
+        if isinstance(source, str) and "/" not in source and "\\" not in source:
+            known = type(formats)("data set")
+            known.update({name: formats[name] for name in names()})
+            known[source]  # raises, with the nearest name
+        raise DataError(f"no folder at {shown(path)}; check the path")
+    if not path.is_dir():
+        raise DataError(f"{shown(path)} is a file, not a folder of images; unpack an archive first")
+    ask = sorted(formats.values(), key=lambda form: form.fallback)
+    return next(form for form in ask if form.found(path)).open(path)
+
+
+def load_dataset(
+    source: str | Path,
+    road: Road,
+    *,
+    parts: Sequence[PartName] = ("train", "val"),
+    val_share: float = 0.1,
+    seed: int = 0,
+    cache: Path | None = None,
+    max_bad_share: float = 0.01,
+    verify: bool = False,
+) -> Dataset:
+    """Load the named parts of a data set as uint8 images at `road.scale`.
+
+    `source` is a folder, or a name of `names()`. When there is no "val", it is cut from "train":
+    stratified, a function of names and `seed`; `train` is the rest whenever "val" is asked for too.
+    Only the parts asked for are opened. Folders are decoded once, into `cache`; a second load
+    compares names, sizes and times, with `verify` every byte.
+    Raises `DataError` when classes disagree, one has no readable image, or more than
+    `max_bad_share` of a part's files are unreadable (fewer stand in `manifest["skipped"]`).
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise DataError(f"a data set has the parts train, val and test, not '{unknown[0]}'")
+    opened = open_source(source)
+    reading = Reading(
+        road=road, cache=cache or cache_folder(), max_bad_share=max_bad_share, verify=verify
+    )
+    cut_val = "val" in parts and "val" not in opened.read and val_share > 0
+    read: dict[PartName, Part] = {}
+    for part in PARTS:
+        if part in parts or (part == "train" and cut_val):
+            if part == "val" and (cut_val or (part not in opened.read and val_share == 0)):
+                continue
+            if part not in opened.read:
+                there = ", ".join(opened.read)
+                raise DataError(f"{shown(opened.path)} has no {part} part; it has: {there}")
+            read[part] = opened.read[part](reading)
+            _require_every_class(part, opened.classes, read[part])
+    splits: dict[PartName, Split] = {part: found.split for part, found in read.items()}
+    cuts: dict[str, Any] = dict(opened.cuts)
+    if cut_val:
+        whole = splits["train"]
+        stay, off = cut(whole.files, whole.labels, val_share, f"val {seed}")
+        splits["train"], splits["val"] = whole.take(stay), whole.take(off)
+        cuts["val"] = {"from": "train", "share": val_share, "seed": seed, "images": len(off)}
+    splits = {part: split for part, split in splits.items() if part in parts}
+    return Dataset(
+        name=opened.name,
+        classes=opened.classes,
+        train=splits.get("train"),
+        val=splits.get("val"),
+        test=splits.get("test"),
+        manifest=_manifest(opened, read, splits, cuts),
+    )
+
+
+def _require_every_class(part: str, classes: Sequence[str], found: Part) -> None:
+    counts = np.bincount(found.split.labels, minlength=len(classes))
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise DataError(
+            f"{part}: class '{shown(empty[0])}' has no readable image; run leancnn check"
+        )
+
+
+def _manifest(
+    opened: Source,
+    read: dict[PartName, Part],
+    splits: dict[PartName, Split],
+    cuts: dict[str, Any],
+) -> dict[str, Any]:
+    counts = {
+        part: dict(
+            zip(
+                opened.classes,
+                np.bincount(split.labels, minlength=len(opened.classes)).tolist(),
+                strict=True,
+            )
+        )
+        for part, split in splits.items()
+    }
+    return {
+        "source": opened.path,
+        "kind": opened.name,
+        "classes": list(opened.classes),
+        "counts": counts,
+        "sha256": {part: found.sha256 for part, found in read.items()},
+        "cuts": cuts,
+        "skipped": [
+            {"part": part, "file": bad.file, "reason": bad.reason}
+            for part, found in read.items()
+            for bad in found.skipped
+        ],
+        "notes": {part: dict(found.notes) for part, found in read.items()},
+        "stray": [{"file": bad.file, "reason": bad.reason} for bad in opened.stray],
+    }

@@ -1,0 +1,37 @@
+"""Cutting one part from another: stratified, and a pure function of names and seed."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn.errors import DataError
+
+
+def cut(
+    files: Sequence[str], labels: NDArray[np.int64], share: float, salt: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that stay and rows cut off, both ascending; `share` of each class, at least one.
+
+    Within a class the rows are ordered by sha256 of salt and name, so neither the order of the
+    files nor another class changes anything. Raises `DataError` when a class has fewer than two.
+    """
+    if not 0 < share < 1:
+        raise DataError(f"a share to cut off lies between 0 and 1, not at {share}")
+    keys = np.array([_key(salt, name) for name in files], dtype=np.uint64)
+    off = np.zeros(len(files), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) < 2:
+            raise DataError(
+                f"'{files[rows[0]]}' is alone in its class; two images are needed to cut"
+            )
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        off[rows[np.argsort(keys[rows], kind="stable")[:count]]] = True
+    return np.flatnonzero(~off), np.flatnonzero(off)
+
+
+def _key(salt: str, name: str) -> int:
+    text = f"{salt}\0{name}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")

@@ -1,0 +1,95 @@
+"""Folders of images: photos/train/<class>/... with val and test beside it, or photos/<class>/..."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from leancnn.data._base import Format, Part, PartName, Reading, Skipped, Source, formats
+from leancnn.data._cache import read_files
+from leancnn.data._classes import nfc, ordered
+from leancnn.data._listing import File, Listing, listing
+from leancnn.data._split import cut
+from leancnn.errors import DataError
+from leancnn.images import shown
+
+TEST_SHARE = 0.2  # of an unsplit folder
+
+
+def _open(path: Path) -> Source:
+    found = listing(path)
+    wrong = found.disagreements()
+    if wrong:
+        more = f" (and {len(wrong) - 1} more; run leancnn check)" if len(wrong) > 1 else ""
+        raise DataError(f"{shown(path)}: {shown(wrong[0])}{more}")
+    classes = ordered(name for folders in found.files.values() for name in folders)
+    if not classes:
+        raise DataError(f"{shown(path)} has no class folders; put images into photos/<class>/")
+    for part, folders in found.files.items():
+        for name, files in folders.items():
+            if not files:
+                where = "" if part == "all" else f"{part}: "
+                raise DataError(
+                    f"{shown(path)}: {where}class '{shown(name)}' has no images; fill or remove it"
+                )
+    label = {name: index for index, name in enumerate(classes)}
+    parts: dict[str, list[tuple[File, int]]] = {
+        part: [(file, label[nfc(name)]) for name, files in folders.items() for file in files]
+        for part, folders in found.files.items()
+    }
+    cuts = {}
+    if not found.split:
+        cuts["test"] = {"from": "all", "share": TEST_SHARE, "by": "name"}
+    read = dict(_readers(path, found, parts))
+    return Source(
+        name="folder",
+        path=str(path.absolute()),
+        classes=classes,
+        size=None,
+        read=read,
+        stray=tuple(found.stray),
+        cuts=cuts,
+    )
+
+
+def _readers(
+    path: Path, found: Listing, parts: dict[str, list[tuple[File, int]]]
+) -> list[tuple[PartName, Callable[[Reading], Part]]]:
+    if found.split:
+        return [
+            (part, partial(_read, path, part, parts[part], tuple(found.bad[part])))
+            for part in ("train", "val", "test")
+            if part in parts
+        ]
+    files = parts["all"]
+    labels = np.array([label for _, label in files], np.int64)
+    stay, off = cut([file.name for file, _ in files], labels, TEST_SHARE, "unsplit test")
+    bad = tuple(found.bad["all"])
+    return [
+        ("train", partial(_read, path, "train", [files[row] for row in stay], bad)),
+        ("test", partial(_read, path, "test", [files[row] for row in off], ())),
+    ]
+
+
+def _read(
+    root: Path,
+    part: str,
+    files: list[tuple[File, int]],
+    unreadable: tuple[Skipped, ...],
+    reading: Reading,
+) -> Part:
+    found = read_files(root, part, [file for file, _ in files], reading)
+    bad = unreadable + found.skipped
+    total = len(files) + len(unreadable)
+    if len(bad) > reading.max_bad_share * total:
+        names = "; ".join(f"{shown(item.file)}: {shown(item.reason)}" for item in bad[:3])
+        raise DataError(
+            f"{part}: {len(bad)} of {total} files are unreadable, more than the allowed "
+            f"{reading.max_bad_share:.1%}: {names}; run leancnn check"
+        )
+    labels = np.array([label for _, label in files], np.int64)[found.rows]
+    return found.part(labels, [files[row][0].name for row in found.rows], bad)
+
+
+formats.put("folder", Format(name="folder", open=_open, found=Path.is_dir, fallback=True))

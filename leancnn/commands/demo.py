@@ -1,0 +1,23 @@
+"""`leancnn demo`"""
+
+from argparse import ArgumentParser, Namespace
+
+from leancnn.commands._base import Answer, Command, put
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", default="leancnn-demo", help="where to leave the run; default: leancnn-demo"
+    )
+    parser.add_argument("--epochs", type=float, help="fewer, to see only that it works")
+
+
+def run(args: Namespace) -> Answer:
+    """Check, train, test once, count and predict on scikit-learn's handwritten digits."""
+    from leancnn.demo import demo
+
+    value = demo(args.out, epochs=args.epochs)
+    return Answer(value, f"test accuracy {value['test']['accuracy']:.2%}; see {value['picture']}")
+
+
+put(Command("demo", "the whole way on handwritten digits, without a network", arguments, run))

@@ -1,0 +1,114 @@
+"""`leancnn train photos/ --model henet_r3 --out runs/a`, and `leancnn train --resume runs/a`"""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from typing import Any
+
+from leancnn.commands._base import Answer, Command, add_set, network_arguments, put
+from leancnn.errors import UsageError
+from leancnn.report import printable
+
+SHORTCUTS = ("epochs", "batch", "lr")  # fields of the recipe with an option of their own
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", help="a folder of images in class folders, or 'digits'")
+    parser.add_argument("--model", help="'leancnn models' lists them; default: the recipe's")
+    parser.add_argument(
+        "--recipe", help="'leancnn recipes' lists them; or a recipe.json; default: the model's"
+    )
+    parser.add_argument("--out", metavar="RUN", help="a new folder; default: one in runs/")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a run; DATA only if it has moved"
+    )
+    add_set(parser)
+    parser.add_argument(
+        "--change",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a field of the recipe, such as ema=0.999; may be given again",
+    )
+    parser.add_argument("--epochs", type=float, help="short for --change epochs=")
+    parser.add_argument("--batch", type=int, help="images per step")
+    parser.add_argument("--lr", type=float, help="peak learning rate")
+    parser.add_argument("--seed", type=int, help="of everything random; default 0")
+    parser.add_argument("--threads", type=int, help="processor threads; default: all")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(args: Namespace) -> Answer:
+    """Train, or go on training; Ctrl-C saves and stops."""
+    if args.resume is None and args.data is None:
+        raise UsageError("train needs a folder of images, or --resume and a run")
+    if args.resume is not None:
+        named = ("model", "recipe", "out", "seed", "threads", *SHORTCUTS)
+        given = [key for key in named if getattr(args, key) is not None]
+        if given or args.set or args.change:
+            raise UsageError("a run goes on as it began: --resume takes no option that changes it")
+    import torch
+
+    from leancnn import models, recipes
+    from leancnn.train import resume, train
+
+    if args.threads is not None:
+        if args.threads < 1:
+            raise UsageError(f"--threads is 1 or more, not {args.threads}")
+        torch.set_num_threads(args.threads)
+    if args.resume is not None:
+        return answer(resume(args.resume, data=args.data, progress=not args.quiet))
+    model = args.model
+    if args.set and model is None:
+        model = recipes.read(args.recipe).network if args.recipe else "henet_r3"
+    changes = recipe_fields(args.change)
+    changes |= {key: getattr(args, key) for key in SHORTCUTS if getattr(args, key) is not None}
+    trained = train(
+        args.data,
+        model=model,
+        recipe=args.recipe,
+        out=args.out,
+        arguments=network_arguments(args.set, models.arguments(model)) if args.set else {},
+        seed=args.seed or 0,
+        overrides=changes,
+        progress=not args.quiet,
+    )
+    return answer(trained)
+
+
+def recipe_fields(pairs: Iterable[str]) -> dict[str, Any]:
+    """`key=value` texts as JSON values; the recipe itself checks their names and types."""
+    changes = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--change takes key=value, not '{pair}'")
+        try:
+            changes[key] = json.loads(text)
+        except ValueError:
+            changes[key] = text
+    return changes
+
+
+def answer(trained: Any) -> Answer:
+    """A trained run in a few figures; the rest stands in its folder."""
+    best = max((row.get("val_accuracy") or 0.0 for row in trained.history), default=0.0)
+    last = trained.history[-1] if trained.history else {}
+    value = {
+        "run": str(trained.folder),
+        "epochs": len(trained.history),
+        "best_val_accuracy": best,
+        "last": last,
+        "seconds": trained.seconds,
+        "images_per_s": trained.images_per_s,
+    }
+    where = printable(trained.folder)
+    return Answer(
+        value,
+        f"{where}: {len(trained.history)} epochs in {trained.seconds:.0f} s, "
+        f"{trained.images_per_s:.0f} images/s, best validation accuracy {best:.2%}\n"
+        f"next: leancnn evaluate {where}",
+    )
+
+
+put(Command("train", "train a network on a folder of images", arguments, run))

@@ -1,0 +1,112 @@
+"""The whole way on real images that come inside a dependency: check, train, test, count, predict.
+
+scikit-learn's 1,797 handwritten digits of 8×8 pixels; nothing is fetched from anywhere.
+"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from leancnn.check import check
+from leancnn.count import count
+from leancnn.data import load_dataset
+from leancnn.errors import DataError
+from leancnn.evaluate import evaluate
+from leancnn.predict import predict
+from leancnn.report import demo_picture
+from leancnn.runs import atomic_write
+from leancnn.train import train
+
+DATA = RECIPE = "digits"
+SHOWN = 16  # test pictures in the picture
+
+
+def demo(
+    out: str | Path = "leancnn-demo", *, epochs: float | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Do it all in a new folder below `out`, tell it on stderr, and return the figures.
+
+    `epochs` shortens the recipe. Raises what the steps raise.
+    """
+    folder = _free(Path(out))
+
+    def say(text: str) -> None:
+        if progress:
+            print(text, file=sys.stderr, flush=True)
+
+    report = check(DATA)
+    if not report.ok:
+        raise DataError(f"{DATA} did not pass the check: {report.problems[0]}")
+    say("check     the digits are fit for training")
+    overrides = {} if epochs is None else {"epochs": epochs}
+    trained = train(DATA, recipe=RECIPE, out=folder, overrides=overrides, progress=progress)
+    say(f"train     {len(trained.history)} epochs in {trained.seconds:.0f} s → {folder}")
+    tested = evaluate(folder)
+    say(
+        f"evaluate  {tested.accuracy:.2%} of {tested.images} test images, "
+        f"95 % interval {tested.low:.2%} to {tested.high:.2%}"
+    )
+    road = trained.network.road
+    cost = count(trained.network.body, (road.channels, *road.size))
+    say(f"count     {cost.trainable:,} weights, {cost.macs:,} multiply-accumulates for an image")
+    files, truth, images = _pictures(folder, trained.network.road)
+    found = predict(folder, files)
+    right = [item.label == name for item, name in zip(found, truth, strict=True)]
+    say(f"predict   {sum(right)} of {len(right)} pictures right")
+    captions = [f"{item.label}  {item.probability:.0%}" for item in found]
+    title = f"{trained.network.name} on handwritten digits: {tested.accuracy:.2%} of the test set"
+    names = [figures.name for figures in tested.classes]
+    counts = np.array(tested.confusion)
+    png = demo_picture(trained.history, names, counts, images, captions, right, title)
+    atomic_write(folder / "demo.png", png)
+    say(f"picture   {folder / 'demo.png'}")
+    return {
+        "run": str(folder),
+        "epochs": len(trained.history),
+        "seconds": trained.seconds,
+        "images_per_s": trained.images_per_s,
+        "test": {
+            "images": tested.images,
+            "accuracy": tested.accuracy,
+            "low": tested.low,
+            "high": tested.high,
+        },
+        "count": asdict(cost),
+        "predictions": [item.to_json() for item in found],
+        "picture": str(folder / "demo.png"),
+    }
+
+
+def _free(out: Path) -> Path:
+    """The first of run-1, run-2 … below `out` that does not exist."""
+    number = 1
+    while (out / f"run-{number}").exists():
+        number += 1
+    return out / f"run-{number}"
+
+
+def _pictures(folder: Path, road: Any) -> tuple[list[Path], list[str], list[Any]]:
+    """Some test images as files, one of each class and more; their labels; their pixels."""
+    dataset = load_dataset(DATA, road, parts=("test",))
+    assert dataset.test is not None, "asked for"
+    labels = dataset.test.labels
+    rows = [
+        int(np.flatnonzero(labels == place % len(dataset.classes))[place // len(dataset.classes)])
+        for place in range(SHOWN)
+    ]
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    files = []
+    for row in rows:
+        image = dataset.test.images[row]
+        path = folder / "pictures" / f"{row}.png"
+        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(path)
+        files.append(path)
+    return (
+        files,
+        [dataset.classes[labels[row]] for row in rows],
+        [dataset.test.images[row] for row in rows],
+    )

@@ -280,6 +280,9 @@ def file_bytes(path: str | Path) -> bytes:
 
 def shown(path: str | Path) -> str:
     """A path that is safe to print: control characters and undecodable bytes are escaped."""
+    text = str(path)
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
         for c in str(path)

@@ -6,14 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from leancnn.data._base import PARTS, Dataset, Part, PartName, Reading, Source, Split, formats
+from leancnn.data._base import (
+    PARTS,
+    Dataset,
+    Format,
+    Part,
+    PartName,
+    Reading,
+    Source,
+    Split,
+    formats,
+)
 from leancnn.data._cache import cache_folder
 from leancnn.data._split import cut
 from leancnn.errors import DataError
 from leancnn.images import Road, shown
 from leancnn.shelf import import_members
 
-__all__ = ["Dataset", "Split", "cache_folder", "load_dataset", "names", "open_source"]
+__all__ = ["Dataset", "Split", "cache_folder", "load_dataset", "names", "open_source", "recognise"]
 
 import_members(__name__)
 
@@ -24,14 +34,21 @@ def names() -> list[str]:
 
 
 def open_source(source: str | Path) -> Source:
-    """Recognise a data set without decoding anything.
+    """Open a data set without decoding anything.
 
-    Raises `DataError` for what is no folder of images or disagrees in its classes,
-    `UnknownNameError` for a name that is neither a folder nor a data set.
+    Raises as `recognise`, and `DataError` for classes that disagree or have no images.
+    """
+    return recognise(source).open(Path(source))
+
+
+def recognise(source: str | Path) -> Format:
+    """What kind of data set lies in a folder, or has a name.
+
+    Raises `DataError` for what is no folder, `UnknownNameError` for a name that is neither.
     """
     path = Path(source)
     if isinstance(source, str) and source in names():
-        return formats[source].open(path)
+        return formats[source]
     if not path.exists():
         if isinstance(source, str) and "/" not in source and "\\" not in source:
             known = type(formats)("data set")
@@ -41,7 +58,7 @@ def open_source(source: str | Path) -> Source:
     if not path.is_dir():
         raise DataError(f"{shown(path)} is a file, not a folder of images; unpack an archive first")
     ask = sorted(formats.values(), key=lambda form: form.fallback)
-    return next(form for form in ask if form.found(path)).open(path)
+    return next(form for form in ask if form.found(path))
 
 
 def load_dataset(
@@ -87,7 +104,7 @@ def load_dataset(
     if cut_val:
         whole = splits["train"]
         stay, off = cut(whole.files, whole.labels, val_share, f"val {seed}")
-        splits["train"], splits["val"] = whole.take(stay), whole.take(off)
+        splits["train"], splits["val"] = (whole.take(rows, reading.cache) for rows in (stay, off))
         cuts["val"] = {"from": "train", "share": val_share, "seed": seed, "images": len(off)}
     splits = {part: split for part, split in splits.items() if part in parts}
     return Dataset(

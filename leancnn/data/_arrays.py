@@ -1,16 +1,28 @@
-"""What data sets that are stored as arrays share: they are small, so they need no cache."""
+"""What data sets that are stored as arrays share; they fit into memory, so they need no cache."""
 
 import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leancnn.data._base import Part, Reading, Split
+from leancnn.errors import DataError
 from leancnn.images import Pixels
 
 
-def content(images: Pixels, labels: NDArray[np.int64]) -> str:
-    """sha256 over shape, pixels and labels."""
+def part_of(
+    images: Pixels, labels: NDArray[np.int64], files: list[str], classes: int, reading: Reading
+) -> Part:
+    """A part from pixels (N, h, w, C) and labels.
+
+    Raises `DataError` for a label outside the classes, which a damaged file would give.
+    """
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"{files[0].split('#')[0]}: a label is not in 0..{classes - 1}; get it again"
+        )
     digest = hashlib.sha256(repr(images.shape).encode())
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels).data)
-    return digest.hexdigest()
+    split = Split(reading.road.of_arrays(images), labels, files)
+    return Part(split=split, sha256=digest.hexdigest())

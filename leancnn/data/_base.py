@@ -4,6 +4,8 @@ A member is one file for one layout on disk. It puts a `Format` on the shelf: a 
 that recognises a folder, and one that opens it as a `Source`; a source reads one part at a time.
 """
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.images import Pixels, Road
+from leancnn.sealed import write_error
 from leancnn.shelf import Shelf
 
 PartName = Literal["train", "val", "test"]
 PARTS: tuple[PartName, ...] = ("train", "val", "test")
 CHUNK = 4096  # images per step, where a whole part may not fit into memory
+LARGE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # bytes: too much to copy
 SQUARES = np.square(np.arange(256, dtype=np.uint64))
 
 
@@ -35,9 +39,27 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: NDArray[np.int64]) -> "Split":
-        """Some rows, in their order, in memory."""
-        return Split(self.images[rows], self.labels[rows], [self.files[row] for row in rows])
+    def take(self, rows: NDArray[np.int64], folder: Path) -> "Split":
+        """Some rows, in their order: in memory, or what is large in a nameless file in `folder`.
+
+        Raises `WriteError` when there is no room for that file.
+        """
+        shape = (len(rows), *self.images.shape[1:])
+        need = int(np.prod(shape))
+        if need <= LARGE:
+            images = self.images[rows]
+        else:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder) as file:  # gone with the last user
+                    os.posix_fallocate(file.fileno(), 0, need)
+                    images = np.memmap(file, np.uint8, "r+", shape=shape)
+            except OSError as error:
+                raise write_error(folder, need, error) from error
+            for start in range(0, len(rows), CHUNK):
+                chunk = slice(start, start + CHUNK)
+                images[chunk] = self.images[rows[chunk]]
+        return Split(images, self.labels[rows], [self.files[row] for row in rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

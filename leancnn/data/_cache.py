@@ -86,10 +86,8 @@ def _digest(value: Any) -> str:
 
 
 def _content(files: Sequence[File], hashes: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for file, sha in zip(files, hashes, strict=True):
-        digest.update(json.dumps([file.name, file.stamp[0], sha]).encode())
-    return digest.hexdigest()
+    rows = [[file.name, file.stamp[0], sha] for file, sha in zip(files, hashes, strict=True)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 # The index: what each file held when it was last read

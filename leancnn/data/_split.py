@@ -8,6 +8,15 @@ from numpy.typing import NDArray
 
 from leancnn.errors import DataError
 
+TEST_SHARE = 0.2  # of what comes without a test part
+
+
+def cut_test(
+    files: Sequence[str], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The test part of what has none: the same for every seed, so that it stays unseen."""
+    return cut(files, labels, TEST_SHARE, "test")
+
 
 def cut(
     files: Sequence[str], labels: NDArray[np.int64], share: float, salt: str

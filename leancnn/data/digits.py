@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.data._arrays import content
-from leancnn.data._base import Format, Part, Reading, Source, Split, formats
-from leancnn.data._split import cut
+from leancnn.data._arrays import part_of
+from leancnn.data._base import Format, Part, Reading, Source, formats
+from leancnn.data._split import TEST_SHARE, cut_test
 from leancnn.images import Pixels
 
-TEST_SHARE = 0.2
 CLASSES = tuple("0123456789")
 
 
@@ -35,10 +34,10 @@ def _reader(test: bool) -> Callable[[Reading], Part]:
     def read(reading: Reading) -> Part:
         images, labels = _digits()
         files = [f"digits#{row}" for row in range(len(labels))]
-        rows = cut(files, labels, TEST_SHARE, "digits test")[test]
-        images, labels, files = images[rows], labels[rows], [files[row] for row in rows]
-        split = Split(reading.road.of_arrays(images), labels, files)
-        return Part(split=split, sha256=content(images, labels))
+        rows = cut_test(files, labels)[test]
+        return part_of(
+            images[rows], labels[rows], [files[row] for row in rows], len(CLASSES), reading
+        )
 
     return read
 

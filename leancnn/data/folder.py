@@ -10,11 +10,9 @@ from leancnn.data._base import Format, Part, PartName, Reading, Skipped, Source,
 from leancnn.data._cache import read_files
 from leancnn.data._classes import nfc, ordered
 from leancnn.data._listing import File, Listing, listing
-from leancnn.data._split import cut
+from leancnn.data._split import TEST_SHARE, cut_test
 from leancnn.errors import DataError
 from leancnn.images import shown
-
-TEST_SHARE = 0.2  # of an unsplit folder
 
 
 def _open(path: Path) -> Source:
@@ -64,7 +62,7 @@ def _readers(
         ]
     files = parts["all"]
     labels = np.array([label for _, label in files], np.int64)
-    stay, off = cut([file.name for file, _ in files], labels, TEST_SHARE, "unsplit test")
+    stay, off = cut_test([file.name for file, _ in files], labels)
     bad = tuple(found.bad["all"])
     return [
         ("train", partial(_read, path, "train", [files[row] for row in stay], bad)),

@@ -1,0 +1,270 @@
+"""The data doctor: what would spoil training or its figures, found before it starts.
+
+Every file is decoded in full, because a header says nothing about what follows it. Pictures are
+compared by their pixels: a copy that was renamed, or saved anew without loss, is found; one that
+was scaled or compressed again is not.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leancnn.data import cache_folder, open_source, recognise
+from leancnn.data._base import PARTS, Reading
+from leancnn.data._classes import natural, nfc, ordered
+from leancnn.data._listing import Listing, listing
+from leancnn.data._split import cut_test
+from leancnn.data._workers import Answer, each
+from leancnn.errors import DataError
+from leancnn.images import Road, shown
+
+UNEVEN = 10  # largest class over smallest, from which on it is worth a remark
+NAMED = 20  # findings of a kind, and files of a finding, that the text names; the JSON has all
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or worth knowing."""
+
+    kind: str
+    """unreadable, classes, empty class, copy across parts ..."""
+    text: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the doctor found; `ok` is go or no-go."""
+
+    source: str
+    kind: str
+    """The layout: folder, cifar, svhn, digits."""
+    counts: Mapping[str, Mapping[str, int]]
+    """Part → class → images that can be used."""
+    modes: Mapping[str, int] = field(default_factory=dict)
+    """How pixels are stored, such as "JPEG RGB" → images, most frequent first."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """"height×width" → images, most frequent first."""
+    problems: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def text(self) -> str:
+        """All of it for people; safe to print, whatever the files are called."""
+        return "\n".join(shown(line) for line in _lines(self))
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One image as it was found."""
+
+    part: str
+    label: str
+    name: str
+    answer: Answer
+
+
+def check(source: str | Path, *, road: Road | None = None) -> Report:
+    """Examine a data set: decode every image, compare classes, look for copies across parts.
+
+    With `road`, images that it must enlarge are noted. Raises `DataError` when there is no folder,
+    `UnknownNameError` for an unknown name; what is wrong inside stands in the report.
+    """
+    if recognise(source).fallback:
+        return _folder(Path(source), road)
+    return _arrays(source, road)
+
+
+def _folder(path: Path, road: Road | None) -> Report:
+    found = listing(path)
+    problems = [Finding("classes", text) for text in found.disagreements()]
+    images = list(_part_names(found, problems))
+    answers = each(
+        "inspect",
+        {},
+        [str(path / image.name) for image in images],
+        title="checking",
+        total_bytes=sum(f.stamp[0] for c in found.files.values() for fs in c.values() for f in fs),
+    )
+    images = [
+        _Image(image.part, image.label, image.name, answer)
+        for image, answer in zip(images, answers, strict=True)
+    ]
+    bad = [(image.name, image.answer["error"]) for image in images if "error" in image.answer]
+    bad += [(item.file, item.reason) for items in found.bad.values() for item in items]
+    for name, reason in sorted(bad, key=lambda item: natural(item[0])):
+        problems.append(Finding("unreadable", f"{name}: {reason}", (name,)))
+    good = [image for image in images if "error" not in image.answer]
+    classes = ordered(name for folders in found.files.values() for name in folders)
+    parts = [part for part in PARTS if any(image.part == part for image in images)]
+    counts: dict[str, dict[str, int]] = {part: dict.fromkeys(classes, 0) for part in parts}
+    for image in good:
+        counts[image.part][image.label] += 1
+    problems += _empty(found, counts)
+    notes = [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in found.stray]
+    if not found.split:
+        notes.append(Finding("unsplit", "no test part; a fifth of each class is kept for it"))
+    return _report(str(path), "folder", counts, good, problems, notes, road)
+
+
+def _part_names(found: Listing, problems: list[Finding]) -> Iterator[_Image]:
+    """Every listed file with the part that `load_dataset` would put it into."""
+    for part, folders in found.files.items():
+        rows = [(nfc(label), file.name) for label, files in folders.items() for file in files]
+        test: set[int] = set()
+        if part == "all" and rows:
+            labels = np.unique([label for label, _ in rows], return_inverse=True)[1]
+            try:
+                test = set(cut_test([name for _, name in rows], labels)[1].tolist())
+            except DataError as error:
+                problems.append(Finding("too few", str(error)))
+        for row, (label, name) in enumerate(rows):
+            place = part if part != "all" else "test" if row in test else "train"
+            yield _Image(place, label, name, {})
+
+
+def _empty(found: Listing, counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+    if not any(found.files.values()):
+        yield Finding("classes", "no class folders; put images into photos/<class>/")
+    elif found.split and "train" not in found.files:
+        yield Finding("classes", "no train part; put images into photos/train/<class>/")
+    for part, folders in found.files.items():
+        where = "" if part == "all" else f"{part}: "
+        for name, files in folders.items():
+            if not files:
+                yield Finding("empty class", f"{where}class '{name}' has no images")
+            elif not any(counts[p][nfc(name)] for p in counts if part in (p, "all")):
+                yield Finding("empty class", f"{where}class '{name}' has no readable image")
+
+
+def _arrays(source: str | Path, road: Road | None) -> Report:
+    """A set whose images are rows of arrays: nothing to decode, all else alike."""
+    opened = open_source(source)
+    assert opened.size is not None, "sets of arrays have one size"
+    reading = Reading(road=Road(size=opened.size), cache=cache_folder())
+    problems, images = [], []
+    counts: dict[str, dict[str, int]] = {}
+    for part, read in opened.read.items():
+        try:
+            split = read(reading).split
+        except DataError as error:
+            problems.append(Finding("unreadable", str(error)))
+            continue
+        counts[part] = dict.fromkeys(opened.classes, 0)
+        for pixels, label, name in zip(split.images, split.labels, split.files, strict=True):
+            counts[part][opened.classes[label]] += 1
+            answer = {"pixels": hash(pixels.tobytes()), "size": opened.size, "mode": "array"}
+            images.append(_Image(part, opened.classes[label], name, answer))
+        problems += [
+            Finding("empty class", f"{part}: class '{name}' has no images")
+            for name, count in counts[part].items()
+            if not count
+        ]
+    notes = [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in opened.stray]
+    return _report(opened.path, opened.name, counts, images, problems, notes, road)
+
+
+def _report(
+    source: str,
+    kind: str,
+    counts: Mapping[str, Mapping[str, int]],
+    images: Sequence[_Image],
+    problems: list[Finding],
+    notes: list[Finding],
+    road: Road | None,
+) -> Report:
+    """What all layouts share: copies, odd ways to store pixels, sizes, balance."""
+    modes = Counter(f"{i.answer.get('format', '')} {i.answer['mode']}".strip() for i in images)
+    sizes = Counter("{}×{}".format(*image.answer["size"]) for image in images)
+    across, within = _copies(images)
+    odd = defaultdict(list)
+    for image in images:
+        for note in image.answer.get("notes", ()):
+            odd[note].append(image.name)
+        if road is not None and any(
+            side < wanted for side, wanted in zip(image.answer["size"], road.scale, strict=True)
+        ):
+            odd["enlarged to {}×{}".format(*road.scale)].append(image.name)
+    notes += [
+        Finding("as stored", f"{note}: {len(files)} of {len(images)} images", tuple(files))
+        for note, files in sorted(odd.items())
+    ]
+    return Report(
+        source=source,
+        kind=kind,
+        counts=counts,
+        modes=dict(modes.most_common()),
+        sizes=dict(sizes.most_common()),
+        problems=(*problems, *across),
+        notes=(*notes, *within, *_balance(counts)),
+    )
+
+
+def _copies(images: Sequence[_Image]) -> tuple[list[Finding], list[Finding]]:
+    """The same picture in two parts (a problem), and in one part (a note)."""
+    same = defaultdict(list)
+    for image in images:
+        same[image.answer["pixels"]].append(image)
+    across, within = [], []
+    for copies in same.values():
+        if len(copies) == 1:
+            continue
+        names = tuple(image.name for image in copies)
+        shortly = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        parts = [part for part in PARTS if part in {image.part for image in copies}]
+        if len(parts) > 1:
+            text = f"the same picture in {' and '.join(parts)}: {shortly}"
+            across.append(Finding("copy across parts", text, names))
+        elif len({image.label for image in copies}) > 1:
+            text = f"the same picture in two classes: {shortly}"
+            within.append(Finding("copy in two classes", text, names))
+        else:
+            text = f"the same picture twice: {shortly}"
+            within.append(Finding("copy", text, names))
+    return across, within
+
+
+def _balance(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+    for part, own in counts.items():
+        if not own or not min(own.values()):
+            continue
+        small, large = min(own, key=own.__getitem__), max(own, key=own.__getitem__)
+        if own[large] >= UNEVEN * own[small]:
+            text = f"{part}: '{large}' has {own[large]} images, '{small}' {own[small]}"
+            yield Finding("uneven classes", text)
+    if "test" not in counts and counts:
+        yield Finding("no test", "no test part, so nothing to measure a trained network on")
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"{report.source} ({report.kind})"
+    for part, own in report.counts.items():
+        total, most, least = sum(own.values()), max(own.values()), min(own.values())
+        each_ = f"{most} each" if most == least else f"{least} to {most} each"
+        yield f"  {part:6} {total:8} images in {len(own)} classes, {each_}"
+    for title, table in (("stored", report.modes), ("size", report.sizes)):
+        shares = [f"{name} {count}" for name, count in [*table.items()][:6]]
+        more = f", and {len(table) - 6} more" if len(table) > 6 else ""
+        if shares:
+            yield f"  {title:6} {', '.join(shares)}{more}"
+    for title, findings in (("problem", report.problems), ("note", report.notes)):
+        kinds = Counter(finding.kind for finding in findings)
+        for kind, count in kinds.items():
+            named = [finding.text for finding in findings if finding.kind == kind][:NAMED]
+            for text in named:
+                yield f"{title}: {kind}: {text}" if kind != "as stored" else f"{title}: {text}"
+            if count > NAMED:
+                yield f"{title}: {kind}: and {count - NAMED} more (--json names them all)"
+    yield "go" if report.ok else f"no go: {len(report.problems)} problems"

@@ -43,11 +43,15 @@ def find_compiler() -> Compiler:
         commands.append((sys.executable, "-m", "ziglang", "cc"))
     for command in commands:
         try:
-            answer = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+            answer = subprocess.run(
+                [*command, "--version"], capture_output=True, text=True, check=True
+            )
         except (OSError, subprocess.CalledProcessError):
             continue
         return Compiler(command, (answer.stdout.splitlines() or ["unknown"])[0])
-    raise MissingDependencyError("no C compiler found; install gcc or clang, or: pip install ziglang")
+    raise MissingDependencyError(
+        "no C compiler found; install gcc or clang, or: pip install ziglang"
+    )
 
 
 def cache_folder() -> Path:
@@ -66,7 +70,10 @@ def processor() -> str:
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
     wanted = ("model name", "flags", "Features", "isa")
-    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted))) or platform.machine()
+    return (
+        "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
+        or platform.machine()
+    )
 
 
 def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS) -> Path:
@@ -91,7 +98,9 @@ def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS
             run_compiler([*flags, "-shared", "-fPIC", "-o", str(built), str(text), "-lm"])
             built.replace(target)
     except OSError as error:
-        raise WriteError(f"{target}: {error.strerror or error}; set LEANCNN_CACHE to a writable folder") from error
+        raise WriteError(
+            f"{target}: {error.strerror or error}; set LEANCNN_CACHE to a writable folder"
+        ) from error
     return target
 
 
@@ -101,5 +110,7 @@ def run_compiler(arguments: Sequence[str], compiler: Compiler | None = None) -> 
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        first = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
+        first = next(
+            (line for line in lines if "error" in line), lines[0] if lines else "no message"
+        )
         raise CompileError(f"{Path(command[0]).name} failed: {first.strip()}")

@@ -1,0 +1,123 @@
+"""A scheduled program to one readable C file and its header."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+from leancnn.native.emit_dense import emit_dense, emit_flatten, emit_fold, emit_soft
+from leancnn.native.emit_line import emit_line, tile_macros
+from leancnn.native.graph import floats
+from leancnn.native.program import Dense, Flatten, Fold, Line
+from leancnn.native.schedule import Schedule
+from leancnn.native.text import File, identifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the file says about the network beside its arithmetic."""
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]  # per channel, where 0 is black and 1 is white
+    std: tuple[float, ...]
+    source: str = ""  # the network this was made from, in words
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The two texts, and what a caller of the library must know."""
+
+    source: str
+    header: str
+    prefix: str
+    scratch_bytes: int
+    constant_bytes: int
+    macs: int
+
+
+def emit(schedule: Schedule, facts: Facts) -> Written:
+    """The C file: constants, one function a layer shape, the network, the entry points."""
+    program = schedule.program
+    prefix = identifier(facts.name)
+    file = File(prefix)
+    file.used[prefix] = 1
+    trash = program.arena
+    for kernel in program.kernels:
+        match kernel:
+            case Line():
+                emit_line(file, kernel, schedule.plans[kernel], trash)
+            case Dense():
+                emit_dense(file, kernel)
+            case Fold():
+                emit_fold(file, kernel)
+            case Flatten():
+                emit_flatten(file, kernel)
+            case _:
+                emit_soft(file, kernel)
+    widest = max((b.stride for b in program.buffers), default=0)
+    arena = program.arena + widest + 64
+    scratch = 4 * arena + 64
+    macs = program.graph.macs()
+    c, h, w = program.image.channels, program.image.height, program.image.width
+    values = {
+        "NAME": prefix,
+        "UPPER": prefix.upper(),
+        "CHANNELS": c,
+        "HEIGHT": h,
+        "WIDTH": w,
+        "CLASSES": len(facts.classes),
+        "ARENA": arena,
+        "SCRATCH": scratch,
+        "ORIGIN": program.image.origin,
+        "STRIDE": program.image.stride,
+        "PITCH": program.image.pitch,
+        "NAMES": "\n".join(f'    "{escaped(name)}",' for name in facts.classes),
+        "SCALE": _numbers([1 / (255 * s) for s in facts.std]),
+        "SHIFT": _numbers([-m / s for m, s in zip(facts.mean, facts.std, strict=True)]),
+        "CALLS": "\n".join(f"    {call}" for call in file.calls),
+        "LOGITS": file.integers("logits_at", program.logits.places()),
+        "CLEAR": (
+            f"    memset(s + {program.image.origin - program.image.below}, 0, {4 * program.image.size});\n"
+            if program.image.masked
+            else ""
+        ),
+    }
+    about = [
+        f"{facts.name}: {c}x{h}x{w} image -> {len(facts.classes)} classes",
+        facts.source,
+        f"{macs:,} multiply-accumulates, {file.constants:,} bytes of constants, {scratch:,} bytes of scratch",
+        f"Written by leancnn {facts.version}; do not edit.".replace(" ;", ";"),
+    ]
+    comment = "/* " + "\n   ".join(commented(line) for line in about if line) + "\n*/\n"
+    prelude = (files("leancnn.native") / "prelude.h").read_text(encoding="utf-8")
+    frame = (files("leancnn.native") / "frame.c").read_text(encoding="utf-8")
+    head, body = (_fill(part, values) for part in frame.split("/*@ layers @*/\n"))
+    header = _fill((files("leancnn.native") / "frame.h").read_text(encoding="utf-8"), values)
+    source = "\n".join(
+        [comment + prelude, head, tile_macros(file.tiles), *file.arrays, *file.functions, body]
+    )
+    return Written(source, comment + header, prefix, scratch, file.constants, macs)
+
+
+def escaped(text: str) -> str:
+    """Any text inside a C string: bytes that are not plain letters as octal escapes."""
+    plain = set(b" !#$%&'()*+,-./:;<=>@[]^_`{|}~") | set(range(48, 58)) | set(range(65, 91)) | set(range(97, 123))
+    return "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode())
+
+
+def commented(text: str) -> str:
+    """Any text inside a C comment."""
+    return "".join(c if c.isprintable() and c != "\\" else " " for c in text).replace("*/", "* /").replace("/*", "/ *")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{np.float32(v):.9g}" for v in floats(values))
+
+
+def _fill(text: str, values: dict[str, object]) -> str:
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    return text

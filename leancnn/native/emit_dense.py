@@ -1,0 +1,296 @@
+"""C for kernels on vectors: matrix by vector, reductions, flattening, softmax."""
+
+import numpy as np
+
+from leancnn.native.graph import Activate, Affine, floats
+from leancnn.native.program import Blend, Dense, Flatten, Fold, Soft, Step, Store, Value
+from leancnn.native.schedule import WIDEST
+from leancnn.native.text import File, combined, curve, described
+
+
+def emit_dense(file: File, kernel: Dense) -> None:
+    """A convolution whose result is one pixel, or element-wise steps on a vector.
+
+    Outputs lie in the lanes. For each group the weights are bias, scales and shifts of the steps, then
+    a row for each input number, each filled up to the widest vector; the table says where in the
+    arena each input number is.
+    """
+    groups = 1 if kernel.op is None else kernel.op.groups
+    wide = kernel.channels // groups
+    row = -(-wide // WIDEST) * WIDEST
+    inputs, matrix = _matrix(kernel, groups, wide)
+    if kernel.op is None and not _side_by_side(kernel.x.places()):
+        inputs = _filled(kernel.x.places())
+    depth = len(inputs) // groups if kernel.op is not None else 0
+    extra = [step for step in kernel.steps if isinstance(step, Affine)]
+    heads = [] if kernel.op is None else [kernel.op.bias]
+    for step in extra:
+        heads += [step.scale, step.shift]
+    head = len(heads) * row
+    blocks = []
+    for group in range(groups):
+        part = slice(group * wide, (group + 1) * wide)
+        rows = [np.asarray(values)[None, part] for values in heads]
+        if depth:
+            rows.append(matrix[group])
+        if rows:
+            blocks.append(np.pad(np.concatenate(rows), ((0, 0), (0, row - wide))).ravel())
+    units = next(u for u in (8, 7, 6, 5, 4, 3, 2, 1) if row // WIDEST % u == 0)
+    body = _dense_function(file, kernel, groups, wide, row, depth, head, units)
+    c = len(kernel.x.planes)
+    what = "element by element" if kernel.op is None else f"matrix by vector, {groups} groups of {depth} numbers"
+    comment = f"{kernel.name}: {what}, {c} planes -> {kernel.channels}, then {described(kernel.steps)}"
+    name = file.function(kernel.name, comment, body)
+    table = file.integers(f"{kernel.name}_inputs", inputs) if inputs else "NULL"
+    numbers = file.floats(kernel.name, floats(np.concatenate(blocks))) if blocks else "NULL"
+    file.calls.append(f"{name}(s, {table}, {numbers});")
+
+
+def _matrix(kernel: Dense, groups: int, wide: int) -> tuple[list[int], list[np.ndarray]]:
+    """Places of the input numbers, group by group, and the weights: one row for each."""
+    op, x = kernel.op, kernel.x
+    if op is None:
+        return [], []
+    per = len(x.planes) // groups
+    _, _, rows, columns = op.weight.shape
+    window = [
+        (i, j, i * op.dilation[0] - op.padding[0], j * op.dilation[1] - op.padding[1])
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    inside = [(i, j, y, z) for i, j, y, z in window if 0 <= y < x.height and 0 <= z < x.width]
+    places = x.places()
+    inputs = [
+        places[channel] + y * x.pitch + z for channel in range(len(places)) for _, _, y, z in inside
+    ]
+    chosen = op.weight[:, :, [i for i, *_ in inside], [j for _, j, *_ in inside]]
+    by_group = chosen.reshape(groups, wide, per * len(inside)).transpose(0, 2, 1)
+    return inputs, list(by_group)
+
+
+def _side_by_side(places: list[int]) -> bool:
+    return places == list(range(places[0], places[0] + len(places)))
+
+
+def _filled(places: list[int]) -> list[int]:
+    return places + places[-1:] * (-len(places) % WIDEST)
+
+
+def _dense_function(
+    file: File,
+    kernel: Dense,
+    groups: int,
+    wide: int,
+    row: int,
+    depth: int,
+    head: int,
+    units: int,
+) -> str:
+    split = max(1, 4 // units) if depth >= 8 else 1  # sums of their own, to hide latency
+    split = split if depth % split == 0 else 1
+    names = [[f"a{u}_{k}" for k in range(split)] for u in range(units)]
+    lines = [
+        "static void @(float *s, const int32_t *t, const float *w)\n{",
+        f"    for (int g = 0; g < {groups}; g++, t += {depth}, w += {head + depth * row})",
+        f"    for (int o = 0; o < {row}; o += {units} * LANES) {{",
+    ]
+    if kernel.op is None:
+        for u in range(units):
+            at = f"o + {u} * LANES"
+            if _side_by_side(kernel.x.places()):
+                lines.append(f"        vf {names[u][0]} = load(s + {kernel.x.places()[0]} + {at});")
+            else:
+                lines.append(f"        vf {names[u][0]} = gather(s, t + {at});")
+    else:
+        for u in range(units):
+            rest = "".join(f", {name} = {{0}}" for name in names[u][1:])
+            lines.append(f"        vf {names[u][0]} = load(w + o + {u} * LANES){rest};")
+        lines.append(f"        const float *k = w + {head} + o;")
+        lines.append(f"        for (int i = 0; i < {depth}; i += {split}, k += {split * row}) {{")
+        for part in range(split):
+            lines.append(f"            const float x{part} = s[t[i + {part}]];")
+            for u in range(units):
+                lines.append(
+                    f"            {names[u][part]} += x{part} * load(k + {part * row} + {u} * LANES);"
+                )
+        lines.append("        }")
+        for u in range(units):
+            lines += [f"        {names[u][0]} += {name};" for name in names[u][1:]]
+    for u in range(units):
+        at = f"o + {u} * LANES"
+        lines.append(f"        {{\n            vf y = {names[u][0]};")
+        lines += _steps(file, kernel, row, wide, at)
+        lines.append("        }")
+    lines.append("    }")
+    unused = [name for name, used in (("t", "t[" in "".join(lines) or "t +" in "".join(lines)),) if not used]
+    lines += [f"    (void){name};" for name in unused]
+    return "\n".join([*lines, "}"])
+
+
+def _steps(file: File, kernel: Dense | Fold, row: int, wide: int, at: str) -> list[str]:
+    """The steps on one vector of outputs that starts at output `at` of group g."""
+    lines = []
+    offset = row if isinstance(kernel, Dense) and kernel.op is not None else 0
+    for step in kernel.steps:
+        if isinstance(step, Activate):
+            lines.append(f"            y = {curve(step, 'y')};")
+        elif isinstance(step, Affine):
+            lines.append(f"            y = y * load(w + {offset} + {at}) + load(w + {offset + row} + {at});")
+            offset += 2 * row
+        elif isinstance(step, Blend):
+            other = "y" if step.other is None else _operand(file, kernel.name, step.other, wide, at)
+            lines.append(f"            y = {combined(step.how, 'y', other, step.flipped)};")
+        else:
+            b = step.buffer
+            if b.stride == 1:
+                lines.append(f"            store(s + {b.origin} + g * {wide} + {at}, y);")
+            else:
+                lines += _scattered(b.origin, b.stride, b.channels, wide, at)
+    return lines
+
+
+def _scattered(origin: int, stride: int, channels: int, wide: int, at: str) -> list[str]:
+    """Store a vector into planes that do not lie side by side, one number each."""
+    return [
+        "            float v[LANES];",
+        "            store(v, y);",
+        "            for (int i = 0; i < LANES; i++) {",
+        f"                if ({at} + i < {wide} && g * {wide} + {at} + i < {channels})",
+        f"                    s[{origin} + (g * {wide} + {at} + i) * {stride}] = v[i];",
+        "            }",
+    ]
+
+
+def _operand(file: File, name: str, other: Value, wide: int, at: str) -> str:
+    places = other.places()
+    if len(set(places)) == 1:
+        return f"splat(s[{places[0]}])"
+    if _side_by_side(places):
+        return f"load(s + {places[0]} + g * {wide} + {at})"
+    table = file.integers(f"{name}_other", places + places[-1:] * WIDEST)
+    return f"gather(s, {table} + g * {wide} + {at})"
+
+
+def emit_fold(file: File, kernel: Fold) -> None:
+    """Pixels or channels to one number each; steps follow on the vector of results."""
+    out = next(step.buffer for step in kernel.steps if isinstance(step, Store))
+    x = kernel.x
+    places = x.places()
+    if kernel.over == "channels":
+        lines = _over_channels(kernel, out.origin)
+        count = len(places)
+    else:
+        lines = _over_pixels(file, kernel, out.origin, out.stride)
+        count = len(places)
+    comment = f"{kernel.name}: {kernel.how} of {kernel.over}, {count}x{x.height}x{x.width}, then {described(kernel.steps)}"
+    name = file.function(kernel.name, comment, "\n".join(lines))
+    table = file.integers(f"{kernel.name}_planes", places)
+    file.calls.append(f"{name}(s, {table});")
+    steps: tuple[Step, ...] = kernel.steps
+    if steps[0:1] and not isinstance(steps[0], Store):
+        whole = Value(tuple((out, c) for c in range(out.channels)), 1, 1)
+        emit_dense(file, Dense(f"{kernel.name}_steps", None, whole, out.channels, steps))
+
+
+def _over_channels(kernel: Fold, out: int) -> list[str]:
+    n, size = len(kernel.x.planes), kernel.x.height * kernel.x.width
+    assert size == 1
+    start, each = {
+        "mean": ("0.0f", "y += s[t[i]];"),
+        "sum": ("0.0f", "y += s[t[i]];"),
+        "max": ("-INFINITY", "y = y > s[t[i]] ? y : s[t[i]];"),
+        "norm": ("0.0f", "y += s[t[i]] * s[t[i]];"),
+    }[kernel.how]
+    end = {"mean": f"y * {1 / n!r}f", "norm": "sqrtf(y)"}.get(kernel.how, "y")
+    return [
+        "static void @(float *s, const int32_t *t)\n{",
+        f"    float y = {start};",
+        f"    for (int i = 0; i < {n}; i++) {each}",
+        f"    s[{out}] = {end};",
+        "}",
+    ]
+
+
+def _over_pixels(file: File, kernel: Fold, out: int, stride: int) -> list[str]:
+    x = kernel.x
+    pitch = x.pitch
+    line = x.height * pitch
+    result = {"mean": f"y * {1 / (x.height * x.width)!r}f", "norm": "sqrtf(y)"}.get(kernel.how, "y")
+    lines = [
+        "static void @(float *s, const int32_t *t)\n{",
+        f"    for (int c = 0; c < {len(x.planes)}; c++) {{",
+        "        const float *x = s + t[c];",
+    ]
+    if kernel.how == "max":
+        lines += [
+            "        float y = -INFINITY;",
+            f"        for (int r = 0; r < {x.height}; r++, x += {pitch}) {{",
+            "            int i = 0;",
+        ]
+        if x.width >= 4:
+            lines += [
+                f"            if ({x.width} >= LANES) {{",
+                "                vf most = load(x);",
+                f"                for (i = LANES; i + LANES <= {x.width}; i += LANES) "
+                "most = larger(most, load(x + i));",
+                f"                most = larger(most, load(x + ({x.width} >= LANES ? {x.width} - LANES : 0)));",
+                "                const float z = largest(most);",
+                "                y = y > z ? y : z;",
+                f"                i = {x.width};",
+                "            }",
+            ]
+        lines += [f"            for (; i < {x.width}; i++) y = y > x[i] ? y : x[i];", "        }"]
+    else:
+        mask = file.mask(x.height, x.width, pitch)
+        value = f"keep(load(x + p), {mask} + p)"
+        add = f"{{ const vf z = {value}; y0 += z * z; }}" if kernel.how == "norm" else f"y0 += {value};"
+        lines += [
+            "        vf y0 = {0};",
+            f"        for (int p = 0; p < {line}; p += LANES) {add}",
+            "        const float y = total(y0);",
+        ]
+    return [*lines, f"        s[{out} + c * {stride}] = {result};", "    }", "}"]
+
+
+def emit_flatten(file: File, kernel: Flatten) -> None:
+    """Copy every pixel, in order."""
+    x, out = kernel.x, kernel.out
+    places = x.places()
+    table = file.integers(f"{kernel.name}_planes", places)
+    size = x.height * x.width
+    body = [
+        "static void @(float *s, const int32_t *t)\n{",
+        "    int n = 0;",
+        f"    for (int c = 0; c < {len(places)}; c++)",
+        f"        for (int r = 0; r < {x.height}; r++)",
+        f"            for (int i = 0; i < {x.width}; i++, n++)",
+        f"                s[{out.origin} + n / {out.height * out.width} * {out.stride} + "
+        f"n % {out.height * out.width} / {out.width} * {out.pitch} + n % {out.width}] = "
+        f"s[t[c] + r * {x.pitch} + i];",
+        "}",
+    ]
+    comment = f"{kernel.name}: {len(places)}x{x.height}x{x.width} -> {out.channels}x{out.height}x{out.width}"
+    name = file.function(kernel.name, comment, "\n".join(body))
+    if out.masked:
+        file.calls.append(
+            f"memset(s + {out.origin - out.below}, 0, {4 * out.size}); /* the zeros around planes */"
+        )
+    file.calls.append(f"{name}(s, {table}); /* {size * len(places)} floats */")
+
+
+def emit_soft(file: File, kernel: Soft) -> None:
+    """Softmax inside a network."""
+    places = kernel.x.places()
+    table = file.integers(f"{kernel.name}_planes", places)
+    body = "\n".join(
+        [
+            "static void @(float *s, const int32_t *t)\n{",
+            f"    float most = s[t[0]], sum = 0.0f, *y = s + {kernel.out.origin};",
+            f"    for (int i = 1; i < {len(places)}; i++) most = most > s[t[i]] ? most : s[t[i]];",
+            f"    for (int i = 0; i < {len(places)}; i++) sum += y[i] = expf(s[t[i]] - most);",
+            f"    for (int i = 0; i < {len(places)}; i++) y[i] /= sum;",
+            "}",
+        ]
+    )
+    name = file.function(kernel.name, f"{kernel.name}: softmax of {len(places)}", body)
+    file.calls.append(f"{name}(s, {table});")

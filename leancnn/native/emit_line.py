@@ -1,0 +1,407 @@
+"""C for line kernels: convolution, pooling and element-wise steps along the long lines of planes.
+
+One function a layer shape. It gets the arena `s`, a table `t` of the places of planes, and weights
+`w`. For each group the table holds the places of its input planes, then for each block of output
+channels the places that its steps read and write.
+"""
+
+import numpy as np
+
+from leancnn.native.graph import Activate, Affine, Conv, Floats, Pool, floats
+from leancnn.native.program import Blend, Line, Store, Value
+from leancnn.native.schedule import Phases, Plan, affines
+from leancnn.native.text import File, combined, curve, described, number
+
+
+def emit_line(file: File, kernel: Line, plan: Plan, trash: int) -> None:
+    """Write a line kernel's function, table and weights, and its call.
+
+    `trash`: a place in the arena for planes that nobody reads.
+    """
+    body = _function(file, kernel, plan)
+    name = file.function(kernel.name, _comment(kernel, plan), body)
+    table = file.integers(f"{kernel.name}_planes", _table(kernel, plan, trash))
+    weights = _weights(kernel, plan)
+    numbers = file.floats(kernel.name, weights) if weights.size else "NULL"
+    for step in kernel.steps:
+        if isinstance(step, Store) and step.buffer.masked:
+            b = step.buffer
+            file.calls.append(
+                f"clear_gaps(s + {b.origin}, {b.channels}, {b.stride}, {b.line}, {b.below});"
+            )
+    file.calls.append(f"{name}(s, {table}, {numbers});")
+
+
+def _comment(kernel: Line, plan: Plan) -> str:
+    op = kernel.op
+    c, h, w = len(kernel.x.planes), kernel.x.height, kernel.x.width
+    if isinstance(op, Conv):
+        k = "x".join(map(str, op.weight.shape[2:]))
+        what = f"convolution {k}, {op.groups} group{'s' * (op.groups > 1)}"
+    elif isinstance(op, Pool):
+        what = f"{op.how} pooling {op.kernel[0]}x{op.kernel[1]}"
+    else:
+        what = "element by element"
+    if op is not None and op.stride != (1, 1):
+        what += f", stride {op.stride[0]}"
+    tile = f"tile: {plan.outputs} channels x {plan.vectors} vectors"
+    return (
+        f"{kernel.name}: {what}, {c}x{h}x{w} -> {kernel.channels}x{kernel.height}x{kernel.width}\n"
+        f"   then {described(kernel.steps)}; {tile}"
+    )
+
+
+def _places(value: Value, channels: int) -> list[int]:
+    """Places of a step's other value, one for each channel."""
+    places = value.places()
+    return places * channels if len(places) == 1 else places
+
+
+def _table(kernel: Line, plan: Plan, trash: int) -> list[int]:
+    inputs = kernel.x.places()
+    columns = []
+    for step in kernel.steps:
+        if isinstance(step, Store):
+            columns.append([step.buffer.plane(c) for c in range(kernel.channels)])
+        elif isinstance(step, Blend) and step.other is not None:
+            columns.append(_places(step.other, kernel.channels))
+    table = []
+    wide = kernel.channels // plan.groups
+    for group in range(plan.groups):
+        table += inputs[group * plan.inputs : (group + 1) * plan.inputs]
+        for block in range(plan.blocks):
+            for column in columns:
+                for o in range(plan.outputs):
+                    c = block * plan.outputs + o
+                    table.append(column[group * wide + c] if c < wide else trash)
+    return table
+
+
+def _weights(kernel: Line, plan: Plan) -> Floats:
+    """For each block: bias, scales and shifts of the steps, then input by input, tap by tap."""
+    extra = affines(kernel)
+    blocks: list[Floats] = []
+    wide = kernel.channels // plan.groups
+    for group in range(plan.groups):
+        for block in range(plan.blocks):
+            first = group * wide + block * plan.outputs
+            have = min(plan.outputs, wide - block * plan.outputs)
+            part = slice(first, first + have)
+            rows = []
+            if isinstance(kernel.op, Conv):
+                rows.append(kernel.op.bias[None, part])
+            for step in extra:
+                rows += [step.scale[None, part], step.shift[None, part]]
+            if isinstance(kernel.op, Conv):
+                taps = kernel.op.weight[part].reshape(have, -1)
+                rows.append(taps.T)
+            if rows:
+                filled = np.concatenate(rows)
+                blocks.append(np.pad(filled, ((0, 0), (0, plan.outputs - have))).ravel())
+    if isinstance(kernel.op, Pool) and kernel.op.how == "mean" and not _even(kernel.op):
+        blocks.append(_shares(kernel))
+    return floats(np.concatenate(blocks)) if blocks else floats([])
+
+
+def _even(op: Pool) -> bool:
+    """Whether every window of a mean has as many pixels."""
+    return not any(op.padding) or (op.count_padding and op.beyond == (0, 0))
+
+
+def _shares(kernel: Line) -> Floats:
+    """One over the number of pixels that count, for each place of the output line."""
+    op = kernel.op
+    assert isinstance(op, Pool)
+    counts = []
+    for axis, size in enumerate((kernel.x.height, kernel.x.width)):
+        low, high = op.padding[axis], op.padding[axis + 2] - op.beyond[axis]
+        places = (kernel.height, kernel.width)[axis]
+        first = np.arange(places) * op.stride[axis] - low
+        last = first + op.kernel[axis]
+        edge = (-low, size + high) if op.count_padding else (0, size)
+        counts.append(np.minimum(last, edge[1]) - np.maximum(first, edge[0]))
+    share = np.zeros((kernel.height, _out_pitch(kernel)))
+    share[:, : kernel.width] = 1 / np.outer(counts[0], counts[1])
+    line = share.ravel()
+    return floats(np.pad(line, (0, -len(line) % 16)))
+
+
+def _out_pitch(kernel: Line) -> int:
+    return next(step.buffer.pitch for step in kernel.steps if isinstance(step, Store))
+
+
+def _function(file: File, kernel: Line, plan: Plan) -> str:
+    """The text of the kernel's function, without its name, so that equal shapes are equal text."""
+    line = kernel.height * _out_pitch(kernel)
+    uneven = isinstance(kernel.op, Pool) and kernel.op.how == "mean" and not _even(kernel.op)
+    tables = sum(
+        isinstance(s, Store) or (isinstance(s, Blend) and s.other is not None) for s in kernel.steps
+    )
+    head = plan.outputs * (2 * len(affines(kernel)) + isinstance(kernel.op, Conv))
+    depth = plan.inputs * len(plan.taps) if isinstance(kernel.op, Conv) else 0
+    block_w, block_t = head + depth * plan.outputs, tables * plan.outputs
+    sizes = sorted(
+        {plan.vectors, plan.few, 1} | ({plan.rest} if plan.rest else set()), reverse=True
+    )
+    parts = [_tile(file, kernel, plan, size, head, uneven) for size in sizes]
+    text = [f"static inline void @_{size}{body}" for size, body in zip(sizes, parts, strict=True)]
+    if plan.phases is not None:
+        text.append(_deal(kernel, plan.phases, plan.inputs))
+    end = f"({line} + LANES - 1) / LANES * LANES"
+    shares = f", share + {0}" if uneven else ""
+    share = (
+        f"    const float *share = w + {plan.groups * plan.blocks * block_w};\n" if uneven else ""
+    )
+    call = f"(s, in, at, k{shares}, p)"
+    walk = _walk(plan, sizes, call)
+    chunk = plan.chunk or None
+    source = "in" if plan.phases is None else f"@_deal(s, in)"
+    lines = [
+        "static void @(float *s, const int32_t *t, const float *w)\n{",
+        share.rstrip("\n"),
+        f"    const int end = {end};",
+        f"    for (int g = 0; g < {plan.groups}; g++, t += {plan.inputs + plan.blocks * block_t}, "
+        f"w += {plan.blocks * block_w}) {{",
+        "        const int32_t *in = t;",
+        f"        {source};" if plan.phases is not None else "",
+    ]
+    stop = "end"
+    indent = "        "
+    if chunk:
+        lines.append(f"{indent}for (int from = 0; from < end; from += {chunk}) {{")
+        lines.append(f"{indent}    const int to = from + {chunk} < end ? from + {chunk} : end;")
+        stop, indent = "to", indent + "    "
+    lines.append(f"{indent}for (int b = 0; b < {plan.blocks}; b++) {{")
+    lines.append(f"{indent}    const int32_t *at = t + {plan.inputs} + b * {block_t};")
+    lines.append(f"{indent}    const float *k = w + b * {block_w};" if block_w else "")
+    if not block_w:
+        lines.append(f"{indent}    const float *k = w;")
+    lines.append(f"{indent}    int p = {'from' if chunk else '0'};")
+    lines += [f"{indent}    {row}".replace("END", stop) for row in walk]
+    lines.append(f"{indent}}}")
+    if chunk:
+        lines.append("        }")
+    lines.append("    }")
+    if not block_w and not uneven:
+        lines.append("    (void)w;")
+    lines.append("}")
+    return "\n".join([*text, *(row for row in lines if row)])
+
+
+def _walk(plan: Plan, sizes: list[int], call: str) -> list[str]:
+    """Loops over the line: whole tiles, then what is left."""
+
+    def loop(size: int) -> str:
+        return f"for (; p + {size} * LANES <= END; p += {size} * LANES) @_{size}{call};"
+
+    wide = [size for size in sizes if size in (plan.vectors, plan.rest, 1)]
+    narrow = [size for size in sizes if size in (plan.few, 1)]
+    if wide == narrow:
+        return [loop(size) for size in wide]
+    return [
+        "if (REGISTERS >= 32) {",
+        *(f"    {loop(size)}" for size in wide),
+        "} else {",
+        *(f"    {loop(size)}" for size in narrow),
+        "}",
+    ]
+
+
+def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bool) -> str:
+    """One register tile: what is summed, and the steps on every vector of it."""
+    o, op = plan.outputs, kernel.op
+    share = ", const float *share" if uneven else ""
+    lines = [f"(float *s, const int32_t *in, const int32_t *t, const float *w{share}, int p)\n{{"]
+    base = "s + in[i] + p"
+    if plan.phases is not None:
+        base = f"s + {plan.phases.offset} + i * {plan.phases.size} + p"
+    tile = f"{o}X{size}"
+    file.tiles.add(("EACH", o, size))
+    if isinstance(op, Conv):
+        file.tiles |= {("START", o, size), ("TAP", o, size)}
+        lines.append(f"    START_{tile}(w)")
+        lines.append(f"    const float *k = w + {head};")
+        lines.append(f"    for (int i = 0; i < {plan.inputs}; i++, k += {o * len(plan.taps)}) {{")
+        lines.append(f"        const float *x = {base};")
+        for j, tap in enumerate(plan.taps):
+            lines.append(f"        TAP_{tile}(x + {tap}, k + {j * o})".replace("+ -", "- "))
+        lines.append("    }")
+    else:
+        file.tiles.add(("LOAD", o, size))
+        first = base.replace("in[i]", "in[0]").replace(
+            " + i * " + str(plan.phases.size if plan.phases else 0), ""
+        )
+        lines.append(f"    const float *x = {first};")
+        lines.append(f"    LOAD_{tile}(x + {plan.taps[0]})".replace("+ -", "- "))
+        if isinstance(op, Pool):
+            word = "LARGER" if op.how == "max" else "PLUS"
+            file.tiles.add((word, o, size))
+            for tap in plan.taps[1:]:
+                lines.append(f"    {word}_{tile}(x + {tap})".replace("+ -", "- "))
+    lines.append("#define FINISH(o, v, a) { \\\n        vf y = a; \\")
+    if isinstance(op, Pool) and op.how == "mean":
+        if uneven:
+            lines.append("        y = y * load(share + p + v * LANES); \\")
+        else:
+            lines.append(f"        y = y * {number(1 / (op.kernel[0] * op.kernel[1]))}; \\")
+    table = 0
+    scale = o if isinstance(op, Conv) else 0
+    for step in kernel.steps:
+        if isinstance(step, Activate):
+            lines.append(f"        y = {curve(step, 'y')}; \\")
+        elif isinstance(step, Affine):
+            lines.append(f"        y = y * w[{scale} + o] + w[{scale + o} + o]; \\")
+            scale += 2 * o
+        elif isinstance(step, Blend):
+            if step.other is None:
+                other = "y"
+            else:
+                small = (
+                    (step.other.height, step.other.width) == (1, 1) != (kernel.height, kernel.width)
+                )
+                place = (
+                    f"s[t[{table} + o]]" if small else f"load(s + t[{table} + o] + p + v * LANES)"
+                )
+                other = f"splat({place})" if small else place
+                table += o
+            lines.append(f"        y = {combined(step.how, 'y', other, step.flipped)}; \\")
+        else:
+            b = step.buffer
+            value = "y"
+            if b.masked:
+                value = f"keep(y, {file.mask(b.height, b.width, b.pitch)} + p + v * LANES)"
+            lines.append(f"        store(s + t[{table} + o] + p + v * LANES, {value}); \\")
+            table += o
+    lines.append("    }")
+    lines.append(f"    EACH_{tile}(FINISH)\n#undef FINISH")
+    unused = [] if isinstance(op, Conv) or affines(kernel) else ["(void)w;"]
+    if plan.phases is not None:
+        unused.append("(void)in;")
+    if unused:
+        lines.append(f"    {' '.join(unused)}")
+    lines.append("}")
+    return "\n".join(lines)
+
+
+def _deal(kernel: Line, phases: Phases, inputs: int) -> str:
+    """Copy the input planes of a group into phases, rows and columns dealt out by stride."""
+    op = kernel.op
+    assert op is not None
+    rows, columns = op.stride
+    pitch, top, left = kernel.x.pitch, op.padding[0], op.padding[1]
+    lines = [
+        "static inline void @_deal(float *s, const int32_t *in)\n{",
+        f"    for (int i = 0; i < {inputs}; i++) {{",
+        f"        const float *x = s + in[i];",
+        f"        float *d = s + {phases.offset} + i * {phases.size};",
+    ]
+    if phases.fill is not None:
+        return "\n".join([*lines, *_deal_filled(kernel, phases)])
+    start = -top * pitch - left
+    done = set()
+    for number_, (a, b) in enumerate(phases.which):
+        if number_ in done:
+            continue
+        source = f"x + {start + a * pitch} + r * {rows * pitch}".replace("+ -", "- ")
+        target = f"d + {number_ * phases.stride} + r * {phases.pitch}"
+        lines.append(f"        for (int r = 0; r < {phases.rows[number_]}; r++)")
+        loop = f"            for (int c = 0; c < {phases.columns}; c += LANES)"
+        pair = (a, 1) in phases.which
+        if columns == 2 and b == 0:
+            other = phases.which.index((a, 1)) if pair else None
+            odd = (
+                f"d + {other * phases.stride} + r * {phases.pitch} + c"
+                if other is not None
+                else None
+            )
+            lines.append(loop)
+            if odd:
+                lines.append(f"                unzip({source} + 2 * c, {target} + c, {odd});")
+                done.add(other)
+            else:
+                lines[-1] = loop.rstrip() + " {"
+                lines.append(f"                float odd[LANES];")
+                lines.append(f"                unzip({source} + 2 * c, {target} + c, odd);")
+                lines.append("            }")
+        elif columns == 1:
+            lines.append(loop)
+            lines.append(f"                store({target} + c, load({source} + c));")
+        else:
+            lines.append(f"            for (int c = 0; c < {phases.columns}; c++)")
+            lines.append(f"                ({target})[c] = ({source})[{columns} * c + {b}];")
+    lines += ["    }", "}"]
+    return "\n".join(lines)
+
+
+def _deal_filled(kernel: Line, phases: Phases) -> list[str]:
+    """The same with something other than zero outside the image."""
+    op = kernel.op
+    assert op is not None and phases.fill is not None
+    rows, columns = op.stride
+    lines = []
+    for place, (a, b) in enumerate(phases.which):
+        lines += [
+            f"        for (int r = 0; r < {phases.rows[place]}; r++)",
+            f"            for (int c = 0; c < {phases.columns}; c++) {{",
+            f"                const int y = r * {rows} + {a - op.padding[0]};".replace("+ -", "- "),
+            f"                const int z = c * {columns} + {b - op.padding[1]};".replace(
+                "+ -", "- "
+            ),
+            f"                const int inside = y >= 0 && y < {kernel.x.height} && z >= 0 "
+            f"&& z < {kernel.x.width};",
+            f"                d[{place * phases.stride} + r * {phases.pitch} + c] = "
+            f"inside ? x[y * {kernel.x.pitch} + z] : {number(phases.fill)};",
+            "            }",
+        ]
+    return [*lines, "    }", "}"]
+
+
+def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
+    """The macros for register tiles of o channels x v vectors that the kernels use."""
+    text = []
+    for word, o, v in sorted(tiles, key=lambda tile: (tile[1], tile[2], tile[0])):
+        name = f"{word}_{o}X{v}"
+        cells = [[f"a{i}_{j}" for j in range(v)] for i in range(o)]
+        loads = " ".join(f"const vf x{j} = load((x) + {j} * LANES);" for j in range(v))
+        match word:
+            case "EACH":
+                rows = [
+                    " ".join(f"F({i}, {j}, {a})" for j, a in enumerate(row))
+                    for i, row in enumerate(cells)
+                ]
+                head = f"#define {name}(F)"
+            case "START":
+                rows = [
+                    f"vf {row[0]} = splat((w)[{i}])"
+                    + "".join(f", {a} = {row[0]}" for a in row[1:])
+                    + ";"
+                    for i, row in enumerate(cells)
+                ]
+                head = f"#define {name}(w)"
+            case "TAP":
+                rows = [loads]
+                for i, row in enumerate(cells):
+                    adds = " ".join(f"{a} += f * x{j};" for j, a in enumerate(row))
+                    rows.append(f"{{ const float f = (w)[{i}]; {adds} }}")
+                rows = ["{ " + rows[0], *rows[1:-1], rows[-1] + " }"]
+                head = f"#define {name}(x, w)"
+            case "LOAD":
+                rows = [
+                    " ".join(f"vf {a} = load((x) + {j} * LANES);" for j, a in enumerate(cells[0]))
+                ]
+                head = f"#define {name}(x)"
+            case "LARGER":
+                rows = [
+                    " ".join(
+                        f"{a} = larger({a}, load((x) + {j} * LANES));"
+                        for j, a in enumerate(cells[0])
+                    )
+                ]
+                head = f"#define {name}(x)"
+            case _:
+                rows = [
+                    " ".join(f"{a} += load((x) + {j} * LANES);" for j, a in enumerate(cells[0]))
+                ]
+                head = f"#define {name}(x)"
+        text.append(" \\\n    ".join([head, *rows]))
+    return "\n".join(text) + "\n"

@@ -1,0 +1,151 @@
+/* Vectors of LANES floats with the compiler's own vector types. Choose another width with -DLANES=n
+   (16, 8, 4, or 1 for plain loops) and say how many vector registers there are with -DREGISTERS=n. */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef LANES
+#if !defined(__GNUC__)
+#define LANES 1
+#elif defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#elif defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__) || defined(__riscv_vector)
+#define LANES 4
+#else
+#define LANES 1
+#endif
+#endif
+#ifndef REGISTERS
+#if defined(__AVX512F__) || defined(__aarch64__) || defined(__riscv)
+#define REGISTERS 32
+#else
+#define REGISTERS 16
+#endif
+#endif
+
+#if LANES > 1 && defined(__AVX512F__) && LANES == 16
+#include <immintrin.h>
+#endif
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("fp-contract=fast") /* a * b + c in one instruction, which -std=c11 forbids */
+#endif
+
+#if LANES == 1
+typedef float vf;
+typedef int32_t vi;
+static inline vf load(const float *p) { return *p; }
+static inline void store(float *p, vf x) { *p = x; }
+static inline vf keep(vf x, const int32_t *mask) { return *mask ? x : 0.0f; }
+static inline vf larger(vf x, vf y) { return x > y ? x : y; }
+static inline vf smaller(vf x, vf y) { return x < y ? x : y; }
+static inline vf choose(vf x, vf y, vf z) { return x > 0.0f ? y : z; }
+#else
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef float vf_anywhere __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t vi_anywhere __attribute__((vector_size(4 * LANES), aligned(4)));
+static inline vf load(const float *p) { return *(const vf_anywhere *)p; }
+static inline void store(float *p, vf x) { *(vf_anywhere *)p = x; }
+static inline vf keep(vf x, const int32_t *mask) { return (vf)((vi)x & *(const vi_anywhere *)mask); }
+/* y where x is above 0, else z */
+static inline vf choose(vf x, vf y, vf z)
+{
+    vi above = (vi)(x > 0.0f);
+    return (vf)(((vi)y & above) | ((vi)z & ~above));
+}
+#if defined(__AVX512F__) && LANES == 16
+static inline vf larger(vf x, vf y) { return (vf)_mm512_max_ps((__m512)x, (__m512)y); }
+static inline vf smaller(vf x, vf y) { return (vf)_mm512_min_ps((__m512)x, (__m512)y); }
+#else
+static inline vf larger(vf x, vf y) { return choose(x - y, x, y); }
+static inline vf smaller(vf x, vf y) { return choose(x - y, y, x); }
+#endif
+#endif
+
+/* x - 0 is x, so this is one broadcast. */
+static inline vf splat(float x) { return x - (vf){0}; }
+static inline vf clip(vf x, float low, float high) { return smaller(larger(x, splat(low)), splat(high)); }
+static inline vf root(vf x)
+{
+    float v[LANES];
+    store(v, x);
+    for (int i = 0; i < LANES; i++) v[i] = sqrtf(v[i]);
+    return load(v);
+}
+
+/* exp within 2 units in the last place: 2^n by the exponent's bits, e^r by a polynomial on |r| <= ln(2)/2. */
+static inline vf exponential(vf x)
+{
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
+    x = clip(x, -87.0f, 88.0f);
+    vf t = x * 1.44269504f + shift;
+    vf n = t - shift;
+    vf r = x - n * 0.693359375f - n * -2.12194440e-4f;
+    vf e = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    e = e * r + 8.3334519073e-3f;
+    e = e * r + 4.1665795894e-2f;
+    e = e * r + 1.6666665459e-1f;
+    e = e * r + 5.0000001201e-1f;
+    e = e * r * r + r + 1.0f;
+    vi bits, power;
+    memcpy(&bits, &t, sizeof bits);
+    memcpy(&power, &e, sizeof power);
+    power += (bits - 0x4B400000) * (1 << 23);
+    memcpy(&e, &power, sizeof e);
+    return e;
+}
+static inline vf sigmoid(vf x) { return 1.0f / (1.0f + exponential(-x)); }
+static inline vf hardsigmoid(vf x) { return clip(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f); }
+
+static inline float total(vf x)
+{
+    float v[LANES];
+    store(v, x);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) v[i] += v[i + half];
+    return v[0];
+}
+static inline float largest(vf x)
+{
+    float v[LANES];
+    store(v, x);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
+    return v[0];
+}
+/* LANES floats from anywhere in the arena. */
+static inline vf gather(const float *s, const int32_t *places)
+{
+    float v[LANES];
+    for (int i = 0; i < LANES; i++) v[i] = s[places[i]];
+    return load(v);
+}
+/* Every second float, from x on and from x + 1 on. */
+static inline void unzip(const float *x, float *even, float *odd)
+{
+#if LANES == 16 && (!defined(__GNUC__) || __GNUC__ >= 12 || defined(__clang__))
+    vf a = load(x), b = load(x + 16);
+    store(even, __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+    store(odd, __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+#elif LANES == 8 && (__GNUC__ >= 12 || defined(__clang__))
+    vf a = load(x), b = load(x + 8);
+    store(even, __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14));
+    store(odd, __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15));
+#elif LANES == 4 && (__GNUC__ >= 12 || defined(__clang__))
+    vf a = load(x), b = load(x + 4);
+    store(even, __builtin_shufflevector(a, b, 0, 2, 4, 6));
+    store(odd, __builtin_shufflevector(a, b, 1, 3, 5, 7));
+#else
+    for (int i = 0; i < LANES; i++) even[i] = x[2 * i], odd[i] = x[2 * i + 1];
+#endif
+}
+/* Zeros around planes: before the first row, and from the end of each plane to the next. */
+static inline void clear_gaps(float *first, int planes, int stride, int line, int below)
+{
+    for (int i = -below; i < 0; i++) first[i] = 0.0f;
+    for (int c = 0; c < planes; c++)
+        for (int i = line; i < stride; i++) first[(ptrdiff_t)c * stride + i] = 0.0f;
+}

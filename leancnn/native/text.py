@@ -1,0 +1,144 @@
+"""The C file as it grows: arrays and functions written once, however many layers use them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from leancnn.native.graph import Activate, Affine, Combine, Floats
+
+
+def identifier(name: str) -> str:
+    """A name as a C identifier."""
+    word = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    return word if word and not word[0].isdigit() else f"_{word}"
+
+
+def number(value: float) -> str:
+    """A float as C writes it, exactly."""
+    if np.isinf(value):
+        return "INFINITY" if value > 0 else "-INFINITY"
+    text = f"{np.float32(value):.9g}"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def wrapped(words: Sequence[str], indent: str = "    ", width: int = 100) -> str:
+    """Words with commas, in lines."""
+    lines, line = [], indent
+    for word in words:
+        if len(line) + len(word) + 2 > width and line != indent:
+            lines.append(line.rstrip())
+            line = indent
+        line += f"{word}, "
+    return "\n".join([*lines, line.rstrip()])
+
+
+@dataclass(slots=True)
+class File:
+    """What has been written: `calls` is the network itself, one call a kernel."""
+
+    name: str
+    arrays: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    tiles: set[tuple[str, int, int]] = field(default_factory=set)
+    known: dict[object, str] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
+    constants: int = 0  # bytes of weights and tables
+
+    def fresh(self, name: str) -> str:
+        """`name` as an identifier nobody has."""
+        word = identifier(name)
+        count = self.used[word] = self.used.get(word, 0) + 1
+        return word if count == 1 else f"{word}_{count}"
+
+    def floats(self, name: str, values: Floats) -> str:
+        """The name of a constant array of floats."""
+        flat = np.ascontiguousarray(values, np.float32).ravel()
+        key = ("f", flat.tobytes())
+        if key not in self.known:
+            word = self.known[key] = self.fresh(f"{name}_weights")
+            words = np.char.mod("%.9g", flat).tolist()
+            self._array("float", word, words)
+        return self.known[key]
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        """The name of a constant array of 32-bit integers."""
+        key = ("i", tuple(values))
+        if key not in self.known:
+            word = self.known[key] = self.fresh(name)
+            self._array("int32_t", word, [str(value) for value in values])
+        return self.known[key]
+
+    def mask(self, height: int, width: int, pitch: int) -> str:
+        """The name of a table that keeps the pixels of a line and drops the gaps."""
+        length = -(-height * pitch // 16) * 16
+        row = [-1] * width + [0] * (pitch - width)
+        values = (row * height + [0] * length)[:length]
+        return self.integers(f"keep_{height}x{width}_in_{pitch}", values)
+
+    def _array(self, kind: str, name: str, words: list[str]) -> None:
+        self.constants += 4 * len(words)
+        self.arrays.append(
+            f"static const {kind} {name}[{len(words)}] = {{\n{wrapped(words)}\n}};\n"
+        )
+
+    def function(self, name: str, comment: str, body: str) -> str:
+        """The name of a function; an equal body is written once. `@` in it stands for the name."""
+        if body not in self.known:
+            word = self.known[body] = self.fresh(name)
+            self.functions.append(f"/* {comment} */\n{body.replace('@', word)}\n")
+        return self.known[body]
+
+
+def curve(step: Activate, y: str) -> str:
+    """A C expression for a function of each element of the vector `y`."""
+    low, high = number(step.low), number(step.high)
+    match step.curve:
+        case "clip":
+            if step.high == float("inf"):
+                return f"larger({y}, splat({low}))"
+            if step.low == float("-inf"):
+                return f"smaller({y}, splat({high}))"
+            return f"clip({y}, {low}, {high})"
+        case "leaky":
+            return f"choose({y}, {y}, {y} * {low})"
+        case "silu":
+            return f"{y} * sigmoid({y})"
+        case "hardswish":
+            return f"{y} * hardsigmoid({y})"
+        case "exp":
+            return f"exponential({y})"
+        case "sqrt":
+            return f"root({y})"
+        case "reciprocal":
+            return f"1.0f / {y}"
+    return f"{step.curve}({y})"
+
+
+def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
+    """A C expression for two vectors, element by element."""
+    first, second = (other, y) if flipped else (y, other)
+    match how.how:
+        case "max":
+            return f"larger({first}, {second})"
+        case "min":
+            return f"smaller({first}, {second})"
+    sign = {"add": "+", "sub": "-", "mul": "*", "div": "/"}[how.how]
+    return f"{first} {sign} {second}"
+
+
+def described(steps: Sequence[object]) -> str:
+    """Steps in words, for a comment."""
+    words = []
+    for step in steps:
+        if isinstance(step, Activate):
+            relu = step.curve == "clip" and (step.low, step.high) == (0, float("inf"))
+            words.append("relu" if relu else step.curve)
+        elif isinstance(step, Affine):
+            words.append("scale and shift")
+        elif hasattr(step, "how"):
+            words.append(step.how.how)
+        else:
+            words.append("store")
+    return ", ".join(words)

@@ -132,7 +132,7 @@ def load(path: str | Path, which: Literal["best", "last"] | None = None) -> Netw
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{folder / MANIFEST}: not a saved network ({error!r})") from error
-    fill(network.body, arrays, folder / WEIGHTS)
+    fill(network.body.state_dict(), arrays, folder / WEIGHTS)
     return network.eval()
 
 
@@ -141,9 +141,8 @@ def to_arrays(state: Mapping[str, Tensor]) -> Tensors:
     return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
 
 
-def fill(module: nn.Module, arrays: Tensors, where: Path) -> None:
-    """Copy saved tensors into a module; names, shapes and types must fit, else `DamagedError`."""
-    state = module.state_dict()
+def fill(state: Mapping[str, Tensor], arrays: Tensors, where: Path) -> None:
+    """Copy saved tensors into those of a state; names, shapes, types must fit: `DamagedError`."""
     wrong = sorted(state.keys() ^ arrays.keys())
     wrong += [
         f"{name} {tuple(state[name].shape)} against {array.shape}"

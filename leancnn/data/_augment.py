@@ -12,7 +12,7 @@ from torch import Tensor
 Draws = NDArray[np.uint64]
 
 # Streams of draws for one image in one epoch; the order is one draw too.
-ORDER, ROW, COLUMN, FLIP, HOLE_ROW, HOLE_COLUMN, MIX = range(7)
+ORDER, ROW, COLUMN, FLIP, HOLE_ROW, HOLE_COLUMN, MIX, STEP = range(8)
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64: Steele, Lea, Flood, OOPSLA 2014
 
@@ -43,11 +43,24 @@ def order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.argsort(draw(seed, epoch, ORDER, np.arange(count)), kind="stable")
 
 
+def step_seed(seed: int, step: int, process: int) -> int:
+    """The seed of whatever else is random in a step, such as dropout."""
+    return int(draw(seed, step, STEP, np.array([process]))[0])
+
+
 def mix_share(seed: int, epoch: int, step: int, alpha: float) -> float:
     """How much of each image mixup keeps in a step: ½..1, from Beta(alpha, alpha)."""
     key = draw(seed, epoch, MIX, np.array([step]))[0]
     share = float(np.random.Generator(np.random.Philox(key=int(key))).beta(alpha, alpha))
     return max(share, 1 - share)
+
+
+def partners(values: Tensor) -> Tensor:
+    """Each item of a batch replaced by its neighbour, with which mixup mixes it: 1 0 3 2 5 4 …"""
+    swapped = values.clone()
+    even = len(values) // 2 * 2
+    swapped[0:even:2], swapped[1:even:2] = values[1:even:2], values[0:even:2]
+    return swapped
 
 
 def augment(

@@ -1,0 +1,107 @@
+"""Where a training run stands, and what it says about itself in its folder."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leancnn import runs
+from leancnn.errors import DivergedError
+from leancnn.plan import Plan
+from leancnn.recipes import learning_rate
+
+
+@dataclass(slots=True)
+class Counters:
+    """Where a run stands; JSON values only."""
+
+    step: int = 0
+    """Steps done."""
+    epoch: int = 0
+    """Epochs closed: validated and in the history."""
+    loss: float = 0.0
+    """Sum over the images of the open epoch, like the next three."""
+    right: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    """Highest validation accuracy, 0..1, and the epoch, from 1, that first reached it."""
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def close_epoch(
+    counters: Counters, plan: Plan, validation: tuple[float, float] | None, seconds: float
+) -> dict[str, Any]:
+    """Move the open epoch into the history and return its row."""
+    accuracy, loss = validation if validation is not None else (None, None)
+    counters.epoch += 1
+    row = {
+        "epoch": counters.epoch,
+        "step": counters.step,
+        "lr": learning_rate(plan.recipe, (counters.step - 1) / plan.steps),
+        "train_loss": counters.loss / counters.seen,
+        "train_accuracy": counters.right / counters.seen,
+        "val_loss": loss if loss is not None and math.isfinite(loss) else None,
+        "val_accuracy": accuracy,
+        "images": counters.seen,
+        "images_per_s": counters.seen / counters.seconds,
+        "train_seconds": counters.seconds,
+        "seconds": counters.seconds + seconds,
+    }
+    counters.history.append(row)
+    if accuracy is not None and accuracy > counters.best:
+        counters.best, counters.best_epoch = accuracy, counters.epoch
+    counters.loss, counters.right, counters.seen, counters.seconds = 0.0, 0, 0, 0.0
+    return row
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """An epoch for people."""
+    validation = ""
+    if row["val_accuracy"] is not None:
+        validation = f"  val {row['val_accuracy']:.2%}"
+    return (
+        f"epoch {row['epoch']}  lr {row['lr']:.4f}  loss {row['train_loss']:.3f}  "
+        f"train {row['train_accuracy']:.2%}{validation}  {row['images_per_s']:,.0f} images/s  "
+        f"{row['seconds']:.0f} s"
+    )
+
+
+def made(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network came to be, for its manifest."""
+    return {
+        "recipe": plan.recipe.name,
+        "data": plan.data,
+        "data_sha256": dict(plan.data_sha256),
+        "seed": plan.seed,
+        "epoch": row["epoch"],
+        "step": row["step"],
+        "val_accuracy": row["val_accuracy"],
+        "torch": plan.machine["torch"],
+    }
+
+
+def note(folder: Path, plan: Plan, state: str, **more: Any) -> None:
+    """Write run.json: what earlier calls said, and this; lists grow."""
+    path = folder / "run.json"
+    earlier = runs.read_json(path) if path.exists() else {}
+    more["notes"] = [*earlier.get("notes", []), *more.get("notes", [])]
+    more["began"] = earlier.get("began", runs.now())
+    about = {"plan": plan.to_json(), "machine": {**runs.machine(), **plan.machine}}
+    runs.write_json(
+        path, {**earlier, "format": 1, **about, **more, "state": state, "at": runs.now()}
+    )
+
+
+def diverged(where: Mapping[str, Any], loss: float) -> DivergedError:
+    """Say at which step, rate and files training met a number that is not finite."""
+    files = where["files"]
+    what = "the gradient" if math.isfinite(loss) else "the loss"
+    more = f" and {len(files) - 3} more, see run.json" if len(files) > 3 else ""
+    return DivergedError(
+        f"{what} is not finite at step {where['step']} (learning rate {where['lr']:.4g}; "
+        f"batch {', '.join(files[:3])}{more}); the last checkpoint is intact; "
+        "try a smaller rate, gradient clipping, or check these files"
+    )

@@ -1,0 +1,380 @@
+"""Train a network: the loop, its checkpoints, and exact resume.
+
+plan → data → for each epoch: for each step: augment, normalise, forward, loss, backward, step →
+validate → save
+
+Everything random is a pure function of (seed, epoch, index) or (seed, step), so the counters below
+say where a run stands, and a run that was stopped or killed at any moment ends in the same bits as
+one that was not.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from leancnn import recipes, runs, weights
+from leancnn.batches import Batches
+from leancnn.data import Dataset, Split, load_dataset
+from leancnn.data._augment import partners, step_seed
+from leancnn.distributed import World, join
+from leancnn.errors import DataError, RunError, StoppedError
+from leancnn.history import Counters, close_epoch, diverged, line, made, note
+from leancnn.learner import Learner, begin, follow, pack, unpack
+from leancnn.losses import update_centres
+from leancnn.plan import VAL_SHARE, Plan, autocast, facts, fastest, road_for, training_forward
+from leancnn.process import Stop, keep_pages
+from leancnn.progress import Progress
+from leancnn.recipes import Recipe, learning_rate
+from leancnn.report import training_curve
+from leancnn.weights import Network
+
+VALIDATION_BATCH = 256  # images in each process
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training hands back; the same stands in `folder`."""
+
+    network: Network
+    """Best on the validation part; the last one when there is no such part."""
+    folder: Path
+    history: list[dict[str, Any]]
+    """A row per epoch, as in metrics.jsonl."""
+    seconds: float
+    """In training steps and validation."""
+    images_per_s: float
+    """In training steps."""
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str | None = None,
+    recipe: str | Path | Recipe | None = None,
+    out: str | Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    save_every_s: float = 60.0,
+    save_every_steps: int | None = None,
+) -> Trained:
+    """Train a network on a folder of images or a named data set, and leave everything in `out`.
+
+    `model` and `recipe` each stand in for the other's absence: the recipe's network, the network's
+    recipe. `overrides` are fields of the recipe, `arguments` those of the network's builder. `out`
+    must hold no run yet; None makes a folder in `runs/`. The test part is never opened. Under
+    `torchrun` the same call trains with all its processes.
+
+    Raises `RunError` when `out` holds a run or is in use, `DivergedError` at the first loss or
+    gradient that is not finite, `StoppedError` after Ctrl-C or SIGTERM, when all is saved; and
+    `UnknownNameError`, `MismatchError`, `DataError`, `WriteError` as their names say.
+    """
+    chosen = recipes.for_network(model or "henet_r3") if recipe is None else recipes.read(recipe)
+    chosen = chosen.changed(**dict(overrides or {}))
+    model = model or chosen.network
+    arguments = dict(arguments or {})
+    road = road_for(model, chosen)
+    weights.build(model, arguments, 2, road, seed)  # a wrong name or argument costs no decoding
+    world = join()
+    folder = Path(out) if out is not None else _free_folder(f"{model}-{chosen.name}", world)
+    with _alone_in(folder, world):
+        if world.first and runs.is_run(folder):
+            raise RunError(
+                f"{folder} holds a run already; go on with 'leancnn train --resume {folder}' "
+                "or choose another folder"
+            )
+        keep_pages()
+        dataset = world.first_then_others(
+            lambda: load_dataset(data, road, val_share=VAL_SHARE, seed=seed)
+        )
+        split = _train_part(dataset)
+        mean, std = dataset.mean_std()
+        plan = Plan(
+            data=str(data),
+            data_sha256=dataset.manifest["sha256"],
+            val_share=VAL_SHARE,
+            classes=dataset.classes,
+            images=len(split.labels),
+            model=model,
+            arguments=arguments,
+            recipe=chosen,
+            road=road,
+            mean=mean,
+            std=tuple(
+                max(value, 1 / 255) for value in std
+            ),  # one grey all over is no reason to fail
+            seed=seed,
+            engine="torch",
+            precision="fp32",
+            threads=torch.get_num_threads(),
+            processes=world.size,
+            machine=facts(world.device),
+            save_every_s=save_every_s,
+            save_every_steps=save_every_steps,
+        )
+        learner = begin(plan, world)
+        some = torch.from_numpy(road.window(np.ascontiguousarray(split.images[: plan.batch])))
+        batch = learner.network.normalise(world.part(some).to(world.device))
+        engine, precision = fastest(
+            learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features
+        )
+        plan = replace(plan, engine=engine, precision=precision)
+        if world.first:
+            runs.sweep(folder)
+        return _learn(plan, dataset, learner, Counters(), folder, world, shown=progress)
+
+
+def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool = True) -> Trained:
+    """Go on where a run stands, to the same bits as without the stop; hand a finished one back.
+
+    `data` names the images where they have moved; the same images are needed. Raises `RunError`
+    when there is no checkpoint that can be read, or other images; `MismatchError` for other
+    classes; otherwise as `train`.
+    """
+    folder = Path(folder)
+    world = join()
+    with _alone_in(folder, world):
+        if not runs.is_run(folder):
+            raise RunError(
+                f"{folder} holds no run; begin one with 'leancnn train DATA --out {folder}'"
+            )
+        checkpoint, notes = runs.load_checkpoint(folder)
+        if checkpoint is None:
+            raise RunError(
+                f"{folder} holds no checkpoint that can be read; begin again in another folder"
+                + "".join(f"; {text}" for text in notes)
+            )
+        plan = Plan.of_json(checkpoint.manifest["plan"])
+        plan = plan if data is None else replace(plan, data=str(data))
+        counters = Counters(**checkpoint.manifest["counters"])
+        torch.set_num_threads(plan.threads)  # other sums, other bits
+        changed = plan.differences(world)
+        notes += (
+            [f"not bit-exact from step {counters.step} on: {'; '.join(changed)}"] if changed else []
+        )
+        learner = begin(plan, world)
+        unpack(learner, checkpoint.tensors, folder)
+        if world.first:
+            for text in notes:
+                print(f"leancnn: {text}", file=sys.stderr)
+            runs.set_aside(folder, newer_than=checkpoint.step)
+            runs.sweep(folder)
+        if counters.epoch * plan.steps_per_epoch >= plan.steps:
+            print(f"leancnn: {folder} is finished: {counters.epoch} epochs", file=sys.stderr)
+            return _finish(plan, learner, counters, folder, world)
+        keep_pages()
+        dataset = world.first_then_others(
+            lambda: load_dataset(plan.data, plan.road, val_share=plan.val_share, seed=plan.seed)
+        )
+        plan.check_data(dataset)
+        return _learn(plan, dataset, learner, counters, folder, world, shown=progress, notes=notes)
+
+
+def _learn(
+    plan: Plan,
+    dataset: Dataset,
+    learner: Learner,
+    counters: Counters,
+    folder: Path,
+    world: World,
+    *,
+    shown: bool,
+    notes: Sequence[str] = (),
+) -> Trained:
+    """The loop."""
+    recipe, device, split = plan.recipe, world.device, _train_part(dataset)
+    body, descent = learner.network.body, learner.descent
+    forward = training_forward(body, plan.engine, plan.precision, device)
+    forward = world.share_gradients(forward)
+    tested = learner.tested
+    whole = training_forward(tested.body, plan.engine, "fp32", device)  # validation is exact
+    batches = Batches(plan, split, learner.network, world)
+
+    def save() -> None:
+        if world.first:
+            state = {"plan": plan.to_json(), "counters": asdict(counters)}
+            runs.save_checkpoint(folder, counters.step, state, pack(learner))
+
+    def stop_here() -> StoppedError:
+        save()
+        if world.first:
+            note(folder, plan, "stopped", step=counters.step)
+        return StoppedError(
+            f"stopped at step {counters.step} of {plan.steps}, all saved; "
+            f"go on with 'leancnn train --resume {folder}'"
+        )
+
+    if counters.step == 0:
+        save()  # before all else: a folder with a run in it is a run that can go on
+    if world.first:
+        runs.write_json(folder / "recipe.json", recipe.to_json())
+        note(folder, plan, "running", data=dataset.manifest, notes=notes)
+    begun, saved = counters.step, time.monotonic()
+    title = f"{plan.model} on {dataset.name}"
+    with (
+        Stop() as stop,
+        torch.random.fork_rng(devices=[]),
+        Progress(title, plan.steps, done=counters.step, shown=shown and world.first) as bar,
+    ):
+        while counters.epoch * plan.steps_per_epoch < plan.steps:
+            epoch = counters.epoch
+            end = min((epoch + 1) * plan.steps_per_epoch, plan.steps)
+            forward.train()
+            for step in range(counters.step, end):
+                started = time.perf_counter()
+                torch.manual_seed(step_seed(plan.seed, step, world.rank))  # dropout and the like
+                batch = batches.of(step)
+                rate = learning_rate(recipe, step / plan.steps)
+                descent.forget_gradients()
+                with autocast(plan.engine, plan.precision, device):
+                    logits = forward(batch.images).float()
+                loss = learner.loss(logits, batch.labels, learner.features.last)
+                if batch.share < 1:
+                    other = learner.loss(logits, partners(batch.labels), learner.features.last)
+                    loss = batch.share * loss + (1 - batch.share) * other
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(body.parameters(), recipe.clip or math.inf)
+
+                right = (logits.argmax(1) == batch.labels).sum()
+                told = torch.tensor(stop.asked, device=device)
+                sums = torch.stack([loss.detach() * len(batch.labels), right, told, norm]).double()
+                loss_sum, right_sum, asked, norm_sum = world.sum(sums).tolist()
+                if not math.isfinite(loss_sum + norm_sum):
+                    where = {"step": step, "lr": rate, "files": batches.files(step)}
+                    if world.first:
+                        note(folder, plan, "diverged", diverged=where)
+                    raise diverged(where, loss_sum)
+                descent.step(rate)
+                if learner.features.last is not None:
+                    update_centres(learner.loss, learner.features.last, batch.labels)
+                if learner.average is not None:
+                    follow(learner.average, body, min(recipe.ema, (1 + step) / (10 + step)))
+
+                why_not = str(getattr(forward, "why_not", ""))
+                if step == begun and why_not:
+                    bar.say(f"torch's own forward pass, because of the lanes: {why_not}")
+
+                counters.step = step + 1
+                counters.loss += loss_sum
+                counters.right += int(right_sum)
+                counters.seen += plan.batch
+                counters.seconds += time.perf_counter() - started
+                bar.to(
+                    counters.step,
+                    epoch=f"{epoch + 1}/{math.ceil(plan.steps / plan.steps_per_epoch)}",
+                    loss=f"{counters.loss / counters.seen:.3f}",
+                    accuracy=f"{counters.right / counters.seen:.1%}",
+                    speed=f"{counters.seen / counters.seconds:,.0f} images/s",
+                )
+                if asked:
+                    raise stop_here()
+                due = time.monotonic() - saved >= plan.save_every_s
+                if due or (plan.save_every_steps and counters.step % plan.save_every_steps == 0):
+                    save()
+                    saved = time.monotonic()
+            started = time.perf_counter()
+            validation = validate(tested, whole, dataset.val, world, lambda: stop.asked)
+            if stop.asked and world.size == 1:
+                raise stop_here()
+            row = close_epoch(counters, plan, validation, time.perf_counter() - started)
+            if world.first:
+                tested.made = made(plan, row)
+                if counters.best_epoch == counters.epoch:
+                    weights.save(tested, folder / "best")
+                weights.save(tested, folder / "last")
+                save()
+                saved = time.monotonic()
+                runs.write_metrics(folder, counters.history)
+            bar.say(line(row))
+    return _finish(plan, learner, counters, folder, world)
+
+
+def _finish(
+    plan: Plan, learner: Learner, counters: Counters, folder: Path, world: World
+) -> Trained:
+    """Leave the result on disk, also when a kill fell between the last checkpoint and here."""
+    history = counters.history
+    seconds = sum(row["seconds"] for row in history)
+    in_steps = sum(row["train_seconds"] for row in history)
+    speed = sum(row["images"] for row in history) / in_steps
+    if world.first:
+        tested = learner.tested
+        tested.made = made(plan, history[-1])
+        weights.save(tested, folder / "last")
+        runs.write_metrics(folder, history)
+        runs.atomic_write(folder / "curve.png", training_curve(history))
+        result = {
+            "epochs": counters.epoch,
+            "steps": counters.step,
+            "best_epoch": counters.best_epoch or None,
+            "best_val_accuracy": counters.best if counters.best_epoch else None,
+            "last_val_accuracy": history[-1]["val_accuracy"],
+            "seconds": seconds,
+            "images_per_s": speed,
+        }
+        note(folder, plan, "finished", result=result)
+    world.wait()
+    network = weights.load(folder, None if counters.best_epoch else "last")
+    return Trained(network, folder, history, seconds, speed)
+
+
+def validate(
+    network: Network,
+    forward: nn.Module,
+    split: Split | None,
+    world: World,
+    stopped: Callable[[], bool],
+) -> tuple[float, float] | None:
+    """Accuracy 0..1 and mean cross-entropy; None without a split, or when stopped.
+
+    `forward` runs the network's body. The processes share the images and add up what they find.
+    """
+    if split is None:
+        return None
+    forward.eval()
+    device = world.device
+    sums = torch.zeros(2, dtype=torch.float64)
+    with torch.inference_mode():
+        for first in range(0, len(split.labels), VALIDATION_BATCH * world.size):
+            if stopped() and world.size == 1:
+                return None
+            rows = slice(first + world.rank, first + VALIDATION_BATCH * world.size, world.size)
+            windows = network.road.window(np.ascontiguousarray(split.images[rows]))
+            if not len(windows):
+                continue
+            labels = torch.from_numpy(split.labels[rows]).to(device)
+            logits = forward(network.normalise(torch.from_numpy(windows).to(device)))
+            sums[0] += (logits.argmax(1) == labels).sum().item()
+            sums[1] += F.cross_entropy(logits.double(), labels, reduction="sum").item()
+    right, loss = (world.sum(sums.to(device)) / len(split.labels)).tolist()
+    return right, loss
+
+
+def _train_part(dataset: Dataset) -> Split:
+    if dataset.train is None or not len(dataset.train.labels):
+        raise DataError(f"{dataset.name} has no images to train on")
+    return dataset.train
+
+
+def _alone_in(folder: Path, world: World) -> AbstractContextManager[object]:
+    """The lock of a run, taken by the process that writes."""
+    return runs.Lock(folder) if world.first else nullcontext()
+
+
+def _free_folder(stem: str, world: World) -> Path:
+    """The first of runs/stem-1, -2, … that does not exist."""
+    number = 1
+    while world.first and (Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{stem}-{world.of_first(number)}"

@@ -2,20 +2,20 @@
 
 * LeanCNNError                 catch this one to catch them all; printed as one line
   + UsageError                 words on the command line that no command understands (exit status 2)
-  + UnknownNameError           a network, recipe, data set … that is on no shelf (exit status 2) +
-  MismatchError              sizes that cannot fit together: shapes, groups, channels, class lists +
-  UncountableError           a model in which nothing could be counted + ImageError
-  one file that cannot become a network's input: which, and why + DataError                  a data
-  set that cannot be used as it stands + DamagedError               a saved file that is not what
-  was written: altered, cut short + RunError                   a run folder in the wrong state:
-  locked, taken, nothing to resume + WriteError                 a file that could not be written:
-  disk full, read-only, no permission + DivergedError              the first loss or gradient that
-  is not finite (exit status 3) + UnsupportedError           a network with an operator that the
-  compiler does not have + CompileError               C that the machine's compiler refused, with
-  its first complaint + ParityError                an exported network that answers otherwise;
-  nothing was kept + StoppedError               Ctrl-C or SIGTERM; all is saved, and it says how to
-  go on (status 130) + MissingDependencyError     an optional package or tool, with the command that
-  installs it
+  + UnknownNameError           a network, recipe, data set … that is on no shelf (exit status 2)
+  + MismatchError              sizes that cannot fit together: shapes, groups, channels, class lists
+  + UncountableError           a model in which nothing could be counted
+  + ImageError                 one file that cannot become a network's input: which, and why
+  + DataError                  a data set that cannot be used as it stands
+  + DamagedError               a saved file that is not what was written: altered, cut short
+  + RunError                   a run folder in the wrong state: locked, taken, nothing to resume
+  + WriteError                 a file that could not be written: disk full, read-only, no permission
+  + DivergedError              the first loss or gradient that is not finite (exit status 3)
+  + UnsupportedError           a network with an operator that the compiler does not have
+  + CompileError               C that the machine's compiler refused, with its first complaint
+  + ParityError                an exported network that answers otherwise; nothing was kept
+  + StoppedError               Ctrl-C or SIGTERM; all is saved, and how to go on (exit status 130)
+  + MissingDependencyError     an optional package or tool, with the command that installs it
 """
 
 

@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -309,8 +310,19 @@ def _damaged(folder: Path, number: int, rng: np.random.Generator) -> Iterator[Od
     yield Odd("zero tail jpg", path, None)
 
 
+@cache
+def _bomb() -> bytes:
+    """20 kB that are 13000×13000 pixels."""
+    side = 13_000
+    return png(side, side, 1, 0, bytes((side // 8 + 1) * side))
+
+
+@cache
+def _text_bomb() -> bytes:
+    return zlib.compress(bytes(90_000_000))
+
+
 def _foreign(folder: Path, number: int, rng: np.random.Generator) -> Iterator[Odd]:
-    side = 13_000 + number
     for kind, name, data in (
         ("empty", "empty.png", b""),
         ("zeros", "zeros.jpg", bytes(500)),
@@ -318,14 +330,13 @@ def _foreign(folder: Path, number: int, rng: np.random.Generator) -> Iterator[Od
         ("html", "html.png", b"<!DOCTYPE html><html>404</html>"),
         ("lfs pointer", "lfs.jpg", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         ("heic", "heic.jpg", b"\0\0\0\x18ftypheic" + bytes(64)),
-        ("bomb png", "bomb.png", png(side, side, 1, 0, bytes((side // 8 + 1) * side))),
+        ("bomb png", "bomb.png", _bomb()),
         ("bomb gif", "bomb.gif", b"GIF89a" + struct.pack("<HHBBB", 60000, 60000, 0, 0, 0) + b",;"),
         ("bomb pgm", "bomb.pgm", b"P5 100000 100000 255\n" + bytes(100)),
         (
             "text bomb",
             "text.png",
-            png(8, 8, 8, 0, rows_of(np.zeros((8, 8), np.uint8)))[:33]
-            + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(90_000_000), 9)),
+            png(8, 8, 8, 0, b"")[:33] + chunk(b"zTXt", b"a\0\0" + _text_bomb()),
         ),
     ):
         path = folder / f"{number} {name}"

@@ -1,0 +1,226 @@
+"""The data doctor: every fault that was put in is found and named, and a sound set passes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from oddities import odd_files
+from photos import draw, nfd, photos
+from PIL import Image
+
+from leancnn.check import Report, check
+from leancnn.data import load_dataset
+from leancnn.errors import DataError, UnknownNameError
+from leancnn.images import Road
+
+Found = set[tuple[str, tuple[str, ...]]]
+
+
+def found(report: Report, where: str = "problems") -> Found:
+    return {(finding.kind, finding.files) for finding in getattr(report, where)}
+
+
+def test_a_sound_folder_passes(tmp_path: Path) -> None:
+    report = check(photos(tmp_path))
+    assert report.ok
+    assert report.problems == report.notes == ()
+    assert report.counts == {"train": {"s2": 5, "s10": 5}, "test": {"s2": 5, "s10": 5}}
+    assert report.sizes == {"6×8": 20}
+    assert report.modes == {"PNG RGB": 20}
+    assert report.text().splitlines()[-1] == "go"
+
+
+def test_every_unreadable_file_is_named_with_its_reason(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    (root / "train" / "s2" / "0.png").write_bytes(b"")
+    whole = (root / "test" / "s10" / "1.png").read_bytes()
+    (root / "test" / "s10" / "1.png").write_bytes(whole[:80])
+    (root / "test" / "s2" / "new.heic").write_bytes(b"?")
+    (root / "train" / "s10" / "gone.jpg").symlink_to("nowhere")
+    report = check(root)
+    assert not report.ok
+    assert found(report) == {
+        ("unreadable", (name,))
+        for name in (
+            "train/s2/0.png",
+            "test/s10/1.png",
+            "test/s2/new.heic",
+            "train/s10/gone.jpg",
+        )
+    }
+    assert "train/s2/0.png: empty file (0 bytes)" in report.text()
+    assert report.counts["train"]["s2"] == 4
+
+
+@pytest.mark.parametrize(
+    ("rename", "says"),
+    [
+        (("test/s2", "test/S2"), "test has class 'S2' where train has 's2'"),
+        (("test/s2", "test/more"), "test has class 'more', which train does not have"),
+        (("train/s2", "elsewhere"), "test has class 's2', which train does not have"),
+    ],
+)
+def test_classes_that_differ_are_named(tmp_path: Path, rename: tuple[str, str], says: str) -> None:
+    root = photos(tmp_path)
+    (root / rename[0]).rename(root / rename[1])
+    report = check(root)
+    assert not report.ok
+    assert says in {finding.text.split(";")[0] for finding in report.problems}
+
+
+def test_one_name_in_two_unicode_forms_is_a_problem_and_across_parts_it_is_one_name(
+    tmp_path: Path,
+) -> None:
+    root = photos(tmp_path)
+    draw(root / "train" / "é" / "0.png", 71)
+    draw(root / "test" / nfd("é") / "0.png", 72)
+    assert check(root).ok
+    draw(root / "train" / nfd("é") / "1.png", 73)
+    assert {finding.kind for finding in check(root).problems} == {"classes"}
+
+
+def test_empty_classes_and_classes_without_a_readable_image_are_problems(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for part in ("train", "test"):
+        (root / part / "void").mkdir()
+    for path in (root / "test" / "s2").iterdir():
+        path.write_bytes(b"")
+    texts = [finding.text for finding in check(root).problems if finding.kind == "empty class"]
+    assert sorted(texts) == [
+        "test: class 's2' has no readable image",
+        "test: class 'void' has no images",
+        "train: class 'void' has no images",
+    ]
+
+
+def test_the_same_picture_in_train_and_test_is_found_by_its_pixels(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    with Image.open(root / "train" / "s2" / "3.png") as image:
+        image.save(root / "test" / "s2" / "copy.bmp")
+        image.convert("RGBA").save(root / "train" / "s10" / "copy.webp", lossless=True)
+    report = check(root)
+    (problem,) = report.problems
+    assert problem.kind == "copy across parts"
+    assert set(problem.files) == {
+        "train/s2/3.png",
+        "test/s2/copy.bmp",
+        "train/s10/copy.webp",
+    }
+
+
+def test_copies_inside_a_part_are_notes(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    data = (root / "train" / "s2" / "3.png").read_bytes()
+    (root / "train" / "s2" / "again.png").write_bytes(data)
+    assert {finding.kind for finding in check(root).notes} == {"copy"}
+    (root / "train" / "s10" / "again.png").write_bytes(data)
+    report = check(root)
+    assert report.ok
+    assert {finding.kind for finding in report.notes} == {"copy in two classes"}
+
+
+def test_copies_that_the_cut_of_an_unsplit_folder_tears_apart_are_a_problem(tmp_path: Path) -> None:
+    root = photos(tmp_path, ("",))
+    loaded = load_dataset(root, Road(size=(6, 8)), parts=("test",)).test
+    assert loaded is not None
+    name = loaded.files[0]
+    twin = root / Path(name).parent / "twin.png"
+    twin.write_bytes((root / name).read_bytes())
+    again = load_dataset(root, Road(size=(6, 8)), parts=("test",)).test
+    assert again is not None
+    apart = (name in again.files) != (str(twin.relative_to(root)) in again.files)
+    assert check(root).ok is not apart
+
+
+def test_odd_ways_to_store_pixels_are_noted_and_counted(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for case in odd_files(root / "train" / "s2", 1):
+        if case.pixels is None and case.path.is_dir():
+            case.path.rmdir()
+        elif case.pixels is None:
+            case.path.unlink()
+    report = check(root)
+    assert report.ok
+    texts = {finding.text.split(":")[0] for finding in report.notes}
+    assert texts >= {
+        "16-bit scaled to 8",
+        "EXIF orientation applied",
+        "alpha composited on the background",
+        "CMYK converted to RGB",
+        "first frame of several",
+        "suffix of another format",
+    }
+    assert (
+        sum(report.modes.values())
+        == sum(report.sizes.values())
+        == sum(sum(own.values()) for own in report.counts.values())
+    )
+
+
+@pytest.mark.slow
+def test_every_odd_file_of_a_folder_is_used_or_listed(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos")
+    cases = list(odd_files(root / "train" / "s2", 4))
+    names = {str(case.path.relative_to(root)): case for case in cases}
+    report = check(root)
+    unreadable = {name for finding in report.problems for name in finding.files}
+    bad = {name for name, case in names.items() if case.pixels is None and case.kind != "folder"}
+    assert bad == unreadable
+    loaded = load_dataset(root, Road(size=(6, 8)), parts=("train",), max_bad_share=1)
+    skipped = {item["file"] for item in loaded.manifest["skipped"]}
+    assert skipped == unreadable
+    assert loaded.train is not None
+    assert {*loaded.train.files} & {*names} == {n for n, c in names.items() if c.pixels is not None}
+
+
+def test_uneven_classes_small_images_and_stray_files_are_notes(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    (root / "README").write_text("stray")
+    for number in range(60):
+        draw(root / "train" / "s2" / f"more{number}.png", 500 + number, (40, 40))
+    report = check(root, road=Road(size=(31, 31), scale=(32, 32)))
+    assert report.ok
+    assert {finding.kind for finding in report.notes} == {"stray", "uneven classes", "as stored"}
+    assert "enlarged to 32×32: 20 of 80 images" in report.text()
+
+
+def test_an_empty_or_partless_folder_is_no_go(tmp_path: Path) -> None:
+    assert not check(tmp_path).ok
+    assert not check(photos(tmp_path / "a", ("test",))).ok
+    assert not check(photos(tmp_path / "b", ("",), each=1)).ok
+
+
+def test_the_digits_pass_and_count(tmp_path: Path) -> None:
+    report = check("digits")
+    assert report.ok
+    assert sum(sum(own.values()) for own in report.counts.values()) == 1797
+
+
+def test_a_source_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'digits'"):
+        check("digitz")
+    with pytest.raises(DataError, match="no folder"):
+        check("no/where")
+
+
+def test_the_report_is_json_and_safe_to_print(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for part in ("train", "test"):
+        (root / part / "s2").rename(root / part / "a\x1b[31m\nb\udcff")
+    (root / "train" / "a\x1b[31m\nb\udcff" / "0.png").write_bytes(b"")
+    report = check(root)
+    values = json.loads(json.dumps(report.to_json()))
+    assert values["ok"] is False
+    assert values["problems"][0]["files"] == ["train/a\x1b[31m\nb\udcff/0.png"]
+    assert all(line.isprintable() for line in report.text().split("\n"))
+    assert r"train/a\x1b[31m\nb\udcff/0.png: empty file" in report.text()
+
+
+def test_the_text_names_some_and_the_json_all(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for number in range(50):
+        (root / "train" / "s2" / f"bad{number}.png").write_bytes(b"")
+    report = check(root)
+    assert len(report.to_json()["problems"]) == 50
+    assert report.text().count("problem: unreadable: train") == 20
+    assert "and 30 more (--json names them all)" in report.text()

@@ -3,9 +3,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from leancnn import cli
 from leancnn.commands import Answer, Command, commands
@@ -248,3 +250,28 @@ def test_a_value_of_another_type_is_refused(pair, message):
 def test_a_size_is_height_times_width(height, width):
     assert size(f"{height}x{width}") == (height, width)
     assert size(str(height)) == (height, height)
+
+
+def test_train_resume_and_evaluate_follow_each_other(tmp_path, capsys):
+    for part, each in (("train", 6), ("test", 2)):
+        for place, name in enumerate(("cat", "dog")):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for i in range(each):
+                pixels = np.random.default_rng([place, i, each]).integers(0, 256, (32, 32, 3))
+                image = Image.fromarray(pixels.astype(np.uint8))
+                image.save(tmp_path / "photos" / part / name / f"{i}.png")
+    run = str(tmp_path / "run")
+    words = ["train", str(tmp_path / "photos"), "--recipe", "smoke", "--out", run, "--quiet"]
+    words += ["--change", "engine=torch", "--change", "precision=fp32", "--set", "repeat=1"]
+    assert cli.main([*words, "--epochs", "1", "--batch", "5", "--json"]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert (trained["run"], trained["epochs"]) == (run, 1)
+    assert cli.main(words) == 1  # the folder is taken
+    assert "--resume" in capsys.readouterr().err
+    assert cli.main(["train", "--resume", run, "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epochs"] == 1
+    assert cli.main(["evaluate", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 4
+    assert cli.main(["count", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["network"] == "henet_r2"
+    assert cli.main(["count", run, "--classes", "3"]) == 2

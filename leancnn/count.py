@@ -11,14 +11,17 @@ One convention everywhere, also in the reports:
   of the HENet paper.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from leancnn.errors import MismatchError, UncountableError
@@ -80,13 +83,27 @@ def _macs(module: nn.Module, image: tuple[int, int, int]) -> int:
         name: tensor.detach().to("meta")
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     }
-    with _evaluating(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    with _evaluating(module), torch.no_grad(), counter, _WithoutNorms():
         functional_call(module, shapes, (torch.empty(1, *image, device="meta"),))
     if counter.get_total_flops() == 0:
         raise UncountableError(
             f"no convolution or matrix product ran in {type(module).__name__}: nothing to count"
         )
     return int(counter.get_total_flops()) // 2
+
+
+class _WithoutNorms(TorchFunctionMode):
+    """Batch norms give back what they get: nothing in them counts, and on shapes they are slow."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0] if func is F.batch_norm else func(*args, **(kwargs or {}))
 
 
 @contextmanager

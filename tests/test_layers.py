@@ -1,12 +1,27 @@
 """layers: what several networks share, by laws."""
 
+from itertools import product
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leancnn.errors import MismatchError
-from leancnn.layers import ChannelShuffle, check_image, grouped_conv, initialise
+from leancnn.layers import (
+    RMAC,
+    RMAC_MODES,
+    ChannelShuffle,
+    LocalBinaryConv2d,
+    SqueezeExcite,
+    check_image,
+    draw_ternary,
+    grouped_conv,
+    initialise,
+    rmac_windows,
+    ternary_codes,
+    ternary_kernels,
+)
 
 sizes = st.integers(1, 8)
 
@@ -51,5 +66,123 @@ def test_an_image_that_cannot_be_taken_is_refused_with_numbers(
 
 
 def test_an_unknown_way_to_draw_weights_lists_the_known_ones() -> None:
-    with pytest.raises(MismatchError, match=r"gaussian001, kaiming, not 'xavier'"):
+    with pytest.raises(MismatchError, match=r"gaussian001, kaiming, fan_in, not 'xavier'"):
         initialise(torch.nn.Conv2d(1, 1, 1), "xavier")
+
+
+def test_an_unsquared_map_gets_the_windows_of_the_original_rule() -> None:
+    windows = rmac_windows(15, 20, "rule")
+    assert len(windows) == 2 + 6 + 12 + 1
+    assert windows[-1] == (0, 0, 15, 20)
+    assert {window[2:] for window in windows[:-1]} == {(15, 15), (10, 10), (7, 7)}
+    turned = {(left, top, columns, rows) for top, left, rows, columns in windows}
+    assert turned == set(rmac_windows(20, 15, "rule"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "windows", "distinct"), [("paper21", 21, 19), ("rule", 14, 14), ("pyramid21", 21, 21)]
+)
+@pytest.mark.parametrize("size", [57, 29, 15, 8])
+def test_a_square_map_gets_as_many_windows_as_each_mode_says(
+    mode: str, windows: int, distinct: int, size: int
+) -> None:
+    found = rmac_windows(size, size, mode)
+    assert (len(found), len(set(found))) == (windows, distinct)
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [(57, (57, 38, 28)), (29, (29, 19, 14)), (15, (15, 10, 7)), (8, (8, 5, 4)), (7, (7, 4, 3))],
+)
+def test_window_sides_are_those_of_the_rule(size: int, sides: tuple[int, ...]) -> None:
+    assert {window[2] for window in rmac_windows(size, size, "rule")} == set(sides)
+
+
+def test_windows_on_eight_pixels_stand_where_the_specification_puts_them() -> None:
+    found = rmac_windows(8, 8, "paper21")
+    assert {w[:2] for w in found if w[2] == 5} == set(product((0, 3), (0, 1, 3)))
+    assert {w[:2] for w in found if w[2] == 4} == set(product((0, 2, 4), (0, 1, 2, 4)))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(RMAC_MODES))
+def test_every_window_lies_inside_its_map(height: int, width: int, mode: str) -> None:
+    for top, left, rows, columns in rmac_windows(height, width, mode):
+        assert min(top, left) >= 0
+        assert min(rows, columns) >= 1
+        assert top + rows <= height
+        assert left + columns <= width
+
+
+@pytest.mark.parametrize("mode", RMAC_MODES)
+def test_regional_maxima_are_the_plain_sum_of_unit_vectors(mode: str) -> None:
+    x = torch.rand(2, 5, 8, 11)
+    expected = torch.zeros(2, 5)
+    for top, left, rows, columns in rmac_windows(8, 11, mode):
+        peak = x[:, :, top : top + rows, left : left + columns].flatten(2).amax(2)
+        expected += peak / peak.norm(dim=1, keepdim=True)
+    assert torch.allclose(RMAC(mode)(x), expected, atol=1e-5)
+
+
+def test_regional_maxima_of_nothing_are_nothing() -> None:
+    assert RMAC()(torch.zeros(1, 3, 4, 4)).tolist() == [[0, 0, 0]]
+
+
+def test_a_gate_scales_whole_channels_by_shares() -> None:
+    gate = SqueezeExcite(6, 2)
+    x = torch.rand(3, 6, 4, 5) + 0.5
+    shares = (gate(x) / x).flatten(2)
+    assert torch.allclose(shares.amin(2), shares.amax(2), atol=1e-6)
+    assert shares.min() > 0
+    assert shares.max() < 1
+    with pytest.raises(MismatchError, match="6 channels"):
+        SqueezeExcite(6, 0)
+
+
+@given(st.integers(0, 2**16), st.sampled_from((0.05, 0.5, 1.0)))
+@settings(max_examples=20)
+def test_drawn_kernels_are_ternary_and_never_silent(seed: int, density: float) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kernels = draw_ternary(50, density)
+    assert kernels.dtype == torch.int8
+    assert kernels.shape == (50, 1, 3, 3)
+    assert set(kernels.unique().tolist()) <= {-1, 0, 1}
+    assert kernels.flatten(1).any(1).all()
+
+
+def test_the_density_is_the_share_of_entries_that_are_not_zero() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kernels = draw_ternary(20_480, 0.5).float()
+    assert kernels.abs().mean().item() == pytest.approx(0.5, abs=0.005)
+    assert kernels.mean().item() == pytest.approx(0, abs=0.01)
+    distinct = len(set(ternary_codes(kernels.to(torch.int8)).to(torch.int32).tolist()))
+    assert 9_400 < distinct < 9_800  # far fewer kernels than channels
+    for density in (0.0, 1.1):
+        with pytest.raises(MismatchError, match=str(density)):
+            LocalBinaryConv2d(4, density=density)
+
+
+def test_a_kernel_packs_into_fifteen_bits_and_back() -> None:
+    every = ternary_kernels(torch.arange(3**9, dtype=torch.int32).to(torch.uint16))
+    assert len(every.flatten(1).unique(dim=0)) == 3**9
+    codes = ternary_codes(every)
+    assert codes.dtype == torch.uint16
+    assert codes.to(torch.int32).tolist() == list(range(3**9))
+    assert 3**9 <= 2**15
+    with pytest.raises(MismatchError, match="19683"):
+        ternary_kernels(torch.tensor([19_683], dtype=torch.int32))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_local_binary_convolution_is_a_fixed_depthwise_one(stride: int) -> None:
+    layer = LocalBinaryConv2d(6, stride=stride)
+    assert not list(layer.parameters())
+    x = torch.rand(2, 6, 9, 7, requires_grad=True)
+    plain = torch.nn.Conv2d(6, 6, 3, stride, 1, groups=6, bias=False)
+    plain.weight.data = layer.weight.float()
+    y = layer(x)
+    assert torch.equal(y, plain(x))
+    y.sum().backward()
+    assert x.grad is not None
+    assert layer.double()(x.double()).dtype == torch.float64

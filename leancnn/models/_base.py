@@ -72,6 +72,11 @@ def arguments(name: str) -> dict[str, Any]:
     return {**defaults, **entry.fixed}
 
 
+def builder(name: str) -> Callable[..., nn.Module]:
+    """The function behind a name, with typed arguments. Raises `UnknownNameError`."""
+    return networks[name].build
+
+
 def create_model(
     name: str,
     *,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.errors import MismatchError
-from leancnn.layers import ChannelShuffle, check_image, grouped_conv, initialise
+from leancnn.layers import AverageVector, ChannelShuffle, check_image, grouped_conv, initialise
 from leancnn.models._base import Card, put
 
 STAGES = (24, 48, 96)  # width of the stride-1 blocks
@@ -134,7 +134,7 @@ class HENet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.stages = nn.ModuleList(Stage(width, repeat, conv_bias=conv_bias) for width in STAGES)
         self.downs = nn.ModuleList(Down(*widths, conv_bias=conv_bias) for widths in DOWN)
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = AverageVector()
         self.fc = nn.Linear(DOWN[-1][-1], classes)
         initialise(self, init)
 
@@ -144,8 +144,7 @@ class HENet(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         for stage, down in zip(self.stages, self.downs, strict=False):
             x = down(stage(x))
-        x = self.downs[-1](x)
-        out: Tensor = self.pool(x).flatten(1)  # (N, 192)
+        out: Tensor = self.pool(self.downs[-1](x))  # (N, 192)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,7 +158,7 @@ def henet(
     channels: int = 3,
     repeat: int = 3,
     conv_bias: bool = True,
-    init: Literal["gaussian001", "kaiming"] = "gaussian001",
+    init: Literal["gaussian001", "kaiming"] = "kaiming",
     allow_any_size: bool = False,
 ) -> nn.Module:
     """HENet with `repeat` stride-1 blocks in each of three stages."""

@@ -14,52 +14,16 @@ image (N, C, 31, 31)
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from leancnn.errors import MismatchError
-from leancnn.layers import ChannelShuffle, check_image, grouped_conv, initialise
+from leancnn.layers import AverageVector, ShuffleUnit, check_image, conv_bn, initialise
 from leancnn.models._base import Card, put
 
 GROUPS = 3
 FACTOR = 2  # a unit's middle is half as wide as its branch's output
 WIDTHS = (24, 48, 96, 192)  # conv1, then the stages
 SMALLEST = 7  # two stride-2 steps without padding: 7 → 3 → 1
-
-
-class Unit(nn.Module):
-    """1×1 in groups, shuffle, depthwise 3×3, 1×1 in groups; (N, c_in, H, W) → (N, c_out, H, W).
-
-    With stride 2 nothing is padded, (N, c_out, ⌊(H−1)/2⌋, …), and the branch makes c_out − c_in
-    channels, which follow the averaged input. With stride 1 the input is added where the widths
-    agree.
-    """
-
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.residual = stride == 1 and c_in == c_out
-        branch = c_out if stride == 1 else c_out - c_in
-        mid = branch // FACTOR
-        self.squeeze = grouped_conv(c_in, mid, 1, groups=GROUPS)
-        self.squeeze_bn = nn.BatchNorm2d(mid)
-        self.shuffle = ChannelShuffle(GROUPS)
-        self.depthwise = grouped_conv(mid, mid, 3, groups=mid, stride=stride, padding=2 - stride)
-        self.depthwise_bn = nn.BatchNorm2d(mid)
-        self.expand = grouped_conv(mid, branch, 1, groups=GROUPS)
-        self.expand_bn = nn.BatchNorm2d(branch)
-        self.pool = nn.AvgPool2d(3, 2)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.shuffle(self.relu(self.squeeze_bn(self.squeeze(x))))
-        h = self.expand_bn(self.expand(self.depthwise_bn(self.depthwise(h))))
-        if self.stride == 2:
-            h = torch.cat([self.pool(x), h], 1)  # (N, c_in + branch, H/2, W/2)
-        elif self.residual:
-            h = x + h
-        out: Tensor = self.relu(h)
-        return out
 
 
 class ShuffleNet(nn.Module):
@@ -70,25 +34,24 @@ class ShuffleNet(nn.Module):
         if repeat < 1:
             raise MismatchError(f"ShuffleNet needs repeat of 1 or more, not {repeat}")
         stem, *stages = WIDTHS
-        self.conv1 = grouped_conv(channels, stem, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU(inplace=True)
+        self.channels = channels
+        self.stem = conv_bn(channels, stem, 3)
         units = []
         c_in = stem
         for width in stages:
             strides = [1] * repeat if width == stages[0] else [2] + [1] * repeat
             for stride in strides:
-                units.append(Unit(c_in, width, stride))
+                mid = (width if stride == 1 else width - c_in) // FACTOR
+                units.append(ShuffleUnit(c_in, width, mid, stride=stride, groups=GROUPS, padding=0))
                 c_in = width
         self.units = nn.Sequential(*units)
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = AverageVector()
         self.fc = nn.Linear(c_in, classes)
         initialise(self, init)
 
     def features(self, x: Tensor) -> Tensor:
-        check_image(x, "ShuffleNet", channels=self.conv1.in_channels, smallest=SMALLEST)
-        x = self.units(self.relu(self.bn1(self.conv1(x))))
-        out: Tensor = self.pool(x).flatten(1)  # (N, 192)
+        check_image(x, "ShuffleNet", channels=self.channels, smallest=SMALLEST)
+        out: Tensor = self.pool(self.units(self.stem(x)))  # (N, 192)
         return out
 
     def forward(self, x: Tensor) -> Tensor:

@@ -111,9 +111,7 @@ def train(
             recipe=chosen,
             road=road,
             mean=mean,
-            std=tuple(
-                max(value, 1 / 255) for value in std
-            ),  # one grey all over is no reason to fail
+            std=tuple(max(value, 1 / 255) for value in std),
             seed=seed,
             engine="torch",
             precision="fp32",
@@ -124,7 +122,7 @@ def train(
             save_every_steps=save_every_steps,
         )
         learner = begin(plan, world)
-        some = torch.from_numpy(road.window(np.ascontiguousarray(split.images[: plan.batch])))
+        some = torch.from_numpy(np.array(road.window(split.images[: plan.batch])))
         batch = learner.network.normalise(world.part(some).to(world.device))
         engine, precision = fastest(
             learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features
@@ -277,7 +275,7 @@ def _learn(
                     accuracy=f"{counters.right / counters.seen:.1%}",
                     speed=f"{counters.seen / counters.seconds:,.0f} images/s",
                 )
-                if asked:
+                if asked or (stop.asked and world.size == 1):
                     raise stop_here()
                 due = time.monotonic() - saved >= plan.save_every_s
                 if due or (plan.save_every_steps and counters.step % plan.save_every_steps == 0):
@@ -350,7 +348,7 @@ def validate(
             if stopped() and world.size == 1:
                 return None
             rows = slice(first + world.rank, first + VALIDATION_BATCH * world.size, world.size)
-            windows = network.road.window(np.ascontiguousarray(split.images[rows]))
+            windows = np.array(network.road.window(split.images[rows]))
             if not len(windows):
                 continue
             labels = torch.from_numpy(split.labels[rows]).to(device)

@@ -1,0 +1,115 @@
+"""Recipes as values, and the learning rate as a function of progress."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leancnn import models, recipes
+from leancnn.errors import DamagedError, MismatchError, UnknownNameError
+from leancnn.recipes import learning_rate
+
+STEP = recipes.get("henet-paper").changed(lr=1.0, schedule="multistep", milestones=[0.5, 0.75])
+
+
+@pytest.fixture(scope="module", params=recipes.names())
+def recipe(request: pytest.FixtureRequest) -> recipes.Recipe:
+    return recipes.get(request.param)
+
+
+def test_every_recipe_comes_back_from_json(recipe: recipes.Recipe) -> None:
+    assert recipes.of_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_every_recipe_names_its_network_and_source(recipe: recipes.Recipe) -> None:
+    assert models.card(recipe.network)
+    assert recipe.source
+
+
+@given(st.floats(0, 1))
+def test_no_rate_is_negative_or_above_the_peak(progress: float) -> None:
+    for name in recipes.names():
+        recipe = recipes.get(name)
+        assert 0 <= learning_rate(recipe, progress) <= recipe.lr
+
+
+def test_multistep_falls_at_its_milestones() -> None:
+    rates = [learning_rate(STEP, p) for p in (0, 0.49, 0.5, 0.74, 0.75, 1)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_one_cycle_rises_and_falls_in_straight_lines() -> None:
+    cycle = STEP.changed(schedule="one-cycle", warmup=0.25, final=0.2)
+    rates = [learning_rate(cycle, p) for p in (0.125, 0.25, 0.625, 1)]
+    assert rates == pytest.approx([0.5, 1, 0.6, 0.2])
+    assert learning_rate(cycle, 0) > 0
+
+
+def test_cosine_is_half_a_cosine() -> None:
+    cosine = STEP.changed(schedule="cosine")
+    for progress in (0, 0.3, 0.5, 0.9, 1):
+        expected = (1 + math.cos(math.pi * progress)) / 2
+        assert learning_rate(cosine, progress) == pytest.approx(expected)
+
+
+def test_constant_stays_after_its_warm_up() -> None:
+    constant = STEP.changed(schedule="constant", warmup=0.1)
+    assert [learning_rate(constant, p) for p in (0.05, 0.1, 1)] == pytest.approx([0.5, 1, 1])
+
+
+def test_the_paper_trains_for_65000_steps_on_cifar() -> None:
+    paper = recipes.get("henet-paper")
+    assert paper.epochs * 50_000 / paper.batch == pytest.approx(65_000)
+    assert learning_rate(paper, 31_999 / 65_000) == pytest.approx(0.01)
+    assert learning_rate(paper, 32_000 / 65_000) == pytest.approx(0.001)
+    assert learning_rate(paper, 48_000 / 65_000) == pytest.approx(0.0001)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"epocs": 3}, UnknownNameError, "did you mean 'epochs'"),
+        ({"lr": "fast"}, MismatchError, "lr takes float"),
+        ({"lr": math.inf}, MismatchError, "lr takes float"),
+        ({"batch": 1.5}, MismatchError, "batch takes int"),
+        ({"batch": True}, MismatchError, "batch takes int"),
+        ({"flip": 1}, MismatchError, "flip takes bool"),
+        ({"schedule": "cosin"}, MismatchError, "schedule is one of"),
+        ({"scale": [32]}, MismatchError, "scale is a list of 2"),
+        ({"epochs": 0, "batch": 0}, MismatchError, "epochs above 0.*a batch of 1"),
+        ({"pad": 1, "shift": 1}, MismatchError, "pad or shift"),
+        ({"momentum": 0.0}, MismatchError, "momentum for nesterov"),
+        ({"channels": 2}, MismatchError, "1 or 3 channels"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    changes: dict[str, object], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        recipes.get("smoke").changed(**changes)
+
+
+def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
+    smoke = recipes.get("smoke")
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({**smoke.to_json(), "epochs": 7}))
+    assert recipes.read(path) == smoke.changed(epochs=7)
+    assert recipes.read(str(path)).epochs == 7
+    assert recipes.read(smoke) is smoke
+    path.write_text("{")
+    with pytest.raises(DamagedError):
+        recipes.read(path)
+    path.write_text('{"name": "x"}')
+    with pytest.raises(MismatchError, match="needs source, network"):
+        recipes.read(path)
+    with pytest.raises(UnknownNameError, match="no such recipe file"):
+        recipes.read(tmp_path / "other.json")
+    with pytest.raises(UnknownNameError, match="did you mean 'smoke'"):
+        recipes.read("smoky")
+
+
+def test_a_network_without_a_recipe_of_its_own_trains_fast() -> None:
+    assert recipes.for_network("shufflenet_r3").name == "henet-fast"

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "leancnn"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+PIPELINES = {"native", "lanes"}  # folders whose files read in the order of the data
 DRAWERS = {"utils", "util", "common", "helpers", "misc", "core", "manager", "tools", "base"}
 LIGHT = [
     "leancnn",
@@ -151,7 +152,7 @@ def test_python_never_stands_deeper_than_one_folder():
 def test_a_file_says_what_it_is_and_can_be_read_in_one_sitting(path):
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)), "a module opens with what it is"
-    assert len(text.splitlines()) <= 420
+    assert len(text.splitlines()) <= 400
 
 
 def fresh(code):

@@ -228,5 +228,7 @@ def _source(run: Path | None, data: str | Path | None) -> str | Path:
         return data
     if run is None:
         raise RunError("a network outside a run does not know its data; name it with --data")
-    plan = runs.read_json(run / "run.json")["plan"]
-    return str(plan["data"])
+    try:
+        return str(runs.read_json(run / "run.json")["data"]["source"])
+    except (KeyError, TypeError):
+        raise RunError(f"{run / 'run.json'} does not say what data it used; name it") from None

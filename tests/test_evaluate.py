@@ -46,7 +46,7 @@ def run(tmp_path):
     torch.set_num_threads(1)
     data = photos(tmp_path / "photos", ["s2", "s10", "éa"])
     folder = tmp_path / "run"
-    runs.write_json(folder / "run.json", {"plan": {"data": str(data)}})
+    runs.write_json(folder / "run.json", {"data": {"source": str(data)}})
     save(network(("s2", "s10", "éa")), folder / "best")
     save(network(("s2", "s10", "éa"), seed=1), folder / "last")
     return folder

@@ -17,13 +17,14 @@ SECTION = re.compile(r"(<!-- tables -->\n).*?(<!-- /tables -->)", re.S)
 def tables(results: Path) -> str:
     """All results in a folder as Markdown."""
     return "".join(
-        f"{_table(json.loads(path.read_text(encoding='utf-8')))}\n"
+        f"{table(json.loads(path.read_text(encoding='utf-8')))}\n"
         for path in sorted(results.glob("*.json"))
         if "rows" in json.loads(path.read_text(encoding="utf-8"))
     )
 
 
-def _table(result: dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
+    """One result as Markdown."""
     columns = list(result["rows"][0])
     lines = [f"**{result['title']}**", "", _line(columns)]
     numbers = [all(isinstance(row[key], int | float) for row in result["rows"]) for key in columns]

@@ -1,0 +1,135 @@
+"""Write docs/networks.md from the networks' files, their cards, and results/network-*.json.
+
+python benchmarks/networks_page.py
+"""
+
+import inspect
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tables
+
+from leancnn import models
+from leancnn.models import Card
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "networks.md"
+
+OPENING = """# Networks
+
+Written by `python benchmarks/networks_page.py` from `leancnn/models/` and `results/`; a test
+compares.
+
+* *trainable*: parameters that training changes, batch-norm scales and shifts included
+* *frozen*: fixed ternary kernels; *statistics*: running means and variances of batch norm
+* *MACs*: multiply-accumulates of convolutions and linear layers for one image, groups respected
+* MB is 10⁶ bytes, MiB 2²⁰; a weight has 4 bytes
+
+Every figure under *counted* is measured by `tests/test_every_network.py`, twice: by the
+operations that ran, and layer by layer.
+"""
+
+CONTRADICTIONS = """## Where the papers contradict themselves
+
+**HENet paper**
+
+* "#param" counts convolutions as if they had one group; the networks are 7.3 times smaller.
+* 532K for ShuffleNet r3 with 100 classes should be 533K (533,212 by its own count).
+* 6.85 s for HENet r4 on CIFAR-100, against 6.18 s and 6.22 s on CIFAR-10 and SVHN for the same
+  network.
+* MFLOPs of 7.3, 10.2 and 13.2 fit the layers of its Table 1; the authors' files give 7.1, 10.0
+  and 13.0.
+
+**LB-MBNet paper**
+
+* 59-r6 has 92.47 % in Table 2 and 92.35 % in Table 4; the text says 92.75 % for 59-r80, Table 2
+  96.06 %.
+* Pruned to r10 it is better (95.65 %) than pruned to r18 (95.58 %): the noise is 0.1 point or
+  more, and no run was repeated.
+* Table 4 sets trainable weights without kernels beside ResNetV2 counts with running statistics,
+  and MobileNetV2's MACs beside FLOPs of 2 per MAC.
+* Its gate hides a quarter of a block's *input* width: from the inner width the counts would grow
+  as r², and the printed ones are a straight line. Without biases in the gate, or with trained
+  depthwise kernels, r80 would have 92.79 or 94.75 M instead of 92.99.
+
+**NVM paper**
+
+* g = 4 has 3.27, 3.12 and 3.21 "M" in Tables 4, 5 and 6. All are megabytes: as millions no
+  arrangement of the printed layers exceeds 1.8.
+* "33 % fewer parameters" than SqueezeNet sets 40 classes against 1000. With 40 each, SqueezeNet
+  1.0 has 755,944 weights, fewer than NVMNet g4 with ten modules (940,904) or nine (780,456).
+* Table 2 prints ten modules, Table 5 fits nine. 2.88 for g = 16 is below any law through the
+  other three.
+* R-SeNet has 93.3 % in Table 7 and 90.3 % in Table 8; "−1.8" there is "1.3 %" in the abstract;
+  9.6 of 98.1 is 9.8 %, printed 10.1 %.
+* R-MAC with "21 regions" needs maps that are not square; all of R-SeNet's are.
+* Accuracy is said to fall by 1.2 % over the groups; the table says 0.78 points (1.1 % of it).
+"""
+
+
+def page(results: Path) -> str:
+    """The whole page."""
+    cards = [models.card(name) for name in models.names()]
+    parts = [
+        OPENING,
+        _table_of(cards, ("network", "input", "classes", "trainable", "frozen", "MACs")),
+    ]
+    files: dict[str, list[Card]] = {}
+    for card in cards:
+        files.setdefault(inspect.getfile(models.builder(card.name)), []).append(card)
+    for file, members in files.items():
+        parts += _section(Path(file), members)
+    parts.append(CONTRADICTIONS)
+    measured = "\n".join(_results(results))
+    parts.append(f"## Measured\n\n{measured or 'Nothing yet.'}\n")
+    return "\n".join(parts)
+
+
+def _section(file: Path, members: list[Card]) -> Iterator[str]:
+    text = inspect.getdoc(inspect.getmodule(models.builder(members[0].name))) or ""
+    title, _, rest = text.partition("\n")
+    yield f"## {title.rstrip('.')}\n"
+    yield f"`leancnn/models/{file.name}`\n\n```text\n{rest.strip()}\n```\n"
+    columns = ("network", "classes", "trainable", "frozen", "statistics", "MACs", "MB")
+    yield f"Counted:\n\n{_table_of(members, columns)}"
+    told = [card for card in members if card.published]
+    if told:
+        lines = [f"* {card.name}: {card.published}" for card in told]
+        differs = list(dict.fromkeys(card.differs for card in told if card.differs))
+        lines += [f"\nWhere that differs: {text}." for text in differs]
+        yield "Printed:\n\n" + "\n".join(lines) + "\n"
+
+
+def _table_of(cards: list[Card], columns: tuple[str, ...]) -> str:
+    rows = [
+        {
+            "network": card.name,
+            "input": "×".join(map(str, card.image)),
+            "classes": f"{card.classes:,}",
+            "trainable": f"{card.trainable:,}",
+            "frozen": f"{card.frozen:,}",
+            "statistics": f"{card.buffers:,}",
+            "MACs": f"{card.macs:,}",
+            "MB": f"{4 * card.trainable / 1e6:.3f}",
+        }
+        for card in cards
+    ]
+    lines = [columns, tuple("---" if key in ("network", "input") else "--:" for key in columns)]
+    lines += [tuple(row[key] for key in columns) for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _results(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("network-*.json")):
+        yield tables.table(json.loads(path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    text = page(ROOT / "results")
+    same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
+    PAGE.write_text(text, encoding="utf-8")
+    print(PAGE.relative_to(ROOT), "as it was" if same else "written", file=sys.stderr)

@@ -177,7 +177,7 @@ def emit_fold(file: File, kernel: Fold) -> None:
     x = kernel.x
     places = x.places()
     if kernel.over == "channels":
-        lines = _over_channels(kernel, out.origin)
+        lines = _over_channels(places, kernel.how, out.origin)
         count = len(places)
     else:
         lines = _over_pixels(file, kernel, out.origin, out.stride)
@@ -192,23 +192,33 @@ def emit_fold(file: File, kernel: Fold) -> None:
         emit_dense(file, Dense(f"{kernel.name}_steps", None, whole, out.channels, steps))
 
 
-def _over_channels(kernel: Fold, out: int) -> list[str]:
-    n, size = len(kernel.x.planes), kernel.x.height * kernel.x.width
-    assert size == 1
-    start, each = {
-        "mean": ("0.0f", "y += s[t[i]];"),
-        "sum": ("0.0f", "y += s[t[i]];"),
-        "max": ("-INFINITY", "y = y > s[t[i]] ? y : s[t[i]];"),
-        "norm": ("0.0f", "y += s[t[i]] * s[t[i]];"),
-    }[kernel.how]
-    end = {"mean": f"y * {1 / n!r}f", "norm": "sqrtf(y)"}.get(kernel.how, "y")
-    return [
-        "static void @(float *s, const int32_t *t)\n{",
-        f"    float y = {start};",
-        f"    for (int i = 0; i < {n}; i++) {each}",
+def _over_channels(places: list[int], how: str, out: int) -> list[str]:
+    n = len(places)
+    each = {"max": "y = y > x ? y : x;", "norm": "y += x * x;"}.get(how, "y += x;")
+    lanes = {"max": "v = larger(v, x);", "norm": "v += x * x;"}.get(how, "v += x;")
+    start = "-INFINITY" if how == "max" else "0.0f"
+    end = {"mean": f"y * {1 / n!r}f", "norm": "sqrtf(y)"}.get(how, "y")
+    lines = ["static void @(float *s, const int32_t *t)\n{", "    int i = 0;"]
+    if _side_by_side(places):
+        lines += [
+            f"    vf v = splat({start});",
+            f"    for (; i + LANES <= {n}; i += LANES) {{",
+            "        const vf x = load(s + t[0] + i);",
+            f"        {lanes}",
+            "    }",
+            f"    float y = {'largest' if how == 'max' else 'total'}(v);",
+        ]
+    else:
+        lines.append(f"    float y = {start};")
+    lines += [
+        f"    for (; i < {n}; i++) {{",
+        "        const float x = s[t[i]];",
+        f"        {each}",
+        "    }",
         f"    s[{out}] = {end};",
         "}",
     ]
+    return lines
 
 
 def _over_pixels(file: File, kernel: Fold, out: int, stride: int) -> list[str]:

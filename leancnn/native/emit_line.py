@@ -144,7 +144,12 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         {plan.vectors, plan.few, 1} | ({plan.rest} if plan.rest else set()), reverse=True
     )
     parts = [_tile(file, kernel, plan, size, head, uneven) for size in sizes]
-    text = [f"static inline void @_{size}{body}" for size, body in zip(sizes, parts, strict=True)]
+    text = []
+    for size, body in zip(sizes, parts, strict=True):
+        when = _when(plan, size)
+        text.append(f"#if {when}" if when else "")
+        text.append(f"static inline void @_{size}{body}")
+        text.append("#endif" if when else "")
     if plan.phases is not None:
         text.append(_deal(kernel, plan.phases, plan.inputs))
     end = f"({line} + LANES - 1) / LANES * LANES"
@@ -155,7 +160,6 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
     call = f"(s, in, at, k{shares}, p)"
     walk = _walk(plan, sizes, call)
     chunk = plan.chunk or None
-    source = "in" if plan.phases is None else f"@_deal(s, in)"
     lines = [
         "static void @(float *s, const int32_t *t, const float *w)\n{",
         share.rstrip("\n"),
@@ -163,7 +167,7 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         f"    for (int g = 0; g < {plan.groups}; g++, t += {plan.inputs + plan.blocks * block_t}, "
         f"w += {plan.blocks * block_w}) {{",
         "        const int32_t *in = t;",
-        f"        {source};" if plan.phases is not None else "",
+        "        int row = 0;" if plan.phases is not None else "",
     ]
     stop = "end"
     indent = "        "
@@ -171,13 +175,18 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         lines.append(f"{indent}for (int from = 0; from < end; from += {chunk}) {{")
         lines.append(f"{indent}    const int to = from + {chunk} < end ? from + {chunk} : end;")
         stop, indent = "to", indent + "    "
+    if plan.phases is not None:
+        below = max(plan.phases.rows) - kernel.height
+        lines.append(f"{indent}row = @_deal(s, in, row, ({stop} - 1) / {plan.phases.pitch} + {1 + below});")
     lines.append(f"{indent}for (int b = 0; b < {plan.blocks}; b++) {{")
     lines.append(f"{indent}    const int32_t *at = t + {plan.inputs} + b * {block_t};")
     lines.append(f"{indent}    const float *k = w + b * {block_w};" if block_w else "")
     if not block_w:
         lines.append(f"{indent}    const float *k = w;")
     lines.append(f"{indent}    int p = {'from' if chunk else '0'};")
-    lines += [f"{indent}    {row}".replace("END", stop) for row in walk]
+    lines += [
+        row if row.startswith("#") else f"{indent}    {row}".replace("END", stop) for row in walk if row
+    ]
     lines.append(f"{indent}}}")
     if chunk:
         lines.append("        }")
@@ -185,26 +194,29 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
     if not block_w and not uneven:
         lines.append("    (void)w;")
     lines.append("}")
-    return "\n".join([*text, *(row for row in lines if row)])
+    return "\n".join(row for row in [*text, *lines] if row)
+
+
+def _when(plan: Plan, size: int) -> str:
+    """The condition of the preprocessor under which a tile of so many vectors is used."""
+    wide = size in (plan.vectors, plan.rest)
+    narrow = size == plan.few
+    if wide and narrow:
+        return ""
+    if wide:
+        return "REGISTERS >= 32 || LANES == 1" if size == 1 else "REGISTERS >= 32"
+    return "REGISTERS < 32" if narrow and size != 1 else "REGISTERS < 32 || LANES != 16"
 
 
 def _walk(plan: Plan, sizes: list[int], call: str) -> list[str]:
     """Loops over the line: whole tiles, then what is left."""
-
-    def loop(size: int) -> str:
-        return f"for (; p + {size} * LANES <= END; p += {size} * LANES) @_{size}{call};"
-
-    wide = [size for size in sizes if size in (plan.vectors, plan.rest, 1)]
-    narrow = [size for size in sizes if size in (plan.few, 1)]
-    if wide == narrow:
-        return [loop(size) for size in wide]
-    return [
-        "if (REGISTERS >= 32) {",
-        *(f"    {loop(size)}" for size in wide),
-        "} else {",
-        *(f"    {loop(size)}" for size in narrow),
-        "}",
-    ]
+    rows = []
+    for size in sizes:
+        when = _when(plan, size)
+        rows.append(f"#if {when}" if when else "")
+        rows.append(f"for (; p + {size} * LANES <= END; p += {size} * LANES) @_{size}{call};")
+        rows.append("#endif" if when else "")
+    return rows
 
 
 def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bool) -> str:
@@ -225,6 +237,9 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
         lines.append(f"        const float *x = {base};")
         for j, tap in enumerate(plan.taps):
             lines.append(f"        TAP_{tile}(x + {tap}, k + {j * o})".replace("+ -", "- "))
+        if plan.phases is None:
+            file.tiles.add(("FETCH", 1, size))
+            lines.append(f"        FETCH_1X{size}(x + {max(plan.taps)} + {size} * LANES)".replace("+ -", "- "))
         lines.append("    }")
     else:
         file.tiles.add(("LOAD", o, size))
@@ -284,53 +299,45 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
 
 
 def _deal(kernel: Line, phases: Phases, inputs: int) -> str:
-    """Copy the input planes of a group into phases, rows and columns dealt out by stride."""
+    """Copy rows of a group's input planes into phases, dealt out by stride; returns the next row."""
     op = kernel.op
     assert op is not None
     rows, columns = op.stride
-    pitch, top, left = kernel.x.pitch, op.padding[0], op.padding[1]
+    pitch, start = kernel.x.pitch, -op.padding[0] * kernel.x.pitch - op.padding[1]
     lines = [
-        "static inline void @_deal(float *s, const int32_t *in)\n{",
+        "static inline int @_deal(float *s, const int32_t *in, int from, int to)\n{",
+        f"    if (to > {max(phases.rows)}) to = {max(phases.rows)};",
         f"    for (int i = 0; i < {inputs}; i++) {{",
-        f"        const float *x = s + in[i];",
+        "        const float *x = s + in[i];",
         f"        float *d = s + {phases.offset} + i * {phases.size};",
+        "        for (int r = from; r < to; r++) {",
     ]
     if phases.fill is not None:
-        return "\n".join([*lines, *_deal_filled(kernel, phases)])
-    start = -top * pitch - left
-    done = set()
-    for number_, (a, b) in enumerate(phases.which):
-        if number_ in done:
+        lines += _deal_filled(kernel, phases)
+    done: set[int] = set()
+    for place, (a, b) in enumerate(phases.which if phases.fill is None else ()):
+        if place in done:
             continue
-        source = f"x + {start + a * pitch} + r * {rows * pitch}".replace("+ -", "- ")
-        target = f"d + {number_ * phases.stride} + r * {phases.pitch}"
-        lines.append(f"        for (int r = 0; r < {phases.rows[number_]}; r++)")
+        source = f"x + r * {rows * pitch} + {start + a * pitch}".replace("+ -", "- ")
+        target = f"d + {place * phases.stride} + r * {phases.pitch}"
         loop = f"            for (int c = 0; c < {phases.columns}; c += LANES)"
-        pair = (a, 1) in phases.which
-        if columns == 2 and b == 0:
-            other = phases.which.index((a, 1)) if pair else None
-            odd = (
-                f"d + {other * phases.stride} + r * {phases.pitch} + c"
-                if other is not None
-                else None
-            )
-            lines.append(loop)
-            if odd:
-                lines.append(f"                unzip({source} + 2 * c, {target} + c, {odd});")
-                done.add(other)
+        if columns == 1:
+            lines += [loop, f"                store({target} + c, load({source} + c));"]
+        elif columns == 2 and b == 0:
+            other = "odd"
+            if (a, 1) in phases.which:
+                odd = phases.which.index((a, 1))
+                done.add(odd)
+                other = f"d + {odd * phases.stride} + r * {phases.pitch} + c"
             else:
-                lines[-1] = loop.rstrip() + " {"
-                lines.append(f"                float odd[LANES];")
-                lines.append(f"                unzip({source} + 2 * c, {target} + c, odd);")
-                lines.append("            }")
-        elif columns == 1:
-            lines.append(loop)
-            lines.append(f"                store({target} + c, load({source} + c));")
+                lines.append("            float odd[LANES];")
+            lines += [loop, f"                unzip({source} + 2 * c, {target} + c, {other});"]
         else:
-            lines.append(f"            for (int c = 0; c < {phases.columns}; c++)")
-            lines.append(f"                ({target})[c] = ({source})[{columns} * c + {b}];")
-    lines += ["    }", "}"]
-    return "\n".join(lines)
+            lines += [
+                f"            for (int c = 0; c < {phases.columns}; c++)",
+                f"                ({target})[c] = ({source})[{columns} * c + {b}];",
+            ]
+    return "\n".join([*lines, "        }", "    }", "    return to > from ? to : from;", "}"])
 
 
 def _deal_filled(kernel: Line, phases: Phases) -> list[str]:
@@ -341,19 +348,16 @@ def _deal_filled(kernel: Line, phases: Phases) -> list[str]:
     lines = []
     for place, (a, b) in enumerate(phases.which):
         lines += [
-            f"        for (int r = 0; r < {phases.rows[place]}; r++)",
             f"            for (int c = 0; c < {phases.columns}; c++) {{",
             f"                const int y = r * {rows} + {a - op.padding[0]};".replace("+ -", "- "),
-            f"                const int z = c * {columns} + {b - op.padding[1]};".replace(
-                "+ -", "- "
-            ),
+            f"                const int z = c * {columns} + {b - op.padding[1]};".replace("+ -", "- "),
             f"                const int inside = y >= 0 && y < {kernel.x.height} && z >= 0 "
             f"&& z < {kernel.x.width};",
             f"                d[{place * phases.stride} + r * {phases.pitch} + c] = "
             f"inside ? x[y * {kernel.x.pitch} + z] : {number(phases.fill)};",
             "            }",
         ]
-    return [*lines, "    }", "}"]
+    return lines
 
 
 def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
@@ -397,6 +401,9 @@ def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
                         for j, a in enumerate(cells[0])
                     )
                 ]
+                head = f"#define {name}(x)"
+            case "FETCH":
+                rows = [" ".join(f"prefetch((x) + {j} * LANES);" for j in range(v))]
                 head = f"#define {name}(x)"
             case _:
                 rows = [

@@ -319,6 +319,15 @@ def _cat(b: Builder, parts: Sequence[View], axis: int = 0) -> View:
     return b.join(parts, axis) if len(parts) > 1 else parts[0]
 
 
+@handles("pad", "constant_pad_nd")
+def _pad(b: Builder, x: View, pads: Sequence[int], *rest: Any, **named: Any) -> View:
+    mode = [v for v in (*rest, *named.values()) if v not in (None, 0, "constant")]
+    if mode or len(x.shape) != 4 or min(pads) < 0:
+        raise UnsupportedError(f"pad{tuple(pads)} of {x.shape}; only zeros around images")
+    right = [*pads, *([0] * 6)]  # last axis first
+    return b.pad(x, (*right[4:6], *right[2:4], *right[:2]))
+
+
 @handles("stack")
 def _stack(b: Builder, parts: Sequence[View], axis: int = 0) -> View:
     return b.join([_unsqueeze(b, part, axis) for part in parts], axis)

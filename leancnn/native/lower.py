@@ -36,7 +36,7 @@ def lower(graph: Graph) -> Program:
     """Kernels for a simplified graph, in its order. Buffers have no places yet."""
     lowering = Lowering(graph)
     for node in graph.nodes:
-        if node.output not in lowering.values:
+        if node not in lowering.done:
             lowering.node(node)
     program = lowering.program
     program.logits = lowering.values[graph.output]
@@ -54,6 +54,7 @@ class Lowering:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.users = graph.users()
+        self.done: set[Node] = set()  # element-wise nodes that became steps of an earlier kernel
         image = self._new(graph.shapes[graph.input], "image")
         self.values = {graph.input: whole(image)}
         self.program = Program(graph, image, whole(image), [image])
@@ -89,7 +90,7 @@ class Lowering:
         """A convolution, a pooling, or element-wise operators with no kernel before them."""
         if isinstance(node.op, Conv | Pool):
             op: Conv | Pool | None = node.op
-            if any(node.op.padding) and (x.top, x.left) != (0, 0) or self._cropped(x):
+            if any(node.op.padding) and self._cropped(x):
                 x = self._copied(x, f"{node.output}_window")
             positive = isinstance(node.op, Pool) and all(b.positive for b in x.buffers)
             first: tuple[Step, ...] = ()
@@ -136,6 +137,7 @@ class Lowering:
             if following is None:
                 return tuple(steps)
             steps.append(self._step(following, value))
+            self.done.add(following)
             positive = is_positive(steps[-1], positive)
             value = following.output
 

@@ -33,6 +33,12 @@
 #pragma GCC optimize("fp-contract=fast") /* a * b + c in one instruction, which -std=c11 forbids */
 #endif
 
+#if defined(__GNUC__)
+#define prefetch(p) __builtin_prefetch(p)
+#else
+#define prefetch(p) ((void)(p))
+#endif
+
 #if LANES == 1
 typedef float vf;
 typedef int32_t vi;

@@ -292,7 +292,9 @@ def plan(kernel: Line) -> Plan:
     )
     outputs, many = -best[1], best[2]
     few = max((v for v in range(1, many + 1) if outputs * v + v + 1 <= 16), default=1)
-    chunk = _chunk(inputs, len(taps), wide // outputs, many, vectors)
+    chunk = _chunk(inputs, len(taps), -(-wide // outputs), many, vectors)
+    if phases is not None and outputs >= wide:
+        chunk = many * WIDEST  # deal out the rows of one tile just before it
     return Plan(
         inputs,
         outputs,

@@ -70,6 +70,12 @@ class Copy:
                 needed.update(node.inputs)
         return needed
 
+    def drop(self, node: Node) -> None:
+        """Take back the copy of a node that what is about to be added replaces."""
+        output = self.name[node.output]
+        self.new.nodes = [other for other in self.new.nodes if other.output != output]
+        del self.new.shapes[output]
+
     def maker(self, node: Node, place: int = 0) -> Node | None:
         """The node that made an input, when nobody else reads it."""
         value = node.inputs[place]
@@ -93,7 +99,8 @@ def fold_affine(copy: Copy, node: Node) -> str | None:
         folded = Affine(floats(before.op.scale * scale), floats(before.op.shift * scale + shift))
     else:
         return None
-    return copy.new.add(folded, *inputs, name=node.output)
+    copy.drop(before)
+    return copy.new.add(folded, *inputs, name=before.output)
 
 
 def early(copy: Copy, node: Node) -> str | None:

@@ -114,6 +114,9 @@ class Builder:
             if np.array_equal(index, channels[:, None, None] * size + inside):
                 value = self._take(view.value, channels)
                 return self.graph.add(window, value, name=f"{view.value}_window")
+        sampled = self._sampled(view.value, index, have)
+        if sampled is not None:
+            return sampled
         flat = index.ravel()
         if np.array_equal(flat, np.arange(math.prod(have))):
             return self.graph.add(Reshape(shape), view.value, name=f"{view.value}_flat")
@@ -128,6 +131,25 @@ class Builder:
             f"the rearrangement of {view.value} from {have} to {shape} moves single pixels; "
             "only channels, windows and whole flattenings can be moved"
         )
+
+    def _sampled(self, value: str, index: NDArray[np.int64], have: Shape) -> str | None:
+        """Every so many rows and columns of a window, when that is what the index says."""
+        _, h, w = index.shape
+        size = have[1] * have[2]
+        channels, first = index[:, 0, 0] // size, int(index[0, 0, 0] % size)
+        down = int(index[0, 1, 0] - index[0, 0, 0]) if h > 1 else have[2]
+        right = int(index[0, 0, 1] - index[0, 0, 0]) if w > 1 else 1
+        if down < have[2] or down % have[2] or right < 1:
+            return None
+        inside = np.arange(h)[:, None] * down + np.arange(w) * right + first
+        if not np.array_equal(index, channels[:, None, None] * size + inside):
+            return None
+        step = (down // have[2], right)
+        window = Crop(first // have[2], first % have[2], (h - 1) * step[0] + 1, (w - 1) * right + 1)
+        taken = self._take(value, channels)
+        if (window.top, window.left, window.height, window.width) != (0, 0, *have[1:]):
+            taken = self.graph.add(window, taken, name=f"{value}_window")
+        return self.graph.add(Pool("max", (1, 1), step), taken, name=f"{value}_sampled")
 
     def _take(self, value: str, channels: NDArray[np.int64]) -> str:
         if np.array_equal(channels, np.arange(self.graph.shapes[value][0])):
@@ -186,6 +208,11 @@ class Builder:
                 second = self.affine(y, -1, 0) if how == "sub" else self.activate(y, "reciprocal")
                 return self.combine("add" if how == "sub" else "mul", second, x)
             x, y = y, x
+        if len(shape) == 3:  # a matrix of stacked vectors: as one long vector
+            flat = [
+                side.moved(lambda a: np.broadcast_to(a, shape).reshape(1, -1)) for side in (x, y)
+            ]
+            return self.add(Combine(how), *(self.settle(side) for side in flat), like=shape)
         return self.add(Combine(how), self.settle(x), self.settle(_narrow(y)), like=shape)
 
     def _constant_first(self, how: str, x: NDArray[np.float32], y: View) -> View:
@@ -234,33 +261,68 @@ class Builder:
         return self.add(op, self.settle(x))
 
     def reduce(self, x: View, how: Any, axes: Sequence[int], keep: bool) -> View:
-        """Over the rows and columns of an image, or over the channels of a vector."""
+        """Over rows and columns of an image, over channels of a vector, or along a matrix."""
         axes = sorted(axis % len(x.shape) for axis in axes)
         shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
         if not keep:
             shape = [size for axis, size in enumerate(x.shape) if axis not in axes]
         real = [axis for axis in axes if x.shape[axis] > 1]
+        if not real and how != "norm":
+            return x.moved(lambda a: a.reshape(shape))
+        have = self.graph.shapes[x.value]
+        if len(x.shape) == 3 and have[1:] != (1, 1):  # (N, C, pixels) of an image
+            spread = x.moved(lambda a: a.reshape(1, x.shape[1], 1, x.shape[2]))
+            return self.reduce(spread, how, [2, 3], keep).moved(lambda a: a.reshape(shape))
+        if len(x.shape) == 4 and set(real) <= {2, 3}:
+            return self._over_pixels(x, how, real, shape)
+        if len(x.shape) == 3 and real in ([1], [2]):
+            return self._over_matrix(x, how, real[0], shape)
         value = self.settle(x)
-        have = self.graph.shapes[value]
-        if len(x.shape) == 4 and set(real) <= {2, 3} and (real == [2, 3] or 1 in have[1:]):
-            return self.add(Reduce(how, "pixels"), value, like=shape)
-        if real in ([1], []) and have[1:] == (1, 1):
+        if real in ([1], []) and self.graph.shapes[value][1:] == (1, 1):
             return self.add(Reduce(how, "channels"), value, like=shape)
-        rows = have[0]
-        if real == [1] and len(x.shape) == 3 and have[2] == 1 and how in ("sum", "max"):
-            return self._over_rows(x, value, how, rows, shape)
         raise UnsupportedError(f"{how} of {x.shape} over axes {axes}; pixels or channels only")
 
-    def _over_rows(self, x: View, value: str, how: str, rows: int, shape: list[int]) -> View:
-        """(1, R, C) over R: R vectors taken apart and combined one after another."""
-        width = x.shape[2]
-        parts = [
-            View(value, (1, width), x.elements()[:, row].reshape(1, width)) for row in range(rows)
+    def _over_pixels(self, x: View, how: str, real: list[int], shape: list[int]) -> View:
+        """Over rows, columns, or both, of (1, C, H, W)."""
+        value = self.settle(x)
+        _, h, w = self.graph.shapes[value]
+        if len(real) == 2 or 1 in (h, w):
+            return self.add(Reduce(how, "pixels"), value, like=shape)
+        if how not in ("max", "mean"):
+            raise UnsupportedError(f"{how} of {x.shape} over axis {real[0]} alone")
+        kernel = (h, 1) if real == [2] else (1, w)
+        return self.add(Pool(how, kernel, (1, 1)), value, like=shape)  # type: ignore[arg-type]
+
+    def _over_matrix(self, x: View, how: str, axis: int, shape: list[int]) -> View:
+        """(1, R, C) over R or C: its rows taken apart, each a vector."""
+        flat = self.settle(x.moved(lambda a: a.reshape(1, -1)))
+        rows, width = x.shape[1:]
+        part = [
+            View(flat, (1, width), np.arange(r * width, (r + 1) * width)[None]) for r in range(rows)
         ]
-        total = parts[0]
-        for part in parts[1:]:
-            total = self.combine("add" if how == "sum" else "max", total, part)
-        return View(total.value, tuple(shape), total.index)
+        if axis == 2:
+            parts = [self.reduce(row, how, [1], keep=True) for row in part]
+            return self.join(parts, 1).moved(lambda a: a.reshape(shape))
+        if how not in ("sum", "max"):
+            raise UnsupportedError(f"{how} of {x.shape} over axis {axis}")
+        total = part[0]
+        for row in part[1:]:
+            total = self.combine("add" if how == "sum" else "max", total, row)
+        return total.moved(lambda a: a.reshape(shape))
+
+    def pad(self, x: View, sides: Sequence[int]) -> View:
+        """Zeros around an image; `sides` are channels before and after, then rows, then columns."""
+        front, back, top, bottom, left, right = sides
+        if top or bottom or left or right:
+            c = x.shape[1]
+            one = np.ones((c, 1, 1, 1), np.float32)
+            x = self.conv(x, one, None, padding=(top, left, bottom, right), groups=c)
+        parts = [x]
+        for count, at in ((front, 0), (back, 1)):
+            if count:
+                zeros = x.moved(lambda a, n=count: a[:, np.arange(n) % a.shape[1]])
+                parts.insert(at * len(parts), self.affine(zeros, 0, 0))
+        return self.join(parts, 1) if len(parts) > 1 else x
 
 
 def _narrow(view: View) -> View:

@@ -73,7 +73,8 @@ CONTRADICTIONS = """## Where the papers contradict themselves
 
 def page(results: Path) -> str:
     """The whole page."""
-    cards = [models.card(name) for name in models.names()]
+    names = [n for n in models.names() if models.builder(n).__module__.startswith("leancnn.")]
+    cards = [models.card(name) for name in names]
     parts = [
         OPENING,
         _table_of(cards, ("network", "input", "classes", "trainable", "frozen", "MACs")),

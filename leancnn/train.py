@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ def train(
     out: str | Path | None = None,
     arguments: Mapping[str, Any] | None = None,
     seed: int = 0,
+    val_share: float = VAL_SHARE,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
     save_every_s: float = 60.0,
@@ -72,9 +73,11 @@ def train(
     """Train a network on a folder of images or a named data set, and leave everything in `out`.
 
     `model` and `recipe` each stand in for the other's absence: the recipe's network, the network's
-    recipe. `overrides` are fields of the recipe, `arguments` those of the network's builder. `out`
-    must hold no run yet; None makes a folder in `runs/`. The test part is never opened. Under
-    `torchrun` the same call trains with all its processes.
+    recipe. `overrides` are fields of the recipe, `arguments` those of the network's builder.
+    `val_share` of the train part is set aside for validation where the data has no val part; 0:
+    nothing is, and a val part stays shut. `out` must hold no run yet; None makes a folder in
+    `runs/`. The test part is never opened. Under `torchrun` the same call trains with all its
+    processes.
 
     Raises `RunError` when `out` holds a run or is in use, `DivergedError` at the first loss or
     gradient that is not finite, `StoppedError` after Ctrl-C or SIGTERM, when all is saved; and
@@ -96,14 +99,16 @@ def train(
             )
         keep_pages()
         dataset = world.first_then_others(
-            lambda: load_dataset(data, road, val_share=VAL_SHARE, seed=seed)
+            lambda: load_dataset(
+                data, road, parts=_parts(val_share), val_share=val_share or VAL_SHARE, seed=seed
+            )
         )
         split = _train_part(dataset)
         mean, std = dataset.mean_std()
         plan = Plan(
             data=str(data),
             data_sha256=dataset.manifest["sha256"],
-            val_share=VAL_SHARE,
+            val_share=val_share,
             classes=dataset.classes,
             images=len(split.labels),
             model=model,
@@ -173,7 +178,13 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
             return _finish(plan, learner, counters, folder, world)
         keep_pages()
         dataset = world.first_then_others(
-            lambda: load_dataset(plan.data, plan.road, val_share=plan.val_share, seed=plan.seed)
+            lambda: load_dataset(
+                plan.data,
+                plan.road,
+                parts=_parts(plan.val_share),
+                val_share=plan.val_share or VAL_SHARE,
+                seed=plan.seed,
+            )
         )
         plan.check_data(dataset)
         return _learn(plan, dataset, learner, counters, folder, world, shown=progress, notes=notes)
@@ -357,6 +368,10 @@ def validate(
             sums[1] += F.cross_entropy(logits.double(), labels, reduction="sum").item()
     right, loss = (world.sum(sums.to(device)) / len(split.labels)).tolist()
     return right, loss
+
+
+def _parts(val_share: float) -> tuple[Literal["train", "val"], ...]:
+    return ("train", "val") if val_share else ("train",)
 
 
 def _train_part(dataset: Dataset) -> Split:

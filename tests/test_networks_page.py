@@ -17,7 +17,8 @@ def test_the_page_is_what_its_command_writes() -> None:
 
 def test_every_network_stands_on_the_page_with_its_counts() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for card in map(models.card, models.names()):
+    names = [n for n in models.names() if models.builder(n).__module__.startswith("leancnn.")]
+    for card in map(models.card, names):
         row = next(line for line in text.splitlines() if line.startswith(f"| {card.name} |"))
         assert f"| {card.trainable:,} |" in row
         assert f"| {card.macs:,} |" in row

@@ -9,7 +9,7 @@ from leancnn.commands._base import Answer, Command, add_set, network_arguments, 
 from leancnn.errors import UsageError
 from leancnn.report import printable
 
-SHORTCUTS = ("epochs", "batch", "lr")  # fields of the recipe with an option of their own
+SHORTCUTS = ("epochs", "batch", "lr", "loss")  # fields of the recipe with an option of their own
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=float, help="short for --change epochs=")
     parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
+    parser.add_argument("--loss", help="cross_entropy, focal, center or softmax+center")
     parser.add_argument("--seed", type=int, help="of everything random; default 0")
     parser.add_argument("--threads", type=int, help="processor threads; default: all")
     parser.add_argument("--quiet", action="store_true", help="no progress")

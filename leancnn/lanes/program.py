@@ -1,0 +1,312 @@
+"""A recorded network as C steps over memory that is laid out once."""
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from leancnn.errors import LeanCNNError
+from leancnn.lanes.trace import Late, Node, NoLanesError, Trace, mapped
+from leancnn.native.build import compile_library
+
+MOST_USES = 8  # gradients that kernels.c adds up in one pass
+CHUNK, BAND = 32, 8  # as in kernels.c
+HUGE_PAGES = 14  # MADV_HUGEPAGE
+
+
+class _CTensor(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("data", "scale", "shift")),
+        *((name, ctypes.c_int64) for name in ("channels", "pixels", "relu")),
+    )
+
+
+class _CNode(ctypes.Structure):
+    _fields_ = tuple(
+        (name, kind)
+        for kind, names in (
+            (ctypes.c_void_p, "tensors first terms use_first uses"),
+            (ctypes.c_int64, "out grad total blocks c_in c_out groups"),
+            (ctypes.c_int64, "height width out_height out_width weights"),
+            (ctypes.c_void_p, "weight weight_grad weight_partial sums scratch"),
+            (ctypes.c_int64, "scratch_size"),
+            (ctypes.c_void_p, "scale shift mean inverse slope curve offset"),
+            (ctypes.c_void_p, "gamma beta bias gamma_grad beta_grad running_mean running_var"),
+            (ctypes.c_double, "eps momentum"),
+            (ctypes.c_int64, "training normed rectify"),
+        )
+        for name in names.split()
+    )
+
+
+class _CStep(ctypes.Structure):
+    _fields_ = (("run", ctypes.c_void_p), ("node", ctypes.c_void_p))
+
+
+class Program:
+    """A traced network over its own memory, for one shape of input, run by `threads` threads.
+
+    Raises `NoLanesError` for what only shows here: a batch that does not fill the lanes, a weight
+    used twice, an output read too often.
+    """
+
+    def __init__(self, trace: Trace, result: int, *, training: bool, half: bool, threads: int):
+        self.trace, self.result, self.training, self.threads = trace, result, training, threads
+        shapes = {_shape(node) for node in trace.nodes if node.weight is not None}
+        self.library = _library(tuple(sorted(shapes)), half)
+        self.lanes: int = self.library.lanes_width()
+        if trace.batch % self.lanes:
+            raise NoLanesError(f"a batch of {trace.batch} does not fill {self.lanes} lanes")
+        self.blocks = trace.batch // self.lanes
+        self.kind = torch.bfloat16 if half else torch.float32
+        self.kept: list[Any] = []  # what the C structures point to
+        self.passes = 0
+        slots = [(node, slot, p) for node in trace.nodes for slot, p in _slots(node)]
+        self.parameters = [p for _, _, p in slots]
+        if len({id(p) for p in self.parameters}) != len(self.parameters):
+            raise NoLanesError("two convolutions share a weight")
+        self._lay_out()
+        place = {node: i for i, node in enumerate(trace.nodes)}
+        self.slots = [(self.nodes[place[node]], slot) for node, slot, _ in slots]
+
+    def _lay_out(self) -> None:
+        nodes = self.trace.nodes
+        place = {node: i for i, node in enumerate(nodes)}
+        seen = [(self._floats(n.shape[0], fill=1), self._floats(n.shape[0])) for n in nodes]
+        table: list[_CTensor] = []
+
+        def put(data: Tensor, view: tuple[Tensor, Tensor] = seen[0], relu: bool = False) -> int:
+            """A line of the table of tensors; gradients are seen as they are."""
+            scale, shift = view
+            channels, pixels = data.shape[1:3]
+            pointers = data.data_ptr(), scale.data_ptr(), shift.data_ptr()
+            table.append(_CTensor(*pointers, channels, pixels, relu))
+            return len(table) - 1
+
+        self.values = [self._stored(node.shape) for node in nodes]
+        for node, value, view in zip(nodes, self.values, seen, strict=True):
+            put(value, view, bool(node.relu))
+
+        uses: dict[Node, list[list[tuple[int, int]]]] = {
+            node: [[] for _ in range(node.shape[0])] for node in nodes
+        }
+        gradients: dict[Node, int] = {}
+        totals: dict[Node, int] = {}
+        self.left = [self._stored(node.shape) for node, _ in self.trace.exits if self.training]
+        if self.training:
+            for node in nodes:
+                if not any(term.node.planes for plane in node.planes for term in plane):
+                    continue  # it reads only the images
+                _, height, width = node.planes[0][0].node.shape
+                gradients[node] = put(self._stored((len(node.planes), height, width)))
+                for channel, plane in enumerate(node.planes):
+                    for term in plane:
+                        uses[term.node][term.channel].append((gradients[node], channel))
+            for (node, _), left in zip(self.trace.exits, self.left, strict=True):
+                at = put(left)
+                for channel, found in enumerate(uses[node]):
+                    found.append((at, channel))
+            for node in nodes[1:]:
+                counts = {len(found) for found in uses[node]}
+                if max(counts) > MOST_USES:
+                    raise NoLanesError(f"an output is read {max(counts)} times")
+                if node.weight is not None and counts != {1}:
+                    totals[node] = put(self._stored(node.shape))
+
+        tensors = (_CTensor * len(table))(*table)
+        self.kept.append(tensors)
+        rooms = self._floats(self.threads, max(map(_scratch, nodes)), self.lanes)
+        partial = self._floats(self.threads, max(map(_weights, nodes)), self.lanes)
+        sums = torch.zeros(self.threads, 2, max(n.shape[0] for n in nodes), dtype=torch.float64)
+        self.kept.append(sums)
+
+        self.nodes: list[_CNode] = []
+        for node, (scale, shift) in zip(nodes, seen, strict=True):
+            c = _CNode()
+            c.tensors = ctypes.addressof(tensors)
+            c.first, c.terms = self._terms(
+                [[(place[term.node], term.channel) for term in plane] for plane in node.planes]
+            )
+            c.use_first, c.uses = self._terms(uses[node])
+            c.out, c.grad, c.total = place[node], gradients.get(node, -1), totals.get(node, -1)
+            c.blocks, c.c_in, c.groups = self.blocks, len(node.planes), node.groups
+            c.c_out, c.out_height, c.out_width = node.shape
+            _, c.height, c.width = node.planes[0][0].node.shape if node.planes else node.shape
+            c.weights, c.sums = _weights(node), sums.data_ptr()
+            c.scratch, c.scratch_size = rooms.data_ptr(), rooms.shape[1]
+            c.scale, c.shift = scale.data_ptr(), shift.data_ptr()
+            for name in ("mean", "inverse", "slope", "curve", "offset", "running_mean"):
+                setattr(c, name, self._floats(node.shape[0]).data_ptr())
+            c.training, c.normed, c.rectify = self.training, node.norm is not None, node.rectify
+            if node.norm:
+                c.momentum, c.eps = node.norm.momentum, node.norm.eps
+            if isinstance(node.weight, nn.Parameter) and node.weight.requires_grad:
+                c.weight_partial = partial.data_ptr()
+            self.nodes.append(c)
+        self.forward_steps = self._steps(self.forward_names())
+        self.backward_steps = self._steps(self.backward_names())
+
+    def _floats(self, *shape: int, fill: float = 0) -> Tensor:
+        self.kept.append(torch.full(shape, float(fill)))
+        return self.kept[-1]  # type: ignore[no-any-return]
+
+    def _stored(self, shape: tuple[int, int, int]) -> Tensor:
+        """Memory for activations: (blocks, channels, pixels, lanes)."""
+        channels, height, width = shape
+        data = torch.empty(self.blocks, channels, height * width, self.lanes, dtype=self.kind)
+        _huge_pages(data)
+        self.kept.append(data.zero_())
+        return data
+
+    def _terms(self, lists: Sequence[Sequence[tuple[int, int]]]) -> tuple[int, int]:
+        """Lists of (tensor, channel) as the addresses of their ends and of them all."""
+        first = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+        terms = np.array([term for found in lists for term in found], np.int32).reshape(-1, 2)
+        self.kept += [first, terms]
+        return first.ctypes.data, terms.ctypes.data
+
+    def forward_names(self) -> list[tuple[str, int]]:
+        """The C functions of a forward pass, each with the place of its node."""
+        names = []
+        for place, node in enumerate(self.trace.nodes[1:], 1):
+            if node.weight is None:
+                names.append(("lanes_sum", place))
+            else:
+                names += [(f"forward_{_shape(node)}", place), ("lanes_normalise", place)]
+        return names
+
+    def backward_names(self) -> list[tuple[str, int]]:
+        """The same of a backward pass; nothing when not training."""
+        names = []
+        for place, node in list(enumerate(self.trace.nodes))[:0:-1] if self.training else ():
+            c = self.nodes[place]
+            if node.weight is not None:
+                names += [("lanes_reduce", place), ("lanes_denormalise", place)]
+                names.append((f"backward_{_shape(node)}", place))
+                names += [("lanes_weights", place)] if c.weight_partial else []
+            elif c.grad >= 0:
+                names.append(("lanes_sum_gradient", place))
+        return names
+
+    def _steps(self, names: list[tuple[str, int]]) -> Any:
+        steps = (_CStep * len(names))()
+        for step, (name, place) in zip(steps, names, strict=True):
+            step.run = ctypes.cast(getattr(self.library, name), ctypes.c_void_p).value
+            step.node = ctypes.addressof(self.nodes[place])
+        return steps
+
+    def _run(self, steps: Any) -> None:
+        if self.library.lanes_run(steps, len(steps), self.threads):
+            raise LeanCNNError(f"{self.threads} training threads could not be started")
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (N, C, H, W) to the values that leave the lanes, each float (N, C, H, W)."""
+        self.passes += 1
+        for node, c in zip(self.trace.nodes, self.nodes, strict=True):
+            c.weight = node.weight.data_ptr() if node.weight is not None else None
+            c.bias = node.bias.data_ptr() if node.bias is not None else None
+            if node.norm:
+                c.running_mean, c.running_var = node.norm.mean.data_ptr(), node.norm.var.data_ptr()
+                c.gamma, c.beta = node.norm.gamma.data_ptr(), node.norm.beta.data_ptr()
+        self.values[0].copy_(self._into_lanes(images))
+        self._run(self.forward_steps)
+        value = dict(zip(self.trace.nodes, self.values, strict=True))
+        return [
+            value[node].permute(0, 3, 1, 2).reshape(self.trace.batch, *node.shape).float()
+            for node, _ in self.trace.exits
+        ]
+
+    def _into_lanes(self, x: Tensor) -> Tensor:
+        return x.reshape(self.blocks, self.lanes, x.shape[1], -1).permute(0, 2, 3, 1)
+
+    def tail(self, values: Sequence[Tensor]) -> Tensor:
+        """What follows the lanes, as ordinary torch calls."""
+        real = {place: value for (_, place), value in zip(self.trace.exits, values, strict=True)}
+
+        def enter(value: Any) -> Any:
+            return real[value.place] if isinstance(value, Late) else value
+
+        for function, args, kwargs, place in self.trace.calls:
+            real[place] = function(*mapped(args, enter), **mapped(kwargs, enter))
+        return real[self.result]
+
+    def backward(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients of what left the lanes to gradients of `parameters`, after `forward`."""
+        for left, gradient in zip(self.left, gradients, strict=True):
+            left.copy_(self._into_lanes(gradient))
+        results = [torch.zeros_like(p) for p in self.parameters]
+        for (c, slot), result in zip(self.slots, results, strict=True):
+            if slot:
+                setattr(c, slot, result.data_ptr())
+        self._run(self.backward_steps)
+        return results
+
+
+def _slots(node: Node) -> list[tuple[str, Tensor]]:
+    """A node's parameters, each with the C field that takes its gradient.
+
+    The bias of a convolution before a norm has none: its gradient is 0, for the norm removes it.
+    """
+    slots: list[tuple[str, Tensor]] = []
+    if isinstance(node.weight, nn.Parameter):
+        slots.append(("weight_grad", node.weight))
+    if node.bias is not None:
+        slots.append(("" if node.norm else "beta_grad", node.bias))
+    if node.norm:
+        slots += [("gamma_grad", node.norm.gamma), ("beta_grad", node.norm.beta)]
+    return slots
+
+
+def _shape(node: Node) -> str:
+    """The name of a convolution's kernels: inputs and outputs of a group, side, stride, pad."""
+    assert node.weight is not None
+    inputs, outputs = node.weight.shape[1], node.shape[0] // node.groups
+    return f"{inputs}_{outputs}_{node.kernel}_{node.stride}_{node.pad}"
+
+
+def _weights(node: Node) -> int:
+    return 0 if node.weight is None else node.weight.numel()
+
+
+def _scratch(node: Node) -> int:
+    """Vectors that one thread needs beside a node, as kernels.c walks over it."""
+    if node.weight is None:
+        return CHUNK
+    inputs, outputs = node.weight.shape[1], node.shape[0] // node.groups
+    if node.kernel == 1 and node.stride == 1:
+        return CHUNK * (inputs + outputs)
+    _, height, width = node.planes[0][0].node.shape
+    pitch = width + 2 * node.pad
+    forward = inputs * ((BAND - 1) * node.stride + node.kernel) * pitch
+    if node.stride == 1:
+        return max(forward, (inputs + outputs) * (BAND + 2 * node.pad) * pitch)
+    padded = outputs * (node.shape[1] + 2) * (node.shape[2] + 16)
+    return max(forward, inputs * (height + 2 * node.pad) * pitch + padded)
+
+
+def _huge_pages(data: Tensor) -> None:
+    """Ask Linux for 2 MiB pages before memory is touched: planes are read in short, far runs."""
+    page = 4096
+    start = -(-data.data_ptr() // page) * page
+    length = (data.data_ptr() + data.nbytes - start) // page * page
+    if sys.platform == "linux" and length > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), HUGE_PAGES)
+
+
+@cache
+def _library(shapes: tuple[str, ...], half: bool) -> ctypes.CDLL:
+    """The kernels, specialised for these shapes."""
+    source = Path(__file__).with_name("kernels.c").read_text(encoding="utf-8")
+    lines = [f"CONVOLUTION({shape}, {', '.join(shape.split('_'))})" for shape in shapes]
+    flags = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-pthread")
+    text = "\n".join([source, *lines, ""])
+    path = compile_library(text, name="lanes", flags=(*flags, f"-DHALF={half:d}"))
+    library = ctypes.CDLL(str(path))
+    library.lanes_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+    return library

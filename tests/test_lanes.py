@@ -1,0 +1,181 @@
+"""The lanes compute what torch computes: outputs, gradients, statistics; or say why they do not."""
+
+import copy
+from statistics import median
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from leancnn import models
+from leancnn.errors import MissingDependencyError
+from leancnn.lanes import accelerate
+from leancnn.layers import ChannelShuffle
+from leancnn.native.build import find_compiler
+
+try:
+    find_compiler()
+except MissingDependencyError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+BATCH = 16
+
+
+def passes(body, images, labels, kinds):
+    """Loss and gradients of one training pass of equal networks, by kind, and their buffers."""
+    found = {}
+    for kind in kinds:
+        twin = copy.deepcopy(body).train()
+        run = twin
+        if kind == "double":
+            twin.double()
+        elif kind != "torch":
+            run = accelerate(twin, half=kind == "half", threads=2)
+        logits = run(images.double() if kind == "double" else images)
+        F.cross_entropy(logits, labels).backward()
+        assert not getattr(run, "why_not", "")
+        gradients = torch.cat([p.grad.double().flatten() for p in twin.parameters()])
+        buffers = torch.cat([torch.zeros(1), *(b.double().flatten() for b in twin.buffers())])
+        found[kind] = (logits.detach().double(), gradients, buffers)
+    return found
+
+
+def settle(body, images):
+    """One pass that leaves the batch's own statistics, as after the first steps of a training."""
+    norms = [module for module in body.modules() if isinstance(module, nn.BatchNorm2d)]
+    for momentum in (1.0, 0.1):
+        for norm in norms:
+            norm.momentum = momentum
+        if momentum == 1:
+            with torch.no_grad():
+                body.train()(images)
+
+
+def far(one, other):
+    """Distance of two vectors, relative to the second's length."""
+    return ((one - other).norm() / other.norm()).item()
+
+
+@pytest.mark.parametrize("name", ["henet_r2", "shufflenet_r2"])
+def test_lanes_are_as_near_to_exact_arithmetic_as_torch_is(name):
+    errors = {"torch": [], "lanes": []}
+    for seed in range(3):  # a ReLU at the edge may flip in either; the median does not
+        body = models.create_model(name, seed=seed)
+        source = torch.Generator().manual_seed(seed)
+        images, labels = torch.randn(BATCH, 3, 31, 31, generator=source), torch.arange(BATCH) % 10
+        settle(body, images)
+        found = passes(body, images, labels, ("double", "torch", "lanes"))
+        for kind, seen in errors.items():
+            seen.append(far(found[kind][1], found["double"][1]))
+        assert far(found["lanes"][2], found["double"][2]) < 1e-5
+    assert median(errors["lanes"]) < max(2 * median(errors["torch"]), 3e-6)
+
+
+class Odd(nn.Module):
+    """Whatever hypothesis draws: groups, strides, borders, shuffles, skips, concatenations."""
+
+    def __init__(self, channels, groups, strides, bias, shuffled, joined):
+        super().__init__()
+        width = 6 * groups
+        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=bias)
+        self.steps = nn.ModuleList()
+        for kernel, stride, pad in strides:
+            conv = nn.Conv2d(width, width, kernel, stride, pad, groups=groups, bias=bias)
+            self.steps.append(nn.Sequential(conv, nn.BatchNorm2d(width)))
+        self.last = nn.Conv2d(width * (1 + joined), 4, 1, bias=bias)
+        self.shuffle = ChannelShuffle(groups) if shuffled else nn.Identity()
+        self.joined = joined
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        for step in self.steps:
+            y = step(self.shuffle(x))
+            x = F.relu(x + y) if x.shape == y.shape else F.relu(y)
+        x = torch.cat([x, x + x], 1) if self.joined else x
+        return self.last(x).mean((2, 3))
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    channels=st.integers(1, 3),
+    groups=st.sampled_from([1, 2, 3]),
+    strides=st.lists(
+        st.sampled_from([(1, 1, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (1, 2, 0)]), max_size=3
+    ),
+    flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    size=st.tuples(st.integers(17, 21), st.integers(17, 21)),
+)
+def test_any_network_of_known_layers_agrees_with_torch(channels, groups, strides, flags, size):
+    torch.manual_seed(0)
+    body = Odd(channels, groups, strides, *flags)
+    images = torch.randn(BATCH, channels, *size)
+    found = passes(body, images, torch.arange(BATCH) % 4, ("torch", "lanes"))
+    assert far(found["lanes"][0], found["torch"][0]) < 1e-4
+    assert (
+        far(found["lanes"][1], found["torch"][1]) < 1e-2
+    )  # a flipped ReLU costs more than rounding
+
+
+def test_half_storage_keeps_the_direction_of_the_gradient():
+    body = models.create_model("henet_r2", seed=0)
+    images = torch.randn(64, 3, 31, 31, generator=torch.Generator().manual_seed(0))
+    found = passes(body, images, torch.arange(64) % 10, ("torch", "half"))
+    assert F.cosine_similarity(found["half"][1], found["torch"][1], dim=0) > 0.98
+
+
+def test_evaluation_fills_the_last_batch_and_changes_no_statistics():
+    body = models.create_model("henet_r2", seed=0).eval()
+    fast = accelerate(body).eval()
+    images = torch.randn(21, 3, 31, 31)
+    before = copy.deepcopy(body.state_dict())
+    with torch.no_grad():
+        for count in (21, 5):
+            assert torch.allclose(fast(images[:count]), body(images[:count]), atol=1e-6)
+            assert not fast.why_not
+    assert all(torch.equal(before[key], value) for key, value in body.state_dict().items())
+
+
+def test_threads_change_only_rounding_and_equal_threads_nothing():
+    body = models.create_model("henet_r2", seed=1)
+    images, labels = torch.randn(32, 3, 31, 31), torch.arange(32) % 10
+    gradients = []
+    for threads in (1, 2, 2):
+        twin = copy.deepcopy(body)
+        F.cross_entropy(accelerate(twin, threads=threads)(images), labels).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in twin.parameters()]))
+    assert torch.equal(gradients[1], gradients[2])
+    assert far(gradients[0], gradients[1]) < 1e-4
+
+
+def test_numbers_that_are_not_finite_reach_the_loss():
+    body = models.create_model("henet_r2", seed=0)
+    images = torch.zeros(BATCH, 3, 31, 31)
+    images[3, 1, 4, 4] = float("nan")
+    assert accelerate(body)(images).isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "why"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten()), (16, 3, 8, 8), "no lanes form"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), (15, 3, 8, 8), "does not fill"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1)), (16, 3, 8, 8), "never leaves"),
+    ],
+)
+def test_what_has_no_lanes_form_runs_as_it_is_and_says_why(body, shape, why):
+    images = torch.randn(shape)
+    fast = accelerate(body)
+    assert torch.equal(fast(images), body(images))
+    assert why in fast.why_not
+
+
+def test_backward_after_another_forward_is_refused():
+    fast = accelerate(models.create_model("henet_r2", seed=0))
+    images = torch.randn(BATCH, 3, 31, 31)
+    first = fast(images).sum()
+    fast(images)
+    with pytest.raises(RuntimeError, match="one pass"):
+        first.backward()

@@ -345,10 +345,15 @@ def test_every_kind_of_run_resumes_to_the_same_bits(
 
 
 def test_without_a_validation_part_the_last_network_is_the_result(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(train_module, "VAL_SHARE", 0.0)
-    trained = train(pictures, recipe=RECIPE.changed(epochs=1), out=tmp_path / "r", progress=False)
+    trained = train(
+        pictures,
+        recipe=RECIPE.changed(epochs=1),
+        out=tmp_path / "run",
+        progress=False,
+        val_share=0,
+    )
     assert trained.history[0]["val_accuracy"] is None
     assert not (trained.folder / "best").exists()
     assert trained.network.made["epoch"] == 1

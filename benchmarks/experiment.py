@@ -1,0 +1,129 @@
+"""Train several networks on one data set with several seeds, test each once, and keep the numbers.
+
+What the scripts beside this one share. A finished training is not repeated: its run folder answers.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leancnn import recipes, runs
+from leancnn.evaluate import evaluate
+from leancnn.recipes import Recipe
+from leancnn.train import resume, train
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One line of a table: a network and how it is trained."""
+
+    label: str
+    network: str
+    recipe: Recipe
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(
+    trial: Trial, data: str | Path, seed: int, folder: Path, *, val_share: float
+) -> dict[str, Any]:
+    """One training and its tests: accuracies of the last and the best network, 0..1, and curves."""
+    if runs.is_run(folder):
+        trained = resume(folder)
+    else:
+        trained = train(
+            data,
+            model=trial.network,
+            recipe=trial.recipe,
+            arguments=trial.arguments,
+            out=folder,
+            seed=seed,
+            val_share=val_share,
+        )
+    last = evaluate(folder, data, which="last").accuracy
+    has_best = (folder / "best").exists()
+    return {
+        "label": trial.label,
+        "seed": seed,
+        "last": last,
+        "best": evaluate(folder, data, which="best").accuracy if has_best else None,
+        "seconds": trained.seconds,
+        "images_per_s": trained.images_per_s,
+        "train_accuracy": [row["train_accuracy"] for row in trained.history],
+        "val_accuracy": [row.get("val_accuracy") for row in trained.history],
+    }
+
+
+def row(trial: Trial, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds, percent: the last network, the best beside it."""
+    last = [100 * run["last"] for run in found]
+    best = [100 * run["best"] for run in found if run["best"] is not None]
+    return {
+        "network": trial.label,
+        "runs": len(last),
+        "accuracy %": round(statistics.mean(last), 2),
+        "± %": round(statistics.stdev(last), 2) if len(last) > 1 else 0.0,
+        "best by validation %": round(statistics.mean(best), 2) if best else "",
+        "seconds a run": round(statistics.mean(run["seconds"] for run in found)),
+    }
+
+
+def keep(
+    path: Path,
+    *,
+    title: str,
+    command: str,
+    note: str,
+    trials: Sequence[Trial],
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> None:
+    """Write the table as JSON, with the machine, every run and every recipe in it."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    machine = {**runs.machine(), "torch": torch.__version__, "device": device}
+    machine["threads"] = torch.get_num_threads()
+    runs.write_json(
+        path,
+        {
+            "title": title,
+            "command": command,
+            "machine": machine,
+            "made": runs.now(),
+            "rows": [row(trial, found[trial.label]) for trial in trials if found.get(trial.label)],
+            "note": note,
+            "runs": [run for runs_of_one in found.values() for run in runs_of_one],
+            "recipes": {
+                trial.label: {"arguments": dict(trial.arguments), **trial.recipe.to_json()}
+                for trial in trials
+            },
+        },
+    )
+
+
+def all_of(
+    trials: Sequence[Trial],
+    data_of_seed: Mapping[int, str | Path],
+    folder: Path,
+    result: Path,
+    *,
+    title: str,
+    command: str,
+    note: str,
+    val_share: float,
+) -> None:
+    """Every trial with every seed; the result is written after each, so a stop loses little."""
+    found: dict[str, list[dict[str, Any]]] = {trial.label: [] for trial in trials}
+    for seed, data in data_of_seed.items():
+        for trial in trials:
+            where = folder / f"{trial.label.replace(' ', '-').replace('/', '-')}-seed{seed}"
+            found[trial.label].append(run(trial, data, seed, where, val_share=val_share))
+            told = found[trial.label][-1]
+            print(f"{trial.label}, seed {seed}: {told['last']:.2%} in {told['seconds']:.0f} s")
+            keep(result, title=title, command=command, note=note, trials=trials, found=found)
+
+
+def chosen(name: str, **changes: Any) -> Recipe:
+    """A recipe by name with other numbers."""
+    return recipes.get(name).changed(**changes)

@@ -21,6 +21,8 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Weights and multiply-accumulates of a network, for one image."""
+    import torch
+
     from leancnn import models
     from leancnn.count import count
 
@@ -38,7 +40,8 @@ def run(args: Namespace) -> Answer:
         card = models.card(args.network)
         changes = network_arguments(args.set, models.arguments(args.network))
         sizes = {"classes": args.classes, "channels": args.channels}
-        module = models.create_model(args.network, **sizes, **changes)
+        with torch.device("meta"):  # shapes are enough
+            module = models.create_model(args.network, **sizes, **changes)
         name = card.name
         channels = card.image[0] if args.channels is None else args.channels
         height, width = args.size or card.image[1:]

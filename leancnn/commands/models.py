@@ -16,6 +16,7 @@ def run(args: Namespace) -> Answer:
             "source": card.source,
             "image": list(card.image),
             "trainable": card.trainable,
+            "frozen": card.frozen,
             "macs": card.macs,
         }
         for card in map(models.card, models.names())
@@ -24,7 +25,7 @@ def run(args: Namespace) -> Answer:
         {**row, "image": "×".join(map(str, card.image)), "source": short(card.source, 56)}
         for row, card in zip(rows, map(models.card, models.names()), strict=True)
     ]
-    return Answer(rows, table(shown, ["name", "image", "trainable", "macs", "source"]))
+    return Answer(rows, table(shown, ["name", "image", "trainable", "frozen", "macs", "source"]))
 
 
 put(Command("models", "list the networks", no_arguments, run))

@@ -169,6 +169,7 @@ def test_models_lists_every_network_with_its_figures(capsys):
             "source": card.source,
             "image": list(card.image),
             "trainable": card.trainable,
+            "frozen": card.frozen,
             "macs": card.macs,
         }
     assert cli.main(["models"]) == 0

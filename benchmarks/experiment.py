@@ -68,6 +68,7 @@ def row(trial: Trial, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "± %": round(statistics.stdev(last), 2) if len(last) > 1 else 0.0,
         "best by validation %": round(statistics.mean(best), 2) if best else "",
         "seconds a run": round(statistics.mean(run["seconds"] for run in found)),
+        "images/s": round(statistics.mean(run["images_per_s"] for run in found)),
     }
 
 

@@ -1,6 +1,6 @@
 """Images per second of our training step against the plain loop anyone would write.
 
-    python benchmarks/training_speed.py       prints a table, writes results/training_speed.json
+    python benchmarks/training_speed.py       prints a table, writes results/training-speed-*.json
 
 The plain loop is fp32 torch with the allocator as it comes. Ours is what `leancnn train` runs:
 pages kept, activations in the vector lanes. Same network, batch, loss and optimiser on random
@@ -9,7 +9,7 @@ of its own, the processes take turns in rounds, and the median over rounds is qu
 """
 
 import argparse
-import json
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 WAYS = ("plain", "plain, pages kept", "lanes fp32", "lanes bf16")
-RESULT = Path(__file__).parent.parent / "results" / "training_speed.json"
+RESULT = Path(__file__).parent.parent / "results" / "training-speed.json"
 
 
 def steps(way: str, network: str, batch: int, count: int) -> float:
@@ -80,21 +80,27 @@ def main() -> None:
     rows = [
         {
             "way": way,
-            "images_per_s": round(median(found), 1),
-            "least": round(min(found), 1),
-            "most": round(max(found), 1),
-            "times_plain": round(median(found) / plain, 2),
+            "images/s": round(median(found)),
+            "least": round(min(found)),
+            "most": round(max(found)),
+            "times plain": round(median(found) / plain, 2),
         }
         for way, found in speeds.items()
     ]
-    result = {"network": asked.network, "batch": asked.batch, "rounds": asked.rounds, "rows": rows}
-    write_json(RESULT, {**result, "machine": machine()})
     for row in rows:
-        print(
-            f"{row['way']:18s} {row['images_per_s']:8,.0f} images/s"
-            f" ({row['least']:,.0f}-{row['most']:,.0f})  {row['times_plain']:5.2f}x"
-        )
-    print(json.dumps(result), file=sys.stderr)
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    result = RESULT.with_stem(f"training-speed-{asked.network}")
+    write_json(
+        result,
+        {
+            "title": f"Training speed of {asked.network}, batch {asked.batch}",
+            "command": f"python benchmarks/training_speed.py --network {asked.network}",
+            "machine": {**machine(), "threads": os.cpu_count()},
+            "rows": rows,
+            "note": f"training steps without augmentation, median of {asked.rounds} rounds",
+        },
+    )
+    print(result, file=sys.stderr)
 
 
 if __name__ == "__main__":

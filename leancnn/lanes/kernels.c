@@ -126,10 +126,10 @@ INLINE stored *plane(const Tensor *t, int64_t block, int64_t channel) {
     return t->data + (block * t->channels + channel) * t->pixels;
 }
 
-/* The same pixels of the next chunk or band: planes are far apart, so the processor does not guess them. */
+/* The pixels after these, for the next chunk or band: planes are far apart, and no prefetcher guesses them. */
 INLINE void ahead(const stored *p, int64_t count) {
-    for (int64_t k = 0; k < count; k += 64 / (int64_t)sizeof(stored) > 0 ? 64 / (int64_t)sizeof(stored) : 1)
-        __builtin_prefetch(p + count + k);
+    const int64_t step = sizeof(stored) < 64 ? 64 / sizeof(stored) : 1;
+    for (int64_t k = 0; k < count; k += step) __builtin_prefetch(p + count + k);
 }
 
 /* Input plane `i`, `count` pixels from `from`, as its reader sees it. */

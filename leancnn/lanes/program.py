@@ -99,25 +99,30 @@ class Program:
         gradients: dict[Node, int] = {}
         totals: dict[Node, int] = {}
         self.left = [self._stored(node.shape) for node, _ in self.trace.exits if self.training]
-        if self.training:
-            for node in nodes:
-                if not any(term.node.planes for plane in node.planes for term in plane):
-                    continue  # it reads only the images
-                _, height, width = node.planes[0][0].node.shape
-                gradients[node] = put(self._stored((len(node.planes), height, width)))
+        for (node, _), left in zip(self.trace.exits, self.left, strict=False):
+            at = put(left)
+            for channel, found in enumerate(uses[node]):
+                found.append((at, channel))
+        spare: list[Tensor] = []  # gradients that all their readers have read
+        held: dict[Node, list[Tensor]] = {node: [] for node in nodes}  # given back after that node
+        for node in nodes[:0:-1] if self.training else ():
+            counts = {len(found) for found in uses[node]}
+            if max(counts) > MOST_USES:
+                raise NoLanesError(f"an output is read {max(counts)} times")
+            if node.weight is not None and counts != {1}:
+                total = self._stored(node.shape, spare)
+                totals[node] = put(total)
+                held[node].append(total)
+            read = [term.node for plane in node.planes for term in plane if term.node.planes]
+            if read:  # more than the images
+                _, height, width = read[0].shape
+                data = self._stored((len(node.planes), height, width), spare)
+                gradients[node] = put(data)
+                held[min(read, key=lambda other: place[other])].append(data)
                 for channel, plane in enumerate(node.planes):
                     for term in plane:
                         uses[term.node][term.channel].append((gradients[node], channel))
-            for (node, _), left in zip(self.trace.exits, self.left, strict=True):
-                at = put(left)
-                for channel, found in enumerate(uses[node]):
-                    found.append((at, channel))
-            for node in nodes[1:]:
-                counts = {len(found) for found in uses[node]}
-                if max(counts) > MOST_USES:
-                    raise NoLanesError(f"an output is read {max(counts)} times")
-                if node.weight is not None and counts != {1}:
-                    totals[node] = put(self._stored(node.shape))
+            spare += held[node]
 
         tensors = (_CTensor * len(table))(*table)
         self.kept.append(tensors)
@@ -156,10 +161,14 @@ class Program:
         self.kept.append(torch.full(shape, float(fill)))
         return self.kept[-1]  # type: ignore[no-any-return]
 
-    def _stored(self, shape: tuple[int, int, int]) -> Tensor:
-        """Memory for activations: (blocks, channels, pixels, lanes)."""
+    def _stored(self, shape: tuple[int, int, int], spare: list[Tensor] | None = None) -> Tensor:
+        """Memory for activations, (blocks, channels, pixels, lanes); a spare piece if one fits."""
         channels, height, width = shape
-        data = torch.empty(self.blocks, channels, height * width, self.lanes, dtype=self.kind)
+        size = (self.blocks, channels, height * width, self.lanes)
+        for place, data in enumerate(spare or ()):
+            if data.shape == size:
+                return (spare or []).pop(place)
+        data = torch.empty(size, dtype=self.kind)
         _huge_pages(data)
         self.kept.append(data.zero_())
         return data

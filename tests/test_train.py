@@ -317,6 +317,7 @@ def test_wrong_names_are_found_before_any_work(tmp_path: Path) -> None:
         {"loss": "focal", "precision": "bf16", "nesterov": False},
         {"channels": 1, "batch": 500, "scale": [8, 8], "pad": 0, "shift": 2, "border": "reflect"},
         {"epochs": 2.5, "schedule": "multistep", "milestones": [0.5], "precision": "auto"},
+        {"engine": "lanes", "precision": "bf16"},
     ],
 )
 def test_every_kind_of_run_resumes_to_the_same_bits(

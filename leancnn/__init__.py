@@ -9,11 +9,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leancnn.bench import bench
     from leancnn.check import check
+    from leancnn.compile import compile
     from leancnn.count import count
     from leancnn.data import load_dataset
     from leancnn.errors import LeanCNNError
     from leancnn.evaluate import evaluate
+    from leancnn.export import export
     from leancnn.images import Road
     from leancnn.models import create_model
     from leancnn.predict import predict
@@ -26,10 +29,13 @@ __all__ = [
     "LeanCNNError",
     "Road",
     "__version__",
+    "bench",
     "check",
+    "compile",
     "count",
     "create_model",
     "evaluate",
+    "export",
     "load",
     "load_dataset",
     "predict",
@@ -39,10 +45,13 @@ __all__ = [
 _HOMES = {
     "LeanCNNError": "errors",
     "Road": "images",
+    "bench": "bench",
     "check": "check",
+    "compile": "compile",
     "count": "count",
     "create_model": "models",
     "evaluate": "evaluate",
+    "export": "export",
     "load": "weights",
     "load_dataset": "data",
     "predict": "predict",

@@ -18,7 +18,7 @@ from leancnn.errors import CompileError, MissingDependencyError, WriteError
 
 CANDIDATES = ("cc", "gcc", "clang")
 PORTABLE_FLAGS = ("-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-"""Not -ffast-math: gcc before 13 would then switch subnormals off in the whole process that loads the library."""
+"""Not -ffast-math: with it gcc before 13 switches subnormals off in the whole process."""
 FAST_FLAGS = (*PORTABLE_FLAGS, "-march=native")
 
 
@@ -55,7 +55,7 @@ def find_compiler() -> Compiler:
 
 
 def cache_folder() -> Path:
-    """Where built libraries are kept: $LEANCNN_CACHE, else $XDG_CACHE_HOME/leancnn, else ~/.cache/leancnn."""
+    """Where built libraries are kept: $LEANCNN_CACHE, else leancnn in the user's cache."""
     own = os.environ.get("LEANCNN_CACHE")
     if own:
         return Path(own)
@@ -64,7 +64,7 @@ def cache_folder() -> Path:
 
 @cache
 def processor() -> str:
-    """The name and instruction sets of this machine's processor, as far as the system tells them."""
+    """The name and instruction sets of this machine's processor, as the system tells them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -77,12 +77,13 @@ def processor() -> str:
 
 
 def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS) -> Path:
-    """Compile C text into a shared library and return its path; an equal call later only finds it.
+    """Compile C text into a shared library and return its path; an equal call only finds it.
 
-    `name` is the start of the file's name. The rest is a hash of source, flags, compiler and processor. Two
-    processes may build the same library at once: each writes a file of its own and renames it into place.
-    Raises `MissingDependencyError` without a compiler, `CompileError` with its first complaint when it refuses the
-    source, `WriteError` when the cache cannot be written.
+    `name` is the start of the file's name; the rest is a hash of source, flags, compiler and
+    processor. Two processes may build the same library at once: each writes a file of its own and
+    renames it into place. Raises `MissingDependencyError` without a compiler, `CompileError` with
+    the first complaint of one that refuses the source, `WriteError` when the cache cannot be
+    written.
     """
     compiler = find_compiler()
     parts = (source, *flags, *compiler.command, compiler.version, processor())

@@ -1,5 +1,6 @@
 """A scheduled program to one readable C file and its header."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -7,11 +8,12 @@ from importlib.resources import files
 import numpy as np
 
 from leancnn.native.emit_dense import emit_dense, emit_flatten, emit_fold, emit_soft
-from leancnn.native.emit_line import emit_line, tile_macros
+from leancnn.native.emit_line import emit_line
 from leancnn.native.graph import floats
 from leancnn.native.program import Dense, Flatten, Fold, Line
 from leancnn.native.schedule import Schedule
 from leancnn.native.text import File, identifier
+from leancnn.native.tiles import tile_macros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,7 @@ class Facts:
     std: tuple[float, ...]
     source: str = ""  # the network this was made from, in words
     version: str = ""
+    about: str = ""  # JSON for whoever loads the library
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,26 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
         "ORIGIN": program.image.origin,
         "STRIDE": program.image.stride,
         "PITCH": program.image.pitch,
+        "ABOUT": escaped(
+            json.dumps(
+                {
+                    "name": facts.name,
+                    "prefix": prefix,
+                    "classes": len(facts.classes),
+                    "image": [c, h, w],
+                    "macs": macs,
+                    "about": json.loads(facts.about or "null"),
+                }
+            )
+        ),
         "NAMES": "\n".join(f'    "{escaped(name)}",' for name in facts.classes),
         "SCALE": _numbers([1 / (255 * s) for s in facts.std]),
         "SHIFT": _numbers([-m / s for m, s in zip(facts.mean, facts.std, strict=True)]),
         "CALLS": "\n".join(f"    {call}" for call in file.calls),
         "LOGITS": file.integers("logits_at", program.logits.places()),
         "CLEAR": (
-            f"    memset(s + {program.image.origin - program.image.below}, 0, {4 * program.image.size});\n"
+            f"    memset(s + {program.image.origin - program.image.below}, 0, "
+            f"{4 * program.image.size});\n"
             if program.image.masked
             else ""
         ),
@@ -88,8 +104,9 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
     about = [
         f"{facts.name}: {c}x{h}x{w} image -> {len(facts.classes)} classes",
         facts.source,
-        f"{macs:,} multiply-accumulates, {file.constants:,} bytes of constants, {scratch:,} bytes of scratch",
-        f"Written by leancnn {facts.version}; do not edit.".replace(" ;", ";"),
+        f"{macs:,} multiply-accumulates, {file.constants:,} bytes of constants, "
+        f"{scratch:,} bytes of scratch",
+        f"Written by leancnn {facts.version}; do not edit.",
     ]
     comment = "/* " + "\n   ".join(commented(line) for line in about if line) + "\n*/\n"
     prelude = (files("leancnn.native") / "prelude.h").read_text(encoding="utf-8")
@@ -104,13 +121,19 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
 
 def escaped(text: str) -> str:
     """Any text inside a C string: bytes that are not plain letters as octal escapes."""
-    plain = set(b" !#$%&'()*+,-./:;<=>@[]^_`{|}~") | set(range(48, 58)) | set(range(65, 91)) | set(range(97, 123))
+    plain = (
+        set(b" !#$%&'()*+,-./:;<=>@[]^_`{|}~")
+        | set(range(48, 58))
+        | set(range(65, 91))
+        | set(range(97, 123))
+    )
     return "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode())
 
 
 def commented(text: str) -> str:
     """Any text inside a C comment."""
-    return "".join(c if c.isprintable() and c != "\\" else " " for c in text).replace("*/", "* /").replace("/*", "/ *")
+    plain = "".join(c if c.isprintable() and c != "\\" else " " for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *")
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -11,9 +11,9 @@ from leancnn.native.text import File, combined, curve, described
 def emit_dense(file: File, kernel: Dense) -> None:
     """A convolution whose result is one pixel, or element-wise steps on a vector.
 
-    Outputs lie in the lanes. For each group the weights are bias, scales and shifts of the steps, then
-    a row for each input number, each filled up to the widest vector; the table says where in the
-    arena each input number is.
+    Outputs lie in the lanes. For each group the weights are bias, scales and shifts of the steps,
+    then a row for each input number, each filled up to the widest vector; the table says where in
+    the arena each input number is.
     """
     groups = 1 if kernel.op is None else kernel.op.groups
     wide = kernel.channels // groups
@@ -38,8 +38,14 @@ def emit_dense(file: File, kernel: Dense) -> None:
     units = next(u for u in (8, 7, 6, 5, 4, 3, 2, 1) if row // WIDEST % u == 0)
     body = _dense_function(file, kernel, groups, wide, row, depth, head, units)
     c = len(kernel.x.planes)
-    what = "element by element" if kernel.op is None else f"matrix by vector, {groups} groups of {depth} numbers"
-    comment = f"{kernel.name}: {what}, {c} planes -> {kernel.channels}, then {described(kernel.steps)}"
+    what = (
+        "element by element"
+        if kernel.op is None
+        else f"matrix by vector, {groups} groups of {depth} numbers"
+    )
+    comment = (
+        f"{kernel.name}: {what}, {c} planes -> {kernel.channels}, then {described(kernel.steps)}"
+    )
     name = file.function(kernel.name, comment, body)
     table = file.integers(f"{kernel.name}_inputs", inputs) if inputs else "NULL"
     numbers = file.floats(kernel.name, floats(np.concatenate(blocks))) if blocks else "NULL"
@@ -111,7 +117,8 @@ def _dense_function(
             lines.append(f"            const float x{part} = s[t[i + {part}]];")
             for u in range(units):
                 lines.append(
-                    f"            {names[u][part]} += x{part} * load(k + {part * row} + {u} * LANES);"
+                    f"            {names[u][part]} += x{part} * "
+                    f"load(k + {part * row} + {u} * LANES);"
                 )
         lines.append("        }")
         for u in range(units):
@@ -122,7 +129,11 @@ def _dense_function(
         lines += _steps(file, kernel, row, wide, at)
         lines.append("        }")
     lines.append("    }")
-    unused = [name for name, used in (("t", "t[" in "".join(lines) or "t +" in "".join(lines)),) if not used]
+    unused = [
+        name
+        for name, used in (("t", "t[" in "".join(lines) or "t +" in "".join(lines)),)
+        if not used
+    ]
     lines += [f"    (void){name};" for name in unused]
     return "\n".join([*lines, "}"])
 
@@ -135,7 +146,9 @@ def _steps(file: File, kernel: Dense | Fold, row: int, wide: int, at: str) -> li
         if isinstance(step, Activate):
             lines.append(f"            y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
-            lines.append(f"            y = y * load(w + {offset} + {at}) + load(w + {offset + row} + {at});")
+            lines.append(
+                f"            y = y * load(w + {offset} + {at}) + load(w + {offset + row} + {at});"
+            )
             offset += 2 * row
         elif isinstance(step, Blend):
             other = "y" if step.other is None else _operand(file, kernel.name, step.other, wide, at)
@@ -182,7 +195,9 @@ def emit_fold(file: File, kernel: Fold) -> None:
     else:
         lines = _over_pixels(file, kernel, out.origin, out.stride)
         count = len(places)
-    comment = f"{kernel.name}: {kernel.how} of {kernel.over}, {count}x{x.height}x{x.width}, then {described(kernel.steps)}"
+    size = f"{count}x{x.height}x{x.width}"
+    steps_ = described(kernel.steps)
+    comment = f"{kernel.name}: {kernel.how} of {kernel.over}, {size}, then {steps_}"
     name = file.function(kernel.name, comment, "\n".join(lines))
     table = file.integers(f"{kernel.name}_planes", places)
     file.calls.append(f"{name}(s, {table});")
@@ -243,7 +258,8 @@ def _over_pixels(file: File, kernel: Fold, out: int, stride: int) -> list[str]:
                 "                vf most = load(x);",
                 f"                for (i = LANES; i + LANES <= {x.width}; i += LANES) "
                 "most = larger(most, load(x + i));",
-                f"                most = larger(most, load(x + ({x.width} >= LANES ? {x.width} - LANES : 0)));",
+                f"                const int last = {x.width} >= LANES ? {x.width} - LANES : 0;",
+                "                most = larger(most, load(x + last));",
                 "                const float z = largest(most);",
                 "                y = y > z ? y : z;",
                 f"                i = {x.width};",
@@ -253,7 +269,11 @@ def _over_pixels(file: File, kernel: Fold, out: int, stride: int) -> list[str]:
     else:
         mask = file.mask(x.height, x.width, pitch)
         value = f"keep(load(x + p), {mask} + p)"
-        add = f"{{ const vf z = {value}; y0 += z * z; }}" if kernel.how == "norm" else f"y0 += {value};"
+        add = (
+            f"{{ const vf z = {value}; y0 += z * z; }}"
+            if kernel.how == "norm"
+            else f"y0 += {value};"
+        )
         lines += [
             "        vf y0 = {0};",
             f"        for (int p = 0; p < {line}; p += LANES) {add}",
@@ -279,11 +299,12 @@ def emit_flatten(file: File, kernel: Flatten) -> None:
         f"s[t[c] + r * {x.pitch} + i];",
         "}",
     ]
-    comment = f"{kernel.name}: {len(places)}x{x.height}x{x.width} -> {out.channels}x{out.height}x{out.width}"
+    before, after = f"{len(places)}x{x.height}x{x.width}", f"{out.height}x{out.width}"
+    comment = f"{kernel.name}: {before} -> {out.channels}x{after}"
     name = file.function(kernel.name, comment, "\n".join(body))
     if out.masked:
         file.calls.append(
-            f"memset(s + {out.origin - out.below}, 0, {4 * out.size}); /* the zeros around planes */"
+            f"memset(s + {out.origin - out.below}, 0, {4 * out.size}); /* zeros around planes */"
         )
     file.calls.append(f"{name}(s, {table}); /* {size * len(places)} floats */")
 

@@ -7,9 +7,10 @@ channels the places that its steps read and write.
 
 import numpy as np
 
+from leancnn.native.emit_deal import deal, fetch_rows
 from leancnn.native.graph import Activate, Affine, Conv, Floats, Pool, floats
 from leancnn.native.program import Blend, Line, Store, Value
-from leancnn.native.schedule import Phases, Plan, affines
+from leancnn.native.schedule import Plan, affines
 from leancnn.native.text import File, combined, curve, described, number
 
 
@@ -148,10 +149,10 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
     for size, body in zip(sizes, parts, strict=True):
         when = _when(plan, size)
         text.append(f"#if {when}" if when else "")
-        text.append(f"static inline void @_{size}{body}")
+        text.append(f"static inline void @_x{size}{body}")
         text.append("#endif" if when else "")
     if plan.phases is not None:
-        text.append(_deal(kernel, plan.phases, plan.inputs))
+        text.append(deal(kernel, plan.phases, plan.inputs))
     end = f"({line} + LANES - 1) / LANES * LANES"
     shares = f", share + {0}" if uneven else ""
     share = (
@@ -177,7 +178,9 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         stop, indent = "to", indent + "    "
     if plan.phases is not None:
         below = max(plan.phases.rows) - kernel.height
-        lines.append(f"{indent}row = @_deal(s, in, row, ({stop} - 1) / {plan.phases.pitch} + {1 + below});")
+        lines.append(
+            f"{indent}row = @_deal(s, in, row, ({stop} - 1) / {plan.phases.pitch} + {1 + below});"
+        )
     lines.append(f"{indent}for (int b = 0; b < {plan.blocks}; b++) {{")
     lines.append(f"{indent}    const int32_t *at = t + {plan.inputs} + b * {block_t};")
     lines.append(f"{indent}    const float *k = w + b * {block_w};" if block_w else "")
@@ -185,7 +188,9 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         lines.append(f"{indent}    const float *k = w;")
     lines.append(f"{indent}    int p = {'from' if chunk else '0'};")
     lines += [
-        row if row.startswith("#") else f"{indent}    {row}".replace("END", stop) for row in walk if row
+        row if row.startswith("#") else f"{indent}    {row}".replace("END", stop)
+        for row in walk
+        if row
     ]
     lines.append(f"{indent}}}")
     if chunk:
@@ -214,7 +219,7 @@ def _walk(plan: Plan, sizes: list[int], call: str) -> list[str]:
     for size in sizes:
         when = _when(plan, size)
         rows.append(f"#if {when}" if when else "")
-        rows.append(f"for (; p + {size} * LANES <= END; p += {size} * LANES) @_{size}{call};")
+        rows.append(f"for (; p + {size} * LANES <= END; p += {size} * LANES) @_x{size}{call};")
         rows.append("#endif" if when else "")
     return rows
 
@@ -239,7 +244,10 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
             lines.append(f"        TAP_{tile}(x + {tap}, k + {j * o})".replace("+ -", "- "))
         if plan.phases is None:
             file.tiles.add(("FETCH", 1, size))
-            lines.append(f"        FETCH_1X{size}(x + {max(plan.taps)} + {size} * LANES)".replace("+ -", "- "))
+            ahead = f"x + {max(plan.taps)} + {size} * LANES".replace("+ -", "- ")
+            lines.append(f"        FETCH_1X{size}({ahead})")
+        elif plan.chunk == plan.vectors * 16:
+            lines += fetch_rows(kernel, plan.phases, size)
         lines.append("    }")
     else:
         file.tiles.add(("LOAD", o, size))
@@ -296,119 +304,3 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
         lines.append(f"    {' '.join(unused)}")
     lines.append("}")
     return "\n".join(lines)
-
-
-def _deal(kernel: Line, phases: Phases, inputs: int) -> str:
-    """Copy rows of a group's input planes into phases, dealt out by stride; returns the next row."""
-    op = kernel.op
-    assert op is not None
-    rows, columns = op.stride
-    pitch, start = kernel.x.pitch, -op.padding[0] * kernel.x.pitch - op.padding[1]
-    lines = [
-        "static inline int @_deal(float *s, const int32_t *in, int from, int to)\n{",
-        f"    if (to > {max(phases.rows)}) to = {max(phases.rows)};",
-        f"    for (int i = 0; i < {inputs}; i++) {{",
-        "        const float *x = s + in[i];",
-        f"        float *d = s + {phases.offset} + i * {phases.size};",
-        "        for (int r = from; r < to; r++) {",
-    ]
-    if phases.fill is not None:
-        lines += _deal_filled(kernel, phases)
-    done: set[int] = set()
-    for place, (a, b) in enumerate(phases.which if phases.fill is None else ()):
-        if place in done:
-            continue
-        source = f"x + r * {rows * pitch} + {start + a * pitch}".replace("+ -", "- ")
-        target = f"d + {place * phases.stride} + r * {phases.pitch}"
-        loop = f"            for (int c = 0; c < {phases.columns}; c += LANES)"
-        if columns == 1:
-            lines += [loop, f"                store({target} + c, load({source} + c));"]
-        elif columns == 2 and b == 0:
-            other = "odd"
-            if (a, 1) in phases.which:
-                odd = phases.which.index((a, 1))
-                done.add(odd)
-                other = f"d + {odd * phases.stride} + r * {phases.pitch} + c"
-            else:
-                lines.append("            float odd[LANES];")
-            lines += [loop, f"                unzip({source} + 2 * c, {target} + c, {other});"]
-        else:
-            lines += [
-                f"            for (int c = 0; c < {phases.columns}; c++)",
-                f"                ({target})[c] = ({source})[{columns} * c + {b}];",
-            ]
-    return "\n".join([*lines, "        }", "    }", "    return to > from ? to : from;", "}"])
-
-
-def _deal_filled(kernel: Line, phases: Phases) -> list[str]:
-    """The same with something other than zero outside the image."""
-    op = kernel.op
-    assert op is not None and phases.fill is not None
-    rows, columns = op.stride
-    lines = []
-    for place, (a, b) in enumerate(phases.which):
-        lines += [
-            f"            for (int c = 0; c < {phases.columns}; c++) {{",
-            f"                const int y = r * {rows} + {a - op.padding[0]};".replace("+ -", "- "),
-            f"                const int z = c * {columns} + {b - op.padding[1]};".replace("+ -", "- "),
-            f"                const int inside = y >= 0 && y < {kernel.x.height} && z >= 0 "
-            f"&& z < {kernel.x.width};",
-            f"                d[{place * phases.stride} + r * {phases.pitch} + c] = "
-            f"inside ? x[y * {kernel.x.pitch} + z] : {number(phases.fill)};",
-            "            }",
-        ]
-    return lines
-
-
-def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
-    """The macros for register tiles of o channels x v vectors that the kernels use."""
-    text = []
-    for word, o, v in sorted(tiles, key=lambda tile: (tile[1], tile[2], tile[0])):
-        name = f"{word}_{o}X{v}"
-        cells = [[f"a{i}_{j}" for j in range(v)] for i in range(o)]
-        loads = " ".join(f"const vf x{j} = load((x) + {j} * LANES);" for j in range(v))
-        match word:
-            case "EACH":
-                rows = [
-                    " ".join(f"F({i}, {j}, {a})" for j, a in enumerate(row))
-                    for i, row in enumerate(cells)
-                ]
-                head = f"#define {name}(F)"
-            case "START":
-                rows = [
-                    f"vf {row[0]} = splat((w)[{i}])"
-                    + "".join(f", {a} = {row[0]}" for a in row[1:])
-                    + ";"
-                    for i, row in enumerate(cells)
-                ]
-                head = f"#define {name}(w)"
-            case "TAP":
-                rows = [loads]
-                for i, row in enumerate(cells):
-                    adds = " ".join(f"{a} += f * x{j};" for j, a in enumerate(row))
-                    rows.append(f"{{ const float f = (w)[{i}]; {adds} }}")
-                rows = ["{ " + rows[0], *rows[1:-1], rows[-1] + " }"]
-                head = f"#define {name}(x, w)"
-            case "LOAD":
-                rows = [
-                    " ".join(f"vf {a} = load((x) + {j} * LANES);" for j, a in enumerate(cells[0]))
-                ]
-                head = f"#define {name}(x)"
-            case "LARGER":
-                rows = [
-                    " ".join(
-                        f"{a} = larger({a}, load((x) + {j} * LANES));"
-                        for j, a in enumerate(cells[0])
-                    )
-                ]
-                head = f"#define {name}(x)"
-            case "FETCH":
-                rows = [" ".join(f"prefetch((x) + {j} * LANES);" for j in range(v))]
-                head = f"#define {name}(x)"
-            case _:
-                rows = [
-                    " ".join(f"{a} += load((x) + {j} * LANES);" for j, a in enumerate(cells[0]))
-                ]
-                head = f"#define {name}(x)"
-        text.append(" \\\n    ".join([head, *rows]))
-    return "\n".join(text) + "\n"

@@ -8,6 +8,12 @@ const size_t @NAME@_scratch_bytes = @SCRATCH@;
 void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch);
 void @NAME@_run_float(const float *image_chw, float *logits, void *scratch);
 
+const char *leancnn_about(void);
+const char *leancnn_about(void)
+{
+    return "@ABOUT@";
+}
+
 /*@ layers @*/
 /* The network: reads the image's planes in the arena and leaves the logits there. */
 static void layers(float *s)
@@ -57,3 +63,58 @@ void @NAME@_run_float(const float *image_chw, float *logits, void *scratch)
     layers(s);
     answer(s, logits);
 }
+
+#ifdef LEANCNN_MAIN
+/* Classify a PPM, PGM or raw file of exactly the network's size, and time it. */
+#include <stdio.h>
+#include <time.h>
+
+static int number(FILE *file)
+{
+    int c = fgetc(file), n = 0;
+    while (c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '#') {
+        if (c == '#')
+            while (c != '\n' && c != EOF) c = fgetc(file);
+        c = fgetc(file);
+    }
+    while (c >= '0' && c <= '9' && n < 100000) n = 10 * n + c - '0', c = fgetc(file);
+    return n;
+}
+
+int main(int count, char **words)
+{
+    static uint8_t image[HEIGHT * WIDTH * CHANNELS];
+    static float probabilities[CLASSES], scratch[@SCRATCH@ / sizeof(float) + 1];
+    FILE *file = count > 1 ? fopen(words[1], "rb") : NULL;
+    int repeats = 1, best = 0;
+    if (!file) {
+        fprintf(stderr, "usage: %s image.ppm [repeats]; the image is %dx%d\n", words[0], WIDTH, HEIGHT);
+        return 2;
+    }
+    for (const char *p = count > 2 ? words[2] : ""; *p >= '0' && *p <= '9' && repeats < 1000000; p++)
+        repeats = (p == words[2] ? 0 : 10 * repeats) + *p - '0';
+    if (fgetc(file) == 'P') {
+        const int kind = fgetc(file), width = number(file), height = number(file), most = number(file);
+        if (kind != (CHANNELS == 3 ? '6' : '5') || width != WIDTH || height != HEIGHT || most != 255) {
+            fprintf(stderr, "%s: not a binary P%c of %dx%d with 8 bits\n", words[1],
+                    CHANNELS == 3 ? '6' : '5', WIDTH, HEIGHT);
+            return 1;
+        }
+    } else {
+        rewind(file);
+    }
+    if (fread(image, 1, sizeof image, file) != sizeof image) {
+        fprintf(stderr, "%s: shorter than %d bytes of pixels\n", words[1], (int)sizeof image);
+        return 1;
+    }
+    fclose(file);
+    const clock_t start = clock();
+    for (int i = 0; i < repeats; i++) @NAME@_run(image, probabilities, scratch);
+    const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC / (repeats > 0 ? repeats : 1);
+    for (int i = 1; i < CLASSES; i++)
+        if (probabilities[i] > probabilities[best]) best = i;
+    printf("%s %.4f\n", @NAME@_class_names[best], (double)probabilities[best]);
+    fprintf(stderr, "%.1f us an image, mean of %d\n", 1e6 * seconds, repeats);
+    return 0;
+}
+#endif

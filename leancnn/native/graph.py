@@ -1,4 +1,4 @@
-"""The small typed graph that every network becomes: one image, named values, operators with weights.
+"""The small typed graph that every network becomes: named values, operators with weights.
 
 Every value has the shape (C, H, W); a vector is (C, 1, 1). There is no batch. An operator is a
 frozen value that knows the shape of its result, and a graph is a list of nodes in an order in which
@@ -232,5 +232,7 @@ def empty(shape: Shape) -> Graph:
 
 
 def floats(array: Any) -> Floats:
-    """A contiguous float32 copy."""
+    """A contiguous float32 copy of an array or tensor."""
+    if hasattr(array, "numpy"):
+        array = array.numpy()
     return np.array(array, dtype=np.float32, order="C")

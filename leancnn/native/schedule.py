@@ -1,7 +1,7 @@
 """Where everything lies and how each kernel walks: pitches, planes, the arena, register tiles."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from leancnn.native.graph import Affine, Conv, Pool
@@ -91,14 +91,8 @@ def schedule(program: Program) -> Schedule:
     for kernel, buffer in scratch.items():
         old = plans[kernel]
         assert old.phases is not None
-        plans[kernel] = _replace(old, phases=_replace(old.phases, offset=buffer.origin))
+        plans[kernel] = replace(old, phases=replace(old.phases, offset=buffer.origin))
     return Schedule(program, plans)
-
-
-def _replace(value: object, **changes: object):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
-    return replace(value, **changes)  # type: ignore[type-var]
 
 
 def outside_is_zero(op: Pool, kernel: Line) -> bool:
@@ -136,7 +130,7 @@ def _reach(op: Conv | Pool) -> tuple[int, int]:
 
 
 def _set_pitches(program: Program) -> None:
-    """Give buffers that one line kernel reads and writes the same pitch, the smallest that holds."""
+    """Give buffers that one line kernel reads and writes the same pitch, the smallest."""
     parent: dict[Buffer, Buffer] = {buffer: buffer for buffer in program.buffers}
 
     def root(buffer: Buffer) -> Buffer:

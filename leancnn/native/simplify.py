@@ -1,4 +1,4 @@
-"""A graph made smaller without changing what it computes: constants folded, order made convenient."""
+"""A graph made smaller without changing what it computes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -104,7 +104,7 @@ def fold_affine(copy: Copy, node: Node) -> str | None:
 
 
 def early(copy: Copy, node: Node) -> str | None:
-    """Activate and affine move in front of Join and Take, next to the operator that made the value."""
+    """Activate and affine move in front of Join and Take, next to the value's maker."""
     before = copy.maker(node)
     if not isinstance(node.op, Activate | Affine) or before is None:
         return None

@@ -48,9 +48,12 @@ class File:
 
     def fresh(self, name: str) -> str:
         """`name` as an identifier nobody has."""
-        word = identifier(name)
-        count = self.used[word] = self.used.get(word, 0) + 1
-        return word if count == 1 else f"{word}_{count}"
+        base = word = identifier(name)
+        while word in self.used:
+            count = self.used[base] = self.used[base] + 1
+            word = f"{base}_n{count}"
+        self.used[word] = 1
+        return word
 
     def floats(self, name: str, values: Floats) -> str:
         """The name of a constant array of floats."""
@@ -130,7 +133,7 @@ def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
 
 def described(steps: Sequence[object]) -> str:
     """Steps in words, for a comment."""
-    words = []
+    words: list[str] = []
     for step in steps:
         if isinstance(step, Activate):
             relu = step.curve == "clip" and (step.low, step.high) == (0, float("inf"))

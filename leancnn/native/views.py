@@ -9,6 +9,7 @@ operator needs the result do we look at what has become of them. Both importers 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class Builder:
         return View(self.graph.input, (1, *self.graph.shapes[self.graph.input]))
 
     def add(self, op: Any, *inputs: str, like: Sequence[int] | None = None) -> View:
-        """Append an operator; `like` is the exporter's shape of the result when not (1, C, H, W)."""
+        """Append an operator; `like` is the exporter's shape of the result, if not (1, C, H, W)."""
         value = self.graph.add(op, *inputs, name=self.name)
         shape = self.graph.shapes[value]
         return View(value, tuple(like) if like is not None else (1, *shape))
@@ -282,7 +283,7 @@ class Builder:
             return self.add(Reduce(how, "channels"), value, like=shape)
         raise UnsupportedError(f"{how} of {x.shape} over axes {axes}; pixels or channels only")
 
-    def _over_pixels(self, x: View, how: str, real: list[int], shape: list[int]) -> View:
+    def _over_pixels(self, x: View, how: Any, real: list[int], shape: list[int]) -> View:
         """Over rows, columns, or both, of (1, C, H, W)."""
         value = self.settle(x)
         _, h, w = self.graph.shapes[value]
@@ -291,7 +292,7 @@ class Builder:
         if how not in ("max", "mean"):
             raise UnsupportedError(f"{how} of {x.shape} over axis {real[0]} alone")
         kernel = (h, 1) if real == [2] else (1, w)
-        return self.add(Pool(how, kernel, (1, 1)), value, like=shape)  # type: ignore[arg-type]
+        return self.add(Pool(how, kernel, (1, 1)), value, like=shape)
 
     def _over_matrix(self, x: View, how: str, axis: int, shape: list[int]) -> View:
         """(1, R, C) over R or C: its rows taken apart, each a vector."""
@@ -320,7 +321,8 @@ class Builder:
         parts = [x]
         for count, at in ((front, 0), (back, 1)):
             if count:
-                zeros = x.moved(lambda a, n=count: a[:, np.arange(n) % a.shape[1]])
+                chosen = np.arange(count) % x.shape[1]
+                zeros = x.moved(partial(np.take, indices=chosen, axis=1))
                 parts.insert(at * len(parts), self.affine(zeros, 0, 0))
         return self.join(parts, 1) if len(parts) > 1 else x
 

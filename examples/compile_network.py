@@ -1,0 +1,18 @@
+"""A network as machine code: compile, compare with PyTorch, write the C file and time it."""
+
+import numpy as np
+
+import leancnn
+from leancnn.bench import untrained
+
+network = untrained("shufflenet_r2")
+classify = leancnn.compile(network)
+images = np.random.default_rng(0).integers(0, 256, (4, *network.road.shape)).astype(np.uint8)
+print(classify(images, threads=2).argmax(1))
+
+for path in leancnn.export(network, to="c", out="build"):
+    print(path, path.stat().st_size, "bytes")
+
+rows, missing = leancnn.bench([network], on=["c"], rounds=2, seconds=0.02)
+for row in rows:
+    print(f"{row.model} on {row.engine}: {row.median_us:.0f} µs")

@@ -1,0 +1,307 @@
+"""Latency at batch 1 on one pinned core: engines side by side, measured honestly.
+
+Each engine runs in a process of its own, with one thread; the engines take turns in rounds, so that
+what disturbs the machine disturbs all. Outputs are compared with PyTorch's before anything is
+timed, and a fixed loop of multiply-adds in registers runs between them: speed as a share of it
+means the same on another day.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leancnn import models
+from leancnn.count import count
+from leancnn.errors import LeanCNNError, MissingDependencyError, UnknownNameError
+from leancnn.export import trial_images
+from leancnn.images import Road
+from leancnn.targets import targets
+from leancnn.weights import Network
+
+ENGINES = {
+    "torch": "torch",
+    "torch-compile": "torch-compile",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "c": "c",
+}
+"""Engine to the target whose artifact it runs."""
+ROUNDS = 12
+SECONDS = 0.15  # of one engine's turn
+WITHIN = 1e-3  # of the logits' scale: an engine further from PyTorch is not timed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One engine on one network."""
+
+    model: str
+    engine: str
+    median_us: float
+    p95_us: float
+    low_us: float
+    """The least and greatest median of a round: overlapping intervals have no winner."""
+    high_us: float
+    share_of_peak: float | None
+    macs: int
+    peak_mb: float
+    """Most memory the engine's process held."""
+    artifact_bytes: int
+    startup_s: float
+    """From nothing to the first answer, the interpreter's own start left out."""
+    difference: float
+    """Largest difference of logits from PyTorch's, relative to their scale."""
+
+
+def untrained(name: str) -> Network:
+    """A network of the zoo with random weights whose batch norms have seen random images."""
+    card = models.card(name)
+    channels, height, width = card.image
+    body = models.create_model(name, seed=0)
+    norms = [m for m in body.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        body.train()(torch.randn(4, *card.image, generator=generator))
+    return Network(
+        body.eval(),
+        name=name,
+        arguments={},
+        classes=[f"class {number}" for number in range(card.classes)],
+        road=Road(size=(height, width), channels=channels),
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+    ).eval()
+
+
+def bench(
+    networks: Iterable[Network],
+    *,
+    on: Sequence[str] = tuple(ENGINES),
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
+    core: int | None = None,
+) -> tuple[list[Row], list[str]]:
+    """Time every network on every engine; the rows, and why an engine is missing from them.
+
+    Raises `UnknownNameError` for an engine that does not exist.
+    """
+    for engine in on:
+        if engine not in ENGINES:
+            raise UnknownNameError(f"no engine named '{engine}'; there are: {', '.join(ENGINES)}")
+    rows: list[Row] = []
+    missing: list[str] = []
+    for network in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            found, reasons = _bench_one(network, on, rounds, seconds, core, Path(folder))
+            rows += found
+            missing += reasons
+    return rows, missing
+
+
+def _bench_one(
+    network: Network,
+    on: Sequence[str],
+    rounds: int,
+    seconds: float,
+    core: int | None,
+    folder: Path,
+) -> tuple[list[Row], list[str]]:
+    images = trial_images(network, 4)
+    with torch.inference_mode():
+        expected = network.eval()(torch.from_numpy(images)).numpy()
+    scale = max(float(np.abs(expected).max()), 1e-6)
+    np.save(folder / "images.npy", images)
+    missing: list[str] = []
+    workers: dict[str, Worker] = {}
+    sizes: dict[str, int] = {}
+    apart: dict[str, float] = {}
+    try:
+        for engine in on:
+            place = folder / engine
+            place.mkdir()
+            try:
+                written = targets[ENGINES[engine]].write(network, place)
+                worker = Worker(ENGINES[engine], written[0], folder / "images.npy", core)
+                apart[engine] = float(np.abs(np.array(worker.logits) - expected).max()) / scale
+                if apart[engine] > WITHIN:
+                    worker.close()
+                    raise LeanCNNError(f"its logits differ by {apart[engine]:.2g} of their scale")
+                workers[engine] = worker
+            except LeanCNNError as error:
+                missing.append(f"{network.name} on {engine}: {error}")
+            sizes[engine] = sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+        try:
+            workers["peak"] = Worker("peak", folder, folder / "images.npy", core)
+        except MissingDependencyError as error:
+            missing.append(f"peak: {error}")
+        times: dict[str, list[list[float]]] = {name: [] for name in workers}
+        for _ in range(rounds):
+            for name, worker in workers.items():
+                times[name].append(worker.time(seconds))
+        memory = {name: worker.close() for name, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.close()
+    channels, (height, width) = network.road.channels, network.road.size
+    macs = count(network.body, (channels, height, width)).macs
+    best = None
+    if "peak" in workers:
+        fastest = min(min(part) for part in times["peak"])
+        best = workers["peak"].macs / fastest  # multiply-adds a second
+    rows = []
+    for name in workers:
+        if name == "peak":
+            continue
+        medians = [float(np.median(part)) for part in times[name]]
+        everything = np.concatenate(times[name])
+        middle = float(np.median(everything))
+        rows.append(
+            Row(
+                model=network.name,
+                engine=name,
+                median_us=1e6 * middle,
+                p95_us=1e6 * float(np.percentile(everything, 95)),
+                low_us=1e6 * float(np.percentile(medians, 25)),
+                high_us=1e6 * float(np.percentile(medians, 75)),
+                share_of_peak=None if best is None else macs / middle / best,
+                macs=macs,
+                peak_mb=memory[name],
+                artifact_bytes=sizes[name],
+                startup_s=workers[name].startup,
+                difference=apart[name],
+            )
+        )
+    return rows, missing
+
+
+def winner(rows: Sequence[Row]) -> str | None:
+    """The fastest engine of one network, or None when its interval overlaps another's."""
+    order = sorted(rows, key=lambda row: row.median_us)
+    if not order or (len(order) > 1 and order[0].high_us >= order[1].low_us):
+        return None
+    return order[0].engine
+
+
+class Worker:
+    """A process that holds one engine. Raises what the engine raised while it was loaded."""
+
+    def __init__(self, target: str, artifact: Path, images: Path, core: int | None) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        chosen = min(os.sched_getaffinity(0)) if core is None else core
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "leancnn.bench", target, artifact, images, str(chosen)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        answer = self._read()
+        if "error" in answer:
+            self.close()
+            missing = answer.get("kind") == "MissingDependencyError"
+            raise (MissingDependencyError if missing else LeanCNNError)(answer["error"])
+        self.logits: list[list[float]] = answer["logits"]
+        self.startup: float = answer["startup"]
+        self.macs: int = answer["macs"]
+        self._memory = 0.0
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            return {"error": f"its process ended with status {self._process.wait()}"}
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def time(self, seconds: float) -> list[float]:
+        """Seconds of each call of one turn, after a short warm-up."""
+        assert self._process.stdin is not None
+        print(seconds, file=self._process.stdin, flush=True)
+        answer = self._read()
+        if "error" in answer:
+            raise LeanCNNError(f"while it was timed, {answer['error']}")
+        self._memory = answer["memory"]
+        times: list[float] = answer["times"]
+        return times
+
+    def close(self) -> float:
+        """End the process; the most memory it held, in MB."""
+        if self._process.poll() is None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        return self._memory
+
+
+def _work(target: str, artifact: str, images: str, core: str) -> None:
+    """What the process does: load, answer, then time as often as it is asked to."""
+    import resource
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # engines print what they like elsewhere
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core)})
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    given = np.load(images)
+    try:
+        if target == "peak":
+            from leancnn.native.peak import Peak
+
+            peak = Peak()
+            run: Any = peak
+            logits, macs = [[0.0]], peak.macs
+        else:
+            loaded = targets[target].load(Path(artifact))
+            run = loaded.prepare(given[1:2])
+            run()
+            logits, macs = loaded.logits(given).tolist(), 0
+    except Exception as error:
+        kind = type(error).__name__
+        print(json.dumps({"error": f"{kind}: {error}", "kind": kind}), file=answers, flush=True)
+        return
+    startup = time.perf_counter() - start
+    ready = {"logits": logits, "startup": startup, "macs": macs}
+    print(json.dumps(ready), file=answers, flush=True)
+    for line in sys.stdin:
+        for _ in range(3):
+            run()
+        times: list[float] = []
+        until = time.perf_counter() + float(line)
+        while not times or (before := time.perf_counter()) < until:
+            before = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - before)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+        print(json.dumps({"times": times, "memory": memory}), file=answers, flush=True)
+
+
+def to_json(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, Any]:
+    """All rows, the winner of each network or null, and what is missing."""
+    names = list(dict.fromkeys(row.model for row in rows))
+    return {
+        "rows": [asdict(row) for row in rows],
+        "winners": {name: winner([r for r in rows if r.model == name]) for name in names},
+        "missing": list(missing),
+    }
+
+
+if __name__ == "__main__":
+    _work(*sys.argv[1:])

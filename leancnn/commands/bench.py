@@ -1,0 +1,93 @@
+"""`leancnn bench runs/a --on c,onnxruntime`"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from leancnn.commands._base import Answer, Command, put
+from leancnn.errors import UsageError
+from leancnn.report import table
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="runs or saved networks")
+    parser.add_argument(
+        "--model", metavar="NAMES", help="untrained networks by name, with commas; or all"
+    )
+    parser.add_argument("--on", metavar="ENGINES", help="with commas; default: all there are")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each engine, default 12")
+    parser.add_argument("--seconds", type=float, default=0.15, help="of one turn, default 0.15")
+    parser.add_argument("--core", type=int, help="the core everything runs on; default: the first")
+    parser.add_argument("--picture", metavar="PNG", help="draw the medians")
+
+
+def run(args: Namespace) -> Answer:
+    """Latencies of networks on engines, in turns on one core."""
+    from leancnn.bench import ENGINES, bench, to_json, untrained, winner
+    from leancnn.weights import load
+
+    names = args.model.split(",") if args.model else []
+    if names == ["all"]:
+        from leancnn import models
+
+        names = models.names()
+    if not names and not args.networks:
+        raise UsageError("bench needs a saved network, or --model with names")
+    engines = args.on.split(",") if args.on else list(ENGINES)
+    networks = [load(path) for path in args.networks] + [untrained(name) for name in names]
+    rows, missing = bench(
+        networks, on=engines, rounds=args.rounds, seconds=args.seconds, core=args.core
+    )
+    lines = [
+        table(
+            [
+                {
+                    "network": row.model,
+                    "engine": row.engine,
+                    "median µs": round(row.median_us, 1),
+                    "p95 µs": round(row.p95_us, 1),
+                    "of peak": "" if row.share_of_peak is None else f"{row.share_of_peak:.0%}",
+                    "MB": round(row.peak_mb),
+                    "artifact bytes": row.artifact_bytes,
+                    "start s": round(row.startup_s, 2),
+                    "difference": f"{row.difference:.1e}",
+                }
+                for row in rows
+            ]
+        )
+    ]
+    for name in dict.fromkeys(row.model for row in rows):
+        best = winner([row for row in rows if row.model == name])
+        lines.append(f"{name}: {'no winner, intervals overlap' if best is None else best}")
+    lines += missing
+    if args.picture:
+        from leancnn.runs import atomic_write
+
+        atomic_write(Path(args.picture), _picture(rows))
+    return Answer(to_json(rows, missing), "\n".join(lines))
+
+
+def _picture(rows: list) -> bytes:  # type: ignore[type-arg]
+    """Bars of medians for each network, as PNG."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(row.model for row in rows))
+    engines = list(dict.fromkeys(row.engine for row in rows))
+    figure = Figure(figsize=(8, 1 + 0.22 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    height = 0.8 / len(engines)
+    for place, engine in enumerate(engines):
+        found = {row.model: row.median_us for row in rows if row.engine == engine}
+        at = [names.index(name) + place * height for name in found]
+        axes.barh(at, list(found.values()), height, label=engine)
+    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(names))], names)
+    axes.invert_yaxis()
+    axes.set_xlabel("median µs for one image, one core")
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+put(Command("bench", "time networks on several engines, one core", arguments, run))

@@ -1,0 +1,33 @@
+"""`leancnn compile runs/a --out build/`"""
+
+from argparse import ArgumentParser, Namespace
+
+from leancnn.commands._base import Answer, Command, put
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("network", help="a run, a saved network, or an ONNX file")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
+
+
+def run(args: Namespace) -> Answer:
+    """A C file, its header, and the library built from them on this machine."""
+    from leancnn.compile import compile
+
+    native = compile(args.network, out=args.out)
+    value = {
+        "network": native.name,
+        "library": str(native.path),
+        "source": str(native.path.with_suffix(".c")),
+        "macs": native.facts["macs"],
+        "scratch_bytes": native.scratch_bytes,
+        "library_bytes": native.path.stat().st_size,
+    }
+    text = (
+        f"{native.path}: {value['library_bytes']:,} bytes\n"
+        f"{native.facts['macs']:,} multiply-accumulates, {native.scratch_bytes:,} bytes of scratch"
+    )
+    return Answer(value, text)
+
+
+put(Command("compile", "turn a network or an ONNX file into machine code", arguments, run))

@@ -1,0 +1,40 @@
+"""`leancnn export runs/a --to c --out build/`"""
+
+from argparse import ArgumentParser, Namespace
+
+from leancnn.commands._base import Answer, Command, put
+from leancnn.report import table
+
+FORMATS = ("c", "onnx", "openvino", "torch")
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("network", help="a run, or the folder of a saved network")
+    parser.add_argument("--to", choices=FORMATS, default="c", help="the format; default: c")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument(
+        "--which", choices=("best", "last"), help="of a run's networks; default: best"
+    )
+
+
+def run(args: Namespace) -> Answer:
+    """The files of a network in another format, after a comparison with PyTorch."""
+    from leancnn.export import export
+    from leancnn.weights import load
+
+    network = load(args.network, args.which)
+    paths = export(network, to=args.to, out=args.out)
+    files = [{"file": str(path), "bytes": _bytes(path)} for path in paths]
+    value = {"network": network.name, "to": args.to, "files": files}
+    return Answer(value, f"{table(files)}\nits answers are PyTorch's")
+
+
+def _bytes(path: object) -> int:
+    from pathlib import Path
+
+    place = Path(str(path))
+    found = [place] if place.is_file() else [p for p in place.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in found)
+
+
+put(Command("export", "write a network for another engine", arguments, run))

@@ -1,0 +1,71 @@
+"""Write a network for another engine, and keep it only if it answers like the original."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leancnn.errors import ParityError, WriteError
+from leancnn.targets import Loaded, targets
+from leancnn.weights import Network, load
+
+WITHIN = 1e-4  # of the logits' scale: the largest difference that is kept
+TRIALS = 16  # made images on which the answers are compared
+
+
+def export(network: Network | str | Path, *, to: str, out: str | Path) -> list[Path]:
+    """Write `network` as target `to` into the folder `out`, and return the files.
+
+    What was written is loaded back and compared with PyTorch first. Raises `ParityError` with the
+    largest difference, and leaves `out` as it was, when the answers differ by more than a
+    ten-thousandth of the logits' scale.
+    """
+    network = network if isinstance(network, Network) else load(network)
+    target = targets[to]
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as work:
+            written = target.write(network, Path(work))
+            check_parity(network, target.load(written[0]), trial_images(network))
+            return [_keep(path, out / path.name) for path in written]
+    except OSError as error:
+        raise WriteError(f"{out}: {error.strerror or error}") from error
+
+
+def _keep(path: Path, place: Path) -> Path:
+    if place.is_dir():
+        shutil.rmtree(place)
+    return path.replace(place)
+
+
+def trial_images(network: Network, count: int = TRIALS) -> NDArray[np.uint8]:
+    """Made images for a comparison: noise, smooth gradients, all black and all white."""
+    random = np.random.default_rng(0)
+    height, width = network.road.size
+    shape = (count, height, width, network.road.channels)
+    images = random.integers(0, 256, shape).astype(np.uint8)
+    ramp = np.linspace(0, 255, height)[:, None, None] * np.linspace(0, 1, width)[None, :, None]
+    images[1::3] = (images[1::3] * 0.2 + 0.8 * ramp).astype(np.uint8)
+    images[0], images[-1] = 0, 255
+    return images
+
+
+@torch.inference_mode()
+def check_parity(network: Network, artifact: Loaded, images: NDArray[np.uint8]) -> float:
+    """The largest difference of logits, relative to their scale. Raises `ParityError`."""
+    if artifact.classes != network.classes:
+        raise ParityError(f"the artifact's classes are {artifact.classes}, not {network.classes}")
+    expected = network.eval()(torch.from_numpy(images)).numpy()
+    found = artifact.logits(images)
+    scale = max(float(np.abs(expected).max()), 1e-6)
+    apart = float(np.abs(found - expected).max()) / scale
+    if not apart <= WITHIN:
+        raise ParityError(
+            f"the artifact's logits differ by {apart:.2g} of their scale from PyTorch's, "
+            f"more than {WITHIN:g}; it was not kept"
+        )
+    return apart

@@ -1,0 +1,95 @@
+"""A compiled network as a Python function, by ctypes."""
+
+import ctypes
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn.errors import DamagedError, MismatchError
+
+SUFFIXES = (".so", ".dylib", ".dll")
+
+
+class Native:
+    """uint8 images (N, H, W, C) to probabilities (N, classes), one image after another.
+
+    `path` is a library built from a file of ours; its name, classes and sizes stand in it. Raises
+    `DamagedError` for a library that is not one of ours or that this machine cannot load.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            library = ctypes.CDLL(str(self.path.resolve()))
+            about = library.leancnn_about
+            about.restype = ctypes.c_char_p
+            self.facts = json.loads(about())
+            prefix = self.facts["prefix"]
+            count = self.facts["classes"]
+            table = (ctypes.c_char_p * count).in_dll(library, f"{prefix}_class_names")
+            self._run = getattr(library, f"{prefix}_run")
+            self._run_float = getattr(library, f"{prefix}_run_float")
+            self.scratch_bytes = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes").value
+        except (OSError, AttributeError, ValueError, KeyError) as error:
+            raise DamagedError(
+                f"{self.path}: not a network compiled by leancnn ({error})"
+            ) from error
+        pointer = ctypes.c_void_p
+        for function in (self._run, self._run_float):
+            function.argtypes = [pointer, pointer, pointer]
+            function.restype = None
+        self.name: str = self.facts["name"]
+        self.classes = tuple((name or b"").decode() for name in table)
+        self.shape: tuple[int, int, int] = tuple(self.facts["image"])  # (C, H, W)
+        self.about: dict[str, Any] = self.facts.get("about") or {}
+
+    def __call__(self, images: NDArray[np.uint8], *, threads: int = 1) -> NDArray[np.float32]:
+        """Probabilities (N, classes) of images (N, H, W, C). Raises `MismatchError`."""
+        c, h, w = self.shape
+        images = np.ascontiguousarray(images)
+        if images.dtype != np.uint8 or images.shape[1:] != (h, w, c):
+            raise MismatchError(
+                f"{self.name} takes uint8 (N, {h}, {w}, {c}), not {images.dtype} {images.shape}"
+            )
+        return self._each(self._run, images, threads)
+
+    def logits(self, images: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
+        """Logits (N, classes) of normalised images (N, C, H, W). Raises `MismatchError`."""
+        images = np.ascontiguousarray(images, np.float32)
+        if images.shape[1:] != self.shape:
+            raise MismatchError(f"{self.name} takes (N, *{self.shape}), not {images.shape}")
+        return self._each(self._run_float, images, threads)
+
+    def bare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
+        """The call for one image (1, H, W, C) with nothing around it, to be timed."""
+        image = np.array(image, np.uint8)
+        answer = np.empty(len(self.classes), np.float32)
+        scratch = np.empty(self.scratch_bytes, np.uint8)
+        places = [ctypes.c_void_p(array.ctypes.data) for array in (image, answer, scratch)]
+
+        def run() -> NDArray[np.float32]:
+            self._run(*places)
+            return answer
+
+        run.keeps = (image, scratch)  # type: ignore[attr-defined]
+        return run
+
+    def _each(self, run: Any, images: NDArray[Any], threads: int) -> NDArray[np.float32]:
+        answers = np.empty((len(images), len(self.classes)), np.float32)
+
+        def part(numbers: range) -> None:
+            scratch = np.empty(self.scratch_bytes, np.uint8)
+            for number in numbers:
+                run(images[number].ctypes.data, answers[number].ctypes.data, scratch.ctypes.data)
+
+        if threads <= 1:
+            part(range(len(images)))
+        else:
+            with ThreadPoolExecutor(threads) as pool:  # ctypes lets other threads run meanwhile
+                list(pool.map(part, (range(i, len(images), threads) for i in range(threads))))
+        return answers

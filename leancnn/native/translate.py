@@ -1,0 +1,44 @@
+"""The whole way from a graph to C text."""
+
+from collections.abc import Sequence
+
+import leancnn
+from leancnn.errors import MismatchError
+from leancnn.native.emit import Facts, Written, emit
+from leancnn.native.graph import Graph
+from leancnn.native.lower import lower
+from leancnn.native.schedule import schedule
+from leancnn.native.simplify import simplify
+
+
+def translate(
+    graph: Graph,
+    *,
+    name: str,
+    classes: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    about: str = "",
+    source: str = "",
+) -> Written:
+    """A graph as C. `about` is JSON for whoever loads the library; `source` is for people.
+
+    Raises `UnsupportedError` for a network that is no image classifier, `MismatchError` for class
+    names or means that do not fit it.
+    """
+    graph = simplify(graph)
+    answers, channels = graph.shapes[graph.output][0], graph.shapes[graph.input][0]
+    if len(classes) != answers:
+        raise MismatchError(f"{len(classes)} class names for a network of {answers} answers")
+    if not len(mean) == len(std) == channels:
+        raise MismatchError(f"{channels} channels need as many means and stds")
+    facts = Facts(
+        name=name,
+        classes=tuple(classes),
+        mean=tuple(mean),
+        std=tuple(std),
+        source=source,
+        version=leancnn.__version__,
+        about=about,
+    )
+    return emit(schedule(lower(graph)), facts)

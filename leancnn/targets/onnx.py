@@ -1,0 +1,86 @@
+"""ONNX: one file for ONNX Runtime and many others; uint8 images in, logits out."""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leancnn.errors import DamagedError, MissingDependencyError
+from leancnn.runs import atomic_write
+from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.weights import Network
+
+NEEDED = "pip install 'leancnn[onnx]'"
+
+
+def write(network: Network, folder: Path) -> list[Path]:
+    path = folder / f"{network.name}.onnx"
+    atomic_write(path, to_onnx(network))
+    return [path]
+
+
+def to_onnx(network: Network) -> bytes:
+    """A network as ONNX, classes and road in its metadata. Raises `MissingDependencyError`."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch.onnx needs it
+    except ImportError as error:
+        raise MissingDependencyError(f"ONNX export needs {error.name}; {NEEDED}") from error
+    road = network.road
+    example = torch.zeros(1, *road.size, road.channels, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network.eval(),
+            (example,),
+            input_names=["image"],
+            output_names=["logits"],
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise DamagedError("torch.onnx returned nothing")
+    model = program.model_proto
+    notes = {"classes": list(network.classes), "road": road.to_json(), "name": network.name}
+    onnx.helper.set_model_props(model, {"leancnn": json.dumps(notes)})
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def load(path: Path) -> Loaded:
+    """One thread. Raises `MissingDependencyError` without onnxruntime."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(f"onnxruntime is not installed; {NEEDED}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        notes = json.loads(session.get_modelmeta().custom_metadata_map["leancnn"])
+    except Exception as error:  # onnxruntime's errors share no class of their own
+        raise DamagedError(f"{path}: not an ONNX file of ours ({error})") from error
+    name = session.get_inputs()[0].name
+
+    def logits(images: NDArray[np.uint8]) -> Logits:
+        return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
+
+    def prepare(image: NDArray[np.uint8]) -> Callable[[], Any]:
+        feed = {name: np.array(image)}
+        return lambda: session.run(None, feed)
+
+    return Loaded(logits, tuple(notes["classes"]), prepare)
+
+
+put(Target("onnx", "an ONNX file, run by ONNX Runtime", ".onnx", write, load))

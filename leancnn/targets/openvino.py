@@ -1,0 +1,80 @@
+"""OpenVINO's own format; float32 arithmetic, one thread, no telemetry."""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leancnn.errors import DamagedError, MissingDependencyError
+from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.weights import Network
+
+ONE_THREAD = {
+    "INFERENCE_NUM_THREADS": 1,
+    "NUM_STREAMS": 1,
+    "INFERENCE_PRECISION_HINT": "f32",  # on some processors the default is bfloat16
+}
+
+
+def _openvino() -> Any:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    os.environ.setdefault("CI", "true")
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependencyError(
+            "openvino is not installed; pip install 'leancnn[openvino]'"
+        ) from error
+    return openvino
+
+
+def write(network: Network, folder: Path) -> list[Path]:
+    openvino = _openvino()
+    road = network.road
+    example = torch.zeros(1, *road.size, road.channels, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(
+            network.eval(), example_input=example, input=[1, *road.size, road.channels]
+        )
+    notes = {"classes": list(network.classes), "road": road.to_json(), "name": network.name}
+    model.set_rt_info(json.dumps(notes), "leancnn")
+    path = folder / f"{network.name}.xml"
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return [path, path.with_suffix(".bin")]
+
+
+def load(path: Path) -> Loaded:
+    openvino = _openvino()
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        notes = json.loads(model.get_rt_info("leancnn").astype(str))
+        request = core.compile_model(model, "CPU", ONE_THREAD).create_infer_request()
+    except (RuntimeError, ValueError) as error:
+        raise DamagedError(f"{path}: not an OpenVINO file of ours ({error})") from error
+
+    def answer(image: NDArray[np.uint8]) -> Logits:
+        request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(image)))
+        request.infer()
+        return np.array(request.get_output_tensor().data)
+
+    def logits(images: NDArray[np.uint8]) -> Logits:
+        return np.concatenate([answer(image[None]) for image in images])
+
+    def prepare(image: NDArray[np.uint8]) -> Callable[[], Any]:
+        request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(image)))
+        run: Callable[[], Any] = request.infer
+        return run
+
+    return Loaded(logits, tuple(notes["classes"]), prepare)
+
+
+put(Target("openvino", "OpenVINO's xml and bin, run by OpenVINO", ".xml", write, load))

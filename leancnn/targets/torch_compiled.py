@@ -1,0 +1,17 @@
+"""PyTorch's own compiler, in its default mode."""
+
+from pathlib import Path
+
+import torch
+
+from leancnn.targets._base import Loaded, Target, put
+from leancnn.targets._torch import in_process, write
+from leancnn.weights import load as load_network
+
+
+def load(path: Path) -> Loaded:
+    network = load_network(path).eval()
+    return in_process(network, torch.compile(network))
+
+
+put(Target("torch-compile", "a saved network, run by torch.compile", "", write, load))

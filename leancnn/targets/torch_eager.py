@@ -1,0 +1,14 @@
+"""PyTorch as it is, on one thread: what every other target is compared with."""
+
+from pathlib import Path
+
+from leancnn.targets._base import Loaded, Target, put
+from leancnn.targets._torch import in_process, write
+from leancnn.weights import load as load_network
+
+
+def load(path: Path) -> Loaded:
+    return in_process(load_network(path))
+
+
+put(Target("torch", "a saved network, run by PyTorch", "", write, load))

@@ -10,8 +10,10 @@ import numpy as np
 from leancnn.native.emit_deal import deal, fetch_rows
 from leancnn.native.graph import Activate, Affine, Conv, Floats, Pool, floats
 from leancnn.native.program import Blend, Line, Store, Value
-from leancnn.native.schedule import Plan, affines
+from leancnn.native.schedule import L1_FLOATS, Plan, affines
 from leancnn.native.text import File, combined, curve, described, number
+
+AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
 
 
 def emit_line(file: File, kernel: Line, plan: Plan, trash: int) -> None:
@@ -245,6 +247,8 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
         if plan.phases is None:
             file.tiles.add(("FETCH", 1, size))
             ahead = f"x + {max(plan.taps)} + {size} * LANES".replace("+ -", "- ")
+            if len(plan.taps) == 1 and plan.inputs * size * 16 > L1_FLOATS // 2:
+                ahead = f"s + in[i + {AHEAD} < {plan.inputs} ? i + {AHEAD} : i] + p"
             lines.append(f"        FETCH_1X{size}({ahead})")
         elif plan.chunk == plan.vectors * 16:
             lines += fetch_rows(kernel, plan.phases, size)

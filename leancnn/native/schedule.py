@@ -279,7 +279,7 @@ def plan(kernel: Line) -> Plan:
     vectors = -(-line // WIDEST)
     best = min(
         (
-            (cost(o, v, wide, inputs * len(taps), vectors), -o, v)
+            (cost(o, v, wide, (inputs, len(taps)), vectors), -o, v)
             for o, v in product(range(1, min(wide, 14) + 1), range(1, 9))
             if o * v + v + 1 <= 32
         )
@@ -303,17 +303,21 @@ def plan(kernel: Line) -> Plan:
     )
 
 
-def cost(outputs: int, vectors: int, wide: int, depth: int, line: int) -> float:
+def cost(outputs: int, vectors: int, wide: int, depth: tuple[int, int], line: int) -> float:
     """Cycles, about, for one group with a tile of so many channels and vectors.
 
-    Counted for two multiply-add units of latency 4, two loads and four instructions a cycle.
-    `depth`: multiply-adds for one output; `line`: vectors in a plane.
+    Counted for two multiply-add units of latency 4, two loads and four instructions a cycle, and 16
+    bytes a cycle from the second cache when a tile's inputs outgrow the first. `depth`: inputs and
+    taps of one output; `line`: vectors in a plane.
     """
+    inputs, taps = depth
 
     def tile(v: int) -> float:
         adds = outputs * v
         step = max(adds / 2, (outputs + 1.7 * v) / 2, (adds + outputs + v) / 3.8, 4.0)
-        return depth * step + 12 + 2.5 * adds
+        if inputs * v * WIDEST * min(taps, 3) > L1_FLOATS:
+            step = max(step, 4.0 * v * min(taps, 3) / taps) + 1.2 * v * min(taps, 3) / taps
+        return inputs * taps * step + 12 + 2.5 * adds
 
     full, rest = divmod(line, vectors)
     blocks = -(-wide // outputs)

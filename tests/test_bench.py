@@ -1,0 +1,67 @@
+"""Engines side by side: timed, or missing with a reason; ties have no winner."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from leancnn import cli
+from leancnn.bench import Row, bench, to_json, untrained, winner
+from leancnn.errors import UnknownNameError
+
+ROW = Row(
+    model="a",
+    engine="c",
+    median_us=10.0,
+    p95_us=12.0,
+    low_us=9.0,
+    high_us=11.0,
+    share_of_peak=0.5,
+    macs=1,
+    peak_mb=1.0,
+    artifact_bytes=1,
+    startup_s=0.1,
+    difference=0.0,
+)
+
+
+def test_overlapping_intervals_have_no_winner():
+    slower = replace(ROW, engine="torch", median_us=12.0, low_us=10.5, high_us=13.0)
+    assert winner([ROW, slower]) is None
+    assert winner([ROW, replace(slower, low_us=11.5)]) == "c"
+    assert winner([ROW]) == "c"
+
+
+def test_an_unknown_engine_is_named():
+    with pytest.raises(UnknownNameError, match="onnxruntime"):
+        bench([], on=["onnx-runtime"])
+
+
+def test_untrained_networks_have_activations_that_are_alive():
+    import torch
+
+    network = untrained("henet_r2")
+    images = torch.randint(0, 256, (2, 31, 31, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        logits = network(images)
+    assert logits.isfinite().all()
+    assert logits.std() > 1e-4
+
+
+def test_every_row_has_its_figures_and_every_gap_a_reason():
+    value = to_json([ROW], ["b on c: no compiler"])
+    assert value["winners"] == {"a": "c"}
+    assert value["rows"][0]["median_us"] == 10.0
+    assert value["missing"] == ["b on c: no compiler"]
+    json.dumps(value, allow_nan=False)
+
+
+@pytest.mark.slow
+def test_the_command_times_a_network_in_processes_of_their_own(capsys, tmp_path):
+    words = ["bench", "--model", "shufflenet_r2", "--on", "c,torch", "--rounds", "2"]
+    words += ["--seconds", "0.02", "--json", "--picture", str(tmp_path / "bench.png")]
+    assert cli.main(words) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert {row["engine"] for row in value["rows"]} == {"c", "torch"}
+    assert all(row["difference"] < 1e-3 for row in value["rows"])
+    assert (tmp_path / "bench.png").stat().st_size > 1000

@@ -1,0 +1,87 @@
+"""Files for other engines: kept only when they answer as PyTorch does."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from leancnn import cli
+from leancnn.errors import DamagedError, ParityError, UnknownNameError
+from leancnn.export import check_parity, export, trial_images
+from leancnn.targets import targets
+from leancnn.weights import save
+from tests.native_saved import network, on_shelf
+
+
+@pytest.fixture(scope="module", autouse=True)
+def speck():
+    off = on_shelf()
+    yield
+    off()
+
+
+@pytest.mark.parametrize("to", ["c", "torch"])
+def test_what_is_exported_answers_as_the_network(to, tmp_path):
+    net = network()
+    paths = export(net, to=to, out=tmp_path)
+    assert all(path.exists() for path in paths)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
+    loaded = targets[to].load(paths[0])
+    assert loaded.classes == net.classes
+    assert check_parity(net, loaded, trial_images(net)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+@pytest.mark.filterwarnings("ignore")
+def test_foreign_formats_answer_as_the_network(to, module, tmp_path):
+    pytest.importorskip(module)
+    net = network()
+    paths = export(net, to=to, out=tmp_path)
+    assert check_parity(net, targets[to].load(paths[0]), trial_images(net)) < 1e-4
+
+
+def test_what_differs_is_refused_with_the_difference_and_leaves_the_folder(tmp_path, monkeypatch):
+    net = network()
+    honest = targets["c"]
+
+    def wrong(path):
+        loaded = honest.load(path)
+        return replace(loaded, logits=lambda images: loaded.logits(images) * np.float32(1.01))
+
+    monkeypatch.setitem(targets, "c", replace(honest, load=wrong))
+    with pytest.raises(ParityError, match=r"differ by 0\.01"):
+        export(net, to="c", out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_class_names_are_a_difference():
+    net = network()
+    loaded = targets["torch"]
+    assert loaded.name == "torch"
+    other = network(classes=("a", "b", "c"))
+    from leancnn.targets._torch import in_process
+
+    with pytest.raises(ParityError, match="classes"):
+        check_parity(net, in_process(other), trial_images(net))
+
+
+def test_an_unknown_target_is_named(tmp_path):
+    with pytest.raises(UnknownNameError, match="did you mean 'onnx'"):
+        export(network(), to="onxn", out=tmp_path)
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "x.onnx").write_bytes(b"not this")
+    with pytest.raises(DamagedError, match="not an ONNX file of ours"):
+        targets["onnx"].load(tmp_path / "x.onnx")
+
+
+def test_the_command_lists_the_files(tmp_path, capsys):
+    save(network(), tmp_path / "saved")
+    words = ["export", str(tmp_path / "saved"), "--to", "c", "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert [file["file"].rsplit("/", 1)[1] for file in value["files"]] == ["speck.c", "speck.h"]

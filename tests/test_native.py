@@ -3,6 +3,7 @@
 import ctypes
 import random
 import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -231,3 +232,24 @@ def test_the_library_keeps_no_state_of_its_own(henet):
     first = henet[1].logits(noise(1, (3, 31, 31)))
     henet[1].logits(noise(1, (3, 31, 31), seed=9))
     assert np.array_equal(first, henet[1].logits(noise(1, (3, 31, 31))))
+
+
+TRIPLES = [
+    "x86_64-linux-musl",
+    "aarch64-linux-musl",
+    "arm-linux-musleabihf",
+    "riscv64-linux-musl",
+    "wasm32-wasi",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("triple", TRIPLES)
+def test_the_file_compiles_elsewhere_without_a_warning(triple, tmp_path):
+    pytest.importorskip("ziglang")
+    body = settled(models.create_model("shufflenet_r2", seed=0))
+    (tmp_path / "net.c").write_text(written(body, (3, 31, 31)).source)
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-std=c11", "-O1"]
+    command += ["-Wall", "-Wextra", "-Werror", "-c", "net.c", "-o", "net.o"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:2000]

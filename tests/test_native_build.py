@@ -1,4 +1,4 @@
-"""The road from C text to a loaded library: found again, refused with a reason, never half written."""
+"""From C text to a loaded library: found again, refused with a reason, never half written."""
 
 import ctypes
 

@@ -6,13 +6,13 @@ from leancnn.native.text import number
 
 
 def deal(kernel: Line, phases: Phases, inputs: int) -> str:
-    """Copy rows of a group's inputs into phases, dealt out by stride; returns the next row."""
+    """Copy rows of a group's inputs into phases, dealt out by stride, from one row to another."""
     op = kernel.op
     assert op is not None
     rows, columns = op.stride
     pitch, start = kernel.x.pitch, -op.padding[0] * kernel.x.pitch - op.padding[1]
     lines = [
-        "static inline int @_deal(float *s, const int32_t *in, int from, int to)\n{",
+        "static inline void @_deal(float *s, const int32_t *in, int from, int to)\n{",
         f"    if (to > {max(phases.rows)}) to = {max(phases.rows)};",
         f"    for (int i = 0; i < {inputs}; i++) {{",
         "        const float *x = s + in[i];",
@@ -26,7 +26,7 @@ def deal(kernel: Line, phases: Phases, inputs: int) -> str:
         if place in done:
             continue
         source = f"x + r * {rows * pitch} + {start + a * pitch}".replace("+ -", "- ")
-        target = f"d + {place * phases.stride} + r * {phases.pitch}"
+        target = f"d + {place * phases.stride} + (r - from) * {phases.pitch}"
         loop = f"            for (int c = 0; c < {phases.columns}; c += LANES)"
         if columns == 1:
             lines += [loop, f"                store({target} + c, load({source} + c));"]
@@ -35,7 +35,7 @@ def deal(kernel: Line, phases: Phases, inputs: int) -> str:
             if (a, 1) in phases.which:
                 odd = phases.which.index((a, 1))
                 done.add(odd)
-                other = f"d + {odd * phases.stride} + r * {phases.pitch} + c"
+                other = f"d + {odd * phases.stride} + (r - from) * {phases.pitch} + c"
             else:
                 lines.append("            float odd[LANES];")
             lines += [loop, f"                unzip({source} + 2 * c, {target} + c, {other});"]
@@ -44,7 +44,7 @@ def deal(kernel: Line, phases: Phases, inputs: int) -> str:
                 f"            for (int c = 0; c < {phases.columns}; c++)",
                 f"                ({target})[c] = ({source})[{columns} * c + {b}];",
             ]
-    return "\n".join([*lines, "        }", "    }", "    return to > from ? to : from;", "}"])
+    return "\n".join([*lines, "        }", "    }", "}"])
 
 
 def _deal_filled(kernel: Line, phases: Phases) -> list[str]:
@@ -63,20 +63,8 @@ def _deal_filled(kernel: Line, phases: Phases) -> list[str]:
             ),
             f"                const int inside = y >= 0 && y < {kernel.x.height} && z >= 0 "
             f"&& z < {kernel.x.width};",
-            f"                d[{place * phases.stride} + r * {phases.pitch} + c] = "
+            f"                d[{place * phases.stride} + (r - from) * {phases.pitch} + c] = "
             f"inside ? x[y * {kernel.x.pitch} + z] : {number(phases.fill)};",
             "            }",
         ]
     return lines
-
-
-def fetch_rows(kernel: Line, phases: Phases, vectors: int) -> list[str]:
-    """While a tile is computed, bring the rows that the next one deals out into the first cache."""
-    assert kernel.op is not None
-    ratio = kernel.op.stride[0] * kernel.x.pitch // phases.pitch
-    if ratio < 1 or phases.fill is not None:
-        return []
-    return [
-        f"        for (int f = 0; f < {ratio * vectors} * LANES; f += 16)",
-        f"            prefetch(s + in[i] + {ratio} * (p + {vectors} * LANES) + f);",
-    ]

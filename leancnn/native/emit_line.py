@@ -7,7 +7,7 @@ channels the places that its steps read and write.
 
 import numpy as np
 
-from leancnn.native.emit_deal import deal, fetch_rows
+from leancnn.native.emit_deal import deal
 from leancnn.native.graph import Activate, Affine, Conv, Floats, Pool, floats
 from leancnn.native.program import Blend, Line, Store, Value
 from leancnn.native.schedule import L1_FLOATS, Plan, affines
@@ -160,7 +160,8 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
     share = (
         f"    const float *share = w + {plan.groups * plan.blocks * block_w};\n" if uneven else ""
     )
-    call = f"(s, in, at, k{shares}, p)"
+    bases = ", base" if plan.phases is not None else ""
+    call = f"(s, in, at, k{shares}{bases}, p)"
     walk = _walk(plan, sizes, call)
     chunk = plan.chunk or None
     lines = [
@@ -170,7 +171,6 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         f"    for (int g = 0; g < {plan.groups}; g++, t += {plan.inputs + plan.blocks * block_t}, "
         f"w += {plan.blocks * block_w}) {{",
         "        const int32_t *in = t;",
-        "        int row = 0;" if plan.phases is not None else "",
     ]
     stop = "end"
     indent = "        "
@@ -180,9 +180,10 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         stop, indent = "to", indent + "    "
     if plan.phases is not None:
         below = max(plan.phases.rows) - kernel.height
-        lines.append(
-            f"{indent}row = @_deal(s, in, row, ({stop} - 1) / {plan.phases.pitch} + {1 + below});"
-        )
+        pitch = plan.phases.pitch
+        row = f"from / {pitch}" if chunk else "0"
+        lines.append(f"{indent}const int row = {row}, base = row * {pitch};")
+        lines.append(f"{indent}@_deal(s, in, row, ({stop} - 1) / {pitch} + {1 + below});")
     lines.append(f"{indent}for (int b = 0; b < {plan.blocks}; b++) {{")
     lines.append(f"{indent}    const int32_t *at = t + {plan.inputs} + b * {block_t};")
     lines.append(f"{indent}    const float *k = w + b * {block_w};" if block_w else "")
@@ -230,10 +231,13 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
     """One register tile: what is summed, and the steps on every vector of it."""
     o, op = plan.outputs, kernel.op
     share = ", const float *share" if uneven else ""
-    lines = [f"(float *s, const int32_t *in, const int32_t *t, const float *w{share}, int p)\n{{"]
+    base_ = ", int base" if plan.phases is not None else ""
+    lines = [
+        f"(float *s, const int32_t *in, const int32_t *t, const float *w{share}{base_}, int p)\n{{"
+    ]
     base = "s + in[i] + p"
     if plan.phases is not None:
-        base = f"s + {plan.phases.offset} + i * {plan.phases.size} + p"
+        base = f"s + {plan.phases.offset} + i * {plan.phases.size} + p - base"
     tile = f"{o}X{size}"
     file.tiles.add(("EACH", o, size))
     if isinstance(op, Conv):
@@ -250,8 +254,6 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
             if len(plan.taps) == 1 and plan.inputs * size * 16 > L1_FLOATS // 2:
                 ahead = f"s + in[i + {AHEAD} < {plan.inputs} ? i + {AHEAD} : i] + p"
             lines.append(f"        FETCH_1X{size}({ahead})")
-        elif plan.chunk == plan.vectors * 16:
-            lines += fetch_rows(kernel, plan.phases, size)
         lines.append("    }")
     else:
         file.tiles.add(("LOAD", o, size))

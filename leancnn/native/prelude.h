@@ -39,42 +39,48 @@
 #define prefetch(p) ((void)(p))
 #endif
 
+#if defined(__GNUC__)
+#define HELPER static inline __attribute__((unused))
+#else
+#define HELPER static inline
+#endif
+
 #if LANES == 1
 typedef float vf;
 typedef int32_t vi;
-static inline vf load(const float *p) { return *p; }
-static inline void store(float *p, vf x) { *p = x; }
-static inline vf keep(vf x, const int32_t *mask) { return *mask ? x : 0.0f; }
-static inline vf larger(vf x, vf y) { return x > y ? x : y; }
-static inline vf smaller(vf x, vf y) { return x < y ? x : y; }
-static inline vf choose(vf x, vf y, vf z) { return x > 0.0f ? y : z; }
+HELPER vf load(const float *p) { return *p; }
+HELPER void store(float *p, vf x) { *p = x; }
+HELPER vf keep(vf x, const int32_t *mask) { return *mask ? x : 0.0f; }
+HELPER vf larger(vf x, vf y) { return x > y ? x : y; }
+HELPER vf smaller(vf x, vf y) { return x < y ? x : y; }
+HELPER vf choose(vf x, vf y, vf z) { return x > 0.0f ? y : z; }
 #else
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef float vf_anywhere __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t vi_anywhere __attribute__((vector_size(4 * LANES), aligned(4)));
-static inline vf load(const float *p) { return *(const vf_anywhere *)p; }
-static inline void store(float *p, vf x) { *(vf_anywhere *)p = x; }
-static inline vf keep(vf x, const int32_t *mask) { return (vf)((vi)x & *(const vi_anywhere *)mask); }
+HELPER vf load(const float *p) { return *(const vf_anywhere *)p; }
+HELPER void store(float *p, vf x) { *(vf_anywhere *)p = x; }
+HELPER vf keep(vf x, const int32_t *mask) { return (vf)((vi)x & *(const vi_anywhere *)mask); }
 /* y where x is above 0, else z */
-static inline vf choose(vf x, vf y, vf z)
+HELPER vf choose(vf x, vf y, vf z)
 {
     vi above = (vi)(x > 0.0f);
     return (vf)(((vi)y & above) | ((vi)z & ~above));
 }
 #if defined(__AVX512F__) && LANES == 16
-static inline vf larger(vf x, vf y) { return (vf)_mm512_max_ps((__m512)x, (__m512)y); }
-static inline vf smaller(vf x, vf y) { return (vf)_mm512_min_ps((__m512)x, (__m512)y); }
+HELPER vf larger(vf x, vf y) { return (vf)_mm512_max_ps((__m512)x, (__m512)y); }
+HELPER vf smaller(vf x, vf y) { return (vf)_mm512_min_ps((__m512)x, (__m512)y); }
 #else
-static inline vf larger(vf x, vf y) { return choose(x - y, x, y); }
-static inline vf smaller(vf x, vf y) { return choose(x - y, y, x); }
+HELPER vf larger(vf x, vf y) { return choose(x - y, x, y); }
+HELPER vf smaller(vf x, vf y) { return choose(x - y, y, x); }
 #endif
 #endif
 
 /* x - 0 is x, so this is one broadcast. */
-static inline vf splat(float x) { return x - (vf){0}; }
-static inline vf clip(vf x, float low, float high) { return smaller(larger(x, splat(low)), splat(high)); }
-static inline vf root(vf x)
+HELPER vf splat(float x) { return x - (vf){0}; }
+HELPER vf clip(vf x, float low, float high) { return smaller(larger(x, splat(low)), splat(high)); }
+HELPER vf root(vf x)
 {
     float v[LANES];
     store(v, x);
@@ -83,7 +89,7 @@ static inline vf root(vf x)
 }
 
 /* exp within 2 units in the last place: 2^n by the exponent's bits, e^r by a polynomial on |r| <= ln(2)/2. */
-static inline vf exponential(vf x)
+HELPER vf exponential(vf x)
 {
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
     x = clip(x, -87.0f, 88.0f);
@@ -103,10 +109,10 @@ static inline vf exponential(vf x)
     memcpy(&e, &power, sizeof e);
     return e;
 }
-static inline vf sigmoid(vf x) { return 1.0f / (1.0f + exponential(-x)); }
-static inline vf hardsigmoid(vf x) { return clip(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f); }
+HELPER vf sigmoid(vf x) { return 1.0f / (1.0f + exponential(-x)); }
+HELPER vf hardsigmoid(vf x) { return clip(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f); }
 
-static inline float total(vf x)
+HELPER float total(vf x)
 {
     float v[LANES];
     store(v, x);
@@ -114,7 +120,7 @@ static inline float total(vf x)
         for (int i = 0; i < half; i++) v[i] += v[i + half];
     return v[0];
 }
-static inline float largest(vf x)
+HELPER float largest(vf x)
 {
     float v[LANES];
     store(v, x);
@@ -123,14 +129,14 @@ static inline float largest(vf x)
     return v[0];
 }
 /* LANES floats from anywhere in the arena. */
-static inline vf gather(const float *s, const int32_t *places)
+HELPER vf gather(const float *s, const int32_t *places)
 {
     float v[LANES];
     for (int i = 0; i < LANES; i++) v[i] = s[places[i]];
     return load(v);
 }
 /* Every second float, from x on and from x + 1 on. */
-static inline void unzip(const float *x, float *even, float *odd)
+HELPER void unzip(const float *x, float *even, float *odd)
 {
 #if LANES == 16 && (!defined(__GNUC__) || __GNUC__ >= 12 || defined(__clang__))
     vf a = load(x), b = load(x + 16);
@@ -149,7 +155,7 @@ static inline void unzip(const float *x, float *even, float *odd)
 #endif
 }
 /* Zeros around planes: before the first row, and from the end of each plane to the next. */
-static inline void clear_gaps(float *first, int planes, int stride, int line, int below)
+HELPER void clear_gaps(float *first, int planes, int stride, int line, int below)
 {
     for (int i = -below; i < 0; i++) first[i] = 0.0f;
     for (int c = 0; c < planes; c++)

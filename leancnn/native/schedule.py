@@ -269,7 +269,7 @@ def _round(count: int) -> int:
 def plan(kernel: Line) -> Plan:
     """The register tile and the walk of a line kernel, by the cost model."""
     pitch = next(b.pitch for b in writes(kernel))
-    taps, phases = _taps(kernel, pitch)
+    taps, phases = _taps(kernel, pitch, 0)
     line = kernel.height * pitch
     if isinstance(kernel.op, Conv):
         groups = kernel.op.groups
@@ -289,6 +289,8 @@ def plan(kernel: Line) -> Plan:
     chunk = _chunk(inputs, len(taps), -(-wide // outputs), many, vectors)
     if phases is not None and outputs >= wide:
         chunk = many * WIDEST  # deal out the rows of one tile just before it
+    if phases is not None and chunk:
+        taps, phases = _taps(kernel, pitch, chunk)
     return Plan(
         inputs,
         outputs,
@@ -337,8 +339,11 @@ def _chunk(inputs: int, taps: int, blocks: int, vectors: int, line: int) -> int:
     return vectors * WIDEST
 
 
-def _taps(kernel: Line, pitch: int) -> tuple[tuple[int, ...], Phases | None]:
-    """Offsets of the window's taps in rows, and the phases they point into, when there are any."""
+def _taps(kernel: Line, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases | None]:
+    """Offsets of the window's taps, and the phases they point into, when there are any.
+
+    `chunk`: pixels for which the phases are dealt out at a time; 0: all.
+    """
     op = kernel.op
     if op is None:
         return (0,), None
@@ -355,7 +360,10 @@ def _taps(kernel: Line, pitch: int) -> tuple[tuple[int, ...], Phases | None]:
         for phase in which
     )
     wide = kernel.width + max(x // columns for _, x in places)
-    stride = _round(max(heights) * pitch + WIDEST)
+    held = max(heights)
+    if chunk:
+        held = min(held, (chunk - 1) // pitch + 2 + held - kernel.height)
+    stride = _round(held * pitch + WIDEST)
     fill = None
     if isinstance(op, Pool) and any(op.padding) and not outside_is_zero(op, kernel):
         fill = float("-inf")

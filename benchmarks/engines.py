@@ -1,0 +1,106 @@
+"""Our C against the other engines, on the networks that have a bar to clear.
+
+    python benchmarks/engines.py                            all of them; writes results/engines.json
+    python benchmarks/engines.py henet_r3 shufflenet_r3     some
+
+Each network runs on every engine that is installed, in turns on one core (see docs/bench.md). The
+ratio is the best other engine's median over ours. The last lines are the HENet paper's own claim,
+HENet r2 against ShuffleNet r5, native against native and each on its best other engine.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from leancnn.bench import ENGINES, Row, bench, to_json, untrained
+from leancnn.report import table
+from leancnn.runs import machine, write_json
+
+RESULT = Path(__file__).parent.parent / "results" / "engines.json"
+BARS = {
+    "henet_r2": 3.5,
+    "henet_r3": 3.5,
+    "henet_r4": 3.5,
+    "shufflenet_r3": 2.0,
+    "shufflenet_r5": 2.0,
+    "rsenet": 1.4,
+    "lbmbnet32_r6": 1.1,
+    "nvmnet_g4": 1.1,
+    "squeezenet1_1": 1.0,
+    "mobilenetv2": 1.0,
+    "shufflenetv2_x0_5": 1.0,
+    "resnet8": 1.0,
+    "resnet20": 1.0,
+}
+"""How many times faster than the best other engine ours has to be."""
+PAPER = 0.347  # seconds of HENet r2 over those of ShuffleNet r5, HENet paper, Table 3
+
+
+def ratios(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """For each network: ours, the best other, and the ratio beside its bar."""
+    lines: list[dict[str, object]] = []
+    for name in dict.fromkeys(row.model for row in rows):
+        ours = [row for row in rows if (row.model, row.engine) == (name, "c")]
+        others = [row for row in rows if row.model == name and row.engine != "c"]
+        if ours and others:
+            best = min(others, key=lambda row: row.median_us)
+            share = ours[0].share_of_peak
+            lines.append(
+                {
+                    "network": name,
+                    "c_us": round(ours[0].median_us, 1),
+                    "share_of_peak": None if share is None else round(share, 3),
+                    "best_other": best.engine,
+                    "best_other_us": round(best.median_us, 1),
+                    "ratio": round(best.median_us / ours[0].median_us, 2),
+                    "bar": BARS.get(name),
+                }
+            )
+    return lines
+
+
+def claim(lines: Sequence[dict[str, object]]) -> dict[str, float]:
+    """Time of HENet r2 over ShuffleNet r5: ours, the other engines', and the paper's."""
+    found = {line["network"]: line for line in lines}
+    if not {"henet_r2", "shufflenet_r5"} <= found.keys():
+        return {}
+    first, second = found["henet_r2"], found["shufflenet_r5"]
+    return {
+        key: round(float(str(first[column])) / float(str(second[column])), 3)
+        for key, column in (("native", "c_us"), ("best_other", "best_other_us"))
+    } | {"paper": PAPER}
+
+
+def main() -> None:
+    """Time, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("networks", nargs="*", default=list(BARS))
+    parser.add_argument("--on", default=",".join(ENGINES))
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    args = parser.parse_args()
+    rows: list[Row] = []
+    missing: list[str] = []
+    for name in args.networks or BARS:
+        found, reasons = bench([untrained(name)], on=args.on.split(","), rounds=args.rounds)
+        rows += found
+        missing += reasons
+        print(table(ratios(found)), file=sys.stderr)
+    lines = ratios(rows)
+    print(table(lines))
+    print("\n".join([*missing, *(f"{key}: {value}" for key, value in claim(lines).items())]))
+    value = {
+        "title": "One image on one core: our C against the best other engine",
+        "command": "python benchmarks/engines.py",
+        "machine": {**machine(), "threads": 1},
+        "rows": lines,
+        "note": f"float32, one thread, median of {args.rounds} turns; engines: {args.on}",
+        "claim": claim(lines),
+        "engines": to_json(rows, missing),
+    }
+    write_json(args.out, value)
+
+
+if __name__ == "__main__":
+    main()

@@ -233,6 +233,7 @@ class Lock:
         if self._handle is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, 0)
+            fcntl.flock(self._handle, fcntl.LOCK_UN)  # a child may not have dropped its copy yet
             self.forget()
 
     def forget(self) -> None:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Shelf(dict[str, T]):
-    """A dict whose names are bound once, and whose missing names get a hint instead of a KeyError."""
+    """A dict whose names are bound once, and whose missing names get a hint, no KeyError."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()

@@ -59,9 +59,8 @@ def flops(layers: int, r: int) -> float:
         found += out.numel() * (1 if isinstance(layer, LBMBConv) else 2)
 
     for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d | nn.SiLU):
-            layer.register_forward_hook(add)
-        elif isinstance(layer, LBMBConv) and layer.residual:
+        adds = isinstance(layer, LBMBConv) and layer.residual
+        if adds or isinstance(layer, nn.BatchNorm2d | nn.SiLU):
             layer.register_forward_hook(add)
         elif isinstance(layer, SqueezeExcite):
             found += layer.reduce.out_features + layer.expand.out_features

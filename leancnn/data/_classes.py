@@ -15,7 +15,9 @@ def nfc(name: str) -> str:
 def natural(name: str) -> tuple[Key, str]:
     """Sort key: s2 before s10, a before B."""
     parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts if p), name
+    return tuple(
+        (0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts if p
+    ), name
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ recipe(
         name="henet-fast",
         source="ours: the best accuracy in a short budget; measured in docs/log.md",
         network="henet_r3",
-        epochs=50,
+        epochs=60,
         batch=128,
         lr=0.15,
         schedule="one-cycle",

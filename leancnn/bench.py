@@ -208,6 +208,7 @@ class Worker:
             text=True,
             env=environment,
         )
+        self._memory = 0.0
         answer = self._read()
         if "error" in answer:
             self.close()
@@ -216,7 +217,6 @@ class Worker:
         self.logits: list[list[float]] = answer["logits"]
         self.startup: float = answer["startup"]
         self.macs: int = answer["macs"]
-        self._memory = 0.0
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -239,14 +239,14 @@ class Worker:
 
     def close(self) -> float:
         """End the process; the most memory it held, in MB."""
-        if self._process.poll() is None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
         return self._memory
 
 

@@ -239,7 +239,8 @@ class Worker:
 
     def close(self) -> float:
         """End the process; the most memory it held, in MB."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(10)

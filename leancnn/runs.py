@@ -28,7 +28,16 @@ from typing import Any, Self
 import numpy as np
 
 from leancnn.errors import DamagedError, RunError
-from leancnn.sealed import Tensors, atomic_write, read_json, seal, unseal, write_error, write_json
+from leancnn.sealed import (
+    TEMPORARY,
+    Tensors,
+    atomic_write,
+    read_json,
+    seal,
+    unseal,
+    write_error,
+    write_json,
+)
 
 __all__ = [
     "Checkpoint",
@@ -115,7 +124,13 @@ def _checkpoint_steps(folder: Path) -> list[int]:
 
 def sweep(folder: Path) -> list[Path]:
     """Remove what killed or full-disk writes left behind; call it only while holding the lock."""
-    litter = [*folder.glob("**/.*.tmp")]
+    own = (folder, folder / "checkpoints", folder / "best", folder / "last")
+    litter = [
+        path
+        for place in own
+        for path in place.glob(".*.tmp")
+        if TEMPORARY.fullmatch(path.name) and path.is_file()
+    ]
     litter += [
         path
         for ending in ("safetensors", "safetensors.next")

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from leancnn.errors import DamagedError, RunError, WriteError
 
 Tensors = dict[str, "np.ndarray[Any, Any]"]
 
+TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")  # name and process of a file that is being written
 NEXT = ".next"  # a tensor file whose manifest may already be in place
 
 

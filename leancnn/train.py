@@ -147,11 +147,9 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
     """
     folder = Path(folder)
     world = join()
+    if not runs.is_run(folder):
+        raise RunError(f"{folder} holds no run; begin one with 'leancnn train DATA --out {folder}'")
     with _alone_in(folder, world):
-        if not runs.is_run(folder):
-            raise RunError(
-                f"{folder} holds no run; begin one with 'leancnn train DATA --out {folder}'"
-            )
         checkpoint, notes = runs.load_checkpoint(folder)
         if checkpoint is None:
             raise RunError(

@@ -157,12 +157,35 @@ def test_numbers_that_are_not_finite_reach_the_loss():
     assert accelerate(body)(images).isnan().any()
 
 
+class Twice(nn.Module):
+    """Reads a convolution before and after its norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return (self.norm(x) + x).mean((2, 3))
+
+
+def frozen():
+    """A network in training with a norm that is not."""
+    norm = nn.BatchNorm2d(4)
+    body = nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.Conv2d(4, 4, 1), nn.Flatten())
+    norm.train = lambda mode=True: norm
+    norm.training = False
+    return body
+
+
 @pytest.mark.parametrize(
     ("body", "shape", "why"),
     [
         (nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten()), (16, 3, 8, 8), "no lanes form"),
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), (15, 3, 8, 8), "does not fill"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), (16, 3, 8, 8), "never leaves"),
+        (Twice(), (16, 3, 8, 8), "before and after its norm"),
+        (frozen(), (16, 3, 8, 8), "no lanes form"),
     ],
 )
 def test_what_has_no_lanes_form_runs_as_it_is_and_says_why(body, shape, why):

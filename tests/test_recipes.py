@@ -79,7 +79,7 @@ def test_the_paper_trains_for_65000_steps_on_cifar() -> None:
         ({"flip": 1}, MismatchError, "flip takes bool"),
         ({"schedule": "cosin"}, MismatchError, "schedule is one of"),
         ({"scale": [32]}, MismatchError, "scale is a list of 2"),
-        ({"epochs": 0, "batch": 0}, MismatchError, "epochs above 0.*a batch of 1"),
+        ({"epochs": 0, "batch": 0}, MismatchError, "epochs above 0.*a batch of 2"),
         ({"pad": 1, "shift": 1}, MismatchError, "pad or shift"),
         ({"momentum": 0.0}, MismatchError, "momentum for nesterov"),
         ({"channels": 2}, MismatchError, "1 or 3 channels"),

@@ -64,10 +64,13 @@ def test_what_kills_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
         tmp_path / "checkpoints" / "step-00000006.safetensors",
         tmp_path / "checkpoints" / "step-00000007.safetensors.next",
     ]
-    for path in litter:
+    foreign = [tmp_path / ".mine.tmp", tmp_path / "photos" / ".cat.jpg.7.tmp"]
+    (tmp_path / "photos").mkdir()
+    for path in litter + foreign:
         path.write_bytes(b"")
     assert sorted(runs.sweep(tmp_path)) == sorted(litter)
     assert runs.load_checkpoint(tmp_path)[0] is not None
+    assert all(path.exists() for path in foreign)
 
 
 def test_metrics_are_read_as_written(tmp_path: Path) -> None:

@@ -83,7 +83,9 @@ class Accelerated(nn.Module):
 
     def _trace(self, batch: int, image: tuple[int, int, int], threads: int) -> Program | str:
         tracked = [norm.num_batches_tracked.clone() for norm in _norms(self.body)]
-        trace = Trace(batch)
+        if any(norm.momentum is None for norm in _norms(self.body)):
+            return "a norm averages over all batches alike"
+        trace = Trace(batch, self.training)
         images = trace.add(Node(image, relu=False))
         try:
             with torch.no_grad():
@@ -92,8 +94,8 @@ class Accelerated(nn.Module):
                 return "the network's output never leaves the lanes"
             if not all(_plain(node, self.body) for node in trace.nodes):
                 return "a weight is computed on the way"
-            if any(function is torch.conv2d for function, *_ in trace.calls):
-                return "a convolution has no lanes form"
+            if any(function in (torch.conv2d, F.batch_norm) for function, *_ in trace.calls):
+                return "a convolution or a norm has no lanes form"
             return Program(
                 trace,
                 result.place,

@@ -7,7 +7,7 @@ lanes; from there on calls are written down, to be made on real values.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -67,6 +67,7 @@ class Term:
     node: Node
     channel: int
     relu: bool = False
+    normed: bool = False
 
 
 Plane = tuple[Term, ...]
@@ -77,6 +78,7 @@ class Trace:
     """One recorded forward pass: nodes in order, the first being the images, then the tail."""
 
     batch: int
+    training: bool
     nodes: list[Node] = field(default_factory=list)
     exits: list[tuple[Node, int]] = field(default_factory=list)
     """What leaves the lanes, and the place of its value in the tail."""
@@ -282,12 +284,13 @@ def _batch_norm(
 ) -> Any:
     node = input.planes[0][0].node
     free = node.weight is not None and node.norm is None and node.relu is None
-    if not free or list(input.planes) != _planes(node):
-        return NotImplemented
+    if not free or list(input.planes) != _planes(node) or training != input.trace.training:
+        return NotImplemented  # a norm that is frozen, or a layer that is read before it
     if running_mean is None or running_var is None or weight is None or bias is None:
         return NotImplemented
     node.norm = Norm(running_mean, running_var, weight, bias, momentum, eps)
-    return input
+    planes: list[Plane] = [(replace(plane[0], normed=True),) for plane in input.planes]
+    return Symbol(input.trace, planes, input.middle, input.extent)
 
 
 def _relu(input: Symbol, inplace: bool = False) -> Any:
@@ -295,7 +298,7 @@ def _relu(input: Symbol, inplace: bool = False) -> Any:
     if single and all(
         p[0].node.weight is not None and p[0].node.relu is not False for p in input.planes
     ):
-        planes: list[Plane] = [(Term(p[0].node, p[0].channel, True),) for p in input.planes]
+        planes: list[Plane] = [(replace(p[0], relu=True),) for p in input.planes]
     else:
         planes = _planes(_sum(input, rectify=True))
     return Symbol(input.trace, planes, input.middle, input.extent)
@@ -352,8 +355,10 @@ def _sum(symbol: Symbol, *, rectify: bool) -> Node:
 
 
 def _claimed(planes: Sequence[Plane]) -> list[Plane]:
-    """The planes, now read: all readers of a node must see it alike, with its ReLU or without."""
+    """The planes, now read: all readers of a node see it alike, or the network has no lanes."""
     for term in (term for plane in planes for term in plane):
+        if term.normed != (term.node.norm is not None):
+            raise NoLanesError("a convolution is read both before and after its norm")
         if term.node.relu not in (None, term.relu):
             raise NoLanesError("a convolution is read both with and without its ReLU")
         term.node.relu = term.relu

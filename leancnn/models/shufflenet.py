@@ -64,7 +64,7 @@ def shufflenet(
     classes: int = 10,
     channels: int = 3,
     repeat: int = 3,
-    init: Literal["gaussian001", "kaiming"] = "gaussian001",
+    init: Literal["gaussian001", "kaiming"] = "kaiming",
 ) -> nn.Module:
     """The HENet paper's ShuffleNet with `repeat` stride-1 units in each of three stages."""
     return ShuffleNet(classes=classes, channels=channels, repeat=repeat, init=init)

@@ -201,7 +201,7 @@ def _check(value: Recipe) -> None:
         text
         for bad, text in (
             (value.epochs <= 0, f"epochs above 0, not {value.epochs:g}"),
-            (value.batch < 1, f"a batch of 1 or more, not {value.batch}"),
+            (value.batch < 2, f"a batch of 2 or more, not {value.batch}"),
             (value.lr <= 0, f"lr above 0, not {value.lr:g}"),
             (not 0 <= value.warmup < 1, f"warmup from 0 to below 1, not {value.warmup:g}"),
             (not 0 <= value.ema < 1, f"ema from 0 to below 1, not {value.ema:g}"),

@@ -5,7 +5,7 @@ from leancnn.recipes._base import Recipe, recipe
 recipe(
     Recipe(
         name="henet-fast",
-        source="ours: the best accuracy in a short budget; measured in docs/log.md",
+        source="ours, for an hour on two cores; docs/log.md says what was tried",
         network="henet_r3",
         epochs=60,
         batch=128,
@@ -24,7 +24,9 @@ recipe(
         name="henet-paper",
         source=(
             "HENet paper, section 4.1, and the authors' Caffe solver: 65,000 steps of 128, "
-            "rate 0.01, a tenth at 32,000 and 48,000. Silent: what stands outside the image (black)"
+            "rate 0.01, a tenth at 32,000 and 48,000; in proportion where a part is set apart "
+            "for validation. Their first weights: --set init=gaussian001. Silent: what stands "
+            "outside the image (black)"
         ),
         network="henet_r3",
         epochs=65_000 * 128 / 50_000,  # 166.4 over CIFAR's 50,000 images

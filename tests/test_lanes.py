@@ -59,7 +59,9 @@ def far(one, other):
     return ((one - other).norm() / other.norm()).item()
 
 
-@pytest.mark.parametrize("name", ["henet_r2", "shufflenet_r2"])
+@pytest.mark.parametrize(
+    "name", ["henet_r2", pytest.param("shufflenet_r2", marks=pytest.mark.slow)]
+)
 def test_lanes_are_as_near_to_exact_arithmetic_as_torch_is(name):
     errors = {"torch": [], "lanes": []}
     for seed in range(3):  # a ReLU at the edge may flip in either; the median does not
@@ -98,7 +100,7 @@ class Odd(nn.Module):
         return self.last(x).mean((2, 3))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     channels=st.integers(1, 3),
     groups=st.sampled_from([1, 2, 3]),
@@ -120,9 +122,10 @@ def test_any_network_of_known_layers_agrees_with_torch(channels, groups, strides
 
 
 def test_half_storage_keeps_the_direction_of_the_gradient():
-    body = models.create_model("henet_r2", seed=0)
-    images = torch.randn(64, 3, 31, 31, generator=torch.Generator().manual_seed(0))
-    found = passes(body, images, torch.arange(64) % 10, ("torch", "half"))
+    torch.manual_seed(0)
+    body = Odd(3, 2, [(3, 1, 1), (3, 2, 0)], False, True, True)
+    images = torch.randn(64, 3, 19, 19)
+    found = passes(body, images, torch.arange(64) % 4, ("torch", "half"))
     assert F.cosine_similarity(found["half"][1], found["torch"][1], dim=0) > 0.98
 
 

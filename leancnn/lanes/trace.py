@@ -53,6 +53,8 @@ class Node:
     """Whether its readers see it through a ReLU; None until the first one asks."""
     rectify: bool = False
     """Of a sum: ReLU before it is stored."""
+    constant: bool = False
+    """Of a convolution that stands for a pooling: its weight is ours, not the network's."""
 
     @property
     def kernel(self) -> int:
@@ -333,7 +335,9 @@ def _avg_pool(
         return NotImplemented
     channels = len(input.planes)
     ninth = torch.full((channels, 1, 3, 3), 1 / 9)
-    return _convolution(input, ninth, stride=2, groups=channels)
+    pooled = _convolution(input, ninth, stride=2, groups=channels)
+    input.trace.nodes[-1].constant = True
+    return pooled
 
 
 def _square(value: Any) -> int:

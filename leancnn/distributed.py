@@ -93,12 +93,6 @@ def join() -> World:
     return World(rank, size, device)
 
 
-def leave() -> None:
-    """End the group that `join` began."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-
-
 class WholeBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batch of all processes, on any device (torch's own needs CUDA).
 

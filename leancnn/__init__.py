@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from leancnn.export import export
     from leancnn.images import Road
     from leancnn.models import create_model
+    from leancnn.native.load import Native
     from leancnn.predict import predict
     from leancnn.train import train
     from leancnn.weights import load
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LeanCNNError",
+    "Native",
     "Road",
     "__version__",
     "bench",
@@ -44,6 +46,7 @@ __all__ = [
 
 _HOMES = {
     "LeanCNNError": "errors",
+    "Native": "native.load",
     "Road": "images",
     "bench": "bench",
     "check": "check",

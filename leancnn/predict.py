@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from leancnn.errors import DamagedError, ImageError
-from leancnn.images import SUFFIXES, UNREAD, Picture
+from leancnn.errors import DamagedError, ImageError, MismatchError
+from leancnn.images import SUFFIXES, UNREAD, Picture, Road
+from leancnn.native.load import SUFFIXES as LIBRARIES
+from leancnn.native.load import Native
 from leancnn.weights import Network, load
 
 BATCH = 64  # images that are in memory at once
@@ -55,13 +57,50 @@ class Refused:
         return {"path": self.path, "reason": self.reason}
 
 
+def opened(source: str | Path, which: Literal["best", "last"] | None = None) -> Network | Native:
+    """What predicts: a saved network, a run's, or a compiled program, told by its suffix.
+
+    Raises what `load` raises; `DamagedError` for a library that `leancnn compile` did not write.
+    """
+    path = Path(source)
+    if path.suffix not in LIBRARIES or path.is_dir():
+        return load(path, which)
+    if which is not None:
+        raise MismatchError(f"{path} is one compiled network; it has no '{which}'")
+    native = Native(path)
+    road_of(native)
+    return native
+
+
+def road_of(network: Network | Native) -> Road:
+    """From a file to the input. Raises `DamagedError` for a compiled program that has no road."""
+    if isinstance(network, Network):
+        return network.road
+    written = network.about.get("road")
+    if not isinstance(written, dict):
+        raise DamagedError(
+            f"{network.path}: does not say how a picture becomes its input; "
+            "it was compiled from a foreign file"
+        )
+    try:
+        road = Road.from_json(written)
+    except MismatchError as error:
+        raise DamagedError(f"{network.path}: {error}") from error
+    if (road.channels, *road.size) != network.shape:
+        raise DamagedError(f"{network.path}: its road ends in {road.size}, not {network.shape}")
+    return road
+
+
 def predict(
-    network: Network | str | Path, paths: Iterable[str | Path] | str | Path, *, top: int = 5
+    network: Network | Native | str | Path,
+    paths: Iterable[str | Path] | str | Path,
+    *,
+    top: int = 5,
 ) -> list[Prediction]:
     """Predict image files, and those in folders and the folders below them, in a stable order.
 
     Raises `ImageError` naming every file that cannot be used; `predict_readable` goes on without
-    them. `network` is a network, the folder of a saved one, or a run (its best).
+    them. `network` is a network, the folder of a saved one, a run (its best), or a compiled one.
     """
     found, refused = predict_readable(network, paths, top=top)
     if refused:
@@ -72,11 +111,15 @@ def predict(
 
 
 def predict_readable(
-    network: Network | str | Path, paths: Iterable[str | Path] | str | Path, *, top: int = 5
+    network: Network | Native | str | Path,
+    paths: Iterable[str | Path] | str | Path,
+    *,
+    top: int = 5,
 ) -> tuple[list[Prediction], list[Refused]]:
     """As `predict`, with the files that cannot be used beside the predictions, not as an error."""
     paths = [paths] if isinstance(paths, str | Path) else paths
-    network = network if isinstance(network, Network) else load(network)
+    network = network if isinstance(network, Network | Native) else opened(network)
+    road = road_of(network)
     found: list[Prediction] = []
     refused: list[Refused] = []
     stream = files(paths)
@@ -87,7 +130,7 @@ def predict_readable(
                 refused.append(item)
                 continue
             try:
-                read.append((str(item), network.road.read(item)))
+                read.append((str(item), road.read(item)))
             except ImageError as error:
                 refused.append(Refused(str(item), str(error)))
         if read:
@@ -135,27 +178,33 @@ def _below(folder: Path) -> Iterator[Path]:
 
 @torch.inference_mode()
 def probabilities(
-    network: Network, images: NDArray[np.uint8], batch: int = BATCH
+    network: Network | Native, images: NDArray[np.uint8], batch: int = BATCH
 ) -> NDArray[np.float64]:
     """Stored images, uint8 (N, h, w, C) at the road's scale, to probabilities (N, classes).
 
     Raises `DamagedError` when the network's answer is not a number.
     """
-    device = network.scale.device
+    road = road_of(network)
     rows: list[NDArray[np.float64]] = []
+    if isinstance(network, Native):
+        return _numbers(network, network(road.window(images)).astype(np.float64))
+    device = network.scale.device
     mode = network.training
     network.eval()
     try:
         for start in range(0, len(images), batch):
-            seen = np.array(network.road.window(images[start : start + batch]))  # (n, H, W, C)
+            seen = np.array(road.window(images[start : start + batch]))  # (n, H, W, C)
             logits = network(torch.from_numpy(seen).to(device))
             rows.append(logits.double().softmax(1).cpu().numpy())
     finally:
         network.train(mode)
-    result = np.concatenate(rows) if rows else np.empty((0, len(network.classes)))
-    if not np.isfinite(result).all():
+    return _numbers(network, np.concatenate(rows) if rows else np.empty((0, len(network.classes))))
+
+
+def _numbers(network: Network | Native, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not np.isfinite(rows).all():
         raise DamagedError(f"{network.name} answers with what is no number; train it again")
-    return result
+    return rows
 
 
 def captions(predictions: Sequence[Prediction]) -> list[str]:

@@ -10,8 +10,9 @@ from torch import nn
 import leancnn
 from leancnn import cli
 from leancnn.errors import DamagedError, UnsupportedError
+from leancnn.native.build import compile_library
 from leancnn.weights import save
-from tests.native_nets import settled
+from tests.native_nets import compiled, settled
 from tests.native_saved import network, on_shelf
 
 
@@ -82,3 +83,57 @@ def test_what_is_no_onnx_file_is_refused(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"nothing")
     with pytest.raises(DamagedError, match="not an ONNX file"):
         leancnn.compile(tmp_path / "x.onnx")
+
+
+def answer(capsys, *words):
+    status = cli.main(list(words))
+    printed = capsys.readouterr()
+    return status, printed
+
+
+def test_a_compiled_network_predicts_as_its_run(tmp_path, capsys):
+    from PIL import Image
+
+    save(network(), tmp_path / "saved")
+    native = leancnn.compile(tmp_path / "saved", out=tmp_path)
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 15, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    words, found = [str(tmp_path), "--json"], []
+    for source in (tmp_path / "saved", native.path):
+        status, printed = answer(capsys, "predict", str(source), *words)
+        assert status == 1
+        found.append(json.loads(printed.out))
+    plain, compiled = found
+    assert compiled["refused"] == plain["refused"]
+    assert len(compiled["predictions"]) == 3
+    for one, other in zip(plain["predictions"], compiled["predictions"], strict=True):
+        assert (one["path"], one["label"]) == (other["path"], other["label"])
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+        assert [item["label"] for item in one["top"]] == [item["label"] for item in other["top"]]
+    sheet = tmp_path / "sheet.png"
+    picture = str(tmp_path / "0.png")
+    status, _ = answer(capsys, "predict", str(native.path), picture, "--sheet", str(sheet))
+    assert status == 0
+    assert sheet.stat().st_size > 0
+    assert leancnn.predict(leancnn.Native(native.path), picture)[0].path == picture
+
+
+def test_a_library_that_cannot_predict_is_refused_in_one_line(tmp_path, capsys):
+    foreign_one = compile_library("int f(void) { return 1; }", name="foreign")
+    (tmp_path / "text.so").write_text("not a library")
+    body = settled(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    roadless = compiled(body, (1, 2, 2)).path
+    cases = [
+        (foreign_one, [], "not a network compiled by leancnn"),
+        (tmp_path / "text.so", [], "not a network compiled by leancnn"),
+        (tmp_path / "none.so", [], "no such file"),
+        (roadless, [], "does not say how a picture becomes its input"),
+        (roadless, ["--which", "last"], "has no 'last'"),
+    ]
+    for path, more, reason in cases:
+        status, printed = answer(capsys, "predict", str(path), "x.png", *more)
+        assert status == 1
+        assert reason in printed.err
+        assert printed.err.count("\n") == 1

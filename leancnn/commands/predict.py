@@ -11,7 +11,7 @@ MOST_ON_A_SHEET = 200
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("network", help="a run, or the folder of a saved network")
+    parser.add_argument("network", help="a run, a saved network, or a compiled one (.so)")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="an image, or a folder of them")
     parser.add_argument("--top", type=int, default=3, help="classes to list, default 3")
     parser.add_argument("--sheet", metavar="PNG", help="draw the pictures with their labels")
@@ -22,10 +22,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Labels and probabilities; files that cannot be used are listed, and make the status 1."""
-    from leancnn.predict import captions, predict_readable
-    from leancnn.weights import load
+    from leancnn.predict import captions, opened, predict_readable, road_of
 
-    network = load(args.network, args.which)
+    network = opened(args.network, args.which)
     found, refused = predict_readable(network, args.paths, top=args.top)
     value = {
         "network": args.network,
@@ -51,7 +50,7 @@ def run(args: Namespace) -> Answer:
         from leancnn.runs import atomic_write
 
         shown = found[:MOST_ON_A_SHEET]
-        images = [network.road.read(item.path).image for item in shown]
+        images = [road_of(network).read(item.path).image for item in shown]
         atomic_write(Path(args.sheet), contact_sheet(images, captions(shown)))
         value["sheet"] = args.sheet
         lines.append(f"{args.sheet}: {len(shown)} of {len(found)} pictures")

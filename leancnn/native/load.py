@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.errors import DamagedError, MismatchError
+from leancnn.errors import DamagedError, MismatchError, RunError
 
 SUFFIXES = (".so", ".dylib", ".dll")
 
@@ -18,12 +18,15 @@ SUFFIXES = (".so", ".dylib", ".dll")
 class Native:
     """uint8 images (N, H, W, C) to probabilities (N, classes), one image after another.
 
-    `path` is a library built from a file of ours; its name, classes and sizes stand in it. Raises
+    `path` is a library built from a file of ours; its name, classes and sizes stand in it. To load
+    a library is to run it: open only your own. Raises `RunError` when there is no such file,
     `DamagedError` for a library that is not one of ours or that this machine cannot load.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if not self.path.exists():
+            raise RunError(f"{self.path}: no such file")
         try:
             library = ctypes.CDLL(str(self.path.resolve()))
             about = library.leancnn_about
@@ -35,9 +38,10 @@ class Native:
             self._run = getattr(library, f"{prefix}_run")
             self._run_float = getattr(library, f"{prefix}_run_float")
             self.scratch_bytes = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes").value
-        except (OSError, AttributeError, ValueError, KeyError) as error:
+        except (OSError, AttributeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
             raise DamagedError(
-                f"{self.path}: not a network compiled by leancnn ({error})"
+                f"{self.path}: not a network compiled by leancnn ({reason})"
             ) from error
         pointer = ctypes.c_void_p
         for function in (self._run, self._run_float):

@@ -1,7 +1,7 @@
 """Open the test set: how often a network is right, how sure that figure is, and where it errs.
 
-Each opening is counted in the run's evaluations.json: a test set that was looked at often, to
-choose between networks, no longer measures what it seems to.
+Each opening is counted in the run's evaluations.json, for each test set by its content: one that
+was looked at often, to choose between networks, no longer measures what it seems to.
 """
 
 import math
@@ -59,9 +59,11 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     """Images by true class (row) and predicted class (column)."""
     opened: int | None
-    """How often this run's test set has been opened, this time included."""
+    """How often this run has opened these very test images, this time included."""
     changed: bool
-    """Whether these are not the test images that this run was tested on before."""
+    """Whether the same place held other test images at an earlier opening."""
+    openings: int | None
+    """How often this run has opened any test images."""
     picture: str | None
     """Where the confusion matrix was drawn."""
 
@@ -83,9 +85,11 @@ class Evaluation:
             lines.append(f"\nconfusion matrix: {printable(self.picture)}")
         if self.opened is not None:
             often = "once" if self.opened == 1 else f"{self.opened} times"
-            lines.append(f"this run's test set has been opened {often}")
+            others = (self.openings or 0) - self.opened
+            more = f", and others {'once' if others == 1 else f'{others} times'}" if others else ""
+            lines.append(f"this run has opened these test images {often}{more}")
         if self.changed:
-            lines.append("its images have changed since an earlier opening")
+            lines.append("they are not those that an earlier opening found there")
         return "\n".join(lines)
 
 
@@ -111,6 +115,8 @@ def evaluate(
         shown = str(network)
         network = load(network if run is None else run, which)
     source = _source(run, data)
+    if run is not None:
+        runs.evaluations(run)  # a damaged count stops here, not after the opening
     dataset = load_dataset(source, network.road, parts=("test",))
     if dataset.test is None or len(dataset.test) == 0:
         raise DataError(f"{source} has no test images")
@@ -119,7 +125,7 @@ def evaluate(
     counts = confusion(truth, answers.argmax(1), len(network.classes))
     right = int(np.trace(counts))
     low, high = wilson(right, len(truth))
-    opened, changed = None, False
+    opened, openings, changed = None, None, False
     if run is not None:
         picture = picture or run / f"confusion-{which}.png"
         entry = {
@@ -129,11 +135,13 @@ def evaluate(
             "images": len(truth),
             "accuracy": right / len(truth),
         }
+        earlier = runs.add_evaluation(run, entry)
+        opened = 1 + sum(one.get("sha256") == entry["sha256"] for one in earlier)
+        openings = 1 + len(earlier)
         changed = any(
-            earlier["data"] == entry["data"] and earlier["sha256"] != entry["sha256"]
-            for earlier in runs.evaluations(run)
+            one.get("data") == entry["data"] and one.get("sha256") != entry["sha256"]
+            for one in earlier
         )
-        opened = runs.add_evaluation(run, entry)
     if picture is not None:
         title = f"{right / len(truth):.2%} of {len(truth):,} right"
         runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, title))
@@ -152,6 +160,7 @@ def evaluate(
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
         opened=opened,
         changed=changed,
+        openings=openings,
         picture=None if picture is None else str(picture),
     )
 

@@ -6,8 +6,8 @@ runs/a/
   metrics.jsonl     one line per epoch; metrics.csv holds the same
   checkpoints/      the last two, each a sealed pair step-XXXXXXXX.json + .safetensors
   best/ last/       saved networks (weights.py)
-  evaluations.json  every opening of the test set
-  run.lock          who is writing here
+  evaluations.json  every opening of a test set
+  run.lock          who is writing here; .evaluations.lock beside it
 """
 
 import contextlib
@@ -166,17 +166,32 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         raise DamagedError(f"{path}: not readable ({error})") from error
 
 
-def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> int:
-    """Note one opening of the test set in evaluations.json; returns how often it was opened."""
-    earlier = evaluations(folder)
-    write_json(folder / "evaluations.json", [*earlier, {"when": now(), **entry}])
-    return len(earlier) + 1
+def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Note one opening of a test set in evaluations.json; returns those before it, oldest first.
+
+    Two processes at once lose nothing: each waits for the other. Raises `WriteError`.
+    """
+    lock = folder / ".evaluations.lock"
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise write_error(lock, 0, error) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        earlier = evaluations(folder)
+        write_json(folder / "evaluations.json", [*earlier, {"when": now(), **entry}])
+    finally:
+        os.close(handle)
+    return earlier
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Every opening of the test set so far, oldest first."""
+    """Every opening of a test set so far, oldest first. Raises `DamagedError`."""
     path = folder / "evaluations.json"
-    return list(read_json(path)) if path.exists() else []
+    found = read_json(path) if path.exists() else []
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise DamagedError(f"{path}: no list of openings; move it away to count anew")
+    return found
 
 
 def is_run(folder: Path) -> bool:
@@ -221,8 +236,10 @@ class Lock:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "run.lock"
         self._handle: int | None = None
+        self._made: list[Path] = []  # folders that were not there, innermost first
 
     def __enter__(self) -> Self:
+        self._made = [place for place in self.path.parents if not place.exists()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -230,6 +247,8 @@ class Lock:
             raise write_error(self.path, 0, error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(handle).st_nlink:  # its holder has just removed it with the folder
+                raise OSError
         except OSError:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(handle)
@@ -248,8 +267,16 @@ class Lock:
         if self._handle is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, 0)
+                self._leave_nothing()
             fcntl.flock(self._handle, fcntl.LOCK_UN)  # a child may not have dropped its copy yet
             self.forget()
+
+    def _leave_nothing(self) -> None:
+        """Remove the folders that were made for a run that never began."""
+        if self._made and [*self.path.parent.iterdir()] == [self.path]:
+            self.path.unlink()
+            for place in self._made:
+                place.rmdir()  # fails, and ends this, at the first that holds something else
 
     def forget(self) -> None:
         """Close this process's copy; the lock ends with the last copy."""

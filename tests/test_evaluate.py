@@ -9,7 +9,7 @@ from PIL import Image
 
 import leancnn
 from leancnn import cli, models, runs
-from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
+from leancnn.errors import DamagedError, DataError, LeanCNNError, MismatchError, RunError
 from leancnn.evaluate import class_figures, confusion, wilson
 from leancnn.images import Road
 from leancnn.weights import Network, save
@@ -117,16 +117,33 @@ def test_other_classes_are_refused_and_named(run, tmp_path, classes, message):
     assert runs.evaluations(run) == []
 
 
-def test_every_opening_is_counted_and_a_changed_test_set_is_noticed(run, tmp_path):
+def test_openings_are_counted_for_each_test_set_and_a_changed_one_is_noticed(run, tmp_path):
     first = leancnn.evaluate(run)
-    assert (first.which, first.opened, first.changed) == ("best", 1, False)
+    assert (first.which, first.opened, first.openings, first.changed) == ("best", 1, 1, False)
     second = leancnn.evaluate(run, which="last")
-    assert (second.which, second.opened, second.changed) == ("last", 2, False)
+    assert (second.which, second.opened, second.openings, second.changed) == ("last", 2, 2, False)
+    other = photos(tmp_path / "other", ["s2", "s10", "éa"], each=3)
+    foreign = leancnn.evaluate(run, other)
+    assert (foreign.opened, foreign.openings, foreign.changed) == (1, 3, False)
+    assert "opened these test images once, and others 2 times" in foreign.text()
+    (tmp_path / "photos").rename(tmp_path / "moved")  # the same images are the same test set
+    moved = leancnn.evaluate(run / "best", tmp_path / "moved")
+    assert (moved.which, moved.opened, moved.openings, moved.changed) == ("best", 3, 4, False)
+    assert "opened these test images 3 times, and others once" in moved.text()
+    (tmp_path / "moved").rename(tmp_path / "photos")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "photos" / "test" / "s2" / "0.png")
-    third = leancnn.evaluate(run / "best")
-    assert (third.which, third.opened, third.changed) == ("best", 3, True)
-    assert "opened 3 times" in third.text()
-    assert [entry["which"] for entry in runs.evaluations(run)] == ["best", "last", "best"]
+    changed = leancnn.evaluate(run)
+    assert (changed.opened, changed.openings, changed.changed) == (1, 5, True)
+    assert "not those that an earlier opening found" in changed.text()
+    assert len(runs.evaluations(run)) == 5
+
+
+def test_a_damaged_count_of_openings_stops_before_the_test_set_is_opened(run, tmp_path):
+    (tmp_path / "photos" / "test").rename(tmp_path / "away")
+    for text in ("{", "{}", "[1]"):
+        (run / "evaluations.json").write_text(text)
+        with pytest.raises(DamagedError, match=r"evaluations\.json"):
+            leancnn.evaluate(run)
 
 
 def test_only_the_test_part_is_opened(run, tmp_path):

@@ -1,7 +1,9 @@
 """What a run leaves on disk: checkpoints, metrics, evaluations, the lock."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,11 +84,57 @@ def test_metrics_are_read_as_written(tmp_path: Path) -> None:
         runs.read_metrics(tmp_path / "no run")
 
 
-def test_every_opening_of_the_test_set_is_counted(tmp_path: Path) -> None:
+def test_every_opening_of_a_test_set_is_kept(tmp_path: Path) -> None:
     assert runs.evaluations(tmp_path) == []
-    assert runs.add_evaluation(tmp_path, {"accuracy": 0.5}) == 1
-    assert runs.add_evaluation(tmp_path, {"accuracy": 0.6}) == 2
+    assert runs.add_evaluation(tmp_path, {"accuracy": 0.5}) == []
+    earlier = runs.add_evaluation(tmp_path, {"accuracy": 0.6})
+    assert [entry["accuracy"] for entry in earlier] == [0.5]
     assert [entry["accuracy"] for entry in runs.evaluations(tmp_path)] == [0.5, 0.6]
+
+
+def test_processes_that_open_at_once_lose_no_opening(tmp_path: Path) -> None:
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if not child:
+            for turn in range(5):
+                runs.add_evaluation(tmp_path, {"who": [number, turn]})
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    found = [tuple(entry["who"]) for entry in runs.evaluations(tmp_path)]
+    assert sorted(found) == [(number, turn) for number in range(4) for turn in range(5)]
+
+
+def test_a_lock_around_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with runs.Lock(tmp_path / "runs" / "a"):
+        pass
+    assert not [*tmp_path.iterdir()]
+    with runs.Lock(tmp_path / "runs" / "a"):
+        (tmp_path / "runs" / "b").mkdir()
+    assert [*(tmp_path / "runs").iterdir()] == [tmp_path / "runs" / "b"]
+    with runs.Lock(tmp_path / "runs" / "a"):
+        (tmp_path / "runs" / "a" / "run.json").touch()
+    assert (tmp_path / "runs" / "a" / "run.json").exists()
+    with runs.Lock(tmp_path / "runs" / "b"):  # made by someone else
+        pass
+    assert (tmp_path / "runs" / "b").exists()
+
+
+def test_a_lock_that_was_removed_while_we_waited_is_no_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    lock, flock = runs.Lock(folder), fcntl.flock
+
+    def slow(handle: int, how: int) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        flock(handle, how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", slow)
+        with pytest.raises(RunError, match="in use"), lock:
+            pass
+    with lock:
+        pass
 
 
 def test_a_second_lock_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:

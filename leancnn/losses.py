@@ -6,7 +6,9 @@ gives. Only those with `uses_features` read the third. Centres are buffers of th
 to a checkpoint and not to a network.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -160,13 +162,35 @@ def create(
     gamma and alpha. Raises `UnknownNameError` for a name and `MismatchError` for arguments that do
     not fit.
     """
-    build = losses[name]
+    check(name, arguments)
     try:
-        return build(
+        return losses[name](
             classes=classes, features=features, label_smoothing=label_smoothing, **arguments
         )
     except TypeError as error:
         raise MismatchError(f"loss {name}: {error}") from None
+
+
+def check(name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that a loss does not take, as `create` would with classes at hand.
+
+    Raises `UnknownNameError` for the loss, `MismatchError` for its arguments.
+    """
+    known = [key for key in inspect.signature(losses[name]).parameters if key not in _GIVEN]
+    foreign = [key for key in arguments if key not in known]
+    if foreign:
+        takes = f"it takes {' and '.join(known)}" if known else "it takes none"
+        raise MismatchError(
+            f"loss {name} has no argument {', '.join(foreign)}; {takes}: "
+            "change loss_arguments, such as --change 'loss_arguments={}'"
+        )
+    for key, value in arguments.items():
+        each = value if isinstance(value, list | tuple) else [value]
+        if not all(type(item) in (int, float) and math.isfinite(item) for item in each):
+            raise MismatchError(f"loss {name}: {key} takes finite numbers, not {value!r}")
+
+
+_GIVEN = ("classes", "features", "label_smoothing")  # to every loss
 
 
 def _share(label_smoothing: float) -> float:

@@ -1,5 +1,7 @@
 """losses: equations by hand, and centres that move as their source says."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,3 +156,22 @@ def test_wrong_names_and_numbers_are_refused_with_what_they_are() -> None:
     logits, labels, _ = batch()
     with pytest.raises(MismatchError, match=r"7 features, not \(12, 6\)"):
         create("center")(logits, labels, torch.zeros(BATCH, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "text"),
+    [
+        ("cross_entropy", {"gamma": 2}, "no argument gamma; it takes none: change loss_arguments"),
+        ("focal", {"alpa": 2, "x": 1}, "no argument alpa, x; it takes gamma and alpha"),
+        ("center", {"classes": 3}, "no argument classes; it takes alpha"),
+        ("focal", {"gamma": "2"}, "gamma takes finite numbers, not '2'"),
+        ("focal", {"alpha": [1.0, math.nan]}, "alpha takes finite numbers"),
+        ("softmax+center", {"gamma": True}, "gamma takes finite numbers, not True"),
+    ],
+)
+def test_arguments_of_another_loss_are_refused_with_those_it_takes(name, arguments, text):
+    with pytest.raises(MismatchError, match=text):
+        losses.check(name, arguments)
+    if "classes" not in arguments:
+        with pytest.raises(MismatchError, match=text):
+            create(name, **arguments)

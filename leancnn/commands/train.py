@@ -10,6 +10,7 @@ from leancnn.errors import UsageError
 from leancnn.report import printable
 
 SHORTCUTS = ("epochs", "batch", "lr", "loss")  # fields of the recipe with an option of their own
+MOST_THREADS = 1024
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -48,14 +49,14 @@ def run(args: Namespace) -> Answer:
         given = [key for key in named if getattr(args, key) is not None]
         if given or args.set or args.change:
             raise UsageError("a run goes on as it began: --resume takes no option that changes it")
+    if args.threads is not None and not 1 <= args.threads <= MOST_THREADS:
+        raise UsageError(f"--threads is 1 to {MOST_THREADS}, not {args.threads}")
     import torch
 
     from leancnn import models, recipes
     from leancnn.train import resume, train
 
     if args.threads is not None:
-        if args.threads < 1:
-            raise UsageError(f"--threads is 1 or more, not {args.threads}")
         torch.set_num_threads(args.threads)
     if args.resume is not None:
         return answer(resume(args.resume, data=args.data, progress=not args.quiet))

@@ -85,6 +85,9 @@ def load_dataset(
     if unknown:
         raise DataError(f"a data set has the parts train, val and test, not '{unknown[0]}'")
     opened = open_source(source)
+    if len(opened.classes) < 2:
+        only = f"one class, '{shown(opened.classes[0])}'" if opened.classes else "no class"
+        raise DataError(f"{shown(opened.path)} has {only}; a classifier tells two or more apart")
     reading = Reading(
         road=road, cache=cache or cache_folder(), max_bad_share=max_bad_share, verify=verify
     )
@@ -146,6 +149,7 @@ def _manifest(
         "source": opened.path,
         "kind": opened.name,
         "classes": list(opened.classes),
+        "parts": list(opened.read),
         "counts": counts,
         "sha256": {part: found.sha256 for part, found in read.items()},
         "cuts": cuts,

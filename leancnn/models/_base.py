@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from leancnn.errors import MismatchError
+from leancnn.models._limits import within_limits
 from leancnn.shelf import Shelf
 
 
@@ -92,7 +93,7 @@ def create_model(
     `channels` default to the card's. `changes` are arguments of the network's own builder, such as
     `repeat=5`. With `seed` the weights are a pure function of it; the global generator is left as
     it was. Raises `UnknownNameError` for a name or argument that does not exist, `MismatchError`
-    for sizes that do not fit.
+    for sizes that do not fit or are beyond use.
     """
     entry = networks[name]
     known: Shelf[Any] = Shelf(f"argument of {name}")
@@ -108,8 +109,10 @@ def create_model(
     for key in ("classes", "channels"):
         if chosen[key] < 1:
             raise MismatchError(f"{name} needs {key} of 1 or more, not {chosen[key]}")
-    if seed is None:
-        return entry.build(**chosen)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return entry.build(**chosen)
+    sizes = {"classes": chosen["classes"], "channels": chosen["channels"]}
+    with within_limits(name, changes or sizes):
+        if seed is None:
+            return entry.build(**chosen)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return entry.build(**chosen)

@@ -12,6 +12,8 @@ from leancnn.errors import DamagedError, MismatchError, UnknownNameError
 from leancnn.shelf import Shelf
 
 Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
+MOST_EPOCHS = 100_000
+SIDE = 4096  # pixels; a larger image is no input of these networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,13 +187,20 @@ def _fit(key: str, given: Any, wanted: Any) -> Any:
         if not isinstance(given, list | tuple) or (
             ... not in choices and len(given) != len(choices)
         ):
-            raise MismatchError(f"recipe: {key} is a list of {len(choices)}, not {given!r}")
+            many = "" if ... in choices else f" of {len(choices)}"
+            raise MismatchError(f"recipe: {key} is a list{many}, not {given!r}")
         return tuple(_fit(key, item, choices[0]) for item in given)
     if wanted is float and isinstance(given, int) and not isinstance(given, bool):
         return float(given)
     plain = dict if typing.get_origin(wanted) is not None else wanted
-    if type(given) is not plain or given in (math.inf, -math.inf) or given != given:
-        raise MismatchError(f"recipe: {key} takes {plain.__name__}, not {given!r}")
+    if type(given) is not plain or (isinstance(given, float) and not math.isfinite(given)):
+        kind = {
+            float: "a finite number",
+            int: "a whole number",
+            str: "a word",
+            bool: "true or false",
+        }
+        raise MismatchError(f"recipe: {key} takes {kind.get(plain, 'an object')}, not {given!r}")
     return given
 
 
@@ -200,7 +209,10 @@ def _check(value: Recipe) -> None:
     wrong = [
         text
         for bad, text in (
-            (value.epochs <= 0, f"epochs above 0, not {value.epochs:g}"),
+            (
+                not 0 < value.epochs <= MOST_EPOCHS,
+                f"epochs above 0 and at most {MOST_EPOCHS:,}, not {value.epochs:g}",
+            ),
             (value.batch < 2, f"a batch of 2 or more, not {value.batch}"),
             (value.lr <= 0, f"lr above 0, not {value.lr:g}"),
             (not 0 <= value.warmup < 1, f"warmup from 0 to below 1, not {value.warmup:g}"),
@@ -209,7 +221,16 @@ def _check(value: Recipe) -> None:
             (not 0 <= value.momentum < 1, f"momentum from 0 to below 1, not {value.momentum:g}"),
             (value.nesterov and value.momentum == 0, "momentum for nesterov"),
             (value.channels not in (None, 1, 3), f"1 or 3 channels, not {value.channels}"),
-            (value.scale is not None and min(value.scale) < 1, "a scale of 1 pixel or more"),
+            (
+                value.scale is not None and not 1 <= min(value.scale) <= max(value.scale) <= SIDE,
+                f"a scale of 1 to {SIDE} pixels",
+            ),
+            (
+                max(value.pad, value.shift, value.cutout, value.mixup) > SIDE,
+                f"pad, shift, cutout and mixup of at most {SIDE}",
+            ),
+            (not all(0 <= share <= 1 for share in value.milestones), "milestones from 0 to 1"),
+            (min(value.factor, value.final) < 0, "factor and final of 0 or more"),
             (bool(value.pad and value.shift), "pad or shift, not both"),
             (
                 min(value.pad, value.shift, value.cutout, value.mixup, value.clip) < 0

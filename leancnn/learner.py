@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from leancnn import losses, weights
 from leancnn.distributed import World, whole_batch_norms
@@ -46,10 +47,13 @@ class Descent:
 
     g ← g + decay·w; m ← momentum·m + g; w ← w − rate·(g + momentum·m), or − rate·m without
     Nesterov: `torch.optim.SGD` to the last bit, whose import alone takes seconds. A test compares.
+    Before that the scales of batch norms get g ← g + bn_l1·sign(γ).
     """
 
     def __init__(self, body: nn.Module, recipe: Recipe) -> None:
         self.recipe = recipe
+        norms = (m for m in body.modules() if isinstance(m, _BatchNorm) and m.affine)
+        self.scales = [m.weight for m in norms] if recipe.bn_l1 else []
         last = {id(p) for p in body.get_submodule("fc").parameters() if p.ndim == 1}
         sorted_out: dict[tuple[float, float], list[tuple[str, Tensor]]] = {}
         for name, p in body.named_parameters():
@@ -75,6 +79,9 @@ class Descent:
     def step(self, rate: float) -> None:
         """Move every parameter; all have a gradient after a backward pass."""
         momentum = self.recipe.momentum
+        for scale in self.scales:
+            if scale.grad is not None:
+                scale.grad.add_(scale.sign(), alpha=self.recipe.bn_l1)
         for group in self.groups:
             gradients = [p.grad for p in group.parameters if p.grad is not None]
             if group.decay:

@@ -48,6 +48,9 @@ class Recipe:
     decay_on: Literal["weights", "caffe"] = "weights"
     """`weights` leaves out norm scales and biases; `caffe` decays all but the last layer's bias,
     which learns at twice the rate."""
+    bn_l1: float = 0.0
+    """λ of λ·Σ|γ| over all batch-norm scales, which makes them sparse before pruning by `bn_scale`;
+    0: off. Source: Liu et al., Network Slimming, ICCV 2017, Eq. 1."""
     clip: float = 0.0
     """Largest gradient norm, L2 over all parameters; 0 for none."""
     ema: float = 0.0
@@ -234,8 +237,8 @@ def _check(value: Recipe) -> None:
             (bool(value.pad and value.shift), "pad or shift, not both"),
             (
                 min(value.pad, value.shift, value.cutout, value.mixup, value.clip) < 0
-                or value.weight_decay < 0,
-                "pad, shift, cutout, mixup, clip and weight_decay of 0 or more",
+                or min(value.weight_decay, value.bn_l1) < 0,
+                "pad, shift, cutout, mixup, clip, weight_decay and bn_l1 of 0 or more",
             ),
         )
         if bad

@@ -2,7 +2,7 @@
 
 from leancnn.native.program import Line
 from leancnn.native.schedule import Phases
-from leancnn.native.text import number
+from leancnn.native.spell import number
 
 
 def deal(kernel: Line, phases: Phases, inputs: int) -> str:

@@ -11,7 +11,8 @@ from leancnn.native.emit_deal import deal
 from leancnn.native.graph import Activate, Affine, Conv, Floats, Pool, floats
 from leancnn.native.program import Blend, Line, Store, Value
 from leancnn.native.schedule import L1_FLOATS, Plan, affines
-from leancnn.native.text import File, combined, curve, described, number
+from leancnn.native.spell import number
+from leancnn.native.text import File, combined, curve, described
 
 AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
 

@@ -6,31 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from leancnn.native.graph import Activate, Affine, Combine, Floats
+from leancnn.native.spell import LARGE, ORDER, array, byte_array, decimals, number
 
 
 def identifier(name: str) -> str:
     """A name as a C identifier."""
     word = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
     return word if word and not word[0].isdigit() else f"_{word}"
-
-
-def number(value: float) -> str:
-    """A float as C writes it, exactly."""
-    if np.isinf(value):
-        return "INFINITY" if value > 0 else "-INFINITY"
-    text = f"{np.float32(value):.9g}"
-    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
-
-
-def wrapped(words: Sequence[str], indent: str = "    ", width: int = 100) -> str:
-    """Words with commas, in lines."""
-    lines, line = [], indent
-    for word in words:
-        if len(line) + len(word) + 2 > width and line != indent:
-            lines.append(line.rstrip())
-            line = indent
-        line += f"{word}, "
-    return "\n".join([*lines, line.rstrip()])
 
 
 @dataclass(slots=True)
@@ -56,13 +38,20 @@ class File:
         return word
 
     def floats(self, name: str, values: Floats) -> str:
-        """The name of a constant array of floats."""
+        """A constant array of floats, as an expression."""
         flat = np.ascontiguousarray(values, np.float32).ravel()
         key = ("f", flat.tobytes())
         if key not in self.known:
-            word = self.known[key] = self.fresh(f"{name}_weights")
-            words = np.char.mod("%.9g", flat).tolist()
-            self._array("float", word, words)
+            word = self.fresh(f"{name}_weights")
+            self.constants += flat.nbytes
+            if len(flat) < LARGE:
+                self.arrays.append(array("float", word, decimals(flat)))
+            else:
+                if ORDER not in self.arrays:
+                    self.arrays.append(ORDER)
+                self.arrays.append(byte_array(word, flat))
+                word += ".f"
+            self.known[key] = word
         return self.known[key]
 
     def integers(self, name: str, values: Sequence[int]) -> str:
@@ -70,7 +59,8 @@ class File:
         key = ("i", tuple(values))
         if key not in self.known:
             word = self.known[key] = self.fresh(name)
-            self._array("int32_t", word, [str(value) for value in values])
+            self.constants += 4 * len(values)
+            self.arrays.append(array("int32_t", word, [str(value) for value in values]))
         return self.known[key]
 
     def mask(self, height: int, width: int, pitch: int) -> str:
@@ -79,12 +69,6 @@ class File:
         row = [-1] * width + [0] * (pitch - width)
         values = (row * height + [0] * length)[:length]
         return self.integers(f"keep_{height}x{width}_in_{pitch}", values)
-
-    def _array(self, kind: str, name: str, words: list[str]) -> None:
-        self.constants += 4 * len(words)
-        self.arrays.append(
-            f"static const {kind} {name}[{len(words)}] = {{\n{wrapped(words)}\n}};\n"
-        )
 
     def function(self, name: str, comment: str, body: str) -> str:
         """The name of a function; an equal body is written once. `@` in it stands for the name."""

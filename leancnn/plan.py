@@ -1,30 +1,24 @@
 """What is decided before the first step and kept to the last: a value, in every checkpoint.
 
-Together with the data it determines every weight, on the same machine, thread count and torch
-version.
+Together with the data it determines every weight, on the same machine, thread count, torch version
+and, in the lanes, C compiler.
 """
 
-import copy
-import math
-import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from leancnn import models, recipes
+from leancnn import losses, models, recipes, weights
 from leancnn.data import Dataset
 from leancnn.distributed import World
+from leancnn.engine import facts
 from leancnn.errors import MismatchError, RunError
-from leancnn.images import Road
+from leancnn.images import Road, shown
 from leancnn.recipes import Recipe
-from leancnn.runs import machine
 
 VAL_SHARE = 0.1  # of the train part, where a data set brings no val part
-TRIALS = 2  # timed steps of each way to train; the fastest step counts
+MOST_STEPS = 99_999_999  # eight digits in the names of checkpoints
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +42,8 @@ class Plan:
     """Of the weights, the order, the augmentation and the cut of the val part."""
     engine: str
     precision: str
+    engine_why: str = ""
+    """Why these two; see `engine.Choice`."""
     threads: int
     processes: int
     machine: Mapping[str, Any]
@@ -81,6 +77,40 @@ class Plan:
         recipe, road = recipes.of_json(value["recipe"]), Road.from_json(value["road"])
         return cls(**{**value, **lists, "recipe": recipe, "road": road})
 
+    def check_sizes(self, *, asked: bool) -> None:
+        """Refuse, with `MismatchError`, a batch that was asked for and is larger than the data.
+
+        Also a run of more steps than the names of checkpoints count.
+        """
+        if asked and self.recipe.batch > self.images:
+            raise MismatchError(
+                f"a batch of {self.recipe.batch} is more than the {self.images} images to train "
+                f"on; choose one of 2 to {self.images}"
+            )
+        if self.steps > MOST_STEPS:
+            raise MismatchError(
+                f"{self.recipe.epochs:g} epochs are {self.steps:,} steps; at most {MOST_STEPS:,}"
+            )
+
+    def remarks(self, dataset: Dataset) -> list[str]:
+        """What one should know before the first step, a sentence each."""
+        found, where = [], shown(self.data)
+        if "test" not in dataset.manifest["parts"]:
+            found.append(
+                f"{where} has no test part, so 'leancnn evaluate' will have nothing to open; "
+                "put images aside for it, or name another data set there with --data"
+            )
+        if self.recipe.batch > self.images:
+            found.append(
+                f"all {self.images} images to train on make one step, for the recipe's batch "
+                f"is {self.recipe.batch}; a smaller --batch makes more steps"
+            )
+        skipped = dataset.manifest["skipped"]
+        if skipped:
+            first = f"{shown(skipped[0]['file'])}: {shown(skipped[0]['reason'])}"
+            found.append(f"{len(skipped)} unreadable files are left out ({first}); see run.json")
+        return found
+
     def check_data(self, dataset: Dataset) -> None:
         """Refuse to go on with other data: `MismatchError` for classes, `RunError` for images."""
         if dataset.classes != self.classes:
@@ -94,9 +124,34 @@ class Plan:
 
     def differences(self, world: World) -> list[str]:
         """Why a resumed run may not be bit-exact here."""
-        here = {**facts(world.device), "processes": world.size}
+        here = {**facts(world.device, self.engine), "processes": world.size}
         then = {**self.machine, "processes": self.processes}
-        return [f"{key}: {then[key]} → {here[key]}" for key in here if here[key] != then.get(key)]
+        return [
+            f"{key}: {then[key]} → {here[key]}"
+            for key in here
+            if then.get(key, here[key]) != here[key]
+        ]
+
+
+def check_wishes(
+    model: str,
+    arguments: Mapping[str, Any],
+    recipe: Recipe,
+    road: Road,
+    *,
+    seed: int,
+    val_share: float,
+) -> None:
+    """Refuse what no run can be, before any image is decoded.
+
+    Raises `UnknownNameError` for the names, `MismatchError` for the values.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
+    if not 0 <= val_share < 1:
+        raise MismatchError(f"val_share is 0 (no validation) to below 1, not {val_share}")
+    losses.check(recipe.loss, recipe.loss_arguments)
+    weights.build(model, arguments, 2, road, seed)
 
 
 def road_for(model: str, recipe: Recipe) -> Road:
@@ -108,75 +163,3 @@ def road_for(model: str, recipe: Recipe) -> Road:
         channels=recipe.channels or channels,
         scale=(max(scale[0], height), max(scale[1], width)),
     )
-
-
-def facts(device: torch.device) -> dict[str, Any]:
-    """What bit-exactness depends on, besides the thread count."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    known = machine()
-    return {
-        "torch": torch.__version__,
-        "numpy": known["numpy"],
-        "processor": known["processor"],
-        "device": name,
-    }
-
-
-def training_forward(
-    body: nn.Module, engine: str, precision: str, device: torch.device
-) -> nn.Module:
-    """What the loop calls on normalised images: the body, or a faster pass of the same weights."""
-    if engine == "lanes" and device.type == "cpu":
-        from leancnn.lanes import accelerate
-
-        return accelerate(body, half=precision == "bf16")
-    return body
-
-
-def autocast(engine: str, precision: str, device: torch.device) -> Any:
-    """The context of a forward pass in that precision; the lanes have their own."""
-    if engine == "lanes" or precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
-
-
-def fastest(
-    body: nn.Module, recipe: Recipe, images: Tensor, world: World, *, uses_features: bool
-) -> tuple[str, str]:
-    """(engine, precision): the recipe's, or what a few steps on copies measure as the fastest.
-
-    `images` is one normalised batch. The engines are compared in fp32, then the precisions of the
-    faster one. The lanes are for one process on a CPU and for losses that look at logits only. With
-    several processes the first one's clock decides.
-    """
-    engines = ("lanes", "torch") if recipe.engine == "auto" else (recipe.engine,)
-    if world.size > 1 or world.device.type != "cpu" or uses_features:
-        engines = ("torch",)
-    precisions = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
-    best = _fastest([(engine, precisions[0]) for engine in engines], body, images, world)
-    return _fastest([(best[0], precision) for precision in precisions], body, images, world)
-
-
-def _fastest(
-    ways: list[tuple[str, str]], body: nn.Module, images: Tensor, world: World
-) -> tuple[str, str]:
-    """The way whose best step is the shortest; one way needs no clock."""
-    seconds = [math.inf] * len(ways)
-    for place, way in enumerate(ways if len(ways) > 1 and world.first else ()):
-        forward = training_forward(copy.deepcopy(body).train(), *way, world.device).train()
-        for trial in range(TRIALS + 1):
-            taken = _seconds_of_step(forward, way, images)
-            if trial and not getattr(forward, "why_not", ""):  # the first warms up
-                seconds[place] = min(taken, seconds[place])
-    return ways[world.of_first(seconds.index(min(seconds)))]
-
-
-def _seconds_of_step(forward: nn.Module, way: tuple[str, str], images: Tensor) -> float:
-    """One forward and backward pass."""
-    started = time.perf_counter()
-    with autocast(*way, images.device):
-        logits = forward(images)
-    logits.float().logsumexp(1).sum().backward()
-    if images.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started

@@ -11,7 +11,7 @@ one that was not.
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,26 +19,24 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from leancnn import recipes, runs, weights
 from leancnn.batches import Batches
-from leancnn.data import Dataset, Split, load_dataset
+from leancnn.data import Dataset, Split, load_dataset, recognise
 from leancnn.data._augment import partners, step_seed
 from leancnn.distributed import World, join
+from leancnn.engine import Choice, autocast, choose, facts, training_forward
 from leancnn.errors import DataError, RunError, StoppedError
 from leancnn.history import Counters, close_epoch, diverged, line, made, note
 from leancnn.learner import Learner, begin, follow, pack, unpack
 from leancnn.losses import update_centres
-from leancnn.plan import VAL_SHARE, Plan, autocast, facts, fastest, road_for, training_forward
+from leancnn.plan import VAL_SHARE, Plan, check_wishes, road_for
 from leancnn.process import Stop, keep_pages
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe, learning_rate
 from leancnn.report import training_curve
+from leancnn.validate import validate
 from leancnn.weights import Network
-
-VALIDATION_BATCH = 256  # images in each process
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,8 @@ def train(
     model = model or chosen.network
     arguments = dict(arguments or {})
     road = road_for(model, chosen)
-    weights.build(model, arguments, 2, road, seed)  # a wrong name or argument costs no decoding
+    check_wishes(model, arguments, chosen, road, seed=seed, val_share=val_share)
+    recognise(data)
     world = join()
     folder = Path(out) if out is not None else _free_folder(f"{model}-{chosen.name}", world)
     with _alone_in(folder, world):
@@ -122,20 +121,28 @@ def train(
             precision="fp32",
             threads=torch.get_num_threads(),
             processes=world.size,
-            machine=facts(world.device),
+            machine={},
             save_every_s=save_every_s,
             save_every_steps=save_every_steps,
         )
+        plan.check_sizes(asked="batch" in (overrides or {}))
+        notes = plan.remarks(dataset)
+        _tell(notes, world)
         learner = begin(plan, world)
         some = torch.from_numpy(np.array(road.window(split.images[: plan.batch])))
         batch = learner.network.normalise(world.part(some).to(world.device))
-        engine, precision = fastest(
+        way = choose(
             learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features
         )
-        plan = replace(plan, engine=engine, precision=precision)
+        known = facts(world.device, way.engine)
+        plan = replace(
+            plan, engine=way.engine, precision=way.precision, engine_why=way.why, machine=known
+        )
         if world.first:
             runs.sweep(folder)
-        return _learn(plan, dataset, learner, Counters(), folder, world, shown=progress)
+        return _learn(
+            plan, dataset, learner, Counters(), folder, world, shown=progress, notes=notes
+        )
 
 
 def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool = True) -> Trained:
@@ -166,9 +173,8 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
         )
         learner = begin(plan, world)
         unpack(learner, checkpoint.tensors, folder)
+        _tell(notes, world)
         if world.first:
-            for text in notes:
-                print(f"leancnn: {text}", file=sys.stderr)
             runs.set_aside(folder, newer_than=checkpoint.step)
             runs.sweep(folder)
         if counters.epoch * plan.steps_per_epoch >= plan.steps:
@@ -234,6 +240,7 @@ def _learn(
         torch.random.fork_rng(devices=[]),
         Progress(title, plan.steps, done=counters.step, shown=shown and world.first) as bar,
     ):
+        bar.say(str(Choice(plan.engine, plan.precision, plan.engine_why)))
         while counters.epoch * plan.steps_per_epoch < plan.steps:
             epoch = counters.epoch
             end = min((epoch + 1) * plan.steps_per_epoch, plan.steps)
@@ -336,38 +343,6 @@ def _finish(
     return Trained(network, folder, history, seconds, speed)
 
 
-def validate(
-    network: Network,
-    forward: nn.Module,
-    split: Split | None,
-    world: World,
-    stopped: Callable[[], bool],
-) -> tuple[float, float] | None:
-    """Accuracy 0..1 and mean cross-entropy; None without a split, or when stopped.
-
-    `forward` runs the network's body. The processes share the images and add up what they find.
-    """
-    if split is None:
-        return None
-    forward.eval()
-    device = world.device
-    sums = torch.zeros(2, dtype=torch.float64)
-    with torch.inference_mode():
-        for first in range(0, len(split.labels), VALIDATION_BATCH * world.size):
-            if stopped() and world.size == 1:
-                return None
-            rows = slice(first + world.rank, first + VALIDATION_BATCH * world.size, world.size)
-            windows = np.array(network.road.window(split.images[rows]))
-            if not len(windows):
-                continue
-            labels = torch.from_numpy(split.labels[rows]).to(device)
-            logits = forward(network.normalise(torch.from_numpy(windows).to(device)))
-            sums[0] += (logits.argmax(1) == labels).sum().item()
-            sums[1] += F.cross_entropy(logits.double(), labels, reduction="sum").item()
-    right, loss = (world.sum(sums.to(device)) / len(split.labels)).tolist()
-    return right, loss
-
-
 def _parts(val_share: float) -> tuple[Literal["train", "val"], ...]:
     return ("train", "val") if val_share else ("train",)
 
@@ -376,6 +351,12 @@ def _train_part(dataset: Dataset) -> Split:
     if dataset.train is None or not len(dataset.train.labels):
         raise DataError(f"{dataset.name} has no images to train on")
     return dataset.train
+
+
+def _tell(notes: Sequence[str], world: World) -> None:
+    """What must not be missed, also without progress."""
+    for text in notes if world.first else ():
+        print(f"leancnn: {text}", file=sys.stderr)
 
 
 def _alone_in(folder: Path, world: World) -> AbstractContextManager[object]:

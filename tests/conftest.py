@@ -22,3 +22,44 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["LEANCNN_CACHE"]
     else:
         os.environ["LEANCNN_CACHE"] = before
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """For figures that do not depend on the machine's cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of tiny pictures; do not write there."""
+    from tests.tiny import make_pictures
+
+    return make_pictures(tmp_path_factory.mktemp("pictures") / "data")
+
+
+@pytest.fixture(scope="session")
+def quiet(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on `pictures` that nothing disturbed; do not write there."""
+    import torch
+
+    from leancnn.train import train
+    from tests.tiny import RECIPE
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("quiet") / "run"
+    train(pictures, recipe=RECIPE, out=folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain_digits() -> Iterator[None]:
+    """The recipe of the digits without a choice of engines: no compiler, no clock."""
+    from leancnn.recipes._base import recipes
+
+    before = recipes["digits"]
+    recipes["digits"] = before.changed(engine="torch", precision="fp32")
+    yield
+    recipes["digits"] = before

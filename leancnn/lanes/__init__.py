@@ -13,6 +13,7 @@ Whatever has no lanes form (the head, an unknown layer) is the tail. When a conv
 batch does not fill the lanes or there is no compiler, the body runs as it is.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from leancnn.errors import LeanCNNError
-from leancnn.lanes.program import Program
+from leancnn.errors import LeanCNNError, MissingDependencyError
+from leancnn.lanes.program import FLAGS, Program
 from leancnn.lanes.trace import Late, Node, NoLanesError, Trace
+from leancnn.native.build import find_compiler
 
 FILL = 16  # images; an evaluation's batch is filled up to a multiple
 
@@ -35,6 +37,20 @@ def accelerate(body: nn.Module, *, half: bool = False, threads: int | None = Non
     parameters are float. `threads` is torch's own count unless given.
     """
     return Accelerated(body, half=half, threads=threads)
+
+
+def compiler() -> str:
+    """What makes machine code of kernels.c here, on which the last bits depend: version, flags.
+
+    No paths, and the same for `cc` and `gcc` where they are one; "none" without a compiler.
+    """
+    try:
+        found = find_compiler()
+    except MissingDependencyError:
+        return "none"
+    version = re.sub(r"^\S+ \(", "gcc (", found.version)
+    own = [word for word in found.command[1:] if "/" not in word]  # of $CC
+    return " ".join([version, *own, *FLAGS])
 
 
 class Accelerated(nn.Module):

@@ -17,6 +17,7 @@ from leancnn.native.build import compile_library
 
 MOST_USES = 8  # gradients that kernels.c adds up in one pass
 CHUNK, BAND = 32, 8  # as in kernels.c
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-pthread")
 HUGE_PAGES = 14  # MADV_HUGEPAGE
 
 
@@ -313,9 +314,8 @@ def _library(shapes: tuple[str, ...], half: bool) -> ctypes.CDLL:
     """The kernels, specialised for these shapes."""
     source = Path(__file__).with_name("kernels.c").read_text(encoding="utf-8")
     lines = [f"CONVOLUTION({shape}, {', '.join(shape.split('_'))})" for shape in shapes]
-    flags = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-pthread")
     text = "\n".join([source, *lines, ""])
-    path = compile_library(text, name="lanes", flags=(*flags, f"-DHALF={half:d}"))
+    path = compile_library(text, name="lanes", flags=(*FLAGS, f"-DHALF={half:d}"))
     library = ctypes.CDLL(str(path))
     library.lanes_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
     return library

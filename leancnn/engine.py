@@ -1,0 +1,130 @@
+"""Which forward pass trains here, in which precision, and why."""
+
+import copy
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leancnn.distributed import World
+from leancnn.recipes import Recipe
+from leancnn.runs import machine
+
+TRIALS = 2  # timed steps of each way to train, after one to warm up; the fastest counts
+SHOWN = {"lanes": "the lanes", "torch": "plain torch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a run goes forward and backward."""
+
+    engine: str
+    precision: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"training in {SHOWN[self.engine]}, {self.precision}: {self.why}"
+
+
+def facts(device: torch.device, engine: str) -> dict[str, Any]:
+    """What bit-exactness depends on, besides the thread count."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    known = machine()
+    found = {
+        "torch": torch.__version__,
+        "numpy": known["numpy"],
+        "processor": known["processor"],
+        "device": name,
+    }
+    if engine == "lanes":
+        from leancnn.lanes import compiler
+
+        found["compiler"] = compiler()
+    return found
+
+
+def training_forward(
+    body: nn.Module, engine: str, precision: str, device: torch.device
+) -> nn.Module:
+    """What the loop calls on normalised images: the body, or a faster pass of the same weights."""
+    if engine == "lanes" and device.type == "cpu":
+        from leancnn.lanes import accelerate
+
+        return accelerate(body, half=precision == "bf16")
+    return body
+
+
+def autocast(engine: str, precision: str, device: torch.device) -> Any:
+    """The context of a forward pass in that precision; the lanes have their own."""
+    if engine == "lanes" or precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def choose(
+    body: nn.Module, recipe: Recipe, images: Tensor, world: World, *, uses_features: bool
+) -> Choice:
+    """The recipe's engine and precision, or what a few steps on copies measure as the fastest.
+
+    `images` is one normalised batch. The engines are compared in fp32, then the precisions of the
+    faster one. The lanes are for one process on a CPU and for losses that look at logits only;
+    where they cannot run, torch does, and `why` says so. With several processes the first one's
+    clock decides.
+    """
+    precisions = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
+    engine, why, seconds = "torch", _no_lanes(recipe, world, uses_features), 0.0
+    if not why:
+        trials = 0 if recipe.engine == "lanes" else TRIALS
+        seconds, why = _best_step(body, ("lanes", precisions[0]), images, trials)
+        if not why and recipe.engine == "lanes":
+            engine, why = "lanes", "the recipe says so"
+        elif not why:
+            other, _ = _best_step(body, ("torch", precisions[0]), images, TRIALS)
+            engine = "lanes" if seconds <= other else "torch"
+            why = f"{seconds:.3g} s a step in the lanes, {other:.3g} s in torch"
+        else:
+            why = f"not in the lanes: {why}"
+    precision = precisions[0]
+    if len(precisions) > 1:
+        ways = [(engine, each) for each in precisions]
+        steps = [_best_step(body, way, images, TRIALS)[0] if world.first else 0.0 for way in ways]
+        precision = precisions[world.of_first(steps.index(min(steps)))]
+    return Choice(engine, precision, why)
+
+
+def _no_lanes(recipe: Recipe, world: World, uses_features: bool) -> str:
+    """Why the lanes are not even tried; empty when they are."""
+    if recipe.engine == "torch":
+        return "the recipe says so"
+    if world.device.type != "cpu":
+        return f"not in the lanes: they are for processors, and this is {world.device.type}"
+    if world.size > 1:
+        return f"not in the lanes: they are for one process, and these are {world.size}"
+    if uses_features:
+        return f"not in the lanes: the loss {recipe.loss} reads features, not only logits"
+    return ""
+
+
+def _best_step(
+    body: nn.Module, way: tuple[str, str], images: Tensor, trials: int
+) -> tuple[float, str]:
+    """Seconds of the fastest of some steps after one to warm up, or why there can be none."""
+    forward = training_forward(copy.deepcopy(body).train(), *way, images.device).train()
+    warm_up = _seconds_of_step(forward, way, images)
+    why_not = str(getattr(forward, "why_not", ""))
+    timed = range(0 if why_not else trials)
+    return min((_seconds_of_step(forward, way, images) for _ in timed), default=warm_up), why_not
+
+
+def _seconds_of_step(forward: nn.Module, way: tuple[str, str], images: Tensor) -> float:
+    """One forward and backward pass."""
+    started = time.perf_counter()
+    with autocast(*way, images.device):
+        logits = forward(images)
+    logits.float().logsumexp(1).sum().backward()
+    if images.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

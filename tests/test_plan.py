@@ -1,0 +1,56 @@
+"""What is decided, or refused, before the first step."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leancnn import recipes, runs
+from leancnn.errors import LeanCNNError, MismatchError
+from leancnn.plan import Plan, check_wishes, road_for
+from tests.tiny import RECIPE
+
+
+def test_the_road_stores_no_less_than_the_network_takes() -> None:
+    road = road_for("henet_r2", recipes.get("henet-fast"))
+    assert (road.size, road.scale, road.channels) == ((31, 31), (32, 32), 3)
+    road = road_for("henet_r2", replace(recipes.get("smoke"), scale=None, channels=1))
+    assert (road.size, road.scale, road.channels) == ((31, 31), (31, 31), 1)
+
+
+@pytest.mark.parametrize(
+    ("wish", "text"),
+    [
+        ({"seed": -1}, "a seed is 0 to"),
+        ({"seed": 2**63}, "a seed is 0 to"),
+        ({"val_share": 1}, "val_share is 0"),
+        ({"val_share": -0.1}, "val_share is 0"),
+        ({"val_share": float("nan")}, "val_share is 0"),
+        (
+            {"arguments": {"width": 10**12}},
+            "tiny cannot be built with width=10+: it needs",
+        ),
+        ({"arguments": {"width": -1}}, "tiny cannot be built with width=-1"),
+        ({"recipe": {"loss": "cross_entropy", "loss_arguments": {"gamma": 2}}}, "it takes none"),
+        ({"recipe": {"loss": "soft"}}, "no loss named 'soft'"),
+    ],
+)
+def test_what_no_run_can_be_is_refused_before_any_decoding(wish: dict[str, Any], text: str) -> None:
+    given = {"arguments": {}, "seed": 0, "val_share": 0.1, **wish}
+    given["recipe"] = RECIPE.changed(**given.get("recipe", {}))
+    road = road_for("tiny", given["recipe"])
+    with pytest.raises(LeanCNNError, match=text):
+        check_wishes("tiny", road=road, **given)
+
+
+def test_a_batch_that_was_asked_for_is_no_larger_than_the_data(quiet: Path) -> None:
+    plan = Plan.of_json(runs.read_json(quiet / "run.json")["plan"])
+    plan.check_sizes(asked=True)
+    large = replace(plan, recipe=RECIPE.changed(batch=plan.images + 1))
+    large.check_sizes(asked=False)  # a recipe is written for other data; a remark tells of it
+    with pytest.raises(MismatchError, match=f"a batch of {plan.images + 1} is more than the"):
+        large.check_sizes(asked=True)
+    endless = replace(plan, images=10**7, recipe=RECIPE.changed(epochs=1000))
+    with pytest.raises(MismatchError, match=r"625,000,000 steps; at most 99,999,999"):
+        endless.check_sizes(asked=False)

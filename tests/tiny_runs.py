@@ -1,0 +1,42 @@
+"""What tests of runs share: their weights, their metrics, a Ctrl-C at a chosen step."""
+
+import json
+import signal
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leancnn import learner, runs
+
+train_module = import_module("leancnn.train")  # `leancnn.train` is the function
+
+
+def weights_of(folder: Path) -> list[Mapping[str, str]]:
+    """The sha256 of every tensor of the saved networks."""
+    return [
+        json.loads((folder / name / "network.json").read_text())["tensors"]
+        for name in ("best", "last")
+    ]
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """The metrics, without clock readings."""
+    timed = ("images_per_s", "seconds", "train_seconds")
+    return [{k: v for k, v in row.items() if k not in timed} for row in runs.read_metrics(folder)]
+
+
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ctrl-C fall into a step."""
+    follow, steps = learner.follow, 0
+
+    def interrupted(*arguments: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            signal.raise_signal(signal.SIGINT)
+        follow(*arguments)
+
+    monkeypatch.setattr(train_module, "follow", interrupted)

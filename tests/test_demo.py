@@ -9,7 +9,7 @@ from leancnn.demo import demo
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory):
+def short(tmp_path_factory, plain_digits):
     """A demo of a few steps."""
     return demo(tmp_path_factory.mktemp("demo"), epochs=0.1, progress=False)
 

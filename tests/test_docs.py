@@ -120,6 +120,7 @@ def test_every_public_name_is_documented_and_shown_in_an_example(name):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.usefixtures("plain_digits")
 def test_an_example_is_short_and_runs(path, tmp_path, monkeypatch, capsys):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 40
     words = {"train_digits.py": ["0.2", "run"]}.get(path.name, [])

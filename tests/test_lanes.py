@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from leancnn import models
 from leancnn.errors import MissingDependencyError
-from leancnn.lanes import accelerate
+from leancnn.lanes import accelerate, program
 from leancnn.layers import ChannelShuffle
 from leancnn.native.build import find_compiler
 
@@ -76,37 +76,64 @@ def test_lanes_are_as_near_to_exact_arithmetic_as_torch_is(name):
     assert median(errors["lanes"]) < max(2 * median(errors["torch"]), 3e-6)
 
 
+KINDS = [(1, 1, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (1, 2, 0)]  # kernel, stride, pad
+SHAPES = (
+    "1_6_3_1_1",
+    "3_6_3_1_1",
+    *("_".join(map(str, (6, 6, *kind))) for kind in KINDS),
+    "6_2_1_1_0",
+)
+
+
+@pytest.fixture(scope="module")
+def quick_kernels():
+    """All kernels that `Odd` can need in one library, compiled for a short wait, not for speed."""
+    library, flags = program._library, program.FLAGS
+    program.FLAGS = tuple("-O1" if flag == "-O3" else flag for flag in flags)
+
+    def of_all(shapes, half):
+        assert set(shapes) <= set(SHAPES)
+        return library(SHAPES, half)
+
+    program._library = of_all
+    yield
+    program._library, program.FLAGS = library, flags
+
+
 class Odd(nn.Module):
     """Whatever hypothesis draws: groups, strides, borders, shuffles, skips, concatenations."""
 
     def __init__(self, channels, groups, strides, bias, shuffled, joined):
         super().__init__()
         width = 6 * groups
-        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=bias)
+        self.groups = groups
+        self.stem = nn.Conv2d(channels, 6, 3, padding=1, bias=bias)
         self.steps = nn.ModuleList()
         for kernel, stride, pad in strides:
             conv = nn.Conv2d(width, width, kernel, stride, pad, groups=groups, bias=bias)
             self.steps.append(nn.Sequential(conv, nn.BatchNorm2d(width)))
-        self.last = nn.Conv2d(width * (1 + joined), 4, 1, bias=bias)
+        parts = groups * (1 + joined)
+        self.last = nn.Conv2d(6 * parts, 2 * parts, 1, groups=parts, bias=bias)
         self.shuffle = ChannelShuffle(groups) if shuffled else nn.Identity()
         self.joined = joined
 
     def forward(self, x):
         x = F.relu(self.stem(x))
+        x = torch.cat([x] * self.groups, 1)  # read several times
         for step in self.steps:
             y = step(self.shuffle(x))
             x = F.relu(x + y) if x.shape == y.shape else F.relu(y)
-        x = torch.cat([x, x + x], 1) if self.joined else x
+        if self.joined:  # 8 readers are the most
+            x = torch.cat([x, x if self.groups == 3 else x + x], 1)
         return self.last(x).mean((2, 3))
 
 
-@settings(max_examples=5, deadline=None)
+@pytest.mark.usefixtures("quick_kernels")
+@settings(max_examples=12, deadline=None)
 @given(
-    channels=st.integers(1, 3),
+    channels=st.sampled_from([1, 3]),
     groups=st.sampled_from([1, 2, 3]),
-    strides=st.lists(
-        st.sampled_from([(1, 1, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (1, 2, 0)]), max_size=3
-    ),
+    strides=st.lists(st.sampled_from(KINDS), max_size=3),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
     size=st.tuples(st.integers(17, 21), st.integers(17, 21)),
 )
@@ -114,18 +141,18 @@ def test_any_network_of_known_layers_agrees_with_torch(channels, groups, strides
     torch.manual_seed(0)
     body = Odd(channels, groups, strides, *flags)
     images = torch.randn(BATCH, channels, *size)
-    found = passes(body, images, torch.arange(BATCH) % 4, ("torch", "lanes"))
+    found = passes(body, images, torch.arange(BATCH) % 2, ("torch", "lanes"))
     assert far(found["lanes"][0], found["torch"][0]) < 1e-4
-    assert (
-        far(found["lanes"][1], found["torch"][1]) < 1e-2
-    )  # a flipped ReLU costs more than rounding
+    # A flipped ReLU costs more than rounding.
+    assert far(found["lanes"][1], found["torch"][1]) < 1e-2
 
 
+@pytest.mark.usefixtures("quick_kernels")
 def test_half_storage_keeps_the_direction_of_the_gradient():
     torch.manual_seed(0)
     body = Odd(3, 2, [(3, 1, 1), (3, 2, 0)], False, True, True)
     images = torch.randn(64, 3, 19, 19)
-    found = passes(body, images, torch.arange(64) % 4, ("torch", "half"))
+    found = passes(body, images, torch.arange(64) % 2, ("torch", "half"))
     assert F.cosine_similarity(found["half"][1], found["torch"][1], dim=0) > 0.98
 
 

@@ -1,0 +1,71 @@
+"""What a pruning criterion is: it says how much each channel of a network is worth."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from leancnn.shelf import Shelf
+from leancnn.wiring import Wiring
+
+Scores = dict[str, NDArray[np.float64]]
+"""By module path: the worth of each channel the module puts out, (C,); more is better."""
+Reads = Literal["weights", "images", "labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The network in question; a criterion leaves it, weights, statistics and mode, as it was."""
+
+    body: nn.Module
+    """In evaluation mode."""
+    wiring: Wiring
+    batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    """One pass over the training images, in order, not augmented, with progress: normalised floats
+    (N, C, H, W) and labels (N,)."""
+    seed: int = 0
+
+
+Mend = Callable[[Subject, NDArray[np.bool_]], Mapping[str, Tensor]]
+"""(subject, which units stay) → by module path, weights of full width to take before the cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """A member of the family. Layers without a score are not cut."""
+
+    name: str
+    source: str
+    """Authors, title, venue, year, section or equation."""
+    reads: Reads
+    """What it needs beside the weights; labels include images."""
+    score: Callable[[Subject], Scores]
+    mend: Mend | None = None
+
+
+criteria: Shelf[Criterion] = Shelf("criterion")
+
+
+def criterion(
+    name: str, *, source: str, reads: Reads, mend: Mend | None = None
+) -> Callable[[Callable[[Subject], Scores]], Callable[[Subject], Scores]]:
+    """Put the decorated function on the shelf."""
+
+    def put(score: Callable[[Subject], Scores]) -> Callable[[Subject], Scores]:
+        criteria.put(name, Criterion(name, source, reads, score, mend))
+        return score
+
+    return put
+
+
+def get(name: str) -> Criterion:
+    """The criterion of a name. Raises `UnknownNameError`."""
+    return criteria[name]
+
+
+def names() -> list[str]:
+    """All criteria, sorted."""
+    return sorted(criteria)

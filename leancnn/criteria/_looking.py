@@ -1,0 +1,103 @@
+"""Where in a network a criterion looks, and how it gets there without leaving a trace."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from leancnn.criteria._base import Subject
+from leancnn.errors import MismatchError
+from leancnn.layers import SqueezeExcite
+
+ANY = "l1, fpgm, nisp, taylor and reconstruction score any network"
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Hardsigmoid)
+FINISHING = (nn.BatchNorm2d, nn.Identity, *ACTIVATIONS)
+
+
+def writers(subject: Subject) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
+    """The layers that make channels which may be cut; those of gates only weigh them."""
+    gates = tuple(f"{path}." for path, _ in gated(subject))
+    for family in subject.wiring.families:
+        for path in family.layers:
+            layer = subject.body.get_submodule(path)
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            if not path.startswith(gates):
+                yield path, layer
+
+
+def gated(subject: Subject) -> list[tuple[str, SqueezeExcite]]:
+    """All squeeze-and-excite layers, in the network's order."""
+    modules = subject.body.named_modules()
+    return [(path, module) for path, module in modules if isinstance(module, SqueezeExcite)]
+
+
+def batch_norms(subject: Subject, asks: str) -> dict[str, nn.BatchNorm2d]:
+    """Those of channels that may be cut. Raises `MismatchError`, which names `asks`, for none."""
+    found = {
+        path: module
+        for path, module in subject.body.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        and module.affine
+        and path in subject.wiring.writes
+        and subject.wiring.family_of(path) is not None
+    }
+    if not found:
+        raise MismatchError(
+            f"{asks} reads batch norms, and no channel that can be cut here has one; {ANY}"
+        )
+    return found
+
+
+def finished(subject: Subject, path: str) -> fx.Node:
+    """The step that ends a layer: its own norm's or activation's, where nobody reads before."""
+    nodes = subject.wiring.graph.nodes
+    node: fx.Node = next(n for n in nodes if n.op == "call_module" and n.target == path)
+    while len(node.users) == 1:
+        (reader,) = node.users
+        module = subject.body.get_submodule(str(reader.target)) if _calls(reader) else None
+        if not isinstance(module, FINISHING):
+            break
+        node = reader
+    return node
+
+
+def _calls(node: fx.Node) -> bool:
+    return node.op == "call_module"
+
+
+class Walk(fx.Interpreter):
+    """Run the graph on the subject's own modules; `change` may replace what a step puts out."""
+
+    def __init__(self, subject: Subject, change: Callable[[fx.Node, Any], Any]) -> None:
+        super().__init__(subject.body, graph=subject.wiring.graph)
+        self.change = change
+
+    def run_node(self, n: fx.Node) -> Any:
+        return self.change(n, super().run_node(n))
+
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
+
+
+@contextmanager
+def hooked(hooks: Mapping[nn.Module, Hook]) -> Iterator[None]:
+    """Forward hooks that are gone afterwards."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def broadcast(channels: Tensor, like: Tensor) -> Tensor:
+    """(C,) or (N, C) as something that multiplies `like`, (N, C) or (N, C, H, W)."""
+    lead = channels if channels.ndim == 2 else channels[None]
+    return lead.reshape(*lead.shape, *[1] * (like.ndim - 2))
+
+
+def device_of(body: nn.Module) -> torch.device:
+    """Where a network's weights are."""
+    return next(body.parameters()).device

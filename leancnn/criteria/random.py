@@ -1,0 +1,15 @@
+"""No opinion: what every other criterion has to beat."""
+
+import numpy as np
+
+from leancnn.criteria._base import Scores, Subject, criterion
+
+
+@criterion(
+    "random", source="Mittal et al., Recovering from Random Pruning, WACV 2018", reads="weights"
+)
+def score(subject: Subject) -> Scores:
+    """Uniform numbers of the subject's seed."""
+    generator = np.random.default_rng(subject.seed)
+    layers = [path for family in subject.wiring.families for path in family.layers]
+    return {path: generator.random(len(subject.wiring.writes[path])) for path in layers}

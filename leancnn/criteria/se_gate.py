@@ -1,0 +1,68 @@
+"""The mean of a channel's squeeze-and-excitation gate over the training images.
+
+S_i = 1/N Σ_n gate(x_n)_i, in evaluation mode, as the gates of LB-MBNet are read before they choose
+the kernels that stay. The paper does not say whether those images are augmented: here they are not.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from leancnn.criteria._base import Scores, Subject, criterion
+from leancnn.criteria._looking import ANY, Hook, gated, hooked
+from leancnn.errors import MismatchError
+
+SOURCE = "Data-Driven Channel Pruning towards LB-MBNet, Electronics 2021, 10, 1329"
+BINS = 50
+
+
+@criterion("se_gate", source=SOURCE, reads="images")
+def score(subject: Subject) -> Scores:
+    """Means in 0..1 under the paths of the gates whose channels may be cut.
+
+    Raises `MismatchError` for a network without gates.
+    """
+    means, _ = _read(subject, 1)
+    wiring = subject.wiring
+    return {path: mean for path, mean in means.items() if wiring.family_of(path) is not None}
+
+
+def distribution(subject: Subject, *, bins: int = BINS) -> dict[str, dict[str, Any]]:
+    """The paper's Fig. 5 as plain JSON values, by path of each gate, the uncut ones included.
+
+    `mean` has a number per channel, `counts` how many gate values of all images and channels fall
+    between neighbours of `edges` (0..1, `bins` + 1 of them). Raises `MismatchError` as `score`.
+    """
+    means, counts = _read(subject, bins)
+    edges = np.linspace(0, 1, bins + 1).tolist()
+    return {
+        path: {"mean": mean.tolist(), "edges": edges, "counts": counts[path].tolist()}
+        for path, mean in means.items()
+    }
+
+
+def _read(subject: Subject, bins: int) -> tuple[Scores, dict[str, NDArray[np.int64]]]:
+    """Means (C,) and histograms (bins,) of every gate."""
+    gates = {f"{path}.gate": module.gate for path, module in gated(subject)}
+    if not gates:
+        raise MismatchError(f"se_gate reads gates, and this network has none; {ANY}")
+    sums: dict[str, Tensor] = {}
+    counts = {path: np.zeros(bins, np.int64) for path in gates}
+
+    def adds_to(path: str) -> Hook:
+        def add(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+            sums[path] = sums.get(path, 0) + out.double().sum(0)
+            if bins > 1:
+                counts[path] += np.histogram(out.float().cpu(), bins, (0, 1))[0]
+
+        return add
+
+    images_seen = 0
+    with torch.no_grad(), hooked({gate: adds_to(path) for path, gate in gates.items()}):
+        for images, _ in subject.batches():
+            subject.body(images)
+            images_seen += len(images)
+    return {path: (sums[path] / images_seen).cpu().numpy() for path in gates}, counts

@@ -113,7 +113,8 @@ def _folder(path: Path, road: Road | None) -> Report:
     for image in good:
         counts[image.part][image.label] += 1
     problems += _empty(found, counts)
-    notes = [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in found.stray]
+    notes = [*_alike(classes)]
+    notes += [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in found.stray]
     if not found.split:
         notes.append(Finding("unsplit", "no test part; a fifth of each class is kept for it"))
     return _report(str(path), "folder", counts, good, problems, notes, road)
@@ -147,6 +148,19 @@ def _empty(found: Listing, counts: Mapping[str, Mapping[str, int]]) -> Iterator[
                 yield Finding("empty class", f"{where}class '{name}' has no images")
             elif not any(counts[p][nfc(name)] for p in counts if part in (p, "all")):
                 yield Finding("empty class", f"{where}class '{name}' has no readable image")
+
+
+def _alike(classes: Sequence[str]) -> Iterator[Finding]:
+    """Classes that a person, or another file system, would take for one."""
+    alike = defaultdict(list)
+    for name in classes:
+        alike[" ".join(name.casefold().split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            several = " and ".join(f"'{name}'" for name in names)
+            yield Finding(
+                "alike", f"{several} are {len(names)} classes; merge them if they are one"
+            )
 
 
 def _arrays(source: str | Path, road: Road | None) -> Report:
@@ -189,6 +203,7 @@ def _report(
     modes = Counter(f"{i.answer.get('format', '')} {i.answer['mode']}".strip() for i in images)
     sizes = Counter("{}×{}".format(*image.answer["size"]) for image in images)
     across, within = _copies(images)
+    problems = [*problems, *_too_few(counts, problems)]
     odd = defaultdict(list)
     for image in images:
         for note in image.answer.get("notes", ()):
@@ -210,6 +225,23 @@ def _report(
         problems=(*problems, *across),
         notes=(*notes, *within, *_balance(counts)),
     )
+
+
+def _too_few(
+    counts: Mapping[str, Mapping[str, int]], problems: Sequence[Finding]
+) -> Iterator[Finding]:
+    """What training would refuse: one class, or nothing to set aside for validation."""
+    classes = {name for own in counts.values() for name in own}
+    if len(classes) == 1:
+        yield Finding(
+            "classes", f"one class, '{min(classes)}'; a classifier tells two or more apart"
+        )
+    if "val" in counts or any(problem.kind == "too few" for problem in problems):
+        return
+    for name, count in counts.get("train", {}).items():
+        if count == 1:
+            text = f"train: class '{name}' has 1 image; another is needed for validation"
+            yield Finding("too few", text)
 
 
 def _copies(images: Sequence[_Image]) -> tuple[list[Finding], list[Finding]]:
@@ -267,4 +299,5 @@ def _lines(report: Report) -> Iterator[str]:
                 yield f"{title}: {kind}: {text}" if kind != "as stored" else f"{title}: {text}"
             if count > NAMED:
                 yield f"{title}: {kind}: and {count - NAMED} more (--json names them all)"
-    yield "go" if report.ok else f"no go: {len(report.problems)} problems"
+    count = len(report.problems)
+    yield "go" if report.ok else f"no go: {count} problem{'s' * (count > 1)}"

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn import runs
-from leancnn.data import load_dataset
+from leancnn.data import load_dataset, names
 from leancnn.errors import DataError, MismatchError, RunError
+from leancnn.images import shown
 from leancnn.predict import probabilities
 from leancnn.report import confusion_matrix, printable, table
 from leancnn.weights import FOLDERS, MANIFEST, Network, load
@@ -109,10 +110,10 @@ def evaluate(
     """
     run: Path | None = None
     if isinstance(network, Network):
-        shown = network.name
+        title = network.name
     else:
         run, which = _run_of(Path(network), which)
-        shown = str(network)
+        title = str(network)
         network = load(network if run is None else run, which)
     source = _source(run, data)
     if run is not None:
@@ -126,8 +127,11 @@ def evaluate(
     right = int(np.trace(counts))
     low, high = wilson(right, len(truth))
     opened, openings, changed = None, None, False
+    picture = picture or (None if run is None else run / f"confusion-{which}.png")
+    if picture is not None:  # before the count: what cannot be written is no opening
+        caption = f"{right / len(truth):.2%} of {len(truth):,} right"
+        runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, caption))
     if run is not None:
-        picture = picture or run / f"confusion-{which}.png"
         entry = {
             "which": which,
             "data": str(source),
@@ -142,12 +146,9 @@ def evaluate(
             one.get("data") == entry["data"] and one.get("sha256") != entry["sha256"]
             for one in earlier
         )
-    if picture is not None:
-        title = f"{right / len(truth):.2%} of {len(truth):,} right"
-        runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, title))
     likelihood = answers[np.arange(len(truth)), truth].clip(1e-300)
     return Evaluation(
-        network=shown,
+        network=title,
         which=which or "",
         data=str(source),
         images=len(truth),
@@ -238,6 +239,11 @@ def _source(run: Path | None, data: str | Path | None) -> str | Path:
     if run is None:
         raise RunError("a network outside a run does not know its data; name it with --data")
     try:
-        return str(runs.read_json(run / "run.json")["data"]["source"])
+        told = str(runs.read_json(run / "run.json")["data"]["source"])
     except (KeyError, TypeError):
         raise RunError(f"{run / 'run.json'} does not say what data it used; name it") from None
+    if told not in names() and not Path(told).exists():
+        raise DataError(
+            f"{shown(told)}, the data of {shown(run)}, is not there; name its place with --data"
+        )
+    return told

@@ -6,10 +6,11 @@ and, in the lanes, C compiler.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from leancnn import losses, models, recipes, weights
-from leancnn.data import Dataset
+from leancnn.data import Dataset, names
 from leancnn.distributed import World
 from leancnn.engine import facts
 from leancnn.errors import MismatchError, RunError
@@ -152,6 +153,16 @@ def check_wishes(
         raise MismatchError(f"val_share is 0 (no validation) to below 1, not {val_share}")
     losses.check(recipe.loss, recipe.loss_arguments)
     weights.build(model, arguments, 2, road, seed)
+
+
+def check_place(folder: Path, data: str | Path) -> None:
+    """Refuse, with `RunError`, a run in its own data: its folders would be classes."""
+    place = Path(data)
+    inside = place.is_dir() and folder.resolve().is_relative_to(place.resolve())
+    if inside and data not in names():
+        raise RunError(
+            f"{shown(folder)} lies in the data, {shown(place)}; choose a folder outside with --out"
+        )
 
 
 def road_for(model: str, recipe: Recipe) -> Road:

@@ -153,7 +153,11 @@ def _prediction(
 
 def files(paths: Iterable[str | Path]) -> Iterator[Path | Refused]:
     """Every file named, and every image below every folder named, hidden ones left out."""
-    for path in map(Path, paths):
+    for given in paths:
+        if given == "":
+            yield Refused("", "an empty path; name a file, or . for this folder")
+            continue
+        path = Path(given)
         try:
             is_folder = stat.S_ISDIR(path.stat().st_mode)
         except (OSError, ValueError):

@@ -30,7 +30,7 @@ from leancnn.errors import DataError, RunError, StoppedError
 from leancnn.history import Counters, close_epoch, diverged, line, made, note
 from leancnn.learner import Learner, begin, follow, pack, unpack
 from leancnn.losses import update_centres
-from leancnn.plan import VAL_SHARE, Plan, check_wishes, road_for
+from leancnn.plan import VAL_SHARE, Plan, check_place, check_wishes, road_for
 from leancnn.process import Stop, keep_pages
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe, learning_rate
@@ -90,6 +90,7 @@ def train(
     recognise(data)
     world = join()
     folder = Path(out) if out is not None else _free_folder(f"{model}-{chosen.name}", world)
+    check_place(folder, data)
     with _alone_in(folder, world):
         if world.first and runs.is_run(folder):
             raise RunError(
@@ -131,6 +132,8 @@ def train(
         learner = begin(plan, world)
         some = torch.from_numpy(np.array(road.window(split.images[: plan.batch])))
         batch = learner.network.normalise(world.part(some).to(world.device))
+        if progress and world.first and chosen.engine != "torch":
+            print("comparing engines; the first time kernels are compiled", file=sys.stderr)
         way = choose(
             learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features
         )

@@ -1,6 +1,7 @@
 """The data doctor: every fault that was put in is found and named, and a sound set passes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,41 @@ def test_the_text_names_some_and_the_json_all(tmp_path: Path) -> None:
     assert len(report.to_json()["problems"]) == 50
     assert report.text().count("problem: unreadable: train") == 20
     assert "and 30 more (--json names them all)" in report.text()
+
+
+@pytest.mark.parametrize(
+    ("parts", "each"), [(("",), 1), (("",), 2), (("train", "test"), 1), (("train", "val"), 1)]
+)
+def test_what_check_passes_training_takes_and_the_other_way_round(
+    tmp_path: Path, parts: tuple[str, ...], each: int
+) -> None:
+    root = photos(tmp_path / "few", parts, each=each)
+    report = check(root)
+    if report.ok:
+        load_dataset(root, Road(size=(6, 8)))
+    else:
+        assert {finding.kind for finding in report.problems} == {"too few"}
+        with pytest.raises(DataError, match="another is needed"):
+            load_dataset(root, Road(size=(6, 8)))
+
+
+def test_one_class_is_a_problem_for_check_and_for_training(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for part in ("train", "test"):
+        shutil.rmtree(root / part / "s10")
+    report = check(root)
+    assert "one class, 's2'; a classifier tells two or more apart" in report.text()
+    assert report.text().endswith("no go: 1 problem")
+    with pytest.raises(DataError, match="one class, 's2'"):
+        load_dataset(root, Road(size=(6, 8)))
+
+
+def test_classes_that_differ_in_case_or_spaces_only_are_noted(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for part, seed in (("train", 81), ("test", 91)):
+        draw(root / part / "S2" / "0.png", seed)
+        draw(root / part / "S2" / "1.png", seed + 1)
+    report = check(root)
+    assert report.ok
+    (note,) = [finding.text for finding in report.notes if finding.kind == "alike"]
+    assert note == "'S2' and 's2' are 2 classes; merge them if they are one"

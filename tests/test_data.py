@@ -243,6 +243,8 @@ def test_hostile_class_names_work_and_stay_json(tmp_path: Path, name: str) -> No
 def test_wrong_sources_are_told_what_is_right(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'digits'"):
         load_dataset("digit", ROAD)
+    with pytest.raises(DataError, match="the path of the data is empty"):
+        load_dataset("", ROAD)
     with pytest.raises(DataError, match="no folder at"):
         load_dataset(tmp_path / "nowhere", ROAD)
     archive = tmp_path / "photos.tar"

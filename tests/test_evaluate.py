@@ -9,7 +9,14 @@ from PIL import Image
 
 import leancnn
 from leancnn import cli, models, runs
-from leancnn.errors import DamagedError, DataError, LeanCNNError, MismatchError, RunError
+from leancnn.errors import (
+    DamagedError,
+    DataError,
+    LeanCNNError,
+    MismatchError,
+    RunError,
+    WriteError,
+)
 from leancnn.evaluate import class_figures, confusion, wilson
 from leancnn.images import Road
 from leancnn.weights import Network, save
@@ -186,3 +193,17 @@ def test_the_command_prints_figures_per_class(run, capsys):
 def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys):
     assert cli.main(["evaluate", str(tmp_path / "no")]) == LeanCNNError.exit_status
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_data_that_has_moved_is_asked_for_by_name(run, tmp_path):
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    with pytest.raises(DataError, match=r"photos, the data of .*run, is not there; .* --data"):
+        leancnn.evaluate(run)
+    assert leancnn.evaluate(run, tmp_path / "moved").opened == 1
+
+
+def test_a_picture_that_cannot_be_drawn_is_no_opening(run, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(WriteError):
+        leancnn.evaluate(run, picture=tmp_path / "taken" / "matrix.png")
+    assert runs.evaluations(run) == []

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from leancnn import recipes, runs
-from leancnn.errors import LeanCNNError, MismatchError
-from leancnn.plan import Plan, check_wishes, road_for
+from leancnn.errors import LeanCNNError, MismatchError, RunError
+from leancnn.plan import Plan, check_place, check_wishes, road_for
 from tests.tiny import RECIPE
 
 
@@ -54,3 +54,15 @@ def test_a_batch_that_was_asked_for_is_no_larger_than_the_data(quiet: Path) -> N
     endless = replace(plan, images=10**7, recipe=RECIPE.changed(epochs=1000))
     with pytest.raises(MismatchError, match=r"625,000,000 steps; at most 99,999,999"):
         endless.check_sizes(asked=False)
+
+
+def test_a_run_does_not_lie_in_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for inside in ("photos", "photos/run", "other/../photos/cat/run"):
+        with pytest.raises(RunError, match="lies in the data, photos; choose a folder outside"):
+            check_place(Path(inside), "photos")
+    for outside in ("photos-2", "run", "."):
+        check_place(Path(outside), "photos")
+    check_place(Path("digits/run"), "digits")  # that is the name of a data set

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 
 import numpy as np
@@ -158,3 +159,26 @@ def test_hostile_class_names_reach_neither_terminal_nor_json_raw(saved, tmp_path
     for words in (["--top", "3"], ["--top", "3", "--json"]):
         assert cli.main(["predict", str(saved), path, *words]) == 0
         assert "\x1b" not in capsys.readouterr().out
+
+
+def test_an_empty_path_is_refused_and_not_read_as_this_folder(network, tmp_path, monkeypatch):
+    picture(tmp_path / "here.png", 0)
+    monkeypatch.chdir(tmp_path)
+    found, refused = predict_readable(network, [""])
+    assert not found
+    assert "an empty path" in refused[0].reason
+    assert len(leancnn.predict(network, ".")) == 1
+
+
+def test_no_class_to_list_is_a_wrong_word(saved, tmp_path, capsys):
+    assert cli.main(["predict", str(saved), str(tmp_path), "--top", "0"]) == 2
+    assert "--top is 1 or more, not 0" in capsys.readouterr().err
+
+
+def test_files_that_are_no_files_are_refused_and_end(network, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found, refused = predict_readable(network, [tmp_path, "/dev/zero", "a\0b"])
+    assert not found
+    assert len(refused) == 5

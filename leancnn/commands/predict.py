@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from leancnn.commands._base import Answer, Command, put
+from leancnn.errors import UsageError
 from leancnn.report import printable, table
 
 MOST_ON_A_SHEET = 200
@@ -22,6 +23,8 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Labels and probabilities; files that cannot be used are listed, and make the status 1."""
+    if args.top < 1:
+        raise UsageError(f"--top is 1 or more, not {args.top}")
     from leancnn.predict import captions, opened, predict_readable, road_of
 
     network = opened(args.network, args.which)

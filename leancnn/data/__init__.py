@@ -47,6 +47,8 @@ def recognise(source: str | Path) -> Format:
     Raises `DataError` for what is no folder, `UnknownNameError` for a name that is neither.
     """
     path = Path(source)
+    if source == "":
+        raise DataError("the path of the data is empty; name a folder, or . for this one")
     if isinstance(source, str) and source in names():
         return formats[source]
     if not path.exists():
@@ -99,7 +101,10 @@ def load_dataset(
                 continue
             if part not in opened.read:
                 there = ", ".join(opened.read)
-                raise DataError(f"{shown(opened.path)} has no {part} part; it has: {there}")
+                raise DataError(
+                    f"{shown(opened.path)} has no {part} part; it has: {there}; put images into "
+                    f"{part}/<class>/, or name other data"
+                )
             read[part] = opened.read[part](reading)
             _require_every_class(part, opened.classes, read[part])
     splits: dict[PartName, Split] = {part: found.split for part, found in read.items()}

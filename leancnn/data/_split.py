@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.errors import DataError
+from leancnn.images import shown
 
 TEST_SHARE = 0.2  # of what comes without a test part
 
@@ -34,7 +35,8 @@ def cut(
         rows = np.flatnonzero(labels == label)
         if len(rows) < 2:
             raise DataError(
-                f"'{files[rows[0]]}' is alone in its class; two images are needed to cut"
+                f"'{shown(files[rows[0]])}' is the only image of its class; another is needed, "
+                "so that each part has one"
             )
         count = min(max(1, round(share * len(rows))), len(rows) - 1)
         off[rows[np.argsort(keys[rows], kind="stable")[:count]]] = True

@@ -23,7 +23,7 @@ import torch
 from leancnn import models
 from leancnn.count import count
 from leancnn.errors import LeanCNNError, MissingDependencyError, UnknownNameError
-from leancnn.export import trial_images
+from leancnn.export import trial_images, writer
 from leancnn.images import Road
 from leancnn.targets import targets
 from leancnn.weights import Network
@@ -33,6 +33,8 @@ ENGINES = {
     "torch-compile": "torch-compile",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "ncnn": "ncnn",
+    "litert": "litert",
     "c": "c",
 }
 """Engine to the target whose artifact it runs."""
@@ -92,8 +94,11 @@ def bench(
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
     core: int | None = None,
+    tune: float | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Time every network on every engine; the rows, and why an engine is missing from them.
+
+    `tune` is for how many seconds the C program's register tiles may be timed before.
 
     Raises `UnknownNameError` for an engine that does not exist.
     """
@@ -104,7 +109,7 @@ def bench(
     missing: list[str] = []
     for network in networks:
         with tempfile.TemporaryDirectory() as folder:
-            found, reasons = _bench_one(network, on, rounds, seconds, core, Path(folder))
+            found, reasons = _bench_one(network, on, rounds, seconds, core, tune, Path(folder))
             rows += found
             missing += reasons
     return rows, missing
@@ -116,6 +121,7 @@ def _bench_one(
     rounds: int,
     seconds: float,
     core: int | None,
+    tune: float | None,
     folder: Path,
 ) -> tuple[list[Row], list[str]]:
     images = trial_images(network, 4)
@@ -132,7 +138,7 @@ def _bench_one(
             place = folder / engine
             place.mkdir()
             try:
-                written = targets[ENGINES[engine]].write(network, place)
+                written = writer(ENGINES[engine], tune if engine == "c" else None)(network, place)
                 worker = Worker(ENGINES[engine], written[0], folder / "images.npy", core)
                 apart[engine] = float(np.abs(np.array(worker.logits) - expected).max()) / scale
                 if apart[engine] > WITHIN:

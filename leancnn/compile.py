@@ -14,25 +14,30 @@ from leancnn.targets.c import loaded, to_c
 from leancnn.weights import Network, load
 
 
-def compile(network: Network | str | Path, *, out: str | Path | None = None) -> Native:
+def compile(
+    network: Network | str | Path,
+    *,
+    out: str | Path | None = None,
+    tune: float | None = None,
+) -> Native:
     """A trained network as machine code: uint8 images (N, H, W, C) in, probabilities out.
 
     `network` is a network, a saved one, a run, or an ONNX file of supported operators. Its logits
     are compared with PyTorch's before it is returned. With `out` the C file, its header and the
-    library are written there too. Raises `UnsupportedError` naming an operator that the compiler
-    does not have, `MissingDependencyError` without a C compiler, `ParityError` when the answers
-    differ.
+    library are written there too. `tune` is for how many seconds register tiles may be timed here;
+    the winners are remembered. Raises `UnsupportedError` naming an operator that the compiler does
+    not have, `MissingDependencyError` without a C compiler, `ParityError` when the answers differ.
     """
     if not isinstance(network, Network) and Path(network).suffix == ".onnx":
-        return _built(_from_onnx(Path(network)), out)
+        return _built(_from_onnx(Path(network), tune), out)
     network = network if isinstance(network, Network) else load(network)
-    written = to_c(network)
+    written = to_c(network, tune)
     native = _built(written, None)
     check_parity(network, loaded(native), trial_images(network))
     return native if out is None else _built(written, out)
 
 
-def _from_onnx(path: Path) -> Written:
+def _from_onnx(path: Path, tune: float | None) -> Written:
     from leancnn.native.import_onnx import import_onnx
 
     graph, facts = import_onnx(path)
@@ -49,6 +54,7 @@ def _from_onnx(path: Path) -> Written:
         std=std,
         about=json.dumps({"road": facts.get("road"), "mean": mean, "std": std}),
         source=f"from {path.name}",
+        tune=tune,
     )
 
 

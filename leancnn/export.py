@@ -2,38 +2,52 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from leancnn.errors import ParityError, WriteError
-from leancnn.targets import Loaded, targets
+from leancnn.errors import ParityError, UsageError, WriteError
+from leancnn.targets import Loaded, c, targets
 from leancnn.weights import Network, load
 
 WITHIN = 1e-4  # of the logits' scale: the largest difference that is kept
 TRIALS = 16  # made images on which the answers are compared
 
 
-def export(network: Network | str | Path, *, to: str, out: str | Path) -> list[Path]:
+def export(
+    network: Network | str | Path, *, to: str, out: str | Path, tune: float | None = None
+) -> list[Path]:
     """Write `network` as target `to` into the folder `out`, and return the files.
 
     What was written is loaded back and compared with PyTorch first. Raises `ParityError` with the
     largest difference, and leaves `out` as it was, when the answers differ by more than a
-    ten-thousandth of the logits' scale.
+    ten-thousandth of the logits' scale. `tune` is for "c" only, as in `compile`.
     """
     network = network if isinstance(network, Network) else load(network)
     target = targets[to]
+    write = writer(to, tune)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as work:
-            written = target.write(network, Path(work))
+            written = write(network, Path(work))
             check_parity(network, target.load(written[0]), trial_images(network))
             return [_keep(path, out / path.name) for path in written]
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from error
+
+
+def writer(to: str, tune: float | None) -> Callable[[Network, Path], list[Path]]:
+    """How a target writes. Raises `UsageError` for tuning what is not C."""
+    if tune is None:
+        return targets[to].write
+    if to != "c":
+        raise UsageError(f"only C can be tuned, not {to}")
+    return partial(c.write, tune=tune)
 
 
 def _keep(path: Path, place: Path) -> Path:

@@ -1,15 +1,24 @@
 """Files for other engines: kept only when they answer as PyTorch does."""
 
 import json
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from leancnn import cli
-from leancnn.errors import DamagedError, ParityError, UnknownNameError
+from leancnn.errors import (
+    DamagedError,
+    MissingDependencyError,
+    ParityError,
+    UnknownNameError,
+)
 from leancnn.export import check_parity, export, trial_images
 from leancnn.targets import targets
+from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import save
 from tests.native_saved import network, on_shelf
 
@@ -33,10 +42,20 @@ def test_what_is_exported_answers_as_the_network(to, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("to", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+@pytest.mark.parametrize(
+    ("to", "module"),
+    [
+        ("onnx", "onnxruntime"),
+        ("openvino", "openvino"),
+        ("ncnn", "ncnn"),
+        ("litert", "ai_edge_litert"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_foreign_formats_answer_as_the_network(to, module, tmp_path):
     pytest.importorskip(module)
+    if to == "litert" and not os.environ.get("LEANCNN_LITERT_PYTHON"):
+        pytest.skip("LEANCNN_LITERT_PYTHON names no environment with LiteRT's converter")
     net = network()
     paths = export(net, to=to, out=tmp_path)
     assert check_parity(net, targets[to].load(paths[0]), trial_images(net)) < 1e-4
@@ -54,6 +73,37 @@ def test_what_differs_is_refused_with_the_difference_and_leaves_the_folder(tmp_p
     with pytest.raises(ParityError, match=r"differ by 0\.01"):
         export(net, to="c", out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("to", "module", "named"),
+    [("ncnn", "pnnx", r"leancnn\[ncnn\]"), ("litert", "none", "litert-torch")],
+)
+def test_a_converter_that_is_not_there_is_named_with_the_way_to_install_it(
+    to, module, named, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delenv("LEANCNN_LITERT_PYTHON", raising=False)
+    with pytest.raises(MissingDependencyError, match=named) as caught:
+        export(network(), to=to, out=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("to", "module"), [("ncnn", "ncnn"), ("litert", "ai_edge_litert")])
+def test_a_file_without_its_notes_is_refused(to, module, tmp_path):
+    pytest.importorskip(module)
+    with pytest.raises(DamagedError, match="notes of a network"):
+        targets[to].load(tmp_path / f"x{targets[to].suffix}")
+
+
+def test_notes_make_the_planes_the_network_makes(tmp_path):
+    net = network()
+    write_notes(net, tmp_path / "x.param")
+    notes, images = read_notes(tmp_path / "x.param"), trial_images(net)
+    assert notes.classes == net.classes
+    expected = net.normalise(torch.from_numpy(images)).numpy()
+    assert np.allclose(notes.planes(images), expected, atol=1e-6)
 
 
 def test_other_class_names_are_a_difference():

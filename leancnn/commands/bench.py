@@ -16,6 +16,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--on", metavar="ENGINES", help="with commas; default: all there are")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each engine, default 12")
     parser.add_argument("--seconds", type=float, default=0.15, help="of one turn, default 0.15")
+    parser.add_argument(
+        "--tune", type=float, metavar="SECONDS", help="first time register tiles of the C program"
+    )
     parser.add_argument("--core", type=int, help="the core everything runs on; default: the first")
     parser.add_argument("--picture", metavar="PNG", help="draw the medians")
 
@@ -35,7 +38,12 @@ def run(args: Namespace) -> Answer:
     engines = args.on.split(",") if args.on else list(ENGINES)
     networks = [load(path) for path in args.networks] + [untrained(name) for name in names]
     rows, missing = bench(
-        networks, on=engines, rounds=args.rounds, seconds=args.seconds, core=args.core
+        networks,
+        on=engines,
+        rounds=args.rounds,
+        seconds=args.seconds,
+        core=args.core,
+        tune=args.tune,
     )
     lines = [
         table(

@@ -8,13 +8,16 @@ from leancnn.commands._base import Answer, Command, put
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", help="a run, a saved network, or an ONNX file")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument(
+        "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"
+    )
 
 
 def run(args: Namespace) -> Answer:
     """A C file, its header, and the library built from them on this machine."""
     from leancnn.compile import compile
 
-    native = compile(args.network, out=args.out)
+    native = compile(args.network, out=args.out, tune=args.tune)
     value = {
         "network": native.name,
         "library": str(native.path),

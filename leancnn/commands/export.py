@@ -5,13 +5,16 @@ from argparse import ArgumentParser, Namespace
 from leancnn.commands._base import Answer, Command, put
 from leancnn.report import table
 
-FORMATS = ("c", "onnx", "openvino", "torch")
+FORMATS = ("c", "onnx", "openvino", "ncnn", "litert", "torch")
 
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", help="a run, or the folder of a saved network")
     parser.add_argument("--to", choices=FORMATS, default="c", help="the format; default: c")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument(
+        "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"
+    )
     parser.add_argument(
         "--which", choices=("best", "last"), help="of a run's networks; default: best"
     )
@@ -23,7 +26,7 @@ def run(args: Namespace) -> Answer:
     from leancnn.weights import load
 
     network = load(args.network, args.which)
-    paths = export(network, to=args.to, out=args.out)
+    paths = export(network, to=args.to, out=args.out, tune=args.tune)
     files = [{"file": str(path), "bytes": _bytes(path)} for path in paths]
     value = {"network": network.name, "to": args.to, "files": files}
     return Answer(value, f"{table(files)}\nits answers are PyTorch's")

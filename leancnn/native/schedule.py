@@ -1,6 +1,6 @@
 """Where everything lies and how each kernel walks: pitches, planes, the arena, register tiles."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -22,6 +22,8 @@ from leancnn.native.program import (
 WIDEST = 16  # lanes of the widest vectors we plan for; narrower ones divide it
 L1_FLOATS = 6 * 1024  # of the first cache, what a kernel may expect to keep for its input
 L2_FLOATS = 128 * 1024
+Tiles = Mapping[str, tuple[int, int]]
+"""Channels and vectors of the register tile for some layer shapes, by `shape_key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class Schedule:
     plans: dict[Line, Plan]
 
 
-def schedule(program: Program) -> Schedule:
-    """Decide everything that is left to decide."""
+def schedule(program: Program, tiles: Tiles | None = None) -> Schedule:
+    """Decide everything that is left to decide; `tiles` overrule the cost model."""
     for kernel in program.kernels:
         _ask_for_gaps(kernel)
     _set_pitches(program)
@@ -80,7 +82,7 @@ def schedule(program: Program) -> Schedule:
     plans: dict[Line, Plan] = {}
     for at, kernel in enumerate(program.kernels):
         if isinstance(kernel, Line):
-            plans[kernel] = plan(kernel)
+            plans[kernel] = plan(kernel, (tiles or {}).get(shape_key(kernel)))
             phases = plans[kernel].phases
             if phases is not None:
                 floats = phases.size * plans[kernel].inputs + phases.pitch + 4 * WIDEST
@@ -266,43 +268,54 @@ def _round(count: int) -> int:
     return -(-count // WIDEST) * WIDEST
 
 
-def plan(kernel: Line) -> Plan:
-    """The register tile and the walk of a line kernel, by the cost model."""
+def shape_key(kernel: Line) -> str:
+    """What the speed of a convolution's tiles depends on, in a word; empty for other kernels."""
+    op, x = kernel.op, kernel.x
+    if not isinstance(op, Conv):
+        return ""
+    sizes = (len(x.planes), x.height, x.width, len(op.weight), *op.weight.shape[2:])
+    return "-".join(map(str, (*sizes, op.groups, *op.stride, *op.padding, *op.dilation)))
+
+
+def likely_tiles(kernel: Line, count: int) -> list[tuple[int, int]]:
+    """Channels and vectors of register tiles, the best by the cost model first."""
+    pitch = next(b.pitch for b in writes(kernel))
+    taps, _ = _taps(kernel, pitch, 0)
+    vectors = -(-kernel.height * pitch // WIDEST)
+    inputs, wide = _depth(kernel)
+    order = sorted(
+        (cost(o, v, wide, (inputs, len(taps)), vectors), -o, v)
+        for o, v in product(range(1, min(wide, 14) + 1), range(1, 9))
+        if o * v + v + 1 <= 32
+    )
+    return [(-o, v) for _, o, v in order[:count]]
+
+
+def _depth(kernel: Line) -> tuple[int, int]:
+    """Channels that a group of a line kernel reads, and those it makes."""
+    if not isinstance(kernel.op, Conv):
+        return 1, 1
+    return kernel.op.weight.shape[1], kernel.channels // kernel.op.groups
+
+
+def plan(kernel: Line, tile: tuple[int, int] | None = None) -> Plan:
+    """The register tile, by the cost model unless it is given, and the walk of a line kernel."""
     pitch = next(b.pitch for b in writes(kernel))
     taps, phases = _taps(kernel, pitch, 0)
     line = kernel.height * pitch
-    if isinstance(kernel.op, Conv):
-        groups = kernel.op.groups
-        inputs, wide = kernel.op.weight.shape[1], kernel.channels // groups
-    else:
-        groups, inputs, wide = kernel.channels, 1, 1
+    inputs, wide = _depth(kernel)
+    groups = kernel.channels // wide
     vectors = -(-line // WIDEST)
-    best = min(
-        (
-            (cost(o, v, wide, (inputs, len(taps)), vectors), -o, v)
-            for o, v in product(range(1, min(wide, 14) + 1), range(1, 9))
-            if o * v + v + 1 <= 32
-        )
-    )
-    outputs, many = -best[1], best[2]
+    outputs, many = tile or likely_tiles(kernel, 1)[0]
     few = max((v for v in range(1, many + 1) if outputs * v + v + 1 <= 16), default=1)
-    chunk = _chunk(inputs, len(taps), -(-wide // outputs), many, vectors)
+    blocks = -(-wide // outputs)
+    chunk = _chunk(inputs, len(taps), blocks, many, vectors)
     if phases is not None and outputs >= wide:
         chunk = many * WIDEST  # deal out the rows of one tile just before it
     if phases is not None and chunk:
         taps, phases = _taps(kernel, pitch, chunk)
-    return Plan(
-        inputs,
-        outputs,
-        -(-wide // outputs),
-        groups,
-        many,
-        few,
-        vectors % many,
-        chunk,
-        taps,
-        phases,
-    )
+    rest = vectors % many
+    return Plan(inputs, outputs, blocks, groups, many, few, rest, chunk, taps, phases)
 
 
 def cost(outputs: int, vectors: int, wide: int, depth: tuple[int, int], line: int) -> float:

@@ -96,4 +96,4 @@ def _quoted(values: Floats) -> str:
     text[-1, 4 * (len(data) - (rows - 1) * ROW) + 1 :] = 0
     text[:, 0] = text[:, -2] = ord('"')
     text[:, -1] = ord("\n")
-    return text[text != 0].tobytes().decode("ascii")
+    return bytes(text[text != 0]).decode("ascii")

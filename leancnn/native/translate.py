@@ -9,6 +9,7 @@ from leancnn.native.graph import Graph
 from leancnn.native.lower import lower
 from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
+from leancnn.native.tune import tune as best_tiles
 
 
 def translate(
@@ -20,8 +21,10 @@ def translate(
     std: Sequence[float],
     about: str = "",
     source: str = "",
+    tune: float | None = None,
 ) -> Written:
-    """A graph as C. `about` is JSON for whoever loads the library; `source` is for people.
+    """A graph as C. `about` is JSON for whoever loads the library; `source` is for people; `tune`
+    is for how many seconds tiles may be timed, None for the cost model alone.
 
     Raises `UnsupportedError` for a network that is no image classifier, `MismatchError` for class
     names or means that do not fit it.
@@ -41,4 +44,5 @@ def translate(
         version=leancnn.__version__,
         about=about,
     )
-    return emit(schedule(lower(graph)), facts)
+    tiles = {} if tune is None else best_tiles(graph, tune)
+    return emit(schedule(lower(graph), tiles), facts)

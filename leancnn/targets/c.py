@@ -16,8 +16,11 @@ from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.weights import Network
 
 
-def to_c(network: Network) -> Written:
-    """The C file of a network, with its classes, its normalisation and its road inside."""
+def to_c(network: Network, tune: float | None = None) -> Written:
+    """The C file of a network, with its classes, its normalisation and its road inside.
+
+    `tune`: seconds for timing register tiles on this machine; None: trust the cost model.
+    """
     road = network.road
     settings = ", ".join(f"{key}={value}" for key, value in network.arguments.items())
     about = {
@@ -33,11 +36,12 @@ def to_c(network: Network) -> Written:
         std=network.std,
         about=json.dumps(about),
         source=f"from {network.name}({settings})",
+        tune=tune,
     )
 
 
-def write(network: Network, folder: Path) -> list[Path]:
-    written = to_c(network)
+def write(network: Network, folder: Path, *, tune: float | None = None) -> list[Path]:
+    written = to_c(network, tune)
     paths = [folder / f"{written.prefix}.c", folder / f"{written.prefix}.h"]
     for path, text in zip(paths, (written.source, written.header), strict=True):
         atomic_write(path, text.encode())

@@ -1,0 +1,55 @@
+"""What a network knows about its classes and pixels, beside a format that cannot say it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn.errors import DamagedError
+from leancnn.runs import write_json
+from leancnn.weights import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Class names, and mean and standard deviation of each channel, where white is 1."""
+
+    classes: tuple[str, ...]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def planes(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 (N, H, W, C) → normalised (N, C, H, W)."""
+        scale, shift = (1 / (255 * self.std)).astype(np.float32), -self.mean / self.std
+        normal = images.astype(np.float32) * scale + shift
+        return np.ascontiguousarray(normal.transpose(0, 3, 1, 2))
+
+
+def place(artifact: Path) -> Path:
+    """Where the notes about an artifact lie."""
+    return artifact.with_suffix(".json")
+
+
+def write_notes(network: Network, artifact: Path) -> Path:
+    """Write classes, normalisation and road beside an artifact; the file."""
+    notes = {
+        "name": network.name,
+        "classes": list(network.classes),
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "road": network.road.to_json(),
+    }
+    write_json(place(artifact), notes)
+    return place(artifact)
+
+
+def read_notes(artifact: Path) -> Notes:
+    """What `write_notes` wrote. Raises `DamagedError`."""
+    try:
+        notes = json.loads(place(artifact).read_text(encoding="utf-8"))
+        mean, std = (np.array(notes[key], np.float32) for key in ("mean", "std"))
+        return Notes(tuple(notes["classes"]), mean, std)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{place(artifact)}: not the notes of a network ({error})") from error

@@ -1,0 +1,95 @@
+"""LiteRT's tflite, run by LiteRT with XNNPACK on one thread.
+
+Its converter, litert-torch, pins packages that many others need newer, so it lives in an
+environment of its own, whose Python $LEANCNN_LITERT_PYTHON names. The network goes there as an
+exported program, not as code.
+"""
+
+import os
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
+from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._beside import read_notes, write_notes
+from leancnn.weights import Network
+
+PYTHON = "LEANCNN_LITERT_PYTHON"
+CONVERT = """
+import sys, torch, litert_torch
+program, shape, out = sys.argv[1], eval(sys.argv[2]), sys.argv[3]
+body = torch.export.load(program).module()
+litert_torch.convert(body, (torch.zeros(shape),)).export(out)
+"""
+
+
+def write(network: Network, folder: Path) -> list[Path]:
+    """Raises `MissingDependencyError` without the converter, `UnsupportedError` when it fails."""
+    python = os.environ.get(PYTHON)
+    if not python:
+        raise MissingDependencyError(
+            "LiteRT's converter needs an environment of its own: python -m venv litert && "
+            f"litert/bin/pip install torch=={torch.__version__.split('+')[0]} litert-torch, "
+            f"then set {PYTHON}=litert/bin/python"
+        )
+    road, path = network.road, folder / f"{network.name}.tflite"
+    shape = (1, road.channels, *road.size)
+    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = Path(work, "net.pt2")
+        torch.export.save(torch.export.export(network.body.eval(), (torch.zeros(shape),)), program)
+        command = [python, "-c", CONVERT, str(program), str(shape), str(path.absolute())]
+        try:
+            done = subprocess.run(command, cwd=work, capture_output=True, text=True)
+        except OSError as error:
+            raise MissingDependencyError(f"{PYTHON}={python}: {error.strerror}") from error
+    if done.returncode or not path.exists():
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if "ModuleNotFoundError" in last:
+            raise MissingDependencyError(f"{python}: {last}; pip install litert-torch there")
+        raise UnsupportedError(f"LiteRT's converter refused the network: {last[:300]}")
+    return [path, write_notes(network, path)]
+
+
+def load(path: Path) -> Loaded:
+    """One thread. Raises `MissingDependencyError` without ai-edge-litert, `DamagedError`."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingDependencyError(
+            "LiteRT is not installed; pip install 'leancnn[litert]'"
+        ) from error
+    notes = read_notes(path)
+    try:
+        engine: Any = Interpreter(model_path=str(path), num_threads=1)
+        engine.allocate_tensors()
+        given = engine.get_input_details()[0]["index"]
+        made = engine.get_output_details()[0]["index"]
+    except (RuntimeError, ValueError) as error:
+        raise DamagedError(f"{path}: not a LiteRT file ({error})") from error
+
+    def logits(images: NDArray[np.uint8]) -> Logits:
+        rows = []
+        for image in notes.planes(images):
+            engine.set_tensor(given, image[None])
+            engine.invoke()
+            rows.append(engine.get_tensor(made))
+        return np.concatenate(rows)
+
+    def prepare(image: NDArray[np.uint8]) -> Callable[[], Any]:
+        engine.set_tensor(given, notes.planes(image))
+        run: Callable[[], Any] = engine.invoke
+        return run
+
+    return Loaded(logits, notes.classes, prepare)
+
+
+put(Target("litert", "a tflite file, run by LiteRT", ".tflite", write, load))

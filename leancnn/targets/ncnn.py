@@ -1,0 +1,90 @@
+"""ncnn's param and bin, made by pnnx; float32 arithmetic, one thread."""
+
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
+from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._beside import read_notes, write_notes
+from leancnn.weights import Network
+
+NEEDED = "pip install 'leancnn[ncnn]'"
+LESS_EXACT = (
+    "use_fp16_packed",
+    "use_fp16_storage",
+    "use_fp16_arithmetic",
+    "use_bf16_packed",
+    "use_bf16_storage",
+    "use_int8_inference",
+    "use_vulkan_compute",
+)
+"""Options that leave float32 on the processor."""
+
+
+def write(network: Network, folder: Path) -> list[Path]:
+    """Raises `MissingDependencyError`, `UnsupportedError` for operators ncnn lacks."""
+    try:
+        import pnnx
+    except ImportError as error:
+        raise MissingDependencyError(f"ncnn's converter is not installed; {NEEDED}") from error
+    road, path = network.road, folder / f"{network.name}.param"
+    example = torch.zeros(1, road.channels, *road.size)
+    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trace: Any = torch.jit.trace
+        traced = trace(network.body.eval(), example, check_trace=False)
+        traced.save(str(Path(work, "net.pt")))
+        shape = ",".join(map(str, example.shape))
+        files = [f"ncnnparam={path.absolute()}", f"ncnnbin={path.with_suffix('.bin').absolute()}"]
+        command = [pnnx.EXEC_PATH, "net.pt", f"inputshape=[{shape}]", "fp16=0", *files]
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True)
+    if done.returncode or not path.exists():
+        raise UnsupportedError(f"pnnx ended with status {done.returncode} and wrote no ncnn file")
+    kinds = {line.split()[0] for line in path.read_text(encoding="utf-8").splitlines()[2:]}
+    if foreign := sorted(kind for kind in kinds if "." in kind or "::" in kind):
+        raise UnsupportedError(f"ncnn has no operator for {', '.join(foreign)}")
+    return [path, path.with_suffix(".bin"), write_notes(network, path)]
+
+
+def load(path: Path) -> Loaded:
+    """One thread. Raises `MissingDependencyError` without ncnn, `DamagedError`."""
+    try:
+        import ncnn
+    except ImportError as error:
+        raise MissingDependencyError(f"ncnn is not installed; {NEEDED}") from error
+    notes = read_notes(path)
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    for option in LESS_EXACT:
+        setattr(net.opt, option, False)
+    if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
+        raise DamagedError(f"{path}: not an ncnn file")
+
+    def answer(mat: Any) -> Any:
+        extractor = net.create_extractor()
+        extractor.input("in0", mat)
+        status, out = extractor.extract("out0")
+        if status:
+            raise DamagedError(f"{path}: ncnn could not run it (status {status})")
+        return out
+
+    def logits(images: NDArray[np.uint8]) -> Logits:
+        planes = notes.planes(images)
+        return np.stack([np.array(answer(ncnn.Mat(one))).ravel() for one in planes])
+
+    def prepare(image: NDArray[np.uint8]) -> Callable[[], Any]:
+        mat = ncnn.Mat(notes.planes(image)[0]).clone()
+        return lambda: answer(mat)
+
+    return Loaded(logits, notes.classes, prepare)
+
+
+put(Target("ncnn", "ncnn's param and bin, run by ncnn", ".param", write, load))

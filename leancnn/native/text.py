@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class File:
     def floats(self, name: str, values: Floats) -> str:
         """A constant array of floats, as an expression."""
         flat = np.ascontiguousarray(values, np.float32).ravel()
-        key = ("f", flat.tobytes())
+        key = ("f", sha256(flat.tobytes()).digest())
         if key not in self.known:
             word = self.fresh(f"{name}_weights")
             self.constants += flat.nbytes

@@ -18,10 +18,10 @@ from leancnn.layers import (
     draw_ternary,
     grouped_conv,
     initialise,
-    rmac_windows,
     ternary_codes,
     ternary_kernels,
 )
+from leancnn.regions import rmac_windows
 
 sizes = st.integers(1, 8)
 

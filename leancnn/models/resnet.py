@@ -23,26 +23,19 @@ resnet20, resnet56: image (N, C, 32, 32)
 from collections.abc import Sequence
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leancnn.layers import AverageVector, check_image, choose, conv_bn, initialise
+from leancnn.layers import (
+    AverageVector,
+    PadChannels,
+    check_image,
+    choose,
+    conv_bn,
+    initialise,
+)
 from leancnn.models._base import Card, put
 
 BOTTLENECK = 4  # a bottleneck's output is this much wider than its 3×3
-
-
-class Pad(nn.Module):
-    """He's option A, a shortcut without weights: every second pixel, zeros for the new channels."""
-
-    def __init__(self, new: int, stride: int) -> None:
-        super().__init__()
-        self.new, self.stride = new, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        before = self.new // 2
-        x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, before, self.new - before))
 
 
 class Block(nn.Module):
@@ -65,9 +58,10 @@ class Block(nn.Module):
             )
         )
         self.shortcut: nn.Module = nn.Identity()
-        if stride > 1 or c_in != c_out:
+        new = c_out - c_in
+        if stride > 1 or new:
             self.shortcut = (
-                Pad(c_out - c_in, stride)
+                PadChannels(new // 2, new - new // 2, stride=stride)
                 if shortcut == "pad"
                 else conv_bn(c_in, c_out, 1, stride=stride, act=None)
             )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from leancnn.models import create_model
     from leancnn.native.load import Native
     from leancnn.predict import predict
+    from leancnn.prune import prune
     from leancnn.train import train
     from leancnn.weights import load
 
@@ -41,6 +42,7 @@ __all__ = [
     "load",
     "load_dataset",
     "predict",
+    "prune",
     "train",
 ]
 
@@ -58,6 +60,7 @@ _HOMES = {
     "load": "weights",
     "load_dataset": "data",
     "predict": "predict",
+    "prune": "prune",
     "train": "train",
 }
 

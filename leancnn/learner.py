@@ -147,6 +147,13 @@ def begin(plan: Plan, world: World) -> Learner:
     return Learner(network, Descent(body, recipe), loss, Features(body, loss), average)
 
 
+def adopt(learner: Learner, network: Network) -> None:
+    """Begin with the weights and statistics of a network of the same sizes."""
+    for body in (learner.network.body, learner.average):
+        if body is not None:
+            body.load_state_dict(network.body.state_dict())
+
+
 @torch.no_grad()
 def follow(average: nn.Module, body: nn.Module, decay: float) -> None:
     """Move an average of weights and norm statistics a step; counters are copied."""

@@ -159,6 +159,58 @@ def demo_picture(
     return _png(figure)
 
 
+def pruning_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Accuracy against MACs and against time of the networks of a comparison, as PNG.
+
+    `rows` as `comparison` makes them: network, kind, before %, after %, ± %, MACs and µs.
+    """
+    timed = all(row["µs"] != "" for row in rows)
+    figure = _figure(11 if timed else 6.5, 4.4)
+    for place, (key, name) in enumerate((("MACs", "MACs"), ("µs", "µs, compiled, one core"))):
+        if key == "µs" and not timed:
+            continue
+        axes = figure.add_subplot(1, 2 if timed else 1, place + 1)
+        for index, row in enumerate(rows):
+            shape = {"whole": "*", "criterion": "o", "control": "s"}[row["kind"]]
+            error = row["± %"] if row["± %"] != "" else 0
+            axes.errorbar(
+                row[key],
+                row["after %"],
+                error,
+                fmt=shape,
+                color=f"C{index % 10}",
+                capsize=3,
+                markersize=11 if shape == "*" else 6,
+                label=short(row["network"]),
+            )
+            if row["before %"] != "":
+                axes.plot(row[key], row["before %"], "x", color=f"C{index % 10}")
+        axes.set_xlabel(name)
+        axes.set_ylabel("accuracy, % (crosses: before training again)")
+        axes.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    return _png(figure)
+
+
+def gate_distributions(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes:
+    """By network and gate, how the mean gate values of the channels spread, as PNG.
+
+    `found`: name of a network → path of a gate → {"mean": a number per channel}.
+    """
+    figure = _figure(10, 3.2 * len(found))
+    for place, (name, gates) in enumerate(found.items()):
+        axes = figure.add_subplot(len(found), 1, place + 1)
+        means = [list(gate["mean"]) for gate in gates.values()]
+        axes.violinplot(means, showmedians=True, widths=0.85)
+        axes.set_xticks(range(1, len(gates) + 1), [short(path, 24) for path in gates], rotation=30)
+        axes.set_ylim(0, 1)
+        axes.set_ylabel("mean gate")
+        axes.set_title(short(name, 60))
+        axes.grid(alpha=0.3)
+    return _png(figure)
+
+
 def _figure(width_inches: float, height_inches: float) -> Figure:
     """A figure of its own: no pyplot, so no window, no global state, and threads may draw."""
     from matplotlib.figure import Figure

@@ -26,9 +26,9 @@ from leancnn.data import Dataset, Split, load_dataset, recognise
 from leancnn.data._augment import partners, step_seed
 from leancnn.distributed import World, join
 from leancnn.engine import Choice, autocast, choose, facts, training_forward
-from leancnn.errors import DataError, RunError, StoppedError
+from leancnn.errors import DataError, RunError, StoppedError, UsageError
 from leancnn.history import Counters, close_epoch, diverged, line, made, note
-from leancnn.learner import Learner, begin, follow, pack, unpack
+from leancnn.learner import Learner, adopt, begin, follow, pack, unpack
 from leancnn.losses import update_centres
 from leancnn.plan import VAL_SHARE, Plan, check_place, check_wishes, road_for
 from leancnn.process import Stop, keep_pages
@@ -61,6 +61,7 @@ def train(
     recipe: str | Path | Recipe | None = None,
     out: str | Path | None = None,
     arguments: Mapping[str, Any] | None = None,
+    start: Network | str | Path | None = None,
     seed: int = 0,
     val_share: float = VAL_SHARE,
     overrides: Mapping[str, Any] | None = None,
@@ -72,6 +73,8 @@ def train(
 
     `model` and `recipe` each stand in for the other's absence: the recipe's network, the network's
     recipe. `overrides` are fields of the recipe, `arguments` those of the network's builder.
+    `start` is a network, a saved one or a run, whose weights, input and normalisation training
+    begins with, in the place of `model` and `arguments`.
     `val_share` of the train part is set aside for validation where the data has no val part; 0:
     nothing is, and a val part stays shut. `out` must hold no run yet; None makes a folder in
     `runs/`. The test part is never opened. Under `torchrun` the same call trains with all its
@@ -81,11 +84,16 @@ def train(
     gradient that is not finite, `StoppedError` after Ctrl-C or SIGTERM, when all is saved; and
     `UnknownNameError`, `MismatchError`, `DataError`, `WriteError` as their names say.
     """
+    if start is not None:
+        start = start if isinstance(start, Network) else weights.load(start)
+        if model is not None or arguments:
+            raise UsageError("training that starts from a network takes no model and no arguments")
+        model, arguments = start.name, start.arguments
     chosen = recipes.for_network(model or "henet_r3") if recipe is None else recipes.read(recipe)
     chosen = chosen.changed(**dict(overrides or {}))
     model = model or chosen.network
     arguments = dict(arguments or {})
-    road = road_for(model, chosen)
+    road = start.road if isinstance(start, Network) else road_for(model, chosen)
     check_wishes(model, arguments, chosen, road, seed=seed, val_share=val_share)
     recognise(data)
     world = join()
@@ -105,6 +113,9 @@ def train(
         )
         split = _train_part(dataset)
         mean, std = dataset.mean_std()
+        if isinstance(start, Network):
+            start.check_classes(dataset.classes, data)
+            mean, std = start.mean, start.std
         plan = Plan(
             data=str(data),
             data_sha256=dataset.manifest["sha256"],
@@ -130,6 +141,8 @@ def train(
         notes = plan.remarks(dataset)
         _tell(notes, world)
         learner = begin(plan, world)
+        if isinstance(start, Network):
+            adopt(learner, start)
         some = torch.from_numpy(np.array(road.window(split.images[: plan.batch])))
         batch = learner.network.normalise(world.part(some).to(world.device))
         if progress and world.first and chosen.engine != "torch":

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from leancnn import models
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.images import Road
+from leancnn.layers import initialise
 from leancnn.sealed import Tensors, seal, unseal
+from leancnn.widths import reshape
 
 FORMAT = 1
 MANIFEST = "network.json"
@@ -53,7 +55,7 @@ class Network(nn.Module):
         self.body = body
         self.name = name
         self.arguments = dict(arguments)
-        """Of the network's builder, without classes and channels."""
+        """As `build` takes them: of the network's builder, and what a pruning cut."""
         self.classes = tuple(classes)
         self.road = road
         self.mean = tuple(map(float, mean))
@@ -66,6 +68,15 @@ class Network(nn.Module):
         self.shift: Tensor
         self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
+
+    def check_classes(self, classes: Sequence[str], where: object) -> None:
+        """Raises `MismatchError` when data has other classes than the network, or another order."""
+        if tuple(classes) != self.classes:
+            odd = sorted(set(classes) ^ set(self.classes))
+            what = (
+                f"only one of the two has {', '.join(map(repr, odd[:4]))}" if odd else "the order"
+            )
+            raise MismatchError(f"{where}: its classes are not those of {self.name}: {what}")
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, H, W, C) → float (N, C, H, W): pixel / 255, less mean, by std; only here."""
@@ -80,10 +91,24 @@ class Network(nn.Module):
 def build(
     name: str, arguments: Mapping[str, Any], classes: int, road: Road, seed: int | None = None
 ) -> nn.Module:
-    """The body of a network for so many classes and the road's channels, as `create_model`."""
-    return models.create_model(
-        name, classes=classes, channels=road.channels, seed=seed, **dict(arguments)
+    """The body of a network for so many classes and the road's channels, as `create_model`.
+
+    Among the arguments may stand `cut`, the sizes that pruning left (see `widths`); the network
+    then has fresh weights of those sizes.
+    """
+    arguments = dict(arguments)
+    cut = arguments.pop("cut", {})
+    body = models.create_model(
+        name, classes=classes, channels=road.channels, seed=seed, **arguments
     )
+    if not cut:
+        return body
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        reshape(body, cut)
+        initialise(body, {**models.arguments(name), **arguments}["init"])
+    return body
 
 
 def save(network: Network, folder: str | Path) -> None:

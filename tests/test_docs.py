@@ -77,7 +77,8 @@ def needed(name):
     """The words without which a command cannot be parsed."""
     if name in ("compile", "export"):
         return ["x", "--out", "y"]
-    return {"check": ["x"], "count": ["x"], "evaluate": ["x"], "predict": ["x", "y"]}.get(name, [])
+    one = {key: ["x"] for key in ("check", "count", "evaluate", "prune")}
+    return {**one, "predict": ["x", "y"]}.get(name, [])
 
 
 @pytest.mark.parametrize("page", PAGES)

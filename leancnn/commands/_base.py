@@ -99,3 +99,17 @@ def _typed(key: str, text: str, default: object) -> object:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def recipe_fields(pairs: Iterable[str]) -> dict[str, Any]:
+    """`key=value` texts as JSON values; the recipe itself checks their names and types."""
+    changes = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--change takes key=value, not '{pair}'")
+        try:
+            changes[key] = json.loads(text)
+        except ValueError:
+            changes[key] = text
+    return changes

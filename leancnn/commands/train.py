@@ -1,11 +1,16 @@
 """`leancnn train photos/ --model henet_r3 --out runs/a`, and `leancnn train --resume runs/a`"""
 
-import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, add_set, network_arguments, put
+from leancnn.commands._base import (
+    Answer,
+    Command,
+    add_set,
+    network_arguments,
+    put,
+    recipe_fields,
+)
 from leancnn.errors import UsageError
 from leancnn.report import printable
 
@@ -22,6 +27,11 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", metavar="RUN", help="a new folder; default: one in runs/")
     parser.add_argument(
         "--resume", metavar="RUN", help="go on with a run; DATA only if it has moved"
+    )
+    parser.add_argument(
+        "--start",
+        metavar="NETWORK",
+        help="begin with the weights of a run or a saved network, in the place of --model",
     )
     add_set(parser)
     parser.add_argument(
@@ -45,7 +55,7 @@ def run(args: Namespace) -> Answer:
     if args.resume is None and args.data is None:
         raise UsageError("train needs a folder of images, or --resume and a run")
     if args.resume is not None:
-        named = ("model", "recipe", "out", "seed", "threads", *SHORTCUTS)
+        named = ("model", "recipe", "out", "start", "seed", "threads", *SHORTCUTS)
         given = [key for key in named if getattr(args, key) is not None]
         if given or args.set or args.change:
             raise UsageError("a run goes on as it began: --resume takes no option that changes it")
@@ -61,6 +71,8 @@ def run(args: Namespace) -> Answer:
     if args.resume is not None:
         return answer(resume(args.resume, data=args.data, progress=not args.quiet))
     model = args.model
+    if args.start is not None and (args.set or model is not None):
+        raise UsageError("--start brings its own network: leave out --model and --set")
     if args.set and model is None:
         model = recipes.read(args.recipe).network if args.recipe else "henet_r3"
     changes = recipe_fields(args.change)
@@ -71,25 +83,12 @@ def run(args: Namespace) -> Answer:
         recipe=args.recipe,
         out=args.out,
         arguments=network_arguments(args.set, models.arguments(model)) if args.set else {},
+        start=args.start,
         seed=args.seed or 0,
         overrides=changes,
         progress=not args.quiet,
     )
     return answer(trained)
-
-
-def recipe_fields(pairs: Iterable[str]) -> dict[str, Any]:
-    """`key=value` texts as JSON values; the recipe itself checks their names and types."""
-    changes = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--change takes key=value, not '{pair}'")
-        try:
-            changes[key] = json.loads(text)
-        except ValueError:
-            changes[key] = text
-    return changes
 
 
 def answer(trained: Any) -> Answer:

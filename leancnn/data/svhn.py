@@ -11,7 +11,7 @@ import numpy as np
 
 from leancnn.data._arrays import part_of
 from leancnn.data._base import PARTS, Format, Part, Reading, Skipped, Source, formats
-from leancnn.errors import DataError, MissingDependencyError
+from leancnn.errors import DataError
 from leancnn.images import shown
 
 CLASSES = tuple("0123456789")
@@ -37,12 +37,8 @@ def _open(path: Path) -> Source:
 
 
 def _read(path: Path, reading: Reading) -> Part:
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise MissingDependencyError(
-            "SVHN is stored as .mat; to read it: pip install 'leancnn[svhn]'"
-        ) from None
+    from scipy.io import loadmat
+
     try:
         found = loadmat(path, variable_names=["X", "y"])
     except Exception as error:  # a damaged file can raise nearly anything

@@ -22,7 +22,8 @@ def to_c(network: Network, tune: float | None = None) -> Written:
     `tune`: seconds for timing register tiles on this machine; None: trust the cost model.
     """
     road = network.road
-    settings = ", ".join(f"{key}={value}" for key, value in network.arguments.items())
+    given = {**network.arguments, "cut": "pruned"} if "cut" in network.arguments else {}
+    settings = ", ".join(f"{k}={v}" for k, v in (given or network.arguments).items())
     about = {
         "road": road.to_json(),
         "mean": list(network.mean),

@@ -1,0 +1,129 @@
+"""Which units of a family stay: those worth most, in a number that every group can live with.
+
+A family without balances keeps its best units. With balances, or where layers share only some of
+their channels, it is an integer program: as many channels as asked, then as much worth as possible,
+while the blocks of each balance keep equal numbers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn.wiring import Family, Row, Wiring
+
+Worth = NDArray[np.float64]
+SECONDS = 20.0  # for one integer program; the best answer so far is taken then
+
+
+def best(
+    family: Family, wiring: Wiring, worth: Worth, most: Mapping[str, int]
+) -> NDArray[np.bool_]:
+    """Of each unit of the family, whether it stays.
+
+    worth (units,): more is better; `most`: how many channels each layer may keep. Where that
+    allows no number that the balances allow, the smallest such number above it is taken. Ties go to
+    the lower channel.
+    """
+    rows = {path: _counts(family, wiring.writes[path]) for path in family.layers}
+    first = rows[family.layers[0]]
+    alike = all(np.array_equal(row, first) for row in rows.values())
+    if not family.balances and alike and first.max() == first.min():
+        number = max(1, min(most[path] for path in family.layers) // int(first[0]))
+        stay = np.zeros(len(family.units), bool)
+        stay[np.argsort(-worth, kind="stable")[:number]] = True
+        return stay
+    program = _Program(family, rows, most)
+    return program.solve(worth)
+
+
+def divisible(family: Family, wiring: Wiring) -> bool:
+    """Whether the family can lose any channel at all."""
+    if not family.balances:
+        return len(family.units) > 1
+    program, row = _free(family, wiring)
+    return program.possible(row, 1, row.sum() - 1)
+
+
+def legal(family: Family, wiring: Wiring) -> list[int]:
+    """Every number of channels that the family's first layer can keep, ascending."""
+    program, row = _free(family, wiring)
+    total = int(row.sum())
+    if not family.balances:
+        return list(range(int(row.min()), total + 1, int(row.min())))
+    return [number for number in range(1, total + 1) if program.possible(row, number, number)]
+
+
+def _free(family: Family, wiring: Wiring) -> "tuple[_Program, NDArray[np.float64]]":
+    """The rules alone, and the first layer's row."""
+    rows = {path: _counts(family, wiring.writes[path]) for path in family.layers}
+    most = {path: int(row.sum()) for path, row in rows.items()}
+    return _Program(family, rows, most), rows[family.layers[0]]
+
+
+def _counts(family: Family, row: Row) -> NDArray[np.float64]:
+    """How often each unit of the family stands in a row."""
+    return np.bincount(row, minlength=int(family.units[-1]) + 1)[family.units].astype(float)
+
+
+class _Program:
+    """The rules of a family: what `scipy.optimize.milp` is given."""
+
+    def __init__(
+        self, family: Family, rows: Mapping[str, NDArray[np.float64]], most: Mapping[str, int]
+    ) -> None:
+        self.number = np.sum([row / row.sum() for row in rows.values()], 0)
+        lines, low, high = [], [], []
+        for path, row in rows.items():
+            lines.append(row)
+            low.append(1.0)
+            high.append(float(most[path]))
+        equal = {
+            tuple(_counts(family, block) - _counts(family, balance.blocks[0]))
+            for balance in family.balances
+            for block in balance.blocks[1:]
+        }
+        self.equal = np.array([line for line in sorted(equal) if any(line)])
+        self.lines, self.low, self.high = np.array(lines), np.array(low), np.array(high)
+
+    def solve(self, worth: Worth) -> NDArray[np.bool_]:
+        most = self._run(-self.number, self.high)
+        if most is None:
+            high = np.full(len(self.high), np.inf)
+            least = self._run(self.number, high)
+            assert least is not None, "a whole family respects its own balances"
+            kept, ceiling = least, high
+        else:
+            kept, ceiling = most, self.high
+        spread = float(np.ptp(worth))
+        value = (worth - worth.min()) / spread if spread else np.ones(len(worth))
+        value = value + 1e-6 * np.linspace(1, 0, len(value))  # ties: the lower channel
+        number = self.number @ kept
+        chosen = self._run(-value, ceiling, (self.number, number - 1e-6, number + 1e-6))
+        return (kept if chosen is None else chosen).astype(bool)
+
+    def possible(self, row: NDArray[np.float64], low: int, high: int) -> bool:
+        return self._run(np.zeros(len(row)), self.high, (row, low, high)) is not None
+
+    def _run(
+        self,
+        cost: NDArray[np.float64],
+        high: NDArray[np.float64],
+        also: tuple[NDArray[np.float64], float, float] | None = None,
+    ) -> NDArray[np.float64] | None:
+        from scipy.optimize import Bounds, LinearConstraint, milp
+
+        rules: list[Any] = [LinearConstraint(self.lines, self.low, high)]
+        if len(self.equal):
+            rules.append(LinearConstraint(self.equal, 0, 0))
+        if also is not None:
+            rules.append(LinearConstraint(also[0][None], also[1], also[2]))
+        found = milp(
+            cost,
+            constraints=rules,
+            integrality=np.ones(len(cost)),
+            bounds=Bounds(0, 1),
+            options={"time_limit": SECONDS},
+        )
+        return None if found.x is None else np.round(found.x)

@@ -1,0 +1,199 @@
+"""`leancnn prune runs/wide --to-expansion 6 --criterion se_gate --finetune lbmbnet-paper`"""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import Any
+
+from leancnn.commands._base import Answer, Command, put, recipe_fields
+from leancnn.errors import UsageError
+from leancnn.report import printable
+
+SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+GOALS = ("keep", "macs", "bytes", "speedup")
+
+
+def number(text: str) -> float:
+    """`200k`, `5e6`, `1.5M` as a number."""
+    factor = SUFFIXES.get(text[-1:], 1.0)
+    try:
+        return float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        raise ArgumentTypeError(f"'{text}' is no number such as 200k, 5e6 or 1.5M") from None
+
+
+def whole_numbers(text: str) -> list[int]:
+    """`80,40,20` as numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ArgumentTypeError(f"'{text}' are no whole numbers such as 80,40,20") from None
+
+
+def names(text: str) -> list[str]:
+    """`l1,random` as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "network", nargs="+", help="a run, or the folder of a saved network; several for --gates"
+    )
+    parser.add_argument("--criterion", help="how channels are scored; default: se_gate")
+    goal = parser.add_argument_group("how much (one of)")
+    goal.add_argument("--keep", type=number, help="the share of channels that stays, as 0.5")
+    goal.add_argument("--to-expansion", type=int, metavar="R", help="of LB-MBNet: the r it ends at")
+    goal.add_argument(
+        "--schedule",
+        type=whole_numbers,
+        metavar="R,R,…",
+        help="expansions, one step after the other, each retrained: 80,40,20,10,6",
+    )
+    goal.add_argument("--macs", type=number, help="the most multiply-accumulates, as 5e6")
+    goal.add_argument("--bytes", type=number, help="the most bytes of weights, as 200k")
+    goal.add_argument("--speedup", type=number, help="times faster on this machine, compiled, as 2")
+    parser.add_argument("--out", metavar="FOLDER", help="where it goes; default: beside the run")
+    parser.add_argument("--finetune", metavar="RECIPE", help="train again by this recipe")
+    parser.add_argument(
+        "--change",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a field of that recipe; may be given again",
+    )
+    parser.add_argument("--data", help="the images; default: those of the run")
+    parser.add_argument("--which", choices=("best", "last"), help="of a run; default: best")
+    parser.add_argument("--seed", type=int, help="of what is random; default 0")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("--no-time", action="store_true", help="do not compile and time it")
+    parser.add_argument("--gates", metavar="PNG", help="draw the gates of the networks, and stop")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    several = parser.add_argument_group("comparison")
+    several.add_argument(
+        "--compare", action="store_true", help="criteria and controls under one protocol"
+    )
+    several.add_argument("--criteria", type=names, metavar="NAME,…", help="default: all that apply")
+    several.add_argument(
+        "--controls",
+        type=names,
+        metavar="NAME,…",
+        help="scratch, kept_kernels, random_kernels, zoo, or a network's name; default: scratch",
+    )
+    several.add_argument("--seeds", type=int, help="runs of each; default 1")
+
+
+def run(args: Namespace) -> Answer:
+    """Score channels, cut the least of them, train again."""
+    goal = {key: getattr(args, key) for key in GOALS}
+    goal["expansion"] = args.to_expansion
+    if args.gates is not None:
+        return _gates(args)
+    if len(args.network) > 1:
+        raise UsageError(f"prune takes one network, not {len(args.network)}")
+    args.network = args.network[0]
+    if args.compare:
+        return _compare(args, goal)
+    if args.criteria or args.controls or args.seeds:
+        raise UsageError("--criteria, --controls and --seeds belong to --compare")
+    if args.change and args.finetune is None:
+        raise UsageError("--change is for the recipe of --finetune; name one")
+    criterion, timed = args.criterion or "se_gate", not args.no_time
+    if args.dry_run:
+        return _plan(args, goal, criterion, timed)
+    from leancnn.prune import prune
+
+    pruned = prune(
+        args.network,
+        out=args.out or _beside(args.network, criterion, goal, args.schedule),
+        criterion=criterion,
+        schedule=args.schedule or (),
+        finetune=args.finetune,
+        overrides=recipe_fields(args.change),
+        data=args.data,
+        which=args.which,
+        seed=args.seed or 0,
+        timed=timed,
+        progress=not args.quiet,
+        **goal,
+    )
+    where = printable(pruned.folder)
+    plans = "\n\n".join(plan.text() for plan in pruned.plans)
+    text = [plans, "", f"saved in {where}"]
+    value: dict[str, Any] = {"folder": str(pruned.folder)}
+    value["plans"] = [plan.to_json() for plan in pruned.plans]
+    if pruned.trained is None:
+        text.append("not trained again: --finetune RECIPE does, and 'leancnn train --start' too")
+    else:
+        last = pruned.trained.history[-1]
+        value["trained"] = {"epochs": len(pruned.trained.history), "last": last}
+        text.append(f"{len(pruned.trained.history)} epochs; next: leancnn evaluate {where}")
+    return Answer(value, "\n".join(text))
+
+
+def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) -> Answer:
+    from pathlib import Path
+
+    from leancnn import criteria, runs
+    from leancnn.prune import plan
+    from leancnn.scoring import source_of
+    from leancnn.weights import load
+
+    if args.schedule:
+        raise UsageError("a schedule cannot be planned without training; plan its first step")
+    path = Path(args.network)
+    network = load(path, args.which)
+    reads = criteria.get(criterion).reads != "weights"
+    source = source_of(path, args.data) if reads or runs.is_run(path) else None
+    found = plan(
+        network,
+        criterion=criterion,
+        source=source,
+        seed=args.seed or 0,
+        timed=timed,
+        progress=not args.quiet,
+        **goal,
+    )
+    return Answer(found.to_json(), found.text())
+
+
+def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
+    from leancnn.comparison import compare
+
+    if args.schedule or args.dry_run or args.criterion:
+        raise UsageError("--compare takes --criteria, --controls and one goal")
+    if all(value is None for value in goal.values()):
+        goal["keep"] = 0.5
+    found = compare(
+        args.network,
+        criteria=args.criteria,
+        controls=args.controls or ["scratch"],
+        seeds=args.seeds or 1,
+        out=args.out or _beside(args.network, "compared", goal, None),
+        finetune=args.finetune,
+        overrides=recipe_fields(args.change),
+        data=args.data,
+        timed=not args.no_time,
+        progress=not args.quiet,
+        **goal,
+    )
+    return Answer(found.to_json(), found.text())
+
+
+def _gates(args: Namespace) -> Answer:
+    from leancnn.comparison import gates
+
+    found: dict[str, Any] = gates(args.network, args.gates, data=args.data, progress=not args.quiet)
+    return Answer(found, f"drawn: {printable(args.gates)}")
+
+
+def _beside(network: str, word: str, goal: dict[str, Any], schedule: list[int] | None) -> str:
+    """`runs/wide` → `runs/wide-se_gate-expansion6`."""
+    from pathlib import Path
+
+    path = Path(network)
+    if path.name in ("best", "last"):
+        path = path.parent
+    given = [f"{key}{value:g}" for key, value in goal.items() if value is not None]
+    given += [f"expansion{schedule[-1]}"] if schedule else []
+    return str(path.with_name("-".join([path.resolve().name, word, *given])))
+
+
+put(Command("prune", "cut channels out of a trained network", arguments, run))

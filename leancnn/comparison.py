@@ -1,0 +1,354 @@
+"""Was the pruning worth it? Criteria and controls under one protocol, one table, one verdict.
+
+Every criterion cuts the same families of channels by the same goal, and every network is trained
+again by the same recipe. A control is trained from scratch for as many epochs as the whole network
+and the retraining had together. Accuracy is that of the last epoch, once, on the test part (on the
+validation part where there is no test part).
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Unpack, cast
+
+import numpy as np
+
+from leancnn import criteria as family
+from leancnn import recipes, runs, weights
+from leancnn.controls import control_start
+from leancnn.count import count
+from leancnn.criteria.se_gate import distribution
+from leancnn.data import load_dataset
+from leancnn.errors import DataError, MismatchError, RunError
+from leancnn.predict import probabilities
+from leancnn.prune import Goal, prune
+from leancnn.recipes import Recipe
+from leancnn.report import gate_distributions, pruning_picture, table
+from leancnn.scoring import Source, scores, source_of, subject_of
+from leancnn.speed import Clock
+from leancnn.train import resume, train
+from leancnn.weights import Network
+from leancnn.wiring import wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One network that was trained, or one that was given."""
+
+    label: str
+    kind: str
+    """whole, criterion or control."""
+    seed: int
+    before: float | None
+    """Accuracy before it was trained again, 0..1; None for a control."""
+    after: float
+    macs: int
+    trainable: int
+    microseconds: float | None
+    epochs: float
+    """In all, those of the whole network included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What `compare` found; the same stands in `folder`/comparison.json."""
+
+    folder: str
+    goal: Mapping[str, float]
+    part: str
+    """test or val."""
+    images: int
+    """In that part."""
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...]
+    """Criteria and controls that this network cannot have, and why."""
+    verdict: str
+    picture: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values, and the means."""
+        return {**asdict(self), "means": _means(self.rows)}
+
+    def text(self) -> str:
+        """The table and the verdict for people."""
+        lines = [table(_means(self.rows)), "", *(f"left out: {why}" for why in self.left_out)]
+        where = f"accuracy on {self.images:,} images of the {self.part} part, last epoch"
+        return "\n".join([*lines, where, self.verdict, f"picture: {self.picture}"])
+
+
+def compare(
+    path: str | Path,
+    *,
+    out: str | Path,
+    criteria: Sequence[str] | None = None,
+    controls: Sequence[str] = ("scratch",),
+    seeds: int = 1,
+    finetune: str | Path | Recipe | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    data: str | Path | None = None,
+    timed: bool = True,
+    progress: bool = True,
+    **goal: Unpack[Goal],
+) -> Comparison:
+    """Prune a trained network by each criterion, with each seed, beside controls.
+
+    `criteria` None: all that score this network. `controls`: scratch, the pruned sizes from fresh
+    weights; kept_kernels, the same with the ternary kernels that the first criterion kept;
+    random_kernels, the first criterion's network with ternary kernels drawn anew; zoo, the network
+    of the zoo of the next smaller cost; or the name of a network. `finetune` None: the recipe of
+    the run. What was done is not done again: a comparison that was stopped goes on. Raises as
+    `prune`, and `RunError` for a path that is no run.
+    """
+    path, out = Path(path), Path(out)
+    run = path.parent if path.name in weights.FOLDERS else path
+    if not runs.is_run(run):
+        raise RunError(f"{path} is no run; a comparison needs the recipe it was trained by")
+    if seeds < 1:
+        raise MismatchError(f"seeds are 1 or more, not {seeds}")
+    whole, source = weights.load(path), source_of(path, data)
+    first = recipes.of_json(runs.read_json(run / "recipe.json"))
+    recipe = (first if finetune is None else recipes.read(finetune)).changed(
+        **dict(overrides or {})
+    )
+    chosen, within, left_out = _applicable(whole, source, criteria, progress)
+    test = _Test(whole, source)
+    clock = Clock(whole) if timed else None
+    rows = [_row("whole", "whole", 0, None, whole, test, clock, first.epochs)]
+    both = first.epochs + recipe.epochs
+    result = Comparison(
+        folder=str(out),
+        goal={key: value for key, value in cast(dict[str, Any], goal).items() if value is not None},
+        part=test.part,
+        images=test.images,
+        rows=(),
+        left_out=(),
+        verdict="",
+        picture=str(out / "comparison.png"),
+    )
+    for seed in range(seeds):
+        small = None
+        for name in chosen:
+            folder = out / f"{name}-seed{seed}"
+            prune(
+                path,
+                out=folder,
+                criterion=name,
+                finetune=recipe,
+                data=data,
+                seed=seed,
+                within=within,
+                progress=progress,
+                **goal,
+            )
+            cut = weights.load(folder / "cut")
+            small = small or cut
+            last = weights.load(folder, "last")
+            rows.append(_row(name, "criterion", seed, test.accuracy(cut), last, test, clock, both))
+        for control in controls:
+            try:
+                start, model, arguments = control_start(control, small or whole, seed)
+            except MismatchError as why:
+                left_out.append(str(why))
+                continue
+            epochs = recipe.epochs if control == "random_kernels" else both
+            last = _trained(
+                out / f"{control}-seed{seed}",
+                source,
+                seed,
+                recipe.changed(epochs=epochs),
+                start,
+                model,
+                arguments,
+                progress,
+            )
+            label = f"{control} ({model})" if control == "zoo" else control
+            rows.append(_row(label, "control", seed, None, last, test, clock, both))
+        result = _told(result, rows, left_out)
+        runs.write_json(out / "comparison.json", result.to_json())
+        runs.atomic_write(out / "comparison.png", pruning_picture(_means(result.rows)))
+    return result
+
+
+def _told(result: Comparison, rows: Sequence[Row], left_out: Sequence[str]) -> Comparison:
+    values = {name: getattr(result, name) for name in Comparison.__dataclass_fields__}
+    values["rows"], values["left_out"] = tuple(rows), tuple(dict.fromkeys(left_out))
+    values["verdict"] = verdict(rows, result.images)
+    return Comparison(**values)
+
+
+class _Test:
+    """The images that accuracy is measured on: the test part, else the validation part."""
+
+    def __init__(self, network: Network, source: Source) -> None:
+        dataset = load_dataset(source.data, network.road, parts=("test",))
+        self.part = "test"
+        split = dataset.test
+        if split is None or not len(split.labels):
+            self.part, dataset = "val", source.load(network)
+            split = dataset.val
+        if split is None or not len(split.labels):
+            raise DataError(f"{source.data} has neither test nor validation images")
+        network.check_classes(dataset.classes, source.data)
+        self.split, self.images = split, len(split.labels)
+
+    def accuracy(self, network: Network) -> float:
+        """0..1."""
+        answers = probabilities(network, self.split.images).argmax(1)
+        return float((answers == np.asarray(self.split.labels)).mean())
+
+
+def _row(
+    label: str,
+    kind: str,
+    seed: int,
+    before: float | None,
+    network: Network,
+    test: _Test,
+    clock: Clock | None,
+    epochs: float,
+) -> Row:
+    cost = count(network.body, (network.road.channels, *network.road.size))
+    return Row(
+        label=label,
+        kind=kind,
+        seed=seed,
+        before=before,
+        after=test.accuracy(network),
+        macs=cost.macs,
+        trainable=cost.trainable,
+        microseconds=None if clock is None else clock.pair(network.body)[1],
+        epochs=epochs,
+    )
+
+
+def _applicable(
+    network: Network, source: Source, names: Sequence[str] | None, progress: bool
+) -> tuple[list[str], set[str], list[str]]:
+    """Criteria that score this network, the families that all of them score, and who cannot."""
+    wiring = wire(network.body, network.road.channels)
+    for name in names or ():
+        family.get(name)
+    chosen, left_out = [], []
+    within = {one.name for one in wiring.families}
+    for name in names or family.names():
+        try:
+            found = scores(network, wiring, name, source, progress=progress)
+        except MismatchError as why:
+            left_out.append(str(why))
+            continue
+        units = {int(unit) for path in found for unit in wiring.writes[path]}
+        within &= {one.name for one in wiring.families if int(one.units[0]) in units}
+        chosen.append(name)
+    if not chosen:
+        raise MismatchError("; ".join(left_out))
+    return chosen, within, left_out
+
+
+def _trained(
+    folder: Path,
+    source: Source,
+    seed: int,
+    recipe: Recipe,
+    start: Network | None,
+    model: str | None,
+    arguments: Mapping[str, Any],
+    progress: bool,
+) -> Network:
+    if runs.is_run(folder):
+        resume(folder, progress=progress)
+    else:
+        train(
+            source.data,
+            model=model,
+            arguments=arguments,
+            start=start,
+            recipe=recipe,
+            out=folder,
+            seed=seed,
+            val_share=source.val_share,
+            progress=progress,
+        )
+    return weights.load(folder, "last")
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    for label in dict.fromkeys(row.label for row in rows):
+        yield label, [row for row in rows if row.label == label]
+
+
+def _means(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line for each label: mean and standard deviation over the seeds, percent."""
+    lines = []
+    for label, found in _groups(rows):
+        after = [100 * row.after for row in found]
+        before = [100 * row.before for row in found if row.before is not None]
+        times = [row.microseconds for row in found if row.microseconds is not None]
+        lines.append(
+            {
+                "network": label,
+                "runs": len(found),
+                "before %": round(statistics.mean(before), 2) if before else "",
+                "after %": round(statistics.mean(after), 2),
+                "± %": round(statistics.stdev(after), 2) if len(after) > 1 else "",
+                "trainable": found[0].trainable,
+                "MACs": found[0].macs,
+                "µs": round(statistics.median(times), 1) if times else "",
+                "epochs": found[0].epochs,
+                "kind": found[0].kind,
+            }
+        )
+    return lines
+
+
+def verdict(rows: Sequence[Row], images: int) -> str:
+    """Whether the first criterion did better than the rest, in a sentence.
+
+    A difference counts from twice its standard error, which is that of the runs and never less than
+    that of so many test images.
+    """
+    groups = dict(_groups(rows))
+    names = [label for label, found in groups.items() if found[0].kind == "criterion"]
+    if not names:
+        return "nothing was pruned"
+    mine = groups.pop(names[0])
+    said = []
+    for label, found in groups.items():
+        apart = statistics.mean(r.after for r in mine) - statistics.mean(r.after for r in found)
+        noise = 2 * math.sqrt(_error(mine, images) ** 2 + _error(found, images) ** 2)
+        word = "better than" if apart > noise else "worse than" if apart < -noise else "level with"
+        said.append(f"{word} {label} ({100 * apart:+.2f} ± {100 * noise:.2f} points)")
+    return f"{names[0]} is {', '.join(said)}"
+
+
+def _error(rows: Sequence[Row], images: int) -> float:
+    """The standard error of a mean accuracy, 0..1."""
+    share = statistics.mean(row.after for row in rows)
+    drawn = math.sqrt(max(share * (1 - share), 0.25 / images) / images)
+    if len(rows) < 2:
+        return drawn
+    return max(statistics.stdev(row.after for row in rows), drawn) / math.sqrt(len(rows))
+
+
+def gates(
+    path: str | Path | Sequence[str | Path],
+    picture: str | Path,
+    *,
+    data: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Draw how open the gates of one network or several are: the LB-MBNet paper's Fig. 5.
+
+    The answer holds, by network and gate, the mean of each channel over the training images, and a
+    histogram of all values. Raises `MismatchError` for a network without gates.
+    """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    found = {}
+    for one in map(Path, paths):
+        network, source = weights.load(one), source_of(one, data)
+        wiring = wire(network.body, network.road.channels)
+        subject, _ = subject_of(network, wiring, "se_gate", source, progress=progress)
+        found[str(one)] = distribution(subject)
+    runs.atomic_write(Path(picture), gate_distributions(found))
+    return found

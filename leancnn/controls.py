@@ -1,0 +1,70 @@
+"""What a pruned network has to beat: never pruned, or with the wrong kernels.
+
+* scratch: the sizes that pruning left, all weights drawn anew
+* kept_kernels: the same, with the ternary kernels that pruning kept
+* random_kernels: the pruned weights, with ternary kernels drawn anew
+* zoo: the costliest network of the zoo that costs no more
+* the name of a network
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from leancnn import models, weights
+from leancnn.count import count
+from leancnn.errors import MismatchError, UnknownNameError
+from leancnn.layers import LocalBinaryConv2d, draw_ternary
+from leancnn.weights import Network
+
+CONTROLS = ("scratch", "kept_kernels", "random_kernels", "zoo")
+
+
+def control_start(
+    name: str, small: Network, seed: int
+) -> tuple[Network | None, str | None, Mapping[str, Any]]:
+    """What a control starts from: a network, or a name and arguments.
+
+    `small` is the pruned network, which may be changed. Raises `UnknownNameError`, and
+    `MismatchError` for a control that this network cannot have.
+    """
+    if name == "zoo":
+        return None, _next_smaller(small), {}
+    if name not in CONTROLS:
+        if name not in models.names():
+            known = ", ".join((*CONTROLS, "or the name of a network"))
+            raise UnknownNameError(f"no control named '{name}'; there are: {known}")
+        return None, name, {}
+    if name == "scratch":
+        return None, small.name, small.arguments
+    kernels = [m for m in small.body.modules() if isinstance(m, LocalBinaryConv2d)]
+    if not kernels:
+        raise MismatchError(f"{name}: {small.name} has no ternary kernels")
+    if name == "random_kernels":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in kernels:
+                module.weight.copy_(draw_ternary(module.channels, module.density))
+        return small, None, {}
+    fresh = weights.build(small.name, small.arguments, len(small.classes), small.road, seed)
+    old = dict(small.body.named_modules())
+    for path, module in fresh.named_modules():
+        if isinstance(module, LocalBinaryConv2d):
+            module.weight.copy_(old[path].weight)
+    small._modules["body"] = fresh
+    return small, None, {}
+
+
+def _next_smaller(network: Network) -> str:
+    """The costliest network of the zoo for such images that costs no more. `MismatchError`."""
+    size = network.road.size
+    macs = count(network.body, (network.road.channels, *size)).macs
+    found = []
+    for name in models.names():
+        card = models.card(name)
+        if card.image[1:] == size and name != network.name and card.macs <= 1.05 * macs:
+            found.append((card.macs, name))
+    if not found:
+        raise MismatchError(f"zoo: no network for images of {size[0]}×{size[1]} costs so little")
+    return max(found)[1]

@@ -1,0 +1,329 @@
+"""Cut channels out of a trained network: score, plan, cut, train again.
+
+scores (a criterion) → plan (which channels of which layer; data, nothing changes) → cut (a network
+like any other) → train. `allot` chooses within a family of channels, `surgery` cuts.
+"""
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack, cast
+
+import numpy as np
+import torch
+
+from leancnn import criteria, models, runs, weights
+from leancnn.candidates import STEPS, Candidates, Plan
+from leancnn.count import Cost
+from leancnn.errors import MismatchError, ParityError, RunError, UsageError
+from leancnn.export import trial_images
+from leancnn.recipes import Recipe
+from leancnn.scoring import Source, scores, source_of, subject_of
+from leancnn.speed import LIKED, Clock
+from leancnn.surgery import Keep, cut_body, silence
+from leancnn.train import Trained, resume, train
+from leancnn.weights import MANIFEST, WEIGHTS, Network
+from leancnn.widths import Widths, widths_of
+from leancnn.wiring import wire
+
+CLOSE = 1e-3  # of the logits' scale: further apart, a cut was not the cut that was planned
+NETWORK_FILES = (MANIFEST, WEIGHTS, f"{WEIGHTS}.next")
+
+
+class Goal(TypedDict, total=False):
+    """How much is cut: one of these; the others are None or absent."""
+
+    keep: float | None
+    """Share of the channels of every layer that may be cut, in 0..1."""
+    expansion: float | None
+    """Of networks that have this argument."""
+    macs: float | None
+    """The most that may remain."""
+    bytes: float | None
+    """The most that may remain, of the trainable weights as float32."""
+    speedup: float | None
+    """Times faster, of the compiled program on this machine."""
+
+
+def plan(
+    network: Network,
+    *,
+    criterion: str,
+    source: Source | None = None,
+    seed: int = 0,
+    timed: bool = False,
+    within: Collection[str] | None = None,
+    progress: bool = True,
+    **goal: Unpack[Goal],
+) -> Plan:
+    """Which channels stay; the network is only read.
+
+    `goal` is one member of `Goal`. Every layer keeps the same share, as the LB-MBNet paper does,
+    and where groups want equal blocks the next lower number that they allow. Only layers that the
+    criterion scores are cut, and of those the families (see `wiring`) named in `within`. Raises
+    `UsageError` for another goal, `UnknownNameError` for the criterion, `MismatchError` when the
+    goal cannot be reached, with the least that can.
+    """
+    wanted, value = _goal(goal)
+    wiring = wire(network.body, network.road.channels)
+    found = scores(network, wiring, criterion, source, seed=seed, progress=progress)
+    maker = Candidates(network, wiring, found, within)
+    if not maker.families:
+        raise MismatchError(f"{criterion} scores no layer of {network.name} that can be cut")
+    notes: list[str] = []
+    before = maker.cost(np.ones(wiring.units, bool))
+    match wanted:
+        case "keep":
+            if not 0 < value <= 1:
+                raise MismatchError(
+                    f"keep is the share of channels that stay, in 0..1, not {value}"
+                )
+            keep = maker.keep(value)
+        case "expansion":
+            sizes = _with_expansion(network, value)
+            if sizes == widths_of(network.body):
+                raise MismatchError(f"{network.name} has an expansion of {value:g} already")
+            keep = maker.like(sizes)
+        case "macs" | "bytes":
+            keep = maker.filled(lambda k: bool(getattr(maker.cost(k), wanted) <= value))
+            _reached(getattr(maker.cost(keep), wanted) <= value, maker, wanted, value)
+        case _:
+            keep, notes = _faster(network, maker, value)
+    notes += maker.remarks(keep, wanted, value)
+    after = maker.cost(keep)
+    return Plan(
+        network=network.name,
+        criterion=criterion,
+        goal={wanted: value},
+        layers=maker.layers(keep),
+        before=_figures(before),
+        after=_figures(after),
+        microseconds=_times(network, maker, keep) if timed else None,
+        notes=tuple(notes),
+        mended=criteria.get(criterion).mend is not None,
+    )
+
+
+def cut(
+    network: Network, plan: Plan, *, source: Source | None = None, progress: bool = True
+) -> Network:
+    """A new network without the channels that the plan leaves out; the old one is as it was.
+
+    It is compared with the old network whose cut channels are held at zero. Raises `MismatchError`
+    for a plan of another network, `ParityError` when the answers differ.
+    """
+    wiring = wire(network.body, network.road.channels)
+    keep = plan.keep(wiring)
+    body = copy.deepcopy(network.body).eval()
+    mend = criteria.get(plan.criterion).mend
+    if plan.mended and mend is not None:
+        subject, _ = subject_of(network, wiring, plan.criterion, source, progress=progress)
+        with torch.no_grad():
+            for path, new in mend(subject, keep).items():
+                body.get_parameter(f"{path}.weight").copy_(new)
+    small, widths = cut_body(body, wiring, keep)
+    images = network.normalise(torch.from_numpy(trial_images(network, 4)))
+    with torch.no_grad():
+        expected, answer = silence(body, wiring, keep).run(images), small(images)
+    apart = float((answer - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+    if not apart <= CLOSE:
+        raise ParityError(f"the cut {network.name} answers otherwise, by {apart:.2g}; nothing kept")
+    made = {"cut from": dict(network.made), "plan": {**plan.to_json(), "layers": len(plan.layers)}}
+    return Network(
+        small,
+        name=network.name,
+        arguments=_arguments(network, plan, widths),
+        classes=network.classes,
+        road=network.road,
+        mean=network.mean,
+        std=network.std,
+        made=made,
+    ).eval()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What pruning hands back; the same stands in `folder`."""
+
+    network: Network
+    folder: Path
+    plans: tuple[Plan, ...]
+    """One for each step."""
+    trained: Trained | None
+    """The last retraining."""
+
+
+def prune(
+    path: str | Path,
+    *,
+    out: str | Path,
+    criterion: str = "se_gate",
+    schedule: Sequence[int] = (),
+    finetune: str | Path | Recipe | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    data: str | Path | None = None,
+    which: Literal["best", "last"] | None = None,
+    seed: int = 0,
+    timed: bool = False,
+    within: Collection[str] | None = None,
+    progress: bool = True,
+    **goal: Unpack[Goal],
+) -> Pruned:
+    """Prune a run or a saved network into the folder `out`, and train again.
+
+    `goal` as `plan` takes it, or `schedule`: expansions, one step after the other. `finetune` is
+    the recipe of the training after each cut, with `overrides`; `data` where the run's images have
+    moved. A pruning that was stopped goes on when it is called again. Without `finetune` `out` is
+    the folder of a saved network, else a run; earlier steps stand in `out/steps`. Raises as `plan`,
+    `cut` and `train`; `RunError` when `out` holds something else.
+    """
+    path, out = Path(path), Path(out)
+    goals = [{"expansion": float(r)} for r in schedule] or [dict([_goal(goal)])]
+    if schedule and any(value is not None for value in goal.values()):
+        raise UsageError("name a schedule or a goal, not both")
+    if any(a <= b for a, b in pairwise(schedule)):
+        raise UsageError(f"a schedule goes down, not {', '.join(map(str, schedule))}")
+    network = weights.load(path, which)
+    reads = criteria.get(criterion).reads
+    needs = reads != "weights" or finetune is not None or criteria.get(criterion).mend is not None
+    source = source_of(path, data) if needs or runs.is_run(path) else None
+    plans: list[Plan] = []
+    trained = None
+    for number, wanted in enumerate(goals, 1):
+        folder = (
+            out if number == len(goals) else out / "steps" / f"{number}-r{schedule[number - 1]}"
+        )
+        place = folder if finetune is None else folder / "cut"
+        if not _continues(folder, network, criterion, wanted):
+            the_plan = plan(
+                network,
+                criterion=criterion,
+                source=source,
+                seed=seed,
+                timed=timed,
+                within=within,
+                progress=progress,
+                **cast(Goal, wanted),
+            )
+            small = cut(network, the_plan, source=source, progress=progress)
+            weights.save(small, place)
+            runs.write_json(folder / "plan.json", the_plan.to_json())
+        plans.append(Plan.of_json(runs.read_json(folder / "plan.json")))
+        network = weights.load(place)
+        if finetune is not None and source is not None:
+            trained = _train_again(network, folder, finetune, overrides, source, progress)
+            network = trained.network
+    return Pruned(network=network, folder=out, plans=tuple(plans), trained=trained)
+
+
+def _train_again(
+    network: Network,
+    folder: Path,
+    recipe: str | Path | Recipe,
+    overrides: Mapping[str, Any] | None,
+    source: Source,
+    progress: bool,
+) -> Trained:
+    if runs.is_run(folder):
+        return resume(folder, progress=progress)
+    return train(
+        source.data,
+        start=network,
+        recipe=recipe,
+        overrides=overrides,
+        out=folder,
+        seed=source.seed,
+        val_share=source.val_share,
+        progress=progress,
+    )
+
+
+def _continues(folder: Path, network: Network, criterion: str, goal: Mapping[str, float]) -> bool:
+    """Whether a folder holds this very pruning, cut and saved. `RunError`: it holds another."""
+    if not folder.exists() or not any(child.name != "steps" for child in folder.iterdir()):
+        return False
+    try:
+        there = runs.read_json(folder / "plan.json")
+        same = (there["network"], there["criterion"], there["goal"])
+    except (RunError, KeyError, TypeError):
+        if {child.name for child in folder.iterdir()} <= {"cut", "steps", *NETWORK_FILES}:
+            return False  # stopped while the cut was saved
+        raise RunError(f"{folder} holds something else; choose another --out") from None
+    if same != (network.name, criterion, dict(goal)):
+        raise RunError(f"{folder} holds another pruning, {same}; choose another --out")
+    return True
+
+
+def _goal(goal: Goal) -> tuple[str, float]:
+    given = {key: value for key, value in cast(dict[str, Any], goal).items() if value is not None}
+    if len(given) != 1 or not given.keys() <= Goal.__annotations__.keys():
+        known = ", ".join(Goal.__annotations__)
+        raise UsageError(f"name one goal: {known}; not {' and '.join(sorted(given)) or 'none'}")
+    ((wanted, value),) = given.items()
+    if not 0 < value < float("inf"):
+        raise MismatchError(f"{wanted} is a number above 0, not {value}")
+    return wanted, float(value)
+
+
+def _with_expansion(network: Network, value: float) -> Widths:
+    """The sizes of the same network with another expansion. Raises `MismatchError`."""
+    arguments = {key: v for key, v in network.arguments.items() if key != "cut"}
+    if "expansion" not in models.arguments(network.name) or value != int(value):
+        raise MismatchError(
+            f"{network.name} has no expansion of {value:g}; use keep, macs, bytes or speedup"
+        )
+    with torch.device("meta"):
+        body = weights.build(
+            network.name, {**arguments, "expansion": int(value)}, len(network.classes), network.road
+        )
+    return widths_of(body)
+
+
+def _arguments(network: Network, plan: Plan, widths: Widths) -> dict[str, Any]:
+    """What rebuilds the cut network: another expansion where that says it all, else sizes."""
+    old = {key: value for key, value in network.arguments.items() if key != "cut"}
+    if "expansion" in plan.goal:
+        new = {**old, "expansion": int(plan.goal["expansion"])}
+        if _with_expansion(network, plan.goal["expansion"]) == _all_widths(network, widths):
+            return new
+    sizes = {**dict(network.arguments.get("cut", {})), **widths}
+    return {**old, "cut": {path: list(numbers) for path, numbers in sizes.items()}}
+
+
+def _all_widths(network: Network, changed: Widths) -> Widths:
+    return {**widths_of(network.body), **changed}
+
+
+def _faster(network: Network, maker: Candidates, speedup: float) -> tuple[Keep, list[str]]:
+    """The widest network that runs so much faster here, in widths that its program likes."""
+    clock = Clock(network)
+
+    def fits(keep: Keep) -> bool:
+        return clock.ratio(maker.cut(keep)) >= speedup
+
+    keep = maker.widest(fits, LIKED, 32)
+    _reached(fits(keep), maker, "speedup", speedup)
+    rounded, free = maker.cost(keep).macs, maker.cost(maker.widest(fits, 1, 32)).macs
+    return keep, [
+        f"widths are multiples of {LIKED}, which fill the register tiles of the compiled program: "
+        f"{rounded:,} MACs remain; with any widths the same speed leaves {free:,}"
+    ]
+
+
+def _reached(yes: bool, maker: Candidates, wanted: str, value: float) -> None:
+    if not yes:
+        least = maker.cost(maker.keep(1 / STEPS))
+        raise MismatchError(
+            f"{maker.network.name} cannot be cut to {wanted} {value:g}: one channel a layer, or "
+            f"the fewest its groups allow, leave {least.macs:,} MACs and {least.bytes:,} bytes"
+        )
+
+
+def _times(network: Network, maker: Candidates, keep: Keep) -> tuple[float, float]:
+    return Clock(network).pair(maker.cut(keep))
+
+
+def _figures(cost: Cost) -> dict[str, int]:
+    return {name: getattr(cost, name) for name in ("trainable", "frozen", "macs", "bytes")}

@@ -1,0 +1,131 @@
+"""Score the channels of a network by a criterion, on the images it was trained on.
+
+Scores that read images are kept in the cache under the hash of the weights and of the data.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from leancnn import criteria, runs
+from leancnn.criteria import Scores, Subject
+from leancnn.data import Dataset, cache_folder, load_dataset
+from leancnn.errors import DamagedError, DataError, LeanCNNError, RunError
+from leancnn.plan import VAL_SHARE
+from leancnn.progress import Progress
+from leancnn.sealed import seal, unseal
+from leancnn.weights import FOLDERS, Network
+from leancnn.wiring import Wiring
+
+BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The images a network is scored and retrained on: those its run trained on."""
+
+    data: str
+    val_share: float = VAL_SHARE
+    seed: int = 0
+
+    def load(self, network: Network) -> Dataset:
+        """Train and validation part. Raises `DataError`, `MismatchError` for other classes."""
+        parts: list[Literal["train", "val", "test"]] = ["train"]
+        parts += ["val"] if self.val_share else []
+        dataset = load_dataset(
+            self.data,
+            network.road,
+            parts=parts,
+            val_share=self.val_share or VAL_SHARE,
+            seed=self.seed,
+        )
+        network.check_classes(dataset.classes, self.data)
+        if dataset.train is None or not len(dataset.train.labels):
+            raise DataError(f"{self.data} has no images to train on")
+        return dataset
+
+
+def source_of(path: Path, data: str | Path | None) -> Source:
+    """The images of a run, or `data`. Raises `RunError` when neither says where they are."""
+    run = path.parent if path.name in FOLDERS and runs.is_run(path.parent) else path
+    if not runs.is_run(run):
+        if data is None:
+            raise RunError(f"{path} is no run and does not know its data; name it with --data")
+        return Source(str(data))
+    plan: dict[str, Any] = runs.read_json(run / "run.json")["plan"]
+    where = plan["data"] if data is None else str(data)
+    return Source(where, plan["val_share"], plan["seed"])
+
+
+def scores(
+    network: Network,
+    wiring: Wiring,
+    criterion: str,
+    source: Source | None,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> Scores:
+    """The worth of each channel. Raises `UnknownNameError`; `RunError` when images are missing."""
+    member = criteria.get(criterion)
+    if member.reads == "weights":
+        return member.score(Subject(network.body.eval(), wiring, _none, seed))
+    subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
+    place = cache_folder() / "scores" / key
+    try:
+        return dict(unseal(place / "scores.json", place / "scores.safetensors")[1])
+    except (LeanCNNError, OSError):
+        pass  # none yet, or damaged: score again
+    found = member.score(subject)
+    place.mkdir(parents=True, exist_ok=True)
+    about = {"criterion": criterion, "network": network.name}
+    seal(place / "scores.json", place / "scores.safetensors", about, found)
+    return found
+
+
+def subject_of(
+    network: Network,
+    wiring: Wiring,
+    criterion: str,
+    source: Source | None,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[Subject, str]:
+    """What a criterion that reads images is given, and the name its scores are kept under."""
+    if source is None:
+        raise RunError(f"{criterion} reads the training images; name them with --data")
+    dataset = source.load(network)
+    split = dataset.train
+    assert split is not None
+    device = network.scale.device
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        title = f"{criterion} on {dataset.name}"
+        with Progress(title, len(split.labels), shown=progress) as bar:
+            for start in range(0, len(split.labels), BATCH):
+                seen: NDArray[np.uint8] = np.array(
+                    network.road.window(split.images[start : start + BATCH])
+                )
+                images = torch.from_numpy(seen).to(device)
+                labels = torch.from_numpy(np.array(split.labels[start : start + BATCH]))
+                yield network.normalise(images), labels.to(device)
+                bar.to(min(start + BATCH, len(split.labels)))
+
+    subject = Subject(network.body.eval(), wiring, batches, seed)
+    facts = [criterion, seed, dataset.manifest["sha256"]["train"], network.mean, network.std]
+    digest = hashlib.sha256(repr(facts).encode())
+    for name, tensor in network.body.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return subject, digest.hexdigest()[:32]
+
+
+def _none() -> Iterator[tuple[Tensor, Tensor]]:
+    raise DamagedError("a criterion that reads weights alone asked for images")

@@ -1,0 +1,248 @@
+"""Which channels of a network hang together: what leaves with a channel when it is cut.
+
+A network is walked once, symbolically. A tensor is a row of units, one number for each channel.
+A convolution that mixes channels writes new units; norms, activations, pools and depthwise
+convolutions hand theirs on; a concatenation puts rows in line; a sum or a gate's product makes the
+units of its two rows one. A unit is thus the least that can be cut: in a residual network the same
+channel of a whole stage, in a shuffle one place of every group.
+
+Groups want more than that: each block of a grouped convolution must keep as many channels as the
+others, and so must the halves of a split. Those are balances; units that a balance or a common
+convolution ties are a family, and a family is cut to a number that all its balances allow.
+"""
+
+import operator
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from leancnn.errors import UnsupportedError
+from leancnn.layers import RMAC, ChannelShuffle, LocalBinaryConv2d, PadChannels, SqueezeExcite
+
+Row = NDArray[np.int64]
+"""The unit of each channel of a tensor."""
+OURS = (ChannelShuffle, LocalBinaryConv2d, PadChannels, RMAC)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Blocks of one tensor that must keep as many channels as each other."""
+
+    path: str
+    """Of the module that asks for it."""
+    blocks: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Units whose number is one decision."""
+
+    name: str
+    """Path of the first layer that writes them."""
+    units: Row
+    """Ascending."""
+    layers: tuple[str, ...]
+    """Paths of the convolutions and linear layers that write them."""
+    balances: tuple[Balance, ...]
+
+
+@dataclass(slots=True)
+class Wiring:
+    """The walk's result."""
+
+    graph: fx.Graph
+    rows: dict[str, Row] = field(default_factory=dict)
+    """By the name of the graph's node; nodes that put out several tensors are left out."""
+    reads: dict[str, Row] = field(default_factory=dict)
+    """By module path, what a layer with channels of its own reads; flattened maps pixel by pixel.
+    """
+    writes: dict[str, Row] = field(default_factory=dict)
+    """By module path, of every module that ran."""
+    families: list[Family] = field(default_factory=list)
+    """Those that may be cut, in the order of the network."""
+    units: int = 0
+
+    def family_of(self, path: str) -> Family | None:
+        """The family that a module's output belongs to; None for one that is not to be cut."""
+        first = self.writes[path][0]
+        return next((family for family in self.families if first in family.units), None)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, OURS) or super().is_leaf_module(m, module_qualified_name)
+
+
+def wire(body: nn.Module, channels: int) -> Wiring:
+    """Walk a network that reads `channels` channels, (N, channels, H, W).
+
+    Raises `UnsupportedError` for an operation whose channels cannot be followed.
+    """
+    return _Walk(body, channels).wiring
+
+
+class _Walk:
+    """Units before they have their final numbers: a union-find forest."""
+
+    def __init__(self, body: nn.Module, channels: int) -> None:
+        self.modules = dict(body.named_modules())
+        self.hidden = {
+            f"{path}.reduce" for path, m in self.modules.items() if isinstance(m, SqueezeExcite)
+        }
+        self.parent: list[int] = []
+        self.balances: list[Balance] = []
+        self.writers: dict[str, Row] = {}
+        self.fixed: list[Row] = []
+        self.channels = channels
+        self.wiring = Wiring(_Tracer().trace(body))
+        rows: dict[fx.Node, Any] = {}
+        for node in self.wiring.graph.nodes:
+            rows[node] = self.run(node, rows)
+        self.number(rows)
+
+    # units
+
+    def new(self, count: int) -> Row:
+        first = len(self.parent)
+        self.parent.extend(range(first, first + count))
+        return np.arange(first, first + count, dtype=np.int64)
+
+    def root(self, unit: int) -> int:
+        while self.parent[unit] != unit:
+            self.parent[unit] = self.parent[self.parent[unit]]
+            unit = self.parent[unit]
+        return unit
+
+    def join(self, one: Row, other: Row) -> Row:
+        """The two rows become one."""
+        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+            a, b = sorted((self.root(a), self.root(b)))
+            self.parent[b] = a
+        return one
+
+    def balance(self, path: str, row: Row, blocks: int) -> None:
+        self.balances.append(Balance(path, tuple(np.split(row, blocks))))
+
+    # steps
+
+    def run(self, node: fx.Node, rows: dict[fx.Node, Any]) -> Any:
+        given: Any = fx.node.map_arg(node.args, lambda n: rows[n])
+        if node.op == "placeholder":
+            row = self.new(self.channels)
+            self.fixed.append(row)
+            return row
+        if node.op == "output":
+            self.fixed.append(given[0])
+            return given[0]
+        if node.op == "call_module":
+            path = str(node.target)
+            out = self.module(path, self.modules[path], given[0])
+            self.wiring.writes[path] = out
+            return out
+        return self.function(node, given)
+
+    def function(self, node: fx.Node, given: Any) -> Any:
+        if node.target in (operator.add, operator.mul, torch.add, torch.mul, operator.iadd):
+            return self.join(given[0], given[1])
+        if node.target is torch.cat and _dim(node, 1) == 1:
+            return np.concatenate(given[0])
+        if node.target is operator.getitem:
+            return given[0][given[1]] if isinstance(given[0], tuple) else given[0]  # maps' pixels
+        if node.target == "flatten":
+            return given[0]
+        if node.target == "chunk" and _dim(node, 2) == 1 and len(given[0]) % given[1] == 0:
+            self.balance(node.name, given[0], given[1])
+            return tuple(np.split(given[0], given[1]))
+        raise UnsupportedError(
+            f"pruning cannot follow channels through '{node.name}' ({node.op} {node.target})"
+        )
+
+    def module(self, path: str, module: nn.Module, row: Row) -> Row:
+        match module:
+            case nn.Conv2d():
+                self.wiring.reads[path] = row
+                c_in, c_out, groups = module.in_channels, module.out_channels, module.groups
+                if groups == c_in == c_out > 1:
+                    return row
+                out = self.writers[path] = self.new(c_out)
+                if groups > 1:
+                    self.balance(path, row, groups)
+                    self.balance(path, out, groups)
+                return out
+            case nn.Linear():
+                self.wiring.reads[path] = np.repeat(row, module.in_features // len(row))
+                out = self.writers[path] = self.new(module.out_features)
+                if path in self.hidden:
+                    self.fixed.append(out)
+                return out
+            case ChannelShuffle():
+                places = row.reshape(module.groups, -1)
+                for group in places[1:]:
+                    self.join(places[0], group)
+                return places.T.reshape(-1)
+            case PadChannels():
+                return np.concatenate([self.new(module.before), row, self.new(module.after)])
+        return row
+
+    # the end
+
+    def number(self, rows: dict[fx.Node, Any]) -> None:
+        """Roots become 0, 1, 2 …, and families are made of them."""
+        roots = sorted({self.root(unit) for unit in range(len(self.parent))})
+        place = {root: index for index, root in enumerate(roots)}
+        final = np.array([place[self.root(unit)] for unit in range(len(self.parent))])
+        wiring = self.wiring
+        wiring.units = len(roots)
+        wiring.rows = {n.name: final[row] for n, row in rows.items() if isinstance(row, np.ndarray)}
+        wiring.reads = {path: final[row] for path, row in wiring.reads.items()}
+        wiring.writes = {path: final[row] for path, row in wiring.writes.items()}
+        writers = {path: final[row] for path, row in self.writers.items()}
+        balances = [
+            Balance(b.path, tuple(final[block] for block in b.blocks)) for b in self.balances
+        ]
+        fixed = set(np.concatenate([final[row] for row in self.fixed]).tolist())
+        wiring.families = _families(writers, balances, fixed, len(roots))
+
+
+def _families(
+    writers: dict[str, Row], balances: list[Balance], fixed: set[int], units: int
+) -> list[Family]:
+    """Units that a writer or a balance ties, unless one of them may not be cut."""
+    forest = list(range(units))
+
+    def root(unit: int) -> int:
+        while forest[unit] != unit:
+            forest[unit] = forest[forest[unit]]
+            unit = forest[unit]
+        return unit
+
+    ties = [*writers.values(), *(np.concatenate(b.blocks) for b in balances)]
+    for tie in ties:
+        first, *others = np.unique(tie).tolist()
+        for unit in others:
+            forest[root(unit)] = root(first)
+    barred = {root(unit) for unit in fixed}
+    paths: dict[int, list[str]] = defaultdict(list)
+    for path, row in writers.items():
+        paths[root(int(row[0]))].append(path)
+    asked: dict[int, list[Balance]] = defaultdict(list)
+    for balance in balances:
+        asked[root(int(balance.blocks[0][0]))].append(balance)
+    members: dict[int, list[int]] = defaultdict(list)
+    for unit in range(units):
+        members[root(unit)].append(unit)
+    return [
+        Family(layers[0], np.array(members[key]), tuple(layers), tuple(asked[key]))
+        for key, layers in paths.items()
+        if key not in barred
+    ]
+
+
+def _dim(node: fx.Node, place: int) -> int:
+    value = node.kwargs.get("dim", node.args[place] if len(node.args) > place else 0)
+    return value if isinstance(value, int) else -1

@@ -1,0 +1,219 @@
+"""Pruning: which channels hang together, that a cut is exact, and what the command does."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leancnn import models, weights
+from leancnn.allot import best, legal
+from leancnn.bench import untrained
+from leancnn.count import count
+from leancnn.errors import MismatchError, UnknownNameError, UsageError
+from leancnn.prune import Plan
+from leancnn.prune import cut as cut_network
+from leancnn.prune import plan as make_plan
+from leancnn.surgery import cut_body, silence
+from leancnn.widths import reshape, widths_of
+from leancnn.wiring import wire
+
+LARGE = {"alexnet", "vgg16"}  # hundreds of MB: in the slow tests
+SMALLER = {  # the same blocks, fewer of them
+    "lbmbnet59": {"repeats": 2, "expansion": 2},
+    "lbmbnet32": {"repeats": 2, "expansion": 2},
+    "resnetv2": {"repeats": 2},
+}
+
+
+def arguments(name):
+    return SMALLER.get(name.split("_")[0], {})
+
+
+def body(name, **changes):
+    """A network whose norms do something, in double precision."""
+    net = models.create_model(name, seed=0, classes=5, **arguments(name), **changes).eval()
+    generator = torch.Generator().manual_seed(1)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.uniform_(-0.5, 0.5, generator=generator)
+    return net if name in LARGE else net.double()
+
+
+def images(name, net):
+    card = models.card(name)
+    side = card.image[1] if card.image[1] < 64 else max(card.smallest, 64)
+    generator = torch.Generator().manual_seed(2)
+    dtype = next(net.parameters()).dtype
+    return torch.randn(2, 3, side, side, generator=generator, dtype=dtype)
+
+
+def kept(wiring, share, seed=0):
+    """Units that stay when every family is cut to a share of its channels."""
+    generator = np.random.default_rng(seed)
+    keep = np.ones(wiring.units, bool)
+    for family in wiring.families:
+        most = {path: max(1, round(share * len(wiring.writes[path]))) for path in family.layers}
+        keep[family.units] = best(family, wiring, generator.random(len(family.units)), most)
+    return keep
+
+
+def check_cut(name, share):
+    net = body(name)
+    x, wiring = images(name, net), wire(net, 3)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    keep = kept(wiring, share)
+    small, widths = cut_body(net, wiring, keep)
+    with torch.no_grad():
+        found, expected, whole = small(x), silence(net, wiring, keep).run(x), net(x)
+    scale = expected.abs().max()
+    assert (found - expected).abs().max() <= (1e-5 if name in LARGE else 1e-12) * scale
+    assert (whole - expected).abs().max() > 1e-3 * scale, "nothing was cut"
+    for key, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[key]), f"{key} of the whole network changed"
+    again = models.create_model(name, seed=3, classes=5, **arguments(name))
+    reshape(again, widths)
+    assert widths_of(again) == widths_of(small)
+    again.to(x.dtype).load_state_dict(small.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x), found)
+
+
+FAMILIES = {  # one of each kind in the quick tests
+    "henet_r2", "shufflenet_r2", "lbmbnet32_r6", "nvmnet_g4", "rsenet", "resnet20", "resnetv2_56",
+    "mobilenetv3_small", "shufflenetv2_x0_5", "squeezenet1_1", "resnet8", "mobilenetv2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_cut_network_is_the_whole_one_with_those_channels_silent(name):
+    check_cut(name, 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.25, 0.8])
+@pytest.mark.parametrize("name", models.names())
+def test_a_cut_of_every_network_is_exact(name, share):
+    check_cut(name, share)
+
+
+@given(share=st.floats(0.05, 0.95), seed=st.integers(0, 99))
+@settings(max_examples=8, deadline=None)
+def test_every_balance_holds_whatever_is_asked(share, seed):
+    wiring = wire(models.create_model("henet_r2", repeat=1), 3)
+    keep = kept(wiring, share, seed)
+    for family in wiring.families:
+        for balance in family.balances:
+            assert len({int(keep[block].sum()) for block in balance.blocks}) == 1
+    assert int(keep[wiring.writes["conv1"]].sum()) in (12, 24)
+
+
+@pytest.mark.parametrize(("name", "path", "numbers"), [
+    ("henet_r2", "conv1", [12, 24]),
+    ("henet_r2", "stages.0.blocks.0.mix", [24]),
+    ("resnet8", "conv1", list(range(1, 17))),
+])  # fmt: skip
+def test_the_legal_numbers_are_those_that_groups_allow(name, path, numbers):
+    wiring = wire(models.create_model(name), 3)
+    assert legal(wiring.family_of(path), wiring) == numbers
+
+
+def test_among_equal_numbers_the_worthiest_channels_stay():
+    wiring = wire(models.create_model("resnet8"), 3)
+    family = wiring.family_of("blocks.0.conv1")
+    worth = np.arange(16.0)[::-1] % 7
+    stay = best(family, wiring, worth, {"blocks.0.conv1": 5})
+    assert stay.sum() == 5
+    assert worth[stay].min() >= worth[~stay].max()
+
+
+@pytest.mark.parametrize("kept_expansion", [2, 3])
+def test_lbmbnet_cut_to_an_expansion_is_the_network_of_that_expansion(kept_expansion):
+    net = untrained("lbmbnet32_r6")
+    plan = make_plan(net, criterion="l1", expansion=kept_expansion)
+    assert plan.after["trainable"] == 508_688 * kept_expansion + 142_278
+    assert plan.after["frozen"] == 9 * (1104 * kept_expansion + 32)
+    if kept_expansion != 3:
+        return
+    small = cut_network(net, plan)
+    assert small.arguments == {"expansion": 3}
+    first = plan.layers[0]
+    assert first.path == "blocks.0.expand.0"
+    assert list(first.kept) == sorted(first.kept)
+    chosen = list(first.kept)
+    old, new = net.body.blocks[0], small.body.blocks[0]
+    assert torch.equal(new.depthwise.weight, old.depthwise.weight[chosen])
+    assert torch.equal(new.depthwise_bn.running_var, old.depthwise_bn.running_var[chosen])
+    assert torch.equal(new.gate.reduce.weight, old.gate.reduce.weight[:, chosen])
+    assert torch.equal(new.gate.reduce.bias, old.gate.reduce.bias)
+    assert torch.equal(new.gate.expand.bias, old.gate.expand.bias[chosen])
+    assert torch.equal(new.project[0].weight, old.project[0].weight[:, chosen])
+
+
+@pytest.mark.parametrize("goal", [{"macs": 5e6}, {"bytes": 120_000}, {"keep": 0.6}])
+def test_a_plan_keeps_its_budget_survives_json_and_a_cut_survives_the_disk(goal, tmp_path):
+    net = untrained("resnet8")
+    plan = make_plan(net, criterion="l1", **goal)
+    assert Plan.of_json(json.loads(json.dumps(plan.to_json()))) == plan
+    for key in ("macs", "bytes"):
+        assert plan.after[key] <= goal.get(key, plan.before[key])
+        assert plan.after[key] > 0.8 * goal.get(key, 0)
+    small = cut_network(net, plan)
+    cost = count(small.body, (3, 32, 32))
+    assert (cost.trainable, cost.macs) == (plan.after["trainable"], plan.after["macs"])
+    weights.save(small, tmp_path / "small")
+    back = weights.load(tmp_path / "small")
+    x = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(back(x), small(x))
+    twice = cut_network(back, make_plan(back, criterion="l1", keep=0.5))
+    assert count(twice.body, (3, 32, 32)).macs < cost.macs
+    weights.save(twice, tmp_path / "twice")
+    with torch.no_grad():
+        assert torch.equal(weights.load(tmp_path / "twice")(x), twice(x))
+
+
+@pytest.mark.parametrize(("goal", "error", "words"), [
+    ({}, UsageError, "name one goal"),
+    ({"keep": 0.5, "macs": 1e6}, UsageError, "name one goal"),
+    ({"keep": 1.5}, MismatchError, "share of channels"),
+    ({"macs": 10}, MismatchError, "leave 52,170 MACs"),
+    ({"keep": float("nan")}, MismatchError, "above 0"),
+    ({"expansion": 3}, MismatchError, "has no expansion"),
+])  # fmt: skip
+def test_a_goal_that_cannot_be_is_refused_with_what_can(goal, error, words):
+    with pytest.raises(error, match=words):
+        make_plan(untrained("resnet8"), criterion="l1", **goal)
+
+
+def test_an_expansion_without_the_first_convolution_is_no_cut():
+    with pytest.raises(MismatchError, match="no cut of this"):
+        make_plan(untrained("lbmbnet32_r6"), criterion="l1", expansion=1)
+
+
+def test_a_wider_expansion_and_a_foreign_plan_are_refused():
+    wide = untrained("lbmbnet32_r6")
+    with pytest.raises(MismatchError, match="would grow"):
+        make_plan(wide, criterion="l1", expansion=7)
+    with pytest.raises(UnknownNameError, match="did you mean 'l1'"):
+        make_plan(wide, criterion="l11", expansion=3)
+    other = make_plan(untrained("resnet8"), criterion="l1", keep=0.5)
+    with pytest.raises(MismatchError, match="not for this network"):
+        cut_network(wide, other)
+
+
+def test_widths_that_fit_no_layer_are_refused():
+    net = models.create_model("resnet8")
+    for widths, words in [
+        ({"nowhere": [3]}, "no layer 'nowhere'"),
+        ({"conv1": [3, 8]}, "cannot replace"),
+        ({"conv1": [3, 8, 2]}, "do not divide"),
+        ({"conv1": [3, 0, 1]}, "cannot replace"),
+    ]:
+        with pytest.raises(MismatchError, match=words):
+            reshape(net, widths)

@@ -1,0 +1,138 @@
+"""leancnn prune: from a run to a smaller run, stopped and gone on with, compared and drawn."""
+
+import json
+
+import pytest
+
+import leancnn
+from leancnn import recipes, runs, weights
+from leancnn.cli import main
+from leancnn.comparison import Row, verdict
+from leancnn.evaluate import evaluate
+from leancnn.train import train
+
+
+def answer(capsys, *words):
+    """What a command prints with --json."""
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A small LB-MBNet that has seen digits for a few steps."""
+    out = tmp_path_factory.mktemp("prune") / "wide"
+    train(
+        "digits",
+        model="lbmbnet32_r6",
+        arguments={"repeats": 1, "expansion": 3},
+        recipe="smoke",
+        overrides={"epochs": 0.5, "engine": "torch"},
+        out=out,
+        progress=False,
+    )
+    return out
+
+
+def small_files(folder):
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dry_run_names_every_channel_and_writes_nothing(wide, capsys):
+    before = small_files(wide.parent)
+    plan = answer(capsys, "prune", str(wide), "--to-expansion", "2", "--dry-run", "--no-time")
+    assert small_files(wide.parent) == before
+    assert plan["criterion"] == "se_gate"
+    assert plan["after"]["trainable"] < plan["before"]["trainable"]
+    for layer in plan["layers"]:
+        assert layer["kept"] == sorted(set(layer["kept"]))
+        assert len(layer["kept"]) * 3 == layer["before"] * 2
+
+
+def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(wide, tmp_path, capsys):
+    out = tmp_path / "small"
+    words = ["prune", str(wide), "--to-expansion", "1"]
+    assert main([*words, "--out", str(out)]) == 1  # expansion 1 has no first convolution
+    assert "no cut of this" in capsys.readouterr().err
+    assert not out.exists()
+    words = ["prune", str(wide), "--to-expansion", "2", "--no-time", "--out", str(out)]
+    words += ["--finetune", str(wide / "recipe.json"), "--quiet"]
+    first = answer(capsys, *words)
+    assert first["trained"]["epochs"] == 1
+    network = weights.load(out)
+    assert network.arguments == {"repeats": 1, "expansion": 2}
+    assert 0 <= evaluate(out).accuracy <= 1
+    assert answer(capsys, *words) == first, "a finished pruning is not done again"
+    assert main([*words[:2], "--keep", "0.5", "--out", str(out)]) == 1
+    assert "another pruning" in capsys.readouterr().err
+
+
+def test_a_schedule_cuts_in_steps(wide, tmp_path):
+    pruned = leancnn.prune(
+        wide, out=tmp_path / "steps", criterion="l1", schedule=(2,), progress=False
+    )
+    assert [plan.goal for plan in pruned.plans] == [{"expansion": 2.0}]
+    assert pruned.network.arguments["expansion"] == 2
+
+
+@pytest.mark.parametrize(("words", "reason"), [
+    (["--keep", "0.5", "--macs", "5e6"], "name one goal"),
+    ([], "name one goal"),
+    (["--schedule", "2,3"], "goes down"),
+    (["--keep", "0.5", "--criterion", "se_gat"], "did you mean 'se_gate'"),
+    (["--keep", "0.5", "--seeds", "3"], "belong to --compare"),
+    (["--keep", "0.5", "--change", "epochs=1"], "--finetune"),
+    (["--macs", "1"], "cannot be cut to macs 1"),
+])  # fmt: skip
+def test_bad_words_get_one_line(wide, tmp_path, capsys, words, reason):
+    assert main(["prune", str(wide), *words, "--out", str(tmp_path / "no")]) != 0
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert reason in said
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_comparison_has_a_row_for_each_a_verdict_and_a_picture(wide, tmp_path, capsys):
+    words = ["prune", "--compare", str(wide), "--to-expansion", "2", "--criteria", "se_gate,random"]
+    words += ["--controls", "scratch,random_kernels", "--no-time", "--quiet"]
+    words += ["--out", str(tmp_path / "cmp")]
+    found = answer(capsys, *words)
+    assert [row["label"] for row in found["rows"]] == [
+        "whole", "se_gate", "random", "scratch", "random_kernels",
+    ]  # fmt: skip
+    cut = [row for row in found["rows"] if row["kind"] != "whole"]
+    assert len({(row["macs"], row["trainable"]) for row in cut}) == 1
+    assert found["verdict"].startswith("se_gate is ")
+    assert (tmp_path / "cmp" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert runs.read_json(tmp_path / "cmp" / "comparison.json") == found
+    recipe = recipes.of_json(runs.read_json(tmp_path / "cmp" / "scratch-seed0" / "recipe.json"))
+    assert recipe.epochs == 1.0  # as long as the whole network and the retraining together
+
+
+def test_gates_are_drawn(wide, tmp_path, capsys):
+    found = answer(capsys, "prune", str(wide), "--gates", str(tmp_path / "gates.png"), "--quiet")
+    assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+    (gates,) = found.values()
+    assert all(0 < mean < 1 for gate in gates.values() for mean in gate["mean"])
+
+
+def rows(label, kind, *after):
+    return [
+        Row(label=label, kind=kind, seed=seed, before=None, after=value, macs=1, trainable=1,
+            microseconds=None, epochs=1.0)
+        for seed, value in enumerate(after)
+    ]  # fmt: skip
+
+
+def test_the_verdict_calls_a_difference_by_its_noise():
+    mine = rows("se_gate", "criterion", 0.90, 0.91, 0.92)
+    text = verdict(
+        mine
+        + rows("random", "criterion", 0.905, 0.91, 0.915)
+        + rows("scratch", "control", 0.80, 0.81, 0.82)
+        + rows("zoo", "control", 0.97, 0.98, 0.98),
+        10_000,
+    )
+    assert "level with random" in text
+    assert "better than scratch (+10.00" in text
+    assert "worse than zoo" in text
+    assert "level with scratch" in verdict(mine + rows("scratch", "control", 0.80), 20)

@@ -165,6 +165,11 @@ class Symbol:
         """The shape, or one axis of it."""
         return self.shape if axis is None else self.shape[axis]
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NoLanesError(f"a tensor's {name} has no lanes form")
+
     def __add__(self, other: Any) -> Any:
         return torch.add(self, other)  # type: ignore[call-overload]
 

@@ -73,7 +73,11 @@ class Comparison:
 
     def text(self) -> str:
         """The table and the verdict for people."""
-        lines = [table(_means(self.rows)), "", *(f"left out: {why}" for why in self.left_out)]
+        rows = [
+            {key: f"{v:,.2f}" if isinstance(v, float) else v for key, v in row.items()}
+            for row in _means(self.rows)
+        ]
+        lines = [table(rows), "", *(f"left out: {why}" for why in self.left_out)]
         where = f"accuracy on {self.images:,} images of the {self.part} part, last epoch"
         return "\n".join([*lines, where, self.verdict, f"picture: {self.picture}"])
 

@@ -177,7 +177,8 @@ class Candidates:
 
         for family in self.families:
             if family.balances and fits(keep()):
-                own[family.name] = max(share, _largest(partial(fits_with, family.name), 16))
+                more = _largest(partial(fits_with, family.name), 16)
+                own[family.name] = more if more > share and fits_with(family.name, more) else share
         return keep()
 
     def cost(self, keep: Keep) -> Cost:

@@ -7,6 +7,7 @@
 * the name of a network
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,8 @@ def control_start(
 ) -> tuple[Network | None, str | None, Mapping[str, Any]]:
     """What a control starts from: a network, or a name and arguments.
 
-    `small` is the pruned network, which may be changed. Raises `UnknownNameError`, and
-    `MismatchError` for a control that this network cannot have.
+    `small` is the pruned network. Raises `UnknownNameError`, and `MismatchError` for a control
+    that this network cannot have.
     """
     if name == "zoo":
         return None, _next_smaller(small), {}
@@ -38,6 +39,7 @@ def control_start(
         return None, name, {}
     if name == "scratch":
         return None, small.name, small.arguments
+    small = copy.deepcopy(small)
     kernels = [m for m in small.body.modules() if isinstance(m, LocalBinaryConv2d)]
     if not kernels:
         raise MismatchError(f"{name}: {small.name} has no ternary kernels")

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from leancnn import models, weights
 from leancnn.allot import best, legal
 from leancnn.bench import untrained
+from leancnn.candidates import Candidates
+from leancnn.controls import control_start
 from leancnn.count import count
 from leancnn.errors import MismatchError, UnknownNameError, UsageError
 from leancnn.prune import Plan
@@ -217,3 +219,25 @@ def test_widths_that_fit_no_layer_are_refused():
     ]:
         with pytest.raises(MismatchError, match=words):
             reshape(net, widths)
+
+
+def test_a_budget_below_a_sixteenth_of_the_channels_is_kept():
+    net = untrained("nvmnet_g4")
+    wiring = wire(net.body, 3)
+    family = "modules_and_pools.4.expand1"
+    found = {family: np.arange(128.0)}
+    maker = Candidates(net, wiring, found, {family})
+    least = int(maker.keep(1 / 256).sum())
+    assert int(maker.filled(lambda keep: int(keep.sum()) <= least).sum()) == least
+
+
+def test_a_control_leaves_the_pruned_network_to_the_next():
+    small = untrained("lbmbnet32_r6")
+    before = {key: tensor.clone() for key, tensor in small.body.state_dict().items()}
+    drawn, _, _ = control_start("random_kernels", small, 5)
+    fresh, _, _ = control_start("kept_kernels", small, 5)
+    for key, tensor in small.body.state_dict().items():
+        assert torch.equal(tensor, before[key])
+    key = "blocks.0.depthwise.weight"
+    assert not torch.equal(drawn.body.state_dict()[key], before[key])
+    assert torch.equal(fresh.body.state_dict()[key], before[key])

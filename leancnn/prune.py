@@ -21,6 +21,7 @@ from leancnn.errors import MismatchError, ParityError, RunError, UsageError
 from leancnn.export import trial_images
 from leancnn.recipes import Recipe
 from leancnn.scoring import Source, scores, source_of, subject_of
+from leancnn.sealed import TEMPORARY
 from leancnn.speed import LIKED, Clock
 from leancnn.surgery import Keep, cut_body, silence
 from leancnn.train import Trained, resume, train
@@ -211,7 +212,10 @@ def prune(
             weights.save(small, place)
             runs.write_json(folder / "plan.json", the_plan.to_json())
         plans.append(Plan.of_json(runs.read_json(folder / "plan.json")))
-        network = weights.load(place)
+        small = weights.load(place)
+        if small.made.get("cut from") != network.made:
+            raise RunError(f"{folder} holds a pruning of another network; choose another --out")
+        network = small
         if finetune is not None and source is not None:
             trained = _train_again(network, folder, finetune, overrides, source, progress)
             network = trained.network
@@ -248,12 +252,22 @@ def _continues(folder: Path, network: Network, criterion: str, goal: Mapping[str
         there = runs.read_json(folder / "plan.json")
         same = (there["network"], there["criterion"], there["goal"])
     except (RunError, KeyError, TypeError):
-        if {child.name for child in folder.iterdir()} <= {"cut", "steps", *NETWORK_FILES}:
+        names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}
+        asked = {"network": network.name, "criterion": criterion, "goal": dict(goal)}
+        if names <= {"cut", "steps", *NETWORK_FILES} and _made_by(folder, asked):
             return False  # stopped while the cut was saved
         raise RunError(f"{folder} holds something else; choose another --out") from None
     if same != (network.name, criterion, dict(goal)):
         raise RunError(f"{folder} holds another pruning, {same}; choose another --out")
     return True
+
+
+def _made_by(folder: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether the network saved in a folder, if any, was cut as asked; others stay as they are."""
+    if not (folder / MANIFEST).exists():
+        return True
+    plan = (runs.read_json(folder / MANIFEST).get("made") or {}).get("plan", {})
+    return all(plan.get(key) == value for key, value in asked.items())
 
 
 def _goal(goal: Goal) -> tuple[str, float]:

@@ -6,6 +6,7 @@ import pytest
 
 import leancnn
 from leancnn import recipes, runs, weights
+from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.comparison import Row, verdict
 from leancnn.evaluate import evaluate
@@ -136,3 +137,22 @@ def test_the_verdict_calls_a_difference_by_its_noise():
     assert "better than scratch (+10.00" in text
     assert "worse than zoo" in text
     assert "level with scratch" in verdict(mine + rows("scratch", "control", 0.80), 20)
+
+
+def test_a_saved_network_is_not_written_over_nor_taken_for_another(tmp_path, capsys):
+    one, other, small = (tmp_path / name for name in ("one", "other", "small"))
+    for place, made in ((one, {"epoch": 1}), (other, {"epoch": 2})):
+        network = untrained("resnet8")
+        network.made = made
+        weights.save(network, place)
+    words = ["--criterion", "l1", "--keep", "0.5", "--no-time", "--out"]
+    for out in (one, other):
+        before = (out / "network.json").read_bytes()
+        assert main(["prune", str(one), *words, str(out)]) == 1
+        assert "holds something else" in capsys.readouterr().err
+        assert (out / "network.json").read_bytes() == before
+    assert main(["prune", str(one), *words, str(small)]) == 0
+    (small / "plan.json").rename(small / ".plan.json.77.tmp")  # a kill before the plan was whole
+    assert main(["prune", str(one), *words, str(small)]) == 0
+    assert main(["prune", str(other), *words, str(small)]) == 1
+    assert "another network" in capsys.readouterr().err

@@ -14,11 +14,12 @@ from typing import Any, Literal, TypedDict, Unpack, cast
 import numpy as np
 import torch
 
-from leancnn import criteria, models, runs, weights
+from leancnn import criteria, models, recipes, runs, weights
 from leancnn.candidates import STEPS, Candidates, Plan
 from leancnn.count import Cost
 from leancnn.errors import MismatchError, ParityError, RunError, UsageError
 from leancnn.export import trial_images
+from leancnn.plan import check_place
 from leancnn.recipes import Recipe
 from leancnn.scoring import Source, scores, source_of, subject_of
 from leancnn.sealed import TEMPORARY
@@ -186,10 +187,14 @@ def prune(
         raise UsageError("name a schedule or a goal, not both")
     if any(a <= b for a, b in pairwise(schedule)):
         raise UsageError(f"a schedule goes down, not {', '.join(map(str, schedule))}")
+    if finetune is not None:
+        finetune = recipes.read(finetune).changed(**dict(overrides or {}))
     network = weights.load(path, which)
     reads = criteria.get(criterion).reads
     needs = reads != "weights" or finetune is not None or criteria.get(criterion).mend is not None
     source = source_of(path, data) if needs or runs.is_run(path) else None
+    if source is not None:
+        check_place(out, source.data)
     plans: list[Plan] = []
     trained = None
     for number, wanted in enumerate(goals, 1):
@@ -217,7 +222,7 @@ def prune(
             raise RunError(f"{folder} holds a pruning of another network; choose another --out")
         network = small
         if finetune is not None and source is not None:
-            trained = _train_again(network, folder, finetune, overrides, source, progress)
+            trained = _train_again(network, folder, finetune, source, progress)
             network = trained.network
     return Pruned(network=network, folder=out, plans=tuple(plans), trained=trained)
 
@@ -225,23 +230,29 @@ def prune(
 def _train_again(
     network: Network,
     folder: Path,
-    recipe: str | Path | Recipe,
-    overrides: Mapping[str, Any] | None,
+    recipe: Recipe,
     source: Source,
     progress: bool,
 ) -> Trained:
     if runs.is_run(folder):
-        return resume(folder, progress=progress)
+        same_recipe(folder, recipe)
+        return resume(folder, data=source.data, progress=progress)
     return train(
         source.data,
         start=network,
         recipe=recipe,
-        overrides=overrides,
         out=folder,
         seed=source.seed,
         val_share=source.val_share,
         progress=progress,
     )
+
+
+def same_recipe(folder: Path, recipe: Recipe) -> None:
+    """Refuse, with `RunError`, to go on with a run of another recipe as if it were this one."""
+    path = folder / "recipe.json"
+    if path.exists() and recipes.of_json(runs.read_json(path)) != recipe:
+        raise RunError(f"{folder} was trained by another recipe; choose another --out")
 
 
 def _continues(folder: Path, network: Network, criterion: str, goal: Mapping[str, float]) -> bool:
@@ -313,9 +324,12 @@ def _all_widths(network: Network, changed: Widths) -> Widths:
 def _faster(network: Network, maker: Candidates, speedup: float) -> tuple[Keep, list[str]]:
     """The widest network that runs so much faster here, in widths that its program likes."""
     clock = Clock(network)
+    ratios: dict[bytes, float] = {}  # a second measurement of the same might say otherwise
 
     def fits(keep: Keep) -> bool:
-        return clock.ratio(maker.cut(keep)) >= speedup
+        key = keep.tobytes()
+        ratios[key] = ratios.get(key) or clock.ratio(maker.cut(keep))
+        return ratios[key] >= speedup
 
     keep = maker.widest(fits, LIKED, 32)
     _reached(fits(keep), maker, "speedup", speedup)

@@ -17,8 +17,8 @@ from torch import Tensor
 from leancnn import criteria, runs
 from leancnn.criteria import Scores, Subject
 from leancnn.data import Dataset, cache_folder, load_dataset
-from leancnn.errors import DamagedError, DataError, LeanCNNError, RunError
-from leancnn.plan import VAL_SHARE
+from leancnn.errors import DamagedError, DataError, LeanCNNError, MismatchError, RunError
+from leancnn.plan import LARGEST_SEED, VAL_SHARE
 from leancnn.progress import Progress
 from leancnn.sealed import seal, unseal
 from leancnn.weights import FOLDERS, Network
@@ -75,6 +75,8 @@ def scores(
 ) -> Scores:
     """The worth of each channel. Raises `UnknownNameError`; `RunError` when images are missing."""
     member = criteria.get(criterion)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
     if member.reads == "weights":
         return member.score(Subject(network.body.eval(), wiring, _none, seed))
     subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
@@ -121,6 +123,7 @@ def subject_of(
 
     subject = Subject(network.body.eval(), wiring, batches, seed)
     facts = [criterion, seed, dataset.manifest["sha256"]["train"], network.mean, network.std]
+    facts += [network.name, sorted(network.arguments.items())]
     digest = hashlib.sha256(repr(facts).encode())
     for name, tensor in network.body.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

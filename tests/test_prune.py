@@ -1,6 +1,7 @@
 """Pruning: which channels hang together, that a cut is exact, and what the command does."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -241,3 +242,24 @@ def test_a_control_leaves_the_pruned_network_to_the_next():
     key = "blocks.0.depthwise.weight"
     assert not torch.equal(drawn.body.state_dict()[key], before[key])
     assert torch.equal(fresh.body.state_dict()[key], before[key])
+
+
+def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
+    asked = []
+
+    class Unsteady:
+        """A clock by which the same shape is never as fast again."""
+
+        def __init__(self, network):
+            self.whole = count(network.body, (3, 32, 32)).macs
+
+        def ratio(self, body):
+            macs = count(body, (3, 32, 32)).macs
+            asked.append(macs)
+            return self.whole / macs - asked.count(macs) + 1
+
+    monkeypatch.setattr(sys.modules["leancnn.prune"], "Clock", Unsteady)
+    plan = make_plan(untrained("resnet8"), criterion="l1", speedup=2)
+    assert plan.before["macs"] / 4 < plan.after["macs"] <= plan.before["macs"] / 2
+    assert len(asked) == len(set(asked))
+    assert all(len(layer.kept) % 4 == 0 for layer in plan.layers)

@@ -91,7 +91,7 @@ def run(args: Namespace) -> Answer:
     args.network = args.network[0]
     if args.compare:
         return _compare(args, goal)
-    if args.criteria or args.controls or args.seeds:
+    if args.criteria or args.controls or args.seeds is not None:
         raise UsageError("--criteria, --controls and --seeds belong to --compare")
     if args.change and args.finetune is None:
         raise UsageError("--change is for the recipe of --finetune; name one")
@@ -165,7 +165,7 @@ def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
         args.network,
         criteria=args.criteria,
         controls=args.controls or ["scratch"],
-        seeds=args.seeds or 1,
+        seeds=1 if args.seeds is None else args.seeds,
         out=args.out or _beside(args.network, "compared", goal, None),
         finetune=args.finetune,
         overrides=recipe_fields(args.change),
@@ -189,11 +189,12 @@ def _beside(network: str, word: str, goal: dict[str, Any], schedule: list[int] |
     from pathlib import Path
 
     path = Path(network)
+    path = path if path.name.strip(".") else path.resolve()
     if path.name in ("best", "last"):
         path = path.parent
     given = [f"{key}{value:g}" for key, value in goal.items() if value is not None]
     given += [f"expansion{schedule[-1]}"] if schedule else []
-    return str(path.with_name("-".join([path.resolve().name, word, *given])))
+    return str(path.with_name("-".join([path.name, word, *given])))
 
 
 put(Command("prune", "cut channels out of a trained network", arguments, run))

@@ -17,13 +17,14 @@ import numpy as np
 
 from leancnn import criteria as family
 from leancnn import recipes, runs, weights
-from leancnn.controls import control_start
+from leancnn.controls import check_control, control_start
 from leancnn.count import count
 from leancnn.criteria.se_gate import distribution
-from leancnn.data import load_dataset
+from leancnn.data import Split, load_dataset
 from leancnn.errors import DataError, MismatchError, RunError
+from leancnn.images import Road
 from leancnn.predict import probabilities
-from leancnn.prune import Goal, prune
+from leancnn.prune import Goal, prune, same_recipe
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture, table
 from leancnn.scoring import Source, scores, source_of, subject_of
@@ -109,6 +110,8 @@ def compare(
     run = path.parent if path.name in weights.FOLDERS else path
     if not runs.is_run(run):
         raise RunError(f"{path} is no run; a comparison needs the recipe it was trained by")
+    for name in controls:
+        check_control(name)
     if seeds < 1:
         raise MismatchError(f"seeds are 1 or more, not {seeds}")
     whole, source = weights.load(path), source_of(path, data)
@@ -186,21 +189,29 @@ class _Test:
     """The images that accuracy is measured on: the test part, else the validation part."""
 
     def __init__(self, network: Network, source: Source) -> None:
-        dataset = load_dataset(source.data, network.road, parts=("test",))
+        self.source = source
+        self.splits: dict[Road, Split] = {}  # a control may see images of another size
         self.part = "test"
-        split = dataset.test
-        if split is None or not len(split.labels):
-            self.part, dataset = "val", source.load(network)
-            split = dataset.val
-        if split is None or not len(split.labels):
-            raise DataError(f"{source.data} has neither test nor validation images")
-        network.check_classes(dataset.classes, source.data)
-        self.split, self.images = split, len(split.labels)
+        self.images = len(self._split(network).labels)
 
     def accuracy(self, network: Network) -> float:
         """0..1."""
-        answers = probabilities(network, self.split.images).argmax(1)
-        return float((answers == np.asarray(self.split.labels)).mean())
+        split = self._split(network)
+        answers = probabilities(network, split.images).argmax(1)
+        return float((answers == np.asarray(split.labels)).mean())
+
+    def _split(self, network: Network) -> Split:
+        if network.road not in self.splits:
+            dataset = load_dataset(self.source.data, network.road, parts=("test",))
+            split = dataset.test
+            if split is None or not len(split.labels):
+                self.part, dataset = "val", self.source.load(network)
+                split = dataset.val
+            if split is None or not len(split.labels):
+                raise DataError(f"{self.source.data} has neither test nor validation images")
+            network.check_classes(dataset.classes, self.source.data)
+            self.splits[network.road] = split
+        return self.splits[network.road]
 
 
 def _row(
@@ -214,6 +225,8 @@ def _row(
     epochs: float,
 ) -> Row:
     cost = count(network.body, (network.road.channels, *network.road.size))
+    if clock is not None and network.road != clock.network.road:
+        clock = Clock(network)  # an image of another size
     return Row(
         label=label,
         kind=kind,
@@ -261,7 +274,8 @@ def _trained(
     progress: bool,
 ) -> Network:
     if runs.is_run(folder):
-        resume(folder, progress=progress)
+        same_recipe(folder, recipe)
+        resume(folder, data=source.data, progress=progress)
     else:
         train(
             source.data,

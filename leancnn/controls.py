@@ -22,6 +22,13 @@ from leancnn.weights import Network
 CONTROLS = ("scratch", "kept_kernels", "random_kernels", "zoo")
 
 
+def check_control(name: str) -> None:
+    """Refuse, with `UnknownNameError`, what is no control."""
+    if name not in CONTROLS and name not in models.names():
+        known = ", ".join((*CONTROLS, "or the name of a network"))
+        raise UnknownNameError(f"no control named '{name}'; there are: {known}")
+
+
 def control_start(
     name: str, small: Network, seed: int
 ) -> tuple[Network | None, str | None, Mapping[str, Any]]:
@@ -32,10 +39,8 @@ def control_start(
     """
     if name == "zoo":
         return None, _next_smaller(small), {}
+    check_control(name)
     if name not in CONTROLS:
-        if name not in models.names():
-            known = ", ".join((*CONTROLS, "or the name of a network"))
-            raise UnknownNameError(f"no control named '{name}'; there are: {known}")
         return None, name, {}
     if name == "scratch":
         return None, small.name, small.arguments
@@ -65,7 +70,7 @@ def _next_smaller(network: Network) -> str:
     found = []
     for name in models.names():
         card = models.card(name)
-        if card.image[1:] == size and name != network.name and card.macs <= 1.05 * macs:
+        if card.image[1:] == size and name != network.name and card.macs <= macs:
             found.append((card.macs, name))
     if not found:
         raise MismatchError(f"zoo: no network for images of {size[0]}×{size[1]} costs so little")

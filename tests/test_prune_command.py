@@ -1,6 +1,7 @@
 """leancnn prune: from a run to a smaller run, stopped and gone on with, compared and drawn."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,8 +9,9 @@ import leancnn
 from leancnn import recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
-from leancnn.comparison import Row, verdict
+from leancnn.comparison import Row, _Test, verdict
 from leancnn.evaluate import evaluate
+from leancnn.scoring import source_of
 from leancnn.train import train
 
 
@@ -64,6 +66,8 @@ def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(wide, tmp_p
     assert network.arguments == {"repeats": 1, "expansion": 2}
     assert 0 <= evaluate(out).accuracy <= 1
     assert answer(capsys, *words) == first, "a finished pruning is not done again"
+    assert main([*words, "--change", "lr=0.01"]) == 1
+    assert "another recipe" in capsys.readouterr().err
     assert main([*words[:2], "--keep", "0.5", "--out", str(out)]) == 1
     assert "another pruning" in capsys.readouterr().err
 
@@ -83,6 +87,11 @@ def test_a_schedule_cuts_in_steps(wide, tmp_path):
     (["--keep", "0.5", "--criterion", "se_gat"], "did you mean 'se_gate'"),
     (["--keep", "0.5", "--seeds", "3"], "belong to --compare"),
     (["--keep", "0.5", "--change", "epochs=1"], "--finetune"),
+    (["--keep", "0.5", "--seeds", "0"], "belong to --compare"),
+    (["--keep", "0.5", "--criterion", "random", "--seed", "-1"], "a seed is 0 to"),
+    (["--keep", "0.5", "--finetune", "nosuch"], "no recipe named 'nosuch'"),
+    (["--compare", "--seeds", "0"], "seeds are 1 or more"),
+    (["--compare", "--controls", "scrath"], "no control named 'scrath'"),
     (["--macs", "1"], "cannot be cut to macs 1"),
 ])  # fmt: skip
 def test_bad_words_get_one_line(wide, tmp_path, capsys, words, reason):
@@ -156,3 +165,34 @@ def test_a_saved_network_is_not_written_over_nor_taken_for_another(tmp_path, cap
     assert main(["prune", str(one), *words, str(small)]) == 0
     assert main(["prune", str(other), *words, str(small)]) == 1
     assert "another network" in capsys.readouterr().err
+
+
+def test_a_network_in_the_folder_where_one_stands_goes_beside_it(tmp_path, monkeypatch):
+    weights.save(untrained("resnet8"), tmp_path / "small")
+    monkeypatch.chdir(tmp_path / "small")
+    assert main(["prune", ".", "--criterion", "l1", "--keep", "0.5", "--no-time"]) == 0
+    assert (tmp_path / "small-l1-keep0.5" / "plan.json").exists()
+
+
+def test_no_pruning_lies_in_its_images(tmp_path, capsys):
+    weights.save(untrained("resnet8"), tmp_path / "small")
+    (tmp_path / "photos").mkdir()
+    words = ["--criterion", "taylor", "--keep", "0.5", "--data", str(tmp_path / "photos")]
+    out = tmp_path / "photos" / "cut"
+    assert main(["prune", str(tmp_path / "small"), *words, "--out", str(out)]) == 1
+    assert "lies in the data" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_each_network_is_measured_on_images_of_its_own_size(wide):
+    source = source_of(wide, None)
+    test = _Test(weights.load(wide), source)
+    other = untrained("henet_r2")
+    other.road = replace(other.road, channels=1, scale=(31, 31))
+    gray = weights.build("henet_r2", {}, 10, other.road, seed=0)
+    other = weights.Network(
+        gray, name="henet_r2", arguments={}, classes=weights.load(wide).classes, road=other.road,
+        mean=[0.5], std=[0.5],
+    )  # fmt: skip
+    assert 0 <= test.accuracy(other) <= 1
+    assert {road.channels for road in test.splits} == {1, weights.load(wide).road.channels}

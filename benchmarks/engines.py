@@ -1,6 +1,6 @@
 """Our C against the other engines, on the networks that have a bar to clear.
 
-    python benchmarks/engines.py                            all of them; writes results/engines.json
+    python benchmarks/engines.py                            all of them; results/engines.json
     python benchmarks/engines.py henet_r3 shufflenet_r3     some
 
 Each network runs on every engine that is installed, in turns on one core (see docs/bench.md). The
@@ -12,12 +12,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from leancnn.bench import ENGINES, Row, bench, to_json, untrained
-from leancnn.report import table
-from leancnn.runs import machine, write_json
+from leancnn.report import bench_picture, table
+from leancnn.runs import atomic_write, machine, write_json
 
 RESULT = Path(__file__).parent.parent / "results" / "engines.json"
+PICTURE = RESULT.parent.parent / "docs" / "engines.png"
 BARS = {
     "henet_r2": 3.5,
     "henet_r3": 3.5,
@@ -98,7 +100,7 @@ def keep(args: argparse.Namespace, rows: Sequence[Row], missing: Sequence[str]) 
     lines = ratios(rows)
     command = "python benchmarks/engines.py"
     command += "" if args.on == ",".join(ENGINES) else f" --on {args.on}"
-    value = {
+    value: dict[str, Any] = {
         "title": "One image on one core: our C against the best other engine",
         "command": command,
         "machine": {**machine(), "threads": 1},
@@ -108,6 +110,8 @@ def keep(args: argparse.Namespace, rows: Sequence[Row], missing: Sequence[str]) 
         "engines": to_json(rows, missing),
     }
     write_json(args.out, value)
+    if args.out == RESULT:
+        atomic_write(PICTURE, bench_picture(value["engines"]["rows"]))
 
 
 if __name__ == "__main__":

@@ -159,6 +159,38 @@ def demo_picture(
     return _png(figure)
 
 
+def bench_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Medians of engines by network on a scale of powers of ten, as PNG.
+
+    `rows` hold model, engine, median_us and the interval low_us to high_us.
+    """
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    figure = _figure(8, 1.4 + 0.34 * len(names))
+    axes = figure.add_subplot()
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        found = [row for row in rows if row["engine"] == engine]
+        ours = engine == "c"
+        axes.errorbar(
+            [row["median_us"] for row in found],
+            [names.index(row["model"]) for row in found],
+            xerr=[
+                [max(row["median_us"] - row["low_us"], 0) for row in found],
+                [max(row["high_us"] - row["median_us"], 0) for row in found],
+            ],
+            fmt="D" if ours else "o",
+            color="black" if ours else None,
+            label="leancnn's C" if ours else engine,
+            linestyle="none",
+        )
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("µs for one image on one core, median; to the left is faster")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
+    return _png(figure)
+
+
 def pruning_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Accuracy against MACs and against time of the networks of a comparison, as PNG.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from leancnn.commands._base import Answer, Command, put
 from leancnn.errors import UsageError
-from leancnn.report import table
+from leancnn.report import bench_picture, table
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -70,32 +70,9 @@ def run(args: Namespace) -> Answer:
     if args.picture:
         from leancnn.runs import atomic_write
 
-        atomic_write(Path(args.picture), _picture(rows))
+        figures = to_json(rows, missing)["rows"]
+        atomic_write(Path(args.picture), bench_picture(figures))
     return Answer(to_json(rows, missing), "\n".join(lines))
-
-
-def _picture(rows: list) -> bytes:  # type: ignore[type-arg]
-    """Bars of medians for each network, as PNG."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(row.model for row in rows))
-    engines = list(dict.fromkeys(row.engine for row in rows))
-    figure = Figure(figsize=(8, 1 + 0.22 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    height = 0.8 / len(engines)
-    for place, engine in enumerate(engines):
-        found = {row.model: row.median_us for row in rows if row.engine == engine}
-        at = [names.index(name) + place * height for name in found]
-        axes.barh(at, list(found.values()), height, label=engine)
-    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(names))], names)
-    axes.invert_yaxis()
-    axes.set_xlabel("median µs for one image, one core")
-    axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
 
 
 put(Command("bench", "time networks on several engines, one core", arguments, run))

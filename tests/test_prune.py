@@ -263,3 +263,11 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
     assert plan.before["macs"] / 4 < plan.after["macs"] <= plan.before["macs"] / 2
     assert len(asked) == len(set(asked))
     assert all(len(layer.kept) % 4 == 0 for layer in plan.layers)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "henet_r2"])
+def test_weights_that_are_no_numbers_are_not_scored(name):
+    net = untrained(name)
+    net.body.conv1.weight.data[0] = float("nan")
+    with pytest.raises(MismatchError, match="scores of conv1 are no numbers"):
+        make_plan(net, criterion="l1", keep=0.5)

@@ -51,6 +51,10 @@ class Plan:
     """Of the compiled network here, one image, one core, before and after; None: not timed."""
     notes: tuple[str, ...]
     """Where groups, or the clock, wanted another number than was asked for."""
+    seed: int = 0
+    """Of the criterion random, and of training again."""
+    within: tuple[str, ...] | None = None
+    """The families that could be cut; None: all that the criterion scores."""
     mended: bool
     """Whether the criterion fits the kept weights to the old responses."""
 
@@ -63,7 +67,12 @@ class Plan:
         """The plan that `to_json` wrote."""
         layers = [Layer(**{**layer, "kept": tuple(layer["kept"])}) for layer in value["layers"]]
         times, notes = value["microseconds"], tuple(value["notes"])
-        lists = {"microseconds": None if times is None else tuple(times), "notes": notes}
+        within = value.get("within")
+        lists = {
+            "microseconds": None if times is None else tuple(times),
+            "notes": notes,
+            "within": None if within is None else tuple(within),
+        }
         return cls(**{**value, **lists, "layers": tuple(layers)})
 
     def keep(self, wiring: Wiring) -> Keep:

@@ -21,7 +21,7 @@ from leancnn.controls import check_control, control_start
 from leancnn.count import count
 from leancnn.criteria.se_gate import distribution
 from leancnn.data import Split, load_dataset
-from leancnn.errors import DataError, MismatchError, RunError
+from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.images import Road
 from leancnn.predict import probabilities
 from leancnn.prune import Goal, prune, same_recipe
@@ -138,17 +138,21 @@ def compare(
         small = None
         for name in chosen:
             folder = out / f"{name}-seed{seed}"
-            prune(
-                path,
-                out=folder,
-                criterion=name,
-                finetune=recipe,
-                data=data,
-                seed=seed,
-                within=within,
-                progress=progress,
-                **goal,
-            )
+            try:
+                prune(
+                    path,
+                    out=folder,
+                    criterion=name,
+                    finetune=recipe,
+                    data=data,
+                    seed=seed,
+                    within=within,
+                    progress=progress,
+                    **goal,
+                )
+            except DivergedError as why:
+                left_out.append(f"{name}, seed {seed}: {why}")
+                continue
             cut = weights.load(folder / "cut")
             small = small or cut
             last = weights.load(folder, "last")
@@ -285,6 +289,7 @@ def _trained(
             recipe=recipe,
             out=folder,
             seed=seed,
+            split_seed=source.seed,
             val_share=source.val_share,
             progress=progress,
         )

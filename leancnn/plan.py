@@ -40,7 +40,9 @@ class Plan:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     seed: int
-    """Of the weights, the order, the augmentation and the cut of the val part."""
+    """Of the weights, the order and the augmentation."""
+    split_seed: int | None = None
+    """Of the cut of the val part; None: the seed."""
     engine: str
     precision: str
     engine_why: str = ""
@@ -51,6 +53,11 @@ class Plan:
     """What the numbers may depend on: versions, processor, device."""
     save_every_s: float
     save_every_steps: int | None
+
+    @property
+    def cut_seed(self) -> int:
+        """What the val part was cut by."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def batch(self) -> int:

@@ -78,7 +78,7 @@ def plan(
     before = maker.cost(np.ones(wiring.units, bool))
     match wanted:
         case "keep":
-            if not 0 < value <= 1:
+            if not 0 < value < 1:
                 raise MismatchError(
                     f"keep is the share of channels that stay, in 0..1, not {value}"
                 )
@@ -104,6 +104,8 @@ def plan(
         after=_figures(after),
         microseconds=_times(network, maker, keep) if timed else None,
         notes=tuple(notes),
+        seed=seed,
+        within=None if within is None else tuple(sorted(within)),
         mended=criteria.get(criterion).mend is not None,
     )
 
@@ -202,7 +204,14 @@ def prune(
             out if number == len(goals) else out / "steps" / f"{number}-r{schedule[number - 1]}"
         )
         place = folder if finetune is None else folder / "cut"
-        if not _continues(folder, network, criterion, wanted):
+        asked = {
+            "network": network.name,
+            "criterion": criterion,
+            "goal": wanted,
+            "seed": seed,
+            "within": None if within is None else sorted(within),
+        }
+        if not _continues(folder, asked):
             the_plan = plan(
                 network,
                 criterion=criterion,
@@ -222,7 +231,7 @@ def prune(
             raise RunError(f"{folder} holds a pruning of another network; choose another --out")
         network = small
         if finetune is not None and source is not None:
-            trained = _train_again(network, folder, finetune, source, progress)
+            trained = _train_again(network, folder, finetune, source, seed, progress)
             network = trained.network
     return Pruned(network=network, folder=out, plans=tuple(plans), trained=trained)
 
@@ -232,6 +241,7 @@ def _train_again(
     folder: Path,
     recipe: Recipe,
     source: Source,
+    seed: int,
     progress: bool,
 ) -> Trained:
     if runs.is_run(folder):
@@ -242,7 +252,8 @@ def _train_again(
         start=network,
         recipe=recipe,
         out=folder,
-        seed=source.seed,
+        seed=seed,
+        split_seed=source.seed,
         val_share=source.val_share,
         progress=progress,
     )
@@ -255,21 +266,21 @@ def same_recipe(folder: Path, recipe: Recipe) -> None:
         raise RunError(f"{folder} was trained by another recipe; choose another --out")
 
 
-def _continues(folder: Path, network: Network, criterion: str, goal: Mapping[str, float]) -> bool:
+def _continues(folder: Path, asked: Mapping[str, Any]) -> bool:
     """Whether a folder holds this very pruning, cut and saved. `RunError`: it holds another."""
     if not folder.exists() or not any(child.name != "steps" for child in folder.iterdir()):
         return False
     try:
-        there = runs.read_json(folder / "plan.json")
-        same = (there["network"], there["criterion"], there["goal"])
+        plan = runs.read_json(folder / "plan.json")
+        there = {key: plan[key] for key in asked}
     except (RunError, KeyError, TypeError):
         names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}
-        asked = {"network": network.name, "criterion": criterion, "goal": dict(goal)}
         if names <= {"cut", "steps", *NETWORK_FILES} and _made_by(folder, asked):
             return False  # stopped while the cut was saved
         raise RunError(f"{folder} holds something else; choose another --out") from None
-    if same != (network.name, criterion, dict(goal)):
-        raise RunError(f"{folder} holds another pruning, {same}; choose another --out")
+    if odd := [key for key in asked if there[key] != asked[key]]:
+        what = ", ".join(f"{key} {there[key]}" for key in odd)
+        raise RunError(f"{folder} holds another pruning ({what}); choose another --out")
     return True
 
 
@@ -287,6 +298,8 @@ def _goal(goal: Goal) -> tuple[str, float]:
         known = ", ".join(Goal.__annotations__)
         raise UsageError(f"name one goal: {known}; not {' and '.join(sorted(given)) or 'none'}")
     ((wanted, value),) = given.items()
+    if wanted == "speedup" and 0 < value <= 1:
+        raise MismatchError(f"a speedup is a number above 1, not {value:g}")
     if not 0 < value < float("inf"):
         raise MismatchError(f"{wanted} is a number above 0, not {value}")
     return wanted, float(value)

@@ -34,6 +34,7 @@ class Source:
     data: str
     val_share: float = VAL_SHARE
     seed: int = 0
+    """Of the cut of the val part."""
 
     def load(self, network: Network) -> Dataset:
         """Train and validation part. Raises `DataError`, `MismatchError` for other classes."""
@@ -61,7 +62,8 @@ def source_of(path: Path, data: str | Path | None) -> Source:
         return Source(str(data))
     plan: dict[str, Any] = runs.read_json(run / "run.json")["plan"]
     where = plan["data"] if data is None else str(data)
-    return Source(where, plan["val_share"], plan["seed"])
+    cut_by = plan["seed"] if plan.get("split_seed") is None else plan["split_seed"]
+    return Source(where, plan["val_share"], cut_by)
 
 
 def scores(

@@ -63,6 +63,7 @@ def train(
     arguments: Mapping[str, Any] | None = None,
     start: Network | str | Path | None = None,
     seed: int = 0,
+    split_seed: int | None = None,
     val_share: float = VAL_SHARE,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -76,7 +77,8 @@ def train(
     `start` is a network, a saved one or a run, whose weights, input and normalisation training
     begins with, in the place of `model` and `arguments`.
     `val_share` of the train part is set aside for validation where the data has no val part; 0:
-    nothing is, and a val part stays shut. `out` must hold no run yet; None makes a folder in
+    nothing is, and a val part stays shut; which images those are is a matter of `split_seed`, else
+    of `seed`. `out` must hold no run yet; None makes a folder in
     `runs/`. The test part is never opened. Under `torchrun` the same call trains with all its
     processes.
 
@@ -108,7 +110,11 @@ def train(
         keep_pages()
         dataset = world.first_then_others(
             lambda: load_dataset(
-                data, road, parts=_parts(val_share), val_share=val_share or VAL_SHARE, seed=seed
+                data,
+                road,
+                parts=_parts(val_share),
+                val_share=val_share or VAL_SHARE,
+                seed=seed if split_seed is None else split_seed,
             )
         )
         split = _train_part(dataset)
@@ -129,6 +135,7 @@ def train(
             mean=mean,
             std=tuple(max(value, 1 / 255) for value in std),
             seed=seed,
+            split_seed=split_seed,
             engine="torch",
             precision="fp32",
             threads=torch.get_num_threads(),
@@ -203,7 +210,7 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
                 plan.road,
                 parts=_parts(plan.val_share),
                 val_share=plan.val_share or VAL_SHARE,
-                seed=plan.seed,
+                seed=plan.cut_seed,
             )
         )
         plan.check_data(dataset)

@@ -10,6 +10,7 @@ from leancnn import recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.comparison import Row, _Test, verdict
+from leancnn.errors import RunError
 from leancnn.evaluate import evaluate
 from leancnn.scoring import source_of
 from leancnn.train import train
@@ -72,6 +73,21 @@ def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(wide, tmp_p
     assert "another pruning" in capsys.readouterr().err
 
 
+def test_another_seed_trains_otherwise_and_validates_on_the_same_images(wide, tmp_path):
+    plans = [runs.read_json(wide / "run.json")["plan"]]
+    for seed in (1, 2):
+        out = tmp_path / f"seed{seed}"
+        leancnn.prune(
+            wide, out=out, criterion="l1", expansion=2, finetune=wide / "recipe.json", seed=seed,
+            progress=False,
+        )  # fmt: skip
+        plans.append(runs.read_json(out / "run.json")["plan"])
+    assert [plan["seed"] for plan in plans] == [0, 1, 2]
+    assert plans[0]["data_sha256"] == plans[1]["data_sha256"] == plans[2]["data_sha256"]
+    with pytest.raises(RunError, match="seed 1"):
+        leancnn.prune(wide, out=tmp_path / "seed1", criterion="l1", expansion=2, seed=2)
+
+
 def test_a_schedule_cuts_in_steps(wide, tmp_path):
     pruned = leancnn.prune(
         wide, out=tmp_path / "steps", criterion="l1", schedule=(2,), progress=False
@@ -92,6 +108,9 @@ def test_a_schedule_cuts_in_steps(wide, tmp_path):
     (["--keep", "0.5", "--finetune", "nosuch"], "no recipe named 'nosuch'"),
     (["--compare", "--seeds", "0"], "seeds are 1 or more"),
     (["--compare", "--controls", "scrath"], "no control named 'scrath'"),
+    (["--keep", "1"], "share of channels"),
+    (["--speedup", "1"], "above 1"),
+    (["--compare", "--seed", "3"], "--compare takes"),
     (["--macs", "1"], "cannot be cut to macs 1"),
 ])  # fmt: skip
 def test_bad_words_get_one_line(wide, tmp_path, capsys, words, reason):

@@ -157,8 +157,12 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
 def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
     from leancnn.comparison import compare
 
-    if args.schedule or args.dry_run or args.criterion:
-        raise UsageError("--compare takes --criteria, --controls and one goal")
+    named = ("schedule", "criterion", "seed", "which")
+    if args.dry_run or any(getattr(args, key) is not None for key in named):
+        raise UsageError(
+            "--compare takes --criteria, --controls, --seeds and one goal, "
+            f"and no --dry-run, {', '.join(f'--{key}' for key in named)}"
+        )
     if all(value is None for value in goal.values()):
         goal["keep"] = 0.5
     found = compare(

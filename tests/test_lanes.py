@@ -89,15 +89,19 @@ SHAPES = (
 def quick_kernels():
     """All kernels that `Odd` can need in one library, compiled for a short wait, not for speed."""
     library, flags = program._library, program.FLAGS
-    program.FLAGS = tuple("-O1" if flag == "-O3" else flag for flag in flags)
 
     def of_all(shapes, half):
-        assert set(shapes) <= set(SHAPES)
-        return library(SHAPES, half)
+        if not set(shapes) <= set(SHAPES):
+            return library(shapes, half)  # another test's
+        program.FLAGS = tuple("-O1" if flag == "-O3" else flag for flag in flags)
+        try:
+            return library(SHAPES, half)
+        finally:
+            program.FLAGS = flags
 
     program._library = of_all
     yield
-    program._library, program.FLAGS = library, flags
+    program._library = library
 
 
 class Odd(nn.Module):

@@ -74,6 +74,7 @@ def test_one_name_in_two_unicode_forms_is_a_problem_and_across_parts_it_is_one_n
 ) -> None:
     root = photos(tmp_path)
     draw(root / "train" / "é" / "0.png", 71)
+    draw(root / "train" / "é" / "2.png", 74)
     draw(root / "test" / nfd("é") / "0.png", 72)
     assert check(root).ok
     draw(root / "train" / nfd("é") / "1.png", 73)

@@ -1,4 +1,5 @@
 # Everything a person or CI runs. `make demo` and `make test` need git, make and Python 3.11 or newer, nothing else.
+PARALLEL ?= -n 2 --dist loadfile  # two processes, each test file in one of them
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -21,13 +22,13 @@ demo: $(VENV)/.run
 	$(BIN)/leancnn demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
 check: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check

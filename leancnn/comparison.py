@@ -156,7 +156,8 @@ def compare(
             cut = weights.load(folder / "cut")
             small = small or cut
             last = weights.load(folder, "last")
-            rows.append(_row(name, "criterion", seed, test.accuracy(cut), last, test, clock, both))
+            known = test.accuracy(cut), last, test, clock, both
+            rows.append(_row(name, "criterion", seed, *known, run=folder))
         for control in controls:
             try:
                 start, model, arguments = control_start(control, small or whole, seed)
@@ -164,8 +165,9 @@ def compare(
                 left_out.append(str(why))
                 continue
             epochs = recipe.epochs if control == "random_kernels" else both
+            folder = out / f"{control}-seed{seed}"
             last = _trained(
-                out / f"{control}-seed{seed}",
+                folder,
                 source,
                 seed,
                 recipe.changed(epochs=epochs),
@@ -175,7 +177,7 @@ def compare(
                 progress,
             )
             label = f"{control} ({model})" if control == "zoo" else control
-            rows.append(_row(label, "control", seed, None, last, test, clock, both))
+            rows.append(_row(label, "control", seed, None, last, test, clock, both, run=folder))
         result = _told(result, rows, left_out)
         runs.write_json(out / "comparison.json", result.to_json())
         runs.atomic_write(out / "comparison.png", pruning_picture(_means(result.rows)))
@@ -195,14 +197,25 @@ class _Test:
     def __init__(self, network: Network, source: Source) -> None:
         self.source = source
         self.splits: dict[Road, Split] = {}  # a control may see images of another size
+        self.sha256: dict[Road, str] = {}
         self.part = "test"
         self.images = len(self._split(network).labels)
 
-    def accuracy(self, network: Network) -> float:
-        """0..1."""
+    def accuracy(self, network: Network, run: Path | None = None) -> float:
+        """0..1. For the last network of a run the opening of a test part is counted, once."""
         split = self._split(network)
+        known = {"which": "last", "sha256": self.sha256.get(network.road)}
+        counted = run is not None and self.part == "test"
+        if run is not None and counted:
+            for one in runs.evaluations(run):
+                if all(one.get(key) == value for key, value in known.items()):
+                    return float(one["accuracy"])
         answers = probabilities(network, split.images).argmax(1)
-        return float((answers == np.asarray(split.labels)).mean())
+        found = float((answers == np.asarray(split.labels)).mean())
+        if run is not None and counted:
+            about = {"data": self.source.data, "images": len(split.labels), "accuracy": found}
+            runs.add_evaluation(run, {**known, **about})
+        return found
 
     def _split(self, network: Network) -> Split:
         if network.road not in self.splits:
@@ -215,6 +228,7 @@ class _Test:
                 raise DataError(f"{self.source.data} has neither test nor validation images")
             network.check_classes(dataset.classes, self.source.data)
             self.splits[network.road] = split
+            self.sha256[network.road] = dataset.manifest["sha256"][self.part]
         return self.splits[network.road]
 
 
@@ -227,6 +241,8 @@ def _row(
     test: _Test,
     clock: Clock | None,
     epochs: float,
+    *,
+    run: Path | None = None,
 ) -> Row:
     cost = count(network.body, (network.road.channels, *network.road.size))
     if clock is not None and network.road != clock.network.road:
@@ -236,7 +252,7 @@ def _row(
         kind=kind,
         seed=seed,
         before=before,
-        after=test.accuracy(network),
+        after=test.accuracy(network, run),
         macs=cost.macs,
         trainable=cost.trainable,
         microseconds=None if clock is None else clock.pair(network.body)[1],

@@ -131,6 +131,9 @@ def test_a_comparison_has_a_row_for_each_a_verdict_and_a_picture(wide, tmp_path,
     cut = [row for row in found["rows"] if row["kind"] != "whole"]
     assert len({(row["macs"], row["trainable"]) for row in cut}) == 1
     assert found["verdict"].startswith("se_gate is ")
+    assert [len(runs.evaluations(tmp_path / "cmp" / f"{name}-seed0")) for name in (
+        "se_gate", "random", "scratch", "random_kernels",
+    )] == [1] * 4  # fmt: skip
     assert (tmp_path / "cmp" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert runs.read_json(tmp_path / "cmp" / "comparison.json") == found
     recipe = recipes.of_json(runs.read_json(tmp_path / "cmp" / "scratch-seed0" / "recipe.json"))

@@ -28,7 +28,7 @@ class Trial:
 
 
 def run(
-    trial: Trial, data: str | Path, seed: int, folder: Path, *, val_share: float
+    trial: Trial, data: str | Path, seed: int, folder: Path, *, val_share: float | None = None
 ) -> dict[str, Any]:
     """One training and its tests: accuracies of the last and the best network, 0..1, and curves."""
     if runs.is_run(folder):
@@ -112,7 +112,7 @@ def all_of(
     title: str,
     command: str,
     note: str,
-    val_share: float,
+    val_share: float | None = None,
 ) -> None:
     """Every trial with every seed; the result is written after each, so a stop loses little."""
     found: dict[str, list[dict[str, Any]]] = {trial.label: [] for trial in trials}

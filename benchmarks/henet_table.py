@@ -49,7 +49,6 @@ def main() -> None:
         command=command,
         note=f"{args.epochs:g} epochs of {args.recipe}, {args.seeds} seeds, network of the last "
         f"epoch; the paper's Table 3, 166 epochs, the original CIFAR-10: {printed}",
-        val_share=0.1,
     )
 
 

@@ -43,7 +43,6 @@ def main() -> None:
         command=f"python benchmarks/lbmbnet.py {args.data.name}",
         note=f"{args.epochs:g} epochs of {args.recipe}, {args.seeds} seeds, network of the last "
         "epoch; the paper, 200 epochs: r6 92.88, r80 95.63",
-        val_share=0.1,
     )
 
 

@@ -57,7 +57,6 @@ def main() -> None:
         command=f"python benchmarks/rsenet_ablation.py {args.data.name} --size {args.size}",
         note=f"{args.epochs:g} epochs, {args.seeds} seeds, network of the last epoch; "
         f"the paper's Table 8: {printed}",
-        val_share=0.1,
     )
 
 

@@ -17,7 +17,6 @@ from leancnn.errors import MismatchError, RunError
 from leancnn.images import Road, shown
 from leancnn.recipes import Recipe
 
-VAL_SHARE = 0.1  # of the train part, where a data set brings no val part
 MOST_STEPS = 99_999_999  # eight digits in the names of checkpoints
 LARGEST_SEED = 2**63 - 1
 
@@ -30,6 +29,7 @@ class Plan:
     data_sha256: Mapping[str, str]
     """By part."""
     val_share: float
+    """Of the train part, set apart; 0: nothing is, not even the data's own val part."""
     classes: tuple[str, ...]
     images: int
     """Of the train part."""
@@ -148,7 +148,7 @@ def check_wishes(
     road: Road,
     *,
     seed: int,
-    val_share: float,
+    val_share: float | None,
 ) -> None:
     """Refuse what no run can be, before any image is decoded.
 
@@ -156,7 +156,7 @@ def check_wishes(
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
-    if not 0 <= val_share < 1:
+    if val_share is not None and not 0 <= val_share < 1:
         raise MismatchError(f"val_share is 0 (no validation) to below 1, not {val_share}")
     losses.check(recipe.loss, recipe.loss_arguments)
     weights.build(model, arguments, 2, road, seed)

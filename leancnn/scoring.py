@@ -18,7 +18,7 @@ from leancnn import criteria, runs
 from leancnn.criteria import Scores, Subject
 from leancnn.data import Dataset, cache_folder, load_dataset
 from leancnn.errors import DamagedError, DataError, LeanCNNError, MismatchError, RunError
-from leancnn.plan import LARGEST_SEED, VAL_SHARE
+from leancnn.plan import LARGEST_SEED
 from leancnn.progress import Progress
 from leancnn.sealed import seal, unseal
 from leancnn.weights import FOLDERS, Network
@@ -32,19 +32,19 @@ class Source:
     """The images a network is scored and retrained on: those its run trained on."""
 
     data: str
-    val_share: float = VAL_SHARE
+    val_share: float | None = None
     seed: int = 0
     """Of the cut of the val part."""
 
     def load(self, network: Network) -> Dataset:
         """Train and validation part. Raises `DataError`, `MismatchError` for other classes."""
         parts: list[Literal["train", "val", "test"]] = ["train"]
-        parts += ["val"] if self.val_share else []
+        parts += [] if self.val_share == 0 else ["val"]
         dataset = load_dataset(
             self.data,
             network.road,
             parts=parts,
-            val_share=self.val_share or VAL_SHARE,
+            val_share=self.val_share,
             seed=self.seed,
         )
         network.check_classes(dataset.classes, self.data)

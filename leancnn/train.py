@@ -30,7 +30,7 @@ from leancnn.errors import DataError, RunError, StoppedError, UsageError
 from leancnn.history import Counters, close_epoch, diverged, line, made, note
 from leancnn.learner import Learner, adopt, begin, follow, pack, unpack
 from leancnn.losses import update_centres
-from leancnn.plan import VAL_SHARE, Plan, check_place, check_wishes, road_for
+from leancnn.plan import Plan, check_place, check_wishes, road_for
 from leancnn.process import Stop, keep_pages
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe, learning_rate
@@ -64,7 +64,7 @@ def train(
     start: Network | str | Path | None = None,
     seed: int = 0,
     split_seed: int | None = None,
-    val_share: float = VAL_SHARE,
+    val_share: float | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
     save_every_s: float = 60.0,
@@ -76,9 +76,9 @@ def train(
     recipe. `overrides` are fields of the recipe, `arguments` those of the network's builder.
     `start` is a network, a saved one or a run, whose weights, input and normalisation training
     begins with, in the place of `model` and `arguments`.
-    `val_share` of the train part is set aside for validation where the data has no val part; 0:
-    nothing is, and a val part stays shut; which images those are is a matter of `split_seed`, else
-    of `seed`. `out` must hold no run yet; None makes a folder in
+    `val_share` of the train part is set aside for validation where the data has no val part; None:
+    a tenth, at most 2,000 images; 0: nothing is, and a val part stays shut. Which images those are
+    is a matter of `split_seed`, else of `seed`. `out` must hold no run yet; None makes a folder in
     `runs/`. The test part is never opened. Under `torchrun` the same call trains with all its
     processes.
 
@@ -113,7 +113,7 @@ def train(
                 data,
                 road,
                 parts=_parts(val_share),
-                val_share=val_share or VAL_SHARE,
+                val_share=val_share,
                 seed=seed if split_seed is None else split_seed,
             )
         )
@@ -125,7 +125,7 @@ def train(
         plan = Plan(
             data=str(data),
             data_sha256=dataset.manifest["sha256"],
-            val_share=val_share,
+            val_share=dataset.val_share if val_share is None else val_share,
             classes=dataset.classes,
             images=len(split.labels),
             model=model,
@@ -209,7 +209,7 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
                 plan.data,
                 plan.road,
                 parts=_parts(plan.val_share),
-                val_share=plan.val_share or VAL_SHARE,
+                val_share=plan.val_share,
                 seed=plan.cut_seed,
             )
         )
@@ -366,8 +366,8 @@ def _finish(
     return Trained(network, folder, history, seconds, speed)
 
 
-def _parts(val_share: float) -> tuple[Literal["train", "val"], ...]:
-    return ("train", "val") if val_share else ("train",)
+def _parts(val_share: float | None) -> tuple[Literal["train", "val"], ...]:
+    return ("train",) if val_share == 0 else ("train", "val")
 
 
 def _train_part(dataset: Dataset) -> Split:

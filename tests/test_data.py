@@ -16,7 +16,7 @@ from PIL import Image
 from leancnn import data
 from leancnn.data import Dataset, Split, _base, load_dataset
 from leancnn.data._classes import disagreements, natural, ordered
-from leancnn.data._split import cut
+from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError, UnknownNameError
 from leancnn.images import Road
 
@@ -52,6 +52,17 @@ def test_val_is_cut_from_train_by_class_and_seed(tmp_path: Path) -> None:
     assert first.test is None
     others = [load_dataset(root, ROAD, parts=("val",), seed=seed).val for seed in range(5)]
     assert len({tuple(other.files) for other in others if other is not None}) > 1
+
+
+@pytest.mark.parametrize(("images", "val"), [(10, 1), (20_000, 2_000), (50_000, 2_000)])
+def test_a_tenth_goes_to_val_but_never_more_than_2000(images: int, val: int) -> None:
+    assert val_share_of(images) * images == pytest.approx(val)
+
+
+def test_the_share_of_a_cut_is_known_afterwards(tmp_path: Path) -> None:
+    root = photos(tmp_path, each=10)
+    assert load_dataset(root, ROAD).val_share == 0.1
+    assert load_dataset(root, ROAD, val_share=0.3).val_share == 0.3
 
 
 def test_a_val_folder_is_used_as_it_is(tmp_path: Path) -> None:

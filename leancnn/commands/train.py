@@ -46,6 +46,11 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--loss", help="cross_entropy, focal, center or softmax+center")
     parser.add_argument("--seed", type=int, help="of everything random; default 0")
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        help="of the train part, set apart for validation; default a tenth, at most 2,000 images",
+    )
     parser.add_argument("--threads", type=int, help="processor threads; default: all")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -55,7 +60,7 @@ def run(args: Namespace) -> Answer:
     if args.resume is None and args.data is None:
         raise UsageError("train needs a folder of images, or --resume and a run")
     if args.resume is not None:
-        named = ("model", "recipe", "out", "start", "seed", "threads", *SHORTCUTS)
+        named = ("model", "recipe", "out", "start", "seed", "val_share", "threads", *SHORTCUTS)
         given = [key for key in named if getattr(args, key) is not None]
         if given or args.set or args.change:
             raise UsageError("a run goes on as it began: --resume takes no option that changes it")
@@ -85,6 +90,7 @@ def run(args: Namespace) -> Answer:
         arguments=network_arguments(args.set, models.arguments(model)) if args.set else {},
         start=args.start,
         seed=args.seed or 0,
+        val_share=args.val_share,
         overrides=changes,
         progress=not args.quiet,
     )

@@ -18,7 +18,7 @@ from leancnn.data._base import (
     formats,
 )
 from leancnn.data._cache import cache_folder
-from leancnn.data._split import cut
+from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError
 from leancnn.images import Road, shown
 from leancnn.shelf import import_members
@@ -68,7 +68,7 @@ def load_dataset(
     road: Road,
     *,
     parts: Sequence[PartName] = ("train", "val"),
-    val_share: float = 0.1,
+    val_share: float | None = None,
     seed: int = 0,
     cache: Path | None = None,
     max_bad_share: float = 0.01,
@@ -77,7 +77,8 @@ def load_dataset(
     """Load the named parts of a data set as uint8 images at `road.scale`.
 
     `source` is a folder, or a name of `names()`. When there is no "val", it is cut from "train":
-    stratified, a function of names and `seed`; `train` is the rest whenever "val" is asked for too.
+    stratified, a function of names and `seed`, a tenth and at most 2,000 images unless `val_share`
+    says otherwise; `train` is the rest whenever "val" is asked for too.
     Only the parts asked for are opened. Folders are decoded once, into `cache`; a second load
     compares names, sizes and times, with `verify` every byte.
     Raises `DataError` when classes disagree, one has no readable image, or more than
@@ -93,7 +94,7 @@ def load_dataset(
     reading = Reading(
         road=road, cache=cache or cache_folder(), max_bad_share=max_bad_share, verify=verify
     )
-    cut_val = "val" in parts and "val" not in opened.read and val_share > 0
+    cut_val = "val" in parts and "val" not in opened.read and val_share != 0
     read: dict[PartName, Part] = {}
     for part in PARTS:
         if part in parts or (part == "train" and cut_val):
@@ -111,6 +112,8 @@ def load_dataset(
     cuts: dict[str, Any] = dict(opened.cuts)
     if cut_val:
         whole = splits["train"]
+        if val_share is None:
+            val_share = val_share_of(len(whole.labels))
         stay, off = cut(whole.files, whole.labels, val_share, f"val {seed}")
         splits["train"], splits["val"] = (whole.take(rows, reading.cache) for rows in (stay, off))
         cuts["val"] = {"from": "train", "share": val_share, "seed": seed, "images": len(off)}

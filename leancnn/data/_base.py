@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from leancnn.data._split import VAL_SHARE
 from leancnn.images import Pixels, Road
 from leancnn.sealed import write_error
 from leancnn.shelf import Shelf
@@ -75,6 +76,11 @@ class Dataset:
     manifest: dict[str, Any] = field(default_factory=dict)
     """JSON values: source, counts, checksums of the content, what was skipped and why, how parts
     were cut; see docs/data.md."""
+
+    @property
+    def val_share(self) -> float:
+        """Of the train part as stored, set apart for the val part; the usual one where none was."""
+        return float(self.manifest.get("cuts", {}).get("val", {}).get("share", VAL_SHARE))
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the train part per channel, pixels in 0..1; exact sums."""

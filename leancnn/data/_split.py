@@ -10,6 +10,8 @@ from leancnn.errors import DataError
 from leancnn.images import shown
 
 TEST_SHARE = 0.2  # of what comes without a test part
+VAL_SHARE = 0.1  # of a train part where none comes with a val part and no share is named …
+VAL_MOST = 2_000  # … and at most so many images: to choose an epoch, more are taken from training
 
 
 def cut_test(
@@ -17,6 +19,11 @@ def cut_test(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The test part of what has none: the same for every seed, so that it stays unseen."""
     return cut(files, labels, TEST_SHARE, "test")
+
+
+def val_share_of(images: int) -> float:
+    """The share of a train part set apart where none is named: a tenth, at most VAL_MOST images."""
+    return min(VAL_SHARE, VAL_MOST / max(images, 1))
 
 
 def cut(

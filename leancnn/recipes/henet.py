@@ -15,6 +15,7 @@ recipe(
         label_smoothing=0.1,
         scale=(32, 32),
         pad=4,
+        border="reflect",
         flip=True,
     )
 )

@@ -25,6 +25,8 @@ from leancnn.count import count
 from leancnn.errors import LeanCNNError, MissingDependencyError, UnknownNameError
 from leancnn.export import trial_images, writer
 from leancnn.images import Road
+from leancnn.native.build import compile_library
+from leancnn.process import Memory
 from leancnn.targets import targets
 from leancnn.weights import Network
 
@@ -56,8 +58,8 @@ class Row:
     high_us: float
     share_of_peak: float | None
     macs: int
-    peak_mb: float
-    """Most memory the engine's process held."""
+    peak_mb: float | None
+    """Most memory that the engine and its network took, in a process that held PyTorch before."""
     artifact_bytes: int
     startup_s: float
     """From nothing to the first answer, the interpreter's own start left out."""
@@ -139,7 +141,12 @@ def _bench_one(
             place.mkdir()
             try:
                 written = writer(ENGINES[engine], tune if engine == "c" else None)(network, place)
-                worker = Worker(ENGINES[engine], written[0], folder / "images.npy", core)
+                loads, shipped = written[0], place
+                if engine == "c":
+                    text = loads.read_text(encoding="utf-8")
+                    loads = shipped = compile_library(text, name=loads.stem)
+                sizes[engine] = _bytes(shipped)
+                worker = Worker(ENGINES[engine], loads, folder / "images.npy", core)
                 apart[engine] = float(np.abs(np.array(worker.logits) - expected).max()) / scale
                 if apart[engine] > WITHIN:
                     worker.close()
@@ -147,7 +154,6 @@ def _bench_one(
                 workers[engine] = worker
             except LeanCNNError as error:
                 missing.append(f"{network.name} on {engine}: {error}")
-            sizes[engine] = sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
         try:
             workers["peak"] = Worker("peak", folder, folder / "images.npy", core)
         except MissingDependencyError as error:
@@ -192,6 +198,12 @@ def _bench_one(
     return rows, missing
 
 
+def _bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def winner(rows: Sequence[Row]) -> str | None:
     """The fastest engine of one network, or None when its interval overlaps another's."""
     order = sorted(rows, key=lambda row: row.median_us)
@@ -214,7 +226,7 @@ class Worker:
             text=True,
             env=environment,
         )
-        self._memory = 0.0
+        self._memory: float | None = None
         answer = self._read()
         if "error" in answer:
             self.close()
@@ -243,8 +255,8 @@ class Worker:
         times: list[float] = answer["times"]
         return times
 
-    def close(self) -> float:
-        """End the process; the most memory it held, in MB."""
+    def close(self) -> float | None:
+        """End the process; the most memory its engine took, in MB."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -259,15 +271,14 @@ class Worker:
 
 def _work(target: str, artifact: str, images: str, core: str) -> None:
     """What the process does: load, answer, then time as often as it is asked to."""
-    import resource
-
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # engines print what they like elsewhere
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core)})
     torch.set_num_threads(1)
-    start = time.perf_counter()
     given = np.load(images)
+    memory = Memory()
+    start = time.perf_counter()
     try:
         if target == "peak":
             from leancnn.native.peak import Peak
@@ -296,8 +307,7 @@ def _work(target: str, artifact: str, images: str, core: str) -> None:
             before = time.perf_counter()
             run()
             times.append(time.perf_counter() - before)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-        print(json.dumps({"times": times, "memory": memory}), file=answers, flush=True)
+        print(json.dumps({"times": times, "memory": memory.most_mb()}), file=answers, flush=True)
 
 
 def to_json(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, Any]:

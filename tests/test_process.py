@@ -1,10 +1,12 @@
 """Memory that is kept, signals that are heard."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from leancnn.process import Stop, keep_pages
+from leancnn.process import Memory, Stop, keep_pages
 
 
 def test_the_second_ctrl_c_ends_at_once() -> None:
@@ -15,6 +17,23 @@ def test_the_second_ctrl_c_ends_at_once() -> None:
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.skipif(not Memory.STATUS.exists(), reason="needs Linux")
+def test_memory_is_what_was_taken_since_and_not_what_the_parent_held() -> None:
+    memory = Memory()
+    taken = bytearray(b"x" * 50_000_000)
+    most = memory.most_mb()
+    assert most is not None
+    assert 45 < most < 120
+    told = subprocess.run(
+        [sys.executable, "-c", "from leancnn.process import Memory; print(Memory().most_mb())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(told.stdout) < 5
+    assert len(taken) == 50_000_000
 
 
 def test_pages_are_kept_on_glibc_and_nothing_happens_elsewhere(

@@ -54,7 +54,7 @@ def run(args: Namespace) -> Answer:
                     "median µs": round(row.median_us, 1),
                     "p95 µs": round(row.p95_us, 1),
                     "of peak": "" if row.share_of_peak is None else f"{row.share_of_peak:.0%}",
-                    "MB": round(row.peak_mb),
+                    "MB": "" if row.peak_mb is None else round(row.peak_mb),
                     "artifact bytes": row.artifact_bytes,
                     "start s": round(row.startup_s, 2),
                     "difference": f"{row.difference:.1e}",

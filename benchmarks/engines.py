@@ -51,12 +51,12 @@ def ratios(rows: Sequence[Row]) -> list[dict[str, object]]:
             lines.append(
                 {
                     "network": name,
-                    "c_us": round(ours[0].median_us, 1),
-                    "share_of_peak": None if share is None else round(share, 3),
-                    "best_other": best.engine,
-                    "best_other_us": round(best.median_us, 1),
-                    "ratio": round(best.median_us / ours[0].median_us, 2),
-                    "bar": BARS.get(name),
+                    "C µs": round(ours[0].median_us, 1),
+                    "of peak": None if share is None else round(share, 3),
+                    "best other": best.engine,
+                    "its µs": round(best.median_us, 1),
+                    "times faster": round(best.median_us / ours[0].median_us, 2),
+                    "at least": BARS.get(name),
                 }
             )
     return lines
@@ -70,7 +70,7 @@ def claim(lines: Sequence[dict[str, object]]) -> dict[str, float]:
     first, second = found["henet_r2"], found["shufflenet_r5"]
     return {
         key: round(float(str(first[column])) / float(str(second[column])), 3)
-        for key, column in (("native", "c_us"), ("best_other", "best_other_us"))
+        for key, column in (("native", "C µs"), ("best_other", "its µs"))
     } | {"paper": PAPER}
 
 

@@ -31,8 +31,14 @@ def table(result: dict[str, Any]) -> str:
     lines.append(_line(["--:" if number else "---" for number in numbers]))
     lines += [_line([_cell(row[key]) for key in columns]) for row in result["rows"]]
     about = [result["note"]] if result.get("note") else []
-    about += [f"`{result['command']}`", ", ".join(map(str, result["machine"].values()))]
+    about += [f"`{result['command']}`", _machine(result["machine"])]
     return "\n".join([*lines, "", f"<sub>{' · '.join(about)}</sub>", ""])
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    """Names speak for themselves; a number is told with what it counts."""
+    bare = ("system", "processor", "device")
+    return ", ".join(str(v) if k in bare else f"{k} {v}" for k, v in facts.items())
 
 
 def _line(cells: list[str]) -> str:

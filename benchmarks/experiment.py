@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -43,18 +43,26 @@ def run(
             seed=seed,
             val_share=val_share,
         )
-    last = evaluate(folder, data, which="last").accuracy
     has_best = (folder / "best").exists()
     return {
         "label": trial.label,
         "seed": seed,
-        "last": last,
-        "best": evaluate(folder, data, which="best").accuracy if has_best else None,
+        "last": tested(folder, data, "last"),
+        "best": tested(folder, data, "best") if has_best else None,
+        "threads": runs.read_json(folder / "run.json")["plan"]["threads"],
         "seconds": trained.seconds,
         "images_per_s": trained.images_per_s,
         "train_accuracy": [row["train_accuracy"] for row in trained.history],
         "val_accuracy": [row.get("val_accuracy") for row in trained.history],
     }
+
+
+def tested(folder: Path, data: str | Path, which: Literal["last", "best"]) -> float:
+    """Accuracy of a run's network, 0..1; a test set that was opened for it stays shut."""
+    for one in runs.evaluations(folder):
+        if one["which"] == which:
+            return float(one["accuracy"])
+    return evaluate(folder, data, which=which).accuracy
 
 
 def row(trial: Trial, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -69,6 +77,7 @@ def row(trial: Trial, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "best by validation %": round(statistics.mean(best), 2) if best else "",
         "seconds a run": round(statistics.mean(run["seconds"] for run in found)),
         "images/s": round(statistics.mean(run["images_per_s"] for run in found)),
+        "threads": ", ".join(sorted({str(run["threads"]) for run in found})),
     }
 
 
@@ -84,7 +93,6 @@ def keep(
     """Write the table as JSON, with the machine, every run and every recipe in it."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     machine = {**runs.machine(), "torch": torch.__version__, "device": device}
-    machine["threads"] = torch.get_num_threads()
     runs.write_json(
         path,
         {

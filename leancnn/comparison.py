@@ -6,10 +6,8 @@ and the retraining had together. Accuracy is that of the last epoch, once, on th
 validation part where there is no test part).
 """
 
-import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -26,61 +24,13 @@ from leancnn.images import Road
 from leancnn.predict import probabilities
 from leancnn.prune import Goal, prune, same_recipe
 from leancnn.recipes import Recipe
-from leancnn.report import gate_distributions, pruning_picture, table
+from leancnn.report import gate_distributions, pruning_picture
 from leancnn.scoring import Source, scores, source_of, subject_of
 from leancnn.speed import Clock
 from leancnn.train import resume, train
+from leancnn.verdict import Comparison, Row, means, verdict
 from leancnn.weights import Network
 from leancnn.wiring import wire
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One network that was trained, or one that was given."""
-
-    label: str
-    kind: str
-    """whole, criterion or control."""
-    seed: int
-    before: float | None
-    """Accuracy before it was trained again, 0..1; None for a control."""
-    after: float
-    macs: int
-    trainable: int
-    microseconds: float | None
-    epochs: float
-    """In all, those of the whole network included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What `compare` found; the same stands in `folder`/comparison.json."""
-
-    folder: str
-    goal: Mapping[str, float]
-    part: str
-    """test or val."""
-    images: int
-    """In that part."""
-    rows: tuple[Row, ...]
-    left_out: tuple[str, ...]
-    """Criteria and controls that this network cannot have, and why."""
-    verdict: str
-    picture: str
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values, and the means."""
-        return {**asdict(self), "means": _means(self.rows)}
-
-    def text(self) -> str:
-        """The table and the verdict for people."""
-        rows = [
-            {key: f"{v:,.2f}" if isinstance(v, float) else v for key, v in row.items()}
-            for row in _means(self.rows)
-        ]
-        lines = [table(rows), "", *(f"left out: {why}" for why in self.left_out)]
-        where = f"accuracy on {self.images:,} images of the {self.part} part, last epoch"
-        return "\n".join([*lines, where, self.verdict, f"picture: {self.picture}"])
 
 
 def compare(
@@ -95,6 +45,7 @@ def compare(
     data: str | Path | None = None,
     timed: bool = True,
     progress: bool = True,
+    told: Callable[[Comparison], None] | None = None,
     **goal: Unpack[Goal],
 ) -> Comparison:
     """Prune a trained network by each criterion, with each seed, beside controls.
@@ -103,8 +54,9 @@ def compare(
     weights; kept_kernels, the same with the ternary kernels that the first criterion kept;
     random_kernels, the first criterion's network with ternary kernels drawn anew; zoo, the network
     of the zoo of the next smaller cost; or the name of a network. `finetune` None: the recipe of
-    the run. What was done is not done again: a comparison that was stopped goes on. Raises as
-    `prune`, and `RunError` for a path that is no run.
+    the run. What was done is not done again: a comparison that was stopped goes on. After every row
+    the comparison so far is written, and handed to `told`. Raises as `prune`, and `RunError` for a
+    path that is no run.
     """
     path, out = Path(path), Path(out)
     run = path.parent if path.name in weights.FOLDERS else path
@@ -134,6 +86,14 @@ def compare(
         verdict="",
         picture=str(out / "comparison.png"),
     )
+
+    def add(row: Row) -> None:
+        nonlocal result
+        rows.append(row)
+        result = _written(result, rows, left_out)
+        if told is not None:
+            told(result)
+
     for seed in range(seeds):
         small = None
         for name in chosen:
@@ -155,9 +115,9 @@ def compare(
                 continue
             cut = weights.load(folder / "cut")
             small = small or cut
+            before = test.accuracy(cut, folder / "cut", "cut")
             last = weights.load(folder, "last")
-            known = test.accuracy(cut), last, test, clock, both
-            rows.append(_row(name, "criterion", seed, *known, run=folder))
+            add(_row(name, "criterion", seed, before, last, test, clock, both, run=folder))
         for control in controls:
             try:
                 start, model, arguments = control_start(control, small or whole, seed)
@@ -177,18 +137,22 @@ def compare(
                 progress,
             )
             label = f"{control} ({model})" if control == "zoo" else control
-            rows.append(_row(label, "control", seed, None, last, test, clock, both, run=folder))
-        result = _told(result, rows, left_out)
-        runs.write_json(out / "comparison.json", result.to_json())
-        runs.atomic_write(out / "comparison.png", pruning_picture(_means(result.rows)))
+            add(_row(label, "control", seed, None, last, test, clock, both, run=folder))
+        result = _written(result, rows, left_out)
+        runs.atomic_write(out / "comparison.png", pruning_picture(means(rows)))
     return result
 
 
-def _told(result: Comparison, rows: Sequence[Row], left_out: Sequence[str]) -> Comparison:
-    values = {name: getattr(result, name) for name in Comparison.__dataclass_fields__}
-    values["rows"], values["left_out"] = tuple(rows), tuple(dict.fromkeys(left_out))
-    values["verdict"] = verdict(rows, result.images)
-    return Comparison(**values)
+def _written(result: Comparison, rows: Sequence[Row], left_out: Sequence[str]) -> Comparison:
+    """The comparison with the rows so far, which then stands on disk."""
+    result = replace(
+        result,
+        rows=tuple(rows),
+        left_out=tuple(dict.fromkeys(left_out)),
+        verdict=verdict(rows, result.images),
+    )
+    runs.write_json(Path(result.folder) / "comparison.json", result.to_json())
+    return result
 
 
 class _Test:
@@ -201,10 +165,10 @@ class _Test:
         self.part = "test"
         self.images = len(self._split(network).labels)
 
-    def accuracy(self, network: Network, run: Path | None = None) -> float:
-        """0..1. For the last network of a run the opening of a test part is counted, once."""
+    def accuracy(self, network: Network, run: Path | None = None, which: str = "last") -> float:
+        """0..1. In `run`, the folder of a network, the opening of a test part is counted, once."""
         split = self._split(network)
-        known = {"which": "last", "sha256": self.sha256.get(network.road)}
+        known = {"which": which, "sha256": self.sha256.get(network.road)}
         counted = run is not None and self.part == "test"
         if run is not None and counted:
             for one in runs.evaluations(run):
@@ -310,64 +274,6 @@ def _trained(
             progress=progress,
         )
     return weights.load(folder, "last")
-
-
-def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for label in dict.fromkeys(row.label for row in rows):
-        yield label, [row for row in rows if row.label == label]
-
-
-def _means(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A line for each label: mean and standard deviation over the seeds, percent."""
-    lines = []
-    for label, found in _groups(rows):
-        after = [100 * row.after for row in found]
-        before = [100 * row.before for row in found if row.before is not None]
-        times = [row.microseconds for row in found if row.microseconds is not None]
-        lines.append(
-            {
-                "network": label,
-                "runs": len(found),
-                "before %": round(statistics.mean(before), 2) if before else "",
-                "after %": round(statistics.mean(after), 2),
-                "± %": round(statistics.stdev(after), 2) if len(after) > 1 else "",
-                "trainable": found[0].trainable,
-                "MACs": found[0].macs,
-                "µs": round(statistics.median(times), 1) if times else "",
-                "epochs": found[0].epochs,
-                "kind": found[0].kind,
-            }
-        )
-    return lines
-
-
-def verdict(rows: Sequence[Row], images: int) -> str:
-    """Whether the first criterion did better than the rest, in a sentence.
-
-    A difference counts from twice its standard error, which is that of the runs and never less than
-    that of so many test images.
-    """
-    groups = dict(_groups(rows))
-    names = [label for label, found in groups.items() if found[0].kind == "criterion"]
-    if not names:
-        return "nothing was pruned"
-    mine = groups.pop(names[0])
-    said = []
-    for label, found in groups.items():
-        apart = statistics.mean(r.after for r in mine) - statistics.mean(r.after for r in found)
-        noise = 2 * math.sqrt(_error(mine, images) ** 2 + _error(found, images) ** 2)
-        word = "better than" if apart > noise else "worse than" if apart < -noise else "level with"
-        said.append(f"{word} {label} ({100 * apart:+.2f} ± {100 * noise:.2f} points)")
-    return f"{names[0]} is {', '.join(said)}"
-
-
-def _error(rows: Sequence[Row], images: int) -> float:
-    """The standard error of a mean accuracy, 0..1."""
-    share = statistics.mean(row.after for row in rows)
-    drawn = math.sqrt(max(share * (1 - share), 0.25 / images) / images)
-    if len(rows) < 2:
-        return drawn
-    return max(statistics.stdev(row.after for row in rows), drawn) / math.sqrt(len(rows))
 
 
 def gates(

@@ -4,16 +4,21 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 import leancnn
 from leancnn import recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
-from leancnn.comparison import Row, _Test, verdict
+from leancnn.comparison import _Test, compare
 from leancnn.errors import RunError
 from leancnn.evaluate import evaluate
+from leancnn.models._base import Card, networks, put
+from leancnn.models.lbmbnet import lbmbnet
 from leancnn.scoring import source_of
 from leancnn.train import train
+from leancnn.verdict import Row, verdict
+from tests.tiny import RECIPE
 
 
 def answer(capsys, *words):
@@ -22,19 +27,33 @@ def answer(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
+def tiny_gates(
+    *, classes: int = 3, channels: int = 3, repeats: int = 1, expansion: int = 3
+) -> torch.nn.Module:
+    return lbmbnet(classes=classes, channels=channels, repeats=repeats, expansion=expansion)
+
+
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory):
-    """A small LB-MBNet that has seen digits for a few steps."""
+def shelf():
+    """A small LB-MBNet for 8×8 images among the networks."""
+    put(
+        Card(
+            name="tiny_gates", source="none: for tests", image=(3, 8, 8), classes=3, trainable=0,
+            macs=0,
+        ),
+        tiny_gates,
+    )  # fmt: skip
+    yield
+    networks.pop("tiny_gates")
+
+
+@pytest.fixture(scope="module")
+def wide(shelf, pictures, tmp_path_factory):
+    """It has seen pictures for a few steps."""
+    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("prune") / "wide"
-    train(
-        "digits",
-        model="lbmbnet32_r6",
-        arguments={"repeats": 1, "expansion": 3},
-        recipe="smoke",
-        overrides={"epochs": 0.5, "engine": "torch"},
-        out=out,
-        progress=False,
-    )
+    recipe = RECIPE.changed(epochs=0.5)
+    train(pictures, model="tiny_gates", recipe=recipe, out=out, progress=False)
     return out
 
 
@@ -64,7 +83,7 @@ def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(wide, tmp_p
     first = answer(capsys, *words)
     assert first["trained"]["epochs"] == 1
     network = weights.load(out)
-    assert network.arguments == {"repeats": 1, "expansion": 2}
+    assert network.arguments == {"expansion": 2}
     assert 0 <= evaluate(out).accuracy <= 1
     assert answer(capsys, *words) == first, "a finished pruning is not done again"
     assert main([*words, "--change", "lr=0.01"]) == 1
@@ -140,6 +159,21 @@ def test_a_comparison_has_a_row_for_each_a_verdict_and_a_picture(wide, tmp_path,
     assert recipe.epochs == 1.0  # as long as the whole network and the retraining together
 
 
+def test_a_comparison_is_on_disk_after_every_row(wide, tmp_path):
+    seen = []
+
+    def told(so_far):
+        value = json.loads(json.dumps(so_far.to_json()))
+        assert runs.read_json(tmp_path / "cmp" / "comparison.json") == value
+        seen.append([row.label for row in so_far.rows])
+
+    compare(
+        wide, out=tmp_path / "cmp", criteria=["l1"], controls=["scratch"], timed=False, expansion=2,
+        progress=False, told=told,
+    )  # fmt: skip
+    assert seen == [["whole", "l1"], ["whole", "l1", "scratch"]]
+
+
 def test_gates_are_drawn(wide, tmp_path, capsys):
     found = answer(capsys, "prune", str(wide), "--gates", str(tmp_path / "gates.png"), "--quiet")
     assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
@@ -211,7 +245,7 @@ def test_each_network_is_measured_on_images_of_its_own_size(wide):
     test = _Test(weights.load(wide), source)
     other = untrained("henet_r2")
     other.road = replace(other.road, channels=1, scale=(31, 31))
-    gray = weights.build("henet_r2", {}, 10, other.road, seed=0)
+    gray = weights.build("henet_r2", {}, 3, other.road, seed=0)
     other = weights.Network(
         gray, name="henet_r2", arguments={}, classes=weights.load(wide).classes, road=other.road,
         mean=[0.5], std=[0.5],

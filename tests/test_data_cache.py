@@ -213,6 +213,16 @@ def test_a_file_that_kills_or_hangs_its_process_is_one_more_unreadable_file(
             assert answer == {"path": path}
 
 
+def test_a_program_among_the_images_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("open('ran', 'w')")
+    path = str(draw(tmp_path / "a.png", 0))
+    monkeypatch.chdir(tmp_path)
+    assert "sha256" in each("hash", {}, [path], title="", total_bytes=0, processes=1)[0]
+    assert not Path("ran").exists()
+
+
 def test_without_processes_the_work_is_done_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

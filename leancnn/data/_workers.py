@@ -3,6 +3,7 @@
 The processes are plain children that run this file and speak JSON lines: nothing is forked below
 running threads, and a script without a `__main__` guard can load data. A file that kills its
 process, or takes longer than `LONGEST_S`, is one more unreadable file, and the rest goes on.
+A few small files do not pay for processes: they are done in this one, without that shelter.
 """
 
 import hashlib
@@ -219,7 +220,8 @@ class _Crew:
         path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from leancnn.data._workers import main; main()"],
+                # -P: a json.py that lies among somebody's images is not imported.
+                [sys.executable, "-P", "-c", "from leancnn.data._workers import main; main()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

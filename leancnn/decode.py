@@ -175,6 +175,8 @@ def _decode(data: bytes, background: tuple[int, int, int], near: int | None) -> 
     if kind == "JPEG" and near is not None and min(image.size) >= 2 * near:
         image.draft(None, (near, near))  # None keeps the mode
     image.load()
+    if kind == "PNG":
+        orientation = _orientation(image)  # may stand behind the pixels
     if kind == "PNG" and image.mode in ("1", "L", "RGB") and "transparency" in image.info:
         image = _scaled_key(image, data[24])
     if orientation in TURN:

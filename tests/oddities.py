@@ -271,6 +271,12 @@ def _turned(folder: Path, number: int, rng: np.random.Generator) -> Iterator[Odd
         path = folder / f"turned {orientation} {number}.{suffix}"
         stored.save(path, exif=exif(orientation), **options)
         yield Odd(f"turned {suffix}", path, p, within)
+    path = folder / f"turned late {orientation} {number}.png"
+    stored.save(path)
+    whole = path.read_bytes()
+    late = chunk(b"eXIf", exif(orientation).tobytes().removeprefix(b"Exif\0\0"))
+    path.write_bytes(whole[:-12] + late + whole[-12:])  # behind the pixels, as some tools write it
+    yield Odd("turned late png", path, p)
 
 
 def _moving(folder: Path, number: int, rng: np.random.Generator) -> Iterator[Odd]:

@@ -31,7 +31,7 @@ from leancnn.errors import DamagedError
 from leancnn.images import Pixels
 from leancnn.sealed import atomic_write, write_error
 
-VERSION = 1  # of this layout, and of what `images.py` makes of a file
+VERSION = 2  # of this layout, and of what `images.py` makes of a file
 BLOCK = 8 << 20  # bytes under one checksum
 DAY_S = 86_400
 

@@ -82,6 +82,55 @@ def test_damage_is_named_with_its_file(tmp_path: Path, layout: Layout) -> None:
         load_dataset(tmp_path, ROAD, parts=("test",))
 
 
+@BY_FOLDER
+def test_a_label_out_of_range_is_named_with_its_own_file_and_row(
+    tmp_path: Path, layout: Layout
+) -> None:
+    publish(tmp_path, layout)
+    path = tmp_path / layout.files["train"][-1]
+    if layout.names:
+        batch = pickle.loads(path.read_bytes())
+        batch[layout.labels.encode()][2] = 200
+        path.write_bytes(pickle.dumps(batch, protocol=2))
+    else:
+        data = bytearray(path.read_bytes())
+        data[2 * (layout.head + 3072) + layout.head - 1] = 200
+        path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"{path.name}#2: its label, 200, is not in 0\.\.9"):
+        load_dataset(tmp_path, ROAD, parts=("train",))
+
+
+class Unfilled:
+    """An array whose state a damaged pickle has lost."""
+
+    def __reduce__(self) -> Any:
+        return np.zeros(0).__reduce__()[:2]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {b"data": np.zeros((1, 3072), np.uint8), b"labels": [2**70]},
+        {b"data": np.zeros((1, 3072), np.uint8), b"labels": Unfilled()},
+        {b"data": Unfilled(), b"labels": [1]},
+        {b"data": 5, b"labels": 5},
+    ],
+)
+def test_batches_that_are_no_images_and_labels_are_data_errors(tmp_path: Path, batch: Any) -> None:
+    publish(tmp_path, LAYOUTS[0])
+    (tmp_path / "data_batch_2").write_bytes(pickle.dumps(batch, protocol=2))
+    with pytest.raises(DataError, match="data_batch_2: not 3072 bytes and one label per image"):
+        load_dataset(tmp_path, ROAD, parts=("train",))
+
+
+@pytest.mark.parametrize("names", [5, "abcdefghij", Unfilled(), None])
+def test_class_names_that_are_no_list_are_a_data_error(tmp_path: Path, names: Any) -> None:
+    publish(tmp_path, LAYOUTS[0])
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, protocol=2))
+    with pytest.raises(DataError, match=r"batches\.meta: no list of class names"):
+        load_dataset(tmp_path, ROAD)
+
+
 class Bomb:
     """What an attacker pickles."""
 
@@ -187,5 +236,8 @@ def test_svhn_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train_32x32.mat: damaged"):
         load_dataset(tmp_path, ROAD)
     mat(path, np.zeros((32, 32, 3, 5), np.uint8), np.full((5, 1), 11))
-    with pytest.raises(DataError, match=r"a label is not in 0\.\.9"):
+    with pytest.raises(DataError, match=r"train_32x32.mat#0: its label, 11, is not in 0\.\.9"):
+        load_dataset(tmp_path, ROAD)
+    path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(512))
+    with pytest.raises(DataError, match=r"train_32x32.mat: in MATLAB's format 7\.3.* -v7"):
         load_dataset(tmp_path, ROAD)

@@ -17,9 +17,11 @@ def part_of(
 
     Raises `DataError` for a label outside the classes, which a damaged file would give.
     """
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    odd = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(odd):
         raise DataError(
-            f"{files[0].split('#')[0]}: a label is not in 0..{classes - 1}; get it again"
+            f"{files[odd[0]]}: its label, {labels[odd[0]]}, is not in 0..{classes - 1}; "
+            "get the file again"
         )
     digest = hashlib.sha256(repr(images.shape).encode())
     digest.update(np.ascontiguousarray(images).data)

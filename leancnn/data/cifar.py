@@ -75,8 +75,8 @@ def _open(path: Path) -> Source:
     assert found is not None, "asked only where it was recognised"
     place, layout = found
     if layout.names:
-        meta = _unpickled(place / layout.meta)
-        names = [_text(name) for name in meta.get(layout.names, [])]
+        told = _unpickled(place / layout.meta).get(layout.names)
+        names = [_text(name) for name in told] if isinstance(told, list) else []
     else:
         names = (place / layout.meta).read_text("utf-8", "replace").split()
     if len(names) < 2 or len(set(names)) != len(names):
@@ -138,7 +138,9 @@ def _python_batch(path: Path, layout: Layout) -> tuple[Pixels, NDArray[np.int64]
         or not len(pixels)
         or not isinstance(labels, list | np.ndarray)
         or len(labels) != len(pixels)
-        or not all(isinstance(label, int | np.integer) for label in labels)
+        or not all(
+            isinstance(label, int | np.integer) and abs(int(label)) < 2**63 for label in labels
+        )
     ):
         raise DataError(f"{shown(path)}: not {PLANES} bytes and one label per image; get it again")
     return pixels, np.array(labels, np.int64)
@@ -196,7 +198,7 @@ class _Dtype:
 class _Array:
     """An array as numpy pickles it; its bytes are read by numpy, its state is not set by it."""
 
-    values: NDArray[Any]
+    values: NDArray[Any] = np.empty(0)  # of one that a damaged pickle never fills
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, raw = state

@@ -41,6 +41,11 @@ def _read(path: Path, reading: Reading) -> Part:
 
     try:
         found = loadmat(path, variable_names=["X", "y"])
+    except NotImplementedError:
+        raise DataError(
+            f"{shown(path)}: in MATLAB's format 7.3, which is not read; get the published file, "
+            "or save it with -v7"
+        ) from None
     except Exception as error:  # a damaged file can raise nearly anything
         reason = shown(str(error)) or type(error).__name__
         raise DataError(f"{shown(path)}: damaged ({reason}); get it again") from error

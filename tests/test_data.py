@@ -233,6 +233,26 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     assert len(found.manifest["stray"]) == 3
 
 
+def test_a_link_to_itself_is_passed_over_wherever_it_lies(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for place in ("loop", "train/loop", "train/s2/loop"):
+        (root / place).symlink_to("loop")
+    found = load_dataset(root, ROAD, parts=("train",))
+    assert found.train is not None
+    assert len(found.train) == 10
+    assert len(found.manifest["stray"]) == 3
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for seed, name in enumerate(("car", "bus", "train", "test")):
+        for number in range(5):
+            draw(tmp_path / name / f"{number}.png", 10 * seed + number)
+    found = load_dataset(tmp_path, ROAD, parts=("train", "test"))
+    assert found.classes == ("bus", "car", "test", "train")
+    assert found.train is not None
+    assert len(found.train) == 16
+
+
 def test_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
     root = photos(tmp_path)
     draw(root / "train" / "s2" / "2024" / "june" / "0.png", 99)

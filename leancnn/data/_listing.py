@@ -1,7 +1,7 @@
 """What lies in a folder of class folders, before any file is opened.
 
 photos/train/<class>/...   with train, val (or valid, validation) and test, any of them missing
-photos/<class>/...         unsplit
+photos/<class>/...         unsplit; one of the classes may be called train or test
 """
 
 import os
@@ -63,7 +63,9 @@ def listing(root: Path) -> Listing:
     found = Listing(root)
     folders = [entry for entry in _entries(root, found, "") if _is_class_folder(entry, found, "")]
     parts = [entry for entry in folders if entry.name.casefold() in PART_NAMES]
-    has_train = any(PART_NAMES[entry.name.casefold()] == "train" for entry in parts)
+    has_train = any(
+        PART_NAMES[entry.name.casefold()] == "train" and not _is_class(entry) for entry in parts
+    )
     if parts and (has_train or len(parts) == len(folders)):
         for entry in folders:
             part = PART_NAMES.get(entry.name.casefold())
@@ -126,7 +128,7 @@ def _walk(
                     waiting.append((Path(entry.path), f"{name}/"))
                 else:
                     found.bad[part].append(Skipped(name, "not a regular file"))
-            elif entry.is_dir():
+            elif _is_dir(entry):
                 if entry.name.casefold() in JUNK:
                     found.stray.append(Skipped(f"{name}/", "not a folder of images"))
                 else:
@@ -149,7 +151,7 @@ def _entries(folder: Path, found: Listing, prefix: str) -> "list[os.DirEntry[str
 
 def _is_class_folder(entry: "os.DirEntry[str]", found: Listing, prefix: str) -> bool:
     name = prefix + entry.name
-    if not entry.is_dir():
+    if not _is_dir(entry):
         found.stray.append(Skipped(name, "a file beside the class folders"))
     elif entry.name.startswith(".") or entry.name.casefold() in JUNK:
         found.stray.append(Skipped(f"{name}/", "not a folder of images"))
@@ -158,6 +160,21 @@ def _is_class_folder(entry: "os.DirEntry[str]", found: Listing, prefix: str) -> 
     else:
         return True
     return False
+
+
+def _is_class(entry: "os.DirEntry[str]") -> bool:
+    """Images and no folders: not a part but a class of that name, as of car, bus and train."""
+    inside = _entries(Path(entry.path), Listing(Path(entry.path)), "")
+    images = any(os.path.splitext(one.name)[1].lower() in SUFFIXES for one in inside)  # noqa: PTH122
+    return images and not any(_is_dir(one) and not one.name.startswith(".") for one in inside)
+
+
+def _is_dir(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is, or leads to, a folder; a link to itself or to where we may not go does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:

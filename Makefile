@@ -16,7 +16,7 @@ help:
 	@echo 'make test-slow  the slow ones: kills, bit flips, odd files, two processes'
 	@echo 'make check      format, lint, types and tests: what a change must pass'
 	@echo 'make format     let ruff format and repair'
-	@echo 'make readme     write the tables in README.md from results/'
+	@echo 'make readme     write the tables in README.md and docs/ from results/'
 
 demo: $(VENV)/.run
 	$(BIN)/leancnn demo

@@ -3,6 +3,9 @@
 What the scripts beside this one share. A finished training is not repeated: its run folder answers.
 """
 
+import os
+import random
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,14 +94,12 @@ def keep(
     found: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> None:
     """Write the table as JSON, with the machine, every run and every recipe in it."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    machine = {**runs.machine(), "torch": torch.__version__, "device": device}
     runs.write_json(
         path,
         {
             "title": title,
             "command": command,
-            "machine": machine,
+            "machine": machine(),
             "made": runs.now(),
             "rows": [row(trial, found[trial.label]) for trial in trials if found.get(trial.label)],
             "note": note,
@@ -109,6 +110,12 @@ def keep(
             },
         },
     )
+
+
+def machine() -> dict[str, Any]:
+    """Where figures come from."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {**runs.machine(), "torch": torch.__version__, "device": device}
 
 
 def all_of(
@@ -136,3 +143,37 @@ def all_of(
 def chosen(name: str, **changes: Any) -> Recipe:
     """A recipe by name with other numbers."""
     return recipes.get(name).changed(**changes)
+
+
+def subset(data: Path, images: int, seed: int, where: Path) -> Path:
+    """So many training images, as many of each class as can be, and the whole test part, as links.
+
+    A function of the files' names and the seed; a larger subset holds every smaller one. Copies
+    where the file system has no links. Raises `SystemExit` for data without train/ and test/.
+    """
+    if where.exists():
+        return where
+    if not all((data / part).is_dir() for part in ("train", "test")):
+        raise SystemExit(f"{data}: --images needs train/<class>/ and test/<class>/ in it")
+    making = where.with_name(f"{where.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    classes = sorted(path.name for path in (data / "train").iterdir() if path.is_dir())
+    share, more = divmod(images, len(classes))
+    for part in ("train", "test"):
+        for place, name in enumerate(classes):
+            files = sorted(path for path in (data / part / name).iterdir() if path.is_file())
+            if part == "train":
+                random.Random(f"{seed} {name}").shuffle(files)
+                files = files[: share + (place < more)]
+            (making / part / name).mkdir(parents=True)
+            for file in files:
+                _link(file, making / part / name / file.name)
+    making.rename(where)
+    return where
+
+
+def _link(file: Path, place: Path) -> None:
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copy2(file, place)

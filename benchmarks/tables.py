@@ -1,7 +1,9 @@
-"""Write the tables of README.md from results/*.json: `make readme`.
+"""Write the tables of README.md and of pages in docs/ from results/*.json: `make readme`.
 
 A result is {"title", "command", "machine", "rows": [{column: value}], "note"}; its rows are shown
-as they stand, in the order of the files' names.
+as they stand, in the order of the files' names. They go between <!-- tables --> and
+<!-- /tables -->; a page that says <!-- tables pruning --> has those of results/pruning-*.json, and
+README.md all that no such page has.
 """
 
 import json
@@ -11,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-SECTION = re.compile(r"(<!-- tables -->\n).*?(<!-- /tables -->)", re.S)
+SECTION = re.compile(r"(<!-- tables ?(\w*) -->\n).*?(<!-- /tables -->)", re.S)
+ELSEWHERE = ("pruning",)  # results with a page of their own: docs/prune.md
 
 
-def tables(results: Path) -> str:
-    """All results in a folder as Markdown."""
-    return "".join(
-        f"{table(json.loads(path.read_text(encoding='utf-8')))}\n"
-        for path in sorted(results.glob("*.json"))
-        if "rows" in json.loads(path.read_text(encoding="utf-8"))
-    )
+def tables(results: Path, of: str = "") -> str:
+    """The results in a folder as Markdown: those `of` a page, or all that have none."""
+    found = []
+    for path in sorted(results.glob("*.json")):
+        family = path.name.split("-")[0]
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if "rows" in result and (family == of if of else family not in ELSEWHERE):
+            found.append(f"{table(result)}\n")
+    return "".join(found) or "Nothing yet.\n"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -49,14 +54,16 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value).replace("|", "\\|")
 
 
-def written(readme: str, results: Path) -> str:
-    """The README with its tables as the results say."""
-    return SECTION.sub(lambda found: f"{found[1]}{tables(results)}{found[2]}", readme)
+def written(page: str, results: Path) -> str:
+    """A page with its tables as the results say."""
+    return SECTION.sub(lambda found: f"{found[1]}{tables(results, found[2])}{found[3]}", page)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = written(before, ROOT / "results")
-    readme.write_text(after, encoding="utf-8")
-    print("README.md", "as it was" if after == before else "written", file=sys.stderr)
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        before = path.read_text(encoding="utf-8")
+        after = written(before, ROOT / "results")
+        if SECTION.search(before):
+            path.write_text(after, encoding="utf-8")
+            state = "as it was" if after == before else "written"
+            print(path.relative_to(ROOT), state, file=sys.stderr)

@@ -131,9 +131,26 @@ def test_an_example_is_short_and_runs(path, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
-def test_the_tables_in_the_readme_are_what_results_say():
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "<!-- tables" in text])
+def test_the_tables_of_a_page_are_what_results_say(page):
     written = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["written"]
-    assert written(PAGES["README.md"], ROOT / "results") == PAGES["README.md"], "run make readme"
+    assert written(PAGES[page], ROOT / "results") == PAGES[page], "run make readme"
+
+
+def test_a_result_stands_on_its_own_page_or_in_the_readme(tmp_path):
+    for name in ("pruning-a", "speed"):
+        (tmp_path / f"{name}.json").write_text(
+            f'{{"title": "{name}", "command": "x", "machine": {{}}, "rows": [{{"n": 1}}]}}'
+        )
+    written = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["written"]
+    pages = [f"a\n<!-- tables{of} -->\nold\n<!-- /tables -->\nz\n" for of in ("", " pruning", " x")]
+    readme, pruning, other = (written(page, tmp_path) for page in pages)
+    assert "**speed**" in readme
+    assert "pruning-a" not in readme
+    assert "**pruning-a**" in pruning
+    assert "**speed**" not in pruning
+    assert "Nothing yet." in other
+    assert all("old" not in page and page.endswith("z\n") for page in (readme, pruning, other))
 
 
 def test_a_table_shows_every_row_and_its_command(tmp_path):

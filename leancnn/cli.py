@@ -81,7 +81,10 @@ def _answer(words: Sequence[str]) -> tuple[Answer, bool]:
     parser = build_parser()
     args, unknown = parser.parse_known_args(words or ["--help"])
     if unknown:
-        near = get_close_matches(unknown[0].split("=")[0], options(args.parser), n=1)
+        word, known = unknown[0].split("=")[0], options(args.parser)
+        if word in known:  # argparse looks for a command's options behind its name only
+            raise UsageError(f"'{word}' stands before its command; write it after '{verb}'")
+        near = get_close_matches(word, known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"see '{args.parser.prog} --help'"
         raise UsageError(f"'{unknown[0]}' is one word too many; {hint}")
     return commands[args.command].run(args), args.json

@@ -3,6 +3,7 @@
 file → upright, opaque, 8-bit (decode.py) → RGB or grey → size (H, W) → uint8 (H, W, C)
 """
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,9 +61,13 @@ class Road:
 
     def __post_init__(self) -> None:
         for key, length in (("size", 2), ("scale", 2), ("background", 3)):
-            values = tuple(int(value) for value in getattr(self, key))  # a list comes from JSON
+            given = getattr(self, key)
+            try:
+                values = tuple(operator.index(value) for value in given)  # a list comes from JSON
+            except TypeError:
+                values = ()
             if len(values) != length:
-                raise MismatchError(f"a road's {key} has {length} values, not {values}")
+                raise MismatchError(f"a road's {key} is {length} whole numbers, not {given!r}")
             object.__setattr__(self, key, values)
         if min(self.size) < 1:
             raise MismatchError(f"a size is (height, width) of 1 or more, not {self.size}")

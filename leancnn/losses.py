@@ -7,7 +7,6 @@ to a checkpoint and not to a network.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -162,34 +161,42 @@ def create(
     gamma and alpha. Raises `UnknownNameError` for a name and `MismatchError` for arguments that do
     not fit.
     """
-    check(name, arguments)
-    try:
-        return losses[name](
-            classes=classes, features=features, label_smoothing=label_smoothing, **arguments
-        )
-    except TypeError as error:
-        raise MismatchError(f"loss {name}: {error}") from None
+    check(name, arguments, label_smoothing)
+    return losses[name](
+        classes=classes, features=features, label_smoothing=label_smoothing, **arguments
+    )
 
 
-def check(name: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that a loss does not take, as `create` would with classes at hand.
+def check(name: str, arguments: Mapping[str, Any], label_smoothing: float = 0.0) -> None:
+    """Refuse what `create` would refuse, while the classes are not known.
 
     Raises `UnknownNameError` for the loss, `MismatchError` for its arguments.
     """
-    known = [key for key in inspect.signature(losses[name]).parameters if key not in _GIVEN]
+    takes = inspect.signature(losses[name]).parameters
+    known = [key for key in takes if key not in _GIVEN]
     foreign = [key for key in arguments if key not in known]
     if foreign:
-        takes = f"it takes {' and '.join(known)}" if known else "it takes none"
+        some = f"it takes {' and '.join(known)}" if known else "it takes none"
         raise MismatchError(
-            f"loss {name} has no argument {', '.join(foreign)}; {takes}: "
+            f"loss {name} has no argument {', '.join(foreign)}; {some}: "
             "change loss_arguments, such as --change 'loss_arguments={}'"
         )
     for key, value in arguments.items():
-        each = value if isinstance(value, list | tuple) else [value]
-        if not all(type(item) in (int, float) and math.isfinite(item) for item in each):
-            raise MismatchError(f"loss {name}: {key} takes finite numbers, not {value!r}")
+        many = takes[key].annotation is not float  # one for each class
+        each = value if many and isinstance(value, list | tuple) else [value]
+        if not all(type(item) in (int, float) and abs(item) < LARGEST for item in each):
+            words = "finite numbers" if many else "a finite number"
+            raise MismatchError(f"loss {name}: {key} takes {words}, not {value!r}")
+    lists = [value for value in arguments.values() if isinstance(value, list | tuple)]
+    losses[name](
+        classes=max(map(len, lists), default=0) or 2,
+        features=1,
+        label_smoothing=label_smoothing,
+        **arguments,
+    )
 
 
+LARGEST = 1e300  # a whole number beyond it may be no float
 _GIVEN = ("classes", "features", "label_smoothing")  # to every loss
 
 
@@ -216,7 +223,9 @@ def _focal(
 
 def _center(*, classes: int, features: int, label_smoothing: float, alpha: float = 0.5) -> Loss:
     if label_smoothing:
-        raise MismatchError("the centre loss alone has no labels to smooth")
+        raise MismatchError(
+            "the centre loss alone has no labels to smooth; label_smoothing is 0 with it"
+        )
     return Center(classes=classes, features=features, alpha=alpha)
 
 

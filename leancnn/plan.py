@@ -158,7 +158,11 @@ def check_wishes(
         raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
     if val_share is not None and not 0 <= val_share < 1:
         raise MismatchError(f"val_share is 0 (no validation) to below 1, not {val_share}")
-    losses.check(recipe.loss, recipe.loss_arguments)
+    if recipe.loss == "center":
+        raise MismatchError(
+            "the centre loss alone never trains the classifier; choose softmax+center"
+        )
+    losses.check(recipe.loss, recipe.loss_arguments, recipe.label_smoothing)
     weights.build(model, arguments, 2, road, seed)
 
 

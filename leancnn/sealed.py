@@ -34,8 +34,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     Raises `WriteError` with the path and the bytes needed when the disk is full, read-only or
     closed to us.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -49,6 +49,8 @@ def atomic_write(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, len(data), error) from error
+    except ValueError as error:  # such as "." or "/"
+        raise WriteError(f"{path} is no name for a file ({error}); choose another") from error
 
 
 def write_error(path: Path, size: int, error: OSError) -> WriteError:
@@ -81,7 +83,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes().decode())
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise DamagedError(f"{path}: not readable as JSON ({error})") from error
 
 

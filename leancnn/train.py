@@ -98,6 +98,8 @@ def train(
     road = start.road if isinstance(start, Network) else road_for(model, chosen)
     check_wishes(model, arguments, chosen, road, seed=seed, val_share=val_share)
     recognise(data)
+    if out == "":
+        raise UsageError("the name of the run's folder is empty; name one, or . for this one")
     world = join()
     folder = Path(out) if out is not None else _free_folder(f"{model}-{chosen.name}", world)
     check_place(folder, data)

@@ -52,6 +52,9 @@ def test_every_command_explains_itself(name, capsys):
     [
         (["cuont"], "no command named 'cuont'; did you mean 'count'?"),
         (["count"], "the following arguments are required: network; see 'leancnn count --help'"),
+        (["--json", "models"], "'--json' stands before its command; write it after 'models'"),
+        (["count", "henet_r3", "--set", "classes=5"], "'classes' is no argument for --set"),
+        (["count", "henet_r3", "--set", "channels=1"], "'channels' is no argument for --set"),
         (["count", "henet_r3", "--clases", "3"], "'--clases' is one word too many; did you mean"),
         (["count", "henet_r3", "--classes", "x"], "argument --classes: invalid int value: 'x'"),
         (["count", "henet_r9"], "no network named 'henet_r9'; did you mean 'henet_r"),

@@ -186,6 +186,9 @@ def test_a_road_survives_json(road: Road) -> None:
     [
         {"size": (0, 5)},
         {"size": (5,)},
+        {"size": 31},
+        {"size": "31"},
+        {"size": (31.5, 31)},
         {"size": (5, 5), "scale": (4, 9)},
         {"size": (5, 5), "channels": 2},
         {"size": (5, 5), "fit": "squeeze"},

@@ -164,9 +164,14 @@ def test_wrong_names_and_numbers_are_refused_with_what_they_are() -> None:
         ("cross_entropy", {"gamma": 2}, "no argument gamma; it takes none: change loss_arguments"),
         ("focal", {"alpa": 2, "x": 1}, "no argument alpa, x; it takes gamma and alpha"),
         ("center", {"classes": 3}, "no argument classes; it takes alpha"),
-        ("focal", {"gamma": "2"}, "gamma takes finite numbers, not '2'"),
+        ("focal", {"gamma": "2"}, "gamma takes a finite number, not '2'"),
+        ("focal", {"gamma": [1.0, 2.0]}, r"gamma takes a finite number, not \[1.0, 2.0\]"),
+        ("focal", {"gamma": -1}, "gamma and alpha are 0 or more, not -1"),
+        ("focal", {"alpha": [1.0, -1.0]}, "gamma and alpha are 0 or more"),
+        ("focal", {"alpha": []}, "0 alphas"),
+        ("focal", {"gamma": 10**400}, "gamma takes a finite number"),
         ("focal", {"alpha": [1.0, math.nan]}, "alpha takes finite numbers"),
-        ("softmax+center", {"gamma": True}, "gamma takes finite numbers, not True"),
+        ("softmax+center", {"gamma": True}, "gamma takes a finite number, not True"),
     ],
 )
 def test_arguments_of_another_loss_are_refused_with_those_it_takes(name, arguments, text):

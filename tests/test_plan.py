@@ -34,6 +34,8 @@ def test_the_road_stores_no_less_than_the_network_takes() -> None:
         ({"arguments": {"width": -1}}, "tiny cannot be built with width=-1"),
         ({"recipe": {"loss": "cross_entropy", "loss_arguments": {"gamma": 2}}}, "it takes none"),
         ({"recipe": {"loss": "soft"}}, "no loss named 'soft'"),
+        ({"recipe": {"loss": "focal", "loss_arguments": {"gamma": -1}}}, "0 or more, not -1"),
+        ({"recipe": {"loss": "center"}}, "never trains the classifier; choose softmax"),
     ],
 )
 def test_what_no_run_can_be_is_refused_before_any_decoding(wish: dict[str, Any], text: str) -> None:

@@ -74,6 +74,7 @@ def test_the_paper_trains_for_65000_steps_on_cifar() -> None:
         ({"epocs": 3}, UnknownNameError, "did you mean 'epochs'"),
         ({"lr": "fast"}, MismatchError, "lr takes a finite number, not 'fast'"),
         ({"lr": math.inf}, MismatchError, "lr takes a finite number, not inf"),
+        ({"lr": 10**400}, MismatchError, "lr takes a finite number, not inf"),
         ({"epochs": math.nan}, MismatchError, "epochs takes a finite number, not nan"),
         ({"batch": 1.5}, MismatchError, "batch takes a whole number"),
         ({"batch": True}, MismatchError, "batch takes a whole number"),
@@ -107,9 +108,10 @@ def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
     assert recipes.read(path) == smoke.changed(epochs=7)
     assert recipes.read(str(path)).epochs == 7
     assert recipes.read(smoke) is smoke
-    path.write_text("{")
-    with pytest.raises(DamagedError):
-        recipes.read(path)
+    for broken in ("{", "[" * 100_000):
+        path.write_text(broken)
+        with pytest.raises(DamagedError):
+            recipes.read(path)
     path.write_text('{"name": "x"}')
     with pytest.raises(MismatchError, match="needs source, network"):
         recipes.read(path)

@@ -174,14 +174,18 @@ def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="that can be written"):
         atomic_write(tmp_path / "file" / "a", b"")
+    for name in (".", "/"):
+        with pytest.raises(WriteError, match="is no name for a file"):
+            atomic_write(Path(name), b"")
 
 
 def test_json_is_read_or_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": [1, 2.5, None]})
     assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None]}
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(DamagedError):
-        read_json(tmp_path / "a.json")
+    for broken in ("{", "[" * 100_000):
+        (tmp_path / "a.json").write_text(broken)
+        with pytest.raises(DamagedError):
+            read_json(tmp_path / "a.json")
     with pytest.raises(RunError):
         read_json(tmp_path / "b.json")
 

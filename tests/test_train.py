@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from leancnn import models, recipes, runs, weights
-from leancnn.errors import DataError, DivergedError, RunError, UnknownNameError
+from leancnn.commands.train import answer
+from leancnn.errors import DataError, DivergedError, RunError, UnknownNameError, UsageError
 from leancnn.train import resume, train
 from tests.tiny import RECIPE
 from tests.tiny_runs import metrics_of, weights_of
@@ -108,6 +109,9 @@ def test_without_a_validation_part_the_last_network_is_the_result(
     assert trained.history[0]["val_accuracy"] is None
     assert not (trained.folder / "best").exists()
     assert trained.network.made["epoch"] == 1
+    told = answer(trained)
+    assert told.value["best_val_accuracy"] is None
+    assert "images/s, no validation\n" in told.text
 
 
 def test_plain_lines_where_there_is_no_terminal(
@@ -147,6 +151,15 @@ def test_data_that_cannot_be_used_leaves_no_folder(pictures: Path, tmp_path: Pat
         with pytest.raises(error, match=text):
             train(data, recipe=RECIPE, out=tmp_path / "runs" / "a", progress=False)
         assert not (tmp_path / "runs").exists()
+
+
+def test_an_empty_name_is_not_this_folder(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="the name of the run's folder is empty"):
+        train(pictures, recipe=RECIPE, out="", progress=False)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_one_should_know_is_said_at_the_start_and_kept(

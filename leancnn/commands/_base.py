@@ -34,6 +34,8 @@ class Command:
 
 commands: Shelf[Command] = Shelf("command")
 
+OF_THE_DATA = ("classes", "channels")  # arguments of every network that are not free to choose
+
 
 def put(command: Command) -> None:
     """Put a command on the shelf."""
@@ -76,6 +78,11 @@ def network_arguments(pairs: Iterable[str], defaults: Mapping[str, Any]) -> dict
         key, equals, text = pair.partition("=")
         if not equals:
             raise UsageError(f"--set takes key=value, not '{pair}'")
+        if key in OF_THE_DATA:
+            raise UsageError(
+                f"'{key}' is no argument for --set: training takes it from the data and the "
+                f"recipe, and count from --{key}"
+            )
         chosen[key] = _typed(key, text, known[key])
     return chosen
 
@@ -110,6 +117,6 @@ def recipe_fields(pairs: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"--change takes key=value, not '{pair}'")
         try:
             changes[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             changes[key] = text
     return changes

@@ -44,7 +44,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=float, help="short for --change epochs=")
     parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
-    parser.add_argument("--loss", help="cross_entropy, focal, center or softmax+center")
+    parser.add_argument("--loss", help="cross_entropy, focal or softmax+center")
     parser.add_argument("--seed", type=int, help="of everything random; default 0")
     parser.add_argument(
         "--val-share",
@@ -99,7 +99,8 @@ def run(args: Namespace) -> Answer:
 
 def answer(trained: Any) -> Answer:
     """A trained run in a few figures; the rest stands in its folder."""
-    best = max((row.get("val_accuracy") or 0.0 for row in trained.history), default=0.0)
+    known = [row["val_accuracy"] for row in trained.history if row["val_accuracy"] is not None]
+    best = max(known, default=None)
     last = trained.history[-1] if trained.history else {}
     value = {
         "run": str(trained.folder),
@@ -110,10 +111,11 @@ def answer(trained: Any) -> Answer:
         "images_per_s": trained.images_per_s,
     }
     where = printable(trained.folder)
+    found = "no validation" if best is None else f"best validation accuracy {best:.2%}"
     return Answer(
         value,
         f"{where}: {len(trained.history)} epochs in {trained.seconds:.0f} s, "
-        f"{trained.images_per_s:.0f} images/s, best validation accuracy {best:.2%}\n"
+        f"{trained.images_per_s:.0f} images/s, {found}\n"
         f"next: leancnn evaluate {where}",
     )
 

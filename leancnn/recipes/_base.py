@@ -13,6 +13,7 @@ from leancnn.shelf import Shelf
 
 Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
 MOST_EPOCHS = 100_000
+LARGEST = 1e300  # a whole number beyond it may be no float
 SIDE = 4096  # pixels; a larger image is no input of these networks
 
 
@@ -134,7 +135,7 @@ def read(source: "str | Path | Recipe") -> Recipe:
         value = json.loads(Path(source).read_bytes())
     except FileNotFoundError:
         raise UnknownNameError(f"{source}: no such recipe file") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise DamagedError(f"{source}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):
         raise DamagedError(f"{source}: a recipe is one JSON object")
@@ -193,8 +194,8 @@ def _fit(key: str, given: Any, wanted: Any) -> Any:
             many = "" if ... in choices else f" of {len(choices)}"
             raise MismatchError(f"recipe: {key} is a list{many}, not {given!r}")
         return tuple(_fit(key, item, choices[0]) for item in given)
-    if wanted is float and isinstance(given, int) and not isinstance(given, bool):
-        return float(given)
+    if wanted is float and type(given) is int:
+        given = float(given) if abs(given) < LARGEST else math.inf
     plain = dict if typing.get_origin(wanted) is not None else wanted
     if type(given) is not plain or (isinstance(given, float) and not math.isfinite(given)):
         kind = {

@@ -62,8 +62,10 @@ def grouped_conv(
 ) -> nn.Conv2d:
     """A square convolution whose groups are checked here, where the message can hold the numbers.
 
-    Raises `MismatchError` when `groups` does not divide both channel counts.
+    Raises `MismatchError` when `groups` does not divide both channel counts, or one is 0.
     """
+    if min(c_in, c_out) < 1:
+        raise MismatchError(f"a convolution has 1 or more channels, not {c_in} → {c_out}")
     if groups < 1 or c_in % groups or c_out % groups:
         raise MismatchError(f"{groups} groups do not divide {c_in} → {c_out} channels")
     return nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=bias)
@@ -308,22 +310,25 @@ def regional_max(x: Tensor, mode: str, eps: float) -> Tensor:
 fx.wrap("regional_max")
 
 
+SPARSEST = 0.01  # of ternary kernels: below, drawing until none is all zero takes for ever
+
+
 class LocalBinaryConv2d(nn.Module):
     """Depthwise 3×3 convolution whose kernels are drawn once and never trained: −1, 0 or 1.
 
     (N, C, H, W) → (N, C, H/stride, W/stride). Each entry is not zero with chance `density`, its
     sign is a coin; a kernel of nine zeros would silence its channel and is drawn again. The kernels
     are an int8 buffer (C, 1, 3, 3); `ternary_codes` packs each into 15 bits. Raises `MismatchError`
-    for a density outside 0..1. Source: Juefei-Xu, Boddeti and Savvides, Local Binary Convolutional
-    Neural Networks, CVPR 2017, section 3.
+    for a density outside 0.01..1. Source: Juefei-Xu, Boddeti and Savvides, Local Binary
+    Convolutional Neural Networks, CVPR 2017, section 3.
     """
 
     weight: Tensor
 
     def __init__(self, channels: int, *, stride: int = 1, density: float = 0.5) -> None:
         super().__init__()
-        if not 0 < density <= 1:
-            raise MismatchError(f"the share of non-zero entries is in 0..1, not {density}")
+        if not SPARSEST <= density <= 1:
+            raise MismatchError(f"the share of non-zero entries is in {SPARSEST}..1, not {density}")
         self.channels = channels
         self.stride = stride
         self.density = density

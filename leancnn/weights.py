@@ -97,6 +97,9 @@ def build(
     then has fresh weights of those sizes.
     """
     arguments = dict(arguments)
+    for key in ("classes", "channels", "seed"):
+        if key in arguments:
+            raise MismatchError(f"{key} is not among a network's arguments; it is given by itself")
     cut = arguments.pop("cut", {})
     body = models.create_model(
         name, classes=classes, channels=road.channels, seed=seed, **arguments

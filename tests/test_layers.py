@@ -45,6 +45,8 @@ def test_groups_that_do_not_divide_are_named_in_the_error() -> None:
     for c_in, c_out, groups in ((24, 48, 5), (25, 48, 6), (24, 50, 6), (24, 48, 0)):
         with pytest.raises(MismatchError, match=f"{groups} groups do not divide {c_in} → {c_out}"):
             grouped_conv(c_in, c_out, 1, groups=groups)
+    with pytest.raises(MismatchError, match="1 or more channels, not 3 → 0"):
+        grouped_conv(3, 0, 1)
     with pytest.raises(MismatchError, match="5 groups do not divide 12 channels"):
         ChannelShuffle(5)(torch.zeros(1, 12, 2, 2))
 
@@ -158,7 +160,7 @@ def test_the_density_is_the_share_of_entries_that_are_not_zero() -> None:
     assert kernels.mean().item() == pytest.approx(0, abs=0.01)
     distinct = len(set(ternary_codes(kernels.to(torch.int8)).to(torch.int32).tolist()))
     assert 9_400 < distinct < 9_800  # far fewer kernels than channels
-    for density in (0.0, 1.1):
+    for density in (0.0, 1e-9, 1.1):
         with pytest.raises(MismatchError, match=str(density)):
             LocalBinaryConv2d(4, density=density)
 

@@ -26,6 +26,21 @@ def test_what_torch_refuses_is_a_line_that_names_the_argument():
         models.create_model("alexnet", dropout=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "text"),
+    [
+        ("alexnet", {"dropout": float("nan")}, "dropout is a finite number, not nan"),
+        ("lbmbnet32_r6", {"density": 1e-9}, r"0\.01\.\.1, not 1e-09"),
+        ("rsenet", {"mid_ratio": 0.001}, "1 or more channels, not 64 → 0"),
+        ("rsenet", {"widths": (64, 0)}, "above 0"),
+        ("resnet20", {"repeats": 0}, "repeats of 1 or more, not 0"),
+    ],
+)
+def test_arguments_that_make_no_network_are_refused(name, arguments, text):
+    with pytest.raises(MismatchError, match=text):
+        models.create_model(name, **arguments)
+
+
 def test_every_network_is_far_below_the_limits():
     largest = max(models.card(name).trainable + models.card(name).frozen for name in models.names())
     assert 1.5 * largest < _limits.MOST_WEIGHTS

@@ -31,6 +31,7 @@ def test_the_road_stores_no_less_than_the_network_takes() -> None:
             {"arguments": {"width": 10**12}},
             "tiny cannot be built with width=10+: it needs",
         ),
+        ({"arguments": {"classes": 3}}, "classes is not among a network's arguments"),
         ({"arguments": {"width": -1}}, "tiny cannot be built with width=-1"),
         ({"recipe": {"loss": "cross_entropy", "loss_arguments": {"gamma": 2}}}, "it takes none"),
         ({"recipe": {"loss": "soft"}}, "no loss named 'soft'"),

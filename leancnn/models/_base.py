@@ -1,6 +1,7 @@
 """What a network is to the house: a card of declared facts and a function that builds it."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,6 +107,9 @@ def create_model(
         "channels": entry.card.image[0] if channels is None else channels,
         **changes,
     }
+    for key, value in chosen.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise MismatchError(f"{name}: {key} is a finite number, not {value}")
     for key in ("classes", "channels"):
         if chosen[key] < 1:
             raise MismatchError(f"{name} needs {key} of 1 or more, not {chosen[key]}")

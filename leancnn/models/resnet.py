@@ -25,6 +25,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from leancnn.errors import MismatchError
 from leancnn.layers import (
     AverageVector,
     PadChannels,
@@ -152,6 +153,8 @@ def resnet_cifar(
     init: Literal["kaiming", "gaussian001"] = "kaiming",
 ) -> nn.Module:
     """ResNet of 6·`repeats` + 2 layers for 32×32; shortcut="pad" is the paper's option A."""
+    if repeats < 1:
+        raise MismatchError(f"ResNet needs repeats of 1 or more, not {repeats}")
     return ResNet(
         classes=classes,
         channels=channels,

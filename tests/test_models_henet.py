@@ -82,6 +82,46 @@ def test_each_layer_has_the_weights_of_the_table(
     assert tuple(found) == weights
 
 
+def test_each_layer_has_the_multiply_accumulates_of_the_table() -> None:
+    with torch.device("meta"):
+        net = create_model("henet_r2").eval()
+        found: list[int] = []
+
+        def add(layer: torch.nn.Module, given: object, out: torch.Tensor) -> None:
+            found.append(out.numel() * layer.weight[0].numel())
+
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.register_forward_hook(add)
+        net(torch.empty(1, *AT_31))
+    assert found == [
+        622_728,
+        *(92_256, 1_245_456, 184_512, 1_245_456, 388_800, 64_800),
+        *(64_800, 777_600, 129_600, 777_600, 254_016, 37_632),
+        *(37_632, 508_032, 75_264, 508_032, 93_312, 6_912),
+        *(6_912, 2_304, 1_920),
+    ]
+    assert 92_256 + 64_800 + 37_632 == 194_688  # more, if first blocks read 2C as in Table 1
+    macs = [7_125_576, 10_046_040, 12_966_504]
+    assert [round((n + 194_688) / 1e6, 3) for n in macs] == [7.320, 10.241, 13.161]
+
+
+def test_the_dense_count_is_the_sum_of_its_parts() -> None:
+    with torch.device("meta"):
+        net = create_model("henet_r3")
+    convs = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    parts = (
+        sum(conv.weight.numel() * conv.groups for conv in convs),
+        sum(conv.bias.numel() for conv in convs),
+        sum(norm.weight.numel() + norm.bias.numel() for norm in norms),
+        net.fc.weight.numel(),
+        net.fc.bias.numel(),
+    )
+    assert parts == (634_248, 1_680, 3_360, 1_920, 10)
+    assert sum(parts) == 641_218
+
+
 def test_the_group_rule_gives_the_pairs_of_the_paper() -> None:
     assert [complementary_groups(width) for width in (24, 48, 96, 192, 64)] == [
         (6, 4),

@@ -76,6 +76,38 @@ def test_flops_are_those_of_the_paper_to_the_last_digit(layers: int) -> None:
             assert six + (r - 6) * (ten - six) / 4 == pytest.approx(expected, abs=0.001)
 
 
+def test_one_more_of_the_expansion_costs_what_the_specification_adds_up() -> None:
+    def parts(r: int) -> dict[str, int]:
+        sizes = dict.fromkeys(("expand", "project", "gate", "gate's bias", "norms"), 0)
+        for name, p in flat(59, r).named_parameters():
+            kind = (
+                "expand"
+                if name.endswith("expand.0.weight")
+                else "project"
+                if name.endswith("project.0.weight")
+                else "gate"
+                if ".gate." in name and p.ndim == 2
+                else "gate's bias"
+                if name.endswith("gate.expand.bias")
+                else "norms"
+            )
+            sizes[kind] += p.numel()
+        return sizes
+
+    six, seven = parts(6), parts(7)
+    slope = {kind: seven[kind] - six[kind] for kind in six}
+    assert slope == {
+        "expand": 450_816,
+        "project": 472_064,
+        "gate": 225_408,
+        "gate's bias": 2_448,
+        "norms": 4 * 2_448,
+    }
+    assert sum(slope.values()) == 1_160_528
+    assert 1_160_528 - slope["gate's bias"] == 1_158_080  # without biases: 92.79 M at r80
+    assert 1_160_528 + 9 * 2_448 == 1_182_560  # with trained kernels: 94.75 M
+
+
 def test_counts_are_linear_in_the_expansion() -> None:
     six, ten, eighteen = (cost(32, r) for r in (6, 10, 18))
     assert eighteen.trainable - ten.trainable == 2 * (ten.trainable - six.trainable)

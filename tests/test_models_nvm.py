@@ -117,6 +117,15 @@ def test_rsenet_costs_what_the_specification_gives(
     assert macs in (None, found.macs)
 
 
+def test_rsenet_with_dense_shortcuts_is_another_reading_of_its_size() -> None:
+    with torch.device("meta"):
+        net = create_model("rsenet", reduction=4)
+    shortcuts = [block.shortcut[0] for block in net.blocks if len([*block.shortcut.children()])]
+    more = sum(conv.weight.numel() * (conv.groups - 1) for conv in shortcuts)
+    assert trainable("rsenet", reduction=4) + more == 2_398_506
+    assert round(4 * 2_398_506 / MB, 3) == 9.594
+
+
 def test_rsenet_runs_through_the_sizes_of_table_3() -> None:
     with torch.device("meta"):
         net = create_model("rsenet").eval()

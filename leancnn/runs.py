@@ -45,6 +45,7 @@ __all__ = [
     "add_evaluation",
     "atomic_write",
     "evaluations",
+    "images_of",
     "is_run",
     "load_checkpoint",
     "machine",
@@ -192,6 +193,15 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise DamagedError(f"{path}: no list of openings; move it away to count anew")
     return found
+
+
+def images_of(folder: Path, told: str) -> str:
+    """Where a run found its images, wherever one stands now; `told` where that is not known."""
+    with contextlib.suppress(DamagedError, RunError, KeyError, TypeError):
+        there = Path(read_json(folder / "run.json")["data"]["source"])
+        if there.is_absolute() and there.exists():
+            return str(there)
+    return told
 
 
 def is_run(folder: Path) -> bool:

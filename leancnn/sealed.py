@@ -23,6 +23,7 @@ from leancnn.errors import DamagedError, RunError, WriteError
 Tensors = dict[str, "np.ndarray[Any, Any]"]
 
 TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")  # name and process of a file that is being written
+READS = 3  # of a pair, before what does not fit together is called damage
 NEXT = ".next"  # a tensor file whose manifest may already be in place
 
 
@@ -126,15 +127,19 @@ def seal(
 
 
 def unseal(manifest_path: Path, tensors_path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Read a sealed pair and check every byte. Raises `DamagedError`: which file, what to do."""
+    """Read a sealed pair and check every byte. Raises `DamagedError`: which file, what to do.
+
+    A pair that another process replaces meanwhile is read again.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    manifest = read_manifest(manifest_path)
-    beside = tensors_path.with_name(tensors_path.name + NEXT)
-    blob = next(
-        (b for b in map(_bytes_of, (tensors_path, beside)) if b and _is_named_by(b, manifest)), None
-    )
+    places = tensors_path, tensors_path.with_name(tensors_path.name + NEXT)
+    for _ in range(READS):
+        manifest = read_manifest(manifest_path)
+        blob = next((b for b in map(_bytes_of, places) if b and _is_named_by(b, manifest)), None)
+        if blob is not None:
+            break
     if blob is None:
         found = _bytes_of(tensors_path)
         what = "is missing" if found is None else f"is not what was written ({len(found):,} bytes)"

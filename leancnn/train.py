@@ -208,7 +208,7 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
         keep_pages()
         dataset = world.first_then_others(
             lambda: load_dataset(
-                plan.data,
+                plan.data if data is not None else runs.images_of(folder, plan.data),
                 plan.road,
                 parts=_parts(plan.val_share),
                 val_share=plan.val_share,

@@ -126,6 +126,19 @@ def test_other_images_or_classes_are_refused(
     assert len(runs.read_metrics(folder)) == 4
 
 
+def test_a_run_goes_on_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pictures(tmp_path / "here" / "data")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)
+        with pytest.raises(StoppedError):
+            train("data", recipe=RECIPE.changed(epochs=1), out="run", progress=False)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resume("../here/run", progress=False)
+    assert len(runs.read_metrics(Path("../here/run"))) == 1
+
+
 def test_another_torch_is_said_to_change_bits(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

@@ -132,6 +132,22 @@ def test_a_kill_at_any_write_leaves_one_whole_pair(
                 assert (tensors["w"] == manifest["step"]).all()
 
 
+def test_a_pair_that_is_replaced_while_it_is_read_is_read_again(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bytes_of, steps = sealed._bytes_of, [4]
+
+    def replaced(path: Path) -> bytes | None:
+        if steps:
+            seal(*pair, {"step": steps.pop()}, {"weight": np.ones(3)})
+        return bytes_of(path)
+
+    monkeypatch.setattr(sealed, "_bytes_of", replaced)
+    manifest, tensors = unseal(*pair)
+    assert manifest["step"] == 4
+    assert (tensors["weight"] == 1).all()
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "a"
     atomic_write(path, b"old")

@@ -6,7 +6,7 @@ was looked at often, to choose between networks, no longer measures what it seem
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,9 @@ class Evaluation:
     """How often this run has opened these very test images, this time included."""
     changed: bool
     """Whether the same place held other test images at an earlier opening."""
+    recut: bool
+    """Whether a folder without a test part of its own holds other files than when the run began:
+    its fifth is another one, and images that were trained on may be among these."""
     openings: int | None
     """How often this run has opened any test images."""
     picture: str | None
@@ -91,6 +94,11 @@ class Evaluation:
             lines.append(f"this run has opened these test images {often}{more}")
         if self.changed:
             lines.append("they are not those that an earlier opening found there")
+        if self.recut:
+            lines.append(
+                "the folder has other files than when the run began, and no test part of its own: "
+                "images that were trained on may be among these"
+            )
         return "\n".join(lines)
 
 
@@ -161,9 +169,21 @@ def evaluate(
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
         opened=opened,
         changed=changed,
+        recut=run is not None and _recut(run, dataset.manifest),
         openings=openings,
         picture=None if picture is None else str(picture),
     )
+
+
+def _recut(run: Path, manifest: Mapping[str, Any]) -> bool:
+    """See `Evaluation.recut`."""
+    try:
+        told = runs.read_json(run / "run.json")["data"]
+        then = told["cuts"]["test"]["names"]
+        same_place = bool(told["source"] == manifest["source"])
+    except (KeyError, TypeError):
+        return False
+    return same_place and then != manifest["cuts"].get("test", {}).get("names")
 
 
 def wilson(right: int, images: int) -> tuple[float, float]:

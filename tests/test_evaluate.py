@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 import leancnn
 from leancnn import cli, models, runs
+from leancnn.data import load_dataset
 from leancnn.errors import (
     DamagedError,
     DataError,
@@ -143,6 +145,27 @@ def test_openings_are_counted_for_each_test_set_and_a_changed_one_is_noticed(run
     assert (changed.opened, changed.openings, changed.changed) == (1, 5, True)
     assert "not those that an earlier opening found" in changed.text()
     assert len(runs.evaluations(run)) == 5
+
+
+def test_files_that_came_later_may_move_trained_images_into_the_test_part(run, tmp_path):
+    names = ["s2", "s10", "éa"]
+    data = photos(tmp_path / "plain", names, parts=("",), each=10)
+    road = network(names).road
+    manifest = load_dataset(data, road, parts=("train",)).manifest
+    runs.write_json(run / "run.json", {"data": manifest})
+    first = leancnn.evaluate(run)
+    assert not first.recut
+    assert "trained on" not in first.text()
+    trained = load_dataset(data, road, parts=("train",)).train.files
+    for number in range(9):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(data / "s2" / f"added {number}.png")
+    tested = load_dataset(data, road, parts=("test",)).test.files
+    assert {*trained} & {*tested}  # the reason for the warning
+    later = leancnn.evaluate(run)
+    assert later.recut
+    assert "images that were trained on may be among these" in later.text()
+    shutil.copytree(data, tmp_path / "other")
+    assert not leancnn.evaluate(run, tmp_path / "other").recut  # another data set
 
 
 def test_a_damaged_count_of_openings_stops_before_the_test_set_is_opened(run, tmp_path):

@@ -1,5 +1,7 @@
 """Folders of images: photos/train/<class>/... with val and test beside it, or photos/<class>/..."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,7 +40,13 @@ def _open(path: Path) -> Source:
     }
     cuts = {}
     if not found.split:
-        cuts["test"] = {"from": "all", "share": TEST_SHARE, "by": "name"}
+        names = json.dumps([file.name for file, _ in parts["all"]])
+        cuts["test"] = {
+            "from": "all",
+            "share": TEST_SHARE,
+            "by": "name",
+            "names": hashlib.sha256(names.encode()).hexdigest(),  # other ones, another cut
+        }
     read = dict(_readers(path, found, parts))
     return Source(
         name="folder",

@@ -171,13 +171,24 @@ def files(paths: Iterable[str | Path]) -> Iterator[Path | Refused]:
         yield from inside
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+def _below(folder: Path) -> Iterator[Path | Refused]:
+    """Links are followed, as in training, each folder once."""
+    closed: list[OSError] = []
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        about = Path(parent).stat()
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and path.suffix.lower() in SUFFIXES.keys() | UNREAD:
                 yield path
+    for error in closed:
+        path = Path(error.filename)
+        yield Refused(str(path), f"{path}: {error.strerror or error}; check the folder")
 
 
 @torch.inference_mode()

@@ -138,6 +138,31 @@ def test_links_that_lead_in_circles_end(tmp_path):
     assert [str(path) for path in files([tmp_path])] == [str(tmp_path / "a" / "x.png")]
 
 
+def test_links_to_folders_are_followed_as_in_training(tmp_path):
+    picture(tmp_path / "far" / "x.png", 0)
+    (tmp_path / "in").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "far", target_is_directory=True)
+    assert [str(path) for path in files([tmp_path / "in"])] == [str(tmp_path / "in/one/x.png")]
+
+
+def test_a_folder_that_cannot_be_opened_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+    good = picture(tmp_path / "in" / "a" / "x.png", 0)
+    picture(tmp_path / "in" / "shut" / "y.png", 0)
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found, refused = files([tmp_path / "in"])
+    assert found == good
+    assert refused.path == str(tmp_path / "in" / "shut")
+    assert "Permission denied; check the folder" in refused.reason
+
+
 def test_the_command_prints_json_and_draws_a_sheet(saved, tmp_path, capsys):
     good, bad = picture(tmp_path / "p" / "1.png", 0), tmp_path / "p" / "2.png"
     bad.write_bytes(b"junk")

@@ -94,7 +94,7 @@ def build(
     """The body of a network for so many classes and the road's channels, as `create_model`.
 
     Among the arguments may stand `cut`, the sizes that pruning left (see `widths`); the network
-    then has fresh weights of those sizes.
+    then has fresh weights of those sizes, drawn as its argument `init` says, else as "kaiming".
     """
     arguments = dict(arguments)
     for key in ("classes", "channels", "seed"):
@@ -110,7 +110,7 @@ def build(
         if seed is not None:
             torch.manual_seed(seed)
         reshape(body, cut)
-        initialise(body, {**models.arguments(name), **arguments}["init"])
+        initialise(body, {"init": "kaiming", **models.arguments(name), **arguments}["init"])
     return body
 
 

@@ -21,8 +21,9 @@ from leancnn.criteria.se_gate import distribution
 from leancnn.data import Split, load_dataset
 from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.images import Road
+from leancnn.plan import check_place
 from leancnn.predict import probabilities
-from leancnn.prune import Goal, prune, same_recipe
+from leancnn.prune import LOCK, Goal, prune, same_recipe
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture
 from leancnn.scoring import Source, scores, source_of, subject_of
@@ -56,7 +57,7 @@ def compare(
     of the zoo of the next smaller cost; or the name of a network. `finetune` None: the recipe of
     the run. What was done is not done again: a comparison that was stopped goes on. After every row
     the comparison so far is written, and handed to `told`. Raises as `prune`, and `RunError` for a
-    path that is no run.
+    path that is no run or an `out` that is in use.
     """
     path, out = Path(path), Path(out)
     run = path.parent if path.name in weights.FOLDERS else path
@@ -67,79 +68,83 @@ def compare(
     if seeds < 1:
         raise MismatchError(f"seeds are 1 or more, not {seeds}")
     whole, source = weights.load(path), source_of(path, data)
-    first = recipes.of_json(runs.read_json(run / "recipe.json"))
-    recipe = (first if finetune is None else recipes.read(finetune)).changed(
-        **dict(overrides or {})
-    )
-    chosen, within, left_out = _applicable(whole, source, criteria, progress)
-    test = _Test(whole, source)
-    clock = Clock(whole) if timed else None
-    rows = [_row("whole", "whole", 0, None, whole, test, clock, first.epochs)]
-    both = first.epochs + recipe.epochs
-    result = Comparison(
-        folder=str(out),
-        goal={key: value for key, value in cast(dict[str, Any], goal).items() if value is not None},
-        part=test.part,
-        images=test.images,
-        rows=(),
-        left_out=(),
-        verdict="",
-        picture=str(out / "comparison.png"),
-    )
+    check_place(out, source.data)
+    with runs.Lock(out / LOCK):
+        first = recipes.of_json(runs.read_json(run / "recipe.json"))
+        recipe = (first if finetune is None else recipes.read(finetune)).changed(
+            **dict(overrides or {})
+        )
+        chosen, within, left_out = _applicable(whole, source, criteria, progress)
+        test = _Test(whole, source)
+        clock = Clock(whole) if timed else None
+        rows = [_row("whole", "whole", 0, None, whole, test, clock, first.epochs)]
+        both = first.epochs + recipe.epochs
+        result = Comparison(
+            folder=str(out),
+            goal={
+                key: value for key, value in cast(dict[str, Any], goal).items() if value is not None
+            },
+            part=test.part,
+            images=test.images,
+            rows=(),
+            left_out=(),
+            verdict="",
+            picture=str(out / "comparison.png"),
+        )
 
-    def add(row: Row) -> None:
-        nonlocal result
-        rows.append(row)
-        result = _written(result, rows, left_out)
-        if told is not None:
-            told(result)
+        def add(row: Row) -> None:
+            nonlocal result
+            rows.append(row)
+            result = _written(result, rows, left_out)
+            if told is not None:
+                told(result)
 
-    for seed in range(seeds):
-        small = None
-        for name in chosen:
-            folder = out / f"{name}-seed{seed}"
-            try:
-                prune(
-                    path,
-                    out=folder,
-                    criterion=name,
-                    finetune=recipe,
-                    data=data,
-                    seed=seed,
-                    within=within,
-                    progress=progress,
-                    **goal,
+        for seed in range(seeds):
+            small = None
+            for name in chosen:
+                folder = out / f"{name}-seed{seed}"
+                try:
+                    prune(
+                        path,
+                        out=folder,
+                        criterion=name,
+                        finetune=recipe,
+                        data=data,
+                        seed=seed,
+                        within=within,
+                        progress=progress,
+                        **goal,
+                    )
+                except DivergedError as why:
+                    left_out.append(f"{name}, seed {seed}: {why}")
+                    continue
+                cut = weights.load(folder / "cut")
+                small = small or cut
+                before = test.accuracy(cut, folder / "cut", "cut")
+                last = weights.load(folder, "last")
+                add(_row(name, "criterion", seed, before, last, test, clock, both, run=folder))
+            for control in controls:
+                try:
+                    start, model, arguments = control_start(control, small or whole, seed)
+                except MismatchError as why:
+                    left_out.append(str(why))
+                    continue
+                epochs = recipe.epochs if control == "random_kernels" else both
+                folder = out / f"{control}-seed{seed}"
+                last = _trained(
+                    folder,
+                    source,
+                    seed,
+                    recipe.changed(epochs=epochs),
+                    start,
+                    model,
+                    arguments,
+                    progress,
                 )
-            except DivergedError as why:
-                left_out.append(f"{name}, seed {seed}: {why}")
-                continue
-            cut = weights.load(folder / "cut")
-            small = small or cut
-            before = test.accuracy(cut, folder / "cut", "cut")
-            last = weights.load(folder, "last")
-            add(_row(name, "criterion", seed, before, last, test, clock, both, run=folder))
-        for control in controls:
-            try:
-                start, model, arguments = control_start(control, small or whole, seed)
-            except MismatchError as why:
-                left_out.append(str(why))
-                continue
-            epochs = recipe.epochs if control == "random_kernels" else both
-            folder = out / f"{control}-seed{seed}"
-            last = _trained(
-                folder,
-                source,
-                seed,
-                recipe.changed(epochs=epochs),
-                start,
-                model,
-                arguments,
-                progress,
-            )
-            label = f"{control} ({model})" if control == "zoo" else control
-            add(_row(label, "control", seed, None, last, test, clock, both, run=folder))
-        result = _written(result, rows, left_out)
-        runs.atomic_write(out / "comparison.png", pruning_picture(means(rows)))
+                label = f"{control} ({model})" if control == "zoo" else control
+                add(_row(label, "control", seed, None, last, test, clock, both, run=folder))
+            result = _written(result, rows, left_out)
+            runs.atomic_write(out / "comparison.png", pruning_picture(means(rows)))
     return result
 
 

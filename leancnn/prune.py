@@ -30,6 +30,7 @@ from leancnn.weights import MANIFEST, WEIGHTS, Network
 from leancnn.widths import Widths, widths_of
 from leancnn.wiring import wire
 
+LOCK = ".prune"  # the folder in `out` that says that a pruning is at work there
 CLOSE = 1e-3  # of the logits' scale: further apart, a cut was not the cut that was planned
 NETWORK_FILES = (MANIFEST, WEIGHTS, f"{WEIGHTS}.next")
 
@@ -181,7 +182,7 @@ def prune(
     the recipe of the training after each cut, with `overrides`; `data` where the run's images have
     moved. A pruning that was stopped goes on when it is called again. Without `finetune` `out` is
     the folder of a saved network, else a run; earlier steps stand in `out/steps`. Raises as `plan`,
-    `cut` and `train`; `RunError` when `out` holds something else.
+    `cut` and `train`; `RunError` when `out` holds something else or is in use.
     """
     path, out = Path(path), Path(out)
     goals = [{"expansion": float(r)} for r in schedule] or [dict([_goal(goal)])]
@@ -199,40 +200,41 @@ def prune(
         check_place(out, source.data)
     plans: list[Plan] = []
     trained = None
-    for number, wanted in enumerate(goals, 1):
-        folder = (
-            out if number == len(goals) else out / "steps" / f"{number}-r{schedule[number - 1]}"
-        )
-        place = folder if finetune is None else folder / "cut"
-        asked = {
-            "network": network.name,
-            "criterion": criterion,
-            "goal": wanted,
-            "seed": seed,
-            "within": None if within is None else sorted(within),
-        }
-        if not _continues(folder, asked):
-            the_plan = plan(
-                network,
-                criterion=criterion,
-                source=source,
-                seed=seed,
-                timed=timed,
-                within=within,
-                progress=progress,
-                **cast(Goal, wanted),
+    with runs.Lock(out / LOCK):
+        for number, wanted in enumerate(goals, 1):
+            folder = (
+                out if number == len(goals) else out / "steps" / f"{number}-r{schedule[number - 1]}"
             )
-            small = cut(network, the_plan, source=source, progress=progress)
-            weights.save(small, place)
-            runs.write_json(folder / "plan.json", the_plan.to_json())
-        plans.append(Plan.of_json(runs.read_json(folder / "plan.json")))
-        small = weights.load(place)
-        if small.made.get("cut from") != network.made:
-            raise RunError(f"{folder} holds a pruning of another network; choose another --out")
-        network = small
-        if finetune is not None and source is not None:
-            trained = _train_again(network, folder, finetune, source, seed, progress)
-            network = trained.network
+            place = folder if finetune is None else folder / "cut"
+            asked = {
+                "network": network.name,
+                "criterion": criterion,
+                "goal": wanted,
+                "seed": seed,
+                "within": None if within is None else sorted(within),
+            }
+            if not _continues(folder, asked):
+                the_plan = plan(
+                    network,
+                    criterion=criterion,
+                    source=source,
+                    seed=seed,
+                    timed=timed,
+                    within=within,
+                    progress=progress,
+                    **cast(Goal, wanted),
+                )
+                small = cut(network, the_plan, source=source, progress=progress)
+                weights.save(small, place)
+                runs.write_json(folder / "plan.json", the_plan.to_json())
+            plans.append(Plan.of_json(runs.read_json(folder / "plan.json")))
+            small = weights.load(place)
+            if small.made.get("cut from") != network.made:
+                raise RunError(f"{folder} holds a pruning of another network; choose another --out")
+            network = small
+            if finetune is not None and source is not None:
+                trained = _train_again(network, folder, finetune, source, seed, progress)
+                network = trained.network
     return Pruned(network=network, folder=out, plans=tuple(plans), trained=trained)
 
 
@@ -268,14 +270,15 @@ def same_recipe(folder: Path, recipe: Recipe) -> None:
 
 def _continues(folder: Path, asked: Mapping[str, Any]) -> bool:
     """Whether a folder holds this very pruning, cut and saved. `RunError`: it holds another."""
-    if not folder.exists() or not any(child.name != "steps" for child in folder.iterdir()):
+    there_already = {"steps", LOCK}
+    if not folder.exists() or {child.name for child in folder.iterdir()} <= there_already:
         return False
     try:
         plan = runs.read_json(folder / "plan.json")
         there = {key: plan[key] for key in asked}
     except (RunError, KeyError, TypeError):
         names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}
-        if names <= {"cut", "steps", *NETWORK_FILES} and _made_by(folder, asked):
+        if names <= {"cut", *there_already, *NETWORK_FILES} and _made_by(folder, asked):
             return False  # stopped while the cut was saved
         raise RunError(f"{folder} holds something else; choose another --out") from None
     if odd := [key for key in asked if there[key] != asked[key]]:

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
 
 import leancnn
-from leancnn import recipes, runs, weights
+from leancnn import models, recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.comparison import _Test, compare
@@ -105,6 +106,12 @@ def test_another_seed_trains_otherwise_and_validates_on_the_same_images(wide, tm
     assert plans[0]["data_sha256"] == plans[1]["data_sha256"] == plans[2]["data_sha256"]
     with pytest.raises(RunError, match="seed 1"):
         leancnn.prune(wide, out=tmp_path / "seed1", criterion="l1", expansion=2, seed=2)
+
+
+def test_a_network_without_a_choice_of_first_weights_is_pruned_too(wide, tmp_path):
+    assert "init" not in models.arguments("tiny_gates")
+    pruned = leancnn.prune(wide, out=tmp_path / "cut", criterion="l1", keep=0.5, progress=False)
+    assert "cut" in pruned.network.arguments
 
 
 def test_a_schedule_cuts_in_steps(wide, tmp_path):
@@ -238,6 +245,29 @@ def test_no_pruning_lies_in_its_images(tmp_path, capsys):
     assert main(["prune", str(tmp_path / "small"), *words, "--out", str(out)]) == 1
     assert "lies in the data" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_two_prunings_do_not_write_into_one_folder(wide, tmp_path, monkeypatch, compared):
+    out, said = tmp_path / "small", []
+    module = import_module("leancnn.prune")
+    cut = module.cut
+
+    def meanwhile(*given, **named):
+        """What another process would do while this one is at work."""
+        other = compare if compared else leancnn.prune
+        one = {"criteria": ["l1"], "timed": False} if compared else {"criterion": "l1"}
+        with pytest.raises(RunError, match=r"in use by process \d+") as refused:
+            other(wide, out=out, keep=0.5, progress=False, **one)
+        said.append(str(refused.value))
+        return cut(*given, **named)
+
+    monkeypatch.setattr(module, "cut", meanwhile)
+    leancnn.prune(wide, out=out, criterion="l1", keep=0.5, progress=False)
+    assert len(said) == 1
+    assert "\n" not in said[0]
+    assert not (out / ".prune").exists()
+    assert leancnn.prune(wide, out=out, criterion="l1", keep=0.5).folder == out
 
 
 def test_each_network_is_measured_on_images_of_its_own_size(wide):

@@ -21,8 +21,8 @@ remain.
 
 The paper prints 3.31 / 3.12 / 3.01 / 2.88 "M" for g = 2 / 4 / 8 / 16. As millions of parameters no
 arrangement of its layers comes near. As megabytes of float32, 40 classes and nine modules
-(`last_stage=2`, bn="none"), they are 3.333 / 3.119 / 3.012 / 2.958. Table 2 prints ten modules,
-which is our default: 4.023 / 3.760 / 3.628 / 3.563.
+(`last_stage=2`, bn="none"), they are 3.333 / 3.119 / 3.012 / 2.958. Table 2 prints ten modules, our
+default: without batch norm 4.023 / 3.760 / 3.628 / 3.563.
 """
 
 from typing import Literal

@@ -4,6 +4,7 @@ Scores that read images are kept in the cache under the hash of the weights and 
 """
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ from torch import Tensor
 from leancnn import criteria, runs
 from leancnn.criteria import Scores, Subject
 from leancnn.data import Dataset, cache_folder, load_dataset
-from leancnn.errors import DamagedError, DataError, LeanCNNError, MismatchError, RunError
+from leancnn.errors import (
+    DamagedError,
+    DataError,
+    LeanCNNError,
+    MismatchError,
+    RunError,
+    WriteError,
+)
 from leancnn.plan import LARGEST_SEED
 from leancnn.progress import Progress
 from leancnn.sealed import seal, unseal
@@ -25,6 +33,7 @@ from leancnn.weights import FOLDERS, Network
 from leancnn.wiring import Wiring
 
 BATCH = 128
+FORMAT = 1  # of the scores in the cache; to be raised when a criterion comes to score otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,10 @@ def scores(
     seed: int = 0,
     progress: bool = True,
 ) -> Scores:
-    """The worth of each channel. Raises `UnknownNameError`; `RunError` when images are missing."""
+    """The worth of each channel. Raises `UnknownNameError`; `RunError` when images are missing.
+
+    Where the cache cannot be written it says so on stderr, and goes on.
+    """
     member = criteria.get(criterion)
     if not 0 <= seed <= LARGEST_SEED:
         raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
@@ -88,9 +100,11 @@ def scores(
     except (LeanCNNError, OSError):
         pass  # none yet, or damaged: score again
     found = member.score(subject)
-    place.mkdir(parents=True, exist_ok=True)
     about = {"criterion": criterion, "network": network.name}
-    seal(place / "scores.json", place / "scores.safetensors", about, found)
+    try:
+        seal(place / "scores.json", place / "scores.safetensors", about, found)
+    except WriteError as error:
+        print(f"leancnn: the scores are not kept for another time: {error}", file=sys.stderr)
     return found
 
 
@@ -124,7 +138,14 @@ def subject_of(
                 bar.to(min(start + BATCH, len(split.labels)))
 
     subject = Subject(network.body.eval(), wiring, batches, seed)
-    facts = [criterion, seed, dataset.manifest["sha256"]["train"], network.mean, network.std]
+    facts = [
+        FORMAT,
+        criterion,
+        seed,
+        dataset.manifest["sha256"]["train"],
+        network.mean,
+        network.std,
+    ]
     facts += [network.name, sorted(network.arguments.items())]
     digest = hashlib.sha256(repr(facts).encode())
     for name, tensor in network.body.state_dict().items():

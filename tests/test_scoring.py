@@ -1,0 +1,54 @@
+"""Scores that read images: kept by what they depend on, and found without a cache too."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leancnn import scoring
+from leancnn.bench import untrained
+from leancnn.criteria import Scores
+from leancnn.data import cache_folder
+from leancnn.scoring import Source
+from leancnn.wiring import wire
+
+
+@pytest.fixture
+def score(pictures: Path) -> Callable[[], Scores]:
+    """Scores a network by taylor; the cache is empty at first."""
+    shutil.rmtree(cache_folder() / "scores", ignore_errors=True)
+    network = untrained("resnet8")
+    network.classes = ("class 0", "class 1", "class 2")
+    wiring, source = wire(network.body, network.road.channels), Source(str(pictures))
+    return lambda: scoring.scores(network, wiring, "taylor", source, progress=False)
+
+
+def kept() -> int:
+    return len(list((cache_folder() / "scores").glob("*/scores.json")))
+
+
+def test_scores_are_kept_by_the_format_they_have(
+    score: Callable[[], Scores], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score()
+    score()
+    assert kept() == 1
+    monkeypatch.setattr(scoring, "FORMAT", scoring.FORMAT + 1)
+    score()
+    assert kept() == 2, "scores of another format are not taken for these"
+
+
+def test_a_cache_that_cannot_be_written_costs_no_score(
+    score: Callable[[], Scores], capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = score()
+    shutil.rmtree(cache_folder() / "scores")
+    (cache_folder() / "scores").write_text("a file, where the folder would be")
+    try:
+        found = score()
+    finally:
+        (cache_folder() / "scores").unlink()
+    assert all(np.array_equal(found[path], usual[path]) for path in usual)
+    assert "the scores are not kept" in capsys.readouterr().err

@@ -116,6 +116,13 @@ def test_every_balance_holds_whatever_is_asked(share, seed):
     assert int(keep[wiring.writes["conv1"]].sum()) in (12, 24)
 
 
+@pytest.mark.parametrize("name", ["resnet20", "shufflenetv2_x0_5"])
+def test_every_channel_has_a_unit_those_of_padding_too(name):
+    wiring = wire(models.create_model(name), 3)
+    rows = [*wiring.rows.values(), *wiring.reads.values(), *wiring.writes.values()]
+    assert set(np.concatenate(rows).tolist()) == set(range(wiring.units))
+
+
 @pytest.mark.parametrize(("name", "path", "numbers"), [
     ("henet_r2", "conv1", [12, 24]),
     ("henet_r2", "stages.0.blocks.0.mix", [24]),

@@ -33,8 +33,7 @@ def score(subject: Subject) -> Scores:
     body = copy.deepcopy(subject.body).requires_grad_(False)
     classifier = list(body.get_submodule("fc").requires_grad_(True).parameters())
     device = device_of(body)
-    # padding's zeros are unit −1, the last place
-    factors = torch.ones(subject.wiring.units + 1, device=device, requires_grad=True)
+    factors = torch.ones(subject.wiring.units, device=device, requires_grad=True)
     total = torch.zeros_like(factors, dtype=torch.float64)
 
     def scales(path: str) -> Hook:

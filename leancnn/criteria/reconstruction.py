@@ -59,12 +59,11 @@ class Reader:
 
 def mend(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Tensor]:
     """For every layer that loses inputs, weights with zeros there and the best ones elsewhere."""
-    stays = np.append(keep, True)  # padding's zeros are unit −1, the last place
-    readers = [r for r in _readers(subject) if not stays[r.units].all()]
+    readers = [r for r in _readers(subject) if not keep[r.units].all()]
     return {
         reader.path: torch.stack(
             [
-                _refit(weight, product, torch.from_numpy(stays[units]).to(product.device))
+                _refit(weight, product, torch.from_numpy(keep[units]).to(product.device))
                 for weight, product, units in zip(
                     reader.weight, products, reader.units, strict=True
                 )

@@ -136,7 +136,10 @@ def test_a_schedule_cuts_in_steps(wide, tmp_path):
     (["--compare", "--controls", "scrath"], "no control named 'scrath'"),
     (["--keep", "1"], "share of channels"),
     (["--speedup", "1"], "above 1"),
-    (["--compare", "--seed", "3"], "--compare takes"),
+    (["--compare", "--seed", "0"], "--compare has no use for --seed"),
+    (["--compare", "--dry-run", "--which", "last"], "no use for --which, --dry-run"),
+    (["--keep", "0.5", "--dry-run", "--finetune", "smoke"], "--dry-run has no use for --out, --fi"),
+    (["--gates", "x.png", "--keep", "0.5", "--no-time"], "use for --keep, --out, --no-time"),
     (["--macs", "1"], "cannot be cut to macs 1"),
 ])  # fmt: skip
 def test_bad_words_get_one_line(wide, tmp_path, capsys, words, reason):

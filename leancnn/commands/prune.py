@@ -9,6 +9,12 @@ from leancnn.report import printable
 
 SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 GOALS = ("keep", "macs", "bytes", "speedup")
+CHOICES = (
+    "criterion", "keep", "to_expansion", "schedule", "macs", "bytes", "speedup", "out", "finetune",
+    "change", "data", "which", "seed", "dry_run", "no_time", "gates", "compare", "criteria",
+    "controls", "seeds",
+)  # fmt: skip
+"""All options that say what is done."""
 
 
 def number(text: str) -> float:
@@ -85,6 +91,7 @@ def run(args: Namespace) -> Answer:
     goal = {key: getattr(args, key) for key in GOALS}
     goal["expansion"] = args.to_expansion
     if args.gates is not None:
+        _refuse(args, "--gates", *(key for key in CHOICES if key not in ("gates", "data")))
         return _gates(args)
     if len(args.network) > 1:
         raise UsageError(f"prune takes one network, not {len(args.network)}")
@@ -128,6 +135,14 @@ def run(args: Namespace) -> Answer:
     return Answer(value, "\n".join(text))
 
 
+def _refuse(args: Namespace, what: str, *odd: str) -> None:
+    """Refuse, with `UsageError`, options that `what` would not heed."""
+    values = {f"--{key.replace('_', '-')}": getattr(args, key) for key in odd}
+    given = [k for k, v in values.items() if v is not None and v is not False and v != []]
+    if given:
+        raise UsageError(f"{what} has no use for {', '.join(given)}; leave it out")
+
+
 def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) -> Answer:
     from pathlib import Path
 
@@ -138,6 +153,7 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
 
     if args.schedule:
         raise UsageError("a schedule cannot be planned without training; plan its first step")
+    _refuse(args, "--dry-run", "out", "finetune", "change")
     path = Path(args.network)
     network = load(path, args.which)
     reads = criteria.get(criterion).reads != "weights"
@@ -157,12 +173,7 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
 def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
     from leancnn.comparison import compare
 
-    named = ("schedule", "criterion", "seed", "which")
-    if args.dry_run or any(getattr(args, key) is not None for key in named):
-        raise UsageError(
-            "--compare takes --criteria, --controls, --seeds and one goal, "
-            f"and no --dry-run, {', '.join(f'--{key}' for key in named)}"
-        )
+    _refuse(args, "--compare", "schedule", "criterion", "seed", "which", "dry_run")
     if all(value is None for value in goal.values()):
         goal["keep"] = 0.5
     found = compare(

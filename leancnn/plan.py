@@ -13,12 +13,13 @@ from leancnn import losses, models, recipes, weights
 from leancnn.data import Dataset, names
 from leancnn.distributed import World
 from leancnn.engine import facts
-from leancnn.errors import MismatchError, RunError
+from leancnn.errors import DamagedError, MismatchError, RunError, UnknownNameError
 from leancnn.images import Road, shown
 from leancnn.recipes import Recipe
 
 MOST_STEPS = 99_999_999  # eight digits in the names of checkpoints
 LARGEST_SEED = 2**63 - 1
+DIGITS = ("digits", "svhn")  # data sets that no one should mirror
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +81,15 @@ class Plan:
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "Plan":
-        """The plan that `to_json` wrote."""
-        lists = {key: tuple(value[key]) for key in ("classes", "mean", "std")}
-        recipe, road = recipes.of_json(value["recipe"]), Road.from_json(value["road"])
-        return cls(**{**value, **lists, "recipe": recipe, "road": road})
+        """The plan that `to_json` wrote. Raises `DamagedError` for one of another leancnn."""
+        try:
+            lists = {key: tuple(value[key]) for key in ("classes", "mean", "std")}
+            recipe, road = recipes.of_json(value["recipe"]), Road.from_json(value["road"])
+            return cls(**{**value, **lists, "recipe": recipe, "road": road})
+        except (KeyError, TypeError, UnknownNameError, MismatchError) as error:
+            raise DamagedError(
+                f"a plan of another version of leancnn ({error}); go on with that version"
+            ) from error
 
     def check_sizes(self, *, asked: bool) -> None:
         """Refuse, with `MismatchError`, a batch that was asked for and is larger than the data.
@@ -112,6 +118,11 @@ class Plan:
             found.append(
                 f"all {self.images} images to train on make one step, for the recipe's batch "
                 f"is {self.recipe.batch}; a smaller --batch makes more steps"
+            )
+        if self.recipe.flip and dataset.name in DIGITS:
+            found.append(
+                f"the recipe {self.recipe.name} mirrors every second image, and a mirrored digit "
+                "is another or none; --change flip=false"
             )
         skipped = dataset.manifest["skipped"]
         if skipped:

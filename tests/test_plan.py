@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from leancnn import recipes, runs
-from leancnn.errors import LeanCNNError, MismatchError, RunError
+from leancnn.data import Dataset
+from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError
 from leancnn.plan import Plan, check_place, check_wishes, road_for
 from tests.tiny import RECIPE
 
@@ -57,6 +58,28 @@ def test_a_batch_that_was_asked_for_is_no_larger_than_the_data(quiet: Path) -> N
     endless = replace(plan, images=10**7, recipe=RECIPE.changed(epochs=1000))
     with pytest.raises(MismatchError, match=r"625,000,000 steps; at most 99,999,999"):
         endless.check_sizes(asked=False)
+
+
+def test_a_plan_of_another_version_is_told_so(quiet: Path) -> None:
+    written = runs.read_json(quiet / "run.json")["plan"]
+    assert (
+        Plan.of_json(written).to_json() == Plan.of_json(Plan.of_json(written).to_json()).to_json()
+    )
+    older = {key: value for key, value in written.items() if key != "threads"}
+    recipe = {**written["recipe"], "dream": 1}
+    for other in ({**written, "dream": 1}, older, {**written, "recipe": recipe}):
+        with pytest.raises(DamagedError, match="a plan of another version of leancnn"):
+            Plan.of_json(other)
+
+
+@pytest.mark.parametrize(("name", "flip"), [("svhn", True), ("svhn", False), ("folder", True)])
+def test_mirrored_digits_are_remarked(quiet: Path, name: str, flip: bool) -> None:
+    plan = Plan.of_json(runs.read_json(quiet / "run.json")["plan"])
+    plan = replace(plan, recipe=plan.recipe.changed(flip=flip))
+    found = plan.remarks(
+        Dataset(name=name, classes=(), manifest={"parts": ["test"], "skipped": []})
+    )
+    assert any("--change flip=false" in text for text in found) is (flip and name == "svhn")
 
 
 def test_a_run_does_not_lie_in_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,14 @@ def test_the_paper_trains_for_65000_steps_on_cifar() -> None:
     assert learning_rate(paper, 48_000 / 65_000) == pytest.approx(0.0001)
 
 
+def test_on_svhn_the_paper_trains_as_long_and_augments_nothing() -> None:
+    paper, svhn = recipes.get("henet-paper"), recipes.get("henet-paper-svhn")
+    assert svhn.epochs * 73_257 / svhn.batch == pytest.approx(65_000)
+    plain = {"name": paper.name, "source": paper.source, "epochs": paper.epochs}
+    assert svhn.changed(**plain, pad=4, flip=True) == paper
+    assert (svhn.pad, svhn.shift, svhn.flip, svhn.cutout, svhn.mixup) == (0, 0, False, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [

@@ -20,7 +20,7 @@ recipe(
     )
 )
 
-recipe(
+HENET_PAPER = recipe(
     Recipe(
         name="henet-paper",
         source=(
@@ -40,6 +40,16 @@ recipe(
         pad=4,
         flip=True,
         precision="fp32",
+    )
+)
+
+recipe(
+    HENET_PAPER.changed(
+        name="henet-paper-svhn",
+        source="as henet-paper, for SVHN: 65,000 steps over its 73,257 images, nothing augmented",
+        epochs=65_000 * 128 / 73_257,
+        pad=0,
+        flip=False,
     )
 )
 

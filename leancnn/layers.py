@@ -204,16 +204,24 @@ class SqueezeExpand(nn.Module):
     """1×1 to few channels, then 1×1 and 3×3 side by side; (N, c_in, H, W) → (N, 2·expand, H, W).
 
     `groups` is that of both 1×1 convolutions, with a shuffle between; the 3×3 sees everything. `bn`
-    says which convolutions a batch norm follows; all have a bias. Source: Iandola et al.,
-    SqueezeNet, 2016, Fig. 1 (the fire module, groups of 1); the NVM paper for groups.
+    says which convolutions a batch norm follows; all have a bias, the first if `squeeze_bias`.
+    Source: Iandola et al., SqueezeNet, 2016, Fig. 1 (the fire module, groups of 1); the NVM paper
+    for groups.
     """
 
     def __init__(
-        self, c_in: int, squeeze: int, expand: int, *, groups: int = 1, bn: str = "none"
+        self,
+        c_in: int,
+        squeeze: int,
+        expand: int,
+        *,
+        groups: int = 1,
+        bn: str = "none",
+        squeeze_bias: bool = True,
     ) -> None:
         super().__init__()
         choose(bn, SQUEEZE_NORMS, "bn")
-        self.squeeze = grouped_conv(c_in, squeeze, 1, groups=groups, bias=True)
+        self.squeeze = grouped_conv(c_in, squeeze, 1, groups=groups, bias=squeeze_bias)
         self.squeeze_bn = nn.Identity() if bn == "none" else nn.BatchNorm2d(squeeze)
         self.shuffle = ChannelShuffle(groups) if groups > 1 else nn.Identity()
         self.expand1 = grouped_conv(squeeze, expand, 1, groups=groups, bias=True)
@@ -279,17 +287,21 @@ class RMAC(nn.Module):
     """Sum of the unit vectors of regional maxima: (N, C, H, W) → (N, C); no weights.
 
     The maximum of each channel over each window gives a vector, which is divided by its length; the
-    sum is not. Source: Tolias, Sicre and Jégou, Particular object retrieval with integral
-    max-pooling, ICLR 2016, section 3.2; `rmac_windows` has the modes.
+    sum is not, unless `normalised`. Source: Tolias, Sicre and Jégou, Particular object retrieval
+    with integral max-pooling, ICLR 2016, section 3.2; `rmac_windows` has the modes.
     """
 
-    def __init__(self, mode: str = "paper21", *, eps: float = 1e-6) -> None:
+    def __init__(
+        self, mode: str = "paper21", *, eps: float = 1e-6, normalised: bool = False
+    ) -> None:
         super().__init__()
         self.mode = choose(mode, RMAC_MODES, "rmac")
         self.eps = eps
+        self.normalised = normalised
 
     def forward(self, x: Tensor) -> Tensor:
-        return regional_max(x, self.mode, self.eps)
+        total = regional_max(x, self.mode, self.eps)
+        return F.normalize(total, dim=1, eps=self.eps) if self.normalised else total
 
 
 def regional_max(x: Tensor, mode: str, eps: float) -> Tensor:

@@ -123,6 +123,8 @@ def test_regional_maxima_are_the_plain_sum_of_unit_vectors(mode: str) -> None:
         peak = x[:, :, top : top + rows, left : left + columns].flatten(2).amax(2)
         expected += peak / peak.norm(dim=1, keepdim=True)
     assert torch.allclose(RMAC(mode)(x), expected, atol=1e-5)
+    unit = RMAC(mode, normalised=True)(x)
+    assert torch.allclose(unit, expected / expected.norm(dim=1, keepdim=True), atol=1e-5)
 
 
 def test_regional_maxima_of_nothing_are_nothing() -> None:

@@ -159,6 +159,22 @@ def test_kernels_stay_fixed_in_training_and_pack_into_two_bytes() -> None:
     assert ternary_codes(layers[0].weight).element_size() == 2
 
 
+def test_norms_and_the_gates_activation_are_arguments() -> None:
+    usual = flat(32, 6)
+    norms = [part for part in usual.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-5, 0.1)}
+    assert not any(isinstance(part, nn.ReLU) for part in usual.modules())
+    other = flat(32, 6, gate_act="relu", bn_eps=1e-3, bn_momentum=0.01)
+    for part in other.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            assert (part.eps, part.momentum) == (1e-3, 0.01)
+        if isinstance(part, SqueezeExcite):
+            assert isinstance(part.act, nn.ReLU)
+    assert isinstance(other.blocks[0].act, nn.SiLU)
+    with pytest.raises(MismatchError, match=r"eps above 0 and momentum .* not 0\.0 and 0\.1"):
+        flat(32, 6, bn_eps=0.0)
+
+
 def test_density_and_activation_are_arguments() -> None:
     dense = create_model("lbmbnet32_r6", repeats=1, density=1.0, act="relu", seed=0)
     assert not any(

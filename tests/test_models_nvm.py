@@ -82,6 +82,11 @@ def test_batch_norm_stands_where_the_argument_says() -> None:
     assert (norms("none"), norms("squeeze"), norms("all")) == (0, 10, 21)
 
 
+def test_the_bias_before_the_batch_norm_is_a_choice() -> None:
+    squeezed = 2 * 16 + 2 * 32 + 2 * 48 + 64 + 3 * 64
+    assert trainable("nvmnet_g4") - trainable("nvmnet_g4", squeeze_bias=False) == squeezed
+
+
 def test_wrong_modules_and_stems_are_refused() -> None:
     for arguments, text in (
         ({"last_stage": 0}, "last_stage of 1 or more, not 0"),
@@ -144,6 +149,9 @@ def test_rsenet_shuffles_nothing_and_has_regional_maxima_where_told() -> None:
     net = create_model("rsenet")
     assert not any(isinstance(part, ChannelShuffle) for part in net.modules())
     for place, pools in (("nowhere", 0), ("squeeze", 8), ("head", 1), ("both", 9)):
-        net = create_model("rsenet", rmac_at=place)
-        assert sum(type(part).__name__ == "RMAC" for part in net.modules()) == pools
+        with torch.device("meta"):
+            net = create_model("rsenet", rmac_at=place, rmac_normalised=True)
+        found = [part for part in net.modules() if type(part).__name__ == "RMAC"]
+        assert len(found) == pools
+        assert all(part.normalised for part in found)
         assert trainable("rsenet", rmac_at=place) == 2_008_002

@@ -16,8 +16,9 @@ image (N, C, 32, 32)
 Trainable, 10 classes: 1,160,528·r + 145,302 for 59 layers and 508,688·r + 142,278 for 32; frozen
 9·(2448·r + 32) and 9·(1104·r + 32). All eleven parameter counts of the paper come out to the last
 digit, and so do its eleven FLOPs: 2 per MAC, 2 per batch-norm output, 2 per activation. The paper
-leaves open: the share of entries that are not zero (`density`), the activation, and whether stage 0
-has a gate (552 parameters; both readings fit).
+leaves open: the share of entries that are not zero (`density`), the activations (`act`, and
+`gate_act` inside the gates), batch norm's eps and momentum, and whether stage 0 has a gate (552
+parameters; both readings fit).
 """
 
 from typing import Literal
@@ -59,6 +60,7 @@ class LBMBConv(nn.Module):
         expansion: int,
         stride: int,
         act: type[nn.Module],
+        gate_act: type[nn.Module],
         gated: bool,
         density: float,
     ) -> None:
@@ -69,7 +71,7 @@ class LBMBConv(nn.Module):
         self.depthwise = LocalBinaryConv2d(mid, stride=stride, density=density)
         self.depthwise_bn = nn.BatchNorm2d(mid)
         self.act = act()
-        self.gate = SqueezeExcite(mid, c_in // SQUEEZE, act=act) if gated else nn.Identity()
+        self.gate = SqueezeExcite(mid, c_in // SQUEEZE, act=gate_act) if gated else nn.Identity()
         self.project = conv_bn(mid, c_out, 1, act=None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,8 +92,11 @@ class LBMBNet(nn.Module):
         repeats: int,
         expansion: int,
         act: str,
+        gate_act: str,
         gate_stage0: bool,
         density: float,
+        bn_eps: float,
+        bn_momentum: float,
         init: str,
     ) -> None:
         super().__init__()
@@ -99,11 +104,24 @@ class LBMBNet(nn.Module):
             raise MismatchError(
                 f"LB-MBNet needs repeats and expansion of 1 or more, not {repeats} and {expansion}"
             )
+        if not (bn_eps > 0 and 0 <= bn_momentum <= 1):
+            raise MismatchError(
+                f"batch norm has eps above 0 and momentum in 0..1, not {bn_eps} and {bn_momentum}"
+            )
         kind = ACTIVATIONS[choose(act, tuple(ACTIVATIONS), "act")]
+        choose(gate_act, ("same", *ACTIVATIONS), "gate_act")
+        gate_kind = ACTIVATIONS.get(gate_act, kind)
         self.channels = channels
         self.stem = conv_bn(channels, STEM, 3, act=kind)
         self.stage0 = LBMBConv(
-            STEM, STAGE_0, expansion=1, stride=1, act=kind, gated=gate_stage0, density=density
+            STEM,
+            STAGE_0,
+            expansion=1,
+            stride=1,
+            act=kind,
+            gate_act=gate_kind,
+            gated=gate_stage0,
+            density=density,
         )
         blocks = []
         c_in = STAGE_0
@@ -116,6 +134,7 @@ class LBMBNet(nn.Module):
                         expansion=expansion,
                         stride=2 if index == 0 else 1,
                         act=kind,
+                        gate_act=gate_kind,
                         gated=True,
                         density=density,
                     )
@@ -125,6 +144,9 @@ class LBMBNet(nn.Module):
         self.top = conv_bn(c_in, TOP, 1, act=kind)
         self.pool = AverageVector()
         self.fc = nn.Linear(TOP, classes)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps, module.momentum = bn_eps, bn_momentum
         initialise(self, init)
 
     def features(self, x: Tensor) -> Tensor:
@@ -144,8 +166,11 @@ def lbmbnet(
     repeats: int = 6,
     expansion: int = 6,
     act: Literal["silu", "relu"] = "silu",
+    gate_act: Literal["same", "silu", "relu"] = "same",
     gate_stage0: bool = True,
     density: float = 0.5,
+    bn_eps: float = 1e-5,
+    bn_momentum: float = 0.1,
     init: Literal["kaiming", "gaussian001"] = "kaiming",
 ) -> nn.Module:
     """LB-MBNet with `repeats` blocks in each of three stacks, `expansion` times wider inside."""
@@ -155,8 +180,11 @@ def lbmbnet(
         repeats=repeats,
         expansion=expansion,
         act=act,
+        gate_act=gate_act,
         gate_stage0=gate_stage0,
         density=density,
+        bn_eps=bn_eps,
+        bn_momentum=bn_momentum,
         init=init,
     )
 

@@ -16,7 +16,8 @@ image (N, C, 224, 224)
   NVM 11-13 64, 256 + 256 (`last_stage` of them)       → (N, 512,   6,   6)
   mean over H and W (what the centre loss sees), fc    → (N, classes)
 
-With `small`, for images of about 32×32, conv1 keeps the size and only the pools after NVM 3 and 5
+The paper does not say whether the squeeze has a bias before its batch norm (`squeeze_bias`). With
+`small`, for images of about 32×32, conv1 keeps the size and only the pools after NVM 3 and 5
 remain.
 
 The paper prints 3.31 / 3.12 / 3.01 / 2.88 "M" for g = 2 / 4 / 8 / 16. As millions of parameters no
@@ -57,6 +58,7 @@ class NVMNet(nn.Module):
         last_stage: int,
         stem: int,
         bn: str,
+        squeeze_bias: bool,
         small: bool,
         init: str,
     ) -> None:
@@ -77,7 +79,11 @@ class NVMNet(nn.Module):
             if not small or index in (1, 2):
                 parts.append(nn.MaxPool2d(3, 2))
             for squeeze, expand in modules:
-                parts.append(SqueezeExpand(c_in, squeeze, expand, groups=groups, bn=bn))
+                parts.append(
+                    SqueezeExpand(
+                        c_in, squeeze, expand, groups=groups, bn=bn, squeeze_bias=squeeze_bias
+                    )
+                )
                 c_in = 2 * expand
         self.modules_and_pools = nn.Sequential(*parts)
         self.pool = AverageVector()
@@ -103,6 +109,7 @@ def nvmnet(
     last_stage: int = 3,
     stem: Literal[3, 7] = 3,
     bn: Literal["squeeze", "all", "none"] = "squeeze",
+    squeeze_bias: bool = True,
     small: bool = False,
     init: Literal["fan_in", "kaiming"] = "fan_in",
 ) -> nn.Module:
@@ -114,6 +121,7 @@ def nvmnet(
         last_stage=last_stage,
         stem=stem,
         bn=bn,
+        squeeze_bias=squeeze_bias,
         small=small,
         init=init,
     )

@@ -17,10 +17,12 @@ The paper gives no widths, middle width or group count. Of 1,296 combinations th
 with standard settings throughout gives its 9.6 "M": ResNet-18's widths, half of them in the middle,
 g = 4, reduction 16 and 1000 classes, 2,515,872 parameters = 9.597 MiB. With the 10 classes of
 CIFAR-10 it is 7.660 MiB. The paper's "21 regions" cannot come from square maps: the rule of its
-source gives 14 there; `rmac` has three readings.
+source gives 14 there; `rmac` has three readings. Whether their sum is normalised once more
+(`rmac_normalised`) it does not say.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -98,6 +100,7 @@ class RSeNet(nn.Module):
         reduction: int,
         rmac: str,
         rmac_at: str,
+        rmac_normalised: bool,
         stem: str,
         init: str,
     ) -> None:
@@ -118,11 +121,12 @@ class RSeNet(nn.Module):
                 nn.MaxPool2d(3, 2, 1, ceil_mode=True),
             )
         )
+        regional = partial(RMAC, rmac, normalised=rmac_normalised)
         blocks = []
         c_in = widths[0]
         for stage, width in enumerate(widths):
             for index in range(BLOCKS):
-                gated = RMAC(rmac) if rmac_at in ("squeeze", "both") else AverageVector()
+                gated = regional() if rmac_at in ("squeeze", "both") else AverageVector()
                 blocks.append(
                     RSE(
                         c_in,
@@ -136,7 +140,7 @@ class RSeNet(nn.Module):
                 )
                 c_in = width
         self.blocks = nn.Sequential(*blocks)
-        self.pool = RMAC(rmac) if rmac_at in ("head", "both") else AverageVector()
+        self.pool = regional() if rmac_at in ("head", "both") else AverageVector()
         self.fc = nn.Linear(c_in, classes)
         initialise(self, init)
 
@@ -160,6 +164,7 @@ def rsenet(
     reduction: int = 16,
     rmac: Literal["paper21", "rule", "pyramid21"] = "paper21",
     rmac_at: Literal["squeeze", "head", "both", "nowhere"] = "squeeze",
+    rmac_normalised: bool = False,
     stem: Literal["imagenet", "cifar"] = "imagenet",
     init: Literal["kaiming", "gaussian001"] = "kaiming",
 ) -> nn.Module:
@@ -173,6 +178,7 @@ def rsenet(
         reduction=reduction,
         rmac=rmac,
         rmac_at=rmac_at,
+        rmac_normalised=rmac_normalised,
         stem=stem,
         init=init,
     )

@@ -6,6 +6,8 @@ and the retraining had together. Accuracy is that of the last epoch, once, on th
 validation part where there is no test part).
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +29,14 @@ from leancnn.prune import LOCK, Goal, prune, same_recipe
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture
 from leancnn.scoring import Source, scores, source_of, subject_of
+from leancnn.sealed import tensor_sha256
 from leancnn.speed import Clock
 from leancnn.train import resume, train
 from leancnn.verdict import Comparison, Row, means, verdict
 from leancnn.weights import Network
 from leancnn.wiring import wire
+
+CONTROL = "control.json"  # in a control's folder: what it was made from
 
 
 def compare(
@@ -262,10 +267,16 @@ def _trained(
     arguments: Mapping[str, Any],
     progress: bool,
 ) -> Network:
+    """A control, trained to its end. Raises `RunError` when the folder holds another."""
+    asked = {"model": model, "seed": seed, **arguments}
+    if start is not None:
+        asked = {"model": start.name, "seed": seed, **start.arguments, "start": _digest(start)}
     if runs.is_run(folder):
         same_recipe(folder, recipe)
+        _same_control(folder, json.loads(json.dumps(asked)))
         resume(folder, data=source.data, progress=progress)
     else:
+        runs.write_json(folder / CONTROL, asked)
         train(
             source.data,
             model=model,
@@ -279,6 +290,24 @@ def _trained(
             progress=progress,
         )
     return weights.load(folder, "last")
+
+
+def _digest(network: Network) -> str:
+    """What its weights are, in 64 letters."""
+    arrays = weights.to_arrays(network.body.state_dict())
+    found = [f"{name} {tensor_sha256(array)}" for name, array in sorted(arrays.items())]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def _same_control(folder: Path, asked: Mapping[str, Any]) -> None:
+    path = folder / CONTROL
+    there = runs.read_json(path) if path.exists() else {}
+    odd = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
+    if odd:
+        short = {key: not isinstance(asked.get(key), dict) and key != "start" for key in odd}
+        pairs = {key: (there.get(key, "unset"), asked.get(key, "unset")) for key in odd}
+        what = [f"{k} {one}, not {two}" if short[k] else k for k, (one, two) in pairs.items()]
+        raise RunError(f"{folder} holds another control ({'; '.join(what)}); choose another --out")
 
 
 def gates(

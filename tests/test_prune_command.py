@@ -48,6 +48,14 @@ def shelf():
     networks.pop("tiny_gates")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_curves():
+    """Other tests draw them; a picture takes longer than these trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("leancnn.train"), "training_curve", lambda epochs: b"")
+        yield
+
+
 @pytest.fixture(scope="module")
 def wide(shelf, pictures, tmp_path_factory):
     """It has seen pictures for a few steps."""
@@ -149,39 +157,67 @@ def test_bad_words_get_one_line(wide, tmp_path, capsys, words, reason):
     assert not (tmp_path / "no").exists()
 
 
-def test_a_comparison_has_a_row_for_each_a_verdict_and_a_picture(wide, tmp_path, capsys):
-    words = ["prune", "--compare", str(wide), "--to-expansion", "2", "--criteria", "se_gate,random"]
-    words += ["--controls", "scratch,random_kernels", "--no-time", "--quiet"]
-    words += ["--out", str(tmp_path / "cmp")]
-    found = answer(capsys, *words)
-    assert [row["label"] for row in found["rows"]] == [
-        "whole", "se_gate", "random", "scratch", "random_kernels",
-    ]  # fmt: skip
+CRITERIA, CONTROLS = ["se_gate", "random"], ["scratch", "random_kernels"]
+
+
+@pytest.fixture(scope="module")
+def compared(wide, tmp_path_factory):
+    """The folder of a comparison, and what stood there after every row."""
+    out, seen = tmp_path_factory.mktemp("prune") / "cmp", []
+    compare(
+        wide, out=out, criteria=CRITERIA, controls=CONTROLS, seeds=2, timed=False, progress=False,
+        expansion=2, told=lambda _: seen.append(runs.read_json(out / "comparison.json")),
+    )  # fmt: skip
+    return out, seen
+
+
+def test_a_comparison_has_a_row_for_each_seed_a_verdict_and_a_picture(compared):
+    out, seen = compared
+    found = runs.read_json(out / "comparison.json")
+    each = [*CRITERIA, *CONTROLS]
+    rows = [(row["label"], row["seed"]) for row in found["rows"]]
+    assert rows == [("whole", 0), *((name, seed) for seed in (0, 1) for name in each)]
     cut = [row for row in found["rows"] if row["kind"] != "whole"]
     assert len({(row["macs"], row["trainable"]) for row in cut}) == 1
+    assert [(line["network"], line["runs"]) for line in found["means"]] == [
+        ("whole", 1), *((name, 2) for name in each)
+    ]  # fmt: skip
     assert found["verdict"].startswith("se_gate is ")
-    assert [len(runs.evaluations(tmp_path / "cmp" / f"{name}-seed0")) for name in (
-        "se_gate", "random", "scratch", "random_kernels",
-    )] == [1] * 4  # fmt: skip
-    assert (tmp_path / "cmp" / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert runs.read_json(tmp_path / "cmp" / "comparison.json") == found
-    recipe = recipes.of_json(runs.read_json(tmp_path / "cmp" / "scratch-seed0" / "recipe.json"))
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    recipe = recipes.of_json(runs.read_json(out / "scratch-seed0" / "recipe.json"))
     assert recipe.epochs == 1.0  # as long as the whole network and the retraining together
+    assert [one["rows"] for one in seen] == [found["rows"][:n] for n in range(2, 10)]
 
 
-def test_a_comparison_is_on_disk_after_every_row(wide, tmp_path):
-    seen = []
+def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
+    compared, wide, capsys, monkeypatch
+):
+    out, _ = compared
+    before = runs.read_json(out / "comparison.json")
+    for name in ("comparison", "prune"):
+        monkeypatch.setattr(import_module(f"leancnn.{name}"), "train", None)
+    words = ["prune", "--compare", str(wide), "--to-expansion", "2", "--out", str(out)]
+    words += ["--criteria", ",".join(CRITERIA), "--controls", ",".join(CONTROLS)]
+    found = answer(capsys, *words, "--seeds", "2", "--no-time", "--quiet")
+    assert found == before
+    for folder in out.glob("*-seed?"):
+        assert len(runs.evaluations(folder)) == 1
+        if (folder / "cut").exists():
+            assert len(runs.evaluations(folder / "cut")) == 1
 
-    def told(so_far):
-        value = json.loads(json.dumps(so_far.to_json()))
-        assert runs.read_json(tmp_path / "cmp" / "comparison.json") == value
-        seen.append([row.label for row in so_far.rows])
 
-    compare(
-        wide, out=tmp_path / "cmp", criteria=["l1"], controls=["scratch"], timed=False, expansion=2,
-        progress=False, told=told,
-    )  # fmt: skip
-    assert seen == [["whole", "l1"], ["whole", "l1", "scratch"]]
+@pytest.mark.parametrize(("criterion", "control", "goal", "differs"), [
+    ("l1", "scratch", {"keep": 0.5}, "expansion 2, not unset; cut"),
+    ("fpgm", "random_kernels", {"expansion": 2}, "start"),
+])  # fmt: skip
+def test_a_control_of_another_comparison_is_not_taken_for_this_one(
+    compared, wide, criterion, control, goal, differs
+):
+    with pytest.raises(RunError, match=rf"another control \({differs}\); choose another --out"):
+        compare(
+            wide, out=compared[0], criteria=[criterion], controls=[control], timed=False,
+            progress=False, **goal,
+        )  # fmt: skip
 
 
 def test_gates_are_drawn(wide, tmp_path, capsys):

@@ -152,20 +152,26 @@ class Candidates:
         """The same share of every layer; in multiples of `step` where there are that many."""
         return self.of(lambda _family, _path, n: _multiple(share * n, step))
 
-    def like(self, other: Widths) -> Keep:
-        """As many as a network of other sizes has, which must be no more. `MismatchError`."""
+    def like(self, whole: Widths, other: Widths) -> Keep:
+        """What makes sizes `other` of those of `whole`, of which this network may be a cut.
+
+        The layers in which those two differ get the channels of `other`, which must be no more than
+        there are; the others stay as they are. Raises `MismatchError`.
+        """
         now = widths_of(self.network.body)
         gone = now.keys() ^ other.keys()
         if gone:
             raise MismatchError(f"that is another network, and no cut of this: {min(gone)}")
-        larger = [p for p in other if p in now and max(other[p]) > max(now[p])]
-        if larger:
-            raise MismatchError(
-                f"{larger[0]} would grow from {now[larger[0]]} to {other[larger[0]]}"
-            )
-        same = [f for f in self.families if all(other[p] == now[p] for p in f.layers)]
-        self.families = [family for family in self.families if family not in same]
-        return self.of(lambda _, path, n: other[path][1])
+        named = {family.name for family in self.families}
+        old, new, here = (
+            {p: w[1] for p, w in x.items() if len(w) > 1} for x in (whole, other, now)
+        )
+        differ = [f for f in self.wiring.families if any(old[p] != new[p] for p in f.layers)]
+        for path in (path for family in differ for path in family.layers):
+            if new[path] > here[path]:
+                raise MismatchError(f"{path} would grow from {here[path]} to {new[path]} channels")
+        self.families = [family for family in differ if family.name in named]
+        return self.of(lambda _, path, n: new[path])
 
     def widest(self, fits: Callable[[Keep], bool], step: int = 1, steps: int = STEPS) -> Keep:
         """With the largest share, in `steps`, that fits; the smallest when none does."""

@@ -86,9 +86,10 @@ def plan(
             keep = maker.keep(value)
         case "expansion":
             sizes = _with_expansion(network, value)
-            if sizes == widths_of(network.body):
+            now = {**models.arguments(network.name), **network.arguments}["expansion"]
+            keep = maker.like(_with_expansion(network, now), sizes)
+            if keep.all():
                 raise MismatchError(f"{network.name} has an expansion of {value:g} already")
-            keep = maker.like(sizes)
         case "macs" | "bytes":
             keep = maker.filled(lambda k: bool(getattr(maker.cost(k), wanted) <= value))
             _reached(getattr(maker.cost(keep), wanted) <= value, maker, wanted, value)

@@ -202,6 +202,22 @@ def test_a_goal_that_cannot_be_is_refused_with_what_can(goal, error, words):
         make_plan(untrained("resnet8"), criterion="l1", **goal)
 
 
+def test_an_expansion_may_follow_a_cut_that_left_enough():
+    net = untrained("lbmbnet32_r6")
+    cut = cut_network(net, make_plan(net, criterion="l1", keep=0.8))
+    plan = make_plan(cut, criterion="l1", expansion=4)
+    small = cut_network(cut, plan)
+    for index, block in enumerate(small.body.blocks):
+        width = net.body.blocks[index].depthwise.channels // 6
+        assert block.depthwise.channels == 4 * width
+        assert block.project[0].out_channels == cut.body.blocks[index].project[0].out_channels
+    assert weights.build(small.name, small.arguments, 10, small.road).stem[0].out_channels == 26
+    with pytest.raises(MismatchError, match=r"blocks.0.expand.0 would grow from 77 to 80 channels"):
+        make_plan(cut, criterion="l1", expansion=5)
+    with pytest.raises(MismatchError, match="an expansion of 4 already"):
+        make_plan(small, criterion="l1", expansion=4)
+
+
 def test_an_expansion_without_the_first_convolution_is_no_cut():
     with pytest.raises(MismatchError, match="no cut of this"):
         make_plan(untrained("lbmbnet32_r6"), criterion="l1", expansion=1)

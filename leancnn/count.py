@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from leancnn.errors import MismatchError, UncountableError
 
 BYTES_PER_WEIGHT = 4  # float32
+LONGEST = 1 << 20  # side of an image, and its channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,13 @@ def count(module: nn.Module, image: tuple[int, int, int]) -> Cost:
 
     Nothing is computed: shapes alone run through the network, which is left as it was. What
     FlopCounterMode of torch sees is counted, operations and not class names. Raises `MismatchError`
-    for an image the network cannot take and `UncountableError` when no convolution or matrix
-    product ran.
+    for an image without pixels or end, `UncountableError` when no convolution or matrix product
+    ran, and what the network raises for an image it cannot take; ours raise `MismatchError`.
     """
-    if min(image) < 1:
-        raise MismatchError(f"an image has 1 or more channels, rows and columns, not {image}")
+    if not 1 <= min(image) <= max(image) <= LONGEST:
+        raise MismatchError(
+            f"an image has 1 to {LONGEST:,} channels, rows and columns, not {tuple(image)}"
+        )
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     return Cost(
         trainable=trainable,

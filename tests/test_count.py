@@ -1,5 +1,7 @@
 """count: three kinds of weights, and the operations that really ran."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -77,9 +79,10 @@ def test_nothing_to_count_is_an_error_and_not_zero() -> None:
         count(nn.ReLU(), (3, 4, 4))
 
 
-def test_an_empty_image_is_refused_with_its_numbers() -> None:
-    with pytest.raises(MismatchError, match=r"\(3, 0, 4\)"):
-        count(grouped(), (3, 0, 4))
+def test_an_empty_or_endless_image_is_refused_with_its_numbers() -> None:
+    for image in ((3, 0, 4), (3, 10**10, 10**10), (3, 10**21, 4)):
+        with pytest.raises(MismatchError, match=re.escape(f"not {image}")):
+            count(grouped(), image)
 
 
 def test_matrix_products_outside_of_layers_are_seen() -> None:

@@ -173,14 +173,15 @@ class Candidates:
         self.families = [family for family in differ if family.name in named]
         return self.of(lambda _, path, n: new[path])
 
-    def widest(self, fits: Callable[[Keep], bool], step: int = 1, steps: int = STEPS) -> Keep:
-        """With the largest share, in `steps`, that fits; the smallest when none does."""
-        share = _largest(lambda share: fits(self.keep(share, step)), steps)
-        return self.keep(share, step)
+    def widest(self, fits: Callable[[Keep], bool], step: int = 1, steps: int = STEPS) -> float:
+        """The largest share, in `steps`, that fits; the smallest when none does."""
+        return _largest(lambda share: fits(self.keep(share, step)), steps)
 
-    def filled(self, fits: Callable[[Keep], bool]) -> Keep:
-        """As `widest`; then layers in groups, whose steps are coarse, take back what still fits."""
-        share = _largest(lambda share: fits(self.keep(share)), STEPS)
+    def filled(self, fits: Callable[[Keep], bool]) -> tuple[Keep, float]:
+        """By the widest share, and that; but layers in groups, whose steps are coarse, take back
+        what still fits.
+        """
+        share = self.widest(fits)
         own = dict.fromkeys((family.name for family in self.families), share)
 
         def keep() -> Keep:
@@ -194,7 +195,7 @@ class Candidates:
             if family.balances and fits(keep()):
                 more = _largest(partial(fits_with, family.name), 16)
                 own[family.name] = more if more > share and fits_with(family.name, more) else share
-        return keep()
+        return keep(), share
 
     def cost(self, keep: Keep) -> Cost:
         """What the network costs after a cut."""
@@ -223,15 +224,15 @@ class Candidates:
             if not keep[row].all()
         )
 
-    def remarks(self, keep: Keep, wanted: str, value: float) -> list[str]:
-        """Where groups did not allow the share that was asked for."""
-        if wanted != "keep":
-            return []
+    def remarks(self, keep: Keep, share: float | None, step: int = 1) -> list[str]:
+        """Where groups did not allow the share that layers were to keep, if any, or no cut."""
         found = []
         for family in self.families:
             row = self.wiring.writes[family.name]
-            asked, got = max(1, _multiple(value * len(row), 1)), int(keep[row].sum())
-            if asked == got or not family.balances:
+            if share is None or not family.balances:
+                continue
+            asked, got = max(1, _multiple(share * len(row), step)), int(keep[row].sum())
+            if asked == got:
                 continue
             numbers = legal(family, self.wiring) if len(family.units) <= MOST_LEGAL else []
             can = f"; its groups allow {_some(numbers)}" if numbers else ""

@@ -76,6 +76,7 @@ def plan(
     if not maker.families:
         raise MismatchError(f"{criterion} scores no layer of {network.name} that can be cut")
     notes: list[str] = []
+    share, step = None, 1
     before = maker.cost(np.ones(wiring.units, bool))
     match wanted:
         case "keep":
@@ -83,7 +84,7 @@ def plan(
                 raise MismatchError(
                     f"keep is the share of channels that stay, in 0..1, not {value}"
                 )
-            keep = maker.keep(value)
+            keep, share = maker.keep(value), value
         case "expansion":
             sizes = _with_expansion(network, value)
             now = {**models.arguments(network.name), **network.arguments}["expansion"]
@@ -91,11 +92,12 @@ def plan(
             if keep.all():
                 raise MismatchError(f"{network.name} has an expansion of {value:g} already")
         case "macs" | "bytes":
-            keep = maker.filled(lambda k: bool(getattr(maker.cost(k), wanted) <= value))
+            keep, share = maker.filled(lambda k: bool(getattr(maker.cost(k), wanted) <= value))
             _reached(getattr(maker.cost(keep), wanted) <= value, maker, wanted, value)
         case _:
-            keep, notes = _faster(network, maker, value)
-    notes += maker.remarks(keep, wanted, value)
+            share, step = _fast_enough(network, maker, value, notes), LIKED
+            keep = maker.keep(share, step)
+    notes += maker.remarks(keep, share, step)
     after = maker.cost(keep)
     return Plan(
         network=network.name,
@@ -338,8 +340,8 @@ def _all_widths(network: Network, changed: Widths) -> Widths:
     return {**widths_of(network.body), **changed}
 
 
-def _faster(network: Network, maker: Candidates, speedup: float) -> tuple[Keep, list[str]]:
-    """The widest network that runs so much faster here, in widths that its program likes."""
+def _fast_enough(network: Network, maker: Candidates, speedup: float, notes: list[str]) -> float:
+    """The largest share that runs so much faster here, in widths that its program likes."""
     clock = Clock(network)
     ratios: dict[bytes, float] = {}  # a second measurement of the same might say otherwise
 
@@ -348,13 +350,15 @@ def _faster(network: Network, maker: Candidates, speedup: float) -> tuple[Keep, 
         ratios[key] = ratios.get(key) or clock.ratio(maker.cut(keep))
         return ratios[key] >= speedup
 
-    keep = maker.widest(fits, LIKED, 32)
+    share = maker.widest(fits, LIKED, 32)
+    keep = maker.keep(share, LIKED)
     _reached(fits(keep), maker, "speedup", speedup)
-    rounded, free = maker.cost(keep).macs, maker.cost(maker.widest(fits, 1, 32)).macs
-    return keep, [
+    rounded, unbound = (maker.cost(k).macs for k in (keep, maker.keep(maker.widest(fits, 1, 32))))
+    notes.append(
         f"widths are multiples of {LIKED}, which fill the register tiles of the compiled program: "
-        f"{rounded:,} MACs remain; with any widths the same speed leaves {free:,}"
-    ]
+        f"{rounded:,} MACs remain; with any widths the same speed leaves {unbound:,}"
+    )
+    return share
 
 
 def _reached(yes: bool, maker: Candidates, wanted: str, value: float) -> None:

@@ -1,6 +1,7 @@
 """Pruning: which channels hang together, that a cut is exact, and what the command does."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -202,6 +203,18 @@ def test_a_goal_that_cannot_be_is_refused_with_what_can(goal, error, words):
         make_plan(untrained("resnet8"), criterion="l1", **goal)
 
 
+@pytest.mark.parametrize(("goal", "asked"), [
+    ({"keep": 0.7}, 17), ({"macs": 3.9e6}, r"\d+"), ({"bytes": 200_000}, r"\d+"),
+])  # fmt: skip
+def test_a_plan_says_where_groups_did_not_allow_what_was_asked(goal, asked):
+    plan = make_plan(untrained("henet_r2"), criterion="l1", **goal)
+    told = rf"conv1 keeps \d+ of 24, not {asked}; its groups allow 12, 24"
+    assert [note for note in plan.notes if re.fullmatch(told, note)], plan.notes
+    (solid,) = (note for note in plan.notes if note.startswith("groups and shuffles allow no cut"))
+    assert "stages.0.blocks.0.mix" in solid
+    assert all(note in plan.text() for note in plan.notes)
+
+
 def test_an_expansion_may_follow_a_cut_that_left_enough():
     net = untrained("lbmbnet32_r6")
     cut = cut_network(net, make_plan(net, criterion="l1", keep=0.8))
@@ -253,7 +266,9 @@ def test_a_budget_below_a_sixteenth_of_the_channels_is_kept():
     found = {family: np.arange(128.0)}
     maker = Candidates(net, wiring, found, {family})
     least = int(maker.keep(1 / 256).sum())
-    assert int(maker.filled(lambda keep: int(keep.sum()) <= least).sum()) == least
+    kept, share = maker.filled(lambda keep: int(keep.sum()) <= least)
+    assert int(kept.sum()) == least
+    assert share < 1 / 16
 
 
 def test_a_control_leaves_the_pruned_network_to_the_next():

@@ -12,7 +12,7 @@ from leancnn import models, recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.comparison import _Test, compare
-from leancnn.errors import RunError
+from leancnn.errors import RunError, StoppedError
 from leancnn.evaluate import evaluate
 from leancnn.models._base import Card, networks, put
 from leancnn.models.lbmbnet import lbmbnet
@@ -20,6 +20,7 @@ from leancnn.scoring import source_of
 from leancnn.train import train
 from leancnn.verdict import Row, verdict
 from tests.tiny import RECIPE
+from tests.tiny_runs import stop_at, weights_of
 
 
 def answer(capsys, *words):
@@ -29,7 +30,7 @@ def answer(capsys, *words):
 
 
 def tiny_gates(
-    *, classes: int = 3, channels: int = 3, repeats: int = 1, expansion: int = 3
+    *, classes: int = 3, channels: int = 3, repeats: int = 1, expansion: int = 4
 ) -> torch.nn.Module:
     return lbmbnet(classes=classes, channels=channels, repeats=repeats, expansion=expansion)
 
@@ -78,56 +79,82 @@ def test_a_dry_run_names_every_channel_and_writes_nothing(wide, capsys):
     assert plan["after"]["trainable"] < plan["before"]["trainable"]
     for layer in plan["layers"]:
         assert layer["kept"] == sorted(set(layer["kept"]))
-        assert len(layer["kept"]) * 3 == layer["before"] * 2
+        assert len(layer["kept"]) * 2 == layer["before"]
 
 
-def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(wide, tmp_path, capsys):
-    out = tmp_path / "small"
+@pytest.fixture(scope="module")
+def small(wide, tmp_path_factory):
+    """The run of a pruned network that was trained again."""
+    out = tmp_path_factory.mktemp("prune") / "small"
+    leancnn.prune(wide, out=out, expansion=2, finetune=wide / "recipe.json", progress=False)
+    return out
+
+
+def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(
+    wide, small, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "one"
     words = ["prune", str(wide), "--to-expansion", "1"]
     assert main([*words, "--out", str(out)]) == 1  # expansion 1 has no first convolution
     assert "no cut of this" in capsys.readouterr().err
     assert not out.exists()
-    words = ["prune", str(wide), "--to-expansion", "2", "--no-time", "--out", str(out)]
-    words += ["--finetune", str(wide / "recipe.json"), "--quiet"]
-    first = answer(capsys, *words)
-    assert first["trained"]["epochs"] == 1
-    network = weights.load(out)
+    network = weights.load(small)
     assert network.arguments == {"expansion": 2}
-    assert 0 <= evaluate(out).accuracy <= 1
-    assert answer(capsys, *words) == first, "a finished pruning is not done again"
+    assert 0 <= evaluate(small).accuracy <= 1
+    words = ["prune", str(wide), "--to-expansion", "2", "--no-time", "--out", str(small)]
+    words += ["--finetune", str(wide / "recipe.json"), "--quiet"]
+    with monkeypatch.context() as patch:
+        for name in ("cut", "plan", "train"):  # a finished pruning is not done again
+            patch.setattr(import_module("leancnn.prune"), name, None)
+        assert answer(capsys, *words)["trained"]["epochs"] == 1
     assert main([*words, "--change", "lr=0.01"]) == 1
     assert "another recipe" in capsys.readouterr().err
-    assert main([*words[:2], "--keep", "0.5", "--out", str(out)]) == 1
+    assert main([*words[:2], "--keep", "0.5", "--out", str(small)]) == 1
     assert "another pruning" in capsys.readouterr().err
 
 
-def test_another_seed_trains_otherwise_and_validates_on_the_same_images(wide, tmp_path):
-    plans = [runs.read_json(wide / "run.json")["plan"]]
-    for seed in (1, 2):
-        out = tmp_path / f"seed{seed}"
-        leancnn.prune(
-            wide, out=out, criterion="l1", expansion=2, finetune=wide / "recipe.json", seed=seed,
-            progress=False,
+def test_a_retraining_that_was_stopped_ends_in_the_same_bits(wide, small, tmp_path, monkeypatch):
+    out, recipe = tmp_path / "broken", wide / "recipe.json"
+    with monkeypatch.context() as patch:
+        stop_at(1, patch)
+        with pytest.raises(StoppedError):
+            leancnn.prune(wide, out=out, expansion=2, finetune=recipe, progress=False)
+    assert runs.read_json(out / "run.json")["state"] == "stopped"
+    leancnn.prune(wide, out=out, expansion=2, finetune=recipe, progress=False)
+    assert weights_of(out) == weights_of(small)
+
+
+def test_a_schedule_cuts_trains_and_cuts_again(wide, tmp_path):
+    def prune():
+        return leancnn.prune(
+            wide, out=tmp_path / "steps", criterion="l1", schedule=(3, 2), progress=False,
+            finetune=wide / "recipe.json",
         )  # fmt: skip
-        plans.append(runs.read_json(out / "run.json")["plan"])
-    assert [plan["seed"] for plan in plans] == [0, 1, 2]
+
+    pruned = prune()
+    assert [plan.goal for plan in pruned.plans] == [{"expansion": 3.0}, {"expansion": 2.0}]
+    assert pruned.network.arguments["expansion"] == 2
+    between = tmp_path / "steps" / "steps" / "1-r3"
+    assert runs.is_run(between)
+    last_cut = weights.load(tmp_path / "steps" / "cut")
+    assert last_cut.made["cut from"] == weights.load(between).made, "the first cut, trained again"
+    assert prune().plans == pruned.plans
+
+
+def test_another_seed_trains_otherwise_and_validates_on_the_same_images(wide, compared):
+    folders = [wide, *(compared[0] / f"se_gate-seed{seed}" for seed in (0, 1))]
+    plans = [runs.read_json(folder / "run.json")["plan"] for folder in folders]
+    assert [plan["seed"] for plan in plans] == [0, 0, 1]
     assert plans[0]["data_sha256"] == plans[1]["data_sha256"] == plans[2]["data_sha256"]
+    assert weights_of(folders[1]) != weights_of(folders[2])
     with pytest.raises(RunError, match="seed 1"):
-        leancnn.prune(wide, out=tmp_path / "seed1", criterion="l1", expansion=2, seed=2)
+        leancnn.prune(wide, out=folders[2], expansion=2, seed=2, progress=False)
 
 
 def test_a_network_without_a_choice_of_first_weights_is_pruned_too(wide, tmp_path):
     assert "init" not in models.arguments("tiny_gates")
     pruned = leancnn.prune(wide, out=tmp_path / "cut", criterion="l1", keep=0.5, progress=False)
     assert "cut" in pruned.network.arguments
-
-
-def test_a_schedule_cuts_in_steps(wide, tmp_path):
-    pruned = leancnn.prune(
-        wide, out=tmp_path / "steps", criterion="l1", schedule=(2,), progress=False
-    )
-    assert [plan.goal for plan in pruned.plans] == [{"expansion": 2.0}]
-    assert pruned.network.arguments["expansion"] == 2
 
 
 @pytest.mark.parametrize(("words", "reason"), [
@@ -220,11 +247,16 @@ def test_a_control_of_another_comparison_is_not_taken_for_this_one(
         )  # fmt: skip
 
 
-def test_gates_are_drawn(wide, tmp_path, capsys):
-    found = answer(capsys, "prune", str(wide), "--gates", str(tmp_path / "gates.png"), "--quiet")
+def test_the_gates_of_several_networks_are_drawn(wide, compared, tmp_path, capsys):
+    several = [str(wide), str(compared[0] / "se_gate-seed0")]
+    found = answer(capsys, "prune", *several, "--gates", str(tmp_path / "gates.png"), "--quiet")
     assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
-    (gates,) = found.values()
-    assert all(0 < mean < 1 for gate in gates.values() for mean in gate["mean"])
+    assert list(found) == several
+    before, after = found.values()
+    assert before.keys() == after.keys()
+    assert len(after["blocks.0.gate.gate"]["mean"]) * 2 == len(before["blocks.0.gate.gate"]["mean"])
+    for gates in found.values():
+        assert all(0 < mean < 1 for gate in gates.values() for mean in gate["mean"])
 
 
 def rows(label, kind, *after):

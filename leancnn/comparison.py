@@ -82,7 +82,10 @@ def compare(
         chosen, within, left_out = _applicable(whole, source, criteria, progress)
         test = _Test(whole, source)
         clock = Clock(whole) if timed else None
-        rows = [_row("whole", "whole", 0, None, whole, test, clock, first.epochs)]
+        there = [name for name in weights.FOLDERS if (run / name / weights.MANIFEST).exists()]
+        which = path.name if path.name in there else there[0]
+        known = whole, test, clock, first.epochs
+        rows = [_row("whole", "whole", 0, None, *known, run=run, which=which)]
         both = first.epochs + recipe.epochs
         result = Comparison(
             folder=str(out),
@@ -176,9 +179,10 @@ class _Test:
         self.images = len(self._split(network).labels)
 
     def accuracy(self, network: Network, run: Path | None = None, which: str = "last") -> float:
-        """0..1. In `run`, the folder of a network, the opening of a test part is counted, once."""
+        """0..1. In `run`, the folder of a network, an opening of the test part is counted, once."""
         split = self._split(network)
-        known = {"which": which, "sha256": self.sha256.get(network.road)}
+        of_data = self.sha256.get(network.road)
+        known = {"which": which, "sha256": of_data, "weights": _digest(network)}
         counted = run is not None and self.part == "test"
         if run is not None and counted:
             for one in runs.evaluations(run):
@@ -216,7 +220,8 @@ def _row(
     clock: Clock | None,
     epochs: float,
     *,
-    run: Path | None = None,
+    run: Path,
+    which: str = "last",
 ) -> Row:
     cost = count(network.body, (network.road.channels, *network.road.size))
     if clock is not None and network.road != clock.network.road:
@@ -226,7 +231,7 @@ def _row(
         kind=kind,
         seed=seed,
         before=before,
-        after=test.accuracy(network, run),
+        after=test.accuracy(network, run, which),
         macs=cost.macs,
         trainable=cost.trainable,
         microseconds=None if clock is None else clock.pair(network.body)[1],

@@ -231,6 +231,7 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
         assert len(runs.evaluations(folder)) == 1
         if (folder / "cut").exists():
             assert len(runs.evaluations(folder / "cut")) == 1
+    assert [one["which"] for one in runs.evaluations(wide)] == ["best"]
 
 
 @pytest.mark.parametrize(("criterion", "control", "goal", "differs"), [

@@ -183,7 +183,7 @@ def keep(
 
 def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
     """Train, prune to each goal, and keep every row."""
-    recipe = chosen(experiment.recipe, epochs=args.epochs)
+    recipe = chosen(experiment.recipe, epochs=args.epochs, precision="fp32")  # for all the same
     home = args.runs / f"{args.name}-{command_words(args, short=True)}"
     data, on = args.data, f"all images of {args.data.name}"
     if args.images:

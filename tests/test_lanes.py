@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from leancnn import models
 from leancnn.errors import MissingDependencyError
 from leancnn.lanes import accelerate, program
-from leancnn.layers import ChannelShuffle
+from leancnn.layers import ChannelShuffle, PadChannels
 from leancnn.native.build import find_compiler
 
 try:
@@ -82,6 +82,7 @@ SHAPES = (
     "3_6_3_1_1",
     *("_".join(map(str, (6, 6, *kind))) for kind in KINDS),
     "6_2_1_1_0",
+    "1_1_1_2_0",
 )
 
 
@@ -149,6 +150,29 @@ def test_any_network_of_known_layers_agrees_with_torch(channels, groups, strides
     assert far(found["lanes"][0], found["torch"][0]) < 1e-4
     # A flipped ReLU costs more than rounding.
     assert far(found["lanes"][1], found["torch"][1]) < 1e-2
+
+
+class Padded(nn.Module):
+    """A shortcut of every second pixel, with channels of zeros around it."""
+
+    def __init__(self, stride):
+        super().__init__()
+        self.stem, self.shortcut = nn.Conv2d(3, 6, 3, padding=1), PadChannels(2, 4, stride=stride)
+        self.ways = nn.ModuleList(nn.Conv2d(6, 6, 3, stride, 1) for _ in range(2))
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        both = torch.cat([way(x) for way in self.ways], 1)
+        return F.relu(both + self.shortcut(x)).mean((2, 3))
+
+
+@pytest.mark.usefixtures("quick_kernels")
+def test_a_shortcut_that_is_padded_with_zeros_agrees_with_torch():
+    torch.manual_seed(0)
+    images, labels = torch.randn(BATCH, 3, 13, 12), torch.arange(BATCH) % 12
+    found = passes(Padded(2), images, labels, ("double", "lanes"))
+    assert far(found["lanes"][0], found["double"][0]) < 1e-5
+    assert far(found["lanes"][1], found["double"][1]) < 1e-4
 
 
 @pytest.mark.usefixtures("quick_kernels")
@@ -219,6 +243,8 @@ def frozen():
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), (15, 3, 8, 8), "does not fill"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), (16, 3, 8, 8), "never leaves"),
         (Twice(), (16, 3, 8, 8), "before and after its norm"),
+        (Padded(3), (16, 3, 8, 8), "no lanes form"),
+        (nn.Sequential(PadChannels(1, 1), nn.Conv2d(5, 4, 1), nn.Flatten()), (16, 3, 8, 8), ""),
         (frozen(), (16, 3, 8, 8), "no lanes form"),
     ],
 )

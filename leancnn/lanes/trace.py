@@ -193,6 +193,12 @@ class Symbol:
             return Symbol(self.trace, planes, (width, groups), self.extent)
         return self.trace.call(torch.transpose, (self, one, two), {})
 
+    def __getitem__(self, place: Any) -> Any:
+        """Every second pixel stays in the lanes; other parts leave them."""
+        if place == (slice(None), slice(None), slice(None, None, 2), slice(None, None, 2)):
+            return _halved(self, torch.ones(len(self.planes), 1, 1, 1))
+        return self.trace.call(Tensor.__getitem__, (self, place), {})
+
     def flatten(self, start: int = 0, end: int = -1) -> Any:
         """Leaves the lanes."""
         return self.trace.call(torch.flatten, (self, start, end), {})
@@ -207,11 +213,10 @@ class Symbol:
     ) -> Any:
         kwargs = kwargs or {}
         values = leaves((args, kwargs))
-        rule = _RULES.get(function)
-        if rule and not any(isinstance(value, Late) for value in values):
-            result = rule(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+        late = any(isinstance(value, Late) for value in values)
+        rule = None if late else _RULES.get(function)
+        if rule and (result := rule(*args, **kwargs)) is not NotImplemented:
+            return result
         trace = next(value.trace for value in values if isinstance(value, Symbol | Late))
         return trace.call(function, args, kwargs)
 
@@ -272,9 +277,8 @@ def _convolution(
     if not known or (stride, pad) not in ((1, kernel // 2), (2, 0), (2, kernel // 2)):
         return NotImplemented
     height, width = ((side + 2 * pad - kernel) // stride + 1 for side in input.extent)
-    planes: Sequence[Plane] = input.planes
-    if max(map(len, planes)) > MOST_TERMS:
-        planes = _planes(_sum(input, rectify=False))
+    many = max(map(len, input.planes)) > MOST_TERMS
+    planes = _planes(_sum(input, rectify=False)) if many else input.planes
     shape = (weight.shape[0], height, width)
     return input.trace.add(Node(shape, _claimed(planes), weight, bias, stride, pad, groups))
 
@@ -289,7 +293,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    node = input.planes[0][0].node
+    node = next(term.node for plane in input.planes for term in plane)
     free = node.weight is not None and node.norm is None and node.relu is None
     if not free or list(input.planes) != _planes(node) or training != input.trace.training:
         return NotImplemented  # a norm that is frozen, or a layer that is read before it
@@ -301,10 +305,8 @@ def _batch_norm(
 
 
 def _relu(input: Symbol, inplace: bool = False) -> Any:
-    single = all(len(plane) == 1 for plane in input.planes)
-    if single and all(
-        p[0].node.weight is not None and p[0].node.relu is not False for p in input.planes
-    ):
+    nodes = [plane[0].node if len(plane) == 1 else None for plane in input.planes]
+    if all(n and n.weight is not None and n.relu is not False for n in nodes):
         planes: list[Plane] = [(replace(p[0], relu=True),) for p in input.planes]
     else:
         planes = _planes(_sum(input, rectify=True))
@@ -338,11 +340,20 @@ def _avg_pool(
     plain = not ceil_mode and divisor_override is None
     if not plain or (_square(kernel_size), _square(stride), _square(padding)) != (3, 2, 0):
         return NotImplemented
-    channels = len(input.planes)
-    ninth = torch.full((channels, 1, 3, 3), 1 / 9)
-    pooled = _convolution(input, ninth, stride=2, groups=channels)
+    return _halved(input, torch.full((len(input.planes), 1, 3, 3), 1 / 9))
+
+
+def _halved(input: Symbol, weight: Tensor) -> Any:
+    smaller = _convolution(input, weight, stride=2, groups=len(input.planes))
     input.trace.nodes[-1].constant = True
-    return pooled
+    return smaller
+
+
+def _pad(input: Symbol, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
+    if len(pad) != 6 or any(pad[:4]) or min(pad) < 0 or mode != "constant" or value:
+        return NotImplemented
+    planes = ((),) * pad[4] + input.planes + ((),) * pad[5]  # zeros: sums of nothing
+    return Symbol(input.trace, planes, (len(planes),), input.extent)
 
 
 def _square(value: Any) -> int:
@@ -365,6 +376,8 @@ def _sum(symbol: Symbol, *, rectify: bool) -> Node:
 
 def _claimed(planes: Sequence[Plane]) -> list[Plane]:
     """The planes, now read: all readers of a node see it alike, or the network has no lanes."""
+    if not all(planes):
+        raise NoLanesError("channels of zeros are read by themselves")
     for term in (term for plane in planes for term in plane):
         if term.normed != (term.node.norm is not None):
             raise NoLanesError("a convolution is read both before and after its norm")
@@ -383,4 +396,5 @@ _RULES: dict[Any, Callable[..., Any]] = {
     torch.add: _add,
     torch.cat: _cat,
     F.avg_pool2d: _avg_pool,
+    F.pad: _pad,
 }

@@ -76,7 +76,7 @@ def row(trial: Trial, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "network": trial.label,
         "runs": len(last),
         "accuracy %": round(statistics.mean(last), 2),
-        "± %": round(statistics.stdev(last), 2) if len(last) > 1 else 0.0,
+        "± %": round(statistics.stdev(last), 2) if len(last) > 1 else "",
         "best by validation %": round(statistics.mean(best), 2) if best else "",
         "seconds a run": round(statistics.mean(run["seconds"] for run in found)),
         "images/s": round(statistics.mean(run["images_per_s"] for run in found)),

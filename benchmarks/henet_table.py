@@ -36,6 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     recipe = chosen(args.recipe, epochs=args.epochs)
     networks = args.networks.split(",")
+    title = "HENet against ShuffleNet" if len(networks) > 1 else networks[0]
     printed = ", ".join(f"{name} {PRINTED[name]}" for name in networks)
     command = f"python benchmarks/henet_table.py {args.data.name} --epochs {args.epochs:g}"
     if args.networks != ",".join(PRINTED):
@@ -45,10 +46,10 @@ def main() -> None:
         dict.fromkeys(range(args.seeds), args.data),
         args.runs,
         args.result,
-        title=f"HENet against ShuffleNet on {args.data.name}",
+        title=f"{title} on {args.data.name}",
         command=command,
-        note=f"{args.epochs:g} epochs of {args.recipe}, {args.seeds} seeds, network of the last "
-        f"epoch; the paper's Table 3, 166 epochs, the original CIFAR-10: {printed}",
+        note=f"{args.epochs:g} epochs of {args.recipe}, network of the last epoch, seeds: "
+        f"{args.seeds}; the paper's Table 3, 166 epochs, the original CIFAR-10: {printed}",
     )
 
 

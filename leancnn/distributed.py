@@ -5,6 +5,7 @@ batch norms below see the whole batch, counts are summed. Only rank 0 writes. Al
 does nothing.
 """
 
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,8 +75,12 @@ class World:
         """A forward pass whose backward pass averages the gradients of all processes."""
         if self.size == 1:
             return body
+        share: Callable[..., nn.Module] = nn.parallel.DistributedDataParallel
+        # Equal from the start and kept equal by the norms; newer releases of torch say it so.
+        words = ("forward_sync_buffers", "broadcast_buffers")
+        word = next(word for word in words if word in inspect.signature(share).parameters)
         places = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(body, device_ids=places, broadcast_buffers=False)
+        return share(body, device_ids=places, **{word: False})
 
 
 def join() -> World:

@@ -71,8 +71,8 @@ def choose(
 
     `images` is one normalised batch. The engines are compared in fp32, then the precisions of the
     faster one. The lanes are for one process on a CPU and for losses that look at logits only;
-    where they cannot run, torch does, and `why` says so. With several processes the first one's
-    clock decides.
+    where they cannot run, torch does, and `why` says so. Several processes measure together, for
+    their norms wait for each other, and the first one's clock decides.
     """
     precisions = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
     engine, why, seconds = "torch", _no_lanes(recipe, world, uses_features), 0.0
@@ -90,7 +90,7 @@ def choose(
     precision = precisions[0]
     if len(precisions) > 1:
         ways = [(engine, each) for each in precisions]
-        steps = [_best_step(body, way, images, TRIALS)[0] if world.first else 0.0 for way in ways]
+        steps = [_best_step(body, way, images, TRIALS)[0] for way in ways]
         precision = precisions[world.of_first(steps.index(min(steps)))]
     return Choice(engine, precision, why)
 

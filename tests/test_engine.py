@@ -79,6 +79,27 @@ def test_where_the_lanes_cannot_run_torch_does_and_says_why(wish: str) -> None:
     assert reads.why == "not in the lanes: the loss softmax+center reads features, not only logits"
 
 
+def test_all_processes_measure_since_their_norms_wait_for_each_other(
+    clock: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, ways = engine._seconds_of_step, []
+
+    def noted(forward: Any, way: tuple[str, str], images: Any) -> float:
+        ways.append(way)
+        return step(forward, way, images)
+
+    monkeypatch.setattr(engine, "_seconds_of_step", noted)
+    monkeypatch.setattr(World, "of_first", lambda self, value: value)
+    done = []
+    for rank in range(2):
+        ways.clear()
+        found = chosen(AUTO.changed(precision="auto"), World(rank, 2, torch.device("cpu")))
+        done.append(list(ways))
+        assert (found.engine, found.precision) == ("torch", "fp32")
+    assert done[0] == done[1]
+    assert {precision for _, precision in done[0]} == {"fp32", "bf16"}
+
+
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:

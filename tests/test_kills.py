@@ -136,6 +136,26 @@ def test_two_processes_measure_what_one_does(
 
 
 @pytest.mark.slow
+def test_two_processes_choose_a_precision_and_train(pictures: Path, tmp_path: Path) -> None:
+    words = ["--nproc-per-node=2", "--standalone", "-m", "leancnn", "train", str(pictures)]
+    words += ["--model", "resnet8", "--recipe", "smoke", "--epochs", "1", "--out", "run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    plan = runs.read_json(tmp_path / "run" / "run.json")["plan"]
+    assert "Warning" not in done.stderr
+    assert plan["recipe"]["precision"] == "auto"
+    assert plan["precision"] in ("fp32", "bf16")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_and_ends_in_time(number: int, pictures: Path, tmp_path: Path) -> None:
     for trial in range(5):

@@ -59,9 +59,11 @@ def test_every_trial_names_a_network_with_its_arguments_and_a_recipe(
 def test_a_row_is_the_mean_and_spread_of_its_runs() -> None:
     trial = orl.trials(40)[0]
     found = [
-        {"last": share, "best": None, "seconds": 10.0, "images_per_s": 300.0}
+        {"last": share, "best": None, "seconds": 10.0, "images_per_s": 300.0, "threads": 2}
         for share in (0.9, 1.0)
     ]
     row = experiment.row(trial, found)
     assert (row["network"], row["runs"]) == (trial.label, 2)
     assert (row["accuracy %"], row["± %"]) == (95.0, 7.07)
+    assert row["threads"] == "2"
+    assert experiment.row(trial, found[:1])["± %"] == ""  # one run has no spread

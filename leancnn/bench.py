@@ -22,7 +22,12 @@ import torch
 
 from leancnn import models
 from leancnn.count import count
-from leancnn.errors import LeanCNNError, MissingDependencyError, UnknownNameError
+from leancnn.errors import (
+    LeanCNNError,
+    MismatchError,
+    MissingDependencyError,
+    UnknownNameError,
+)
 from leancnn.export import trial_images, writer
 from leancnn.images import Road
 from leancnn.native.build import compile_library
@@ -42,6 +47,7 @@ ENGINES = {
 """Engine to the target whose artifact it runs."""
 ROUNDS = 12
 SECONDS = 0.15  # of one engine's turn
+LONGEST_S = 3600  # of a turn
 WITHIN = 1e-3  # of the logits' scale: an engine further from PyTorch is not timed
 
 
@@ -102,8 +108,16 @@ def bench(
 
     `tune` is for how many seconds the C program's register tiles may be timed before.
 
-    Raises `UnknownNameError` for an engine that does not exist.
+    Raises `UnknownNameError` for an engine that does not exist, `MismatchError` for no rounds, no
+    time or a core that is not ours.
     """
+    cores = os.sched_getaffinity(0)
+    if rounds < 1 or not 0 < seconds <= LONGEST_S:
+        raise MismatchError(
+            f"bench takes 1 round or more of up to {LONGEST_S} seconds, not {rounds} of {seconds}"
+        )
+    if core is not None and core not in cores:
+        raise MismatchError(f"no core {core} for this process; it has {sorted(cores)}")
     for engine in on:
         if engine not in ENGINES:
             raise UnknownNameError(f"no engine named '{engine}'; there are: {', '.join(ENGINES)}")
@@ -216,10 +230,14 @@ class Worker:
     """A process that holds one engine. Raises what the engine raised while it was loaded."""
 
     def __init__(self, target: str, artifact: Path, images: Path, core: int | None) -> None:
+        home = str(Path(__file__).parents[1])
+        found = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = found
         chosen = min(os.sched_getaffinity(0)) if core is None else core
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "leancnn.bench", target, artifact, images, str(chosen)],
+            # -P: what lies in the current folder is not imported.
+            [sys.executable, "-P", "-m", "leancnn.bench", target, artifact, images, str(chosen)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

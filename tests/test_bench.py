@@ -7,7 +7,7 @@ import pytest
 
 from leancnn import cli
 from leancnn.bench import Row, bench, to_json, untrained, winner
-from leancnn.errors import UnknownNameError
+from leancnn.errors import MismatchError, UnknownNameError
 
 ROW = Row(
     model="a",
@@ -35,6 +35,20 @@ def test_overlapping_intervals_have_no_winner():
 def test_an_unknown_engine_is_named():
     with pytest.raises(UnknownNameError, match="onnxruntime"):
         bench([], on=["onnx-runtime"])
+
+
+@pytest.mark.parametrize(
+    ("wish", "text"),
+    [
+        ({"rounds": 0}, "1 round or more .* not 0 of"),
+        ({"seconds": 0}, "not 12 of 0"),
+        ({"seconds": float("nan")}, "not 12 of nan"),
+        ({"core": 10**6}, "no core 1000000 for this process"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(wish, text):
+    with pytest.raises(MismatchError, match=text):
+        bench([], **wish)
 
 
 def test_untrained_networks_have_activations_that_are_alive():

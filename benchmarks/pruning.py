@@ -37,6 +37,7 @@ from leancnn.errors import LeanCNNError
 from leancnn.export import trial_images, writer
 from leancnn.prune import Goal, same_recipe
 from leancnn.recipes import Recipe
+from leancnn.report import table as text_table
 from leancnn.train import resume, train
 from leancnn.verdict import Comparison, means
 from leancnn.weights import Network
@@ -214,6 +215,7 @@ def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
             told=partial(told, goal),
             **wanted,
         )
+    print(text_table(table(experiment, found)))
 
 
 def command_words(args: argparse.Namespace, *, short: bool = False) -> str:
@@ -331,6 +333,7 @@ def clock(args: argparse.Namespace) -> None:
         )
     if not lines:
         raise SystemExit(f"{args.runs} holds no experiment; run lbmbnet, resnet56 or henet first")
+    print("\n".join([text_table(lines), *missing]))
 
 
 def main() -> None:

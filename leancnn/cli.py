@@ -48,8 +48,9 @@ def main(words: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         answer, as_json = _answer(words)
-        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
-            print(json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text)
+        text = json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text
+        if text and os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+            print(text)
         sys.stdout.flush()
     except BrokenPipeError:
         # Who read us has read enough; without this the exit would flush, and complain, again.

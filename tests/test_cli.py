@@ -147,6 +147,12 @@ def test_text_that_the_terminal_cannot_show_is_written_out():
     assert b"\\xd731\\xd731" in done.stdout
 
 
+def test_nothing_to_say_is_no_empty_line(command, capsys):
+    command(lambda args: Answer({}, "", 1))
+    assert cli.main(["models"]) == 1
+    assert capsys.readouterr().out == ""
+
+
 def test_an_answer_may_carry_a_status_of_its_own(command):
     command(lambda args: Answer({}, "no-go", 1))
     assert cli.main(["models"]) == 1

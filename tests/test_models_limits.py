@@ -15,7 +15,9 @@ def test_a_network_without_end_is_refused_while_it_grows(monkeypatch):
     models.create_model("henet_r3")  # nothing is left of the count
 
 
-@pytest.mark.parametrize("changes", [{"classes": 10**13}, {"channels": 10**13}])
+@pytest.mark.parametrize(
+    "changes", [{"classes": 10**13}, {"channels": 10**13}, {"classes": 10**25}]
+)
 def test_one_layer_beyond_all_memory_is_refused(changes):
     with pytest.raises(MismatchError, match=r"henet_r3 .*(too large|more memory than there is)"):
         models.create_model("henet_r3", **changes)

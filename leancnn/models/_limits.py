@@ -37,7 +37,7 @@ def within_limits(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
         yield
     except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0][:150]
-        if isinstance(e, MemoryError) or "alloc" in reason:
+        if isinstance(e, MemoryError) or "alloc" in reason or "verflow" in reason:
             reason = "it needs more memory than there is; choose smaller arguments"
         raise MismatchError(f"{name} cannot be built with {given}: {reason}") from e
     finally:

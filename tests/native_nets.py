@@ -6,8 +6,12 @@ from torch import nn
 
 from leancnn.layers import ChannelShuffle
 from leancnn.native.build import compile_library
+from leancnn.native.emit import Facts, emit
 from leancnn.native.import_torch import import_torch
 from leancnn.native.load import Native
+from leancnn.native.lower import lower
+from leancnn.native.schedule import schedule
+from leancnn.native.simplify import simplify
 from leancnn.native.translate import translate
 
 FLAGS = ("-std=c11", "-O1", "-march=native", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror")
@@ -46,6 +50,15 @@ def written(module, shape, name="net"):
     )
 
 
+def laid(module, shape, layout, flags=FLAGS):
+    """A module as machine code whose values lie in planes or abreast, wherever they can."""
+    graph = simplify(import_torch(module, shape))
+    classes = tuple(f"class {i}" for i in range(graph.shapes[graph.output][0]))
+    facts = Facts(name="net", classes=classes, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
+    source = emit(schedule(lower(graph), layout=layout), facts).source
+    return Native(compile_library(source, name="net", flags=flags))
+
+
 def compiled(module, shape, flags=FLAGS):
     """A module as machine code."""
     return Native(compile_library(written(module, shape).source, name="net", flags=flags))
@@ -78,6 +91,27 @@ class Gate(nn.Module):
 
     def forward(self, x):
         return x * torch.sigmoid(self.up(self.activation(self.down(x.mean((2, 3), keepdim=True)))))
+
+
+class Inverted(nn.Module):
+    """1×1 up, depthwise, gate, 1×1 down, and the input added where it fits."""
+
+    def __init__(self, c_in, c_out, wide, *, stride=1, kernel=3, dilation=1, act=None):
+        super().__init__()
+        pad = dilation * (kernel // 2)
+        self.body = nn.Sequential(
+            nn.Conv2d(c_in, wide, 1),
+            nn.BatchNorm2d(wide),
+            act or nn.ReLU6(),
+            nn.Conv2d(wide, wide, kernel, stride, pad, dilation, groups=wide),
+            act or nn.ReLU6(),
+            Gate(wide, nn.SiLU()),
+            nn.Conv2d(wide, c_out, 1),
+        )
+        self.residual = c_in == c_out and stride == 1
+
+    def forward(self, x):
+        return x + self.body(x) if self.residual else self.body(x)
 
 
 class SplitJoin(nn.Module):

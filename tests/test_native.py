@@ -20,7 +20,7 @@ from leancnn.native.emit import commented, escaped
 from leancnn.native.import_torch import import_torch
 from leancnn.native.load import Native
 from leancnn.native.lower import lower
-from leancnn.native.program import Line, reads, writes
+from leancnn.native.program import Abreast, Line, reads, writes
 from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
 from tests.native_nets import apart, compiled, random_network, settled, written
@@ -60,15 +60,16 @@ def test_shuffle_join_and_norm_cost_no_kernel():
     assert graph.macs() == models.card("henet_r3").macs
 
 
-def test_buffers_that_live_at_once_do_not_overlap():
+@pytest.mark.parametrize("layout", ["planes", "abreast"])
+def test_buffers_that_live_at_once_do_not_overlap(layout):
     program = lower(simplify(import_torch(models.create_model("shufflenet_r2"), (3, 31, 31))))
-    schedule(program)
+    schedule(program, layout=layout)
     for at, kernel in enumerate(program.kernels):
         alive = {b for b in program.buffers if b.born <= at < b.dies or b in writes(kernel)}
         alive |= {b for value in reads(kernel) for b in value.buffers}
         spans = sorted((b.origin - b.below, b.size, b.dies, b.name) for b in alive)
         for (low, size, dies, _), (after, *_) in pairwise(spans):
-            in_place = low == after and dies == at and isinstance(kernel, Line)
+            in_place = low == after and dies == at and isinstance(kernel, Line | Abreast)
             assert low + size <= after or in_place
 
 

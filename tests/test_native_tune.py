@@ -12,8 +12,9 @@ from leancnn.native import tune as tuning
 from leancnn.native.emit import Facts, emit
 from leancnn.native.import_torch import import_torch
 from leancnn.native.lower import lower
-from leancnn.native.schedule import likely_tiles, schedule
+from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
+from leancnn.native.walk import likely_tiles
 from tests.native_nets import settled
 
 SHAPE = (6, 9, 9)

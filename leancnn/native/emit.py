@@ -7,10 +7,11 @@ from importlib.resources import files
 
 import numpy as np
 
+from leancnn.native.emit_abreast import emit_abreast, emit_turn
 from leancnn.native.emit_dense import emit_dense, emit_flatten, emit_fold, emit_soft
 from leancnn.native.emit_line import emit_line
 from leancnn.native.graph import floats
-from leancnn.native.program import Dense, Flatten, Fold, Line
+from leancnn.native.program import Abreast, Dense, Flatten, Fold, Line, Turn
 from leancnn.native.schedule import Schedule
 from leancnn.native.text import File, identifier
 from leancnn.native.tiles import tile_macros
@@ -52,6 +53,10 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
         match kernel:
             case Line():
                 emit_line(file, kernel, schedule.plans[kernel], trash)
+            case Abreast():
+                emit_abreast(file, kernel, schedule.tiles.get(kernel))
+            case Turn():
+                emit_turn(file, kernel)
             case Dense():
                 emit_dense(file, kernel)
             case Fold():

@@ -1,8 +1,8 @@
 """C that deals the rows and columns of strided inputs out to planes of their own."""
 
 from leancnn.native.program import Line
-from leancnn.native.schedule import Phases
 from leancnn.native.spell import number
+from leancnn.native.walk import Phases
 
 
 def deal(kernel: Line, phases: Phases, inputs: int) -> str:

@@ -3,17 +3,30 @@
 import numpy as np
 
 from leancnn.native.graph import Activate, Affine, floats
-from leancnn.native.program import Blend, Dense, Flatten, Fold, Soft, Step, Store, Value
-from leancnn.native.schedule import WIDEST
+from leancnn.native.program import (
+    WIDEST,
+    Blend,
+    Buffer,
+    Dense,
+    Flatten,
+    Fold,
+    Soft,
+    Step,
+    Store,
+    Value,
+)
+from leancnn.native.spell import LARGE, number
 from leancnn.native.text import File, combined, curve, described
+
+AHEAD = 1024  # floats between the weights that are multiplied and those that are fetched
 
 
 def emit_dense(file: File, kernel: Dense) -> None:
     """A convolution whose result is one pixel, or element-wise steps on a vector.
 
-    Outputs lie in the lanes. For each group the weights are bias, scales and shifts of the steps,
-    then a row for each input number, each filled up to the widest vector; the table says where in
-    the arena each input number is.
+    Outputs lie in the lanes. For each block of outputs the weights are bias, scales and shifts of
+    the steps, then a row for each input number, in the order in which they are read; the table says
+    where in the arena each input number is.
     """
     groups = 1 if kernel.op is None else kernel.op.groups
     wide = kernel.channels // groups
@@ -26,7 +39,8 @@ def emit_dense(file: File, kernel: Dense) -> None:
     heads = [] if kernel.op is None else [kernel.op.bias]
     for step in extra:
         heads += [step.scale, step.shift]
-    head = len(heads) * row
+    units = next(u for u in (8, 7, 6, 5, 4, 3, 2, 1) if row // WIDEST % u == 0)
+    block = units * WIDEST
     blocks = []
     for group in range(groups):
         part = slice(group * wide, (group + 1) * wide)
@@ -34,9 +48,10 @@ def emit_dense(file: File, kernel: Dense) -> None:
         if depth:
             rows.append(matrix[group])
         if rows:
-            blocks.append(np.pad(np.concatenate(rows), ((0, 0), (0, row - wide))).ravel())
-    units = next(u for u in (8, 7, 6, 5, 4, 3, 2, 1) if row // WIDEST % u == 0)
-    body = _dense_function(file, kernel, groups, wide, row, depth, head, units)
+            filled = np.pad(np.concatenate(rows), ((0, 0), (0, row - wide)))
+            blocks.append(filled.reshape(len(filled), -1, block).transpose(1, 0, 2).ravel())
+    sizes = (groups, wide, row // block, depth, len(heads), units)
+    body = _dense_function(file, kernel, sizes)
     c = len(kernel.x.planes)
     what = (
         "element by element"
@@ -66,9 +81,7 @@ def _matrix(kernel: Dense, groups: int, wide: int) -> tuple[list[int], list[np.n
     ]
     inside = [(i, j, y, z) for i, j, y, z in window if 0 <= y < x.height and 0 <= z < x.width]
     places = x.places()
-    inputs = [
-        places[channel] + y * x.pitch + z for channel in range(len(places)) for _, _, y, z in inside
-    ]
+    inputs = [place + y * x.pitch + z * x.step for place in places for _, _, y, z in inside]
     chosen = op.weight[:, :, [i for i, *_ in inside], [j for _, j, *_ in inside]]
     by_group = chosen.reshape(groups, wide, per * len(inside)).transpose(0, 2, 1)
     return inputs, list(by_group)
@@ -82,27 +95,22 @@ def _filled(places: list[int]) -> list[int]:
     return places + places[-1:] * (-len(places) % WIDEST)
 
 
-def _dense_function(
-    file: File,
-    kernel: Dense,
-    groups: int,
-    wide: int,
-    row: int,
-    depth: int,
-    head: int,
-    units: int,
-) -> str:
+def _dense_function(file: File, kernel: Dense, sizes: tuple[int, int, int, int, int, int]) -> str:
+    groups, wide, blocks, depth, head, units = sizes
+    row = units * WIDEST
     split = max(1, 4 // units) if depth >= 8 else 1  # sums of their own, to hide latency
     split = split if depth % split == 0 else 1
     names = [[f"a{u}_{k}" for k in range(split)] for u in range(units)]
     lines = [
         "static void @(float *s, const int32_t *t, const float *w)\n{",
-        f"    for (int g = 0; g < {groups}; g++, t += {depth}, w += {head + depth * row})",
-        f"    for (int o = 0; o < {row}; o += {units} * LANES) {{",
+        f"    for (int g = 0; g < {groups}; g++, t += {depth})",
+        f"    for (int b = 0; b < {blocks}; b++, w += {(head + depth) * row})",
+        f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
+        f"        const int o = b * {row} + l;",
     ]
     if kernel.op is None:
         for u in range(units):
-            at = f"o + {u} * LANES"
+            at = f"o + {u * WIDEST}"
             if _side_by_side(kernel.x.places()):
                 lines.append(f"        vf {names[u][0]} = load(s + {kernel.x.places()[0]} + {at});")
             else:
@@ -110,44 +118,47 @@ def _dense_function(
     else:
         for u in range(units):
             rest = "".join(f", {name} = {{0}}" for name in names[u][1:])
-            lines.append(f"        vf {names[u][0]} = load(w + o + {u} * LANES){rest};")
-        lines.append(f"        const float *k = w + {head} + o;")
+            lines.append(f"        vf {names[u][0]} = load(w + {u * WIDEST} + l){rest};")
+        lines.append(f"        const float *k = w + {head * row} + l;")
         lines.append(f"        for (int i = 0; i < {depth}; i += {split}, k += {split * row}) {{")
+        if depth * row > LARGE:
+            file.tiles.add(("FETCH", 1, units * split))
+            lines.append(f"            FETCH_1X{units * split}(k + {AHEAD})")
         for part in range(split):
             lines.append(f"            const float x{part} = s[t[i + {part}]];")
             for u in range(units):
                 lines.append(
                     f"            {names[u][part]} += x{part} * "
-                    f"load(k + {part * row} + {u} * LANES);"
+                    f"load(k + {part * row + u * WIDEST});"
                 )
         lines.append("        }")
         for u in range(units):
             lines += [f"        {names[u][0]} += {name};" for name in names[u][1:]]
     for u in range(units):
-        at = f"o + {u} * LANES"
         lines.append(f"        {{\n            vf y = {names[u][0]};")
-        lines += _steps(file, kernel, row, wide, at)
+        lines += _steps(file, kernel, row, wide, f"o + {u * WIDEST}", f"{u * WIDEST} + l")
         lines.append("        }")
     lines.append("    }")
-    unused = [
-        name
-        for name, used in (("t", "t[" in "".join(lines) or "t +" in "".join(lines)),)
-        if not used
-    ]
-    lines += [f"    (void){name};" for name in unused]
-    return "\n".join([*lines, "}"])
+    text = "\n".join(lines)
+    unused = [name for name in ("t", "w") if f"{name}[" not in text and f"({name} +" not in text]
+    unused = [name for name in unused if f", {name} + " not in text]
+    return "\n".join([text, *(f"    (void){name};" for name in unused), "}"])
 
 
-def _steps(file: File, kernel: Dense | Fold, row: int, wide: int, at: str) -> list[str]:
-    """The steps on one vector of outputs that starts at output `at` of group g."""
+def _steps(file: File, kernel: Dense, row: int, wide: int, at: str, mine: str) -> list[str]:
+    """The steps on one vector of outputs that starts at output `at` of group g.
+
+    `mine`: its place in a row of the weights.
+    """
     lines = []
-    offset = row if isinstance(kernel, Dense) and kernel.op is not None else 0
+    offset = row if kernel.op is not None else 0
     for step in kernel.steps:
         if isinstance(step, Activate):
             lines.append(f"            y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
             lines.append(
-                f"            y = y * load(w + {offset} + {at}) + load(w + {offset + row} + {at});"
+                f"            y = y * load(w + {offset} + {mine}) + "
+                f"load(w + {offset + row} + {mine});"
             )
             offset += 2 * row
         elif isinstance(step, Blend):
@@ -193,7 +204,8 @@ def emit_fold(file: File, kernel: Fold) -> None:
         lines = _over_channels(places, kernel.how, out.origin)
         count = len(places)
     else:
-        lines = _over_pixels(file, kernel, out.origin, out.stride)
+        abreast = x.planes[0][0].abreast
+        lines = _abreast(kernel, out) if abreast else _over_pixels(file, kernel, out)
         count = len(places)
     size = f"{count}x{x.height}x{x.width}"
     steps_ = described(kernel.steps)
@@ -236,7 +248,7 @@ def _over_channels(places: list[int], how: str, out: int) -> list[str]:
     return lines
 
 
-def _over_pixels(file: File, kernel: Fold, out: int, stride: int) -> list[str]:
+def _over_pixels(file: File, kernel: Fold, out: Buffer) -> list[str]:
     x = kernel.x
     pitch = x.pitch
     line = x.height * pitch
@@ -279,7 +291,32 @@ def _over_pixels(file: File, kernel: Fold, out: int, stride: int) -> list[str]:
             f"        for (int p = 0; p < {line}; p += LANES) {add}",
             "        const float y = total(y0);",
         ]
-    return [*lines, f"        s[{out} + c * {stride}] = {result};", "    }", "}"]
+    return [*lines, f"        s[{out.origin} + c * {out.stride}] = {result};", "    }", "}"]
+
+
+def _abreast(kernel: Fold, out: Buffer) -> list[str]:
+    """Pixels that have sixteen channels abreast, vector by vector."""
+    x = kernel.x
+    pixels = x.height * x.width
+    add = {"max": "y = larger(y, x);", "norm": "y += x * x;"}.get(kernel.how, "y += x;")
+    result = {"mean": f"y * {number(1 / pixels)}", "norm": "root(y)"}.get(kernel.how, "y")
+    lines = [
+        "static void @(float *s, const int32_t *t)\n{",
+        f"    for (int b = 0; b < {-(-len(x.planes) // WIDEST)}; b++)",
+        f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
+        f"        const int o = b * {WIDEST} + l;",
+        f"        vf y = {'splat(-INFINITY)' if kernel.how == 'max' else '{0}'};",
+        f"        for (int p = 0; p < {pixels * WIDEST}; p += {WIDEST}) {{",
+        f"            const vf x = load(s + t[0] + b * {x.planes[0][0].stride} + l + p);",
+        f"            {add}",
+        "        }",
+        f"        y = {result};",
+    ]
+    if out.stride == 1:
+        return [*lines, f"        store(s + {out.origin} + o, y);", "    }", "}"]
+    stores = _scattered(out.origin, out.stride, out.channels, out.channels, "o")
+    stores = [row[4:].replace("g * ", "0 * ") for row in stores]
+    return [*lines, *stores, "    }", "}"]
 
 
 def emit_flatten(file: File, kernel: Flatten) -> None:
@@ -296,7 +333,7 @@ def emit_flatten(file: File, kernel: Flatten) -> None:
         f"            for (int i = 0; i < {x.width}; i++, n++)",
         f"                s[{out.origin} + n / {out.height * out.width} * {out.stride} + "
         f"n % {out.height * out.width} / {out.width} * {out.pitch} + n % {out.width}] = "
-        f"s[t[c] + r * {x.pitch} + i];",
+        f"s[t[c] + r * {x.pitch} + i * {x.step}];",
         "}",
     ]
     before, after = f"{len(places)}x{x.height}x{x.width}", f"{out.height}x{out.width}"

@@ -10,9 +10,9 @@ import numpy as np
 from leancnn.native.emit_deal import deal
 from leancnn.native.graph import Activate, Affine, Conv, Floats, Pool, floats
 from leancnn.native.program import Blend, Line, Store, Value
-from leancnn.native.schedule import L1_FLOATS, Plan, affines
 from leancnn.native.spell import number
-from leancnn.native.text import File, combined, curve, described
+from leancnn.native.text import File, combined, curve, described, finished, is_long
+from leancnn.native.walk import L1_FLOATS, Plan, affines
 
 AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
 
@@ -268,19 +268,19 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
             file.tiles.add((word, o, size))
             for tap in plan.taps[1:]:
                 lines.append(f"    {word}_{tile}(x + {tap})".replace("+ -", "- "))
-    lines.append("#define FINISH(o, v, a) { \\\n        vf y = a; \\")
+    steps = []
     if isinstance(op, Pool) and op.how == "mean":
         if uneven:
-            lines.append("        y = y * load(share + p + v * LANES); \\")
+            steps.append("y = y * load(share + p + v * LANES);")
         else:
-            lines.append(f"        y = y * {number(1 / (op.kernel[0] * op.kernel[1]))}; \\")
+            steps.append(f"y = y * {number(1 / (op.kernel[0] * op.kernel[1]))};")
     table = 0
     scale = o if isinstance(op, Conv) else 0
     for step in kernel.steps:
         if isinstance(step, Activate):
-            lines.append(f"        y = {curve(step, 'y')}; \\")
+            steps.append(f"y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
-            lines.append(f"        y = y * w[{scale} + o] + w[{scale + o} + o]; \\")
+            steps.append(f"y = y * w[{scale} + o] + w[{scale + o} + o];")
             scale += 2 * o
         elif isinstance(step, Blend):
             if step.other is None:
@@ -294,16 +294,15 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
                 )
                 other = f"splat({place})" if small else place
                 table += o
-            lines.append(f"        y = {combined(step.how, 'y', other, step.flipped)}; \\")
+            steps.append(f"y = {combined(step.how, 'y', other, step.flipped)};")
         else:
             b = step.buffer
             value = "y"
             if b.masked:
                 value = f"keep(y, {file.mask(b.height, b.width, b.pitch)} + p + v * LANES)"
-            lines.append(f"        store(s + t[{table} + o] + p + v * LANES, {value}); \\")
+            steps.append(f"store(s + t[{table} + o] + p + v * LANES, {value});")
             table += o
-    lines.append("    }")
-    lines.append(f"    EACH_{tile}(FINISH)\n#undef FINISH")
+    lines += finished(steps, f"EACH_{tile}", (o, size), is_long(kernel.steps))
     unused = [] if isinstance(op, Conv) or affines(kernel) else ["(void)w;"]
     if plan.phases is not None:
         unused.append("(void)in;")

@@ -5,12 +5,17 @@ because each may lie anywhere, a concatenation, slice, split or channel shuffle 
 nothing, and a crop is an offset. Padding is `gap` zero columns after each row (the right padding of
 one row is the left padding of the next) and zero rows between planes; with it a convolution of
 stride 1 reads shifts of one long line.
+
+Where maps are small, channels lie abreast instead: sixteen numbers of each pixel side by side,
+pixel after pixel without gaps, then the next sixteen channels. A plane is then a place and a step.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from leancnn.native.graph import Activate, Affine, Combine, Conv, Graph, Pool
+
+WIDEST = 16  # lanes of the widest vectors we plan for; narrower ones divide it
 
 
 @dataclass(slots=True, eq=False)
@@ -22,9 +27,10 @@ class Buffer:
     height: int
     width: int
     positive: bool = False  # nothing in it is below zero
+    abreast: bool = False  # sixteen channels of a pixel side by side
     gap: tuple[int, int] = (0, 0)  # rows and columns of zeros that some reader needs
     pitch: int = 1
-    stride: int = 1  # floats from one plane to the next
+    stride: int = 1  # floats from one plane to the next; abreast: from sixteen to the next
     origin: int = 0  # place in the arena of the first pixel of the first plane
     below: int = 0  # floats before `origin` that belong to it: the zeros above the first row
     size: int = 0  # floats in the arena, `below` included
@@ -41,7 +47,14 @@ class Buffer:
 
     def plane(self, channel: int) -> int:
         """The place in the arena of a channel's first pixel."""
+        if self.abreast:
+            return self.origin + channel // WIDEST * self.stride + channel % WIDEST
         return self.origin + channel * self.stride
+
+    @property
+    def step(self) -> int:
+        """Floats from a pixel to the next of its row."""
+        return WIDEST if self.abreast else 1
 
     @property
     def line(self) -> int:
@@ -67,9 +80,23 @@ class Value:
     def pitch(self) -> int:
         return self.planes[0][0].pitch
 
+    @property
+    def step(self) -> int:
+        return self.planes[0][0].step
+
+    @property
+    def whole(self) -> Buffer | None:
+        """The buffer whose planes these are, all and in order, if there is one."""
+        buffer = self.planes[0][0]
+        shape = (buffer.channels, buffer.height, buffer.width)
+        same = shape == (len(self.planes), self.height, self.width) and all(
+            b is buffer and c == place for place, (b, c) in enumerate(self.planes)
+        )
+        return buffer if same else None
+
     def places(self) -> list[int]:
         """The place in the arena of each channel's first pixel."""
-        return [b.plane(c) + self.top * b.pitch + self.left for b, c in self.planes]
+        return [b.plane(c) + self.top * b.pitch + self.left * b.step for b, c in self.planes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +127,19 @@ class Line:
 
     name: str
     op: Conv | Pool | None
+    x: Value
+    channels: int
+    height: int
+    width: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Abreast:
+    """What a line kernel can be instead: channels in the lanes, pixel by pixel."""
+
+    name: str
+    op: Conv | None
     x: Value
     channels: int
     height: int
@@ -139,6 +179,15 @@ class Flatten:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """The same pixels laid out otherwise: from planes to channels abreast, or back."""
+
+    name: str
+    x: Value
+    out: Buffer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Soft:
     """Softmax of a vector."""
 
@@ -147,7 +196,7 @@ class Soft:
     out: Buffer
 
 
-Kernel = Line | Dense | Fold | Flatten | Soft
+Kernel = Line | Abreast | Dense | Fold | Flatten | Turn | Soft
 
 
 @dataclass(slots=True, eq=False)
@@ -165,7 +214,7 @@ class Program:
 def reads(kernel: Kernel) -> list[Value]:
     """The values a kernel reads, the steps' included."""
     found = [kernel.x]
-    if isinstance(kernel, Line | Dense | Fold):
+    if isinstance(kernel, Line | Abreast | Dense | Fold):
         found += [
             step.other
             for step in kernel.steps
@@ -176,6 +225,6 @@ def reads(kernel: Kernel) -> list[Value]:
 
 def writes(kernel: Kernel) -> list[Buffer]:
     """The buffers a kernel writes."""
-    if isinstance(kernel, Flatten | Soft):
+    if isinstance(kernel, Flatten | Turn | Soft):
         return [kernel.out]
     return [step.buffer for step in kernel.steps if isinstance(step, Store)]

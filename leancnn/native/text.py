@@ -91,8 +91,6 @@ def curve(step: Activate, y: str) -> str:
             return f"clip({y}, {low}, {high})"
         case "leaky":
             return f"choose({y}, {y}, {y} * {low})"
-        case "silu":
-            return f"{y} * sigmoid({y})"
         case "hardswish":
             return f"{y} * hardsigmoid({y})"
         case "exp":
@@ -114,6 +112,43 @@ def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
             return f"smaller({first}, {second})"
     sign = {"add": "+", "sub": "-", "mul": "*", "div": "/"}[how.how]
     return f"{first} {sign} {second}"
+
+
+LONG = {"sigmoid", "silu", "exp", "sqrt"}
+"""Curves that need registers of their own: written into a tile they would push its sums out."""
+
+
+def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> list[str]:
+    """C that does `steps`, statements on y, to each sum of a register tile of o × v vectors.
+
+    A short way is a macro for every sum; where a step is long the sums are put down first, and a
+    loop takes them up one by one.
+    """
+    outputs, vectors = sizes
+    if not long:
+        body = [f"        {step} \\" for step in ["vf y = a;", *steps]]
+        return [
+            "#define FINISH(o, v, a) { \\",
+            *body,
+            "    }",
+            f"    {tile}(FINISH)\n#undef FINISH",
+        ]
+    place = f"sums + (o * {vectors} + v) * LANES"
+    return [
+        f"    float sums[{outputs * vectors} * LANES];",
+        f"#define FINISH(o, v, a) store({place}, a);",
+        f"    {tile}(FINISH)\n#undef FINISH",
+        f"    for (int o = 0; o < {outputs}; o++)",
+        f"        for (int v = 0; v < {vectors}; v++) {{",
+        f"            vf y = load({place});",
+        *(f"            {step}" for step in steps),
+        "        }",
+    ]
+
+
+def is_long(steps: Sequence[object]) -> bool:
+    """Whether one of a kernel's steps is a long curve."""
+    return any(isinstance(step, Activate) and step.curve in LONG for step in steps)
 
 
 def described(steps: Sequence[object]) -> str:

@@ -1,4 +1,10 @@
-"""The macros of register tiles: o channels x v vectors of sums that stay in registers."""
+"""The macros of register tiles: o channels x v vectors of sums that stay in registers.
+
+With channels abreast the tile is of o pixels x v vectors of channels: SPREAD starts it and MIX adds
+one channel of those pixels, each times its weights.
+"""
+
+from leancnn.native.program import WIDEST
 
 
 def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
@@ -28,6 +34,21 @@ def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
                 for i, row in enumerate(cells):
                     adds = " ".join(f"{a} += f * x{j};" for j, a in enumerate(row))
                     rows.append(f"{{ const float f = (w)[{i}]; {adds} }}")
+                rows = ["{ " + rows[0], *rows[1:-1], rows[-1] + " }"]
+                head = f"#define {name}(x, w)"
+            case "SPREAD":
+                first = ", ".join(f"{a} = load((w) + {j * WIDEST})" for j, a in enumerate(cells[0]))
+                rows = [f"vf {first};"]
+                for row in cells[1:]:
+                    same = ", ".join(f"{a} = {b}" for a, b in zip(row, cells[0], strict=True))
+                    rows.append(f"vf {same};")
+                head = f"#define {name}(w)"
+            case "MIX":
+                loads = " ".join(f"const vf w{j} = load((w) + {j * WIDEST});" for j in range(v))
+                rows = [loads]
+                for i, row in enumerate(cells):
+                    adds = " ".join(f"{a} += f * w{j};" for j, a in enumerate(row))
+                    rows.append(f"{{ const float f = (x)[{i * WIDEST}]; {adds} }}")
                 rows = ["{ " + rows[0], *rows[1:-1], rows[-1] + " }"]
                 head = f"#define {name}(x, w)"
             case "LOAD":

@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from leancnn.errors import WriteError
+from leancnn.native.abreast import is_pointwise, likely
 from leancnn.native.build import FAST_FLAGS, cache_folder, compile_library, find_compiler, processor
 from leancnn.native.emit import Facts, emit
 from leancnn.native.graph import Conv, Graph, Reduce, empty, floats
 from leancnn.native.load import Native
 from leancnn.native.lower import lower
-from leancnn.native.program import Line
-from leancnn.native.schedule import Tiles, likely_tiles, schedule, shape_key
+from leancnn.native.program import Abreast, Line
+from leancnn.native.schedule import schedule
+from leancnn.native.walk import Tiles, likely_tiles, shape_key
 
 CANDIDATES = 5  # tiles of each shape that are timed: the best by the cost model
 TURNS = 7
@@ -46,24 +48,25 @@ def tune(graph: Graph, seconds: float) -> dict[str, tuple[int, int]]:
     return known
 
 
-def shapes(graph: Graph) -> dict[str, Line]:
+def shapes(graph: Graph) -> dict[str, Line | Abreast]:
     """A convolution of each shape in the program, that with the most multiply-adds first."""
     program = lower(graph)
     schedule(program)
     work: dict[str, float] = {}
-    found: dict[str, Line] = {}
+    found: dict[str, Line | Abreast] = {}
     for kernel in program.kernels:
-        if isinstance(kernel, Line) and isinstance(kernel.op, Conv):
+        tiled = isinstance(kernel, Line) or (isinstance(kernel, Abreast) and is_pointwise(kernel))
+        if isinstance(kernel, Line | Abreast) and tiled and isinstance(kernel.op, Conv):
             key = shape_key(kernel)
             found.setdefault(key, kernel)
             work[key] = work.get(key, 0) + kernel.op.weight.size * kernel.height * kernel.width
     return {key: found[key] for key in sorted(found, key=lambda key: -work[key])}
 
 
-def fastest(kernel: Line, key: str) -> tuple[int, int]:
+def fastest(kernel: Line | Abreast, key: str) -> tuple[int, int]:
     """The tile with the least time, candidates taking turns."""
     runs = []
-    for tile in likely_tiles(kernel, CANDIDATES):
+    for tile in candidates(kernel, CANDIDATES):
         native = alone(kernel, {key: tile})
         runs.append(
             (tile, native.bare(np.zeros((1, *native.shape[1:], native.shape[0]), np.uint8)))
@@ -78,8 +81,13 @@ def fastest(kernel: Line, key: str) -> tuple[int, int]:
     return min(best, key=lambda tile: best[tile])
 
 
-def alone(kernel: Line, tiles: Tiles) -> Native:
-    """A program of nothing but this convolution and a mean."""
+def candidates(kernel: Line | Abreast, count: int) -> list[tuple[int, int]]:
+    """The likeliest register tiles of a kernel, the best by the cost model first."""
+    return likely(kernel, count) if isinstance(kernel, Abreast) else likely_tiles(kernel, count)
+
+
+def alone(kernel: Line | Abreast, tiles: Tiles) -> Native:
+    """A program of nothing but this convolution, in its layout, and a mean."""
     assert isinstance(kernel.op, Conv)
     graph = empty((len(kernel.x.planes), kernel.x.height, kernel.x.width))
     value = graph.add(plain(kernel.op), graph.input, name="layer")
@@ -91,7 +99,8 @@ def alone(kernel: Line, tiles: Tiles) -> Native:
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
-    return Native(compile_library(emit(schedule(lower(graph), tiles), facts).source, name="alone"))
+    plan = schedule(lower(graph), tiles, "abreast" if isinstance(kernel, Abreast) else "planes")
+    return Native(compile_library(emit(plan, facts).source, name="alone"))
 
 
 def plain(op: Conv) -> Conv:
@@ -119,8 +128,8 @@ def load_tiles() -> dict[str, tuple[int, int]]:
 
 def _checked(values: dict[str, list[int]]) -> Iterator[tuple[str, tuple[int, int]]]:
     for key, (outputs, vectors) in values.items():
-        if not (1 <= outputs <= 14 and 1 <= vectors <= 8 and outputs * vectors + vectors < 32):
-            raise ValueError(f"{key}: no tile of {outputs} channels x {vectors} vectors")
+        if not (1 <= outputs <= 28 and 1 <= vectors <= 8 and outputs * vectors + vectors < 32):
+            raise ValueError(f"{key}: no tile of {outputs} x {vectors} vectors")
         yield key, (int(outputs), int(vectors))
 
 

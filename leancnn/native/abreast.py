@@ -1,0 +1,278 @@
+"""Which kernels lay sixteen channels of a pixel abreast in the lanes, by the cost model.
+
+Along its line a map of 4×4 fills 20 of 32 lanes. With channels in the lanes every lane works on
+any map: a 1×1 convolution becomes a matrix product that reads its weights once and in order, a
+depthwise one shifts whole vectors. Maps shrink and channels grow on the way through a network, so
+there is one kernel from which on all that can are laid out so; a `Turn` stands where layouts meet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, TypeGuard
+
+from leancnn.native.graph import Activate, Conv
+from leancnn.native.program import (
+    WIDEST,
+    Abreast,
+    Blend,
+    Buffer,
+    Dense,
+    Flatten,
+    Fold,
+    Kernel,
+    Line,
+    Program,
+    Soft,
+    Step,
+    Turn,
+    Value,
+    reads,
+    writes,
+)
+from leancnn.native.walk import line_cost
+
+Layout = Literal["best", "planes", "abreast"]
+CURVES = {
+    "clip": 1.0,
+    "leaky": 2.0,
+    "sigmoid": 16.0,
+    "silu": 15.0,
+    "hardsigmoid": 2.0,
+    "hardswish": 2.5,
+    "exp": 12.0,
+    "sqrt": 20.0,
+    "reciprocal": 16.0,
+}
+"""Cycles, about, of each curve on a vector of 16."""
+TURNED = 1.5  # cycles of turning one number
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The register tile of a 1×1 convolution: pixels × vectors of channels."""
+
+    pixels: int  # with 32 registers
+    few: int  # and with 16
+    vectors: int
+
+
+def is_pointwise(kernel: Line | Abreast) -> bool:
+    """Whether a kernel is a 1×1 convolution of every pixel."""
+    op = kernel.op
+    if not isinstance(op, Conv) or op.groups > 1 or any(op.padding):
+        return False
+    return op.weight.shape[2:] == (1, 1) and op.stride == (1, 1)
+
+
+def can_lie_abreast(kernel: Kernel) -> TypeGuard[Line]:
+    """Whether there is C for a kernel with channels in the lanes."""
+    if not isinstance(kernel, Line):
+        return False
+    if isinstance(kernel.op, Conv):
+        depthwise = kernel.op.groups == kernel.channels == len(kernel.x.planes)
+        if not depthwise and not is_pointwise(kernel):
+            return False
+    elif kernel.op is not None or kernel.x.whole is None:
+        return False
+    return all(_fits(step.other, kernel) for step in kernel.steps if isinstance(step, Blend))
+
+
+def _fits(other: Value | None, kernel: Line) -> bool:
+    """Whether a step's operand is as large as the result, a gate for each channel or one number."""
+    if other is None:
+        return True
+    if (other.height, other.width) == (1, 1):
+        buffer = other.whole
+        gate = buffer is not None and len(other.planes) == kernel.channels
+        return len(other.planes) == 1 or (gate and buffer is not None and buffer.gap == (0, 0))
+    shape = (len(other.planes), other.height, other.width)
+    return shape == (kernel.channels, kernel.height, kernel.width)
+
+
+def choose(program: Program, layout: Layout = "best") -> None:
+    """Replace the line kernels that are better off by abreast ones, and turn values between them.
+
+    Pitches must be those of a program of planes alone; they change. "planes" and "abreast" decide
+    for all kernels that can be both.
+    """
+    able = [kernel for kernel in program.kernels if can_lie_abreast(kernel)]
+    starts = {"planes": [len(able)], "abreast": [0]}.get(layout, list(range(len(able) + 1)))
+    if len(starts) > 1:
+        price = _Price(program)
+        starts = [min(starts, key=lambda start: price(set(able[start:])))]
+    _lay(program, set(able[starts[0] :]))
+
+
+def _wanted(
+    kernel: Kernel, becomes_abreast: bool, buffers: list[tuple[Buffer, bool]], whole: bool
+) -> bool | None:
+    """How a kernel wants a value it reads: abreast, in planes (False), or as it is (None).
+
+    `buffers`: those of the value, and whether they lie abreast; `whole`: whether, abreast, it could
+    be read as it is.
+    """
+    kinds = {abreast for buffer, abreast in buffers if not buffer.vector}
+    if not kinds:
+        return None
+    match kernel:
+        case Line() if becomes_abreast:
+            return None if kinds == {True} and whole else True
+        case Fold():
+            return None if kinds == {False} or (kinds == {True} and whole) else False
+        case Dense() | Flatten() | Soft():
+            return None if len(kinds) == 1 else False
+    return None if kinds == {False} else False
+
+
+class _Price:
+    """Cycles, about, of a program in which some of its line kernels are abreast."""
+
+    def __init__(self, program: Program) -> None:
+        self.costs = {
+            kernel: (line_cost(kernel) + finish_cost(kernel), abreast_cost(kernel))
+            for kernel in program.kernels
+            if isinstance(kernel, Line)
+        }
+        self.makers = {buffer: kernel for kernel in program.kernels for buffer in writes(kernel)}
+        self.reads = [
+            (kernel, value.planes, value.buffers, _is_whole(kernel, value), _size(value))
+            for kernel in program.kernels
+            for value in reads(kernel)
+        ]
+
+    def __call__(self, chosen: set[Line]) -> float:
+        total = sum(costs[kernel in chosen] for kernel, costs in self.costs.items())
+        turned: set[object] = set()
+        for kernel, planes, buffers, whole, size in self.reads:
+            laid = [(buffer, self.makers.get(buffer) in chosen) for buffer in buffers]
+            wanted = _wanted(kernel, kernel in chosen, laid, whole)
+            if wanted is not None and (id(planes), wanted) not in turned:
+                turned.add((id(planes), wanted))
+                total += TURNED * size
+        return total
+
+
+def _size(value: Value) -> int:
+    return len(value.planes) * value.height * value.width
+
+
+def _is_whole(kernel: Kernel, value: Value) -> bool:
+    """Whether a value can be read abreast as it is; a 1×1 convolution finds each channel."""
+    if isinstance(kernel, Line) and value is kernel.x and is_pointwise(kernel):
+        return all((b.height, b.width) == (value.height, value.width) for b in value.buffers)
+    return value.whole is not None
+
+
+def _lay(program: Program, chosen: set[Line]) -> None:
+    """Rewrite the kernels: abreast those that are chosen, with turns where a reader needs one."""
+    kernels: list[Kernel] = []
+    turned: dict[object, Value] = {}
+    for kernel in program.kernels:
+
+        def ready(value: Value, kernel: Kernel = kernel) -> Value:
+            laid = [(buffer, buffer.abreast) for buffer in value.buffers]
+            wanted = _wanted(kernel, kernel in chosen, laid, _is_whole(kernel, value))
+            if wanted is None:
+                return value
+            key = (value.planes, value.height, value.width, value.top, value.left, wanted)
+            if key not in turned:
+                name = f"{value.planes[0][0].name}_turned"
+                shape = (len(value.planes), value.height, value.width)
+                positive = all(buffer.positive for buffer in value.buffers)
+                out = Buffer(name, *shape, positive=positive, abreast=wanted)
+                program.buffers.append(out)
+                kernels.append(Turn(name, value, out))
+                planes = tuple((out, channel) for channel in range(out.channels))
+                turned[key] = Value(planes, out.height, out.width)
+            return turned[key]
+
+        new = _ready(kernel, ready)
+        if isinstance(new, Line) and kernel in chosen:
+            for buffer in writes(kernel):
+                buffer.abreast = True
+            assert new.op is None or isinstance(new.op, Conv)
+            shape = (new.channels, new.height, new.width)
+            new = Abreast(new.name, new.op, new.x, *shape, new.steps)
+        kernels.append(new)
+    program.kernels = kernels
+
+
+def _ready(kernel: Kernel, ready) -> Kernel:  # type: ignore[no-untyped-def]
+    """The kernel with every value it reads replaced."""
+    kernel = replace(kernel, x=ready(kernel.x))
+    if isinstance(kernel, Line | Dense | Fold):
+        steps: tuple[Step, ...] = tuple(
+            replace(step, other=ready(step.other))
+            if isinstance(step, Blend) and step.other is not None
+            else step
+            for step in kernel.steps
+        )
+        kernel = replace(kernel, steps=steps)
+    return kernel
+
+
+def finish_cost(kernel: Line) -> float:
+    """Cycles of the steps of a line kernel beyond what its tiles count."""
+    pitch = next(buffer.pitch for buffer in writes(kernel))
+    vectors = -(-kernel.height * pitch // WIDEST)
+    return kernel.channels * vectors * _steps_cost(kernel.steps)
+
+
+def _steps_cost(steps: tuple[Step, ...]) -> float:
+    """Cycles of steps on one vector; a first store is free."""
+    total = -1.0
+    for step in steps:
+        total += CURVES[step.curve] if isinstance(step, Activate) else 1.0
+    return max(total, 0.0)
+
+
+def abreast_cost(kernel: Line) -> float:
+    """Cycles of a kernel with channels in the lanes; infinite where it cannot be."""
+    if not can_lie_abreast(kernel):
+        return float("inf")
+    vectors = -(-kernel.channels // WIDEST)
+    pixels = kernel.height * kernel.width
+    finish = vectors * pixels * (2.0 + _steps_cost(kernel.steps))
+    if is_pointwise(kernel):
+        return min(cost for cost, _, _ in _tiles(kernel)) + finish
+    if isinstance(kernel.op, Conv):
+        rows, columns = kernel.op.weight.shape[2:]
+        return float(finish + vectors * pixels * (0.6 * columns + 1.0) * rows)
+    return finish + vectors * pixels * 1.0
+
+
+def _tiles(kernel: Line | Abreast) -> Iterator[tuple[float, int, int]]:
+    """Cycles, pixels and vectors of the register tiles that a 1×1 convolution could have.
+
+    Counted for two multiply-add units of latency 4, two loads and four instructions a cycle; a
+    vector of weights that comes from the second cache takes a cycle more.
+    """
+    inputs, vectors = len(kernel.x.planes), -(-kernel.channels // WIDEST)
+    pixels = kernel.height * kernel.width
+    for wide in (v for v in range(1, 6) if vectors % v == 0):
+        far = 0.5 * wide if inputs * wide * WIDEST > 4096 else 0.0
+        for many in range(1, min(pixels, 28) + 1):
+            if many * wide + wide + 1 > 31:
+                break
+            total = 0.0
+            full, rest = divmod(pixels, many)
+            for count, size in ((full, many), (1, rest)):
+                adds = size * wide
+                loads = (size + 2 * wide + 1) / 2
+                steps = (adds + size * (1 if wide > 1 else 1.5) + 2 * wide + 4) / 3.9
+                each = inputs * max(adds / 2 + far, loads, steps, 4.0 + far) + 12
+                total += count * each if size else 0
+            yield total * (vectors // wide), many, wide
+
+
+def likely(kernel: Line | Abreast, count: int) -> list[tuple[int, int]]:
+    """Pixels and vectors of register tiles, the best by the cost model first."""
+    order = sorted((cost, -vectors, pixels) for cost, pixels, vectors in _tiles(kernel))
+    return [(pixels, -vectors) for _, vectors, pixels in order[:count]]
+
+
+def tile(kernel: Abreast, given: tuple[int, int] | None = None) -> Tile:
+    """The register tile of a 1×1 convolution, by the cost model unless it is given."""
+    pixels, vectors = given or likely(kernel, 1)[0]
+    few = max((p for p in range(1, pixels + 1) if p * vectors + vectors + 1 <= 16), default=1)
+    return Tile(pixels, few, vectors)

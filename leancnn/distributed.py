@@ -38,7 +38,8 @@ class World:
         """This process's part of a batch. Raises `MismatchError` when the parts would differ."""
         if len(batch) % self.size:
             raise MismatchError(
-                f"a batch of {len(batch)} images does not divide among {self.size} processes"
+                f"a batch of {len(batch)} images does not divide among {self.size} processes; "
+                "choose a batch that does"
             )
         share = len(batch) // self.size
         return batch[self.rank * share : (self.rank + 1) * share]

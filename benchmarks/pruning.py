@@ -12,7 +12,7 @@ beside those. clock: the networks that the others left under --runs, timed in tu
 One network is trained, and cut and trained again for as many epochs with each criterion and seed,
 no image set apart; accuracy is that of the last epoch on the whole test part. --images trains on a
 stratified subset. Writes results/pruning-NAME.json after every row; `make readme` shows it in
-docs/prune.md. A stopped experiment goes on, and a finished training is not repeated.
+docs/pruning.md. A stopped experiment goes on, and a finished training is not repeated.
 """
 
 import argparse

@@ -261,7 +261,9 @@ def _source(run: Path | None, data: str | Path | None) -> str | Path:
     try:
         told = str(runs.read_json(run / "run.json")["data"]["source"])
     except (KeyError, TypeError):
-        raise RunError(f"{run / 'run.json'} does not say what data it used; name it") from None
+        raise RunError(
+            f"{run / 'run.json'} does not say what data it used; name it with --data"
+        ) from None
     if told not in names() and not Path(told).exists():
         raise DataError(
             f"{shown(told)}, the data of {shown(run)}, is not there; name its place with --data"

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from leancnn import runs
-from leancnn.errors import DivergedError
+from leancnn.errors import DamagedError, DivergedError, RunError
 from leancnn.plan import Plan
 from leancnn.recipes import learning_rate
 
@@ -93,6 +94,15 @@ def note(folder: Path, plan: Plan, state: str, **more: Any) -> None:
     runs.write_json(
         path, {**earlier, "format": 1, **about, **more, "state": state, "at": runs.now()}
     )
+
+
+def edited(folder: Path, plan: Plan) -> list[str]:
+    """Say when recipe.json is no longer the recipe of the run, which goes on as it began."""
+    with suppress(DamagedError, RunError):
+        if runs.read_json(folder / "recipe.json") == plan.recipe.to_json():
+            return []
+        return ["recipe.json was edited; the run goes on with the recipe that it began with"]
+    return []
 
 
 def diverged(where: Mapping[str, Any], loss: float) -> DivergedError:

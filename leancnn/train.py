@@ -27,7 +27,7 @@ from leancnn.data._augment import partners, step_seed
 from leancnn.distributed import World, join
 from leancnn.engine import Choice, autocast, choose, facts, training_forward
 from leancnn.errors import DataError, RunError, StoppedError, UsageError
-from leancnn.history import Counters, close_epoch, diverged, line, made, note
+from leancnn.history import Counters, close_epoch, diverged, edited, line, made, note
 from leancnn.learner import Learner, adopt, begin, follow, pack, unpack
 from leancnn.losses import update_centres
 from leancnn.plan import Plan, check_place, check_wishes, road_for
@@ -196,6 +196,7 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
         notes += (
             [f"not bit-exact from step {counters.step} on: {'; '.join(changed)}"] if changed else []
         )
+        notes += edited(folder, plan)
         learner = begin(plan, world)
         unpack(learner, checkpoint.tensors, folder)
         _tell(notes, world)

@@ -147,6 +147,19 @@ def test_text_that_the_terminal_cannot_show_is_written_out():
     assert b"\\xd731\\xd731" in done.stdout
 
 
+def test_a_stream_that_is_closed_is_written_to_in_vain(command, capsys, monkeypatch):
+    command(raiser(LeanCNNError("no")))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        assert cli.main(["models"]) == 1
+        sys.stderr.close()
+    assert capsys.readouterr() == ("", "")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert cli.main(["recipes"]) == 0
+        sys.stdout.close()
+
+
 def test_nothing_to_say_is_no_empty_line(command, capsys):
     command(lambda args: Answer({}, "", 1))
     assert cli.main(["models"]) == 1

@@ -126,6 +126,22 @@ def test_other_images_or_classes_are_refused(
     assert len(runs.read_metrics(folder)) == 4
 
 
+def test_an_edited_recipe_is_said_to_change_nothing(
+    pictures: Path, quiet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)
+        with pytest.raises(StoppedError):
+            train(pictures, recipe=RECIPE, out=folder, progress=False)
+    runs.write_json(folder / "recipe.json", RECIPE.changed(lr=0.5).to_json())
+    resume(folder, progress=False)
+    assert "recipe.json was edited; the run goes on with the recipe" in capfd.readouterr().err
+    assert weights_of(folder) == weights_of(quiet)
+    resume(folder, progress=False)
+    assert "was edited" not in capfd.readouterr().err
+
+
 def test_a_run_goes_on_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_pictures(tmp_path / "here" / "data")
     (tmp_path / "elsewhere").mkdir()

@@ -6,10 +6,12 @@ never trusted: control characters are escaped, and a dollar sign does not start 
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ LONGEST_NAME = 24  # characters of a class name beside a picture; the middle goe
 MOST_NAMED = 40  # classes whose names fit beside a confusion matrix
 MOST_COUNTED = 20  # classes whose counts fit into its cells
 DOTS_PER_INCH = 110
+DRAWING = threading.RLock()
 
 
 def printable(text: object) -> str:
@@ -95,6 +98,20 @@ def _width(text: str) -> int:
     )
 
 
+@contextlib.contextmanager
+def _own_style() -> Iterator[None]:
+    """matplotlib as it ships, whatever a matplotlibrc asks for, such as LaTeX for every text.
+
+    Its settings are global, so one thread draws at a time.
+    """
+    import matplotlib
+
+    with DRAWING, matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+@_own_style()
 def training_curve(epochs: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and accuracy over the epochs, as PNG.
 
@@ -107,6 +124,7 @@ def training_curve(epochs: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+@_own_style()
 def confusion_matrix(classes: Sequence[str], counts: NDArray[np.int64], title: str = "") -> bytes:
     """True classes in rows, predicted ones in columns, as PNG; `counts` is (classes, classes)."""
     side = min(4.5 + 0.22 * min(len(classes), MOST_NAMED), 13)
@@ -115,6 +133,7 @@ def confusion_matrix(classes: Sequence[str], counts: NDArray[np.int64], title: s
     return _png(figure)
 
 
+@_own_style()
 def contact_sheet(
     images: Sequence[NDArray[np.uint8]],
     captions: Sequence[str],
@@ -135,6 +154,7 @@ def contact_sheet(
     return _png(figure)
 
 
+@_own_style()
 def demo_picture(
     epochs: Sequence[Mapping[str, Any]],
     classes: Sequence[str],
@@ -159,6 +179,7 @@ def demo_picture(
     return _png(figure)
 
 
+@_own_style()
 def bench_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Medians of engines by network on a scale of powers of ten, as PNG.
 
@@ -191,6 +212,7 @@ def bench_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+@_own_style()
 def pruning_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Accuracy against MACs and against time of the networks of a comparison, as PNG.
 
@@ -225,6 +247,7 @@ def pruning_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+@_own_style()
 def gate_distributions(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes:
     """By network and gate, how the mean gate values of the channels spread, as PNG.
 
@@ -244,7 +267,7 @@ def gate_distributions(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
 
 
 def _figure(width_inches: float, height_inches: float) -> Figure:
-    """A figure of its own: no pyplot, so no window, no global state, and threads may draw."""
+    """A figure of its own: no pyplot, so no window and no list of figures."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inches, height_inches), layout="constrained")

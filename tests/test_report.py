@@ -94,6 +94,16 @@ def test_a_training_curve_is_drawn_from_one_epoch_and_without_validation():
     assert (one != two).any()
 
 
+def test_pictures_do_not_depend_on_the_users_style_and_leave_it_alone():
+    import matplotlib
+
+    epochs = [{"epoch": 1, "train_loss": 2.3}]
+    plain = report.training_curve(epochs)
+    with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "red"}):
+        assert report.training_curve(epochs) == plain
+        assert matplotlib.rcParams["text.usetex"]
+
+
 @pytest.mark.parametrize("many", [1, 23])
 def test_a_contact_sheet_holds_every_picture(many):
     images = [np.full((9, 7, 3), (255, 0, 0), np.uint8) for _ in range(many)]

@@ -137,7 +137,7 @@ def test_a_damaged_cache_is_decoded_again_and_said(
 
 def test_a_cache_that_cannot_be_written_is_a_write_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file in the way")
-    with pytest.raises(WriteError, match="cache"):
+    with pytest.raises(WriteError, match=r"cache.*can be written: LEANCNN_CACHE names it"):
         train(photos(tmp_path / "photos"), tmp_path / "cache")
 
 
@@ -164,6 +164,13 @@ def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> 
     assert cache_folder() == Path("/b/leancnn")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "leancnn"
+
+    def nameless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nameless)
+    with pytest.raises(WriteError, match="no home folder to keep a cache in; LEANCNN_CACHE"):
+        cache_folder()
 
 
 # The processes

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from leancnn.data._base import Part, Reading, Skipped, Split
 from leancnn.data._listing import File
 from leancnn.data._workers import Answer, each
-from leancnn.errors import DamagedError
+from leancnn.errors import DamagedError, WriteError
 from leancnn.images import Pixels
 from leancnn.sealed import atomic_write, write_error
 
@@ -37,10 +37,21 @@ DAY_S = 86_400
 
 
 def cache_folder() -> Path:
-    """`LEANCNN_CACHE`, or `leancnn` in the user's cache folder."""
+    """`LEANCNN_CACHE`, or `leancnn` in the user's cache folder. Raises `WriteError` for neither."""
     wish = os.environ.get("LEANCNN_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(wish) if wish else Path(home) / "leancnn"
+    if wish:
+        return Path(wish)
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # a user without a name, as in some containers
+        raise WriteError(
+            "no home folder to keep a cache in; LEANCNN_CACHE names another"
+        ) from error
+    return Path(home) / "leancnn"
+
+
+def _unwritten(path: Path, size: int, error: OSError) -> WriteError:
+    return WriteError(f"{write_error(path, size, error)}: LEANCNN_CACHE names it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +228,7 @@ def _build(
             store.write(rows, _checksums(images), **_facts(files, answers))
             _write_index(index, files, hashes)
     except OSError as error:
-        raise write_error(temporary, need, error) from error
+        raise _unwritten(temporary, need, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     facts = _facts(files, answers)
@@ -266,7 +277,7 @@ def _alone(home: Path, name: str) -> Iterator[None]:
             (home / folder).mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise write_error(lock, 0, error) from error
+        raise _unwritten(lock, 0, error) from error
     try:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)

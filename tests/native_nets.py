@@ -50,12 +50,17 @@ def written(module, shape, name="net"):
     )
 
 
-def laid(module, shape, layout, flags=FLAGS):
-    """A module as machine code whose values lie in planes or abreast, wherever they can."""
+def laid_source(module, shape, layout):
+    """A module's C text in which values lie in planes or abreast, wherever they can."""
     graph = simplify(import_torch(module, shape))
     classes = tuple(f"class {i}" for i in range(graph.shapes[graph.output][0]))
     facts = Facts(name="net", classes=classes, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
-    source = emit(schedule(lower(graph), layout=layout), facts).source
+    return emit(schedule(lower(graph), layout=layout), facts).source
+
+
+def laid(module, shape, layout, flags=FLAGS):
+    """The same as machine code."""
+    source = laid_source(module, shape, layout)
     return Native(compile_library(source, name="net", flags=flags))
 
 

@@ -23,7 +23,7 @@ from leancnn.native.lower import lower
 from leancnn.native.program import Abreast, Line, reads, writes
 from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
-from tests.native_nets import apart, compiled, random_network, settled, written
+from tests.native_nets import apart, compiled, laid_source, random_network, settled, written
 
 WITHIN = 1e-4
 
@@ -215,7 +215,7 @@ def test_random_networks_under_sanitizers(data, tmp_path_factory):
 
     shape = (pick((1, 2, 3, 6)), pick(range(5, 16)), pick(range(5, 16)))
     body = settled(random_network(pick, shape))
-    source = written(body, shape).source
+    source = laid_source(body, shape, pick(("planes", "abreast")))
     assert "malloc" not in source
     folder = tmp_path_factory.mktemp("sanitized")
     (folder / "net.c").write_text(source + GUARD)

@@ -5,9 +5,10 @@ import subprocess
 
 import numpy as np
 import pytest
+from torch import nn
 
 from leancnn import models
-from tests.native_nets import compiled, settled, written
+from tests.native_nets import Inverted, compiled, settled, written
 
 SHAPE = (3, 31, 31)
 HARNESS = """
@@ -47,10 +48,24 @@ def cross_compiler(system):
     )
 
 
-@pytest.fixture(scope="module")
-def here():
+def small_maps():
+    """A network whose channels lie abreast."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=4),
+        Inverted(16, 16, 50, act=nn.SiLU()),
+        Inverted(16, 40, 60, stride=2, kernel=5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(40, 10),
+    )
+
+
+@pytest.fixture(scope="module", params=["planes", "abreast"])
+def here(request):
     """C text, an image, and this machine's answer."""
-    body = settled(models.create_model("henet_r2", seed=0))
+    abreast = request.param == "abreast"
+    body = settled(small_maps() if abreast else models.create_model("henet_r2", seed=0))
+    assert ("channels abreast" in written(body, SHAPE).source) == abreast
     image = np.random.default_rng(0).standard_normal((1, *SHAPE)).astype(np.float32)
     return written(body, SHAPE).source, image, compiled(body, SHAPE).logits(image)[0]
 

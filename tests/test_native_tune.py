@@ -88,6 +88,19 @@ def test_every_candidate_computes_the_same(graph):
         assert all(np.allclose(answer, answers[0], atol=1e-5) for answer in answers)
 
 
+def test_tiles_of_channels_abreast_are_tuned_too():
+    body = nn.Sequential(nn.Conv2d(32, 192, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    graph = simplify(import_torch(settled(body), (32, 3, 3)))
+    (key, kernel), *rest = tuning.shapes(graph).items()
+    assert key.startswith("abreast-")
+    assert not rest
+    image = np.random.default_rng(0).standard_normal((1, 32, 3, 3)).astype(np.float32)
+    tiles = tuning.candidates(kernel, 2)
+    answers = [tuning.alone(kernel, {key: tile}).logits(image) for tile in tiles]
+    assert len(set(tiles)) == 2
+    assert np.allclose(*answers, atol=1e-5)
+
+
 def test_only_c_is_tuned(capsys, tmp_path):
     from tests.native_saved import network, on_shelf
 

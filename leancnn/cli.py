@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         answer, as_json = _answer(words)
         text = json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text
-        if text and os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        if text and _speaks():
             print(text)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -72,6 +72,11 @@ def main(words: Sequence[str] | None = None) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         return _complain(f"{where}{error.strerror}", 1)
     return answer.exit_status
+
+
+def _speaks() -> bool:
+    """Of torchrun's processes one prints; a process of none always does."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def _complain(text: object, status: int) -> int:

@@ -87,7 +87,7 @@ class World:
 def join() -> World:
     """The world `torchrun` describes in the environment, else a world of one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
+    rank = int(os.environ.get("RANK", "0")) if size > 1 else 0
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device(

@@ -113,7 +113,8 @@ def evaluate(
 
     `network` is a run (its best network, or `which`), the folder of a saved network, or a network.
     `data` defaults to what the run was trained on. Classes are matched by name. For a run the
-    opening is counted, and the confusion matrix drawn into it unless `picture` says where.
+    opening is counted, and the confusion matrix drawn into it unless `picture` says where; that of
+    other `data` has their name in its own.
     Raises `DataError` without test images, `MismatchError` when the class names differ, `RunError`.
     """
     run: Path | None = None
@@ -135,7 +136,9 @@ def evaluate(
     right = int(np.trace(counts))
     low, high = wilson(right, len(truth))
     opened, openings, changed = None, None, False
-    picture = picture or (None if run is None else run / f"confusion-{which}.png")
+    if picture is None and run is not None:  # other data than its own leave its picture alone
+        other = "" if data is None else f"-{Path(data).resolve().name}"
+        picture = run / f"confusion-{which}{other}.png"
     if picture is not None:  # before the count: what cannot be written is no opening
         caption = f"{right / len(truth):.2%} of {len(truth):,} right"
         runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, caption))

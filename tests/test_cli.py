@@ -175,6 +175,9 @@ def test_of_the_processes_of_torchrun_one_speaks(command, capsys, monkeypatch):
     command(lambda args: Answer({}, "done"))
     monkeypatch.setenv("RANK", "1")
     assert cli.main(["models"]) == 0
+    assert capsys.readouterr().out == "done\n"  # a variable of others, not torchrun
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["models"]) == 0
     assert capsys.readouterr().out == ""
 
 

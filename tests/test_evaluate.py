@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,14 @@ def test_files_that_came_later_may_move_trained_images_into_the_test_part(run, t
     assert "images that were trained on may be among these" in later.text()
     shutil.copytree(data, tmp_path / "other")
     assert not leancnn.evaluate(run, tmp_path / "other").recut  # another data set
+
+
+def test_other_data_leave_the_picture_of_the_runs_own_alone(run, tmp_path):
+    own = leancnn.evaluate(run).picture
+    shutil.copytree(tmp_path / "photos", tmp_path / "elsewhere")
+    other = leancnn.evaluate(run, tmp_path / "elsewhere").picture
+    assert Path(own).name == "confusion-best.png"
+    assert Path(other).name == "confusion-best-elsewhere.png"
 
 
 def test_a_damaged_count_of_openings_stops_before_the_test_set_is_opened(run, tmp_path):

@@ -40,7 +40,7 @@ def find_compiler() -> Compiler:
     commands = [tuple(shlex.split(named))] if named else []
     commands += [(path,) for name in CANDIDATES if (path := shutil.which(name))]
     if find_spec("ziglang"):
-        commands.append((sys.executable, "-m", "ziglang", "cc"))
+        commands.append((sys.executable, "-P", "-m", "ziglang", "cc"))
     for command in commands:
         try:
             answer = subprocess.run(

@@ -14,7 +14,12 @@ from leancnn.recipes import Recipe
 from leancnn.runs import machine
 
 TRIALS = 2  # timed steps of each way to train, after one to warm up; the fastest counts
-SHOWN = {"lanes": "the lanes", "torch": "plain torch"}
+SHOWN = {
+    "lanes": "the lanes",
+    "torch": "plain torch",
+    "channels_last": "plain torch with channels last",
+}
+SHORT = {"lanes": "in the lanes", "torch": "in torch", "channels_last": "with channels last"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,24 @@ def training_forward(
         from leancnn.lanes import accelerate
 
         return accelerate(body, half=precision == "bf16")
-    return body
+    return ChannelsLast(body) if engine == "channels_last" else body
+
+
+class ChannelsLast(nn.Module):
+    """The body on images that lie pixel by pixel in memory; torch hands that order on.
+
+    Only activations change their order: parameters and all that an optimiser keeps stay as they
+    are, for the last bits of a step depend on it.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to logits. Gray ones too: `contiguous` would leave those alone."""
+        turned = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+        return self.body(turned)  # type: ignore[no-any-return]
 
 
 def autocast(engine: str, precision: str, device: torch.device) -> Any:
@@ -70,23 +92,12 @@ def choose(
     """The recipe's engine and precision, or what a few steps on copies measure as the fastest.
 
     `images` is one normalised batch. The engines are compared in fp32, then the precisions of the
-    faster one. The lanes are for one process on a CPU and for losses that look at logits only;
-    where they cannot run, torch does, and `why` says so. Several processes measure together, for
-    their norms wait for each other, and the first one's clock decides.
+    fastest. The lanes are for one process on a CPU and for losses that look at logits only; where
+    they cannot run, torch does, and `why` says so. Several processes measure together, for their
+    norms wait for each other, and the first one's clock decides.
     """
     precisions = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
-    engine, why, seconds = "torch", _no_lanes(recipe, world, uses_features), 0.0
-    if not why:
-        trials = 0 if recipe.engine == "lanes" else TRIALS
-        seconds, why = _best_step(body, ("lanes", precisions[0]), images, trials)
-        if not why and recipe.engine == "lanes":
-            engine, why = "lanes", "the recipe says so"
-        elif not why:
-            other, _ = _best_step(body, ("torch", precisions[0]), images, TRIALS)
-            engine = "lanes" if seconds <= other else "torch"
-            why = f"{seconds:.3g} s a step in the lanes, {other:.3g} s in torch"
-        else:
-            why = f"not in the lanes: {why}"
+    engine, why = _engine(body, recipe, images, world, precisions[0], uses_features=uses_features)
     precision = precisions[0]
     if len(precisions) > 1:
         ways = [(engine, each) for each in precisions]
@@ -95,16 +106,45 @@ def choose(
     return Choice(engine, precision, why)
 
 
+def _engine(
+    body: nn.Module,
+    recipe: Recipe,
+    images: Tensor,
+    world: World,
+    precision: str,
+    *,
+    uses_features: bool,
+) -> tuple[str, str]:
+    """The recipe's engine or the fastest, and why."""
+    if recipe.engine in ("torch", "channels_last"):
+        return recipe.engine, "the recipe says so"
+    seconds: dict[str, float] = {}
+    no_lanes = _no_lanes(recipe, world, uses_features)
+    if not no_lanes:
+        trials = 0 if recipe.engine == "lanes" else TRIALS
+        seconds["lanes"], no_lanes = _best_step(body, ("lanes", precision), images, trials)
+        if not no_lanes and recipe.engine == "lanes":
+            return "lanes", "the recipe says so"
+        if no_lanes:
+            del seconds["lanes"]
+    for each in ("torch", "channels_last"):
+        seconds[each], _ = _best_step(body, (each, precision), images, TRIALS)
+    engines = list(seconds)
+    engine = engines[world.of_first(engines.index(min(engines, key=lambda each: seconds[each])))]
+    told = [f"{value:.3g} s {SHORT[each]}" for each, value in seconds.items()]
+    told[0] = told[0].replace(" s ", " s a step ", 1)
+    why = [f"not in the lanes: {no_lanes}"] if no_lanes else []
+    return engine, "; ".join([*why, ", ".join(told)])
+
+
 def _no_lanes(recipe: Recipe, world: World, uses_features: bool) -> str:
     """Why the lanes are not even tried; empty when they are."""
-    if recipe.engine == "torch":
-        return "the recipe says so"
     if world.device.type != "cpu":
-        return f"not in the lanes: they are for processors, and this is {world.device.type}"
+        return f"they are for processors, and this is {world.device.type}"
     if world.size > 1:
-        return f"not in the lanes: they are for one process, and these are {world.size}"
+        return f"they are for one process, and these are {world.size}"
     if uses_features:
-        return f"not in the lanes: the loss {recipe.loss} reads features, not only logits"
+        return f"the loss {recipe.loss} reads features, not only logits"
     return ""
 
 

@@ -154,7 +154,7 @@ def train(
             adopt(learner, start)
         some = torch.from_numpy(np.array(road.window(split.images[: plan.batch])))
         batch = learner.network.normalise(world.part(some).to(world.device))
-        if progress and world.first and chosen.engine != "torch":
+        if progress and world.first and chosen.engine in ("auto", "lanes"):
             print("comparing engines; the first time kernels are compiled", file=sys.stderr)
         way = choose(
             learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features

@@ -1,5 +1,6 @@
 """Which forward pass trains here, and what is said about it."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from leancnn import engine, lanes, runs
 from leancnn.distributed import World
 from leancnn.engine import choose
 from leancnn.errors import MissingDependencyError
+from leancnn.models import create_model
 from leancnn.native import build
 from leancnn.train import train
 from tests.tiny import RECIPE, tiny
@@ -27,7 +29,7 @@ def chosen(recipe: Any, world: World = ALONE) -> engine.Choice:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Let steps of the engines take what a test says, in seconds; nothing is computed."""
-    seconds = {"lanes": 2.0, "torch": 1.0}
+    seconds = {"lanes": 2.0, "torch": 1.0, "channels_last": 1.5}
 
     def step(forward: Any, way: tuple[str, str], images: Any) -> float:
         return seconds[way[0]] + (way[1] == "bf16")
@@ -54,29 +56,62 @@ def test_measuring_changes_no_weight_and_leaves_no_gradient() -> None:
     assert all(p.grad is None for p in body.parameters())
 
 
-def test_the_faster_engine_is_chosen_and_both_times_are_told(clock: dict[str, float]) -> None:
-    assert str(chosen(AUTO)) == (
-        "training in plain torch, fp32: 2 s a step in the lanes, 1 s in torch"
-    )
+def test_the_fastest_engine_is_chosen_and_all_times_are_told(clock: dict[str, float]) -> None:
+    told = "2 s a step in the lanes, 1 s in torch, 1.5 s with channels last"
+    assert str(chosen(AUTO)) == f"training in plain torch, fp32: {told}"
     clock["torch"] = 3.5
+    assert chosen(AUTO).engine == "channels_last"
+    clock["channels_last"] = 3.0
     assert str(chosen(AUTO)) == (
-        "training in the lanes, fp32: 2 s a step in the lanes, 3.5 s in torch"
+        "training in the lanes, fp32: "
+        "2 s a step in the lanes, 3.5 s in torch, 3 s with channels last"
     )
-    assert chosen(RECIPE.changed(engine="lanes")).why == "the recipe says so"
+    for named in ("lanes", "channels_last"):
+        assert chosen(RECIPE.changed(engine=named)) == engine.Choice(
+            named, "fp32", "the recipe says so"
+        )
 
 
 @pytest.mark.parametrize("wish", ["auto", "lanes"])
-def test_where_the_lanes_cannot_run_torch_does_and_says_why(wish: str) -> None:
+def test_where_the_lanes_cannot_run_torch_does_and_says_why(
+    wish: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = RECIPE.changed(engine=wish)
     body = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten())
     found = choose(body, recipe, torch.randn(16, 3, 8, 8), ALONE, uses_features=False)
-    assert found.engine == "torch"
-    assert found.why == "not in the lanes: a convolution or a norm has no lanes form"
+    assert found.engine in ("torch", "channels_last")
+    begins = "not in the lanes: a convolution or a norm has no lanes form; "
+    assert found.why.startswith(begins)
+    assert " s a step in torch, " in found.why.removeprefix(begins)
+    monkeypatch.setattr(World, "of_first", lambda self, value: value)
     two = chosen(recipe, World(0, 2, torch.device("cpu")))
-    assert two.why == "not in the lanes: they are for one process, and these are 2"
+    assert two.why.startswith("not in the lanes: they are for one process, and these are 2; ")
     images = torch.randn(16, 3, 8, 8)
     reads = choose(tiny(), recipe.changed(loss="softmax+center"), images, ALONE, uses_features=True)
-    assert reads.why == "not in the lanes: the loss softmax+center reads features, not only logits"
+    begins = "not in the lanes: the loss softmax+center reads features, not only logits; "
+    assert reads.why.startswith(begins)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_gives_the_same_gradients_and_leaves_parameters_as_they_lie(
+    channels: int,
+) -> None:
+    body = create_model("henet_r2", channels=channels, classes=4, repeat=1)
+    images = torch.randn(4, channels, 31, 31)
+    seen: list[bool] = []
+    body.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    results = []
+    for way in ("torch", "channels_last"):
+        mine = copy.deepcopy(body).double().train()
+        forward = engine.training_forward(mine, way, "fp32", torch.device("cpu"))
+        forward(images.double()).logsumexp(1).sum().backward()
+        assert all(p.is_contiguous() and p.grad.is_contiguous() for p in mine.parameters())
+        results.append([p.grad for p in mine.parameters()])
+    assert seen[-1]
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_all_processes_measure_since_their_norms_wait_for_each_other(
@@ -117,10 +152,12 @@ def test_a_run_says_once_which_engine_it_took_and_keeps_the_reason(
     why = "not in the lanes: no C compiler found; install gcc or clang"
     train(pictures, recipe=AUTO.changed(epochs=1), out=tmp_path / "run")
     lines = capfd.readouterr().err.splitlines()
-    assert lines.count(f"training in plain torch, fp32: {why}") == 1
-    assert sum("lanes" in line for line in lines) == 1
     plan = runs.read_json(tmp_path / "run" / "run.json")["plan"]
-    assert (plan["engine"], plan["engine_why"]) == ("torch", why)
+    assert plan["engine"] in ("torch", "channels_last")
+    assert plan["engine_why"].startswith(f"{why}; ")
+    shown = engine.SHOWN[plan["engine"]]
+    assert lines.count(f"training in {shown}, fp32: {plan['engine_why']}") == 1
+    assert sum("lanes" in line for line in lines) == 1
     assert lanes.compiler() == "none"
 
 

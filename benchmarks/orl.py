@@ -12,6 +12,7 @@ import argparse
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 from experiment import Trial, all_of, chosen
 
@@ -44,11 +45,9 @@ def cut(faces: Path, where: Path, seed: int) -> Path:
 def trials(epochs: float, size: int) -> list[Trial]:
     """NVMNet by groups with and without batch norm, the comparators, and the joint loss.
 
-    Below 224 images are stored at that size and moved by as large a share of it.
+    Smaller images are moved by as large a share of their side.
     """
-    same = {"epochs": epochs, "shift": round(16 * size / 224)}
-    if size != 224:
-        same["scale"] = (size, size)
+    same: dict[str, Any] = {"epochs": epochs, "size": (size, size), "shift": round(size / 14)}
     fast = chosen("nvmnet-fast", **same)
     no_norm = chosen("plain-224", batch=10, lr=0.005, **same)
     joint = fast.changed(

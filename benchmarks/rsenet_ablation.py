@@ -24,7 +24,7 @@ STEPS = (  # label, arguments, loss; the paper's accuracy
 def trials(epochs: float, size: int) -> list[Trial]:
     """The four steps under one recipe."""
     stem = "cifar" if size < 100 else "imagenet"
-    recipe = chosen("rsenet-fast", epochs=epochs, scale=(size, size), label_smoothing=0.0)
+    recipe = chosen("rsenet-fast", epochs=epochs, size=(size, size), label_smoothing=0.0)
     return [
         Trial(
             label=f"rsenet {label}",

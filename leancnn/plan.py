@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from leancnn import losses, models, recipes, weights
 from leancnn.data import Dataset, names
 from leancnn.distributed import World
 from leancnn.engine import facts
-from leancnn.errors import DamagedError, MismatchError, RunError, UnknownNameError
+from leancnn.errors import DamagedError, MismatchError, RunError, UnknownNameError, UsageError
 from leancnn.images import Road, shown
 from leancnn.recipes import Recipe
 
@@ -174,7 +176,9 @@ def check_wishes(
             "the centre loss alone never trains the classifier; choose softmax+center"
         )
     losses.check(recipe.loss, recipe.loss_arguments, recipe.label_smoothing)
-    weights.build(model, arguments, 2, road, seed)
+    network = weights.build(model, arguments, 2, road, seed).eval()
+    with torch.inference_mode():
+        network(torch.zeros(1, road.channels, *road.size))  # images of this size can go through
 
 
 def check_place(folder: Path, data: str | Path) -> None:
@@ -189,10 +193,22 @@ def check_place(folder: Path, data: str | Path) -> None:
 
 def road_for(model: str, recipe: Recipe) -> Road:
     """From image files to what a network takes under a recipe. Raises `UnknownNameError`."""
-    channels, height, width = models.card(model).image
+    channels, *usual = models.card(model).image
+    height, width = recipe.size or usual
     scale = recipe.scale or (height, width)
     return Road(
         size=(height, width),
         channels=recipe.channels or channels,
         scale=(max(scale[0], height), max(scale[1], width)),
+        fit=recipe.fit,
     )
+
+
+def kept_road(start: weights.Network, overrides: Mapping[str, Any] | None) -> Road:
+    """The road of a network that training starts from. `UsageError`: another one is asked for."""
+    if given := {"size", "scale", "fit", "channels"} & set(overrides or {}):
+        raise UsageError(
+            "training that starts from a network takes the same images; leave out "
+            + ", ".join(sorted(given))
+        )
+    return start.road

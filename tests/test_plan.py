@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from leancnn import recipes, runs
+from leancnn import recipes, runs, weights
 from leancnn.data import Dataset
-from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError
-from leancnn.plan import Plan, check_place, check_wishes, road_for
+from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, UsageError
+from leancnn.plan import Plan, check_place, check_wishes, kept_road, road_for
 from tests.tiny import RECIPE
 
 
@@ -18,6 +18,14 @@ def test_the_road_stores_no_less_than_the_network_takes() -> None:
     assert (road.size, road.scale, road.channels) == ((31, 31), (32, 32), 3)
     road = road_for("henet_r2", replace(recipes.get("smoke"), scale=None, channels=1))
     assert (road.size, road.scale, road.channels) == ((31, 31), (31, 31), 1)
+
+
+def test_a_recipe_may_choose_size_and_fit() -> None:
+    recipe = recipes.get("henet-fast").changed(size=[40, 33], fit="stretch")
+    road = road_for("henet_r2", recipe)
+    assert (road.size, road.scale, road.fit) == ((40, 33), (40, 33), "stretch")
+    road = road_for("henet_r2", recipe.changed(size=[31, 31]))
+    assert (road.size, road.scale) == ((31, 31), (32, 32))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +54,14 @@ def test_what_no_run_can_be_is_refused_before_any_decoding(wish: dict[str, Any],
     road = road_for("tiny", given["recipe"])
     with pytest.raises(LeanCNNError, match=text):
         check_wishes("tiny", road=road, **given)
+
+
+def test_images_that_the_network_cannot_take_are_refused_before_any_decoding() -> None:
+    for size, text in (([20, 31], "31×31 .* 20×31"), ([47, 47], "47×47")):
+        recipe = recipes.get("smoke").changed(size=size)
+        road = road_for("henet_r2", recipe)
+        with pytest.raises(MismatchError, match=text):
+            check_wishes("henet_r2", {}, recipe, road, seed=0, val_share=None)
 
 
 def test_a_batch_that_was_asked_for_is_no_larger_than_the_data(quiet: Path) -> None:
@@ -92,3 +108,10 @@ def test_a_run_does_not_lie_in_its_data(tmp_path: Path, monkeypatch: pytest.Monk
     for outside in ("photos-2", "run", "."):
         check_place(Path(outside), "photos")
     check_place(Path("digits/run"), "digits")  # that is the name of a data set
+
+
+def test_training_that_starts_from_a_network_keeps_its_images(quiet: Path) -> None:
+    start = weights.load(quiet)
+    assert kept_road(start, {"epochs": 1}) == start.road
+    with pytest.raises(UsageError, match="leave out fit, size"):
+        kept_road(start, {"size": (9, 9), "fit": "stretch"})

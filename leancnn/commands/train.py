@@ -10,11 +10,18 @@ from leancnn.commands._base import (
     network_arguments,
     put,
     recipe_fields,
+    size,
 )
 from leancnn.errors import UsageError
 from leancnn.report import printable
 
-SHORTCUTS = ("epochs", "batch", "lr", "loss")  # fields of the recipe with an option of their own
+SHORTCUTS = (
+    "size",
+    "epochs",
+    "batch",
+    "lr",
+    "loss",
+)  # fields of the recipe with an option of their own
 MOST_THREADS = 1024
 
 
@@ -41,7 +48,10 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="a field of the recipe, such as ema=0.999; may be given again",
     )
-    parser.add_argument("--epochs", type=float, help="short for --change epochs=")
+    parser.add_argument(
+        "--size", type=size, metavar="HxW", help="of the images; default: as in 'leancnn models'"
+    )
+    parser.add_argument("--epochs", type=float, help="as often all images are seen")
     parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--loss", help="cross_entropy, focal or softmax+center")

@@ -61,8 +61,12 @@ class Recipe:
     loss_arguments: Mapping[str, Any] = field(default_factory=dict)
     label_smoothing: float = 0.0
 
+    size: tuple[int, int] | None = None
+    """(height, width) of what enters the network; None: that of its table."""
     scale: tuple[int, int] | None = None
-    """(height, width) at which images are stored; None: what the network takes. Never smaller."""
+    """(height, width) at which images are stored; None: `size`. Never smaller."""
+    fit: Literal["cover", "stretch", "contain"] = "cover"
+    """How a picture of another shape gets there; see `Road`."""
     channels: int | None = None
     """1 gray, 3 colour; None: what the network takes."""
     pad: int = 0
@@ -225,9 +229,12 @@ def _check(value: Recipe) -> None:
             (not 0 <= value.momentum < 1, f"momentum from 0 to below 1, not {value.momentum:g}"),
             (value.nesterov and value.momentum == 0, "momentum for nesterov"),
             (value.channels not in (None, 1, 3), f"1 or 3 channels, not {value.channels}"),
-            (
-                value.scale is not None and not 1 <= min(value.scale) <= max(value.scale) <= SIDE,
-                f"a scale of 1 to {SIDE} pixels",
+            *(
+                (
+                    side is not None and not 1 <= min(side) <= max(side) <= SIDE,
+                    f"a {key} of 1 to {SIDE} pixels",
+                )
+                for key, side in (("size", value.size), ("scale", value.scale))
             ),
             (
                 max(value.pad, value.shift, value.cutout, value.mixup) > SIDE,

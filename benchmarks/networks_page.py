@@ -129,7 +129,10 @@ def _table_of(cards: list[Card], columns: tuple[str, ...]) -> str:
 
 def _results(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("network-*.json")):
-        yield tables.table(json.loads(path.read_text(encoding="utf-8")))
+        result = json.loads(path.read_text(encoding="utf-8"))
+        yield tables.table(result)
+        if (ROOT / "docs" / f"{path.stem}.png").exists():
+            yield f"![Accuracy over epochs: {result['title']}]({path.stem}.png)\n"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ beside those. clock: the networks that the others left under --runs, timed in tu
 
 One network is trained, and cut and trained again for as many epochs with each criterion and seed,
 no image set apart; accuracy is that of the last epoch on the whole test part. --images trains on a
-stratified subset. Writes results/pruning-NAME.json after every row; `make readme` shows it in
-docs/pruning.md. A stopped experiment goes on, and a finished training is not repeated.
+stratified subset, --batch with other steps. Writes results/pruning-NAME.json after every row;
+`make readme` shows it in docs/pruning.md. A stopped experiment goes on, and a finished training is
+not repeated.
 """
 
 import argparse
@@ -185,14 +186,17 @@ def keep(
 def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
     """Train, prune to each goal, and keep every row."""
     recipe = chosen(experiment.recipe, epochs=args.epochs, precision="fp32")  # for all the same
+    if args.batch:
+        recipe = recipe.changed(batch=args.batch, lr=recipe.lr * args.batch / recipe.batch)
     home = args.runs / f"{args.name}-{command_words(args, short=True)}"
     data, on = args.data, f"all images of {args.data.name}"
     if args.images:
         on = f"{args.images:,} images of {args.data.name}, stratified"
         data = subset(data, args.images, 0, args.runs / f"{data.name}-{args.images}")
     how = (
-        f"trained on {on}, {args.epochs:g} epochs of {experiment.recipe} before the cut and after "
-        "it; one network was cut, seeds are of what follows; last epoch, whole test part"
+        f"trained on {on}, {args.epochs:g} epochs of {experiment.recipe} with batches of "
+        f"{recipe.batch} and a peak rate of {recipe.lr:g} before the cut and after it; one "
+        "network was cut, seeds are of what follows; last epoch, whole test part"
     )
     path = whole(experiment, data, recipe, home / "whole")
     found: dict[str, Comparison] = {}
@@ -222,10 +226,12 @@ def command_words(args: argparse.Namespace, *, short: bool = False) -> str:
     """The options that make an experiment what it is; `short` as part of a folder's name."""
     wide = [f"r{args.wide}" if short else f"--wide {args.wide}"] if args.name == "lbmbnet" else []
     if short:
-        return "-".join([*wide, str(args.images or "all"), f"{args.epochs:g}"])
+        batch = [f"b{args.batch}"] if args.batch else []
+        return "-".join([*wide, str(args.images or "all"), f"{args.epochs:g}", *batch])
     images = [f"--images {args.images}"] if args.images else []
     criteria = [f"--criteria {args.criteria}"] if args.criteria else []
-    more = [f"--epochs {args.epochs:g}", f"--seeds {args.seeds}", *criteria]
+    batch = [f"--batch {args.batch}"] if args.batch else []
+    more = [f"--epochs {args.epochs:g}", *batch, f"--seeds {args.seeds}", *criteria]
     return " ".join([args.name, args.data.name, *wide, *images, *more])
 
 
@@ -346,6 +352,7 @@ def main() -> None:
     parser.add_argument("--wide", type=int, default=20, help="expansion of the whole LB-MBNet")
     parser.add_argument("--epochs", type=float, default=30, help="before the cut, and again after")
     parser.add_argument("--images", type=int, default=0, help="to train on; default: all")
+    parser.add_argument("--batch", type=int, default=0, help="and the rate with it")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--criteria", help="with commas; the verdict is about the first")
     parser.add_argument("--on", default="c,onnxruntime", help="engines of clock")

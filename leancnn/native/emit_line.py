@@ -12,7 +12,7 @@ from leancnn.native.graph import Activate, Affine, Conv, Floats, Pool, floats
 from leancnn.native.program import Blend, Line, Store, Value
 from leancnn.native.spell import number
 from leancnn.native.text import File, combined, curve, described, finished, is_long
-from leancnn.native.walk import L1_FLOATS, Plan, affines
+from leancnn.native.walk import L1_FLOATS, Plan, affines, picks
 
 AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
 
@@ -148,12 +148,14 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         {plan.vectors, plan.few, 1} | ({plan.rest} if plan.rest else set()), reverse=True
     )
     parts = [_tile(file, kernel, plan, size, head, uneven) for size in sizes]
-    text = []
+    text = [_picking(kernel)] if picks(kernel) else []
     for size, body in zip(sizes, parts, strict=True):
         when = _when(plan, size)
         text.append(f"#if {when}" if when else "")
         text.append(f"static inline void @_x{size}{body}")
         text.append("#endif" if when else "")
+    if picks(kernel):
+        text.append("#undef BEGIN\n#undef AT\n#undef EVENS\n#undef ODDS")
     if plan.phases is not None:
         text.append(deal(kernel, plan.phases, plan.inputs))
     end = f"({line} + LANES - 1) / LANES * LANES"
@@ -236,20 +238,21 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
     lines = [
         f"(float *s, const int32_t *in, const int32_t *t, const float *w{share}{base_}, int p)\n{{"
     ]
-    base = "s + in[i] + p"
+    base = "s + in[i] + BEGIN" if picks(kernel) else "s + in[i] + p"
     if plan.phases is not None:
         base = f"s + {plan.phases.offset} + i * {plan.phases.size} + p - base"
     tile = f"{o}X{size}"
     file.tiles.add(("EACH", o, size))
     if isinstance(op, Conv):
-        file.tiles |= {("START", o, size), ("TAP", o, size)}
+        file.tiles.add(("START", o, size))
         lines.append(f"    START_{tile}(w)")
         lines.append(f"    const float *k = w + {head};")
         lines.append(f"    for (int i = 0; i < {plan.inputs}; i++, k += {o * len(plan.taps)}) {{")
         lines.append(f"        const float *x = {base};")
-        for j, tap in enumerate(plan.taps):
-            lines.append(f"        TAP_{tile}(x + {tap}, k + {j * o})".replace("+ -", "- "))
-        if plan.phases is None:
+        lines += [
+            f"        {tap}".replace("+ -", "- ") for tap in _tap_lines(file, kernel, plan, size)
+        ]
+        if plan.phases is None and not picks(kernel):
             file.tiles.add(("FETCH", 1, size))
             ahead = f"x + {max(plan.taps)} + {size} * LANES".replace("+ -", "- ")
             if len(plan.taps) == 1 and plan.inputs * size * 16 > L1_FLOATS // 2:
@@ -310,3 +313,29 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
         lines.append(f"    {' '.join(unused)}")
     lines.append("}")
     return "\n".join(lines)
+
+
+def _tap_lines(file: File, kernel: Line, plan: Plan, size: int) -> list[str]:
+    """A multiply-add of a register tile for each tap; two picked ones share what they load."""
+    assert isinstance(kernel.op, Conv)
+    o, columns, dilation = plan.outputs, kernel.op.weight.shape[3], kernel.op.dilation[1]
+    word = "PICK" if picks(kernel) else "TAP"
+    file.tiles.add((word, o, size))
+    lines = []
+    for j, tap in enumerate(plan.taps):
+        odd = j % columns * dilation % 2 if word == "PICK" else 0
+        half = ("ODDS, " if odd else "EVENS, ") if word == "PICK" else ""
+        lines.append(f"{word}_{o}X{size}({half}x + {tap - odd}, k + {j * o})")
+    return lines
+
+
+def _picking(kernel: Line) -> str:
+    """Macros for the halves of a tap: constants beside p where a vector is of whole rows."""
+    pitch = _out_pitch(kernel)
+    sizes = f"{pitch}, {2 * kernel.x.pitch}"
+    return (
+        f"#define BEGIN (LANES % {pitch} ? 0 : doubled(p, {sizes}))\n"
+        f"#define AT(d) doubled(LANES % {pitch} ? p + (d) : (d), {sizes})\n"
+        "#define EVENS(x, d) evens(x + AT(d), x + AT(d + LANES / 2))\n"
+        "#define ODDS(x, d) odds(x + AT(d), x + AT(d + LANES / 2))"
+    )

@@ -39,11 +39,13 @@ void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch)
 {
     static const float scale[CHANNELS] = {@SCALE@}, shift[CHANNELS] = {@SHIFT@};
     float *s = arena(scratch), most, sum = 0.0f;
-    for (int c = 0; c < CHANNELS; c++)
-        for (int y = 0; y < HEIGHT; y++)
-            for (int x = 0; x < WIDTH; x++)
-                s[@ORIGIN@ + c * @STRIDE@ + y * @PITCH@ + x] =
-                    (float)image_hwc[(y * WIDTH + x) * CHANNELS + c] * scale[c] + shift[c];
+    for (int y = 0; y < HEIGHT; y++) {
+        const uint8_t *row = image_hwc + y * WIDTH * CHANNELS;
+        float *to = s + @ORIGIN@ + y * @PITCH@;
+        for (int x = 0; x < WIDTH; x++)
+            for (int c = 0; c < CHANNELS; c++)
+                to[c * @STRIDE@ + x] = (float)row[x * CHANNELS + c] * scale[c] + shift[c];
+    }
     layers(s);
     answer(s, probabilities);
     most = probabilities[0];

@@ -136,25 +136,39 @@ HELPER vf gather(const float *s, const int32_t *places)
     for (int i = 0; i < LANES; i++) v[i] = s[places[i]];
     return load(v);
 }
-/* Every second float, from x on and from x + 1 on. */
+/* Every second float of LANES from x on and, in the upper half, of LANES from y on. */
+#if __GNUC__ >= 12 || defined(__clang__)
+#if LANES == 16
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#elif LANES == 8
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
+#elif LANES == 4
+#define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
+#endif
+#endif
+#ifdef EVEN
+HELPER vf evens(const float *x, const float *y) { return __builtin_shufflevector(load(x), load(y), EVEN); }
+HELPER vf odds(const float *x, const float *y) { return __builtin_shufflevector(load(x), load(y), ODD); }
+#else
+HELPER vf evens(const float *x, const float *y)
+{
+    float v[LANES];
+    for (int i = 0; i < LANES; i++) v[i] = i < LANES / 2 || LANES == 1 ? x[2 * i] : y[2 * i - LANES];
+    return load(v);
+}
+HELPER vf odds(const float *x, const float *y) { return evens(x + 1, y + 1); }
+#endif
 HELPER void unzip(const float *x, float *even, float *odd)
 {
-#if LANES == 16 && (!defined(__GNUC__) || __GNUC__ >= 12 || defined(__clang__))
-    vf a = load(x), b = load(x + 16);
-    store(even, __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
-    store(odd, __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
-#elif LANES == 8 && (__GNUC__ >= 12 || defined(__clang__))
-    vf a = load(x), b = load(x + 8);
-    store(even, __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14));
-    store(odd, __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15));
-#elif LANES == 4 && (__GNUC__ >= 12 || defined(__clang__))
-    vf a = load(x), b = load(x + 4);
-    store(even, __builtin_shufflevector(a, b, 0, 2, 4, 6));
-    store(odd, __builtin_shufflevector(a, b, 1, 3, 5, 7));
-#else
-    for (int i = 0; i < LANES; i++) even[i] = x[2 * i], odd[i] = x[2 * i + 1];
-#endif
+    const vf a = evens(x, x + LANES), b = odds(x, x + LANES);
+    store(even, a);
+    store(odd, b);
 }
+/* Where output p of a line begins in one twice as wide whose rows are `apart` for each of its own. */
+HELPER int doubled(int p, int pitch, int apart) { return p / pitch * apart + p % pitch * 2; }
 /* Zeros around planes: before the first row, and from the end of each plane to the next. */
 HELPER void clear_gaps(float *first, int planes, int stride, int line, int below)
 {

@@ -1,5 +1,7 @@
 """The macros of register tiles: o channels x v vectors of sums that stay in registers.
 
+PICK is a TAP whose vectors `half` finds in a line twice as wide.
+
 With channels abreast the tile is of o pixels x v vectors of channels: SPREAD starts it and MIX adds
 one channel of those pixels, each times its weights.
 """
@@ -29,13 +31,14 @@ def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
                     for i, row in enumerate(cells)
                 ]
                 head = f"#define {name}(w)"
-            case "TAP":
-                rows = [loads]
+            case "TAP" | "PICK":
+                picked = " ".join(f"const vf x{j} = half((x), {j} * LANES);" for j in range(v))
+                rows = [loads if word == "TAP" else picked]
                 for i, row in enumerate(cells):
                     adds = " ".join(f"{a} += f * x{j};" for j, a in enumerate(row))
                     rows.append(f"{{ const float f = (w)[{i}]; {adds} }}")
                 rows = ["{ " + rows[0], *rows[1:-1], rows[-1] + " }"]
-                head = f"#define {name}(x, w)"
+                head = f"#define {name}({'half, ' * (word == 'PICK')}x, w)"
             case "SPREAD":
                 first = ", ".join(f"{a} = load((w) + {j * WIDEST})" for j, a in enumerate(cells[0]))
                 rows = [f"vf {first};"]

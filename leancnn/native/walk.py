@@ -148,7 +148,7 @@ def _taps(kernel: Line, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases
     dilation = (1, 1) if isinstance(op, Pool) else op.dilation
     places = [(y * dilation[0], x * dilation[1]) for y, x in product(*map(range, size))]
     top, left = op.padding[:2]
-    if moves_straight(kernel):
+    if moves_straight(kernel) or picks(kernel):
         return tuple((y - top) * kernel.x.pitch + x - left for y, x in places), None
     rows, columns = op.stride
     which = tuple(sorted({(y % rows, x % columns) for y, x in places}))
@@ -190,6 +190,17 @@ def moves_straight(kernel: Line) -> bool:
     return kernel.op.stride == (1, 1)
 
 
+def picks(kernel: Line) -> bool:
+    """Whether each tap of a strided convolution picks every second float of a row where it lies.
+
+    Half a vector of the output must not cross rows, however wide vectors are: then two loads and a
+    shuffle make a tap, which costs less than dealing rows out to planes.
+    """
+    pitch = next(b.pitch for b in writes(kernel))
+    strided = isinstance(kernel.op, Conv) and kernel.op.stride == (2, 2)
+    return strided and pitch % (WIDEST // 2) == 0
+
+
 def reach(op: Conv | Pool) -> tuple[int, int]:
     """Rows and columns from a window's first tap to its last."""
     if isinstance(op, Pool):
@@ -207,7 +218,7 @@ def line_cost(kernel: Line) -> float:
     pitch = next(b.pitch for b in writes(kernel))
     vectors = -(-kernel.height * pitch // WIDEST)
     deal = 0.0
-    if not moves_straight(kernel):
+    if not moves_straight(kernel) and not picks(kernel):
         deal = 4.0 * len(kernel.x.planes) * -(-kernel.x.height * kernel.x.pitch // WIDEST)
     if not isinstance(kernel.op, Conv):
         return deal + 4.0 * kernel.channels * vectors

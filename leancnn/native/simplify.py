@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from leancnn.native.dead import drop_dead
 from leancnn.native.graph import (
     Activate,
     Affine,
@@ -23,14 +24,19 @@ Rewrite = Callable[["Copy", Node], str | None]
 
 
 def simplify(graph: Graph) -> Graph:
-    """The same function in fewer nodes: what `lower` takes."""
-    for rewrites in ((flatten_into_kernel, compose_takes), (early,), (fold_affine,), ()):
-        while True:
-            copy = Copy(graph, rewrites)
-            graph = copy.new
-            if not copy.changed:
-                break
-    return graph
+    """The same function in fewer nodes and channels: what `lower` takes."""
+    for rewrites in ((flatten_into_kernel, compose_takes), (early,), (fold_affine,)):
+        graph = rewritten(graph, rewrites)
+    return rewritten(drop_dead(graph), (compose_takes,))
+
+
+def rewritten(graph: Graph, rewrites: tuple[Rewrite, ...]) -> Graph:
+    """The graph when none of these rewrites finds anything more to do."""
+    while True:
+        copy = Copy(graph, rewrites)
+        graph = copy.new
+        if not copy.changed:
+            return graph
 
 
 class Copy:

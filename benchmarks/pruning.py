@@ -11,9 +11,9 @@ beside those. clock: the networks that the others left under --runs, timed in tu
 
 One network is trained, and cut and trained again for as many epochs with each criterion and seed,
 no image set apart; accuracy is that of the last epoch on the whole test part. --images trains on a
-stratified subset, --batch with other steps. Writes results/pruning-NAME.json after every row;
-`make readme` shows it in docs/pruning.md. A stopped experiment goes on, and a finished training is
-not repeated.
+stratified subset, --batch with other steps, --size (of lbmbnet) on smaller images. Writes
+results/pruning-NAME.json after every row; `make readme` shows it in docs/pruning.md. A stopped
+experiment goes on, and a finished training is not repeated.
 """
 
 import argparse
@@ -188,13 +188,16 @@ def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
     recipe = chosen(experiment.recipe, epochs=args.epochs, precision="fp32")  # for all the same
     if args.batch:
         recipe = recipe.changed(batch=args.batch, lr=recipe.lr * args.batch / recipe.batch)
+    if args.size:
+        recipe = recipe.changed(size=(args.size, args.size), shift=recipe.shift * args.size // 32)
     home = args.runs / f"{args.name}-{command_words(args, short=True)}"
     data, on = args.data, f"all images of {args.data.name}"
     if args.images:
         on = f"{args.images:,} images of {args.data.name}, stratified"
         data = subset(data, args.images, 0, args.runs / f"{data.name}-{args.images}")
+    at = f" at {args.size}×{args.size}" if args.size else ""
     how = (
-        f"trained on {on}, {args.epochs:g} epochs of {experiment.recipe} with batches of "
+        f"trained on {on}{at}, {args.epochs:g} epochs of {experiment.recipe} with batches of "
         f"{recipe.batch} and a peak rate of {recipe.lr:g} before the cut and after it; one "
         "network was cut, seeds are of what follows; last epoch, whole test part"
     )
@@ -226,12 +229,12 @@ def command_words(args: argparse.Namespace, *, short: bool = False) -> str:
     """The options that make an experiment what it is; `short` as part of a folder's name."""
     wide = [f"r{args.wide}" if short else f"--wide {args.wide}"] if args.name == "lbmbnet" else []
     if short:
-        batch = [f"b{args.batch}"] if args.batch else []
-        return "-".join([*wide, str(args.images or "all"), f"{args.epochs:g}", *batch])
+        other = [f"{key}{n}" for key, n in (("b", args.batch), ("s", args.size)) if n]
+        return "-".join([*wide, str(args.images or "all"), f"{args.epochs:g}", *other])
     images = [f"--images {args.images}"] if args.images else []
     criteria = [f"--criteria {args.criteria}"] if args.criteria else []
-    batch = [f"--batch {args.batch}"] if args.batch else []
-    more = [f"--epochs {args.epochs:g}", *batch, f"--seeds {args.seeds}", *criteria]
+    other = [f"--{key} {n}" for key, n in (("batch", args.batch), ("size", args.size)) if n]
+    more = [f"--epochs {args.epochs:g}", *other, f"--seeds {args.seeds}", *criteria]
     return " ".join([args.name, args.data.name, *wide, *images, *more])
 
 
@@ -353,6 +356,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=30, help="before the cut, and again after")
     parser.add_argument("--images", type=int, default=0, help="to train on; default: all")
     parser.add_argument("--batch", type=int, default=0, help="and the rate with it")
+    parser.add_argument("--size", type=int, default=0, help="side of the images; default: 32")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--criteria", help="with commas; the verdict is about the first")
     parser.add_argument("--on", default="c,onnxruntime", help="engines of clock")
@@ -363,6 +367,8 @@ def main() -> None:
     args.result = args.result or ROOT / "results" / f"pruning-{args.name}.json"
     if args.name == "clock":
         clock(args)
+    elif args.size and args.name != "lbmbnet":
+        parser.error("--size is for lbmbnet: the other goals are MACs at 32×32")
     elif args.data is None:
         parser.error(f"{args.name} needs a folder of images")
     else:

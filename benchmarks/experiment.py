@@ -3,8 +3,10 @@
 What the scripts beside this one share. A finished training is not repeated: its run folder answers.
 """
 
+import argparse
 import os
 import random
+import shlex
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,9 @@ from typing import Any, Literal
 import torch
 
 from leancnn import recipes, runs
+from leancnn.errors import RunError
 from leancnn.evaluate import evaluate
+from leancnn.plan import road_for
 from leancnn.recipes import Recipe
 from leancnn.train import resume, train
 
@@ -35,6 +39,7 @@ def run(
 ) -> dict[str, Any]:
     """One training and its tests: accuracies of the last and the best network, 0..1, and curves."""
     if runs.is_run(folder):
+        check_same(folder, trial, data)
         trained = resume(folder)
     else:
         trained = train(
@@ -58,6 +63,24 @@ def run(
         "train_accuracy": [row["train_accuracy"] for row in trained.history],
         "val_accuracy": [row.get("val_accuracy") for row in trained.history],
     }
+
+
+def check_same(folder: Path, trial: Trial, data: str | Path) -> None:
+    """Refuse, with `RunError`, to take a run of another recipe or on other data for this one."""
+    if not (folder / "run.json").exists():
+        return  # killed at its first moment
+    plan = runs.read_json(folder / "run.json")["plan"]
+    recipe = recipes.of_json(plan["recipe"])
+    if spelt_out(recipe, trial.network) != spelt_out(trial.recipe, trial.network):
+        raise RunError(f"{folder} was trained by another recipe; choose another folder")
+    if Path(plan["data"]).name != Path(data).name:
+        raise RunError(f"{folder} was trained on {plan['data']}; choose another folder")
+
+
+def spelt_out(recipe: Recipe, network: str) -> Recipe:
+    """The same with the images that it leaves to the network."""
+    road = road_for(network, recipe)
+    return recipe.changed(size=road.size, scale=road.scale, channels=road.channels)
 
 
 def tested(folder: Path, data: str | Path, which: Literal["last", "best"]) -> float:
@@ -138,6 +161,25 @@ def all_of(
             told = found[trial.label][-1]
             print(f"{trial.label}, seed {seed}: {told['last']:.2%} in {told['seconds']:.0f} s")
             keep(result, title=title, command=command, note=note, trials=trials, found=found)
+
+
+def command(script: str, parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    """What makes a table again: the data by the folder's name, and every option that is not usual.
+
+    Options about places, --runs and --result, are left out.
+    """
+    words = ["python", f"benchmarks/{Path(script).name}"]
+    for key, value in vars(args).items():
+        usual = parser.get_default(key)
+        if key in ("runs", "result") or value == usual:
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [] if isinstance(value, Path) else [f"--{key}"]
+        words += [
+            v.name if isinstance(v, Path) else f"{v:g}" if isinstance(v, float) else str(v)
+            for v in values
+        ]
+    return shlex.join(words)
 
 
 def chosen(name: str, **changes: Any) -> Recipe:

@@ -8,7 +8,7 @@ Writes results/network-henet-table.json after every run.
 import argparse
 from pathlib import Path
 
-from experiment import Trial, all_of, chosen
+from experiment import Trial, all_of, chosen, command
 
 ROOT = Path(__file__).parent.parent
 PRINTED = {
@@ -38,16 +38,13 @@ def main() -> None:
     networks = args.networks.split(",")
     title = "HENet against ShuffleNet" if len(networks) > 1 else networks[0]
     printed = ", ".join(f"{name} {PRINTED[name]}" for name in networks)
-    command = f"python benchmarks/henet_table.py {args.data.name} --epochs {args.epochs:g}"
-    if args.networks != ",".join(PRINTED):
-        command += f" --networks {args.networks}"
     all_of(
         [Trial(label=name, network=name, recipe=recipe) for name in networks],
         dict.fromkeys(range(args.seeds), args.data),
         args.runs,
         args.result,
         title=f"{title} on {args.data.name}",
-        command=command,
+        command=command(__file__, parser, args),
         note=f"{args.epochs:g} epochs of {args.recipe}, network of the last epoch, seeds: "
         f"{args.seeds}; the paper's Table 3, 166 epochs, the original CIFAR-10: {printed}",
     )

@@ -8,7 +8,7 @@ r80 takes a GPU. Writes results/network-lbmbnet.json after every run.
 import argparse
 from pathlib import Path
 
-from experiment import Trial, all_of, chosen
+from experiment import Trial, all_of, chosen, command
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +40,7 @@ def main() -> None:
         args.runs,
         args.result,
         title=f"LB-MBNet-32 on {args.data.name}",
-        command=f"python benchmarks/lbmbnet.py {args.data.name}",
+        command=command(__file__, parser, args),
         note=f"{args.epochs:g} epochs of {args.recipe}, {args.seeds} seeds, network of the last "
         "epoch; the paper, 200 epochs: r6 92.88, r80 95.63",
     )

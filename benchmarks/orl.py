@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from experiment import Trial, all_of, chosen
+from experiment import Trial, all_of, chosen, command
 
 ROOT = Path(__file__).parent.parent
 TEST = 100  # images, as in the paper
@@ -102,7 +102,7 @@ def main() -> None:
         args.runs / str(args.size),
         result,
         title=f"ORL faces at {args.size}×{args.size}, 300 images to train and 100 to test",
-        command=f"python benchmarks/orl.py FACES --size {args.size} --splits {args.splits}",
+        command=command(__file__, parser, args),
         note=f"{args.splits} stratified splits, {args.epochs:g} epochs, network of the last epoch; "
         "the paper: 70.6 to 71.4 %",
         val_share=0,

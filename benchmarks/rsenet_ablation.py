@@ -10,7 +10,7 @@ results/network-rsenet-ablation.json after every run.
 import argparse
 from pathlib import Path
 
-from experiment import Trial, all_of, chosen
+from experiment import Trial, all_of, chosen, command
 
 ROOT = Path(__file__).parent.parent
 STEPS = (  # label, arguments, loss; the paper's accuracy
@@ -54,7 +54,7 @@ def main() -> None:
         args.runs,
         args.result,
         title=f"R-SeNet's ablation at {args.size}×{args.size}",
-        command=f"python benchmarks/rsenet_ablation.py {args.data.name} --size {args.size}",
+        command=command(__file__, parser, args),
         note=f"{args.epochs:g} epochs, {args.seeds} seeds, network of the last epoch; "
         f"the paper's Table 8: {printed}",
     )

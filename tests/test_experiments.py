@@ -1,14 +1,19 @@
 """The experiments in benchmarks/ begin right: splits by law, networks and recipes that exist."""
 
+import argparse
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
 from leancnn import models, recipes
+from leancnn.errors import RunError
+from tests.tiny import RECIPE
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import curves
 import experiment
 import orl
 import rsenet_ablation
@@ -46,7 +51,12 @@ def test_a_split_is_a_function_of_its_seed(faces: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "trial",
-    [*orl.trials(40), *rsenet_ablation.trials(2, 32), *rsenet_ablation.trials(2, 224)],
+    [
+        *orl.trials(40, 224),
+        *orl.trials(40, 112),
+        *rsenet_ablation.trials(2, 32),
+        *rsenet_ablation.trials(2, 224),
+    ],
     ids=lambda trial: trial.label,
 )
 def test_every_trial_names_a_network_with_its_arguments_and_a_recipe(
@@ -56,8 +66,51 @@ def test_every_trial_names_a_network_with_its_arguments_and_a_recipe(
     assert recipes.of_json(trial.recipe.to_json()) == trial.recipe
 
 
+def test_a_run_of_another_recipe_or_of_other_data_is_not_taken_for_this_one(
+    quiet: Path, pictures: Path
+) -> None:
+    trial = experiment.Trial(label="tiny", network="tiny", recipe=RECIPE.changed(epochs=8))
+    with pytest.raises(RunError, match="another recipe; choose another folder"):
+        experiment.run(trial, pictures, 0, quiet)
+    same = experiment.Trial(label="tiny", network="tiny", recipe=RECIPE.changed(size=(8, 8)))
+    experiment.check_same(quiet, same, pictures)  # 8×8 is what the network takes anyway
+    with pytest.raises(RunError, match="was trained on"):
+        experiment.run(same, pictures.parent, 0, quiet)
+
+
+def test_a_command_makes_its_table_again() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("faces", type=Path)
+    for key, usual in (("splits", 5), ("epochs", 40.0), ("recipe", "nvmnet-fast")):
+        parser.add_argument(f"--{key}", type=type(usual), default=usual)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--result", type=Path)
+    words = ["/x/orl-faces", "--epochs", "8", "--splits", "5", "--only", "nvmnet_g4", "nvmnet_g4 b",
+             "--runs", "/y", "--result", "/z"]  # fmt: skip
+    told = experiment.command("/x/benchmarks/orl.py", parser, parser.parse_args(words))
+    assert told == ("python benchmarks/orl.py orl-faces --epochs 8 --only nvmnet_g4 'nvmnet_g4 b'")
+    assert vars(parser.parse_args(shlex.split(told)[2:])) == {
+        **vars(parser.parse_args(words)), "faces": Path("orl-faces"), "runs": Path("runs"),
+        "result": None,
+    }  # fmt: skip
+
+
+def test_a_curve_is_the_mean_of_the_runs_and_says_whose_it_is(tmp_path: Path) -> None:
+    def run(label: str, train: list[float], val: list[float | None]) -> dict[str, object]:
+        return {"label": label, "train_accuracy": train, "val_accuracy": val}
+
+    found = [run("a", [0.2, 0.6], [None, None]), run("a", [0.4, 0.8], [None, None])]
+    whose, drawn = curves.lines(found)
+    assert whose == "training"
+    assert drawn["a"] == pytest.approx([30.0, 70.0])
+    assert curves.lines([run("a", [0.2], [0.1])]) == ("validation", {"a": [10.0]})
+    curves.picture({"title": "t", "runs": found}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_row_is_the_mean_and_spread_of_its_runs() -> None:
-    trial = orl.trials(40)[0]
+    trial = orl.trials(40, 224)[0]
     found = [
         {"last": share, "best": None, "seconds": 10.0, "images_per_s": 300.0, "threads": 2}
         for share in (0.9, 1.0)

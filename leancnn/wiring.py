@@ -148,11 +148,17 @@ class _Walk:
 
     def function(self, node: fx.Node, given: Any) -> Any:
         if node.target in (operator.add, operator.mul, torch.add, torch.mul, operator.iadd):
-            return self.join(given[0], given[1])
+            both = [row for row in given if isinstance(row, np.ndarray)]  # the rest are numbers
+            if len(both) == 1:
+                return both[0]
+            if len(both[0]) == len(both[1]):
+                return self.join(*both)
         if node.target is torch.cat and _dim(node, 1) == 1:
             return np.concatenate(given[0])
-        if node.target is operator.getitem:
-            return given[0][given[1]] if isinstance(given[0], tuple) else given[0]  # maps' pixels
+        if node.target is operator.getitem and isinstance(given[0], tuple):
+            return given[0][given[1]]
+        if node.target is operator.getitem and _all_channels(node.args[1]):
+            return given[0]
         if node.target == "flatten":
             return given[0]
         if node.target == "chunk" and _dim(node, 2) == 1 and len(given[0]) % given[1] == 0:
@@ -241,6 +247,11 @@ def _families(
         for key, layers in paths.items()
         if key not in barred
     ]
+
+
+def _all_channels(index: object) -> bool:
+    """Whether x[index] has every image and channel of x, whatever of their pixels."""
+    return isinstance(index, tuple) and index[:2] == (slice(None), slice(None))
 
 
 def _dim(node: fx.Node, place: int) -> int:

@@ -124,6 +124,26 @@ def test_every_channel_has_a_unit_those_of_padding_too(name):
     assert set(np.concatenate(rows).tolist()) == set(range(wiring.units))
 
 
+class Between(torch.nn.Module):
+    """A convolution, a step, a classifier."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.conv, self.pool = torch.nn.Conv2d(3, 8, 1), torch.nn.AdaptiveAvgPool2d(1)
+        self.fc, self.step = torch.nn.Linear(8, 2), step
+
+    def forward(self, x):
+        return self.fc(self.pool(self.step(self.conv(x))).flatten(1))
+
+
+def test_numbers_are_no_channels_and_what_cannot_be_followed_is_refused():
+    (family,) = wire(Between(lambda x: 0.5 * x[:, :, 1:] + 1), 3).families
+    assert family.layers == ("conv",)
+    for step in (lambda x: x[:, :4], lambda x: x[0]):
+        with pytest.raises(UnsupportedError, match="cannot follow channels through 'getitem"):
+            wire(Between(step), 3)
+
+
 @pytest.mark.parametrize(("name", "path", "numbers"), [
     ("henet_r2", "conv1", [12, 24]),
     ("henet_r2", "stages.0.blocks.0.mix", [24]),

@@ -74,7 +74,9 @@ def check_cut(name, share):
     keep = kept(wiring, share)
     small, widths = cut_body(net, wiring, keep)
     with torch.no_grad():
-        found, expected, whole = small(x), silence(net, wiring, keep).run(x), net(x)
+        features = small.features(x)
+        found, expected, whole = small.fc(features), silence(net, wiring, keep).run(x), net(x)
+    assert small.fc.in_features == features.shape[1], "the centre loss asks for it"
     scale = expected.abs().max()
     assert (found - expected).abs().max() <= (1e-5 if name in LARGE else 1e-12) * scale
     assert (whole - expected).abs().max() > 1e-3 * scale, "nothing was cut"

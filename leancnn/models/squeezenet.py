@@ -53,11 +53,20 @@ class ConvClassifier(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, dropout: float) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
         self.dropout = nn.Dropout(dropout)
         self.conv = grouped_conv(in_features, out_features, 1, bias=True)
         self.relu = nn.ReLU(inplace=True)
         self.pool = nn.AdaptiveAvgPool2d(1)
+
+    @property
+    def in_features(self) -> int:
+        """As many as there are now: pruning takes some."""
+        return self.conv.in_channels
+
+    @property
+    def out_features(self) -> int:
+        """The classes."""
+        return self.conv.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.pool(self.relu(self.conv(self.dropout(x)))).flatten(1)

@@ -158,13 +158,10 @@ class Candidates:
         The layers in which those two differ get the channels of `other`, which must be no more than
         there are; the others stay as they are. Raises `MismatchError`.
         """
-        now = widths_of(self.network.body)
-        gone = now.keys() ^ other.keys()
-        if gone:
-            raise MismatchError(f"that is another network, and no cut of this: {min(gone)}")
         named = {family.name for family in self.families}
         old, new, here = (
-            {p: w[1] for p, w in x.items() if len(w) > 1} for x in (whole, other, now)
+            {p: w[1] for p, w in x.items() if len(w) > 1}
+            for x in (whole, other, widths_of(self.network.body))
         )
         differ = [f for f in self.wiring.families if any(old[p] != new[p] for p in f.layers)]
         for path in (path for family in differ for path in family.layers):

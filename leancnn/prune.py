@@ -23,7 +23,7 @@ from leancnn.plan import check_place
 from leancnn.recipes import Recipe
 from leancnn.scoring import Source, scores, source_of, subject_of
 from leancnn.sealed import TEMPORARY
-from leancnn.speed import LIKED, Clock
+from leancnn.speed import LIKED, SILENT, Clock
 from leancnn.surgery import Keep, cut_body, silence
 from leancnn.train import Trained, resume, train
 from leancnn.weights import MANIFEST, WEIGHTS, Network
@@ -69,7 +69,8 @@ def plan(
     `UsageError` for another goal, `UnknownNameError` for the criterion, `MismatchError` when the
     goal cannot be reached, with the least that can.
     """
-    wanted, value = _goal(goal)
+    wanted, value = one_goal(goal)
+    sizes = _with_expansion(network, value) if wanted == "expansion" else {}
     wiring = wire(network.body, network.road.channels)
     found = scores(network, wiring, criterion, source, seed=seed, progress=progress)
     maker = Candidates(network, wiring, found, within)
@@ -80,25 +81,25 @@ def plan(
     before = maker.cost(np.ones(wiring.units, bool))
     match wanted:
         case "keep":
-            if not 0 < value < 1:
-                raise MismatchError(
-                    f"keep is the share of channels that stay, in 0..1, not {value}"
-                )
             keep, share = maker.keep(value), value
         case "expansion":
-            sizes = _with_expansion(network, value)
-            now = {**models.arguments(network.name), **network.arguments}["expansion"]
-            keep = maker.like(_with_expansion(network, now), sizes)
-            if keep.all():
-                raise MismatchError(f"{network.name} has an expansion of {value:g} already")
+            keep = maker.like(_with_expansion(network, _expansion(network)), sizes)
         case "macs" | "bytes":
             keep, share = maker.filled(lambda k: bool(getattr(maker.cost(k), wanted) <= value))
             _reached(getattr(maker.cost(keep), wanted) <= value, maker, wanted, value)
         case _:
             share, step = _fast_enough(network, maker, value, notes), LIKED
             keep = maker.keep(share, step)
+    if keep.all():
+        raise MismatchError(
+            f"{wanted} {value:g} leaves {network.name} as it is; there is nothing to cut"
+        )
     notes += maker.remarks(keep, share, step)
-    after = maker.cost(keep)
+    after, times = maker.cost(keep), None
+    try:
+        times = Clock(network).pair(maker.cut(keep)) if timed else None
+    except SILENT as why:
+        notes.append(f"not timed: {why}")
     return Plan(
         network=network.name,
         criterion=criterion,
@@ -106,7 +107,7 @@ def plan(
         layers=maker.layers(keep),
         before=_figures(before),
         after=_figures(after),
-        microseconds=_times(network, maker, keep) if timed else None,
+        microseconds=times,
         notes=tuple(notes),
         seed=seed,
         within=None if within is None else tuple(sorted(within)),
@@ -127,7 +128,9 @@ def cut(
     body = copy.deepcopy(network.body).eval()
     mend = criteria.get(plan.criterion).mend
     if plan.mended and mend is not None:
-        subject, _ = subject_of(network, wiring, plan.criterion, source, progress=progress)
+        subject, _ = subject_of(
+            network, wiring, plan.criterion, source, seed=plan.seed, progress=progress
+        )
         with torch.no_grad():
             for path, new in mend(subject, keep).items():
                 body.get_parameter(f"{path}.weight").copy_(new)
@@ -181,14 +184,14 @@ def prune(
 ) -> Pruned:
     """Prune a run or a saved network into the folder `out`, and train again.
 
-    `goal` as `plan` takes it, or `schedule`: expansions, one step after the other. `finetune` is
-    the recipe of the training after each cut, with `overrides`; `data` where the run's images have
-    moved. A pruning that was stopped goes on when it is called again. Without `finetune` `out` is
-    the folder of a saved network, else a run; earlier steps stand in `out/steps`. Raises as `plan`,
-    `cut` and `train`; `RunError` when `out` holds something else or is in use.
+    `goal` as `plan` takes it, or `schedule`: expansions, one step after the other, of which the
+    first may be that of the network. `finetune` is the recipe of the training after each cut, with
+    `overrides`; `data` where the run's images have moved. A pruning that was stopped goes on when
+    it is called again. Without `finetune` `out` is the folder of a saved network, else a run;
+    earlier steps stand in `out/steps`. Raises as `plan`, `cut` and `train`; `RunError` when `out`
+    holds something else or is in use.
     """
     path, out = Path(path), Path(out)
-    goals = [{"expansion": float(r)} for r in schedule] or [dict([_goal(goal)])]
     if schedule and any(value is not None for value in goal.values()):
         raise UsageError("name a schedule or a goal, not both")
     if any(a <= b for a, b in pairwise(schedule)):
@@ -196,6 +199,7 @@ def prune(
     if finetune is not None:
         finetune = recipes.read(finetune).changed(**dict(overrides or {}))
     network = weights.load(path, which)
+    goals = _steps(network, schedule) if schedule else [dict([one_goal(goal)])]
     reads = criteria.get(criterion).reads
     needs = reads != "weights" or finetune is not None or criteria.get(criterion).mend is not None
     source = source_of(path, data) if needs or runs.is_run(path) else None
@@ -205,9 +209,8 @@ def prune(
     trained = None
     with runs.Lock(out / LOCK):
         for number, wanted in enumerate(goals, 1):
-            folder = (
-                out if number == len(goals) else out / "steps" / f"{number}-r{schedule[number - 1]}"
-            )
+            name = f"{number}-r{wanted.get('expansion', 0):g}"
+            folder = out if number == len(goals) else out / "steps" / name
             place = folder if finetune is None else folder / "cut"
             asked = {
                 "network": network.name,
@@ -268,7 +271,7 @@ def same_recipe(folder: Path, recipe: Recipe) -> None:
     """Refuse, with `RunError`, to go on with a run of another recipe as if it were this one."""
     path = folder / "recipe.json"
     if path.exists() and recipes.of_json(runs.read_json(path)) != recipe:
-        raise RunError(f"{folder} was trained by another recipe; choose another --out")
+        raise RunError(f"{folder} was trained by another recipe; choose another folder")
 
 
 def _continues(folder: Path, asked: Mapping[str, Any]) -> bool:
@@ -298,7 +301,8 @@ def _made_by(folder: Path, asked: Mapping[str, Any]) -> bool:
     return all(plan.get(key) == value for key, value in asked.items())
 
 
-def _goal(goal: Goal) -> tuple[str, float]:
+def one_goal(goal: Goal) -> tuple[str, float]:
+    """The one that is named, and its number. Raises `UsageError`, `MismatchError`."""
     given = {key: value for key, value in cast(dict[str, Any], goal).items() if value is not None}
     if len(given) != 1 or not given.keys() <= Goal.__annotations__.keys():
         known = ", ".join(Goal.__annotations__)
@@ -308,7 +312,22 @@ def _goal(goal: Goal) -> tuple[str, float]:
         raise MismatchError(f"a speedup is a number above 1, not {value:g}")
     if not 0 < value < float("inf"):
         raise MismatchError(f"{wanted} is a number above 0, not {value}")
+    if wanted == "keep" and value >= 1:
+        raise MismatchError(f"keep is the share of channels that stay, in 0..1, not {value}")
     return wanted, float(value)
+
+
+def _expansion(network: Network) -> float:
+    """What its name or its arguments say."""
+    return float({**models.arguments(network.name), **network.arguments}["expansion"])
+
+
+def _steps(network: Network, schedule: Sequence[int]) -> list[dict[str, float]]:
+    """The goals of a schedule that are ahead of the network. Raises `MismatchError`."""
+    for expansion in schedule:  # now, not when the steps before it have been trained
+        _with_expansion(network, expansion)
+    begun = len(schedule) > 1 and schedule[0] == _expansion(network)
+    return [{"expansion": float(expansion)} for expansion in schedule[begun:]]
 
 
 def _with_expansion(network: Network, value: float) -> Widths:
@@ -322,7 +341,11 @@ def _with_expansion(network: Network, value: float) -> Widths:
         body = weights.build(
             network.name, {**arguments, "expansion": int(value)}, len(network.classes), network.road
         )
-    return widths_of(body)
+    sizes = widths_of(body)
+    gone = widths_of(network.body).keys() ^ sizes.keys()
+    if gone:
+        raise MismatchError(f"that is another network, and no cut of this: {min(gone)}")
+    return sizes
 
 
 def _arguments(network: Network, plan: Plan, widths: Widths) -> dict[str, Any]:
@@ -330,14 +353,11 @@ def _arguments(network: Network, plan: Plan, widths: Widths) -> dict[str, Any]:
     old = {key: value for key, value in network.arguments.items() if key != "cut"}
     if "expansion" in plan.goal:
         new = {**old, "expansion": int(plan.goal["expansion"])}
-        if _with_expansion(network, plan.goal["expansion"]) == _all_widths(network, widths):
+        now = {**widths_of(network.body), **widths}
+        if _with_expansion(network, plan.goal["expansion"]) == now:
             return new
     sizes = {**dict(network.arguments.get("cut", {})), **widths}
     return {**old, "cut": {path: list(numbers) for path, numbers in sizes.items()}}
-
-
-def _all_widths(network: Network, changed: Widths) -> Widths:
-    return {**widths_of(network.body), **changed}
 
 
 def _fast_enough(network: Network, maker: Candidates, speedup: float, notes: list[str]) -> float:
@@ -368,10 +388,6 @@ def _reached(yes: bool, maker: Candidates, wanted: str, value: float) -> None:
             f"{maker.network.name} cannot be cut to {wanted} {value:g}: one channel a layer, or "
             f"the fewest its groups allow, leave {least.macs:,} MACs and {least.bytes:,} bytes"
         )
-
-
-def _times(network: Network, maker: Candidates, keep: Keep) -> tuple[float, float]:
-    return Clock(network).pair(maker.cut(keep))
 
 
 def _figures(cost: Cost) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
 from leancnn.export import trial_images
 from leancnn.native.build import FAST_FLAGS, compile_library
 from leancnn.native.load import Native
@@ -21,15 +22,26 @@ LIKED = (
 )
 
 
+LARGEST = 2**27  # bytes of weights; the C compiler takes a dozen times as much memory
+SILENT = (CompileError, MissingDependencyError, UnsupportedError)
+"""What a `Clock` raises for a network that it cannot time here."""
+
+
 class Clock:
     """Times bodies that do a network's work, in turns with the network's own.
 
     Both run in this process in short turns, so what disturbs one disturbs the other: the median of
     the turns' ratios counts, and times are told in the whole network's first. Raises
-    `MissingDependencyError` without a C compiler, `UnsupportedError`.
+    `MissingDependencyError` without a C compiler, `CompileError`, `UnsupportedError`.
     """
 
     def __init__(self, network: Network) -> None:
+        size = sum(p.numel() * p.element_size() for p in network.body.parameters())
+        if size > LARGEST:
+            raise UnsupportedError(
+                f"{network.name} has {size:,} bytes of weights; above {LARGEST:,} a network is not "
+                "compiled to be timed"
+            )
         self.network = network
         self._image = trial_images(network, 2)[1:]
         self._whole = self._program(network.body)

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leancnn import models, weights
+from leancnn import models, speed, weights
 from leancnn.allot import best, legal
 from leancnn.bench import untrained
 from leancnn.candidates import Candidates
 from leancnn.controls import control_start
 from leancnn.count import count
-from leancnn.errors import MismatchError, UnknownNameError, UsageError
+from leancnn.errors import (
+    MismatchError,
+    RunError,
+    UnknownNameError,
+    UnsupportedError,
+    UsageError,
+)
 from leancnn.prune import Plan
 from leancnn.prune import cut as cut_network
 from leancnn.prune import plan as make_plan
@@ -217,6 +224,8 @@ def test_a_plan_keeps_its_budget_survives_json_and_a_cut_survives_the_disk(goal,
     ({"keep": 1.5}, MismatchError, "share of channels"),
     ({"keep": 1.0}, MismatchError, "share of channels"),
     ({"macs": 10}, MismatchError, "leave 52,170 MACs"),
+    ({"macs": 1e9}, MismatchError, r"macs 1e\+09 leaves resnet8 as it is"),
+    ({"keep": 0.999}, MismatchError, "nothing to cut"),
     ({"keep": float("nan")}, MismatchError, "above 0"),
     ({"expansion": 3}, MismatchError, "has no expansion"),
 ])  # fmt: skip
@@ -247,7 +256,7 @@ def test_an_expansion_may_follow_a_cut_that_left_enough():
     assert weights.build(small.name, small.arguments, 10, small.road).stem[0].out_channels == 26
     with pytest.raises(MismatchError, match=r"blocks.0.expand.0 would grow from 77 to 80 channels"):
         make_plan(cut, criterion="l1", expansion=5)
-    with pytest.raises(MismatchError, match="an expansion of 4 already"):
+    with pytest.raises(MismatchError, match="expansion 4 leaves lbmbnet32_r6 as it is"):
         make_plan(small, criterion="l1", expansion=4)
 
 
@@ -322,6 +331,30 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
     assert plan.before["macs"] / 4 < plan.after["macs"] <= plan.before["macs"] / 2
     assert len(asked) == len(set(asked))
     assert all(len(layer.kept) % 4 == 0 for layer in plan.layers)
+
+
+def test_what_cannot_be_timed_is_pruned_all_the_same(monkeypatch):
+    monkeypatch.setattr(speed, "LARGEST", 1000)
+    plan = make_plan(untrained("resnet8"), criterion="l1", keep=0.5, timed=True)
+    assert plan.microseconds is None
+    assert plan.notes[-1].startswith("not timed: resnet8 has 312,744 bytes of weights; above 1,000")
+    with pytest.raises(UnsupportedError, match="bytes of weights"):
+        make_plan(untrained("resnet8"), criterion="l1", speedup=2)
+
+
+def test_mending_draws_its_pixels_by_the_seed_of_the_plan(monkeypatch):
+    asked = []
+
+    def subject_of(*_, seed, **__):
+        asked.append(seed)
+        raise RunError("so far and no further")
+
+    monkeypatch.setattr(sys.modules["leancnn.prune"], "subject_of", subject_of)
+    net = untrained("resnet8")
+    plan = make_plan(net, criterion="l1", keep=0.5, seed=7)
+    with pytest.raises(RunError, match="so far"):
+        cut_network(net, replace(plan, criterion="reconstruction", mended=True))
+    assert asked == [7]
 
 
 @pytest.mark.parametrize("name", ["resnet8", "henet_r2"])

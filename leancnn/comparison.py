@@ -2,8 +2,9 @@
 
 Every criterion cuts the same families of channels by the same goal, and every network is trained
 again by the same recipe. A control is trained from scratch for as many epochs as the whole network
-and the retraining had together. Accuracy is that of the last epoch, once, on the test part (on the
-validation part where there is no test part).
+and the retraining had together, on the same images at the same size; a network that is named takes
+its own size. Accuracy is that of the last epoch, and of the whole network as it was cut; once, on
+the test part (on the validation part where there is no test part).
 """
 
 import hashlib
@@ -16,21 +17,21 @@ from typing import Any, Unpack, cast
 import numpy as np
 
 from leancnn import criteria as family
-from leancnn import recipes, runs, weights
+from leancnn import models, recipes, runs, weights
 from leancnn.controls import check_control, control_start
 from leancnn.count import count
 from leancnn.criteria.se_gate import distribution
 from leancnn.data import Split, load_dataset
 from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.images import Road
-from leancnn.plan import check_place
+from leancnn.plan import check_place, road_for
 from leancnn.predict import probabilities
-from leancnn.prune import LOCK, Goal, prune, same_recipe
+from leancnn.prune import LOCK, Goal, one_goal, prune, same_recipe
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture
 from leancnn.scoring import Source, scores, source_of, subject_of
 from leancnn.sealed import tensor_sha256
-from leancnn.speed import Clock
+from leancnn.speed import SILENT, Clock
 from leancnn.train import resume, train
 from leancnn.verdict import Comparison, Row, means, verdict
 from leancnn.weights import Network
@@ -68,6 +69,7 @@ def compare(
     run = path.parent if path.name in weights.FOLDERS else path
     if not runs.is_run(run):
         raise RunError(f"{path} is no run; a comparison needs the recipe it was trained by")
+    one_goal(goal)
     for name in controls:
         check_control(name)
     if seeds < 1:
@@ -81,7 +83,11 @@ def compare(
         )
         chosen, within, left_out = _applicable(whole, source, criteria, progress)
         test = _Test(whole, source)
-        clock = Clock(whole) if timed else None
+        clock = None
+        try:
+            clock = Clock(whole) if timed else None
+        except SILENT as why:
+            left_out.append(f"times: {why}")
         there = [name for name in weights.FOLDERS if (run / name / weights.MANIFEST).exists()]
         which = path.name if path.name in there else there[0]
         known = whole, test, clock, first.epochs
@@ -132,23 +138,26 @@ def compare(
                 last = weights.load(folder, "last")
                 add(_row(name, "criterion", seed, before, last, test, clock, both, run=folder))
             for control in controls:
+                epochs = recipe.epochs if control == "random_kernels" else both
+                folder = out / f"{control}-seed{seed}"
                 try:
                     start, model, arguments = control_start(control, small or whole, seed)
+                    last = _trained(
+                        folder,
+                        source,
+                        seed,
+                        _control_recipe(control, model, recipe, whole.road).changed(epochs=epochs),
+                        start,
+                        model,
+                        arguments,
+                        progress,
+                    )
                 except MismatchError as why:
                     left_out.append(str(why))
                     continue
-                epochs = recipe.epochs if control == "random_kernels" else both
-                folder = out / f"{control}-seed{seed}"
-                last = _trained(
-                    folder,
-                    source,
-                    seed,
-                    recipe.changed(epochs=epochs),
-                    start,
-                    model,
-                    arguments,
-                    progress,
-                )
+                except DivergedError as why:
+                    left_out.append(f"{control}, seed {seed}: {why}")
+                    continue
                 label = f"{control} ({model})" if control == "zoo" else control
                 add(_row(label, "control", seed, None, last, test, clock, both, run=folder))
             result = _written(result, rows, left_out)
@@ -224,8 +233,13 @@ def _row(
     which: str = "last",
 ) -> Row:
     cost = count(network.body, (network.road.channels, *network.road.size))
-    if clock is not None and network.road != clock.network.road:
-        clock = Clock(network)  # an image of another size
+    microseconds = None
+    try:
+        if clock is not None and network.road != clock.network.road:
+            clock = Clock(network)  # an image of another size
+        microseconds = None if clock is None else clock.pair(network.body)[1]
+    except SILENT:
+        pass  # a control that has no program
     return Row(
         label=label,
         kind=kind,
@@ -234,7 +248,7 @@ def _row(
         after=test.accuracy(network, run, which),
         macs=cost.macs,
         trainable=cost.trainable,
-        microseconds=None if clock is None else clock.pair(network.body)[1],
+        microseconds=microseconds,
         epochs=epochs,
     )
 
@@ -260,6 +274,16 @@ def _applicable(
     if not chosen:
         raise MismatchError("; ".join(left_out))
     return chosen, within, left_out
+
+
+def _control_recipe(control: str, model: str | None, recipe: Recipe, road: Road) -> Recipe:
+    """The recipe by which a control takes the images of the whole network's road."""
+    sees: dict[str, Any] = {"channels": road.channels, "fit": road.fit}
+    if control not in models.names():
+        sees |= {"size": road.size, "scale": road.scale}
+    own = road if model is None else road_for(model, recipe)
+    alike = all(getattr(own, key) == value for key, value in sees.items())
+    return recipe if alike else recipe.changed(**sees)
 
 
 def _trained(

@@ -58,7 +58,10 @@ class Comparison:
             for row in means(self.rows)
         ]
         lines = [table(rows), "", *(f"left out: {why}" for why in self.left_out)]
-        where = f"accuracy on {self.images:,} images of the {self.part} part, last epoch"
+        where = (
+            f"accuracy on {self.images:,} images of the {self.part} part, "
+            "after the last epoch; whole: as it was cut"
+        )
         return "\n".join([*lines, where, self.verdict, f"picture: {self.picture}"])
 
 
@@ -110,7 +113,7 @@ def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 def _error(rows: Sequence[Row], images: int) -> float:
     """The standard error of a mean accuracy, 0..1."""
     share = statistics.mean(row.after for row in rows)
-    drawn = math.sqrt(max(share * (1 - share), 0.25 / images) / images)
+    drawn = math.sqrt(max(share * (1 - share), 0.25 / images) / images)  # the same for all runs
     if len(rows) < 2:
         return drawn
-    return max(statistics.stdev(row.after for row in rows), drawn) / math.sqrt(len(rows))
+    return max(statistics.stdev(row.after for row in rows) / math.sqrt(len(rows)), drawn)

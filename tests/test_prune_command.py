@@ -11,11 +11,13 @@ import leancnn
 from leancnn import models, recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
-from leancnn.comparison import _Test, compare
-from leancnn.errors import RunError, StoppedError
+from leancnn.comparison import _control_recipe, _Test, compare
+from leancnn.errors import DivergedError, MismatchError, RunError, StoppedError
 from leancnn.evaluate import evaluate
+from leancnn.images import Road
 from leancnn.models._base import Card, networks, put
 from leancnn.models.lbmbnet import lbmbnet
+from leancnn.plan import road_for
 from leancnn.scoring import source_of
 from leancnn.train import train
 from leancnn.verdict import Row, verdict
@@ -125,20 +127,30 @@ def test_a_retraining_that_was_stopped_ends_in_the_same_bits(wide, small, tmp_pa
 
 
 def test_a_schedule_cuts_trains_and_cuts_again(wide, tmp_path):
-    def prune():
+    def prune(*schedule):
         return leancnn.prune(
-            wide, out=tmp_path / "steps", criterion="l1", schedule=(3, 2), progress=False,
+            wide, out=tmp_path / "steps", criterion="l1", schedule=schedule, progress=False,
             finetune=wide / "recipe.json",
         )  # fmt: skip
 
-    pruned = prune()
+    pruned = prune(4, 3, 2)  # it has 4 already, as the r80 that the paper's schedule begins with
     assert [plan.goal for plan in pruned.plans] == [{"expansion": 3.0}, {"expansion": 2.0}]
     assert pruned.network.arguments["expansion"] == 2
     between = tmp_path / "steps" / "steps" / "1-r3"
     assert runs.is_run(between)
     last_cut = weights.load(tmp_path / "steps" / "cut")
     assert last_cut.made["cut from"] == weights.load(between).made, "the first cut, trained again"
-    assert prune().plans == pruned.plans
+    assert prune(3, 2).plans == pruned.plans
+
+
+def test_a_schedule_is_refused_before_its_first_step_is_trained(wide, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("leancnn.prune"), "scores", None)
+    for schedule, words in (((3, 1), "no cut of this"), ((3, 2, 0), "expansion of 1 or more")):
+        with pytest.raises(MismatchError, match=words):
+            leancnn.prune(wide, out=tmp_path / "no", schedule=schedule, progress=False)
+    with pytest.raises(MismatchError, match="no cut of this"):
+        leancnn.prune(wide, out=tmp_path / "no", expansion=1, progress=False)
+    assert not (tmp_path / "no").exists()
 
 
 def test_another_seed_trains_otherwise_and_validates_on_the_same_images(wide, compared):
@@ -234,6 +246,31 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
     assert [one["which"] for one in runs.evaluations(wide)] == ["best"]
 
 
+def test_controls_take_the_images_of_the_whole_network():
+    recipe = RECIPE.changed(scale=None)  # it knows nothing of how the whole network was trained
+    road = Road(size=(16, 12), channels=1, scale=(20, 20), fit="contain")
+    for control, model in (("scratch", "tiny"), ("zoo", "resnet8")):
+        assert road_for(model, _control_recipe(control, model, recipe, road)) == road
+    named = road_for("henet_r2", _control_recipe("henet_r2", "henet_r2", recipe, road))
+    assert (named.size, named.channels, named.fit) == ((31, 31), 1, "contain")
+    assert _control_recipe("kept_kernels", None, recipe, road) is recipe
+    begun = _control_recipe("scratch", "tiny", recipe, road_for("tiny", recipe))
+    assert begun is recipe, "a comparison that was begun goes on"
+
+
+def test_a_control_that_cannot_be_trained_does_not_end_a_comparison(wide, tmp_path, monkeypatch):
+    def trained(folder, *_):
+        raise DivergedError("no") if "scratch" in folder.name else MismatchError("too small")
+
+    monkeypatch.setattr(import_module("leancnn.comparison"), "_trained", trained)
+    found = compare(
+        wide, out=tmp_path / "cmp", criteria=["l1"], controls=["scratch", "henet_r2"], keep=0.5,
+        timed=False, progress=False,
+    )  # fmt: skip
+    assert [row.label for row in found.rows] == ["whole", "l1"]
+    assert found.left_out == ("scratch, seed 0: no", "too small")
+
+
 @pytest.mark.parametrize(("criterion", "control", "goal", "differs"), [
     ("l1", "scratch", {"keep": 0.5}, "expansion 2, not unset; cut"),
     ("fpgm", "random_kernels", {"expansion": 2}, "start"),
@@ -281,6 +318,9 @@ def test_the_verdict_calls_a_difference_by_its_noise():
     assert "better than scratch (+10.00" in text
     assert "worse than zoo" in text
     assert "level with scratch" in verdict(mine + rows("scratch", "control", 0.80), 20)
+    alike = rows("l1", "criterion", *[0.906] * 9) + rows("scratch", "control", *[0.9] * 9)
+    assert "level with" in verdict(alike, 10_000), "more runs are not more test images"
+    assert "better than" in verdict(alike, 40_000)
 
 
 def test_a_saved_network_is_not_written_over_nor_taken_for_another(tmp_path, capsys):

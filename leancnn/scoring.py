@@ -70,7 +70,7 @@ def source_of(path: Path, data: str | Path | None) -> Source:
             raise RunError(f"{path} is no run and does not know its data; name it with --data")
         return Source(str(data))
     plan: dict[str, Any] = runs.read_json(run / "run.json")["plan"]
-    where = plan["data"] if data is None else str(data)
+    where = runs.images_of(run, plan["data"]) if data is None else str(data)
     cut_by = plan["seed"] if plan.get("split_seed") is None else plan["split_seed"]
     return Source(where, plan["val_share"], cut_by)
 
@@ -93,6 +93,7 @@ def scores(
         raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
     if member.reads == "weights":
         return member.score(Subject(network.body.eval(), wiring, _none, seed))
+    seed = seed if member.seeded else 0  # one pass over the images then serves every seed
     subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
     place = cache_folder() / "scores" / key
     try:

@@ -7,22 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leancnn import scoring
+from leancnn import runs, scoring
 from leancnn.bench import untrained
 from leancnn.criteria import Scores
 from leancnn.data import cache_folder
-from leancnn.scoring import Source
+from leancnn.scoring import Source, source_of
 from leancnn.wiring import wire
 
 
 @pytest.fixture
-def score(pictures: Path) -> Callable[[], Scores]:
+def score(pictures: Path) -> Callable[..., Scores]:
     """Scores a network by taylor; the cache is empty at first."""
     shutil.rmtree(cache_folder() / "scores", ignore_errors=True)
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
     wiring, source = wire(network.body, network.road.channels), Source(str(pictures))
-    return lambda: scoring.scores(network, wiring, "taylor", source, progress=False)
+    return lambda criterion="taylor", seed=0: scoring.scores(
+        network, wiring, criterion, source, seed=seed, progress=False
+    )
 
 
 def kept() -> int:
@@ -38,6 +40,22 @@ def test_scores_are_kept_by_the_format_they_have(
     monkeypatch.setattr(scoring, "FORMAT", scoring.FORMAT + 1)
     score()
     assert kept() == 2, "scores of another format are not taken for these"
+
+
+def test_the_images_of_a_run_are_found_from_any_folder(pictures: Path, tmp_path: Path) -> None:
+    plan = {"data": "pictures", "val_share": 0.2, "seed": 3}
+    runs.write_json(tmp_path / "run.json", {"plan": plan, "data": {"source": str(pictures)}})
+    assert source_of(tmp_path, None) == Source(str(pictures), 0.2, 3)
+    assert source_of(tmp_path / "best", "elsewhere").data == "elsewhere"
+
+
+def test_a_seed_that_changes_no_score_costs_no_other_pass(score: Callable[..., Scores]) -> None:
+    one, other = score(seed=0), score(seed=1)
+    assert kept() == 1
+    assert all(np.array_equal(one[path], other[path]) for path in one)
+    score("reconstruction", 0)
+    score("reconstruction", 1)
+    assert kept() == 3, "it looks at other pixels"
 
 
 def test_a_cache_that_cannot_be_written_costs_no_score(

@@ -44,18 +44,20 @@ class Criterion:
     """What it needs beside the weights; labels include images."""
     score: Callable[[Subject], Scores]
     mend: Mend | None = None
+    seeded: bool = False
+    """Whether the seed changes the scores."""
 
 
 criteria: Shelf[Criterion] = Shelf("criterion")
 
 
 def criterion(
-    name: str, *, source: str, reads: Reads, mend: Mend | None = None
+    name: str, *, source: str, reads: Reads, mend: Mend | None = None, seeded: bool = False
 ) -> Callable[[Callable[[Subject], Scores]], Callable[[Subject], Scores]]:
     """Put the decorated function on the shelf."""
 
     def put(score: Callable[[Subject], Scores]) -> Callable[[Subject], Scores]:
-        criteria.put(name, Criterion(name, source, reads, score, mend))
+        criteria.put(name, Criterion(name, source, reads, score, mend, seeded))
         return score
 
     return put

@@ -6,7 +6,10 @@ from leancnn.criteria._base import Scores, Subject, criterion
 
 
 @criterion(
-    "random", source="Mittal et al., Recovering from Random Pruning, WACV 2018", reads="weights"
+    "random",
+    source="Mittal et al., Recovering from Random Pruning, WACV 2018",
+    reads="weights",
+    seeded=True,
 )
 def score(subject: Subject) -> Scores:
     """Uniform numbers of the subject's seed."""

@@ -81,6 +81,7 @@ def mend(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Tensor]:
     "Accelerating Very Deep Neural Networks, ICCV 2017, section 3.1",
     reads="images",
     mend=mend,
+    seeded=True,
 )
 def score(subject: Subject) -> Scores:
     """Places in 0..1 in the order of leaving, under the path of the layer that makes the channels.

@@ -6,11 +6,12 @@ RESNET_PAPER = recipe(
     Recipe(
         name="resnet-paper",
         source=(
-            "He et al., CVPR 2016, section 4.2, CIFAR-10: 64,000 steps of 128, rate 0.1, a tenth "
-            "at 32,000 and 48,000, weight decay 1e-4 (theirs on all weights), pad 4, mirrored"
+            "He et al., CVPR 2016, section 4.2, CIFAR-10: 64,000 steps of 128 over 45,000 images "
+            "(--val-share 0.1), rate 0.1, a tenth at 32,000 and 48,000, weight decay 1e-4 (theirs "
+            "on all weights), pad 4, mirrored"
         ),
         network="resnet20",
-        epochs=64_000 * 128 / 45_000,  # over the 45,000 images that are not for validation
+        epochs=64_000 * 128 / 45_000,
         batch=128,
         lr=0.1,
         schedule="multistep",

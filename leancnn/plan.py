@@ -126,6 +126,12 @@ class Plan:
                 f"the recipe {self.recipe.name} mirrors every second image, and a mirrored digit "
                 "is another or none; --change flip=false"
             )
+        for key, kept in (("size", self.road.size), ("channels", self.road.channels)):
+            if (wanted := getattr(self.recipe, key)) not in (None, kept):
+                found.append(
+                    f"the recipe says {key} {wanted}, but the network that training starts from "
+                    f"has {kept}, which stays"
+                )
         skipped = dataset.manifest["skipped"]
         if skipped:
             first = f"{shown(skipped[0]['file'])}: {shown(skipped[0]['reason'])}"
@@ -176,9 +182,9 @@ def check_wishes(
             "the centre loss alone never trains the classifier; choose softmax+center"
         )
     losses.check(recipe.loss, recipe.loss_arguments, recipe.label_smoothing)
-    network = weights.build(model, arguments, 2, road, seed).eval()
-    with torch.inference_mode():
-        network(torch.zeros(1, road.channels, *road.size))  # images of this size can go through
+    with torch.device("meta"), torch.no_grad():  # shapes alone: nothing is drawn, nothing computed
+        network = weights.build(model, arguments, 2, road).eval()
+        network(torch.empty(1, road.channels, *road.size))  # images of this size can go through
 
 
 def check_place(folder: Path, data: str | Path) -> None:
@@ -202,6 +208,18 @@ def road_for(model: str, recipe: Recipe) -> Road:
         scale=(max(scale[0], height), max(scale[1], width)),
         fit=recipe.fit,
     )
+
+
+def keep_margin(recipe: Recipe, model: str, overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe of which `size` was changed and `scale` was not: the margin between them stays.
+
+    Else smaller windows would be cut out of images as large as before. Raises `UnknownNameError`.
+    """
+    _, *usual = models.card(model).image
+    if "size" not in overrides or "scale" in overrides or None in (recipe.size, recipe.scale):
+        return recipe
+    sides = zip(recipe.size or (), recipe.scale or (), usual, strict=True)
+    return recipe.changed(scale=[size + max(0, stored - side) for size, stored, side in sides])
 
 
 def kept_road(start: weights.Network, overrides: Mapping[str, Any] | None) -> Road:

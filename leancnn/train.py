@@ -30,7 +30,7 @@ from leancnn.errors import DataError, RunError, StoppedError, UsageError
 from leancnn.history import Counters, close_epoch, diverged, edited, line, made, note
 from leancnn.learner import Learner, adopt, begin, follow, pack, unpack
 from leancnn.losses import update_centres
-from leancnn.plan import Plan, check_place, check_wishes, kept_road, road_for
+from leancnn.plan import Plan, check_place, check_wishes, keep_margin, kept_road, road_for
 from leancnn.process import Stop, keep_pages
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe, learning_rate
@@ -94,6 +94,7 @@ def train(
     chosen = recipes.for_network(model or "henet_r3") if recipe is None else recipes.read(recipe)
     chosen = chosen.changed(**dict(overrides or {}))
     model = model or chosen.network
+    chosen = keep_margin(chosen, model, overrides or {})
     arguments = dict(arguments or {})
     road = kept_road(start, overrides) if isinstance(start, Network) else road_for(model, chosen)
     check_wishes(model, arguments, chosen, road, seed=seed, val_share=val_share)

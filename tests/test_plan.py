@@ -9,7 +9,7 @@ import pytest
 from leancnn import recipes, runs, weights
 from leancnn.data import Dataset
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, UsageError
-from leancnn.plan import Plan, check_place, check_wishes, kept_road, road_for
+from leancnn.plan import Plan, check_place, check_wishes, keep_margin, kept_road, road_for
 from tests.tiny import RECIPE
 
 
@@ -28,6 +28,19 @@ def test_a_recipe_may_choose_size_and_fit() -> None:
     assert (road.size, road.scale) == ((31, 31), (32, 32))
 
 
+def test_a_smaller_size_is_no_smaller_window_of_images_as_large_as_before() -> None:
+    def scale(name: str, network: str, **overrides: Any) -> object:
+        recipe = recipes.get(name).changed(**overrides)
+        return keep_margin(recipe, network, overrides).scale
+
+    assert scale("small-fast", "resnet20", size=(24, 20)) == (24, 20)
+    assert scale("henet-fast", "henet_r2", size=(40, 33)) == (41, 34)
+    assert scale("small-fast", "nvmnet_g4", size=(64, 64)) == (64, 64)
+    assert scale("small-fast", "resnet20", size=(24, 24), scale=(32, 32)) == (32, 32)
+    assert scale("small-fast", "resnet20", lr=0.1) == (32, 32)
+    assert scale("nvmnet-fast", "nvmnet_g4", size=(64, 64)) is None
+
+
 @pytest.mark.parametrize(
     ("wish", "text"),
     [
@@ -38,7 +51,7 @@ def test_a_recipe_may_choose_size_and_fit() -> None:
         ({"val_share": float("nan")}, "val_share is 0"),
         (
             {"arguments": {"width": 10**12}},
-            "tiny cannot be built with width=10+: it needs",
+            "tiny with width=10+ is too large",
         ),
         ({"arguments": {"classes": 3}}, "classes is not among a network's arguments"),
         ({"arguments": {"width": -1}}, "tiny cannot be built with width=-1"),
@@ -62,6 +75,31 @@ def test_images_that_the_network_cannot_take_are_refused_before_any_decoding() -
         road = road_for("henet_r2", recipe)
         with pytest.raises(MismatchError, match=text):
             check_wishes("henet_r2", {}, recipe, road, seed=0, val_share=None)
+
+
+def test_a_large_network_and_large_images_are_checked_by_their_shapes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, build = [], weights.build
+
+    def recorded(*given: Any) -> Any:
+        made.append(build(*given))
+        return made[-1]
+
+    monkeypatch.setattr(weights, "build", recorded)
+    recipe = recipes.get("plain-224").changed(size=[4096, 4096])
+    check_wishes("vgg16", {}, recipe, road_for("vgg16", recipe), seed=0, val_share=None)
+    assert all(p.is_meta for p in made[0].parameters())
+
+
+def test_a_recipe_for_other_images_than_those_of_the_start_is_remarked(quiet: Path) -> None:
+    plan = Plan.of_json(runs.read_json(quiet / "run.json")["plan"])
+    plan = replace(plan, recipe=plan.recipe.changed(size=(16, 16), channels=1))
+    manifest = {"parts": ["test"], "skipped": []}
+    told = plan.remarks(Dataset(name="folder", classes=(), manifest=manifest))
+    start = "but the network that training starts from has"
+    assert f"the recipe says size (16, 16), {start} (8, 8), which stays" in told
+    assert f"the recipe says channels 1, {start} 3, which stays" in told
 
 
 def test_a_batch_that_was_asked_for_is_no_larger_than_the_data(quiet: Path) -> None:

@@ -180,5 +180,20 @@ def test_what_one_should_know_is_said_at_the_start_and_kept(
     assert [f"leancnn: {text}" for text in kept] == told
 
 
+def test_a_network_trains_at_another_size_and_knows_it(pictures: Path, tmp_path: Path) -> None:
+    trained = train(
+        pictures,
+        model="resnet8",
+        recipe=RECIPE.changed(epochs=0.2),
+        overrides={"size": [12, 9]},
+        out=tmp_path / "run",
+        progress=False,
+    )
+    network = weights.load(trained.folder)
+    assert (network.road.size, network.road.scale) == ((12, 9), (12, 9))
+    assert network(torch.zeros(2, 12, 9, 3, dtype=torch.uint8)).shape == (2, 3)
+    assert recipes.read(trained.folder / "recipe.json").size == (12, 9)
+
+
 def test_a_sound_start_has_no_remarks(quiet: Path) -> None:
     assert runs.read_json(quiet / "run.json")["notes"] == []

@@ -137,14 +137,16 @@ def test_a_result_has_the_whole_network_once_and_each_line_beside_what_was_publi
 def test_the_command_of_a_result_makes_it_again() -> None:
     def words(**changes: Any) -> argparse.Namespace:
         usual = {"name": "lbmbnet", "data": Path("/x/pets"), "wide": 12, "epochs": 8.0, "batch": 0}
-        return argparse.Namespace(**{**usual, "images": 500, "seeds": 2, "criteria": "", **changes})
+        more = {"size": 0, "images": 500, "seeds": 2, "criteria": ""}
+        return argparse.Namespace(**{**usual, **more, **changes})
 
     assert pruning.command_words(words()) == (
         "lbmbnet pets --wide 12 --images 500 --epochs 8 --seeds 2"
     )
     assert pruning.command_words(words(), short=True) == "r12-500-8"
-    assert "--epochs 8 --batch 32 --seeds" in pruning.command_words(words(batch=32))
-    assert pruning.command_words(words(batch=32), short=True) == "r12-500-8-b32"
+    smaller = words(batch=32, size=16)
+    assert "--epochs 8 --batch 32 --size 16 --seeds 2" in pruning.command_words(smaller)
+    assert pruning.command_words(smaller, short=True) == "r12-500-8-b32-s16"
     other = words(name="henet", images=0, criteria="l1")
     assert pruning.command_words(other) == "henet pets --epochs 8 --seeds 2 --criteria l1"
     assert pruning.command_words(other, short=True) == "all-8"

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leancnn import runs
-from leancnn.errors import DamagedError, DivergedError, RunError
+from leancnn import recipes, runs
+from leancnn.errors import (
+    DamagedError,
+    DivergedError,
+    MismatchError,
+    RunError,
+    UnknownNameError,
+)
 from leancnn.plan import Plan
 from leancnn.recipes import learning_rate
 
@@ -97,12 +103,18 @@ def note(folder: Path, plan: Plan, state: str, **more: Any) -> None:
 
 
 def edited(folder: Path, plan: Plan) -> list[str]:
-    """Say when recipe.json is no longer the recipe of the run, which goes on as it began."""
-    with suppress(DamagedError, RunError):
-        if runs.read_json(folder / "recipe.json") == plan.recipe.to_json():
-            return []
-        return ["recipe.json was edited; the run goes on with the recipe that it began with"]
-    return []
+    """Say when recipe.json is no longer the recipe of the run, which goes on as it began.
+
+    One that an earlier version wrote, without the fields that came later, is the same recipe.
+    """
+    said = ["recipe.json was edited; the run goes on with the recipe that it began with"]
+    try:
+        there = runs.read_json(folder / "recipe.json")
+    except (DamagedError, RunError):
+        return []
+    with suppress(MismatchError, UnknownNameError):
+        return [] if recipes.of_json(there) == plan.recipe else said
+    return said
 
 
 def diverged(where: Mapping[str, Any], loss: float) -> DivergedError:

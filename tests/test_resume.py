@@ -138,8 +138,14 @@ def test_an_edited_recipe_is_said_to_change_nothing(
     resume(folder, progress=False)
     assert "recipe.json was edited; the run goes on with the recipe" in capfd.readouterr().err
     assert weights_of(folder) == weights_of(quiet)
+    earlier = RECIPE.to_json()
+    del earlier["size"], earlier["fit"]  # fields that came later, at their usual values
+    runs.write_json(folder / "recipe.json", earlier)
     resume(folder, progress=False)
     assert "was edited" not in capfd.readouterr().err
+    runs.write_json(folder / "recipe.json", {"epochs": "many"})
+    resume(folder, progress=False)
+    assert "was edited" in capfd.readouterr().err
 
 
 def test_a_run_goes_on_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

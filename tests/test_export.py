@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from leancnn import cli
 from leancnn.errors import (
@@ -17,9 +19,12 @@ from leancnn.errors import (
     UnknownNameError,
 )
 from leancnn.export import check_parity, export, trial_images
+from leancnn.layers import RMAC
 from leancnn.targets import targets
 from leancnn.targets._beside import read_notes, write_notes
+from leancnn.targets.ncnn import Spelled
 from leancnn.weights import save
+from tests.native_nets import settled
 from tests.native_saved import network, on_shelf
 
 
@@ -59,6 +64,28 @@ def test_foreign_formats_answer_as_the_network(to, module, tmp_path):
     net = network()
     paths = export(net, to=to, out=tmp_path)
     assert check_parity(net, targets[to].load(paths[0]), trial_images(net)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ncnn_sums_unit_vectors_of_windows_as_the_network_does(tmp_path):
+    pytest.importorskip("ncnn")
+    net = network()
+    net.body = settled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), RMAC(), nn.Linear(4, 3)))
+    paths = export(net, to="ncnn", out=tmp_path)
+    assert check_parity(net, targets["ncnn"].load(paths[0]), trial_images(net)) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing is deprecated; pnnx reads nothing else
+def test_unit_vectors_are_spelled_out_for_pnnx_and_nobody_else():
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    x[0, 0] = 0
+    expected = functional.normalize(x, dim=2, eps=1e-6)
+    with Spelled():
+        assert torch.allclose(functional.normalize(x, dim=2, eps=1e-6), expected)
+        traced = str(torch.jit.trace(lambda x: functional.normalize(x, dim=2), x).graph)
+    assert "norm" not in traced
+    assert "norm" in str(torch.jit.trace(lambda x: functional.normalize(x, dim=2), x).graph)
 
 
 def test_what_differs_is_refused_with_the_difference_and_leaves_the_folder(tmp_path, monkeypatch):

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
 from leancnn.targets._base import Loaded, Logits, Target, put
@@ -29,6 +32,20 @@ LESS_EXACT = (
 """Options that leave float32 on the processor."""
 
 
+class Spelled(TorchFunctionMode):
+    """Unit vectors in small steps: pnnx makes `normalize` along any dimension one along channels,
+    which divides each number of R-MAC's matrix of (windows, C) by its own size."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call = _unit if func is functional.normalize else func
+        return call(*args, **(kwargs or {}))
+
+
+def _unit(x: Tensor, *, p: float, dim: int, eps: float, out: None) -> Tensor:
+    """What `normalize` computes; for p = 2, which is what the zoo uses."""
+    return x / x.square().sum(dim, keepdim=True).clamp(eps * eps, 3e38).sqrt()
+
+
 def write(network: Network, folder: Path) -> list[Path]:
     """Raises `MissingDependencyError`, `UnsupportedError` for operators ncnn lacks."""
     try:
@@ -40,7 +57,8 @@ def write(network: Network, folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trace: Any = torch.jit.trace
-        traced = trace(network.body.eval(), example, check_trace=False)
+        with Spelled():
+            traced = trace(network.body.eval(), example, check_trace=False)
         traced.save(str(Path(work, "net.pt")))
         shape = ",".join(map(str, example.shape))
         files = [f"ncnnparam={path.absolute()}", f"ncnnbin={path.with_suffix('.bin').absolute()}"]

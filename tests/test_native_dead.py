@@ -57,7 +57,7 @@ def test_random_networks_with_zeros_answer_as_torch_does(seed):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_many_random_networks_with_zeros_answer_as_torch_does(data):
     check_random(lambda options: data.draw(st.sampled_from(list(options))))

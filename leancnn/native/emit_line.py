@@ -319,13 +319,15 @@ def _tap_lines(file: File, kernel: Line, plan: Plan, size: int) -> list[str]:
     """A multiply-add of a register tile for each tap; two picked ones share what they load."""
     assert isinstance(kernel.op, Conv)
     o, columns, dilation = plan.outputs, kernel.op.weight.shape[3], kernel.op.dilation[1]
-    word = "PICK" if picks(kernel) else "TAP"
-    file.tiles.add((word, o, size))
+    if not picks(kernel):
+        file.tiles.add(("TAP", o, size))
+        return [f"TAP_{o}X{size}(x + {tap}, k + {j * o})" for j, tap in enumerate(plan.taps)]
+    file.tiles.add(("PICK", o, size))
     lines = []
     for j, tap in enumerate(plan.taps):
-        odd = j % columns * dilation % 2 if word == "PICK" else 0
-        half = ("ODDS, " if odd else "EVENS, ") if word == "PICK" else ""
-        lines.append(f"{word}_{o}X{size}({half}x + {tap - odd}, k + {j * o})")
+        odd = j % columns * dilation % 2
+        half = "ODDS" if odd else "EVENS"
+        lines.append(f"PICK_{o}X{size}({half}, x + {tap - odd}, k + {j * o})")
     return lines
 
 

@@ -23,6 +23,7 @@ from leancnn.count import count
 from leancnn.criteria.se_gate import distribution
 from leancnn.data import Split, load_dataset
 from leancnn.errors import DataError, DivergedError, MismatchError, RunError
+from leancnn.evaluate import recut
 from leancnn.images import Road
 from leancnn.plan import check_place, road_for
 from leancnn.predict import probabilities
@@ -81,8 +82,13 @@ def compare(
         recipe = (first if finetune is None else recipes.read(finetune)).changed(
             **dict(overrides or {})
         )
-        chosen, within, left_out = _applicable(whole, source, criteria, progress)
         test = _Test(whole, source)
+        if recut(run, test.manifest):
+            raise RunError(
+                f"{source.data} has other files than when {run} began, and no test part of its "
+                "own: images that were trained on may be among those to test; train anew"
+            )
+        chosen, within, left_out = _applicable(whole, source, criteria, progress)
         clock = None
         try:
             clock = Clock(whole) if timed else None
@@ -184,6 +190,7 @@ class _Test:
         self.source = source
         self.splits: dict[Road, Split] = {}  # a control may see images of another size
         self.sha256: dict[Road, str] = {}
+        self.manifest: Mapping[str, Any] = {}
         self.part = "test"
         self.images = len(self._split(network).labels)
 
@@ -214,7 +221,7 @@ class _Test:
             if split is None or not len(split.labels):
                 raise DataError(f"{self.source.data} has neither test nor validation images")
             network.check_classes(dataset.classes, self.source.data)
-            self.splits[network.road] = split
+            self.splits[network.road], self.manifest = split, dataset.manifest
             self.sha256[network.road] = dataset.manifest["sha256"][self.part]
         return self.splits[network.road]
 

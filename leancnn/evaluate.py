@@ -172,14 +172,14 @@ def evaluate(
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
         opened=opened,
         changed=changed,
-        recut=run is not None and _recut(run, dataset.manifest),
+        recut=run is not None and recut(run, dataset.manifest),
         openings=openings,
         picture=None if picture is None else str(picture),
     )
 
 
-def _recut(run: Path, manifest: Mapping[str, Any]) -> bool:
-    """See `Evaluation.recut`."""
+def recut(run: Path, manifest: Mapping[str, Any]) -> bool:
+    """See `Evaluation.recut`; `manifest` is that of the data now."""
     try:
         told = runs.read_json(run / "run.json")["data"]
         then = told["cuts"]["test"]["names"]

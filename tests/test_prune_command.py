@@ -1,6 +1,7 @@
 """leancnn prune: from a run to a smaller run, stopped and gone on with, compared and drawn."""
 
 import json
+import shutil
 from dataclasses import replace
 from importlib import import_module
 
@@ -283,6 +284,16 @@ def test_a_control_of_another_comparison_is_not_taken_for_this_one(
             wide, out=compared[0], criteria=[criterion], controls=[control], timed=False,
             progress=False, **goal,
         )  # fmt: skip
+
+
+def test_no_comparison_tests_on_images_that_may_have_been_trained_on(wide, tmp_path):
+    shutil.copytree(wide, tmp_path / "wide")
+    told = runs.read_json(tmp_path / "wide" / "run.json")
+    told["data"]["cuts"]["test"]["names"] = "of other files"
+    runs.write_json(tmp_path / "wide" / "run.json", told)
+    with pytest.raises(RunError, match="other files than when"):
+        compare(tmp_path / "wide", out=tmp_path / "cmp", criteria=["l1"], keep=0.5, progress=False)
+    assert not (tmp_path / "cmp" / "l1-seed0").exists()
 
 
 def test_the_gates_of_several_networks_are_drawn(wide, compared, tmp_path, capsys):

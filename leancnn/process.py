@@ -5,6 +5,7 @@ import ctypes
 import platform
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -22,6 +23,18 @@ def keep_pages() -> bool:
     settings = ((most_maps, 0), (trim, 2**31 - 1), (top_pad, 64 << 20))
     done = [mallopt(key, value) == 1 for key, value in settings]
     return all(done)
+
+
+@contextlib.contextmanager
+def kept_threads() -> Iterator[None]:
+    """Give torch its thread count back at the end, whatever was set in between."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Memory:

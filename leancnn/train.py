@@ -31,7 +31,7 @@ from leancnn.history import Counters, close_epoch, diverged, edited, line, made,
 from leancnn.learner import Learner, adopt, begin, follow, pack, unpack
 from leancnn.losses import update_centres
 from leancnn.plan import Plan, check_place, check_wishes, keep_margin, kept_road, road_for
-from leancnn.process import Stop, keep_pages
+from leancnn.process import Stop, keep_pages, kept_threads
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe, learning_rate
 from leancnn.report import training_curve
@@ -171,6 +171,7 @@ def train(
         )
 
 
+@kept_threads()
 def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool = True) -> Trained:
     """Go on where a run stands, to the same bits as without the stop; hand a finished one back.
 

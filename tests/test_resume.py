@@ -126,6 +126,17 @@ def test_other_images_or_classes_are_refused(
     assert len(runs.read_metrics(folder)) == 4
 
 
+def test_a_run_that_goes_on_leaves_the_thread_count_to_the_next(quiet: Path) -> None:
+    plan = runs.read_json(quiet / "run.json")["plan"]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(plan["threads"] + 1)
+        resume(quiet, progress=False)
+        assert torch.get_num_threads() == plan["threads"] + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_edited_recipe_is_said_to_change_nothing(
     pictures: Path, quiet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,8 @@ class Plan:
     """The families that could be cut; None: all that the criterion scores."""
     mended: bool
     """Whether the criterion fits the kept weights to the old responses."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What the criterion saw beside its scores: of `se_gate`, `gates` as `--gates` draws them."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""

@@ -20,7 +20,6 @@ from leancnn import criteria as family
 from leancnn import models, recipes, runs, weights
 from leancnn.controls import check_control, control_start
 from leancnn.count import count
-from leancnn.criteria.se_gate import distribution
 from leancnn.data import Split, load_dataset
 from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.evaluate import recut
@@ -30,7 +29,7 @@ from leancnn.predict import probabilities
 from leancnn.prune import LOCK, Goal, one_goal, prune, same_recipe
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture
-from leancnn.scoring import Source, scores, source_of, subject_of
+from leancnn.scoring import Source, scored, source_of
 from leancnn.sealed import tensor_sha256
 from leancnn.speed import SILENT, Clock
 from leancnn.train import resume, train
@@ -271,7 +270,7 @@ def _applicable(
     within = {one.name for one in wiring.families}
     for name in names or family.names():
         try:
-            found = scores(network, wiring, name, source, progress=progress)
+            found = scored(network, wiring, name, source, progress=progress).worth
         except MismatchError as why:
             left_out.append(str(why))
             continue
@@ -363,7 +362,7 @@ def gates(
     for one in map(Path, paths):
         network, source = weights.load(one), source_of(one, data)
         wiring = wire(network.body, network.road.channels)
-        subject, _ = subject_of(network, wiring, "se_gate", source, progress=progress)
-        found[str(one)] = distribution(subject)
+        told = scored(network, wiring, "se_gate", source, progress=progress).told
+        found[str(one)] = told["gates"]
     runs.atomic_write(Path(picture), gate_distributions(found))
     return found

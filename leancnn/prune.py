@@ -21,7 +21,7 @@ from leancnn.errors import MismatchError, ParityError, RunError, UsageError
 from leancnn.export import trial_images
 from leancnn.plan import check_place
 from leancnn.recipes import Recipe
-from leancnn.scoring import Source, scores, source_of, subject_of
+from leancnn.scoring import Source, scored, source_of, subject_of
 from leancnn.sealed import TEMPORARY
 from leancnn.speed import LIKED, SILENT, Clock
 from leancnn.surgery import Keep, cut_body, silence
@@ -72,8 +72,8 @@ def plan(
     wanted, value = one_goal(goal)
     sizes = _with_expansion(network, value) if wanted == "expansion" else {}
     wiring = wire(network.body, network.road.channels)
-    found = scores(network, wiring, criterion, source, seed=seed, progress=progress)
-    maker = Candidates(network, wiring, found, within)
+    found = scored(network, wiring, criterion, source, seed=seed, progress=progress)
+    maker = Candidates(network, wiring, found.worth, within)
     if not maker.families:
         raise MismatchError(f"{criterion} scores no layer of {network.name} that can be cut")
     notes: list[str] = []
@@ -112,6 +112,7 @@ def plan(
         seed=seed,
         within=None if within is None else tuple(sorted(within)),
         mended=criteria.get(criterion).mend is not None,
+        told=found.told,
     )
 
 
@@ -141,7 +142,9 @@ def cut(
     apart = float((answer - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not apart <= CLOSE:
         raise ParityError(f"the cut {network.name} answers otherwise, by {apart:.2g}; nothing kept")
-    made = {"cut from": dict(network.made), "plan": {**plan.to_json(), "layers": len(plan.layers)}}
+    short = {**plan.to_json(), "layers": len(plan.layers)}
+    del short["told"]
+    made = {"cut from": dict(network.made), "plan": short}
     return Network(
         small,
         name=network.name,

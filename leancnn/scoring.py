@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from leancnn.weights import FOLDERS, Network
 from leancnn.wiring import Wiring
 
 BATCH = 128
-FORMAT = 1  # of the scores in the cache; to be raised when a criterion comes to score otherwise
+FORMAT = 2  # of the scores in the cache; to be raised when a criterion comes to score otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,15 @@ def source_of(path: Path, data: str | Path | None) -> Source:
     return Source(where, plan["val_share"], cut_by)
 
 
-def scores(
+class Scored(NamedTuple):
+    """What a criterion found in a network."""
+
+    worth: Scores
+    told: dict[str, Any]
+    """What it saw beside; see `Subject`."""
+
+
+def scored(
     network: Network,
     wiring: Wiring,
     criterion: str,
@@ -83,7 +91,7 @@ def scores(
     *,
     seed: int = 0,
     progress: bool = True,
-) -> Scores:
+) -> Scored:
     """The worth of each channel. Raises `UnknownNameError`; `RunError` when images are missing.
 
     Where the cache cannot be written it says so on stderr, and goes on.
@@ -92,21 +100,23 @@ def scores(
     if not 0 <= seed <= LARGEST_SEED:
         raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
     if member.reads == "weights":
-        return member.score(Subject(network.body.eval(), wiring, _none, seed))
+        subject = Subject(network.body.eval(), wiring, _none, seed)
+        return Scored(member.score(subject), subject.told)
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
     subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
     place = cache_folder() / "scores" / key
     try:
-        return dict(unseal(place / "scores.json", place / "scores.safetensors")[1])
+        about, found = unseal(place / "scores.json", place / "scores.safetensors")
+        return Scored(dict(found), about["told"])
     except (LeanCNNError, OSError):
         pass  # none yet, or damaged: score again
     found = member.score(subject)
-    about = {"criterion": criterion, "network": network.name}
+    about = {"criterion": criterion, "network": network.name, "told": subject.told}
     try:
         seal(place / "scores.json", place / "scores.safetensors", about, found)
     except WriteError as error:
         print(f"leancnn: the scores are not kept for another time: {error}", file=sys.stderr)
-    return found
+    return Scored(found, subject.told)
 
 
 def subject_of(

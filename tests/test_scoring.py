@@ -1,16 +1,20 @@
 """Scores that read images: kept by what they depend on, and found without a cache too."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from leancnn import runs, scoring
 from leancnn.bench import untrained
-from leancnn.criteria import Scores
+from leancnn.candidates import Plan
+from leancnn.criteria import Scores, se_gate
 from leancnn.data import cache_folder
+from leancnn.prune import cut, plan
 from leancnn.scoring import Source, source_of
 from leancnn.wiring import wire
 
@@ -22,8 +26,8 @@ def score(pictures: Path) -> Callable[..., Scores]:
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
     wiring, source = wire(network.body, network.road.channels), Source(str(pictures))
-    return lambda criterion="taylor", seed=0: scoring.scores(
-        network, wiring, criterion, source, seed=seed, progress=False
+    return lambda criterion="taylor", seed=0: (
+        scoring.scored(network, wiring, criterion, source, seed=seed, progress=False).worth
     )
 
 
@@ -70,3 +74,22 @@ def test_a_cache_that_cannot_be_written_costs_no_score(
         (cache_folder() / "scores").unlink()
     assert all(np.array_equal(found[path], usual[path]) for path in usual)
     assert "the scores are not kept" in capsys.readouterr().err
+
+
+def test_what_a_criterion_tells_is_kept_with_its_scores(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(cache_folder() / "scores", ignore_errors=True)
+    network = untrained("lbmbnet32_r6")
+    network.classes = ("class 0", "class 1", "class 2")
+    wiring, source = wire(network.body, network.road.channels), Source(str(pictures))
+
+    def told() -> dict[str, Any]:
+        return scoring.scored(network, wiring, "se_gate", source, progress=False).told
+
+    first = told()
+    monkeypatch.setattr(se_gate, "distribution", None)  # nothing is read a second time
+    assert told() == first
+    the_plan = plan(network, criterion="se_gate", source=source, keep=0.5, progress=False)
+    assert Plan.of_json(json.loads(json.dumps(the_plan.to_json()))).told == first
+    assert "told" not in cut(network, the_plan).made["plan"]

@@ -1,8 +1,8 @@
 """What a pruning criterion is: it says how much each channel of a network is worth."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ class Subject:
     """One pass over the training images, in order, not augmented, with progress: normalised floats
     (N, C, H, W) and labels (N,)."""
     seed: int = 0
+    told: dict[str, Any] = field(default_factory=dict)
+    """What the criterion saw and its scores do not say, for people: JSON values, kept with them."""
 
 
 Mend = Callable[[Subject, NDArray[np.bool_]], Mapping[str, Tensor]]

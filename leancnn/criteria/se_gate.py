@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from leancnn.criteria._base import Scores, Subject, criterion
@@ -23,11 +22,12 @@ BINS = 50
 def score(subject: Subject) -> Scores:
     """Means in 0..1 under the paths of the gates whose channels may be cut.
 
-    Raises `MismatchError` for a network without gates.
+    Tells the distribution of every gate as `gates`. Raises `MismatchError` for a network without.
     """
-    means, _ = _read(subject, 1)
-    wiring = subject.wiring
-    return {path: mean for path, mean in means.items() if wiring.family_of(path) is not None}
+    found = distribution(subject)
+    subject.told["gates"] = found
+    cuttable = [path for path in found if subject.wiring.family_of(path) is not None]
+    return {path: np.array(found[path]["mean"]) for path in cuttable}
 
 
 def distribution(subject: Subject, *, bins: int = BINS) -> dict[str, dict[str, Any]]:
@@ -36,16 +36,6 @@ def distribution(subject: Subject, *, bins: int = BINS) -> dict[str, dict[str, A
     `mean` has a number per channel, `counts` how many gate values of all images and channels fall
     between neighbours of `edges` (0..1, `bins` + 1 of them). Raises `MismatchError` as `score`.
     """
-    means, counts = _read(subject, bins)
-    edges = np.linspace(0, 1, bins + 1).tolist()
-    return {
-        path: {"mean": mean.tolist(), "edges": edges, "counts": counts[path].tolist()}
-        for path, mean in means.items()
-    }
-
-
-def _read(subject: Subject, bins: int) -> tuple[Scores, dict[str, NDArray[np.int64]]]:
-    """Means (C,) and histograms (bins,) of every gate."""
     gates = {f"{path}.gate": module.gate for path, module in gated(subject)}
     if not gates:
         raise MismatchError(f"se_gate reads gates, and this network has none; {ANY}")
@@ -55,8 +45,7 @@ def _read(subject: Subject, bins: int) -> tuple[Scores, dict[str, NDArray[np.int
     def adds_to(path: str) -> Hook:
         def add(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
             sums[path] = sums.get(path, 0) + out.double().sum(0)
-            if bins > 1:
-                counts[path] += np.histogram(out.float().cpu(), bins, (0, 1))[0]
+            counts[path] += np.histogram(out.float().cpu(), bins, (0, 1))[0]
 
         return add
 
@@ -65,4 +54,12 @@ def _read(subject: Subject, bins: int) -> tuple[Scores, dict[str, NDArray[np.int
         for images, _ in subject.batches():
             subject.body(images)
             images_seen += len(images)
-    return {path: (sums[path] / images_seen).cpu().numpy() for path in gates}, counts
+    edges = np.linspace(0, 1, bins + 1).tolist()
+    return {
+        path: {
+            "mean": (sums[path] / images_seen).tolist(),
+            "edges": edges,
+            "counts": counts[path].tolist(),
+        }
+        for path in gates
+    }

@@ -145,7 +145,7 @@ def test_a_schedule_cuts_trains_and_cuts_again(wide, tmp_path):
 
 
 def test_a_schedule_is_refused_before_its_first_step_is_trained(wide, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("leancnn.prune"), "scores", None)
+    monkeypatch.setattr(import_module("leancnn.prune"), "scored", None)
     for schedule, words in (((3, 1), "no cut of this"), ((3, 2, 0), "expansion of 1 or more")):
         with pytest.raises(MismatchError, match=words):
             leancnn.prune(wide, out=tmp_path / "no", schedule=schedule, progress=False)

@@ -7,6 +7,7 @@ its own size. Accuracy is that of the last epoch, and of the whole network as it
 the test part (on the validation part where there is no test part).
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -240,12 +241,10 @@ def _row(
 ) -> Row:
     cost = count(network.body, (network.road.channels, *network.road.size))
     microseconds = None
-    try:
+    with contextlib.suppress(*SILENT):  # a control that has no program is not timed
         if clock is not None and network.road != clock.network.road:
             clock = Clock(network)  # an image of another size
         microseconds = None if clock is None else clock.pair(network.body)[1]
-    except SILENT:
-        pass  # a control that has no program
     return Row(
         label=label,
         kind=kind,

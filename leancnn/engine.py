@@ -131,10 +131,9 @@ def _engine(
         seconds[each], _ = _best_step(body, (each, precision), images, TRIALS)
     engines = list(seconds)
     engine = engines[world.of_first(engines.index(min(engines, key=lambda each: seconds[each])))]
-    told = [f"{value:.3g} s {SHORT[each]}" for each, value in seconds.items()]
-    told[0] = told[0].replace(" s ", " s a step ", 1)
-    why = [f"not in the lanes: {no_lanes}"] if no_lanes else []
-    return engine, "; ".join([*why, ", ".join(told)])
+    told = ", ".join(f"{value:.3g} s {SHORT[each]}" for each, value in seconds.items())
+    told = told.replace(" s ", " s a step ", 1)
+    return engine, f"not in the lanes: {no_lanes}; {told}" if no_lanes else told
 
 
 def _no_lanes(recipe: Recipe, world: World, uses_features: bool) -> str:

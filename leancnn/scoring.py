@@ -3,6 +3,7 @@
 Scores that read images are kept in the cache under the hash of the weights and of the data.
 """
 
+import contextlib
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -105,11 +106,9 @@ def scored(
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
     subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
     place = cache_folder() / "scores" / key
-    try:
+    with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: score again
         about, found = unseal(place / "scores.json", place / "scores.safetensors")
         return Scored(dict(found), about["told"])
-    except (LeanCNNError, OSError):
-        pass  # none yet, or damaged: score again
     found = member.score(subject)
     about = {"criterion": criterion, "network": network.name, "told": subject.told}
     try:

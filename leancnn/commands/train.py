@@ -15,13 +15,8 @@ from leancnn.commands._base import (
 from leancnn.errors import UsageError
 from leancnn.report import printable
 
-SHORTCUTS = (
-    "size",
-    "epochs",
-    "batch",
-    "lr",
-    "loss",
-)  # fields of the recipe with an option of their own
+# fields of the recipe with an option of their own
+SHORTCUTS = ("size", "epochs", "batch", "lr", "loss")
 MOST_THREADS = 1024
 
 
@@ -51,7 +46,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=size, metavar="HxW", help="of the images; default: as in 'leancnn models'"
     )
-    parser.add_argument("--epochs", type=float, help="as often all images are seen")
+    parser.add_argument("--epochs", type=float, help="how often every image is seen")
     parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--loss", help="cross_entropy, focal or softmax+center")

@@ -13,7 +13,7 @@ from leancnn import models, recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.comparison import _control_recipe, _Test, compare
-from leancnn.errors import DivergedError, MismatchError, RunError, StoppedError
+from leancnn.errors import DivergedError, MismatchError, RunError
 from leancnn.evaluate import evaluate
 from leancnn.images import Road
 from leancnn.models._base import Card, networks, put
@@ -21,9 +21,8 @@ from leancnn.models.lbmbnet import lbmbnet
 from leancnn.plan import road_for
 from leancnn.scoring import source_of
 from leancnn.train import train
-from leancnn.verdict import Row, verdict
 from tests.tiny import RECIPE
-from tests.tiny_runs import stop_at, weights_of
+from tests.tiny_runs import stopped_at, weights_of
 
 
 def answer(capsys, *words):
@@ -116,12 +115,10 @@ def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(
     assert "another pruning" in capsys.readouterr().err
 
 
-def test_a_retraining_that_was_stopped_ends_in_the_same_bits(wide, small, tmp_path, monkeypatch):
+def test_a_retraining_that_was_stopped_ends_in_the_same_bits(wide, small, tmp_path):
     out, recipe = tmp_path / "broken", wide / "recipe.json"
-    with monkeypatch.context() as patch:
-        stop_at(1, patch)
-        with pytest.raises(StoppedError):
-            leancnn.prune(wide, out=out, expansion=2, finetune=recipe, progress=False)
+    with stopped_at(1):
+        leancnn.prune(wide, out=out, expansion=2, finetune=recipe, progress=False)
     assert runs.read_json(out / "run.json")["state"] == "stopped"
     leancnn.prune(wide, out=out, expansion=2, finetune=recipe, progress=False)
     assert weights_of(out) == weights_of(small)
@@ -306,32 +303,6 @@ def test_the_gates_of_several_networks_are_drawn(wide, compared, tmp_path, capsy
     assert len(after["blocks.0.gate.gate"]["mean"]) * 2 == len(before["blocks.0.gate.gate"]["mean"])
     for gates in found.values():
         assert all(0 < mean < 1 for gate in gates.values() for mean in gate["mean"])
-
-
-def rows(label, kind, *after):
-    return [
-        Row(label=label, kind=kind, seed=seed, before=None, after=value, macs=1, trainable=1,
-            microseconds=None, epochs=1.0)
-        for seed, value in enumerate(after)
-    ]  # fmt: skip
-
-
-def test_the_verdict_calls_a_difference_by_its_noise():
-    mine = rows("se_gate", "criterion", 0.90, 0.91, 0.92)
-    text = verdict(
-        mine
-        + rows("random", "criterion", 0.905, 0.91, 0.915)
-        + rows("scratch", "control", 0.80, 0.81, 0.82)
-        + rows("zoo", "control", 0.97, 0.98, 0.98),
-        10_000,
-    )
-    assert "level with random" in text
-    assert "better than scratch (+10.00" in text
-    assert "worse than zoo" in text
-    assert "level with scratch" in verdict(mine + rows("scratch", "control", 0.80), 20)
-    alike = rows("l1", "criterion", *[0.906] * 9) + rows("scratch", "control", *[0.9] * 9)
-    assert "level with" in verdict(alike, 10_000), "more runs are not more test images"
-    assert "better than" in verdict(alike, 40_000)
 
 
 def test_a_saved_network_is_not_written_over_nor_taken_for_another(tmp_path, capsys):

@@ -2,7 +2,8 @@
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from leancnn import learner, runs
+from leancnn.errors import StoppedError
 
 train_module = import_module("leancnn.train")  # `leancnn.train` is the function
 
@@ -28,8 +30,9 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in timed} for row in runs.read_metrics(folder)]
 
 
-def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Ctrl-C fall into a step."""
+@contextmanager
+def stopped_at(step: int) -> Iterator[pytest.ExceptionInfo[StoppedError]]:
+    """Let Ctrl-C fall into a step of the training inside, which must stop there."""
     follow, steps = learner.follow, 0
 
     def interrupted(*arguments: Any) -> None:
@@ -39,4 +42,7 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
         follow(*arguments)
 
-    monkeypatch.setattr(train_module, "follow", interrupted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "follow", interrupted)
+        with pytest.raises(StoppedError, match=f"stopped at step {step} of") as caught:
+            yield caught

@@ -214,6 +214,14 @@ def subset(data: Path, images: int, seed: int, where: Path) -> Path:
     return where
 
 
+def share_of(data: Path, images: int, runs_folder: Path) -> tuple[Path, str]:
+    """The data to train on and what to call it; `images` 0: all."""
+    if not images:
+        return data, data.name
+    small = subset(data, images, 0, runs_folder / f"{data.name}-{images}")
+    return small, f"{images:,} images of {data.name}, stratified"
+
+
 def _link(file: Path, place: Path) -> None:
     try:
         os.link(file, place)

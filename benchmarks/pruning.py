@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiment import chosen, machine, subset
+from experiment import chosen, machine, share_of
 from henet_table import PRINTED as HENET
 
 from leancnn import models, runs, weights
@@ -191,10 +191,7 @@ def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
     if args.size:
         recipe = recipe.changed(size=(args.size, args.size), shift=recipe.shift * args.size // 32)
     home = args.runs / f"{args.name}-{command_words(args, short=True)}"
-    data, on = args.data, f"all images of {args.data.name}"
-    if args.images:
-        on = f"{args.images:,} images of {args.data.name}, stratified"
-        data = subset(data, args.images, 0, args.runs / f"{data.name}-{args.images}")
+    data, on = share_of(args.data, args.images, args.runs)
     at = f" at {args.size}×{args.size}" if args.size else ""
     how = (
         f"trained on {on}{at}, {args.epochs:g} epochs of {experiment.recipe} with batches of "

@@ -4,8 +4,10 @@
     python benchmarks/engines.py henet_r3 shufflenet_r3     some
 
 Each network runs on every engine that is installed, in turns on one core (see docs/bench.md). The
-ratio is the best other engine's median over ours. The last lines are the HENet paper's own claim,
-HENet r2 against ShuffleNet r5, native against native and each on its best other engine.
+ratio is taken round by round, the best other engine's turn over ours beside it, and the median is
+quoted with its quartiles: a machine that changes its speed changes both. The last lines are the
+HENet paper's own claim, HENet r2 against ShuffleNet r5, native against native and each on its best
+other engine.
 """
 
 import argparse
@@ -48,6 +50,7 @@ def ratios(rows: Sequence[Row]) -> list[dict[str, object]]:
         if ours and others:
             best = min(others, key=lambda row: row.median_us)
             share = ours[0].share_of_peak
+            middle, low, high = ours[0].times_faster(best)
             lines.append(
                 {
                     "network": name,
@@ -55,7 +58,8 @@ def ratios(rows: Sequence[Row]) -> list[dict[str, object]]:
                     "of peak": None if share is None else round(share, 3),
                     "best other": best.engine,
                     "its µs": round(best.median_us, 1),
-                    "times faster": round(best.median_us / ours[0].median_us, 2),
+                    "times faster": round(middle, 2),
+                    "quartiles": f"{low:.2f} to {high:.2f}",
                     "at least": BARS.get(name),
                 }
             )

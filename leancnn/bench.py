@@ -1,9 +1,9 @@
 """Latency at batch 1 on one pinned core: engines side by side, measured honestly.
 
 Each engine runs in a process of its own, with one thread; the engines take turns in rounds, so that
-what disturbs the machine disturbs all. Outputs are compared with PyTorch's before anything is
-timed, and a fixed loop of multiply-adds in registers runs between them: speed as a share of it
-means the same on another day.
+what disturbs the machine disturbs all, and only turns of one round are set in proportion. Outputs
+are compared with PyTorch's before anything is timed, and a fixed loop of multiply-adds in registers
+has a turn in each round: speed as a share of it means the same on another day.
 """
 
 import json
@@ -57,12 +57,12 @@ class Row:
 
     model: str
     engine: str
-    median_us: float
+    rounds_us: tuple[float, ...]
+    """The median of each turn, in the order of the rounds."""
     p95_us: float
-    low_us: float
-    """The least and greatest median of a round: overlapping intervals have no winner."""
-    high_us: float
+    """Of all calls."""
     share_of_peak: float | None
+    """Multiply-accumulates a second over those of the loop's turn beside it; the median round."""
     macs: int
     peak_mb: float | None
     """Most memory that the engine and its network took, in a process that held PyTorch before."""
@@ -71,6 +71,33 @@ class Row:
     """From nothing to the first answer, the interpreter's own start left out."""
     difference: float
     """Largest difference of logits from PyTorch's, relative to their scale."""
+
+    @property
+    def median_us(self) -> float:
+        return float(np.median(self.rounds_us))
+
+    @property
+    def low_us(self) -> float:
+        """The lower quartile of the rounds, as `high_us` the upper: overlap means no winner."""
+        return float(np.percentile(self.rounds_us, 25))
+
+    @property
+    def high_us(self) -> float:
+        return float(np.percentile(self.rounds_us, 75))
+
+    def times_faster(self, other: "Row") -> tuple[float, float, float]:
+        """How often this answers while `other`, of the same rounds, answers once.
+
+        The median round and the quartiles around it. Raises `MismatchError` for other rounds.
+        """
+        if len(self.rounds_us) != len(other.rounds_us):
+            raise MismatchError(
+                f"{self.engine} has {len(self.rounds_us)} rounds, {other.engine} "
+                f"{len(other.rounds_us)}: only turns of the same rounds are compared"
+            )
+        each = np.divide(other.rounds_us, self.rounds_us)
+        low, middle, high = np.percentile(each, (25, 50, 75))
+        return float(middle), float(low), float(high)
 
 
 def untrained(name: str) -> Network:
@@ -182,26 +209,20 @@ def _bench_one(
             worker.close()
     channels, (height, width) = network.road.channels, network.road.size
     macs = count(network.body, (channels, height, width)).macs
-    best = None
-    if "peak" in workers:
-        fastest = min(min(part) for part in times["peak"])
-        best = workers["peak"].macs / fastest  # multiply-adds a second
+    loops = [min(turn) / workers["peak"].macs for turn in times.get("peak", [])]
     rows = []
     for name in workers:
         if name == "peak":
             continue
-        medians = [float(np.median(part)) for part in times[name]]
-        everything = np.concatenate(times[name])
-        middle = float(np.median(everything))
+        turns = [float(np.median(turn)) for turn in times[name]]
+        shares = [macs * loop / turn for loop, turn in zip(loops, turns, strict=bool(loops))]
         rows.append(
             Row(
                 model=network.name,
                 engine=name,
-                median_us=1e6 * middle,
-                p95_us=1e6 * float(np.percentile(everything, 95)),
-                low_us=1e6 * float(np.percentile(medians, 25)),
-                high_us=1e6 * float(np.percentile(medians, 75)),
-                share_of_peak=None if best is None else macs / middle / best,
+                rounds_us=tuple(1e6 * turn for turn in turns),
+                p95_us=1e6 * float(np.percentile(np.concatenate(times[name]), 95)),
+                share_of_peak=float(np.median(shares)) if shares else None,
                 macs=macs,
                 peak_mb=memory[name],
                 artifact_bytes=sizes[name],
@@ -332,7 +353,15 @@ def to_json(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, Any]:
     """All rows, the winner of each network or null, and what is missing."""
     names = list(dict.fromkeys(row.model for row in rows))
     return {
-        "rows": [asdict(row) for row in rows],
+        "rows": [
+            {
+                "median_us": row.median_us,
+                "low_us": row.low_us,
+                "high_us": row.high_us,
+                **asdict(row),
+            }
+            for row in rows
+        ],
         "winners": {name: winner([r for r in rows if r.model == name]) for name in names},
         "missing": list(missing),
     }

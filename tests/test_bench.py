@@ -3,7 +3,10 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leancnn import cli
 from leancnn.bench import Row, bench, to_json, untrained, winner
@@ -12,10 +15,8 @@ from leancnn.errors import MismatchError, UnknownNameError
 ROW = Row(
     model="a",
     engine="c",
-    median_us=10.0,
+    rounds_us=(9.0, 10.0, 11.0),
     p95_us=12.0,
-    low_us=9.0,
-    high_us=11.0,
     share_of_peak=0.5,
     macs=1,
     peak_mb=1.0,
@@ -26,10 +27,31 @@ ROW = Row(
 
 
 def test_overlapping_intervals_have_no_winner():
-    slower = replace(ROW, engine="torch", median_us=12.0, low_us=10.5, high_us=13.0)
+    slower = replace(ROW, engine="torch", rounds_us=(10.0, 11.0, 12.0))
+    assert (slower.low_us, slower.median_us, slower.high_us) == (10.5, 11.0, 11.5)
     assert winner([ROW, slower]) is None
-    assert winner([ROW, replace(slower, low_us=11.5)]) == "c"
+    assert winner([ROW, replace(slower, rounds_us=(11.0, 12.0, 13.0))]) == "c"
     assert winner([ROW]) == "c"
+
+
+TURN = st.floats(1.0, 1e5)
+
+
+@given(rounds=st.lists(st.tuples(TURN, TURN, st.floats(0.1, 10.0)), min_size=1, max_size=9))
+def test_a_machine_that_changes_its_speed_between_rounds_changes_no_ratio(rounds):
+    ours, theirs, speeds = (np.array(part) for part in zip(*rounds, strict=True))
+    calm = [replace(ROW, rounds_us=tuple(each)) for each in (ours, theirs)]
+    moved = [replace(ROW, rounds_us=tuple(each * speeds)) for each in (ours, theirs)]
+    told = calm[0].times_faster(calm[1])
+    assert moved[0].times_faster(moved[1]) == pytest.approx(told)
+    assert told[1] <= told[0] <= told[2]
+    back = calm[1].times_faster(calm[0])
+    assert back[0] * told[0] >= 1 - 1e-9, "medians of ratios and of their inverses: AM-GM"
+
+
+def test_rounds_of_another_day_are_not_compared():
+    with pytest.raises(MismatchError, match="c has 3 rounds, torch 1"):
+        ROW.times_faster(replace(ROW, engine="torch", rounds_us=(1.0,)))
 
 
 def test_an_unknown_engine_is_named():

@@ -21,6 +21,7 @@ from leancnn.widths import Widths, reshape, widths_of
 from leancnn.wiring import Family, Wiring
 
 STEPS = 256  # shares of channels that a budget tries: 1/256, 2/256 …
+ANY_WIDTH: Mapping[str, int] = {}  # steps of families: none has one
 MOST_LEGAL = 64  # units of a family whose legal numbers are listed
 
 
@@ -150,9 +151,9 @@ class Candidates:
             keep[family.units] = self.known[key]
         return keep
 
-    def keep(self, share: float, step: int = 1) -> Keep:
-        """The same share of every layer; in multiples of `step` where there are that many."""
-        return self.of(lambda _family, _path, n: _multiple(share * n, step))
+    def keep(self, share: float, steps: Mapping[str, int] = ANY_WIDTH) -> Keep:
+        """The same share of every layer; in multiples of its family's step where that many are."""
+        return self.of(lambda family, _, n: _multiple(share * n, steps.get(family.name, 1)))
 
     def like(self, whole: Widths, other: Widths) -> Keep:
         """What makes sizes `other` of those of `whole`, of which this network may be a cut.
@@ -168,13 +169,20 @@ class Candidates:
         differ = [f for f in self.wiring.families if any(old[p] != new[p] for p in f.layers)]
         for path in (path for family in differ for path in family.layers):
             if new[path] > here[path]:
-                raise MismatchError(f"{path} would grow from {here[path]} to {new[path]} channels")
+                raise MismatchError(
+                    f"{path} would grow from {here[path]} to {new[path]} channels; a cut takes away"
+                )
         self.families = [family for family in differ if family.name in named]
         return self.of(lambda _, path, n: new[path])
 
-    def widest(self, fits: Callable[[Keep], bool], step: int = 1, steps: int = STEPS) -> float:
-        """The largest share, in `steps`, that fits; the smallest when none does."""
-        return _largest(lambda share: fits(self.keep(share, step)), steps)
+    def widest(
+        self,
+        fits: Callable[[Keep], bool],
+        steps: Mapping[str, int] = ANY_WIDTH,
+        shares: int = STEPS,
+    ) -> float:
+        """The largest of so many shares that fits; the smallest when none does."""
+        return _largest(lambda share: fits(self.keep(share, steps)), shares)
 
     def filled(self, fits: Callable[[Keep], bool]) -> tuple[Keep, float]:
         """By the widest share, and that; but layers in groups, whose steps are coarse, take back
@@ -195,6 +203,15 @@ class Candidates:
                 more = _largest(partial(fits_with, family.name), 16)
                 own[family.name] = more if more > share and fits_with(family.name, more) else share
         return keep(), share
+
+    def check(self, reached: bool, wanted: str, value: float) -> None:
+        """Raises `MismatchError`, with the least that can be, for a goal that was not reached."""
+        if not reached:
+            least = self.cost(self.keep(1 / STEPS))
+            raise MismatchError(
+                f"{self.network.name} cannot be cut to {wanted} {value:g}: one channel a layer, or "
+                f"the fewest its groups allow, leave {least.macs:,} MACs and {least.bytes:,} bytes"
+            )
 
     def cost(self, keep: Keep) -> Cost:
         """What the network costs after a cut."""
@@ -223,13 +240,16 @@ class Candidates:
             if not keep[row].all()
         )
 
-    def remarks(self, keep: Keep, share: float | None, step: int = 1) -> list[str]:
+    def remarks(
+        self, keep: Keep, share: float | None, steps: Mapping[str, int] = ANY_WIDTH
+    ) -> list[str]:
         """Where groups did not allow the share that layers were to keep, if any, or no cut."""
         found = []
         for family in self.families:
             row = self.wiring.writes[family.name]
             if share is None or not family.balances:
                 continue
+            step = steps.get(family.name, 1)
             asked, got = max(1, _multiple(share * len(row), step)), int(keep[row].sum())
             if asked == got:
                 continue

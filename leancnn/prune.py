@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from leancnn import criteria, models, recipes, runs, weights
-from leancnn.candidates import STEPS, Candidates, Plan
+from leancnn.candidates import Candidates, Plan
 from leancnn.count import Cost
 from leancnn.errors import MismatchError, ParityError, RunError, UsageError
 from leancnn.export import trial_images
-from leancnn.plan import check_place
+from leancnn.plan import check_place, kept_road
 from leancnn.recipes import Recipe
 from leancnn.scoring import Source, scored, source_of, subject_of
 from leancnn.sealed import TEMPORARY
-from leancnn.speed import LIKED, SILENT, Clock
-from leancnn.surgery import Keep, cut_body, silence
+from leancnn.speed import SILENT, Clock, fast_enough
+from leancnn.surgery import cut_body, silence
 from leancnn.train import Trained, resume, train
 from leancnn.weights import MANIFEST, WEIGHTS, Network
 from leancnn.widths import Widths, widths_of
@@ -77,7 +77,8 @@ def plan(
     if not maker.families:
         raise MismatchError(f"{criterion} scores no layer of {network.name} that can be cut")
     notes: list[str] = []
-    share, step = None, 1
+    share: float | None = None
+    steps: Mapping[str, int] = {}
     before = maker.cost(np.ones(wiring.units, bool))
     match wanted:
         case "keep":
@@ -86,15 +87,16 @@ def plan(
             keep = maker.like(_with_expansion(network, _expansion(network)), sizes)
         case "macs" | "bytes":
             keep, share = maker.filled(lambda k: bool(getattr(maker.cost(k), wanted) <= value))
-            _reached(getattr(maker.cost(keep), wanted) <= value, maker, wanted, value)
+            maker.check(getattr(maker.cost(keep), wanted) <= value, wanted, value)
         case _:
-            share, step = _fast_enough(network, maker, value, notes), LIKED
-            keep = maker.keep(share, step)
+            share, steps, told = fast_enough(maker, value)
+            keep = maker.keep(share, steps)
+            notes.append(told)
     if keep.all():
         raise MismatchError(
             f"{wanted} {value:g} leaves {network.name} as it is; there is nothing to cut"
         )
-    notes += maker.remarks(keep, share, step)
+    notes += maker.remarks(keep, share, steps)
     after, times = maker.cost(keep), None
     try:
         times = Clock(network).pair(maker.cut(keep)) if timed else None
@@ -202,6 +204,7 @@ def prune(
     if finetune is not None:
         finetune = recipes.read(finetune).changed(**dict(overrides or {}))
     network = weights.load(path, which)
+    kept_road(network, overrides)
     goals = _steps(network, schedule) if schedule else [dict([one_goal(goal)])]
     reads = criteria.get(criterion).reads
     needs = reads != "weights" or finetune is not None or criteria.get(criterion).mend is not None
@@ -361,36 +364,6 @@ def _arguments(network: Network, plan: Plan, widths: Widths) -> dict[str, Any]:
             return new
     sizes = {**dict(network.arguments.get("cut", {})), **widths}
     return {**old, "cut": {path: list(numbers) for path, numbers in sizes.items()}}
-
-
-def _fast_enough(network: Network, maker: Candidates, speedup: float, notes: list[str]) -> float:
-    """The largest share that runs so much faster here, in widths that its program likes."""
-    clock = Clock(network)
-    ratios: dict[bytes, float] = {}  # a second measurement of the same might say otherwise
-
-    def fits(keep: Keep) -> bool:
-        key = keep.tobytes()
-        ratios[key] = ratios.get(key) or clock.ratio(maker.cut(keep))
-        return ratios[key] >= speedup
-
-    share = maker.widest(fits, LIKED, 32)
-    keep = maker.keep(share, LIKED)
-    _reached(fits(keep), maker, "speedup", speedup)
-    rounded, unbound = (maker.cost(k).macs for k in (keep, maker.keep(maker.widest(fits, 1, 32))))
-    notes.append(
-        f"widths are multiples of {LIKED}, which fill the register tiles of the compiled program: "
-        f"{rounded:,} MACs remain; with any widths the same speed leaves {unbound:,}"
-    )
-    return share
-
-
-def _reached(yes: bool, maker: Candidates, wanted: str, value: float) -> None:
-    if not yes:
-        least = maker.cost(maker.keep(1 / STEPS))
-        raise MismatchError(
-            f"{maker.network.name} cannot be cut to {wanted} {value:g}: one channel a layer, or "
-            f"the fewest its groups allow, leave {least.macs:,} MACs and {least.bytes:,} bytes"
-        )
 
 
 def _figures(cost: Cost) -> dict[str, int]:

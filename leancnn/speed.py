@@ -1,4 +1,7 @@
-"""How long the compiled form of a network takes here: one image, one core, against a whole one."""
+"""How long the compiled form of a network takes here, and what cut of it is fast enough.
+
+One image, one core, against the whole network.
+"""
 
 import copy
 import time
@@ -8,21 +11,75 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from leancnn.candidates import Candidates
 from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
 from leancnn.export import trial_images
 from leancnn.native.build import FAST_FLAGS, compile_library
+from leancnn.native.import_torch import import_torch, readable
 from leancnn.native.load import Native
+from leancnn.native.lower import lower
+from leancnn.native.program import WIDEST, Abreast
+from leancnn.native.schedule import schedule
+from leancnn.native.simplify import simplify
+from leancnn.surgery import Keep
 from leancnn.targets.c import to_c
 from leancnn.weights import Network
+from leancnn.wiring import Wiring
 
+SHARES = 32  # that a speed tries, each compiled and timed
 ROUNDS = 9
 SECONDS = 0.02  # of one program's turn
-LIKED = 4
-"""Channels: along lines, register tiles hold 4, 8 or 12, and other widths leave tails. Small maps,
-with 16 channels abreast, would like 16 more; that is not asked for yet."""
+ALONG, ABREAST = 4, WIDEST
+"""Channels that fill a kernel: register tiles along lines hold 4, 8 or 12, and on small maps whole
+vectors of channels lie abreast; other widths leave tails."""
 LARGEST = 2**27  # bytes of weights; the C compiler takes a dozen times as much memory
 SILENT = (CompileError, MissingDependencyError, UnsupportedError)
 """What a `Clock` raises for a network that it cannot time here."""
+
+
+def liked(network: Network, wiring: Wiring) -> dict[str, int]:
+    """By family, the number of whose multiples its compiled kernels like as widths.
+
+    By the program of the whole network; a narrower one may lay more channels along lines again.
+    """
+    shape = (network.road.channels, *network.road.size)
+    program = lower(simplify(import_torch(network.body, shape)))
+    schedule(program)
+    named = {kernel.name for kernel in program.kernels if isinstance(kernel, Abreast)}
+    lying = [row for path, row in wiring.writes.items() if readable(path) in named]
+    units = np.concatenate([np.empty(0, np.int64), *lying])
+    return {
+        family.name: ABREAST if np.isin(units, family.units).any() else ALONG
+        for family in wiring.families
+    }
+
+
+def fast_enough(maker: Candidates, speedup: float) -> tuple[float, dict[str, int], str]:
+    """The largest share that runs so much faster here, in liked widths; those; what they cost.
+
+    Raises `MismatchError` when no cut is so fast, and as `Clock`.
+    """
+    clock = Clock(maker.network)
+    ratios: dict[bytes, float] = {}  # a second measurement of the same might say otherwise
+
+    def fits(keep: Keep) -> bool:
+        key = keep.tobytes()
+        ratios[key] = ratios.get(key) or clock.ratio(maker.cut(keep))
+        return ratios[key] >= speedup
+
+    steps = liked(maker.network, maker.wiring)
+    share = maker.widest(fits, steps, SHARES)
+    keep = maker.keep(share, steps)
+    maker.check(fits(keep), "speedup", speedup)
+    free = maker.cost(maker.keep(maker.widest(fits, shares=SHARES))).macs
+    wide = sum(steps[family.name] == ABREAST for family in maker.families)
+    also = f", and of {ABREAST} in {wide} of {len(maker.families)} families, where they lie abreast"
+    told = (
+        f"widths are multiples of {ALONG} channels, which fill the program's register tiles"
+        f"{also if wide else ''}: {maker.cost(keep).macs:,} MACs remain; with any widths the same "
+        f"speed leaves {free:,}"
+    )
+    return share, steps, told
 
 
 class Clock:

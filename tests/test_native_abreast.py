@@ -8,6 +8,9 @@ import torch
 from torch import nn
 
 from leancnn import models
+from leancnn.bench import untrained
+from leancnn.images import Road
+from leancnn.layers import AverageVector, conv_bn
 from leancnn.native.abreast import can_lie_abreast, is_pointwise, likely, tile
 from leancnn.native.emit_abreast import _weights
 from leancnn.native.graph import Conv, Reduce, empty, floats
@@ -16,6 +19,8 @@ from leancnn.native.lower import lower
 from leancnn.native.program import Abreast, Fold, Line, Turn, writes
 from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
+from leancnn.speed import liked
+from leancnn.wiring import wire
 from tests.native_nets import Dense, Inverted, apart, laid, random_network, settled
 
 WITHIN = 1e-5
@@ -66,6 +71,23 @@ def test_a_join_of_both_layouts_is_turned():
     body = nn.Sequential(Dense(6), nn.MaxPool2d(2), Dense(12), nn.Flatten(), nn.Linear(24 * 9, 3))
     body, shape = settled(body), (6, 6, 6)
     assert apart(body, laid(body, shape, "abreast"), noise(shape)) < WITHIN
+
+
+def test_pruning_for_speed_likes_whole_vectors_of_channels_where_they_lie_abreast():
+    network = untrained("resnet8")
+    network.road = Road(size=(8, 8))
+    network.body = settled(
+        nn.Sequential(
+            conv_bn(3, 12, 3),
+            conv_bn(12, 12, 3, stride=2),
+            conv_bn(12, 40, 1),
+            conv_bn(40, 40, 3, groups=40),
+            conv_bn(40, 20, 1),
+            AverageVector(),
+            nn.Linear(20, 5),
+        )
+    ).eval()
+    assert liked(network, wire(network.body, 3)) == {"0.0": 4, "1.0": 4, "2.0": 16, "4.0": 16}
 
 
 @pytest.fixture(scope="module")

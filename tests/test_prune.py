@@ -326,11 +326,20 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
             asked.append(macs)
             return self.whole / macs - asked.count(macs) + 1
 
-    monkeypatch.setattr(sys.modules["leancnn.prune"], "Clock", Unsteady)
+    monkeypatch.setattr(speed, "Clock", Unsteady)
+    steps = {"blocks.1.conv1": 16, "blocks.2.conv1": 16}
+    monkeypatch.setattr(speed, "liked", lambda _, wiring: dict.fromkeys(
+        (family.name for family in wiring.families), 4) | steps)  # fmt: skip
     plan = make_plan(untrained("resnet8"), criterion="l1", speedup=2)
     assert plan.before["macs"] / 4 < plan.after["macs"] <= plan.before["macs"] / 2
     assert len(asked) == len(set(asked))
-    assert all(len(layer.kept) % 4 == 0 for layer in plan.layers)
+    for layer in plan.layers:
+        assert len(layer.kept) % steps.get(layer.path, 4) == 0
+    assert "multiples of 4 channels" in plan.notes[0]
+    assert (
+        f"and of 16 in 2 of 6 families, where they lie abreast: {plan.after['macs']:,} MACs"
+        in (plan.notes[0])
+    )
 
 
 def test_what_cannot_be_timed_is_pruned_all_the_same(monkeypatch):

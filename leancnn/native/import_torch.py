@@ -63,11 +63,15 @@ def _constants(exported: torch.export.ExportedProgram) -> dict[str, Tensor]:
 
 
 def _readable(node: torch.fx.Node) -> str:
-    """The path of the module an operator came from, as a C name: `stages_0_blocks_1_conv`."""
+    """The path of the module an operator came from, as a C name."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path = stack[-1][0] if stack else ""
-    words = "".join(c if c.isascii() and c.isalnum() else "_" for c in path).strip("_")
-    return words if words and len(stack) > 1 else str(node.name).strip("_")
+    words = readable(stack[-1][0]) if len(stack) > 1 else ""
+    return words or str(node.name).strip("_")
+
+
+def readable(path: str) -> str:
+    """The path of a module as a C name: `stages.0.conv` → `stages_0_conv`."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in path).strip("_")
 
 
 def _call(builder: Builder, node: torch.fx.Node, known: dict[str, Any]) -> Any:

@@ -96,6 +96,41 @@ def _macs(module: nn.Module, image: tuple[int, int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def held(module: nn.Module, image: tuple[int, int, int]) -> int:
+    """Bytes that a training step keeps for each image until its backward pass, in plain torch.
+
+    Nothing is computed; `module` is left as it was. Copies for a moment are not in it.
+    """
+    shapes: dict[str, Tensor] = {
+        name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+    own = {tensor.untyped_storage()._cdata for tensor in shapes.values()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor  # one of several views
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with _evaluating(module), torch.enable_grad(), hooks, _LikeNorms():
+        functional_call(module, shapes, (torch.empty(1, *image, device="meta"),))
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
+
+
+class _LikeNorms(TorchFunctionMode):
+    """Batch norms keep what they get and give something as large, as they do in training."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0].square() if func is F.batch_norm else func(*args, **(kwargs or {}))
+
+
 class _WithoutNorms(TorchFunctionMode):
     """Batch norms give back what they get: nothing in them counts, and on shapes they are slow."""
 

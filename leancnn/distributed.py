@@ -84,15 +84,20 @@ class World:
         return share(body, device_ids=places, **{word: False})
 
 
+def own_device() -> torch.device:
+    """Where this process trains, scores and tests: its GPU, else the processor."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", place % torch.cuda.device_count())
+
+
 def join() -> World:
     """The world `torchrun` describes in the environment, else a world of one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0")) if size > 1 else 0
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device(
-            "cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-        )
+    device = own_device()
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)

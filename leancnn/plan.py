@@ -12,15 +12,18 @@ from typing import Any
 import torch
 
 from leancnn import losses, models, recipes, weights
+from leancnn.count import held
 from leancnn.data import Dataset, names
-from leancnn.distributed import World
+from leancnn.distributed import World, own_device
 from leancnn.engine import facts
 from leancnn.errors import DamagedError, MismatchError, RunError, UnknownNameError, UsageError
 from leancnn.images import Road, shown
+from leancnn.process import free_memory
 from leancnn.recipes import Recipe
 
 MOST_STEPS = 99_999_999  # eight digits in the names of checkpoints
 LARGEST_SEED = 2**63 - 1
+IN_FLIGHT = 1.6  # a step's memory in what it keeps, gradients included: R-SeNet, ResNet-20
 DIGITS = ("digits", "svhn")  # data sets that no one should mirror
 
 
@@ -46,6 +49,8 @@ class Plan:
     """Of the weights, the order and the augmentation."""
     split_seed: int | None = None
     """Of the cut of the val part; None: the seed."""
+    epochs_before: float = 0.0
+    """Of all trainings behind the weights that this one begins with."""
     engine: str
     precision: str
     engine_why: str = ""
@@ -71,6 +76,11 @@ class Plan:
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch; the rest has its turn in another epoch's order."""
         return self.images // self.batch
+
+    @property
+    def epochs(self) -> float:
+        """Of this training and of those before it."""
+        return self.epochs_before + self.recipe.epochs
 
     @property
     def steps(self) -> int:
@@ -132,11 +142,29 @@ class Plan:
                     f"the recipe says {key} {wanted}, but the network that training starts from "
                     f"has {kept}, which stays"
                 )
+        found += self._too_large()
         skipped = dataset.manifest["skipped"]
         if skipped:
             first = f"{shown(skipped[0]['file'])}: {shown(skipped[0]['reason'])}"
             found.append(f"{len(skipped)} unreadable files are left out ({first}); see run.json")
         return found
+
+    def _too_large(self) -> list[str]:
+        """A sentence when a step may not fit into memory; Linux would kill it without a word."""
+        device, images = own_device(), -(-self.batch // self.processes)
+        on_gpu = device.type == "cuda"
+        free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory()
+        with torch.device("meta"):
+            body = weights.build(self.model, self.arguments, len(self.classes), self.road)
+        size = self.road.size
+        needs = IN_FLIGHT * images * held(body, (self.road.channels, *size))
+        if free is None or needs <= free:
+            return []
+        where = "the GPU" if on_gpu else "this machine"
+        return [
+            f"a step on {images} images of {size[0]}×{size[1]} needs {needs / 1e9:.1f} GB; "
+            f"{where} has {free / 1e9:.1f} free; a smaller --batch and --lr need less"
+        ]
 
     def check_data(self, dataset: Dataset) -> None:
         """Refuse to go on with other data: `MismatchError` for classes, `RunError` for images."""

@@ -37,6 +37,21 @@ def kept_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory() -> int | None:
+    """Bytes that this process can still take; None where Linux does not tell."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        found.append(1024 * int(text.split("MemAvailable:")[1].split()[0]))
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number: there is no limit
+        most, used = (CONTROL_GROUP / f"memory.{word}" for word in ("max", "current"))
+        found.append(max(0, int(most.read_text()) - int(used.read_text())))
+    return min(found, default=None)
+
+
 class Memory:
     """How much memory this process has taken since this was made: pages it really holds.
 

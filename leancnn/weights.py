@@ -6,6 +6,7 @@ best/
   weights.safetensors  parameters and buffers, under the names of the network's own state
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -61,13 +62,25 @@ class Network(nn.Module):
         self.mean = tuple(map(float, mean))
         self.std = tuple(map(float, std))
         self.made = dict(made or {})
-        """How: recipe, data, accuracy, versions. For people and reports; nothing depends on it."""
+        """How: recipe, data, accuracy, versions. For people and reports; no answer depends on it.
+        """
         scale = [1 / (255 * s) for s in self.std]
         shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
         self.scale: Tensor
         self.shift: Tensor
         self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
+
+    @property
+    def epochs(self) -> float:
+        """Of all trainings behind it, cuts between them or not; 0 for one that was not trained.
+
+        Each counts whole, however early the best network of it was saved.
+        """
+        made = self.made
+        while "cut from" in made:
+            made = made["cut from"]
+        return float(made.get("epochs", made.get("epoch", 0)))
 
     def check_classes(self, classes: Sequence[str], where: object) -> None:
         """Raises `MismatchError` when data has other classes than the network, or another order."""
@@ -82,6 +95,10 @@ class Network(nn.Module):
         """uint8 (N, H, W, C) → float (N, C, H, W): pixel / 255, less mean, by std; only here."""
         planes = images.permute(0, 3, 1, 2).contiguous()
         return planes.to(self.scale.dtype).mul_(self.scale).add_(self.shift)
+
+    def on(self, device: torch.device) -> "Network":
+        """This network where it is there already, else a copy on `device`."""
+        return self if self.scale.device == device else copy.deepcopy(self).to(device)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.body(self.normalise(images))

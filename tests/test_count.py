@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leancnn.count import Cost, count
+from leancnn.count import Cost, count, held
 from leancnn.errors import MismatchError, UncountableError
 
 
@@ -91,3 +91,16 @@ def test_matrix_products_outside_of_layers_are_seen() -> None:
             return x.flatten(1) @ x.flatten(1).T
 
     assert count(Product(), (2, 3, 4)).macs == 24
+
+
+def test_what_a_step_holds_is_every_tensor_kept_for_the_backward_pass_once() -> None:
+    body = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(),
+        nn.Linear(4 * 64, 5),
+    )  # fmt: skip
+    before = [p.clone() for p in body.parameters()]
+    image, after_conv, after_norm = 3 * 64, 4 * 64, 4 * 64
+    assert held(body, (3, 8, 8)) == 4 * (image + after_conv + after_norm)
+    assert all(torch.equal(a, b) for a, b in zip(before, body.parameters(), strict=True))
+    assert body.training
+    assert all(p.grad is None for p in body.parameters())

@@ -136,6 +136,26 @@ def test_mirrored_digits_are_remarked(quiet: Path, name: str, flip: bool) -> Non
     assert any("--change flip=false" in text for text in found) is (flip and name == "svhn")
 
 
+def test_a_step_that_may_not_fit_into_memory_is_remarked(
+    quiet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-SeNet at 224×224 with 128 images: without a word Linux kills it."""
+    recipe = recipes.get("rsenet-fast")
+    plan = replace(
+        Plan.of_json(runs.read_json(quiet / "run.json")["plan"]),
+        model="rsenet", arguments={}, recipe=recipe, images=1000, road=road_for("rsenet", recipe),
+    )  # fmt: skip
+    data = Dataset(name="folder", classes=(), manifest={"parts": ["test"], "skipped": []})
+    for free, remarked in ((10**9, True), (6 * 10**9, True), (8 * 10**9, False), (None, False)):
+        monkeypatch.setattr("leancnn.plan.free_memory", lambda free=free: free)
+        found = [text for text in plan.remarks(data) if "a step on 128 images of 224×224" in text]
+        assert bool(found) is remarked
+        assert all("smaller --batch" in text for text in found)
+    shared = replace(plan, processes=4)
+    monkeypatch.setattr("leancnn.plan.free_memory", lambda: 2 * 10**9)
+    assert not [text for text in shared.remarks(data) if "a step on" in text]
+
+
 def test_a_run_does_not_lie_in_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     (tmp_path / "digits").mkdir()

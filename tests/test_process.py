@@ -4,10 +4,12 @@ import platform
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from leancnn.process import Memory, Stop, keep_pages
+from leancnn import process
+from leancnn.process import Memory, Stop, free_memory, keep_pages
 
 
 def test_the_second_ctrl_c_ends_at_once() -> None:
@@ -44,3 +46,18 @@ def test_pages_are_kept_on_glibc_and_nothing_happens_elsewhere(
     assert keep_pages() is (platform.libc_ver()[0] == "glibc")
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     assert keep_pages() is False
+
+
+@pytest.mark.skipif(not Memory.STATUS.exists(), reason="needs Linux")
+def test_free_memory_is_no_more_than_the_control_group_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "CONTROL_GROUP", tmp_path)
+    whole = free_memory()
+    assert whole is not None
+    assert whole > 10**7
+    (tmp_path / "memory.current").write_text("4000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (free_memory() or 0) > 10**7
+    (tmp_path / "memory.max").write_text("9000\n")
+    assert free_memory() == 5000

@@ -22,10 +22,11 @@ from leancnn import models, recipes, runs, weights
 from leancnn.controls import check_control, control_start
 from leancnn.count import count
 from leancnn.data import Split, load_dataset
+from leancnn.distributed import own_device
 from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.evaluate import recut
 from leancnn.images import Road
-from leancnn.plan import check_place, road_for
+from leancnn.plan import Plan, check_place, kept_road, road_for
 from leancnn.predict import probabilities
 from leancnn.prune import LOCK, Goal, one_goal, prune, same_recipe
 from leancnn.recipes import Recipe
@@ -76,6 +77,7 @@ def compare(
     if seeds < 1:
         raise MismatchError(f"seeds are 1 or more, not {seeds}")
     whole, source = weights.load(path), source_of(path, data)
+    kept_road(whole, overrides)
     check_place(out, source.data)
     with runs.Lock(out / LOCK):
         first = recipes.of_json(runs.read_json(run / "recipe.json"))
@@ -96,9 +98,10 @@ def compare(
             left_out.append(f"times: {why}")
         there = [name for name in weights.FOLDERS if (run / name / weights.MANIFEST).exists()]
         which = path.name if path.name in there else there[0]
-        known = whole, test, clock, first.epochs
+        before = _epochs(run)
+        known = whole, test, clock, before
         rows = [_row("whole", "whole", 0, None, *known, run=run, which=which)]
-        both = first.epochs + recipe.epochs
+        both = before + recipe.epochs
         result = Comparison(
             folder=str(out),
             goal={
@@ -140,9 +143,9 @@ def compare(
                     continue
                 cut = weights.load(folder / "cut")
                 small = small or cut
-                before = test.accuracy(cut, folder / "cut", "cut")
+                untrained = test.accuracy(cut, folder / "cut", "cut")
                 last = weights.load(folder, "last")
-                add(_row(name, "criterion", seed, before, last, test, clock, both, run=folder))
+                add(_row(name, "criterion", seed, untrained, last, test, clock, both, run=folder))
             for control in controls:
                 epochs = recipe.epochs if control == "random_kernels" else both
                 folder = out / f"{control}-seed{seed}"
@@ -204,7 +207,7 @@ class _Test:
             for one in runs.evaluations(run):
                 if all(one.get(key) == value for key, value in known.items()):
                     return float(one["accuracy"])
-        answers = probabilities(network, split.images).argmax(1)
+        answers = probabilities(network.on(own_device()), split.images).argmax(1)
         found = float((answers == np.asarray(split.labels)).mean())
         if run is not None and counted:
             about = {"data": self.source.data, "images": len(split.labels), "accuracy": found}
@@ -256,6 +259,16 @@ def _row(
         microseconds=microseconds,
         epochs=epochs,
     )
+
+
+def _epochs(run: Path) -> float:
+    """How long a run has trained, with what came before it; of one that was stopped, so far."""
+    told = runs.read_json(run / "run.json")
+    plan = Plan.of_json(told["plan"])
+    if told["state"] == "finished":
+        return plan.epochs
+    steps = weights.load(run, "last").made["step"]
+    return plan.epochs_before + float(steps) / plan.steps_per_epoch
 
 
 def _applicable(

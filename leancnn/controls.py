@@ -7,8 +7,9 @@
 * the name of a network
 """
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from leancnn.errors import MismatchError, UnknownNameError
 from leancnn.layers import LocalBinaryConv2d, draw_ternary
 from leancnn.weights import Network
 
+FAR = 3  # times: what a network costs at another size is not further from its share of the pixels
 CONTROLS = ("scratch", "kept_kernels", "random_kernels", "zoo")
 
 
@@ -64,14 +66,31 @@ def control_start(
 
 
 def _next_smaller(network: Network) -> str:
-    """The costliest network of the zoo for such images that costs no more. `MismatchError`."""
+    """The costliest network of the zoo that costs no more on these images. `MismatchError`.
+
+    Those are asked that were made for images of this size, or for those of this network.
+    """
     size = network.road.size
-    macs = count(network.body, (network.road.channels, *size)).macs
-    found = []
+    image = (network.road.channels, *size)
+    most = count(network.body, image).macs
+    found = (0, "")
+    for guess, name in sorted(_made_for(network), reverse=True):
+        if guess > FAR * most or FAR * guess < found[0]:
+            continue  # to count takes longer
+        with contextlib.suppress(MismatchError), torch.device("meta"):  # it takes no such images
+            body = models.create_model(name, classes=len(network.classes), channels=image[0])
+            macs = count(body, image).macs
+            found = max(found, (macs, name)) if macs <= most else found
+    if not found[1]:
+        raise MismatchError(f"zoo: no network for images of {size[0]}×{size[1]} costs so little")
+    return found[1]
+
+
+def _made_for(network: Network) -> Iterator[tuple[float, str]]:
+    """The other networks for such images, each with what it would cost if maps shrank in parts."""
+    height, width = network.road.size
+    sizes = {(height, width), models.card(network.name).image[1:]}
     for name in models.names():
         card = models.card(name)
-        if card.image[1:] == size and name != network.name and card.macs <= macs:
-            found.append((card.macs, name))
-    if not found:
-        raise MismatchError(f"zoo: no network for images of {size[0]}×{size[1]} costs so little")
-    return max(found)[1]
+        if name != network.name and card.image[1:] in sizes:
+            yield card.macs * height * width / (card.image[1] * card.image[2]), name

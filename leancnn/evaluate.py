@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from leancnn import runs
 from leancnn.data import load_dataset, names
+from leancnn.distributed import own_device
 from leancnn.errors import DataError, MismatchError, RunError
 from leancnn.images import shown
 from leancnn.predict import probabilities
@@ -131,7 +132,7 @@ def evaluate(
     if dataset.test is None or len(dataset.test) == 0:
         raise DataError(f"{source} has no test images")
     truth = np.asarray(_places(dataset.classes, network.classes))[dataset.test.labels]
-    answers = probabilities(network, dataset.test.images)
+    answers = probabilities(network.on(own_device()), dataset.test.images)
     counts = confusion(truth, answers.argmax(1), len(network.classes))
     right = int(np.trace(counts))
     low, high = wilson(right, len(truth))

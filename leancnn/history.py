@@ -84,6 +84,7 @@ def made(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
         "data_sha256": dict(plan.data_sha256),
         "seed": plan.seed,
         "epoch": row["epoch"],
+        "epochs": plan.epochs,
         "step": row["step"],
         "val_accuracy": row["val_accuracy"],
         "torch": plan.machine["torch"],

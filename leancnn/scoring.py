@@ -19,6 +19,7 @@ from torch import Tensor
 from leancnn import criteria, runs
 from leancnn.criteria import Scores, Subject
 from leancnn.data import Dataset, cache_folder, load_dataset
+from leancnn.distributed import own_device
 from leancnn.errors import (
     DamagedError,
     DataError,
@@ -33,8 +34,9 @@ from leancnn.sealed import seal, unseal
 from leancnn.weights import FOLDERS, Network
 from leancnn.wiring import Wiring
 
-BATCH = 128
-FORMAT = 2  # of the scores in the cache; to be raised when a criterion comes to score otherwise
+BATCH = 128  # images at a time; larger images share the memory of as many of 64×64
+PIXELS = BATCH * 64 * 64
+FORMAT = 3  # of the scores in the cache; to be raised when a criterion comes to score otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,25 +129,31 @@ def subject_of(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[Subject, str]:
-    """What a criterion that reads images is given, and the name its scores are kept under."""
+    """What a criterion that reads images is given, and the name its scores are kept under.
+
+    Its body is where a training here would be: the network's own or a copy on the GPU.
+    """
     if source is None:
         raise RunError(f"{criterion} reads the training images; name them with --data")
     dataset = source.load(network)
     split = dataset.train
     assert split is not None
+    network = network.on(own_device())
     device = network.scale.device
+    height, width = network.road.size
+    batch = max(1, min(BATCH, PIXELS // (height * width)))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         title = f"{criterion} on {dataset.name}"
         with Progress(title, len(split.labels), shown=progress) as bar:
-            for start in range(0, len(split.labels), BATCH):
+            for start in range(0, len(split.labels), batch):
                 seen: NDArray[np.uint8] = np.array(
-                    network.road.window(split.images[start : start + BATCH])
+                    network.road.window(split.images[start : start + batch])
                 )
                 images = torch.from_numpy(seen).to(device)
-                labels = torch.from_numpy(np.array(split.labels[start : start + BATCH]))
+                labels = torch.from_numpy(np.array(split.labels[start : start + batch]))
                 yield network.normalise(images), labels.to(device)
-                bar.to(min(start + BATCH, len(split.labels)))
+                bar.to(min(start + batch, len(split.labels)))
 
     subject = Subject(network.body.eval(), wiring, batches, seed)
     facts = [

@@ -79,8 +79,7 @@ def train(
     `val_share` of the train part is set aside for validation where the data has no val part; None:
     a tenth, at most 2,000 images; 0: nothing is, and a val part stays shut. Which images those are
     is a matter of `split_seed`, else of `seed`. `out` must hold no run yet; None makes a folder in
-    `runs/`. The test part is never opened. Under `torchrun` the same call trains with all its
-    processes.
+    `runs/`. The test part is never opened. Under `torchrun` all its processes share the work.
 
     Raises `RunError` when `out` holds a run or is in use, `DivergedError` at the first loss or
     gradient that is not finite, `StoppedError` after Ctrl-C or SIGTERM, when all is saved; and
@@ -139,6 +138,7 @@ def train(
             std=tuple(max(value, 1 / 255) for value in std),
             seed=seed,
             split_seed=split_seed,
+            epochs_before=start.epochs if isinstance(start, Network) else 0.0,
             engine="torch",
             precision="fp32",
             threads=torch.get_num_threads(),

@@ -178,6 +178,8 @@ def test_a_network_without_a_choice_of_first_weights_is_pruned_too(wide, tmp_pat
     (["--keep", "0.5", "--criterion", "random", "--seed", "-1"], "a seed is 0 to"),
     (["--keep", "0.5", "--finetune", "nosuch"], "no recipe named 'nosuch'"),
     (["--compare", "--seeds", "0"], "seeds are 1 or more"),
+    (["--keep", "0.5", "--finetune", "smoke", "--change", "size=[9,9]"], "leave out size"),
+    (["--compare", "--change", "fit=contain"], "leave out fit"),
     (["--compare", "--controls", "scrath"], "no control named 'scrath'"),
     (["--keep", "1"], "share of channels"),
     (["--speedup", "1"], "above 1"),
@@ -329,6 +331,14 @@ def test_a_network_in_the_folder_where_one_stands_goes_beside_it(tmp_path, monke
     monkeypatch.chdir(tmp_path / "small")
     assert main(["prune", ".", "--criterion", "l1", "--keep", "0.5", "--no-time"]) == 0
     assert (tmp_path / "small-l1-keep0.5" / "plan.json").exists()
+
+
+def test_an_empty_name_is_not_beside_the_network(tmp_path, capsys):
+    weights.save(untrained("resnet8"), tmp_path / "small")
+    for words in (["--keep", "0.5"], ["--compare"]):
+        assert main(["prune", str(tmp_path / "small"), *words, "--out", ""]) == 2
+        assert "--out is empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
 def test_no_pruning_lies_in_its_images(tmp_path, capsys):

@@ -14,6 +14,7 @@ from leancnn.bench import untrained
 from leancnn.candidates import Plan
 from leancnn.criteria import Scores, se_gate
 from leancnn.data import cache_folder
+from leancnn.images import Road
 from leancnn.prune import cut, plan
 from leancnn.scoring import Source, source_of
 from leancnn.wiring import wire
@@ -93,3 +94,16 @@ def test_what_a_criterion_tells_is_kept_with_its_scores(
     the_plan = plan(network, criterion="se_gate", source=source, keep=0.5, progress=False)
     assert Plan.of_json(json.loads(json.dumps(the_plan.to_json()))).told == first
     assert "told" not in cut(network, the_plan).made["plan"]
+
+
+def test_large_images_are_scored_a_few_at_a_time(pictures: Path) -> None:
+    network = untrained("resnet8")
+    network.classes = ("class 0", "class 1", "class 2")
+    source, most = Source(str(pictures)), {8: 128, 200: 13}
+    for size, batch in most.items():
+        network.road = Road(size=(size, size), scale=(size, size))
+        wiring = wire(network.body, 3)
+        subject, _ = scoring.subject_of(network, wiring, "taylor", source, progress=False)
+        images, labels = next(iter(subject.batches()))
+        assert images.shape == (len(labels), 3, size, size)
+        assert len(images) == min(batch, len(source.load(network).train.labels))

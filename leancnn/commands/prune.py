@@ -109,7 +109,7 @@ def run(args: Namespace) -> Answer:
 
     pruned = prune(
         args.network,
-        out=args.out or _beside(args.network, criterion, goal, args.schedule),
+        out=_place(args, criterion, goal),
         criterion=criterion,
         schedule=args.schedule or (),
         finetune=args.finetune,
@@ -181,7 +181,7 @@ def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
         criteria=args.criteria,
         controls=args.controls or ["scratch"],
         seeds=1 if args.seeds is None else args.seeds,
-        out=args.out or _beside(args.network, "compared", goal, None),
+        out=_place(args, "compared", goal),
         finetune=args.finetune,
         overrides=recipe_fields(args.change),
         data=args.data,
@@ -199,16 +199,20 @@ def _gates(args: Namespace) -> Answer:
     return Answer(found, f"drawn: {printable(args.gates)}")
 
 
-def _beside(network: str, word: str, goal: dict[str, Any], schedule: list[int] | None) -> str:
-    """`runs/wide` → `runs/wide-se_gate-expansion6`."""
+def _place(args: Namespace, word: str, goal: dict[str, Any]) -> str:
+    """--out, else beside the network: `runs/wide` → `runs/wide-se_gate-expansion6`."""
     from pathlib import Path
 
-    path = Path(network)
+    if args.out == "":
+        raise UsageError("--out is empty; name a folder, or . for this one")
+    if args.out is not None:
+        return str(args.out)
+    path = Path(args.network)
     path = path if path.name.strip(".") else path.resolve()
     if path.name in ("best", "last"):
         path = path.parent
     given = [f"{key}{value:g}" for key, value in goal.items() if value is not None]
-    given += [f"expansion{schedule[-1]}"] if schedule else []
+    given += [f"expansion{args.schedule[-1]}"] if args.schedule else []
     return str(path.with_name("-".join([path.name, word, *given])))
 
 

@@ -1,0 +1,150 @@
+"""What is compared with what: epochs that count, controls that cost no more, the device at work."""
+
+import shutil
+from importlib import import_module
+
+import pytest
+import torch
+
+import leancnn
+from leancnn import distributed, models, recipes, runs, weights
+from leancnn.bench import untrained
+from leancnn.comparison import _epochs, compare
+from leancnn.controls import control_start
+from leancnn.count import count
+from leancnn.errors import MismatchError
+from leancnn.plan import Plan
+from leancnn.scoring import Source, scored
+from leancnn.train import train
+from leancnn.wiring import wire
+from tests.tiny import RECIPE as TINY
+from tests.tiny_runs import stopped_at
+
+RECIPE = TINY.changed(epochs=0.5, size=(8, 8))
+
+
+@pytest.fixture(scope="module")
+def trained(pictures, tmp_path_factory):
+    """A run of a network that can be cut; no pictures are drawn."""
+    out = tmp_path_factory.mktemp("comparison") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("leancnn.train"), "training_curve", lambda epochs: b"")
+        patch.setattr(import_module("leancnn.comparison"), "pruning_picture", lambda lines: b"")
+        train(pictures, model="resnet8", recipe=RECIPE, out=out, progress=False)
+        yield out
+
+
+@pytest.fixture
+def whole(trained, tmp_path):
+    """A copy of it."""
+    shutil.copytree(trained, tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def test_a_control_trains_as_long_as_all_that_led_to_the_pruned_network(
+    trained, pictures, tmp_path
+):
+    small, again = tmp_path / "small", tmp_path / "again"
+    longer = RECIPE.changed(epochs=1)
+    leancnn.prune(trained, out=small, criterion="l1", keep=0.8, finetune=longer, progress=False)
+    assert (_epochs(trained), _epochs(small)) == (0.5, 1.5)
+    found = compare(
+        small, out=tmp_path / "cmp", criteria=["l1"], keep=0.8, timed=False, progress=False,
+        finetune=RECIPE,
+    )  # fmt: skip
+    rows = [(row.label, row.epochs) for row in found.rows]
+    assert rows == [("whole", 1.5), ("l1", 2), ("scratch", 2)]
+    control = recipes.of_json(runs.read_json(tmp_path / "cmp" / "scratch-seed0" / "recipe.json"))
+    assert control.epochs == 2
+    assert weights.load(tmp_path / "cmp" / "l1-seed0").epochs == 2
+    train(pictures, start=small, recipe=RECIPE, out=again, progress=False)
+    assert _epochs(again) == 2
+
+
+def test_a_training_that_was_stopped_counts_as_far_as_it_came(pictures, tmp_path):
+    with stopped_at(6):
+        train(pictures, recipe=TINY, out=tmp_path / "run", progress=False)
+    plan = Plan.of_json(runs.read_json(tmp_path / "run" / "run.json")["plan"])
+    assert plan.steps_per_epoch < 6 < 2 * plan.steps_per_epoch
+    assert _epochs(tmp_path / "run") == 1
+
+
+def test_networks_of_older_versions_know_their_epoch_at_least():
+    network = untrained("resnet8")
+    assert network.epochs == 0
+    network.made = {"cut from": {"cut from": {"epoch": 3}, "plan": {}}, "plan": {}}
+    assert network.epochs == 3
+
+
+@pytest.mark.parametrize(("name", "size", "channels", "control"), [
+    ("resnet8", 32, 3, "shufflenetv2_x0_5"),
+    ("resnet8", 24, 3, "shufflenetv2_x0_5"),
+    ("henet_r4", 40, 1, "shufflenet_r4"),
+])  # fmt: skip
+def test_the_zoo_has_a_control_at_the_size_that_a_run_was_trained_at(name, size, channels, control):
+    network = untrained(name)
+    network.road = leancnn.Road(size=(size, size), channels=channels, scale=(size, size))
+    network.body = models.create_model(name, channels=channels)
+    assert control_start("zoo", network, 0) == (None, control, {})
+    image = (channels, size, size)
+    own, others = (
+        count(models.create_model(one, channels=channels), image).macs for one in (name, control)
+    )
+    assert others <= own
+
+
+def test_a_network_that_costs_nearly_nothing_has_no_control_in_the_zoo():
+    network = untrained("resnet8")
+    network.body = torch.nn.Conv2d(3, 1, 1)
+    with pytest.raises(MismatchError, match="no network for images of 32×32 costs so little"):
+        control_start("zoo", network, 0)
+
+
+def test_the_device_is_the_first_gpu_or_that_of_this_process_else_the_processor(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert distributed.own_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for rank, place in ((None, 0), ("1", 1), ("2", 0)):
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        if rank is not None:
+            monkeypatch.setenv("LOCAL_RANK", rank)
+        assert distributed.own_device() == torch.device("cuda", place)
+        assert distributed.join().device == chosen[-1] == torch.device("cuda", place)
+
+
+def test_scoring_testing_and_comparing_are_done_where_training_is(
+    whole, pictures, tmp_path, monkeypatch
+):
+    gpu, asked = torch.device("cuda", 0), []
+
+    def on(network, device):
+        """The copy stays on the processor: there need not be a GPU here."""
+        asked.append(device)
+        return network
+
+    monkeypatch.setattr(weights.Network, "on", on)
+    for module in ("scoring", "comparison", "evaluate"):
+        monkeypatch.setattr(import_module(f"leancnn.{module}"), "own_device", lambda: gpu)
+    network = weights.load(whole)
+    for criterion in ("taylor", "reconstruction"):
+        scored(network, wire(network.body, 3), criterion, Source(str(pictures)), progress=False)
+    assert asked == [gpu, gpu]
+    leancnn.evaluate(whole)
+    assert asked == [gpu] * 3
+    compare(
+        whole, out=tmp_path / "cmp", criteria=["l1"], keep=0.5, timed=False, progress=False,
+        controls=[],
+    )  # fmt: skip
+    assert asked == [gpu] * 6, "whole, cut, trained again"
+
+
+def test_a_network_is_where_it_is_or_copied():
+    network = untrained("resnet8")
+    assert network.on(torch.device("cpu")) is network
+    elsewhere = network.on(torch.device("meta"))
+    assert elsewhere.scale.is_meta
+    assert all(p.is_meta for p in elsewhere.body.parameters())
+    assert not any(p.is_meta for p in network.body.parameters())

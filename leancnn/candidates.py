@@ -152,7 +152,7 @@ class Candidates:
         return keep
 
     def keep(self, share: float, steps: Mapping[str, int] = ANY_WIDTH) -> Keep:
-        """The same share of every layer; in multiples of its family's step where that many are."""
+        """The same share of every layer, to the nearest multiple of its family's step, if any."""
         return self.of(lambda family, _, n: _multiple(share * n, steps.get(family.name, 1)))
 
     def like(self, whole: Widths, other: Widths) -> Keep:
@@ -250,7 +250,8 @@ class Candidates:
             if share is None or not family.balances:
                 continue
             step = steps.get(family.name, 1)
-            asked, got = max(1, _multiple(share * len(row), step)), int(keep[row].sum())
+            asked = min(len(row), max(1, _multiple(share * len(row), step)))
+            got = int(keep[row].sum())
             if asked == got:
                 continue
             numbers = legal(family, self.wiring) if len(family.units) <= MOST_LEGAL else []
@@ -290,7 +291,7 @@ def _largest(fits: Callable[[float], bool], steps: int) -> float:
 
 def _multiple(number: float, step: int) -> int:
     near = int(number + 0.5)
-    return near if near < step else near // step * step
+    return near if near < step else int(number / step + 0.5) * step
 
 
 def _some(numbers: Sequence[int]) -> str:

@@ -342,6 +342,21 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
     )
 
 
+def test_a_liked_width_is_the_nearest_one_and_the_whole_is_liked():
+    net = untrained("resnet8")
+    wiring = wire(net.body, 3)
+    maker = Candidates(net, wiring, {"blocks.2.conv1": np.arange(64.0)}, {"blocks.2.conv1"})
+    row = wiring.writes["blocks.2.conv1"]
+    for step in (4, 16):
+        for share in np.linspace(1 / 64, 1, 64):
+            kept = int(maker.keep(share, {"blocks.2.conv1": step})[row].sum())
+            assert kept % step == 0 or kept < step
+            assert abs(kept - share * 64) <= step / 2
+    whole = maker.keep(1.0, {"blocks.2.conv1": 24})
+    assert whole.all()
+    assert not maker.remarks(whole, 1.0, {"blocks.2.conv1": 24})
+
+
 def test_what_cannot_be_timed_is_pruned_all_the_same(monkeypatch):
     monkeypatch.setattr(speed, "LARGEST", 1000)
     plan = make_plan(untrained("resnet8"), criterion="l1", keep=0.5, timed=True)

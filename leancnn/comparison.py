@@ -72,6 +72,7 @@ def compare(
     if not runs.is_run(run):
         raise RunError(f"{path} is no run; a comparison needs the recipe it was trained by")
     one_goal(goal)
+    controls = list(dict.fromkeys(controls))  # one that is named twice has no more runs
     for name in controls:
         check_control(name)
     if seeds < 1:
@@ -280,7 +281,7 @@ def _applicable(
         family.get(name)
     chosen, left_out = [], []
     within = {one.name for one in wiring.families}
-    for name in names or family.names():
+    for name in dict.fromkeys(names or family.names()):
         try:
             found = scored(network, wiring, name, source, progress=progress).worth
         except MismatchError as why:

@@ -9,11 +9,12 @@ import torch
 import leancnn
 from leancnn import distributed, models, recipes, runs, weights
 from leancnn.bench import untrained
-from leancnn.comparison import _epochs, compare
+from leancnn.comparison import _control_recipe, _epochs, compare
 from leancnn.controls import control_start
 from leancnn.count import count
 from leancnn.errors import MismatchError
-from leancnn.plan import Plan
+from leancnn.images import Road
+from leancnn.plan import Plan, road_for
 from leancnn.scoring import Source, scored
 from leancnn.train import train
 from leancnn.wiring import wire
@@ -69,6 +70,14 @@ def test_a_training_that_was_stopped_counts_as_far_as_it_came(pictures, tmp_path
     assert _epochs(tmp_path / "run") == 1
 
 
+def test_what_is_named_twice_is_compared_once(whole, tmp_path):
+    found = compare(
+        whole, out=tmp_path / "cmp", criteria=["l1", "l1"], controls=["scratch", "scratch"],
+        keep=0.5, timed=False, progress=False,
+    )  # fmt: skip
+    assert [row.label for row in found.rows] == ["whole", "l1", "scratch"]
+
+
 def test_networks_of_older_versions_know_their_epoch_at_least():
     network = untrained("resnet8")
     assert network.epochs == 0
@@ -83,7 +92,7 @@ def test_networks_of_older_versions_know_their_epoch_at_least():
 ])  # fmt: skip
 def test_the_zoo_has_a_control_at_the_size_that_a_run_was_trained_at(name, size, channels, control):
     network = untrained(name)
-    network.road = leancnn.Road(size=(size, size), channels=channels, scale=(size, size))
+    network.road = Road(size=(size, size), channels=channels, scale=(size, size))
     network.body = models.create_model(name, channels=channels)
     assert control_start("zoo", network, 0) == (None, control, {})
     image = (channels, size, size)
@@ -98,6 +107,18 @@ def test_a_network_that_costs_nearly_nothing_has_no_control_in_the_zoo():
     network.body = torch.nn.Conv2d(3, 1, 1)
     with pytest.raises(MismatchError, match="no network for images of 32×32 costs so little"):
         control_start("zoo", network, 0)
+
+
+def test_controls_take_the_images_of_the_whole_network():
+    recipe = TINY.changed(scale=None)  # it knows nothing of how the whole network was trained
+    road = Road(size=(16, 12), channels=1, scale=(20, 20), fit="contain")
+    for control, model in (("scratch", "tiny"), ("zoo", "resnet8")):
+        assert road_for(model, _control_recipe(control, model, recipe, road)) == road
+    named = road_for("henet_r2", _control_recipe("henet_r2", "henet_r2", recipe, road))
+    assert (named.size, named.channels, named.fit) == ((31, 31), 1, "contain")
+    assert _control_recipe("kept_kernels", None, recipe, road) is recipe
+    begun = _control_recipe("scratch", "tiny", recipe, road_for("tiny", recipe))
+    assert begun is recipe, "a comparison that was begun goes on"
 
 
 def test_the_device_is_the_first_gpu_or_that_of_this_process_else_the_processor(monkeypatch):

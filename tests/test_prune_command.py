@@ -12,13 +12,11 @@ import leancnn
 from leancnn import models, recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
-from leancnn.comparison import _control_recipe, _Test, compare
+from leancnn.comparison import _Test, compare
 from leancnn.errors import DivergedError, MismatchError, RunError
 from leancnn.evaluate import evaluate
-from leancnn.images import Road
 from leancnn.models._base import Card, networks, put
 from leancnn.models.lbmbnet import lbmbnet
-from leancnn.plan import road_for
 from leancnn.scoring import source_of
 from leancnn.train import train
 from tests.tiny import RECIPE
@@ -180,6 +178,7 @@ def test_a_network_without_a_choice_of_first_weights_is_pruned_too(wide, tmp_pat
     (["--compare", "--seeds", "0"], "seeds are 1 or more"),
     (["--keep", "0.5", "--finetune", "smoke", "--change", "size=[9,9]"], "leave out size"),
     (["--compare", "--change", "fit=contain"], "leave out fit"),
+    (["--compare", "--criteria", ","], "no names such as l1,random"),
     (["--compare", "--controls", "scrath"], "no control named 'scrath'"),
     (["--keep", "1"], "share of channels"),
     (["--speedup", "1"], "above 1"),
@@ -244,18 +243,6 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
         if (folder / "cut").exists():
             assert len(runs.evaluations(folder / "cut")) == 1
     assert [one["which"] for one in runs.evaluations(wide)] == ["best"]
-
-
-def test_controls_take_the_images_of_the_whole_network():
-    recipe = RECIPE.changed(scale=None)  # it knows nothing of how the whole network was trained
-    road = Road(size=(16, 12), channels=1, scale=(20, 20), fit="contain")
-    for control, model in (("scratch", "tiny"), ("zoo", "resnet8")):
-        assert road_for(model, _control_recipe(control, model, recipe, road)) == road
-    named = road_for("henet_r2", _control_recipe("henet_r2", "henet_r2", recipe, road))
-    assert (named.size, named.channels, named.fit) == ((31, 31), 1, "contain")
-    assert _control_recipe("kept_kernels", None, recipe, road) is recipe
-    begun = _control_recipe("scratch", "tiny", recipe, road_for("tiny", recipe))
-    assert begun is recipe, "a comparison that was begun goes on"
 
 
 def test_a_control_that_cannot_be_trained_does_not_end_a_comparison(wide, tmp_path, monkeypatch):
@@ -331,6 +318,18 @@ def test_a_network_in_the_folder_where_one_stands_goes_beside_it(tmp_path, monke
     monkeypatch.chdir(tmp_path / "small")
     assert main(["prune", ".", "--criterion", "l1", "--keep", "0.5", "--no-time"]) == 0
     assert (tmp_path / "small-l1-keep0.5" / "plan.json").exists()
+
+
+def test_a_run_that_is_not_finished_is_cut_and_said_to_be(wide, tmp_path, capsys):
+    words = ["--keep", "0.5", "--criterion", "l1", "--dry-run", "--no-time"]
+    assert main(["prune", str(wide), *words]) == 0
+    assert capsys.readouterr().err == ""
+    shutil.copytree(wide, tmp_path / "wide")
+    told = runs.read_json(wide / "run.json")
+    runs.write_json(tmp_path / "wide" / "run.json", {**told, "state": "stopped"})
+    for place in ("wide", "wide/last"):
+        assert main(["prune", str(tmp_path / place), *words]) == 0
+        assert "wide is stopped; 'leancnn train --resume" in capsys.readouterr().err
 
 
 def test_an_empty_name_is_not_beside_the_network(tmp_path, capsys):

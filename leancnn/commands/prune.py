@@ -1,10 +1,12 @@
 """`leancnn prune runs/wide --to-expansion 6 --criterion se_gate --finetune lbmbnet-paper`"""
 
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from contextlib import suppress
 from typing import Any
 
 from leancnn.commands._base import Answer, Command, put, recipe_fields
-from leancnn.errors import UsageError
+from leancnn.errors import DamagedError, RunError, UsageError
 from leancnn.report import printable
 
 SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -36,7 +38,9 @@ def whole_numbers(text: str) -> list[int]:
 
 def names(text: str) -> list[str]:
     """`l1,random` as a list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    if found := [part.strip() for part in text.split(",") if part.strip()]:
+        return found
+    raise ArgumentTypeError(f"'{text}' are no names such as l1,random; leave the option out")
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -96,6 +100,7 @@ def run(args: Namespace) -> Answer:
     if len(args.network) > 1:
         raise UsageError(f"prune takes one network, not {len(args.network)}")
     args.network = args.network[0]
+    _tell_unfinished(args.network)
     if args.compare:
         return _compare(args, goal)
     if args.criteria or args.controls or args.seeds is not None:
@@ -133,6 +138,22 @@ def run(args: Namespace) -> Answer:
         value["trained"] = {"epochs": len(pruned.trained.history), "last": last}
         text.append(f"{len(pruned.trained.history)} epochs; next: leancnn evaluate {where}")
     return Answer(value, "\n".join(text))
+
+
+def _tell_unfinished(network: str) -> None:
+    """Say on stderr that a run has not come to its end; what it has so far can be cut."""
+    from pathlib import Path
+
+    from leancnn import runs
+
+    run = Path(network).parent if Path(network).name in ("best", "last") else Path(network)
+    with suppress(DamagedError, RunError, AttributeError):  # whoever needs it will complain
+        if (state := runs.read_json(run / "run.json").get("state", "finished")) != "finished":
+            where = printable(run)
+            print(
+                f"leancnn: {where} is {state}; 'leancnn train --resume {where}' goes on with it",
+                file=sys.stderr,
+            )
 
 
 def _refuse(args: Namespace, what: str, *odd: str) -> None:

@@ -23,6 +23,7 @@ CURVES = {
     "silu": functional.silu,
     "hardswish": functional.hardswish,
     "exp": torch.exp,
+    "erf": torch.erf,
     "sqrt": torch.sqrt,
     "reciprocal": torch.reciprocal,
 }
@@ -87,8 +88,8 @@ def computed(op, x, *others):
             return {"mean": torch.mean, "sum": torch.sum, "max": torch.amax}[how](x, axes, True)
         case Reshape(to):
             return x.reshape(len(x), *to)
-        case Softmax():
-            return x.softmax(1)
+        case Softmax(log):
+            return x.log_softmax(1) if log else x.softmax(1)
     raise TypeError(op)
 
 

@@ -40,6 +40,7 @@ CURVES = {
     "hardsigmoid": 2.0,
     "hardswish": 2.5,
     "exp": 12.0,
+    "erf": 24.0,
     "sqrt": 20.0,
     "reciprocal": 16.0,
 }

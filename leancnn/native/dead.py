@@ -5,6 +5,7 @@ in every pixel, as a kernel of zeros and its bias make it, needs no pixels: its 
 becomes part of the reader's bias, unless padding would stand beside it.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,8 @@ def _curve(op: Activate, x: NDArray[np.float64]) -> NDArray[np.float64]:
                 return (x if op.curve == "hardswish" else 1.0) * np.clip(x / 6 + 0.5, 0, 1)
             case "exp":
                 return np.exp(x)
+            case "erf":
+                return np.array([math.erf(number) for number in x])
             case "sqrt":
                 return np.sqrt(x)
             case "reciprocal":

@@ -214,7 +214,8 @@ def emit_fold(file: File, kernel: Fold) -> None:
     table = file.integers(f"{kernel.name}_planes", places)
     file.calls.append(f"{name}(s, {table});")
     steps: tuple[Step, ...] = kernel.steps
-    if steps[0:1] and not isinstance(steps[0], Store):
+    steps = steps[1:] if isinstance(steps[0], Store) else steps
+    if steps:
         whole = Value(tuple((out, c) for c in range(out.channels)), 1, 1)
         emit_dense(file, Dense(f"{kernel.name}_steps", None, whole, out.channels, steps))
 

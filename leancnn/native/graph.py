@@ -47,7 +47,16 @@ class Affine:
 
 
 Curve = Literal[
-    "clip", "leaky", "sigmoid", "hardsigmoid", "silu", "hardswish", "exp", "sqrt", "reciprocal"
+    "clip",
+    "leaky",
+    "sigmoid",
+    "hardsigmoid",
+    "silu",
+    "hardswish",
+    "exp",
+    "erf",
+    "sqrt",
+    "reciprocal",
 ]
 
 
@@ -70,7 +79,7 @@ class Combine:
     how: Literal["add", "sub", "mul", "div", "max", "min"]
 
     def shape(self, x: Shape, y: Shape) -> Shape:
-        if any(b not in (1, a) for a, b in zip(x, y, strict=True)):
+        if y[0] not in (1, x[0]) or y[1:] not in ((1, 1), x[1:]):
             raise UnsupportedError(f"cannot {self.how} {x} and {y}: the second must fit the first")
         return x
 
@@ -150,7 +159,9 @@ class Reshape:
 
 @dataclass(frozen=True, slots=True)
 class Softmax:
-    """exp(x) over its sum, of a vector."""
+    """exp(x) over its sum, of a vector; or the logarithm of that."""
+
+    log: bool = False
 
     def shape(self, x: Shape) -> Shape:
         return x

@@ -111,6 +111,17 @@ HELPER vf exponential(vf x)
 }
 HELPER vf sigmoid(vf x) { return 1.0f / (1.0f + exponential(-x)); }
 HELPER vf silu(vf x) { return x / (1.0f + exponential(-x)); }
+/* erf to 5e-7: Abramowitz and Stegun 7.1.26. */
+HELPER vf error_function(vf x)
+{
+    const vf a = larger(x, -x), t = 1.0f / (1.0f + 0.3275911f * a);
+    vf y = 1.061405429f * t - 1.453152027f;
+    y = y * t + 1.421413741f;
+    y = y * t - 0.284496736f;
+    y = y * t + 0.254829592f;
+    y = 1.0f - y * t * exponential(-a * a);
+    return choose(x, y, -y);
+}
 HELPER vf hardsigmoid(vf x) { return clip(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f); }
 
 HELPER float total(vf x)

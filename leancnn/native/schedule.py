@@ -178,6 +178,7 @@ def _heir(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] 
                 if old is None or old.dies != at or old in taken:
                     continue
                 busy = kernel.op is not None and old in kernel.x.buffers
+                busy = busy or any(old in v.buffers and v.whole is None for v in reads(kernel))
                 if not busy and _layout(old) == _layout(step.buffer):
                     return old, step.buffer
     return None

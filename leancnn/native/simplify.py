@@ -53,6 +53,7 @@ class Copy:
         self.new = empty(old.shapes[old.input])
         self.name = {old.input: self.new.input}
         self.changed = False
+        self.replaced: set[str] = set()  # values of the old graph that a rewrite has made
         needed = self._needed()
         for node in old.nodes:
             if node.output not in needed:
@@ -62,6 +63,7 @@ class Copy:
                 if replaced is not None:
                     self.name[node.output] = replaced
                     self.changed = True
+                    self.replaced.add(node.output)
                     break
             else:
                 inputs = [self.name[value] for value in node.inputs]
@@ -92,7 +94,7 @@ class Copy:
 def fold_affine(copy: Copy, node: Node) -> str | None:
     """Affine after a convolution or another affine becomes part of it."""
     before = copy.maker(node)
-    if not isinstance(node.op, Affine) or before is None:
+    if not isinstance(node.op, Affine) or before is None or before.output in copy.replaced:
         return None
     scale, shift = node.op.scale.astype(np.float64), node.op.shift
     inputs = [copy.name[value] for value in before.inputs]

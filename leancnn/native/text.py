@@ -16,6 +16,22 @@ def identifier(name: str) -> str:
     return word if word and not word[0].isdigit() else f"_{word}"
 
 
+def own(name: str) -> str:
+    """A name as an identifier that neither C, its library nor our helpers have.
+
+    Theirs are single words (`div`, `load`, `s`), capitals (`LANES`), types (`size_t`) or begin with
+    an underscore; but for a few, none ends in one.
+    """
+    word = identifier(identifier(name)[-60:])
+    word = f"n{word}" if word.startswith("_") else word
+    plain = "_" in word[:-1] and not word.isupper() and not word.endswith("_t")
+    return word if plain and word not in HELPERS else f"{word}_"
+
+
+HELPERS = {"clear_gaps", "error_function", "vf_anywhere", "vi_anywhere"}
+"""What prelude.h calls its own with an underscore inside."""
+
+
 @dataclass(slots=True)
 class File:
     """What has been written: `calls` is the network itself, one call a kernel."""
@@ -31,7 +47,7 @@ class File:
 
     def fresh(self, name: str) -> str:
         """`name` as an identifier nobody has."""
-        base = word = identifier(name)
+        base = word = own(name)
         while word in self.used:
             count = self.used[base] = self.used[base] + 1
             word = f"{base}_n{count}"
@@ -95,6 +111,8 @@ def curve(step: Activate, y: str) -> str:
             return f"{y} * hardsigmoid({y})"
         case "exp":
             return f"exponential({y})"
+        case "erf":
+            return f"error_function({y})"
         case "sqrt":
             return f"root({y})"
         case "reciprocal":
@@ -114,7 +132,7 @@ def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
     return f"{first} {sign} {second}"
 
 
-LONG = {"sigmoid", "silu", "exp", "sqrt"}
+LONG = {"sigmoid", "silu", "exp", "erf", "sqrt"}
 """Curves that need registers of their own: written into a tile they would push its sums out."""
 
 

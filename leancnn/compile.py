@@ -1,17 +1,23 @@
 """A network, or a foreign ONNX file, as one C file and the library built from it."""
 
 import json
+import os
 from pathlib import Path
 
-from leancnn.errors import WriteError
-from leancnn.export import check_parity, trial_images
+import numpy as np
+
+from leancnn.errors import DamagedError, ParityError, UsageError, WriteError
+from leancnn.export import WITHIN, check_parity, trial_images
 from leancnn.native.build import FAST_FLAGS, compile_library
 from leancnn.native.emit import Written
+from leancnn.native.import_onnx import Imported, import_onnx
 from leancnn.native.load import Native
 from leancnn.native.translate import translate
 from leancnn.runs import atomic_write
 from leancnn.targets.c import loaded, to_c
 from leancnn.weights import Network, load
+
+TRIALS = 3  # made images on which an ONNX file's answers are compared
 
 
 def compile(
@@ -19,17 +25,22 @@ def compile(
     *,
     out: str | Path | None = None,
     tune: float | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Native:
     """A trained network as machine code: uint8 images (N, H, W, C) in, probabilities out.
 
     `network` is a network, a saved one, a run, or an ONNX file of supported operators. Its logits
-    are compared with PyTorch's before it is returned. With `out` the C file, its header and the
-    library are written there too. `tune` is for how many seconds register tiles may be timed here;
-    the winners are remembered. Raises `UnsupportedError` naming an operator that the compiler does
-    not have, `MissingDependencyError` without a C compiler, `ParityError` when the answers differ.
+    are compared with PyTorch's, an ONNX file's with those of ONNX Runtime where that is installed,
+    before it is returned. With `out` the C file, its header and the library are written there too.
+    `tune` is for how many seconds register tiles may be timed here; the winners are remembered.
+    `size` is rows and columns of the image for an ONNX file that leaves them open. Raises
+    `UnsupportedError` naming an operator that the compiler does not have, `MissingDependencyError`
+    without a C compiler, `ParityError` when the answers differ.
     """
-    if not isinstance(network, Network) and Path(network).suffix == ".onnx":
-        return _built(_from_onnx(Path(network), tune), out)
+    if not isinstance(network, Network) and Path(network).suffix.lower() == ".onnx":
+        return _from_onnx(Path(network), out, tune, size)
+    if size is not None:
+        raise UsageError("only an ONNX file that leaves its size open takes one")
     network = network if isinstance(network, Network) else load(network)
     written = to_c(network, tune)
     native = _built(written, None)
@@ -37,25 +48,79 @@ def compile(
     return native if out is None else _built(written, out)
 
 
-def _from_onnx(path: Path, tune: float | None) -> Written:
-    from leancnn.native.import_onnx import import_onnx
+def _from_onnx(
+    path: Path, out: str | Path | None, tune: float | None, size: tuple[int, int] | None
+) -> Native:
+    found = import_onnx(path, size)
+    written = _written(path, found, tune)
+    native = _built(written, None)
+    check_onnx(path, found, native)
+    return native if out is None else _built(written, out)
 
-    graph, facts = import_onnx(path)
-    channels = graph.shapes[graph.input][0]
-    answers = graph.shapes[graph.output][0]
-    classes = facts.get("classes") or [f"class {number}" for number in range(answers)]
-    mean = facts.get("mean") or [0.0] * channels
-    std = facts.get("std") or [1.0] * channels
+
+def _written(path: Path, found: Imported, tune: float | None) -> Written:
+    """The C of an ONNX file, whose pixels are 0 to 255 if it takes bytes, else 0 to 1."""
+    graph = found.graph
+    channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
+    mean, std = [0.0] * channels, [1 / 255 if found.integers else 1.0] * channels
+    classes = found.notes["classes"]
     return translate(
         graph,
         name=path.stem,
-        classes=classes,
+        classes=classes or [f"class {number}" for number in range(answers)],
         mean=mean,
         std=std,
-        about=json.dumps({"road": facts.get("road"), "mean": mean, "std": std}),
+        about=json.dumps({"road": found.notes["road"], "mean": mean, "std": std}),
         source=f"from {path.name}",
+        logits=answers > 1 and found.final != "sigmoid",
         tune=tune,
     )
+
+
+def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
+    """The largest difference of answers from ONNX Runtime's, relative to their scale; None where
+    that is not installed. Raises `ParityError`, `DamagedError` for a file that does not run there.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    images = np.random.default_rng(0).integers(0, 256, (TRIALS, *native.shape))
+    pixels = (images if found.integers else images / 127.5 - 1).astype(np.float32)
+    feeds = pixels.transpose(0, 2, 3, 1) if found.channels_last else pixels
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        given = session.get_inputs()[0]
+        shape = {2: (1, -1), 3: (1, *native.shape[1:])}.get(len(given.shape), (1, *feeds.shape[1:]))
+        kind = np.uint8 if found.integers else np.float32
+        expected = np.stack(
+            [
+                session.run(None, {given.name: feed.reshape(shape).astype(kind)})[0].ravel()
+                for feed in feeds
+            ]
+        )
+    except Exception as error:  # onnxruntime's errors share no class of their own
+        reason = " ".join(str(error).split())
+        raise DamagedError(f"{path}: ONNX Runtime does not run it ({reason[:200]})") from error
+    answers = native.logits(pixels).astype(np.float64)
+    if found.final in ("softmax", "log softmax"):
+        answers -= answers.max(1, keepdims=True)
+        answers -= np.log(np.exp(answers).sum(1, keepdims=True))
+        answers = np.exp(answers) if found.final == "softmax" else answers
+    scale = max(float(np.abs(expected).max()), 1e-6)
+    apart = float(np.abs(answers - expected).max()) / scale
+    if not apart <= WITHIN:
+        raise ParityError(
+            f"{path}: the program's answers differ by {apart:.2g} of their scale from ONNX "
+            f"Runtime's, more than {WITHIN:g}; it was not kept"
+        )
+    return apart
 
 
 def _built(written: Written, out: str | Path | None) -> Native:

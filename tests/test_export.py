@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import leancnn
 from leancnn import cli
 from leancnn.errors import (
     DamagedError,
@@ -64,6 +65,19 @@ def test_foreign_formats_answer_as_the_network(to, module, tmp_path):
     net = network()
     paths = export(net, to=to, out=tmp_path)
     assert check_parity(net, targets[to].load(paths[0]), trial_images(net)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_of_ours_becomes_a_program_that_knows_its_classes(tmp_path):
+    pytest.importorskip("onnxruntime")
+    net = network()
+    (path,) = export(net, to="onnx", out=tmp_path)
+    native, images = leancnn.compile(path), trial_images(net)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(images)).softmax(1).numpy()
+    assert (native.classes, native.about["road"]) == (net.classes, net.road.to_json())
+    assert np.allclose(native(images), expected, atol=1e-5)
 
 
 @pytest.mark.slow

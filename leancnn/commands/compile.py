@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, put, size
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -11,13 +11,16 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"
     )
+    parser.add_argument(
+        "--size", type=size, metavar="HxW", help="of the image, if an ONNX file leaves it open"
+    )
 
 
 def run(args: Namespace) -> Answer:
     """A C file, its header, and the library built from them on this machine."""
     from leancnn.compile import compile
 
-    native = compile(args.network, out=args.out, tune=args.tune)
+    native = compile(args.network, out=args.out, tune=args.tune, size=args.size)
     value = {
         "network": native.name,
         "library": str(native.path),

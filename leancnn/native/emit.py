@@ -16,6 +16,13 @@ from leancnn.native.schedule import Schedule
 from leancnn.native.text import File, identifier
 from leancnn.native.tiles import tile_macros
 
+SOFTMAX = """
+    float most = probabilities[0], sum = 0.0f;
+    for (int i = 1; i < CLASSES; i++)
+        if (probabilities[i] > most) most = probabilities[i];
+    for (int i = 0; i < CLASSES; i++) sum += probabilities[i] = expf(probabilities[i] - most);
+    for (int i = 0; i < CLASSES; i++) probabilities[i] /= sum;"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -28,6 +35,7 @@ class Facts:
     source: str = ""  # the network this was made from, in words
     version: str = ""
     about: str = ""  # JSON for whoever loads the library
+    logits: bool = True  # softmax makes probabilities of the answers; else they are what is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,10 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
     program = schedule.program
     prefix = identifier(facts.name)
     file = File(prefix)
-    file.used[prefix] = 1
+    entries = ("run", "run_float", "class_names", "scratch_bytes")
+    file.used.update(
+        dict.fromkeys([prefix, "leancnn_about", *(f"{prefix}_{e}" for e in entries)], 1)
+    )
     trash = program.arena
     for kernel in program.kernels:
         match kernel:
@@ -97,6 +108,7 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
         "NAMES": "\n".join(f'    "{escaped(name)}",' for name in facts.classes),
         "SCALE": _numbers([1 / (255 * s) for s in facts.std]),
         "SHIFT": _numbers([-m / s for m, s in zip(facts.mean, facts.std, strict=True)]),
+        "SOFTMAX": SOFTMAX if facts.logits else "",
         "CALLS": "\n".join(f"    {call}" for call in file.calls),
         "LOGITS": file.integers("logits_at", program.logits.places()),
         "CLEAR": (

@@ -38,7 +38,7 @@ static void answer(const float *s, float *logits)
 void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch)
 {
     static const float scale[CHANNELS] = {@SCALE@}, shift[CHANNELS] = {@SHIFT@};
-    float *s = arena(scratch), most, sum = 0.0f;
+    float *s = arena(scratch);
     for (int y = 0; y < HEIGHT; y++) {
         const uint8_t *row = image_hwc + y * WIDTH * CHANNELS;
         float *to = s + @ORIGIN@ + y * @PITCH@;
@@ -47,12 +47,7 @@ void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch)
                 to[c * @STRIDE@ + x] = (float)row[x * CHANNELS + c] * scale[c] + shift[c];
     }
     layers(s);
-    answer(s, probabilities);
-    most = probabilities[0];
-    for (int i = 1; i < CLASSES; i++)
-        if (probabilities[i] > most) most = probabilities[i];
-    for (int i = 0; i < CLASSES; i++) sum += probabilities[i] = expf(probabilities[i] - most);
-    for (int i = 0; i < CLASSES; i++) probabilities[i] /= sum;
+    answer(s, probabilities);@SOFTMAX@
 }
 
 void @NAME@_run_float(const float *image_chw, float *logits, void *scratch)

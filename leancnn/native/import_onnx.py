@@ -1,374 +1,299 @@
-"""An ONNX image classifier to a graph: batch 1, static shapes, the operators that stand here."""
+"""An ONNX image classifier to a graph: batch 1, static shapes, the operators of `onnx_ops.py`."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
-from leancnn.native.graph import Graph, Pool, Sides, Softmax
+from leancnn.errors import DamagedError, MissingDependencyError, RunError, UnsupportedError
+from leancnn.native import onnx_curves  # noqa: F401  registers more
+from leancnn.native.graph import Activate, Graph, Reshape, Shape, Softmax
+from leancnn.native.onnx_ops import Call, handlers
+from leancnn.native.settle import View
 from leancnn.native.text import identifier
-from leancnn.native.views import Builder, View, image_shape, windows
+from leancnn.native.views import Builder
 
-Attributes = dict[str, Any]
-Handler = Callable[[Builder, list[Any], Attributes], Any]
-Found = Any  # a view, or a list of views
-handlers: dict[str, Handler] = {}
-
-
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Register a function for operators; it gets the builder, the inputs and the attributes."""
-
-    def put(function: Handler) -> Handler:
-        handlers.update(dict.fromkeys(names, function))
-        return function
-
-    return put
+COLOURS = (1, 3, 4)
+"""Channels by which an axis of an image is known as the one of its channels."""
+MISTAKES = (ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError)
+"""What Python raises where a file says something its operator does not allow."""
 
 
-def import_onnx(path: Path) -> tuple[Graph, dict[str, Any]]:
-    """The graph of a file, and what our own files say about themselves (classes, road).
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A graph, and what else the file says."""
 
-    Only the file itself is read: weights outside of it are refused. Raises `DamagedError` for what
-    is no ONNX file, `UnsupportedError` naming an operator or shape that cannot be compiled,
-    `MissingDependencyError` without onnx.
+    graph: Graph
+    notes: dict[str, Any]  # what our own files say about themselves: classes, road
+    integers: bool  # its input is uint8
+    channels_last: bool
+    final: str  # "softmax" or "log softmax", where the graph leaves it off; "sigmoid"; or ""
+
+
+def import_onnx(path: Path, size: tuple[int, int] | None = None) -> Imported:
+    """The graph of a file; a softmax at its end is left off. `size`: rows and columns of the image
+    where the file leaves them open.
+
+    Of other files only weights are read that lie beside it, as the file says. Raises `RunError`
+    when there is none, `DamagedError` for what is no ONNX file, `UnsupportedError` naming an
+    operator or shape that cannot be compiled, `MissingDependencyError` without onnx.
     """
+    model = _loaded(path)
+    try:
+        made = Walk(model, size)
+        graph, final = _without_end(made.graph)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{path}: {error}") from error
+    notes = {item.key: item.value for item in model.metadata_props}
+    return Imported(graph, _read(notes), made.integers, made.channels_last, final)
+
+
+def _loaded(path: Path) -> Any:
     try:
         import onnx
-        from onnx import numpy_helper
+        from onnx import inliner
     except ImportError as error:
         raise MissingDependencyError(
             "onnx is not installed; pip install 'leancnn[onnx]'"
         ) from error
+    if not path.is_file():
+        raise RunError(f"{path}: no such file")
     try:
         model = onnx.load(str(path), load_external_data=False)
-        model = onnx.shape_inference.infer_shapes(model)
+        if not model.graph.node:
+            raise ValueError("no operator in it")
+        _fetch(model.graph.initializer, path.parent)
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+    except UnsupportedError:
+        raise
     except Exception as error:  # protobuf's errors share no class of their own
-        raise DamagedError(f"{path}: not an ONNX file ({error})") from error
-    graph = model.graph
-    if any(tensor.data_location == tensor.EXTERNAL for tensor in graph.initializer):
-        raise UnsupportedError(f"{path}: its weights stand in other files; save it as one file")
-    known: dict[str, Any] = {
-        tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
+        reason = " ".join(str(error).split())
+        raise DamagedError(f"{path}: not an ONNX file ({reason})") from error
+    return model
+
+
+def _fetch(tensors: Iterable[Any], folder: Path) -> None:
+    """Put weights that lie in files beside the model into it. Raises `UnsupportedError`."""
+    from onnx import external_data_helper as external
+
+    for tensor in tensors:
+        if not external.uses_external_data(tensor):
+            continue
+        name = external.ExternalDataInfo(tensor).location
+        place = folder / name
+        if Path(name).name != name or place.is_symlink() or not place.is_file():
+            raise UnsupportedError(
+                f"{folder}: weights are to be in the file {name!r}, which is not beside the model"
+            )
+        external.load_external_data_for_tensor(tensor, str(folder))
+        tensor.data_location = tensor.DEFAULT
+
+
+def _read(notes: dict[str, str]) -> dict[str, Any]:
+    """What `leancnn export --to onnx` wrote into a file, as far as it can be believed."""
+    try:
+        found = json.loads(notes.get("leancnn", "{}"))
+    except ValueError:
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    classes = found.get("classes")
+    known = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    road = found.get("road")
+    return {
+        "classes": classes if known else None,
+        "road": road if isinstance(road, dict) else None,
     }
-    inputs = [value for value in graph.input if value.name not in known]
-    if len(inputs) != 1 or len(graph.output) != 1:
-        raise UnsupportedError(
-            f"{path}: {len(inputs)} inputs and {len(graph.output)} outputs; only one of each"
+
+
+class Walk:
+    """One walk over a model: constants are computed, the rest becomes a graph."""
+
+    def __init__(self, model: Any, size: tuple[int, int] | None) -> None:
+        from onnx import TensorProto
+
+        graph = model.graph
+        self.opsets = {item.domain: item.version for item in model.opset_import}
+        self.known: dict[str, Any] = {}
+        for tensor in graph.initializer:
+            self.known[tensor.name] = _array(tensor)
+        inputs = [value for value in graph.input if value.name not in self.known]
+        if len(inputs) != 1 or len(graph.output) != 1:
+            raise UnsupportedError(
+                f"{len(inputs)} inputs and {len(graph.output)} outputs; the compiler takes one of "
+                "each"
+            )
+        kind = inputs[0].type.tensor_type.elem_type
+        self.integers = kind == TensorProto.UINT8
+        if kind not in (TensorProto.FLOAT, TensorProto.UINT8):
+            name = TensorProto.DataType.Name(kind).lower()
+            raise UnsupportedError(f"its input is {name}; the compiler takes float or uint8")
+        shape = _fixed(inputs[0].type.tensor_type.shape.dim, size)
+        self.channels_last = False
+        orders = (
+            [False] if len(shape) != 4 else [True, False] if _ends_in_channels(shape) else [False]
         )
-    sizes = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
-    if len(sizes) != 4 or not all(sizes[1:]) or sizes[0] not in (0, 1):
-        raise UnsupportedError(f"{path}: its input has the shape {sizes}; only (1, C, H, W)")
-    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        raise UnsupportedError(f"{path}: its input is not float32")
-    builder = Builder(image_shape((1, *sizes[1:])))
-    known[inputs[0].name] = builder.image()
-    for node in graph.node:
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        builder.name = identifier(node.name.strip("/") or node.op_type.lower())
-        values = [known[name] if name else None for name in node.input]
-        results = _apply(builder, node.op_type, values, attributes, numpy_helper)
-        results = results if isinstance(results, list) else [results]
-        known.update(zip(node.output, results, strict=False))
-    builder.graph.output = builder.settle(known[graph.output[0].name])
-    notes = {item.key: item.value for item in model.metadata_props}
-    return builder.graph, json.loads(notes.get("leancnn", "{}"))
+        known, reasons = dict(self.known), []
+        for last in orders:
+            self.known, self.channels_last = dict(known), last
+            c, h, w = _planes(shape, last)
+            self.builder = Builder((c, h, w))
+            view = self.builder.image(shape, channels_last=last)
+            self.known[inputs[0].name] = view
+            try:
+                self._walk(graph.node)
+                self.graph = self._finished(graph.output[0].name)
+                return
+            except UnsupportedError as error:
+                reasons.append(error)
+        raise reasons[0]
+
+    def _finished(self, name: str) -> Graph:
+        result = self._value(name, "the network's output")
+        if not isinstance(result, View):
+            raise UnsupportedError("its output does not depend on the image")
+        count = int(np.prod(result.shape))
+        if max(result.shape, default=1) == count:  # a vector, under whatever shape
+            result = result.moved(lambda a: a.reshape(1, -1))
+        self.builder.graph.output = self.builder.settle(result)
+        return self.builder.graph
+
+    def _walk(self, nodes: Iterable[Any]) -> None:
+        from onnx import helper
+
+        for node in nodes:
+            kind = node.op_type
+            where = node.name or (node.output[0] if node.output else kind)
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            values = [self._value(name, where) if name else None for name in node.input]
+            if kind == "If" and not isinstance(values[0], View):
+                branch = attributes["then_branch" if np.all(values[0]) else "else_branch"]
+                self.known.update({tensor.name: _array(tensor) for tensor in branch.initializer})
+                self._walk(branch.node)
+                results = [self._value(out.name, where) for out in branch.output]
+            else:
+                self.builder.name = identifier((node.name or kind.lower()).strip("/"))
+                call = Call(values, attributes, len(node.output), self.opsets.get("", 1))
+                results = self._results(node, call, where)
+            self.known.update(zip(node.output, results, strict=False))
+
+    def _value(self, name: str, where: str) -> Any:
+        if name not in self.known:
+            raise UnsupportedError(f"'{name}', which {where} reads, is made by nothing before it")
+        return self.known[name]
+
+    def _results(self, node: Any, call: Call, where: str) -> list[Any]:
+        kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        shape_only = kind in ("Shape", "Size")
+        if kind not in handlers and not shape_only and _has_view(call.values):
+            known = ", ".join(sorted(handlers))
+            raise UnsupportedError(
+                f"operator {kind} (at {where}) is not supported; there are: {known}"
+            )
+        try:
+            if shape_only and isinstance(call.values[0], View):
+                shape = np.array(call.values[0].shape, np.int64)
+                part = shape[call.get("start", 0) : call.get("end")]
+                return [part if kind == "Shape" else np.array(shape.prod())]
+            if not _has_view(call.values):
+                return _computed(node, call.values, self.opsets)
+            results = handlers[kind](self.builder, call)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{kind} (at {where}): {error}") from error
+        except MISTAKES as error:
+            reason = " ".join(str(error).split())
+            raise UnsupportedError(f"{kind} (at {where}) cannot be read ({reason})") from error
+        return results if isinstance(results, list) else [results]
 
 
-def _apply(
-    builder: Builder, kind: str, values: list[Any], attributes: Attributes, helper: Any
-) -> Any:
-    if kind == "Constant":
-        if "value" in attributes:
-            return helper.to_array(attributes["value"])
-        return np.array(next(iter(attributes.values())))
-    if kind == "Shape":
-        return np.array(values[0].shape, np.int64)
-    if not any(isinstance(value, View) for value in values):
-        return _constant(kind, values, attributes, helper)
-    if kind not in handlers:
+def _has_view(values: Iterable[Any]) -> bool:
+    return any(isinstance(value, View) for value in values)
+
+
+def _array(tensor: Any) -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor)
+
+
+def _computed(node: Any, values: list[Any], opsets: dict[str, int]) -> list[Any]:
+    """What an operator makes of constants, by ONNX's own reference. Raises `UnsupportedError`."""
+    import onnx
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {name: np.asarray(v) for name, v in zip(node.input, values, strict=True) if name}
+    kinds = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in feeds.items()}
+    inputs = [
+        helper.make_tensor_value_info(name, kinds[name], list(value.shape))
+        for name, value in feeds.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    graph = helper.make_graph([node], "constants", inputs, outputs)
+    versions = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    try:
+        made = ReferenceEvaluator(helper.make_model(graph, opset_imports=versions)).run(None, feeds)
+    except Exception as error:  # the reference's errors share no class of their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnsupportedError(f"cannot be computed from constants ({reason[:120]})") from error
+    found = iter(made)
+    return [next(found) if name else None for name in node.output]
+
+
+def _fixed(dims: Iterable[Any], size: tuple[int, int] | None) -> tuple[int, ...]:
+    """The shape of the input, one image, with `size` where rows and columns are left open."""
+    sizes = [d.dim_value for d in dims]
+    if len(sizes) in (3, 4) and size is not None:
+        last = sizes[-1] in COLOURS and len(sizes) == 4 and sizes[1] not in COLOURS
+        places = (1, 2) if last else (-2, -1)
+        for place, given in zip(places, size, strict=True):
+            sizes[place] = sizes[place] if sizes[place] > 0 else given
+    if sizes and sizes[0] <= 0:
+        sizes[0] = 1
+    if len(sizes) not in (2, 3, 4) or sizes[0] != 1 or min(sizes) < 1:
+        shown = "×".join(str(s) if s > 0 else "?" for s in sizes) or "unknown"
+        open_ = len(sizes) in (3, 4) and min(sizes) < 1
         raise UnsupportedError(
-            f"operator {kind} (at {builder.name}) is not supported; there are: "
-            + ", ".join(sorted(handlers))
+            f"its input has the shape {shown}; only one image (1, C, H, W) of a fixed size"
+            + ("; say which with --size HEIGHTxWIDTH" if open_ and size is None else "")
         )
-    return handlers[kind](builder, values, attributes)
-
-
-def _constant(kind: str, values: list[Any], attributes: Attributes, helper: Any) -> Any:
-    """What exporters compute from shapes and constants."""
-    x = values[0]
-    match kind:
-        case "Concat":
-            return np.concatenate(values, attributes["axis"])
-        case "Gather":
-            return np.take(x, values[1], attributes.get("axis", 0))
-        case "Unsqueeze":
-            axes = attributes["axes"] if "axes" in attributes else values[1]
-            return np.expand_dims(x, tuple(np.atleast_1d(axes)))
-        case "Squeeze":
-            return np.squeeze(x)
-        case "Cast":
-            return x.astype(np.float32 if attributes["to"] == 1 else np.int64)
-        case "Identity":
-            return x
-        case "Add" | "Sub" | "Mul" | "Div":
-            names = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}
-            whole = np.floor_divide if x.dtype.kind == "i" else np.divide
-            return names.get(kind, whole)(x, values[1])
-        case "ConstantOfShape":
-            fill = helper.to_array(attributes["value"])[0] if "value" in attributes else 0.0
-            return np.full(x, fill)
-        case "Reshape":
-            return x.reshape(values[1])
-        case "Transpose":
-            return x.transpose(attributes.get("perm"))
-        case "Slice":
-            return _sliced(x, values[1:])
-    raise UnsupportedError(f"operator {kind} on constants is not supported")
-
-
-def _pads(attributes: Attributes, x: View, kernel: Sequence[int]) -> Sides:
-    auto = attributes.get("auto_pad", b"NOTSET").decode()
-    if auto in ("NOTSET", ""):
-        top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
-        return top, left, bottom, right
-    if auto == "VALID":
-        return 0, 0, 0, 0
-    room = []
-    for axis in (0, 1):
-        stride = attributes.get("strides", [1, 1])[axis]
-        reach = (kernel[axis] - 1) * attributes.get("dilations", [1, 1])[axis] + 1
-        size = x.shape[axis + 2]
-        room.append(max((-(-size // stride) - 1) * stride + reach - size, 0))
-    first = [r // 2 if auto == "SAME_UPPER" else r - r // 2 for r in room]
-    return first[0], first[1], room[0] - first[0], room[1] - first[1]
-
-
-@handles("Conv")
-def _conv(b: Builder, values: list[Any], a: Attributes) -> View:
-    x, weight, bias = (*values, None)[:3]
-    return b.conv(
-        x,
-        weight,
-        bias,
-        stride=a.get("strides", [1, 1]),
-        padding=_pads(a, x, weight.shape[2:]),
-        dilation=a.get("dilations", [1, 1]),
-        groups=a.get("group", 1),
-    )
-
-
-@handles("Gemm")
-def _gemm(b: Builder, values: list[Any], a: Attributes) -> View:
-    x, weight, bias = (*values, None)[:3]
-    weight = weight if a.get("transB") else weight.T
-    if bias is not None:
-        bias = np.broadcast_to(a.get("beta", 1.0) * bias, (1, len(weight))).reshape(-1)
-    return b.linear(x, a.get("alpha", 1.0) * weight, bias)
-
-
-@handles("MatMul")
-def _matmul(b: Builder, values: list[Any], a: Attributes) -> View:
-    return b.linear(values[0], values[1].T, None)
-
-
-@handles("BatchNormalization")
-def _batch_norm(b: Builder, values: list[Any], a: Attributes) -> View:
-    x, gamma, beta, mean, variance = values
-    scale = gamma / np.sqrt(variance.astype(np.float64) + a.get("epsilon", 1e-5))
-    return b.affine(x, scale, beta - mean * scale)
-
-
-@handles("Relu")
-def _relu(b: Builder, values: list[Any], a: Attributes) -> View:
-    return b.activate(values[0], "clip")
-
-
-@handles("Clip")
-def _clip(b: Builder, values: list[Any], a: Attributes) -> View:
-    low, high = (*values[1:], None, None)[:2]
-    low = a.get("min", -np.inf) if low is None else low
-    return b.activate(
-        values[0], "clip", float(low), float(a.get("max", np.inf) if high is None else high)
-    )
-
-
-@handles("LeakyRelu")
-def _leaky(b: Builder, values: list[Any], a: Attributes) -> View:
-    return b.activate(values[0], "leaky", a.get("alpha", 0.01))
-
-
-@handles("HardSigmoid")
-def _hard_sigmoid(b: Builder, values: list[Any], a: Attributes) -> View:
-    line = b.affine(values[0], a.get("alpha", 0.2), a.get("beta", 0.5))
-    return b.activate(line, "clip", 0, 1)
-
-
-for _name, _curve in (
-    ("Sigmoid", "sigmoid"),
-    ("HardSwish", "hardswish"),
-    ("Exp", "exp"),
-    ("Sqrt", "sqrt"),
-    ("Reciprocal", "reciprocal"),
-):
-
-    def _curved(b: Builder, values: list[Any], a: Attributes, curve: Any = _curve) -> View:
-        return b.activate(values[0], curve)
-
-    handles(_name)(_curved)
-for _name, _how in (
-    ("Add", "add"),
-    ("Sub", "sub"),
-    ("Mul", "mul"),
-    ("Div", "div"),
-    ("Max", "max"),
-    ("Min", "min"),
-):
-
-    def _combined(b: Builder, values: list[Any], a: Attributes, how: Any = _how) -> View:
-        return b.combine(how, values[0], values[1])
-
-    handles(_name)(_combined)
-for _name, _how in (
-    ("ReduceMean", "mean"),
-    ("ReduceSum", "sum"),
-    ("ReduceMax", "max"),
-    ("ReduceL2", "norm"),
-):
-
-    def _reduce(b: Builder, values: list[Any], a: Attributes, how: str = _how) -> View:
-        axes = a.get("axes", values[1] if len(values) > 1 else range(1, len(values[0].shape)))
-        return b.reduce(values[0], how, [int(axis) for axis in axes], bool(a.get("keepdims", 1)))
-
-    handles(_name)(_reduce)
-
-
-@handles("GlobalAveragePool")
-def _global_mean(b: Builder, values: list[Any], a: Attributes) -> View:
-    return b.reduce(values[0], "mean", (2, 3), keep=True)
-
-
-@handles("GlobalMaxPool")
-def _global_max(b: Builder, values: list[Any], a: Attributes) -> View:
-    return b.reduce(values[0], "max", (2, 3), keep=True)
-
-
-def _pool(b: Builder, x: View, a: Attributes, how: Any, count_padding: bool) -> View:
-    if set(a.get("dilations", [1])) != {1}:
-        raise UnsupportedError("pooling with dilation is not supported")
-    kernel: Any = tuple(a["kernel_shape"])
-    stride: Any = tuple(a.get("strides", [1, 1]))
-    around = _pads(a, x, kernel)
-    around, beyond = windows(x.shape, kernel, stride, around, bool(a.get("ceil_mode")))
-    return b.pool(x, Pool(how, kernel, stride, around, beyond, count_padding))
-
-
-@handles("MaxPool")
-def _max_pool(b: Builder, values: list[Any], a: Attributes) -> View:
-    return _pool(b, values[0], a, "max", True)
-
-
-@handles("AveragePool")
-def _mean_pool(b: Builder, values: list[Any], a: Attributes) -> View:
-    return _pool(b, values[0], a, "mean", bool(a.get("count_include_pad")))
-
-
-@handles("Softmax")
-def _softmax(b: Builder, values: list[Any], a: Attributes) -> View:
-    x = values[0]
-    if image_shape(x.shape)[1:] != (1, 1):
-        raise UnsupportedError(f"Softmax of {x.shape}; only of a vector")
-    return b.add(Softmax(), b.settle(x), like=x.shape)
-
-
-@handles("Identity", "Dropout", "Cast")
-def _same(b: Builder, values: list[Any], a: Attributes) -> Found:
-    return values[0]
-
-
-@handles("Reshape")
-def _reshape(b: Builder, values: list[Any], a: Attributes) -> Found:
-    x, to = values[0], [int(size) for size in values[1]]
-    sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(to)]
-    return x.moved(lambda array: array.reshape(sizes))
-
-
-@handles("Flatten")
-def _flatten(b: Builder, values: list[Any], a: Attributes) -> Found:
-    x, axis = values[0], a.get("axis", 1)
-    return x.moved(lambda array: array.reshape(int(np.prod(x.shape[:axis])), -1))
-
-
-@handles("Transpose")
-def _transpose(b: Builder, values: list[Any], a: Attributes) -> Found:
-    return values[0].moved(lambda array: array.transpose(a.get("perm")))
-
-
-@handles("Squeeze")
-def _squeeze(b: Builder, values: list[Any], a: Attributes) -> Found:
-    x = values[0]
-    axes = a.get("axes", values[1] if len(values) > 1 else None)
-    if axes is None:
-        axes = [axis for axis, size in enumerate(x.shape) if axis and size == 1]
-    return x.moved(lambda array: array.squeeze(tuple(int(axis) for axis in axes)))
-
-
-@handles("Unsqueeze")
-def _unsqueeze(b: Builder, values: list[Any], a: Attributes) -> Found:
-    axes = tuple(int(axis) for axis in a.get("axes", values[-1]))
-    return values[0].moved(lambda array: np.expand_dims(array, axes))
-
-
-@handles("Expand")
-def _expand(b: Builder, values: list[Any], a: Attributes) -> Found:
-    shape = np.broadcast_shapes(values[0].shape, tuple(int(size) for size in values[1]))
-    return values[0].moved(lambda array: np.broadcast_to(array, shape))
-
-
-def _sliced(array: NDArray[Any], limits: list[Any]) -> NDArray[Any]:
-    starts, ends = limits[:2]
-    axes = limits[2] if len(limits) > 2 and limits[2] is not None else range(len(starts))
-    steps = limits[3] if len(limits) > 3 else [1] * len(starts)
-    cut = [slice(None)] * array.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        cut[int(axis)] = slice(int(start), int(end), int(step))
-    return array[tuple(cut)]
-
-
-@handles("Slice")
-def _slice(b: Builder, values: list[Any], a: Attributes) -> Found:
-    return values[0].moved(lambda array: _sliced(array, values[1:]))
-
-
-@handles("Gather")
-def _gather(b: Builder, values: list[Any], a: Attributes) -> Found:
-    return values[0].moved(lambda array: np.take(array, values[1], a.get("axis", 0)))
-
-
-@handles("Split")
-def _split(b: Builder, values: list[Any], a: Attributes) -> list[View]:
-    x, axis = values[0], a.get("axis", 0)
-    sizes = a.get("split", values[1] if len(values) > 1 else None)
-    if sizes is None:
-        count = a["num_outputs"]
-        sizes = [-(-x.shape[axis] // count)] * (count - 1)
-        sizes.append(x.shape[axis] - sum(sizes))
-    pieces = np.split(x.elements(), np.cumsum(sizes)[:-1], axis)
-    return [View(x.value, piece.shape, piece) for piece in pieces]
-
-
-@handles("Concat")
-def _concat(b: Builder, values: list[Any], a: Attributes) -> View:
-    return b.join(values, a["axis"])
-
-
-@handles("Pad")
-def _pad(b: Builder, values: list[Any], a: Attributes) -> View:
-    pads = [int(p) for p in (a["pads"] if "pads" in a else values[1])]
-    fill = values[2] if len(values) > 2 and values[2] is not None else a.get("value", 0.0)
-    if a.get("mode", b"constant") != b"constant" or float(fill) or len(pads) != 8 or min(pads) < 0:
-        raise UnsupportedError("Pad is supported with zeros around an image only")
-    return b.pad(values[0], (pads[1], pads[5], pads[2], pads[6], pads[3], pads[7]))
+    return tuple(sizes)
+
+
+def _ends_in_channels(shape: tuple[int, ...]) -> bool:
+    return shape[3] in COLOURS and shape[1] not in COLOURS
+
+
+def _planes(shape: tuple[int, ...], channels_last: bool) -> Shape:
+    """(C, H, W) of the input; (1, H, W) is one plane, (1, N) a column of numbers."""
+    if len(shape) == 4:
+        return (shape[3], shape[1], shape[2]) if channels_last else (shape[1], shape[2], shape[3])
+    return (1, shape[1], shape[2]) if len(shape) == 3 else (shape[1], 1, 1)
+
+
+def _without_end(graph: Graph) -> tuple[Graph, str]:
+    """The graph up to its logits, and what the file does with them."""
+    makers = {node.output: node for node in graph.nodes}
+    after: list[str] = []
+    value = graph.output
+    while value in makers and isinstance(makers[value].op, Reshape):
+        after.append(value)
+        value = makers[value].inputs[0]
+    if value not in makers:
+        return graph, ""
+    last = makers[value]
+    if isinstance(last.op, Activate) and last.op.curve == "sigmoid":
+        return graph, "sigmoid"
+    if not isinstance(last.op, Softmax):
+        return graph, ""
+    nodes = [node for node in graph.nodes if node is not last]
+    nodes = [
+        replace(node, inputs=tuple(last.inputs[0] if v == value else v for v in node.inputs))
+        for node in nodes
+    ]
+    output = graph.output if after else last.inputs[0]
+    final = "log softmax" if last.op.log else "softmax"
+    return replace(graph, nodes=nodes, output=output), final

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.errors import UnsupportedError
+from leancnn.native import torch_curves  # noqa: F401  registers more
 from leancnn.native.graph import Graph, Shape
+from leancnn.native.settle import View
 from leancnn.native.torch_ops import handlers
-from leancnn.native.views import Builder, View
+from leancnn.native.views import Builder
 
 
 def import_torch(body: nn.Module, shape: Shape) -> Graph:
@@ -30,8 +32,13 @@ def import_torch(body: nn.Module, shape: Shape) -> Graph:
             builder.name = _readable(node)
             known[node.name] = _call(builder, node, known)
         elif node.op == "output":
-            result = known[node.args[0][0].name]
-            builder.graph.output = builder.settle(result)
+            results = [known[item.name] for item in node.args[0] if item is not None]
+            if len(results) != 1 or not isinstance(results[0], View):
+                raise UnsupportedError(
+                    f"the network has {len(results)} outputs; the compiler takes one that depends "
+                    "on the image"
+                )
+            builder.graph.output = builder.settle(results[0])
     return builder.graph
 
 
@@ -95,7 +102,15 @@ def _call(builder: Builder, node: torch.fx.Node, known: dict[str, Any]) -> Any:
             f"operator {name} (at {builder.name}) is not supported; there are: "
             + ", ".join(sorted(handlers))
         )
-    return handlers[name](builder, *arguments, **named)
+    try:
+        return handlers[name](builder, *arguments, **named)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{name} (at {builder.name}): {error}") from error
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UnsupportedError(
+            f"{name} (at {builder.name}) is not supported so ({reason})"
+        ) from error
 
 
 def _has_view(values: Sequence[Any]) -> bool:

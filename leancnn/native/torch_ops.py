@@ -1,6 +1,5 @@
 """What each aten operator becomes: functions from views to views, by the operator's name."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,8 +8,10 @@ import torch
 from torch import Tensor
 
 from leancnn.errors import UnsupportedError
-from leancnn.native.graph import Pool, Softmax
-from leancnn.native.views import Builder, View, image_shape, sides, windows
+from leancnn.native.graph import Pool, Sides
+from leancnn.native.reductions import adaptive, normalised, reduce, softmax, windows
+from leancnn.native.settle import View
+from leancnn.native.views import Builder
 
 Handler = Callable[..., Any]
 handlers: dict[str, Handler] = {}
@@ -26,7 +27,18 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
     return put
 
 
-@handles("conv2d", "convolution")
+def channelwise(x: View, numbers: Tensor) -> Tensor:
+    """One number for each channel, (C,), so that it broadcasts against (N, C, …)."""
+    return numbers.reshape(-1, *[1] * (len(x.shape) - 2))
+
+
+def sides(padding: Sequence[int]) -> Sides:
+    """(rows, columns) of padding on both sides as top, left, bottom, right."""
+    rows, columns = (*padding, *padding)[:2]
+    return rows, columns, rows, columns
+
+
+@handles("conv1d", "conv2d", "convolution")
 def _conv(b: Builder, x: View, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> View:
     given = list(rest)
     if (
@@ -78,67 +90,20 @@ def _batch_norm(
     scale = torch.rsqrt(variance.double() + epsilon)
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
-    result = b.affine(x, scale, shift)
+    result = b.affine(x, channelwise(x, scale), channelwise(x, shift))
     return [result] if len(rest) == 2 else result
 
 
-@handles("relu")
-def _relu(b: Builder, x: View) -> View:
-    return b.activate(x, "clip")
-
-
-@handles("relu6")
-def _relu6(b: Builder, x: View) -> View:
-    return b.activate(x, "clip", 0, 6)
-
-
-@handles("hardtanh", "clamp")
-def _clamp(b: Builder, x: View, low: float | None = -1, high: float | None = None) -> View:
-    return b.activate(
-        x, "clip", -math.inf if low is None else low, math.inf if high is None else high
-    )
-
-
-@handles("clamp_min")
-def _clamp_min(b: Builder, x: View, low: float) -> View:
-    return b.activate(x, "clip", low)
-
-
-@handles("leaky_relu")
-def _leaky(b: Builder, x: View, slope: float = 0.01) -> View:
-    return b.activate(x, "leaky", slope)
-
-
-for _curve in ("sigmoid", "hardsigmoid", "silu", "hardswish", "exp", "sqrt", "reciprocal"):
-    handles(_curve)(lambda b, x, curve=_curve: b.activate(x, curve))
-
-
-def _combiner(how: str) -> Handler:
-    def combine(b: Builder, x: Any, y: Any, *, alpha: float = 1) -> View:
-        if alpha != 1:
-            y = b.affine(y, alpha, 0) if isinstance(y, View) else y * alpha
-        return b.combine(how, x, y)
-
-    return combine
-
-
-for _name, _how in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("div", "div")):
-    handles(_name)(_combiner(_how))
-handles("maximum")(_combiner("max"))
-handles("minimum")(_combiner("min"))
-
-
-@handles("pow")
-def _pow(b: Builder, x: View, exponent: float) -> View:
-    if exponent == 2:
-        return b.combine("mul", x, x)
-    if exponent == 0.5:
-        return b.activate(x, "sqrt")
-    raise UnsupportedError(f"pow({exponent}) is not supported; only 2 and 0.5 are")
-
-
-@handles("clone", "contiguous", "alias", "detach", "dropout", "_to_copy", "lift_fresh_copy")
+@handles("clone", "contiguous", "alias", "detach", "dropout", "feature_dropout", "lift_fresh_copy")
 def _same(b: Builder, x: View, *rest: Any, **named: Any) -> View:
+    return x
+
+
+@handles("_to_copy", "to")
+def _converted(b: Builder, x: View, *rest: Any, **named: Any) -> View:
+    kinds = {value for value in (*rest, *named.values()) if isinstance(value, torch.dtype)}
+    if kinds - {torch.float32, torch.float64}:
+        raise UnsupportedError(f"a conversion to {kinds.pop()}; the compiler computes in float32")
     return x
 
 
@@ -200,9 +165,43 @@ def _slice(
     return x.moved(lambda a: a[(slice(None),) * (axis % a.ndim) + (slice(start, end, step),)])
 
 
+@handles("zeros_like")
+def _zeros(b: Builder, x: View, *rest: Any, **named: Any) -> Tensor:
+    return torch.zeros(x.shape)
+
+
+@handles("flip")
+def _flip(b: Builder, x: View, axes: Sequence[int]) -> View:
+    return x.moved(lambda a: np.flip(a, tuple(axes)))
+
+
+@handles("roll")
+def _roll(b: Builder, x: View, shifts: Sequence[int], axes: Sequence[int]) -> View:
+    return x.moved(lambda a: np.roll(a, tuple(shifts), tuple(axes)))
+
+
+@handles("repeat")
+def _repeat(b: Builder, x: View, times: Sequence[int]) -> View:
+    return x.moved(lambda a: np.tile(a, tuple(times)))
+
+
+@handles("unbind")
+def _unbind(b: Builder, x: View, axis: int = 0) -> list[View]:
+    return [_select(b, x, axis, place) for place in range(x.shape[axis])]
+
+
 @handles("select")
 def _select(b: Builder, x: View, axis: int, place: int) -> View:
     return x.moved(lambda a: np.take(a, place, axis))
+
+
+@handles("index")
+def _index(b: Builder, x: View, places: Sequence[Any]) -> View:
+    given = [(axis, p) for axis, p in enumerate(places) if p is not None]
+    if len(given) != 1 or not isinstance(given[0][1], Tensor) or given[0][1].dim() != 1:
+        raise UnsupportedError("only a constant list of places along one axis can be taken")
+    made: View = _index_select(b, x, *given[0])
+    return made
 
 
 @handles("index_select")
@@ -239,11 +238,13 @@ def _cat(b: Builder, parts: Sequence[View], axis: int = 0) -> View:
 
 @handles("pad", "constant_pad_nd")
 def _pad(b: Builder, x: View, pads: Sequence[int], *rest: Any, **named: Any) -> View:
-    mode = [v for v in (*rest, *named.values()) if v not in (None, 0, "constant")]
-    if mode or len(x.shape) != 4 or min(pads) < 0:
-        raise UnsupportedError(f"pad{tuple(pads)} of {x.shape}; only zeros around images")
+    words = [v for v in (*rest, *named.values()) if isinstance(v, str) and v != "constant"]
+    numbers = [v for v in (*rest, *named.values()) if isinstance(v, int | float)]
+    if words or len(x.shape) != 4 or len(pads) > 6:
+        raise UnsupportedError(f"pad{tuple(pads)} of {x.shape}; only numbers around images")
     right = [*pads, *([0] * 6)]  # last axis first
-    return b.pad(x, (*right[4:6], *right[2:4], *right[:2]))
+    fill = float(numbers[0]) if numbers else 0.0
+    return b.pad(x, (*right[4:6], *right[2:4], *right[:2]), fill)
 
 
 @handles("stack")
@@ -303,42 +304,39 @@ def _avg_pool(
     return _pool(b, x, "mean", kernel, stride, padding, ceil, count_padding)
 
 
-def _adaptive(b: Builder, x: View, size: Sequence[int | None], how: Any) -> View:
-    rows, columns = (
-        s if s is not None else x.shape[i + 2] for i, s in enumerate((list(size) * 2)[:2])
-    )
-    if (rows, columns) == (1, 1):
-        return b.reduce(x, how, (2, 3), keep=True)
-    if (rows, columns) == tuple(x.shape[2:]):
-        return x
-    if x.shape[2] % rows or x.shape[3] % columns:
-        raise UnsupportedError(
-            f"adaptive pooling of {x.shape[2:]} to {rows}×{columns}: uneven windows"
-        )
-    step = (x.shape[2] // rows, x.shape[3] // columns)
-    return b.pool(x, Pool(how, step, step))
-
-
 @handles("adaptive_avg_pool2d", "_adaptive_avg_pool2d")
-def _adaptive_mean(b: Builder, x: View, size: Sequence[int]) -> View:
-    return _adaptive(b, x, size, "mean")
+def _adaptive_mean(b: Builder, x: View, size: Sequence[int | None]) -> View:
+    return adaptive(b, x, _sizes(x, size), "mean")
 
 
 @handles("adaptive_max_pool2d")
-def _adaptive_max(b: Builder, x: View, size: Sequence[int]) -> list[View]:
-    return [_adaptive(b, x, size, "max")]
+def _adaptive_max(b: Builder, x: View, size: Sequence[int | None]) -> list[View]:
+    return [adaptive(b, x, _sizes(x, size), "max")]
 
 
-def _reducer(how: str) -> Handler:
-    def reduce(b: Builder, x: View, axes: Any = None, keep: bool = False, **named: Any) -> View:
-        chosen = [axes] if isinstance(axes, int) else axes or range(1, len(x.shape))
-        return b.reduce(x, how, chosen, keep)
+def _sizes(x: View, size: Sequence[int | None]) -> list[int]:
+    return [x.shape[i + 2] if s is None else s for i, s in enumerate((list(size) * 2)[:2])]
 
-    return reduce
+
+def _reducer(how: Any) -> Handler:
+    def reducer(b: Builder, x: View, axes: Any = None, keep: bool = False, **named: Any) -> View:
+        chosen = [axes] if isinstance(axes, int) else axes or range(len(x.shape))
+        return reduce(b, x, how, chosen, keep)
+
+    return reducer
 
 
 for _name, _how in (("mean", "mean"), ("sum", "sum"), ("amax", "max")):
     handles(_name)(_reducer(_how))
+
+
+@handles("max")
+def _max(b: Builder, x: View, axis: Any = None, keep: bool = False) -> list[View] | View:
+    if isinstance(axis, int):
+        return [reduce(b, x, "max", [axis], keep)]
+    if axis is None:
+        return reduce(b, x, "max", range(len(x.shape)), keep)
+    return b.combine("max", x, axis)  # another value
 
 
 @handles("linalg_vector_norm")
@@ -347,11 +345,52 @@ def _norm(
 ) -> View:
     if order != 2:
         raise UnsupportedError(f"vector norm of order {order} is not supported; only 2 is")
-    return b.reduce(x, "norm", [axes] if isinstance(axes, int) else axes, keep)
+    chosen = [axes] if isinstance(axes, int) else axes or range(len(x.shape))
+    return reduce(b, x, "norm", chosen, keep)
 
 
 @handles("softmax", "_softmax")
 def _softmax(b: Builder, x: View, axis: int, *rest: Any) -> View:
-    if image_shape(x.shape)[1:] != (1, 1) or x.shape[axis] == 1:
-        raise UnsupportedError(f"softmax of {x.shape} over axis {axis}; only of a vector")
-    return b.add(Softmax(), b.settle(x), like=x.shape)
+    return softmax(b, x, axis)
+
+
+@handles("layer_norm")
+def _layer_norm(
+    b: Builder,
+    x: View,
+    shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    epsilon: float = 1e-5,
+    *rest: Any,
+) -> View:
+    made = normalised(b, x, range(-len(shape), 0), epsilon)
+    return b.affine(made, 1 if weight is None else weight, 0 if bias is None else bias)
+
+
+@handles("group_norm")
+def _group_norm(
+    b: Builder,
+    x: View,
+    groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    epsilon: float = 1e-5,
+    *rest: Any,
+) -> View:
+    n, c, *pixels = x.shape
+    split = x.moved(lambda a: a.reshape(n, groups, c // groups, *pixels))
+    made = normalised(b, split, range(2, len(split.shape)), epsilon)
+    made = made.moved(lambda a: a.reshape(x.shape))
+    scale = 1 if weight is None else channelwise(x, weight)
+    return b.affine(made, scale, 0 if bias is None else channelwise(x, bias))
+
+
+@handles("instance_norm")
+def _instance_norm(
+    b: Builder, x: View, weight: Any, bias: Any, mean: Any, variance: Any, own: bool, *rest: Any
+) -> View:
+    if not own:
+        raise UnsupportedError("an instance norm with running statistics is not supported")
+    made: View = _group_norm(b, x, x.shape[1], weight, bias, rest[1])
+    return made

@@ -21,10 +21,12 @@ def translate(
     std: Sequence[float],
     about: str = "",
     source: str = "",
+    logits: bool = True,
     tune: float | None = None,
 ) -> Written:
-    """A graph as C. `about` is JSON for whoever loads the library; `source` is for people; `tune`
-    is for how many seconds tiles may be timed, None for the cost model alone.
+    """A graph as C. `about` is JSON for whoever loads the library; `source` is for people;
+    `logits` says that softmax makes probabilities of the answers; `tune` is for how many seconds
+    tiles may be timed, None for the cost model alone.
 
     Raises `UnsupportedError` for a network that is no image classifier, `MismatchError` for class
     names or means that do not fit it.
@@ -43,6 +45,7 @@ def translate(
         source=source,
         version=leancnn.__version__,
         about=about,
+        logits=logits,
     )
     tiles = {} if tune is None else best_tiles(graph, tune)
     return emit(schedule(lower(graph), tiles), facts)

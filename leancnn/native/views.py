@@ -1,19 +1,11 @@
-"""Building a graph while following where each element comes from.
-
-Exporters write one channel shuffle, split or flatten in many ways: view, transpose, reshape, slice,
-squeeze, expand. Instead of matching patterns, a `View` carries the index of every element in the
-value it came from; numpy moves the indices as the exporter would move the data, and only where an
-operator needs the result do we look at what has become of them. Both importers build on this.
-"""
+"""Building a graph from views: operators, with broadcasting and shapes as numpy has them."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leancnn.errors import UnsupportedError
 from leancnn.native.graph import (
@@ -21,58 +13,17 @@ from leancnn.native.graph import (
     Affine,
     Combine,
     Conv,
-    Crop,
     Curve,
+    Floats,
     Graph,
     Join,
     Pool,
-    Reduce,
-    Reshape,
     Shape,
     Sides,
-    Take,
     empty,
     floats,
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """Elements of a graph's value under the exporter's own shape, batch included.
-
-    `index` is None while they are all there in order.
-    """
-
-    value: str
-    shape: tuple[int, ...]
-    index: NDArray[np.int64] | None = None
-
-    def elements(self) -> NDArray[np.int64]:
-        """The place in the value of every element."""
-        if self.index is not None:
-            return self.index
-        return np.arange(math.prod(self.shape)).reshape(self.shape)
-
-    def moved(self, move: Callable[[NDArray[np.int64]], Any]) -> "View":
-        """The view after a rearrangement, given as a function of an array."""
-        index = np.asarray(move(self.elements()))
-        plain = index.size == math.prod(self.shape) and self.index is None
-        if plain and np.array_equal(index.ravel(), np.arange(index.size)):
-            return View(self.value, index.shape)
-        return View(self.value, index.shape, index)
-
-
-def image_shape(shape: Sequence[int]) -> Shape:
-    """(1, C, H, W), (1, C) or (C,) as (C, H, W). Raises `UnsupportedError` for anything else."""
-    sizes = tuple(shape)
-    if len(sizes) > 1:
-        if sizes[0] != 1:
-            raise UnsupportedError(f"a value of shape {sizes}; the compiler takes one image a time")
-        sizes = sizes[1:]
-    if len(sizes) > 3:
-        raise UnsupportedError(f"a value of shape {tuple(shape)}; the compiler knows (1, C, H, W)")
-    c, h, w = (*sizes, 1, 1, 1)[:3]
-    return (c, h, w)
+from leancnn.native.settle import View, settle
 
 
 class Builder:
@@ -82,81 +33,25 @@ class Builder:
         self.graph: Graph = empty(shape)
         self.name = "value"  # of the next operator, set by the importer
 
-    def image(self) -> View:
-        """The network's input."""
-        return View(self.graph.input, (1, *self.graph.shapes[self.graph.input]))
+    def image(self, shape: Sequence[int] | None = None, *, channels_last: bool = False) -> View:
+        """The network's input, under the exporter's own shape."""
+        c, h, w = self.graph.shapes[self.graph.input]
+        whole = View(self.graph.input, (1, c, h, w))
+        if channels_last:
+            return whole.moved(lambda a: a.transpose(0, 2, 3, 1))
+        return whole if shape is None else whole.moved(lambda a: a.reshape(tuple(shape)))
 
     def add(self, op: Any, *inputs: str, like: Sequence[int] | None = None) -> View:
         """Append an operator; `like` is the exporter's shape of the result, if not (1, C, H, W)."""
         value = self.graph.add(op, *inputs, name=self.name)
         shape = self.graph.shapes[value]
+        if like is not None and math.prod(like) != math.prod(shape):
+            raise UnsupportedError(f"a value of shape {tuple(like)}, computed as {shape}")
         return View(value, tuple(like) if like is not None else (1, *shape))
 
     def settle(self, view: View) -> str:
         """The name of a value that holds what the view shows, as (C, H, W)."""
-        shape = image_shape(view.shape)
-        have = self.graph.shapes[view.value]
-        if view.index is None:
-            if shape == have:
-                return view.value
-            return self.graph.add(Reshape(shape), view.value, name=f"{view.value}_flat")
-        index = view.index.reshape(shape)
-        size = have[1] * have[2]
-        if shape[1:] == have[1:]:
-            channels = index[:, 0, 0] // size
-            if np.array_equal(
-                index.reshape(shape[0], -1), channels[:, None] * size + np.arange(size)
-            ):
-                return self._take(view.value, channels)
-        if shape[1] <= have[1] and shape[2] <= have[2]:
-            channels, first = index[:, 0, 0] // size, int(index[0, 0, 0] % size)
-            window = Crop(first // have[2], first % have[2], shape[1], shape[2])
-            inside = np.arange(shape[1])[:, None] * have[2] + np.arange(shape[2]) + first
-            if np.array_equal(index, channels[:, None, None] * size + inside):
-                value = self._take(view.value, channels)
-                return self.graph.add(window, value, name=f"{view.value}_window")
-        sampled = self._sampled(view.value, index, have)
-        if sampled is not None:
-            return sampled
-        flat = index.ravel()
-        if np.array_equal(flat, np.arange(math.prod(have))):
-            return self.graph.add(Reshape(shape), view.value, name=f"{view.value}_flat")
-        if have[1:] == (1, 1) and shape[1:] != (1, 1):
-            spread = self._take(view.value, flat)
-            return self.graph.add(Reshape(shape), spread, name=f"{view.value}_spread")
-        if shape[1:] == (1, 1):
-            whole = (math.prod(have), 1, 1)
-            vector = self.graph.add(Reshape(whole), view.value, name=f"{view.value}_flat")
-            return self._take(vector, flat)
-        raise UnsupportedError(
-            f"the rearrangement of {view.value} from {have} to {shape} moves single pixels; "
-            "only channels, windows and whole flattenings can be moved"
-        )
-
-    def _sampled(self, value: str, index: NDArray[np.int64], have: Shape) -> str | None:
-        """Every so many rows and columns of a window, when that is what the index says."""
-        _, h, w = index.shape
-        size = have[1] * have[2]
-        channels, first = index[:, 0, 0] // size, int(index[0, 0, 0] % size)
-        down = int(index[0, 1, 0] - index[0, 0, 0]) if h > 1 else have[2]
-        right = int(index[0, 0, 1] - index[0, 0, 0]) if w > 1 else 1
-        if down < have[2] or down % have[2] or right < 1:
-            return None
-        inside = np.arange(h)[:, None] * down + np.arange(w) * right + first
-        if not np.array_equal(index, channels[:, None, None] * size + inside):
-            return None
-        step = (down // have[2], right)
-        window = Crop(first // have[2], first % have[2], (h - 1) * step[0] + 1, (w - 1) * right + 1)
-        taken = self._take(value, channels)
-        if (window.top, window.left, window.height, window.width) != (0, 0, *have[1:]):
-            taken = self.graph.add(window, taken, name=f"{value}_window")
-        return self.graph.add(Pool("max", (1, 1), step), taken, name=f"{value}_sampled")
-
-    def _take(self, value: str, channels: NDArray[np.int64]) -> str:
-        if np.array_equal(channels, np.arange(self.graph.shapes[value][0])):
-            return value
-        chosen = Take(tuple(int(c) for c in channels))
-        return self.graph.add(chosen, value, name=f"{value}_taken")
+        return settle(self.graph, view)
 
     def conv(
         self,
@@ -171,64 +66,120 @@ class Builder:
     ) -> View:
         """A convolution; `padding` is top, left, bottom, right."""
         kernel = floats(weight)
-        if kernel.ndim != 4:
-            raise UnsupportedError(f"a convolution with a kernel of shape {kernel.shape}; only 2-D")
+        if kernel.ndim == 3 and len(x.shape) == 3:  # along one axis
+            line = x.moved(lambda a: a.reshape(1, x.shape[1], 1, x.shape[2]))
+            sizes = {"stride": (1, stride[0]), "dilation": (1, dilation[0])}
+            around = (0, padding[0], 0, padding[-1])
+            made = self.conv(line, kernel[:, :, None], bias, padding=around, groups=groups, **sizes)
+            return made.moved(lambda a: a.reshape(1, len(kernel), -1))
+        if kernel.ndim != 4 or len(x.shape) != 4:
+            raise UnsupportedError(
+                f"a kernel of shape {kernel.shape} over {x.shape}; only 1-D and 2-D convolutions"
+            )
+        if x.shape[1] != groups * kernel.shape[1] or len(kernel) % groups:
+            raise UnsupportedError(
+                f"a kernel of shape {kernel.shape} in {groups} groups for {x.shape[1]} channels"
+            )
         shift = np.zeros(len(kernel), np.float32) if bias is None else floats(bias)
         sides: Sides = tuple(int(side) for side in padding)  # type: ignore[assignment]
         op = Conv(kernel, shift, _pair(stride), sides, _pair(dilation), groups)
         return self.add(op, self.settle(x))
 
     def linear(self, x: View, weight: Any, bias: Any) -> View:
-        """A matrix product with the last axis."""
-        if math.prod(x.shape[:-1]) != 1:
-            raise UnsupportedError(f"a linear layer on {x.shape}; the compiler knows (1, features)")
-        kernel = floats(weight)[:, :, None, None]
-        shift = np.zeros(len(kernel), np.float32) if bias is None else floats(bias)
-        return self.add(Conv(kernel, shift), self.settle(x), like=(*x.shape[:-1], len(kernel)))
+        """A matrix (outputs, inputs) by every vector along the last axis."""
+        kernel = floats(weight)
+        if kernel.ndim != 2 or not x.shape or x.shape[-1] != kernel.shape[1]:
+            raise UnsupportedError(f"a matrix of shape {kernel.shape} by values of shape {x.shape}")
+        shift = np.zeros(len(kernel), np.float32) if bias is None else floats(bias).reshape(-1)
+        points, rest = kernel[:, :, None, None], x.shape[1:-1]
+        if math.prod(x.shape[:-1]) == 1:
+            vector = self.settle(x.moved(lambda a: a.reshape(1, -1)))
+            return self.add(Conv(points, shift), vector, like=(*x.shape[:-1], len(kernel)))
+        _, *have = self.graph.shapes[x.value]
+        room = tuple(rest) if len(rest) == 2 else (math.prod(rest), 1)
+        room = tuple(have) if math.prod(have) == math.prod(rest) else room
+        image = x.moved(lambda a: np.moveaxis(a, -1, 1).reshape(1, x.shape[-1], *room))
+        made = self.conv(image, points, shift)
+        return made.moved(lambda a: np.moveaxis(a.reshape(1, len(kernel), *rest), 1, -1))
 
     def affine(self, x: View, scale: Any, shift: Any) -> View:
-        """Channels times `scale` plus `shift`, each one number, or one per channel."""
-        value = self.settle(x)
-        c = self.graph.shapes[value][0]
-        spread = [np.broadcast_to(floats(part).reshape(-1), (c,)) for part in (scale, shift)]
-        return self.add(Affine(floats(spread[0]), floats(spread[1])), value, like=x.shape)
+        """Elements times `scale` plus `shift`, numbers or arrays that numpy would broadcast."""
+        scale, shift = floats(scale), floats(shift)
+        shape = _broadcast(x.shape, scale.shape, shift.shape)
+        x = self._whole(x.moved(lambda a: np.broadcast_to(a, shape)))
+        op = Affine(self._by_channel(x, scale), self._by_channel(x, shift))
+        return View(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
 
     def activate(self, x: View, curve: Curve, low: float = 0.0, high: float = math.inf) -> View:
         """A function of each element."""
-        return self.add(Activate(curve, low, high), self.settle(x), like=x.shape)
+        x = self._whole(x)
+        op = Activate(curve, low, high)
+        return View(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
 
     def combine(self, how: Any, x: View | Any, y: View | Any) -> View:
         """Two views, or a view and a constant, element by element with broadcasting."""
         if not isinstance(x, View):
-            return self._constant_first(how, np.asarray(x, np.float32), y)
+            return self._constant_first(how, floats(x), y)
         if not isinstance(y, View):
-            return self._constant_second(how, x, np.asarray(y, np.float32))
-        shape = np.broadcast_shapes(x.shape, y.shape)
+            return self._constant_second(how, x, floats(y))
+        shape = _broadcast(x.shape, y.shape)
         if math.prod(x.shape) < math.prod(y.shape):
             if how in ("sub", "div"):
                 second = self.affine(y, -1, 0) if how == "sub" else self.activate(y, "reciprocal")
                 return self.combine("add" if how == "sub" else "mul", second, x)
             x, y = y, x
-        if len(shape) == 3:  # a matrix of stacked vectors: as one long vector
-            flat = [
-                side.moved(lambda a: np.broadcast_to(a, shape).reshape(1, -1)) for side in (x, y)
-            ]
-            return self.add(Combine(how), *(self.settle(side) for side in flat), like=shape)
-        return self.add(Combine(how), self.settle(x), self.settle(_narrow(y)), like=shape)
+        x = self._whole(x.moved(lambda a: np.broadcast_to(a, shape)))
+        have = self.graph.shapes[x.value]
+        if x.index is None and y.index is None and self.graph.shapes[y.value] == have:
+            other = y.value
+        else:  # the second's elements in the order in which the first's value holds its own
+            order = np.empty(math.prod(have), np.int64)
+            order[x.elements().ravel()] = np.broadcast_to(y.elements(), shape).ravel()
+            other = self._operand(View(y.value, (1, *have), order.reshape(1, *have)), have)
+        return View(self.graph.add(Combine(how), x.value, other, name=self.name), shape, x.index)
 
-    def _constant_first(self, how: str, x: NDArray[np.float32], y: View) -> View:
+    def _whole(self, x: View) -> View:
+        """A view that shows each element of its value once, in any order."""
+        if x.index is None:
+            return x
+        size = math.prod(self.graph.shapes[x.value])
+        if x.index.size == size and (np.bincount(x.index.ravel(), minlength=size) == 1).all():
+            return x
+        return View(self.settle(x), x.shape)
+
+    def _operand(self, y: View, have: Shape) -> str:
+        """A value of `have` rows and columns, or of one pixel, for a combination."""
+        value = self.settle(_narrow(y))
+        _, h, w = self.graph.shapes[value]
+        if (h, w) in ((1, 1), have[1:]):
+            return value
+        kernel = (have[1] if h == 1 else 1, have[2] if w == 1 else 1)  # one row or column for all
+        sides = (kernel[0] - 1, kernel[1] - 1) * 2
+        return self.graph.add(Pool("max", kernel, (1, 1), sides), value, name=f"{value}_spread")
+
+    def _by_channel(self, x: View, numbers: Floats) -> Floats:
+        """A constant as one number for each channel of the value that a view shows."""
+        have = self.graph.shapes[x.value]
+        if numbers.size == 1:
+            return np.full(have[0], numbers.ravel()[0])
+        order = np.empty(math.prod(have), np.float32)
+        order[x.elements().ravel()] = np.broadcast_to(numbers, x.shape).ravel()
+        table = order.reshape(have[0], -1)
+        if (table != table[:, :1]).any():
+            raise UnsupportedError(
+                f"a constant of shape {numbers.shape} for {x.shape} that is not the same number in "
+                "all pixels of a channel"
+            )
+        return floats(table[:, 0])
+
+    def _constant_first(self, how: str, x: Floats, y: View) -> View:
         if how == "sub":
             return self._constant_second("add", self.affine(y, -1, 0), x)
         if how == "div":
             return self._constant_second("mul", self.activate(y, "reciprocal"), x)
         return self._constant_second(how, y, x)
 
-    def _constant_second(self, how: str, x: View, y: NDArray[np.float32]) -> View:
-        if y.size > 1:
-            c = image_shape(x.shape)[0]
-            axis = y.ndim - (len(x.shape) - 1)
-            if y.size != c or axis < 0 or y.shape[axis] != c:
-                raise UnsupportedError(f"a constant of shape {y.shape} against {x.shape}")
+    def _constant_second(self, how: str, x: View, y: Floats) -> View:
         match how:
             case "add":
                 return self.affine(x, 1, y)
@@ -237,94 +188,75 @@ class Builder:
             case "mul":
                 return self.affine(x, y, 0)
             case "div":
-                return self.affine(x, 1 / y, 0)
-            case "max" if y.size == 1:
-                return self.activate(x, "clip", float(y))
-            case "min" if y.size == 1:
-                return self.activate(x, "clip", -math.inf, float(y))
-        raise UnsupportedError(f"{how} with a constant of shape {y.shape}")
+                return self.affine(x, 1 / y.astype(np.float64), 0)
+        if (y == y.ravel()[0]).all() and _broadcast(x.shape, y.shape) == x.shape:
+            low, high = (y.item(0), math.inf) if how == "max" else (-math.inf, y.item(0))
+            return self.activate(x, "clip", low, high)
+        return self.combine(how, x, self.affine(x, 0, y))
 
-    def join(self, parts: Sequence[View], axis: int) -> View:
+    def join(self, parts: Sequence[View | Any], axis: int) -> View:
         """Concatenation along the channels, or of vectors that become rows of one."""
-        first = parts[0].shape
+        base = next(part for part in parts if isinstance(part, View))
+        views = [part if isinstance(part, View) else self._made(base, part) for part in parts]
+        first = base.shape
         axis %= len(first)
-        rest = math.prod(first[:axis])
-        if rest != 1:
+        if math.prod(first[:axis]) != 1:
             raise UnsupportedError(f"a concatenation of {first} along axis {axis}; only channels")
-        shape = (*first[:axis], sum(part.shape[axis] for part in parts), *first[axis + 1 :])
-        if axis == 1 and len(first) == 4:
-            return self.add(Join(), *(self.settle(part) for part in parts))
-        flat = [part.moved(lambda a: a.reshape(1, -1)) for part in parts]
-        return self.add(Join(), *(self.settle(part) for part in flat), like=shape)
+        shape = (*first[:axis], sum(part.shape[axis] for part in views), *first[axis + 1 :])
+        room: tuple[int, ...] = (1, -1)
+        if len(first) >= 4 and axis <= len(first) - 3:
+            room = (1, -1, *first[-2:])
+        elif len(first) == 3 and axis == 1:
+            _, *have = self.graph.shapes[base.value]
+            room = (1, -1, *have) if math.prod(have) == first[2] else room
+        moved = [part.moved(lambda a: a.reshape(room)) for part in views]
+        return self.add(Join(), *(self.settle(part) for part in moved), like=shape)
+
+    def _made(self, like: View, constant: Any) -> View:
+        """A constant of an image's size beside it, as channels that do not depend on theirs."""
+        numbers = floats(constant)
+        if numbers.shape[2:] != like.shape[2:] or numbers.ndim < 2:
+            raise UnsupportedError(f"a constant of shape {numbers.shape} beside {like.shape}")
+        chosen = np.arange(numbers.shape[1]) % like.shape[1]
+        return self.affine(like.moved(partial(np.take, indices=chosen, axis=1)), 0, numbers)
 
     def pool(self, x: View, op: Pool) -> View:
         """Sliding windows."""
         return self.add(op, self.settle(x))
 
-    def reduce(self, x: View, how: Any, axes: Sequence[int], keep: bool) -> View:
-        """Over rows and columns of an image, over channels of a vector, or along a matrix."""
-        axes = sorted(axis % len(x.shape) for axis in axes)
-        shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
-        if not keep:
-            shape = [size for axis, size in enumerate(x.shape) if axis not in axes]
-        real = [axis for axis in axes if x.shape[axis] > 1]
-        if not real and how != "norm":
-            return x.moved(lambda a: a.reshape(shape))
-        have = self.graph.shapes[x.value]
-        if len(x.shape) == 3 and have[1:] != (1, 1):  # (N, C, pixels) of an image
-            spread = x.moved(lambda a: a.reshape(1, x.shape[1], 1, x.shape[2]))
-            return self.reduce(spread, how, [2, 3], keep).moved(lambda a: a.reshape(shape))
-        if len(x.shape) == 4 and set(real) <= {2, 3}:
-            return self._over_pixels(x, how, real, shape)
-        if len(x.shape) == 3 and real in ([1], [2]):
-            return self._over_matrix(x, how, real[0], shape)
-        value = self.settle(x)
-        if real in ([1], []) and self.graph.shapes[value][1:] == (1, 1):
-            return self.add(Reduce(how, "channels"), value, like=shape)
-        raise UnsupportedError(f"{how} of {x.shape} over axes {axes}; pixels or channels only")
+    def pad(self, x: View, sides: Sequence[int], fill: float = 0.0) -> View:
+        """A number around an image; `sides` are channels before and after, then rows, then columns.
 
-    def _over_pixels(self, x: View, how: Any, real: list[int], shape: list[int]) -> View:
-        """Over rows, columns, or both, of (1, C, H, W)."""
-        value = self.settle(x)
-        _, h, w = self.graph.shapes[value]
-        if len(real) == 2 or 1 in (h, w):
-            return self.add(Reduce(how, "pixels"), value, like=shape)
-        if how not in ("max", "mean"):
-            raise UnsupportedError(f"{how} of {x.shape} over axis {real[0]} alone")
-        kernel = (h, 1) if real == [2] else (1, w)
-        return self.add(Pool(how, kernel, (1, 1)), value, like=shape)
-
-    def _over_matrix(self, x: View, how: str, axis: int, shape: list[int]) -> View:
-        """(1, R, C) over R or C: its rows taken apart, each a vector."""
-        flat = self.settle(x.moved(lambda a: a.reshape(1, -1)))
-        rows, width = x.shape[1:]
-        part = [
-            View(flat, (1, width), np.arange(r * width, (r + 1) * width)[None]) for r in range(rows)
+        What is negative is cut off. Minus infinity is what a maximum does not see.
+        """
+        if len(x.shape) != 4:
+            raise UnsupportedError(f"padding of {x.shape}; only of (1, C, H, W)")
+        cut = [slice(None)] + [
+            slice(max(-before, 0), size - max(-after, 0))
+            for before, after, size in zip(sides[::2], sides[1::2], x.shape[1:], strict=True)
         ]
-        if axis == 2:
-            parts = [self.reduce(row, how, [1], keep=True) for row in part]
-            return self.join(parts, 1).moved(lambda a: a.reshape(shape))
-        if how not in ("sum", "max"):
-            raise UnsupportedError(f"{how} of {x.shape} over axis {axis}")
-        total = part[0]
-        for row in part[1:]:
-            total = self.combine("add" if how == "sum" else "max", total, row)
-        return total.moved(lambda a: a.reshape(shape))
-
-    def pad(self, x: View, sides: Sequence[int]) -> View:
-        """Zeros around an image; `sides` are channels before and after, then rows, then columns."""
-        front, back, top, bottom, left, right = sides
-        if top or bottom or left or right:
-            c = x.shape[1]
-            one = np.ones((c, 1, 1, 1), np.float32)
-            x = self.conv(x, one, None, padding=(top, left, bottom, right), groups=c)
-        parts = [x]
-        for count, at in ((front, 0), (back, 1)):
-            if count:
-                chosen = np.arange(count) % x.shape[1]
-                zeros = x.moved(partial(np.take, indices=chosen, axis=1))
-                parts.insert(at * len(parts), self.affine(zeros, 0, 0))
+        x = x.moved(lambda a: a[tuple(cut)])
+        front, back, top, bottom, left, right = (max(side, 0) for side in sides)
+        around: Sides = (top, left, bottom, right)
+        if any(around) and fill < -1e30:
+            x = self.add(Pool("max", (1, 1), (1, 1), around), self.settle(x))
+        elif any(around):
+            one = np.ones((x.shape[1], 1, 1, 1), np.float32)
+            x = x if fill == 0 else self.affine(x, 1, -fill)
+            x = self.conv(x, one, None, padding=around, groups=x.shape[1])
+            x = x if fill == 0 else self.affine(x, 1, fill)
+        filled = [np.full((1, count, *x.shape[2:]), fill) for count in (front, back)]
+        parts = [part for part in (filled[0], x, filled[1]) if part.shape[1]]
         return self.join(parts, 1) if len(parts) > 1 else x
+
+
+def _broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that arrays of these shapes have together. Raises `UnsupportedError`."""
+    try:
+        return np.broadcast_shapes(*(tuple(shape) for shape in shapes))
+    except ValueError as error:
+        words = " and ".join(str(tuple(shape)) for shape in shapes)
+        raise UnsupportedError(f"values of shapes {words} do not fit together") from error
 
 
 def _narrow(view: View) -> View:
@@ -342,26 +274,3 @@ def _narrow(view: View) -> View:
 def _pair(values: Sequence[int]) -> tuple[int, int]:
     rows, columns = (*values, *values)[:2]
     return int(rows), int(columns)
-
-
-def sides(padding: Sequence[int]) -> Sides:
-    """(rows, columns) of padding on both sides as top, left, bottom, right."""
-    rows, columns = _pair(padding)
-    return rows, columns, rows, columns
-
-
-def windows(
-    shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pad: Sides, ceil: bool
-) -> tuple[Sides, tuple[int, int]]:
-    """The padding that makes ceil mode plain, and how much of it was added at bottom and right."""
-    if not ceil:
-        return pad, (0, 0)
-    beyond = []
-    for axis in (0, 1):
-        size, k, s = shape[axis - 2], kernel[axis], stride[axis]
-        room = size + pad[axis] + pad[axis + 2]
-        places = -(-(room - k) // s) + 1
-        if (places - 1) * s >= size + pad[axis]:  # a window must begin inside image or left padding
-            places -= 1
-        beyond.append(max((places - 1) * s + k - room, 0))
-    return (pad[0], pad[1], pad[2] + beyond[0], pad[3] + beyond[1]), (beyond[0], beyond[1])

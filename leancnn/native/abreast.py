@@ -2,8 +2,9 @@
 
 Along its line a map of 4×4 fills 20 of 32 lanes. With channels in the lanes every lane works on
 any map: a 1×1 convolution becomes a matrix product that reads its weights once and in order, a
-depthwise one shifts whole vectors. Maps shrink and channels grow on the way through a network, so
-there is one kernel from which on all that can are laid out so; a `Turn` stands where layouts meet.
+depthwise one shifts whole vectors, a dense 3×3 one takes fewer multiplications. Maps shrink and
+channels grow on the way through a network, so there is one kernel from which on all that can are
+laid out so, but 3×3 ones that lose by it; a `Turn` stands where layouts meet.
 """
 
 from collections.abc import Iterator
@@ -99,10 +100,16 @@ def choose(program: Program, layout: Layout = "best") -> None:
     """
     able = [kernel for kernel in program.kernels if can_lie_abreast(kernel)]
     starts = {"planes": [len(able)], "abreast": [0]}.get(layout, list(range(len(able) + 1)))
+    chosen = set(able[starts[0] :])
     if len(starts) > 1:
         price = _Price(program)
-        starts = [min(starts, key=lambda start: price(set(able[start:])))]
-    _lay(program, set(able[starts[0] :]))
+        best = min(starts, key=lambda start: price(set(able[start:])))
+        chosen = set(able[best:])
+        for kernel in able[best:]:
+            line, abreast = price.costs[kernel]
+            if is_winograd(kernel) and line < abreast and price(chosen - {kernel}) < price(chosen):
+                chosen.remove(kernel)
+    _lay(program, chosen)
 
 
 def _wanted(

@@ -40,7 +40,8 @@ which rounding errors are a third of those with 0, ±1, ±2."""
 INTO = {2: 75.0, 4: 200.0}
 BACK = {2: 36.0, 4: 140.0}
 """Cycles, about, of taking a tile of a vector of channels to its points, and back."""
-FAR = 4 * 1024 * 1024  # floats of weights that the third cache does not keep
+FAR = 1_000_000  # floats of weights that may come from beyond the third cache
+MOST = 1_000_000  # floats of scratch for rows, where there is a choice
 CLOSE = 4096  # floats of points and products that stay in the first cache beside the rest
 
 
@@ -183,10 +184,12 @@ def _price(kernel: Line | Abreast, way: Winograd, product: float) -> float:
     if points + products > CLOSE:
         moves += 0.4 * way.edge * (points + products * outputs / way.tile.vectors)
     if rows + results > L2_FLOATS:
-        moves += 0.4 * (rows + results)
+        moves += 0.8 * (rows + results)
+    if way.rows > 1 and rows + results > MOST:
+        return float("inf")
     weights = way.edge**2 * len(kernel.x.planes) * outputs * WIDEST
     again = 0.05 if weights <= L2_FLOATS else 0.3
-    fetched = weights * (0.3 if weights < FAR else 0.5) + (bands - 1) * weights * again
+    fetched = weights * (0.3 if weights < FAR else 0.8) + (bands - 1) * weights * again
     return bands * (way.edge**2 * product + moves) + fetched
 
 

@@ -52,6 +52,7 @@ def small_maps():
     """A network whose channels lie abreast."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=4),
+        nn.Conv2d(16, 16, 3, padding=1),
         Inverted(16, 16, 50, act=nn.SiLU()),
         Inverted(16, 40, 60, stride=2, kernel=5),
         nn.AdaptiveAvgPool2d(1),

@@ -2,12 +2,13 @@
 
 Along its line a map of 4×4 fills 20 of 32 lanes. With channels in the lanes every lane works on
 any map: a 1×1 convolution becomes a matrix product that reads its weights once and in order, a
-depthwise one shifts whole vectors. Maps shrink and channels grow on the way through a network, so
-there is one kernel from which on all that can are laid out so; a `Turn` stands where layouts meet.
+depthwise one shifts whole vectors, a dense 3×3 one takes fewer multiplications. Maps shrink and
+channels grow on the way through a network, so there is one kernel from which on all that can are
+laid out so, but 3×3 ones that lose by it; a `Turn` stands where layouts meet.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeGuard
 
 from leancnn.native.graph import Activate, Conv
@@ -27,9 +28,19 @@ from leancnn.native.program import (
     Turn,
     Value,
     reads,
+    whole,
     writes,
 )
-from leancnn.native.walk import line_cost
+from leancnn.native.walk import line_cost, round_up
+from leancnn.native.winograd import (
+    Tile,
+    in_vectors,
+    is_winograd,
+    likely_ways,
+    product_tiles,
+    tile_of,
+    ways,
+)
 
 Layout = Literal["best", "planes", "abreast"]
 CURVES = {
@@ -45,16 +56,8 @@ CURVES = {
     "reciprocal": 16.0,
 }
 """Cycles, about, of each curve on a vector of 16."""
-TURNED = 1.5  # cycles of turning one number
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """The register tile of a 1×1 convolution: pixels × vectors of channels."""
-
-    pixels: int  # with 32 registers
-    few: int  # and with 16
-    vectors: int
+TURNED = {True: 0.5, False: 0.8}  # cycles of turning one number, to abreast and back
+NARROW = 1.5  # and back where a row is shorter than a vector
 
 
 def is_pointwise(kernel: Line | Abreast) -> bool:
@@ -71,7 +74,7 @@ def can_lie_abreast(kernel: Kernel) -> TypeGuard[Line]:
         return False
     if isinstance(kernel.op, Conv):
         depthwise = kernel.op.groups == kernel.channels == len(kernel.x.planes)
-        if not depthwise and not is_pointwise(kernel):
+        if not (depthwise or is_pointwise(kernel) or is_winograd(kernel)):
             return False
     elif kernel.op is not None or kernel.x.whole is None:
         return False
@@ -98,10 +101,16 @@ def choose(program: Program, layout: Layout = "best") -> None:
     """
     able = [kernel for kernel in program.kernels if can_lie_abreast(kernel)]
     starts = {"planes": [len(able)], "abreast": [0]}.get(layout, list(range(len(able) + 1)))
+    chosen = set(able[starts[0] :])
     if len(starts) > 1:
         price = _Price(program)
-        starts = [min(starts, key=lambda start: price(set(able[start:])))]
-    _lay(program, set(able[starts[0] :]))
+        best = min(starts, key=lambda start: price(set(able[start:])))
+        chosen = set(able[best:])
+        for kernel in able[best:]:
+            line, abreast = price.costs[kernel]
+            if is_winograd(kernel) and line < abreast and price(chosen - {kernel}) < price(chosen):
+                chosen.remove(kernel)
+    _lay(program, chosen)
 
 
 def _wanted(
@@ -144,23 +153,31 @@ class _Price:
     def __call__(self, chosen: set[Line]) -> float:
         total = sum(costs[kernel in chosen] for kernel, costs in self.costs.items())
         turned: set[object] = set()
-        for kernel, planes, buffers, whole, size in self.reads:
+        for kernel, planes, buffers, readable, size in self.reads:
             laid = [(buffer, self.makers.get(buffer) in chosen) for buffer in buffers]
-            wanted = _wanted(kernel, kernel in chosen, laid, whole)
-            if wanted is not None and (id(planes), wanted) not in turned:
-                turned.add((id(planes), wanted))
-                total += TURNED * size
+            wanted = _wanted(kernel, kernel in chosen, laid, readable)
+            if wanted and id(planes) not in turned:
+                turned.add(id(planes))
+                total += TURNED[True] * size
+            for buffer, abreast in laid if wanted is False else ():
+                if abreast and buffer not in turned:
+                    turned.add(buffer)
+                    size = buffer.channels * buffer.height * buffer.width
+                    total += size * (TURNED[False] if buffer.width >= WIDEST else NARROW)
         return total
 
 
 def _size(value: Value) -> int:
-    return len(value.planes) * value.height * value.width
+    return round_up(len(value.planes)) * value.height * value.width
 
 
 def _is_whole(kernel: Kernel, value: Value) -> bool:
     """Whether a value can be read abreast as it is; a 1×1 convolution finds each channel."""
-    if isinstance(kernel, Line) and value is kernel.x and is_pointwise(kernel):
-        return all((b.height, b.width) == (value.height, value.width) for b in value.buffers)
+    if isinstance(kernel, Line) and value is kernel.x:
+        if is_pointwise(kernel):
+            return all((b.height, b.width) == (value.height, value.width) for b in value.buffers)
+        if is_winograd(kernel):
+            return in_vectors(value)
     return value.whole is not None
 
 
@@ -168,6 +185,20 @@ def _lay(program: Program, chosen: set[Line]) -> None:
     """Rewrite the kernels: abreast those that are chosen, with turns where a reader needs one."""
     kernels: list[Kernel] = []
     turned: dict[object, Value] = {}
+
+    def turn(name: str, value: Value, out: Buffer) -> Value:
+        program.buffers.append(out)
+        kernels.append(Turn(name, value, out))
+        return whole(out)
+
+    def flat(buffer: Buffer) -> Buffer:
+        """A whole buffer in planes, for all that read some of it."""
+        if buffer not in turned:
+            name = f"{buffer.name}_turned"
+            out = replace(buffer, name=name, abreast=False)
+            turned[buffer] = turn(name, whole(buffer), out)
+        return turned[buffer].planes[0][0]
+
     for kernel in program.kernels:
 
         def ready(value: Value, kernel: Kernel = kernel) -> Value:
@@ -175,16 +206,15 @@ def _lay(program: Program, chosen: set[Line]) -> None:
             wanted = _wanted(kernel, kernel in chosen, laid, _is_whole(kernel, value))
             if wanted is None:
                 return value
-            key = (value.planes, value.height, value.width, value.top, value.left, wanted)
+            if not wanted:
+                planes = tuple((flat(b), c) if b.abreast else (b, c) for b, c in value.planes)
+                return replace(value, planes=planes)
+            key = (value.planes, value.height, value.width, value.top, value.left)
             if key not in turned:
                 name = f"{value.planes[0][0].name}_turned"
                 shape = (len(value.planes), value.height, value.width)
                 positive = all(buffer.positive for buffer in value.buffers)
-                out = Buffer(name, *shape, positive=positive, abreast=wanted)
-                program.buffers.append(out)
-                kernels.append(Turn(name, value, out))
-                planes = tuple((out, channel) for channel in range(out.channels))
-                turned[key] = Value(planes, out.height, out.width)
+                turned[key] = turn(name, value, Buffer(name, *shape, positive, abreast=True))
             return turned[key]
 
         new = _ready(kernel, ready)
@@ -236,6 +266,8 @@ def abreast_cost(kernel: Line) -> float:
     finish = vectors * pixels * (2.0 + _steps_cost(kernel.steps))
     if is_pointwise(kernel):
         return min(cost for cost, _, _ in _tiles(kernel)) + finish
+    if is_winograd(kernel):
+        return ways(kernel)[0][0] + vectors * pixels * _steps_cost(kernel.steps)
     if isinstance(kernel.op, Conv):
         rows, columns = kernel.op.weight.shape[2:]
         return float(finish + vectors * pixels * (0.6 * columns + 1.0) * rows)
@@ -243,37 +275,19 @@ def abreast_cost(kernel: Line) -> float:
 
 
 def _tiles(kernel: Line | Abreast) -> Iterator[tuple[float, int, int]]:
-    """Cycles, pixels and vectors of the register tiles that a 1×1 convolution could have.
-
-    Counted for two multiply-add units of latency 4, two loads and four instructions a cycle; a
-    vector of weights that comes from the second cache takes a cycle more.
-    """
-    inputs, vectors = len(kernel.x.planes), -(-kernel.channels // WIDEST)
-    pixels = kernel.height * kernel.width
-    for wide in (v for v in range(1, 6) if vectors % v == 0):
-        far = 0.5 * wide if inputs * wide * WIDEST > 4096 else 0.0
-        for many in range(1, min(pixels, 28) + 1):
-            if many * wide + wide + 1 > 31:
-                break
-            total = 0.0
-            full, rest = divmod(pixels, many)
-            for count, size in ((full, many), (1, rest)):
-                adds = size * wide
-                loads = (size + 2 * wide + 1) / 2
-                steps = (adds + size * (1 if wide > 1 else 1.5) + 2 * wide + 4) / 3.9
-                each = inputs * max(adds / 2 + far, loads, steps, 4.0 + far) + 12
-                total += count * each if size else 0
-            yield total * (vectors // wide), many, wide
+    """Cycles, pixels and vectors of the register tiles that a 1×1 convolution could have."""
+    return product_tiles(len(kernel.x.planes), kernel.channels, kernel.height * kernel.width)
 
 
 def likely(kernel: Line | Abreast, count: int) -> list[tuple[int, int]]:
-    """Pixels and vectors of register tiles, the best by the cost model first."""
+    """Pixels and vectors of register tiles, the best by the cost model first; for a 3×3 convolution
+    results of a tile in each direction and vectors."""
+    if is_winograd(kernel):
+        return likely_ways(kernel, count)
     order = sorted((cost, -vectors, pixels) for cost, pixels, vectors in _tiles(kernel))
     return [(pixels, -vectors) for _, vectors, pixels in order[:count]]
 
 
 def tile(kernel: Abreast, given: tuple[int, int] | None = None) -> Tile:
     """The register tile of a 1×1 convolution, by the cost model unless it is given."""
-    pixels, vectors = given or likely(kernel, 1)[0]
-    few = max((p for p in range(1, pixels + 1) if p * vectors + vectors + 1 <= 16), default=1)
-    return Tile(pixels, few, vectors)
+    return tile_of(*(given or likely(kernel, 1)[0]))

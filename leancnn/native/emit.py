@@ -7,9 +7,11 @@ from importlib.resources import files
 
 import numpy as np
 
-from leancnn.native.emit_abreast import emit_abreast, emit_turn
+from leancnn.native.emit_abreast import emit_abreast
 from leancnn.native.emit_dense import emit_dense, emit_flatten, emit_fold, emit_soft
 from leancnn.native.emit_line import emit_line
+from leancnn.native.emit_turn import emit_turn
+from leancnn.native.emit_winograd import emit_winograd
 from leancnn.native.graph import floats
 from leancnn.native.program import Abreast, Dense, Flatten, Fold, Line, Turn
 from leancnn.native.schedule import Schedule
@@ -64,6 +66,8 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
         match kernel:
             case Line():
                 emit_line(file, kernel, schedule.plans[kernel], trash)
+            case Abreast() if kernel in schedule.walks:
+                emit_winograd(file, kernel, schedule.walks[kernel])
             case Abreast():
                 emit_abreast(file, kernel, schedule.tiles.get(kernel))
             case Turn():

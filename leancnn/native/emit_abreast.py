@@ -10,11 +10,12 @@ from itertools import groupby
 
 import numpy as np
 
-from leancnn.native.abreast import Tile, is_pointwise
+from leancnn.native.abreast import is_pointwise
 from leancnn.native.graph import Activate, Affine, Conv, Floats, floats
-from leancnn.native.program import WIDEST, Abreast, Blend, Store, Turn, Value
+from leancnn.native.program import WIDEST, Abreast, Blend, Store, Value
 from leancnn.native.text import File, combined, curve, described, finished, is_long
 from leancnn.native.walk import affines
+from leancnn.native.winograd import Tile
 
 AHEAD = 512  # floats between the weights that are multiplied and those that are fetched
 COLUMNS = 8  # of a tile of a depthwise convolution
@@ -49,13 +50,18 @@ def emit_abreast(file: File, kernel: Abreast, tile: Tile | None) -> None:
 
 def _table(kernel: Abreast) -> list[int]:
     places = kernel.x.places()
-    table = places if is_pointwise(kernel) else places[:1]
+    return [*(places if is_pointwise(kernel) else places[:1]), *step_places(kernel)]
+
+
+def step_places(kernel: Abreast) -> list[int]:
+    """Where the steps of a kernel read and write, in their order."""
+    places = []
     for step in kernel.steps:
         if isinstance(step, Store):
-            table = [*table, step.buffer.origin]
+            places.append(step.buffer.origin)
         elif isinstance(step, Blend) and step.other is not None:
-            table = [*table, step.other.places()[0]]
-    return table
+            places.append(step.other.places()[0])
+    return places
 
 
 def _weights(kernel: Abreast, vectors: int) -> Floats:
@@ -72,17 +78,17 @@ def _weights(kernel: Abreast, vectors: int) -> Floats:
     return floats(matrix.reshape(len(rows), -1, wide).transpose(1, 0, 2))
 
 
-def _plane(kernel: Abreast) -> int:
+def plane_stride(kernel: Abreast) -> int:
     """Floats from sixteen channels of the result to the next."""
     return next(step.buffer.stride for step in kernel.steps if isinstance(step, Store))
 
 
-def _head(kernel: Abreast) -> int:
+def head_rows(kernel: Abreast) -> int:
     """Rows of numbers before the weights."""
     return (kernel.op is not None) + 2 * len(affines(kernel))
 
 
-def _finish(kernel: Abreast, first: int, row: int, place: str, channel: str) -> list[str]:
+def finish(kernel: Abreast, first: int, row: int, place: str, channel: str) -> list[str]:
     """The steps on a vector y as C statements.
 
     `first`: entries of the table before the steps'; `row`: floats of a row of weights; `place`: of
@@ -128,7 +134,7 @@ def _pointwise(file: File, kernel: Abreast, tile: Tile) -> str:
     """A matrix product: tiles of pixels × vectors of channels, along all inputs."""
     inputs, wide = len(kernel.x.planes), tile.vectors * WIDEST
     blocks = -(-kernel.channels // wide)
-    pixels, plane, head = kernel.height * kernel.width, _plane(kernel), _head(kernel)
+    pixels, plane, head = kernel.height * kernel.width, plane_stride(kernel), head_rows(kernel)
     text = []
     many = {tile.pixels, pixels % tile.pixels} - {0}
     few = {tile.few, pixels % tile.few} - {0}
@@ -165,7 +171,7 @@ def _pointwise_tile(
     wide, name = vectors * WIDEST, f"{size}X{vectors}"
     file.tiles |= {("SPREAD", size, vectors), ("MIX", size, vectors), ("EACH", size, vectors)}
     file.tiles.add(("FETCH", 1, vectors))
-    steps = _finish(kernel, inputs, wide, f"at + v * {plane} + o * {WIDEST}", f"c + v * {WIDEST}")
+    steps = finish(kernel, inputs, wide, f"at + v * {plane} + o * {WIDEST}", f"c + v * {WIDEST}")
     if affines(kernel):
         steps.insert(0, f"const float *u = w + v * {WIDEST};")
     lines = [
@@ -190,7 +196,7 @@ def _depthwise(file: File, kernel: Abreast) -> str:
     assert op is not None
     rows = op.weight.shape[2]
     top, left = op.padding[:2]
-    x, plane, head = kernel.x, _plane(kernel), _head(kernel)
+    x, plane, head = kernel.x, plane_stride(kernel), head_rows(kernel)
     taps = op.weight[0].size
     text, calls = [], []
     for name, start, count, repeats in _column_tiles(kernel):
@@ -260,7 +266,7 @@ def _columns(kernel: Abreast, start: int, count: int) -> tuple[tuple[int, int, i
 def _depthwise_tile(file: File, kernel: Abreast, name: str, start: int, count: int) -> str:
     op = kernel.op
     assert op is not None
-    columns, head = op.weight.shape[3], _head(kernel)
+    columns, head = op.weight.shape[3], head_rows(kernel)
     products = _columns(kernel, start, count)
     sums = ", ".join(["a0_0 = load(w)", *(f"a{o}_0 = a0_0" for o in range(1, count))])
     used = sorted({j for _, _, j in products})
@@ -278,7 +284,7 @@ def _depthwise_tile(file: File, kernel: Abreast, name: str, start: int, count: i
         adds = " ".join(f"a{o}_0 += z * w{j};" for _, o, j in group)
         lines.append(f"        {{ const vf z = load(r + {column * WIDEST}); {adds} }}")
     lines.append("    }")
-    steps = _finish(kernel, 1, WIDEST, f"at + o * {WIDEST}", "c")
+    steps = finish(kernel, 1, WIDEST, f"at + o * {WIDEST}", "c")
     steps = ["const float *u = w;"] * bool(affines(kernel)) + steps
     file.tiles.add(("EACH", count, 1))
     lines += finished(steps, f"EACH_{count}X1", (count, 1), is_long(kernel.steps))
@@ -293,8 +299,8 @@ def _input_plane(kernel: Abreast) -> int:
 
 def _each_pixel(kernel: Abreast) -> str:
     """Steps on each pixel of each sixteen channels."""
-    head, plane = _head(kernel), _plane(kernel)
-    steps = _finish(kernel, 1, WIDEST, "at + p", "c")
+    head, plane = head_rows(kernel), plane_stride(kernel)
+    steps = finish(kernel, 1, WIDEST, "at + p", "c")
     lines = [
         *_loops(-(-kernel.channels // WIDEST), head * WIDEST),
         f"        const int at = b * {plane} + l, c = b * {WIDEST} + l;",
@@ -309,38 +315,3 @@ def _each_pixel(kernel: Abreast) -> str:
         "}",
     ]
     return "\n".join(line for line in lines if line)
-
-
-def emit_turn(file: File, kernel: Turn) -> None:
-    """Copy every pixel from planes to channels abreast, or back.
-
-    The table holds the place of each channel, how far its rows and how far its pixels are apart.
-    """
-    x, out = kernel.x, kernel.out
-    channels, height, width = out.channels, out.height, out.width
-    target = f"c / {WIDEST} * {out.stride} + c % {WIDEST}" if out.abreast else f"c * {out.stride}"
-    body = [
-        "static void @(float *s, const int32_t *t, float *y)\n{",
-        f"    for (int b = 0; b < {channels}; b += {WIDEST})",
-        f"        for (int r = 0; r < {height}; r++)",
-        f"            for (int c = b; c < b + {WIDEST} && c < {channels}; c++) {{",
-        "                const float *from = s + t[3 * c] + r * t[3 * c + 1];",
-        "                const int step = t[3 * c + 2];",
-        f"                float *to = y + {target} + r * {out.pitch};",
-        f"                for (int i = 0; i < {width}; i++)",
-        f"                    to[i * {out.step}] = from[i * step];",
-        "            }",
-        "}",
-    ]
-    how = "channels abreast" if out.abreast else "planes"
-    comment = f"{kernel.name}: {channels}x{height}x{width} to {how}"
-    name = file.function(kernel.name, comment, "\n".join(body))
-    table = []
-    for place, (buffer, _) in zip(x.places(), x.planes, strict=True):
-        table += [place, buffer.pitch, buffer.step]
-    places = file.integers(f"{kernel.name}_places", table)
-    if out.masked:
-        file.calls.append(
-            f"memset(s + {out.origin - out.below}, 0, {4 * out.size}); /* zeros around planes */"
-        )
-    file.calls.append(f"{name}(s, {places}, s + {out.origin});")

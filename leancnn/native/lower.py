@@ -29,6 +29,7 @@ from leancnn.native.program import (
     Step,
     Store,
     Value,
+    whole,
 )
 
 
@@ -182,12 +183,6 @@ class Lowering:
 
     def _keep(self, value: str, buffer: Buffer) -> None:
         self.values[value] = whole(buffer)
-
-
-def whole(buffer: Buffer) -> Value:
-    """Every channel of a buffer in order."""
-    planes = tuple((buffer, c) for c in range(buffer.channels))
-    return Value(planes, buffer.height, buffer.width)
 
 
 def is_positive(step: Step, before: bool) -> bool:

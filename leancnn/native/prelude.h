@@ -152,12 +152,18 @@ HELPER vf gather(const float *s, const int32_t *places)
 #if LANES == 16
 #define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif LANES == 8
 #define EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #elif LANES == 4
 #define EVEN 0, 2, 4, 6
 #define ODD 1, 3, 5, 7
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
 #endif
 #endif
 #ifdef EVEN
@@ -178,6 +184,41 @@ HELPER void unzip(const float *x, float *even, float *odd)
     store(even, a);
     store(odd, b);
 }
+/* Element j of vector i to element i of vector j: the halves of all vectors are zipped, over and over. */
+#ifdef LOW
+HELPER void zip(const vf *x, vf *y)
+{
+    for (int i = 0; i < LANES / 2; i++) {
+        y[2 * i] = __builtin_shufflevector(x[i], x[i + LANES / 2], LOW);
+        y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + LANES / 2], HIGH);
+    }
+}
+HELPER void transpose(vf *x)
+{
+    vf y[LANES];
+    zip(x, y);
+    zip(y, x);
+#if LANES > 4
+    zip(x, y);
+#if LANES == 8
+    for (int i = 0; i < LANES; i++) x[i] = y[i];
+#else
+    zip(y, x);
+#endif
+#endif
+}
+#else
+HELPER void transpose(vf *x)
+{
+    float v[LANES * LANES];
+    for (int i = 0; i < LANES; i++) store(v + i * LANES, x[i]);
+    for (int i = 0; i < LANES; i++) {
+        float y[LANES];
+        for (int j = 0; j < LANES; j++) y[j] = v[j * LANES + i];
+        x[i] = load(y);
+    }
+}
+#endif
 /* Where output p of a line begins in one twice as wide whose rows are `apart` for each of its own. */
 HELPER int doubled(int p, int pitch, int apart) { return p / pitch * apart + p % pitch * 2; }
 /* Zeros around planes: before the first row, and from the end of each plane to the next. */

@@ -99,6 +99,12 @@ class Value:
         return [b.plane(c) + self.top * b.pitch + self.left * b.step for b, c in self.planes]
 
 
+def whole(buffer: Buffer) -> Value:
+    """Every channel of a buffer in order."""
+    planes = tuple((buffer, c) for c in range(buffer.channels))
+    return Value(planes, buffer.height, buffer.width)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Blend:
     """A step that combines what was computed with another value; None is that value itself.

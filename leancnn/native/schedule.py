@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from leancnn.native.abreast import Layout, Tile, choose, is_pointwise, tile
+from leancnn.native.abreast import Layout, choose, is_pointwise, tile
 from leancnn.native.graph import Conv, Pool
 from leancnn.native.program import (
     WIDEST,
@@ -27,16 +27,18 @@ from leancnn.native.walk import (
     round_up,
     shape_key,
 )
+from leancnn.native.winograd import Tile, Winograd, is_winograd, placed, scratch_floats, way
 
 
 @dataclass(slots=True, eq=False)
 class Schedule:
-    """A program whose buffers have places, with a plan for each of its line kernels and a tile for
-    each abreast 1×1 convolution."""
+    """A program whose buffers have places, with a plan for each of its line kernels, and a tile for
+    each 1×1 and a walk for each 3×3 convolution with channels abreast."""
 
     program: Program
     plans: dict[Line, Plan]
     tiles: dict[Abreast, Tile]
+    walks: dict[Abreast, Winograd]
 
 
 def schedule(program: Program, tiles: Tiles | None = None, layout: Layout = "best") -> Schedule:
@@ -50,23 +52,34 @@ def schedule(program: Program, tiles: Tiles | None = None, layout: Layout = "bes
         for kernel in program.kernels
         if isinstance(kernel, Abreast) and is_pointwise(kernel)
     }
-    scratch: dict[Line, Buffer] = {}
+    walks = {
+        kernel: way(kernel, (tiles or {}).get(shape_key(kernel)))
+        for kernel in program.kernels
+        if isinstance(kernel, Abreast) and is_winograd(kernel)
+    }
+    scratch: dict[Line | Abreast, Buffer] = {}
     plans: dict[Line, Plan] = {}
     for at, kernel in enumerate(program.kernels):
+        floats = 0
         if isinstance(kernel, Line):
             plans[kernel] = plan(kernel, (tiles or {}).get(shape_key(kernel)))
             phases = plans[kernel].phases
             if phases is not None:
                 floats = phases.size * plans[kernel].inputs + phases.pitch + 4 * WIDEST
-                scratch[kernel] = Buffer(
-                    f"{kernel.name} phases", 1, 1, 1, size=round_up(floats), born=at, dies=at
-                )
-    _place(program, scratch)
+        if isinstance(kernel, Abreast) and kernel in walks:
+            floats = scratch_floats(kernel, walks[kernel])
+        if floats and isinstance(kernel, Line | Abreast):
+            name = f"{kernel.name} scratch"
+            scratch[kernel] = Buffer(name, 1, 1, 1, size=round_up(floats), born=at, dies=at)
+    _place(program, scratch.values())
     for kernel, buffer in scratch.items():
+        if isinstance(kernel, Abreast):
+            walks[kernel] = placed(walks[kernel], buffer.origin)
+            continue
         old = plans[kernel]
         assert old.phases is not None
         plans[kernel] = replace(old, phases=replace(old.phases, offset=buffer.origin))
-    return Schedule(program, plans, chosen)
+    return Schedule(program, plans, chosen, walks)
 
 
 def _ask_for_gaps(kernel: Kernel) -> None:
@@ -190,7 +203,7 @@ def _layout(buffer: Buffer) -> tuple[object, ...]:
     return (*shape, buffer.gap, buffer.stride, buffer.abreast)
 
 
-def _place(program: Program, scratch: dict[Line, Buffer]) -> None:
+def _place(program: Program, scratch: Iterable[Buffer]) -> None:
     """Give every buffer its place: the lowest that is free for its whole life."""
     heirs: dict[Buffer, Buffer] = {}
     for at, kernel in enumerate(program.kernels):
@@ -198,7 +211,7 @@ def _place(program: Program, scratch: dict[Line, Buffer]) -> None:
         if pair is not None:
             heirs[pair[1]] = pair[0]
     lives: dict[Buffer, list[Buffer]] = {}
-    for buffer in [*program.buffers, *scratch.values()]:
+    for buffer in [*program.buffers, *scratch]:
         first = buffer
         while first in heirs:
             first = heirs[first]

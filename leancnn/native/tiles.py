@@ -2,8 +2,8 @@
 
 PICK is a TAP whose vectors `half` finds in a line twice as wide.
 
-With channels abreast the tile is of o pixels x v vectors of channels: SPREAD starts it and MIX adds
-one channel of those pixels, each times its weights.
+With channels abreast the tile is of o pixels x v vectors of channels: SPREAD or ZERO starts it and
+MIX adds one channel of those pixels, each times its weights.
 """
 
 from leancnn.native.program import WIDEST
@@ -46,6 +46,9 @@ def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
                     same = ", ".join(f"{a} = {b}" for a, b in zip(row, cells[0], strict=True))
                     rows.append(f"vf {same};")
                 head = f"#define {name}(w)"
+            case "ZERO":
+                rows = [f"vf {', '.join(f'{a} = {{0}}' for a in row)};" for row in cells]
+                head = f"#define {name}"
             case "MIX":
                 loads = " ".join(f"const vf w{j} = load((w) + {j * WIDEST});" for j in range(v))
                 rows = [loads]

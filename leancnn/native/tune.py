@@ -24,6 +24,7 @@ from leancnn.native.lower import lower
 from leancnn.native.program import Abreast, Line
 from leancnn.native.schedule import schedule
 from leancnn.native.walk import Tiles, likely_tiles, shape_key
+from leancnn.native.winograd import is_winograd
 
 CANDIDATES = 5  # tiles of each shape that are timed: the best by the cost model
 TURNS = 7
@@ -55,8 +56,10 @@ def shapes(graph: Graph) -> dict[str, Line | Abreast]:
     work: dict[str, float] = {}
     found: dict[str, Line | Abreast] = {}
     for kernel in program.kernels:
-        tiled = isinstance(kernel, Line) or (isinstance(kernel, Abreast) and is_pointwise(kernel))
-        if isinstance(kernel, Line | Abreast) and tiled and isinstance(kernel.op, Conv):
+        if not isinstance(kernel, Line | Abreast):
+            continue
+        tiled = isinstance(kernel, Line) or is_pointwise(kernel) or is_winograd(kernel)
+        if tiled and isinstance(kernel.op, Conv):
             key = shape_key(kernel)
             found.setdefault(key, kernel)
             work[key] = work.get(key, 0) + kernel.op.weight.size * kernel.height * kernel.width

@@ -148,3 +148,28 @@ def test_c_without_dead_channels_answers_as_torch_does():
     body = zeroed(settled(body), random.Random(3).choice)
     images = np.random.default_rng(0).standard_normal((2, 3, 9, 9)).astype(np.float32)
     assert apart(body, compiled(body, (3, 9, 9)), images) < 1e-5
+
+
+def test_channels_that_a_reshape_makes_are_all_there_when_some_are_needed():
+    class Some(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+            self.last = nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.last(self.conv(x).flatten(1)[:, 40:46])
+
+    body = settled(Some())
+    graph = import_torch(body, (3, 6, 6))
+    images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    expected = body.double()(images).detach().numpy()
+    np.testing.assert_allclose(answers(simplify(graph), images), expected, atol=1e-6)
+
+
+def test_the_gates_of_rsenet_survive_the_dropping_of_channels():
+    body = settled(models.create_model("rsenet", seed=0, classes=10))
+    graph = import_torch(body, (3, 64, 64))
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    before, after = (np.asarray(answers(each, images)) for each in (graph, simplify(graph)))
+    assert np.abs(before - after).max() < 1e-5 * np.abs(before).max()

@@ -24,7 +24,9 @@ from leancnn.native.graph import (
     Op,
     Pool,
     Reduce,
+    Reshape,
     Shape,
+    Softmax,
     Take,
     empty,
     floats,
@@ -228,6 +230,8 @@ def _narrow(op: Op, mask: Mask, read: list[Mask]) -> tuple[Op, Mask]:
         case Take():
             places = np.searchsorted(np.flatnonzero(read[0]), np.array(op.channels)[mask])
             return Take(tuple(places.tolist())), mask
+        case Reshape() | Softmax():  # they make all of their result, whatever is needed of it
+            return op, np.ones_like(mask)
     return op, mask
 
 

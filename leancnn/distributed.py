@@ -7,6 +7,7 @@ does nothing.
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,6 +82,8 @@ class World:
         words = ("forward_sync_buffers", "broadcast_buffers")
         word = next(word for word in words if word in inspect.signature(share).parameters)
         places = [self.device.index] if self.device.type == "cuda" else None
+        # With channels last they do not: each gradient is copied into its bucket, once a step.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return share(body, device_ids=places, **{word: False})
 
 

@@ -1,7 +1,7 @@
 """What each ONNX operator becomes: functions from views to views, by the operator's name."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from leancnn.errors import UnsupportedError
 from leancnn.native.graph import Pool
+from leancnn.native.handlers import Handlers
 from leancnn.native.reductions import normalised, reduce, softmax, windows
 from leancnn.native.settle import View
 from leancnn.native.views import Builder
@@ -57,18 +58,8 @@ class Call:
         return None if found is None else [int(number) for number in np.ravel(found)]
 
 
-Handler = Callable[[Builder, Call], Any]
-handlers: dict[str, Handler] = {}
-
-
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Register a function for operators."""
-
-    def put(function: Handler) -> Handler:
-        handlers.update(dict.fromkeys(names, function))
-        return function
-
-    return put
+handlers = Handlers()
+handles = handlers.handles  # functions get the builder and the call
 
 
 def channelwise(x: View, numbers: Any) -> NDArray[Any]:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from leancnn.errors import UnsupportedError
 from leancnn.native import curves
+from leancnn.native.handlers import Handler
 from leancnn.native.settle import View
-from leancnn.native.torch_ops import Handler, channelwise, handles
+from leancnn.native.torch_ops import channelwise, handles
 from leancnn.native.views import Builder
 
 

@@ -1,6 +1,6 @@
 """What each aten operator becomes: functions from views to views, by the operator's name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,22 +9,13 @@ from torch import Tensor
 
 from leancnn.errors import UnsupportedError
 from leancnn.native.graph import Pool, Sides
+from leancnn.native.handlers import Handler, Handlers
 from leancnn.native.reductions import adaptive, normalised, reduce, softmax, windows
 from leancnn.native.settle import View
 from leancnn.native.views import Builder
 
-Handler = Callable[..., Any]
-handlers: dict[str, Handler] = {}
-
-
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Register a function for aten operators; it gets the builder and the operator's arguments."""
-
-    def put(function: Handler) -> Handler:
-        handlers.update(dict.fromkeys(names, function))
-        return function
-
-    return put
+handlers = Handlers()
+handles = handlers.handles  # functions get the builder and the operator's arguments
 
 
 def channelwise(x: View, numbers: Tensor) -> Tensor:

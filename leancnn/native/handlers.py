@@ -1,0 +1,20 @@
+"""Functions by the names of the operators that they stand for: a register for each importer."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Handler = Callable[..., Any]
+Registered = TypeVar("Registered", bound=Handler)
+
+
+class Handlers(dict[str, Handler]):
+    """What to call for an operator, by its name."""
+
+    def handles(self, *names: str) -> Callable[[Registered], Registered]:
+        """Register the decorated function for these operators."""
+
+        def put(function: Registered) -> Registered:
+            self.update(dict.fromkeys(names, function))
+            return function
+
+        return put

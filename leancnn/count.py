@@ -87,7 +87,7 @@ def _macs(module: nn.Module, image: tuple[int, int, int]) -> int:
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     }
     counter = FlopCounterMode(display=False)
-    with _evaluating(module), torch.no_grad(), counter, _WithoutNorms():
+    with _evaluating(module), torch.no_grad(), counter, _Norms(lambda x: x):
         functional_call(module, shapes, (torch.empty(1, *image, device="meta"),))
     if counter.get_total_flops() == 0:
         raise UncountableError(
@@ -113,13 +113,17 @@ def held(module: nn.Module, image: tuple[int, int, int]) -> int:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with _evaluating(module), torch.enable_grad(), hooks, _LikeNorms():
+    with _evaluating(module), torch.enable_grad(), hooks, _Norms(torch.square):
         functional_call(module, shapes, (torch.empty(1, *image, device="meta"),))
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
 
 
-class _LikeNorms(TorchFunctionMode):
-    """Batch norms keep what they get and give something as large, as they do in training."""
+class _Norms(TorchFunctionMode):
+    """Batch norms become another function of what they get: on shapes they themselves are slow."""
+
+    def __init__(self, instead: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.instead = instead
 
     def __torch_function__(
         self,
@@ -128,20 +132,7 @@ class _LikeNorms(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        return args[0].square() if func is F.batch_norm else func(*args, **(kwargs or {}))
-
-
-class _WithoutNorms(TorchFunctionMode):
-    """Batch norms give back what they get: nothing in them counts, and on shapes they are slow."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        return args[0] if func is F.batch_norm else func(*args, **(kwargs or {}))
+        return self.instead(args[0]) if func is F.batch_norm else func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from leancnn.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
-from leancnn.export import trial_images, writer
+from leancnn.export import difference, trial_images, writer
 from leancnn.images import Road
 from leancnn.native.build import compile_library
 from leancnn.process import Memory
@@ -170,7 +170,6 @@ def _bench_one(
     images = trial_images(network, 4)
     with torch.inference_mode():
         expected = network.eval()(torch.from_numpy(images)).numpy()
-    scale = max(float(np.abs(expected).max()), 1e-6)
     np.save(folder / "images.npy", images)
     missing: list[str] = []
     workers: dict[str, Worker] = {}
@@ -188,8 +187,8 @@ def _bench_one(
                     loads = shipped = compile_library(text, name=loads.stem)
                 sizes[engine] = _bytes(shipped)
                 worker = Worker(ENGINES[engine], loads, folder / "images.npy", core)
-                apart[engine] = float(np.abs(np.array(worker.logits) - expected).max()) / scale
-                if apart[engine] > WITHIN:
+                apart[engine] = difference(np.array(worker.logits), expected)
+                if not apart[engine] <= WITHIN:
                     worker.close()
                     raise LeanCNNError(f"its logits differ by {apart[engine]:.2g} of their scale")
                 workers[engine] = worker

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from leancnn.errors import DamagedError, ParityError, UsageError, WriteError
-from leancnn.export import WITHIN, check_parity, trial_images
+from leancnn.export import WITHIN, check_parity, difference, trial_images
 from leancnn.native.build import FAST_FLAGS, compile_library
 from leancnn.native.emit import Written
 from leancnn.native.import_onnx import Imported, import_onnx
@@ -113,8 +113,7 @@ def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
         answers -= answers.max(1, keepdims=True)
         answers -= np.log(np.exp(answers).sum(1, keepdims=True))
         answers = np.exp(answers) if found.final == "softmax" else answers
-    scale = max(float(np.abs(expected).max()), 1e-6)
-    apart = float(np.abs(answers - expected).max()) / scale
+    apart = difference(answers, expected)
     if not apart <= WITHIN:
         raise ParityError(
             f"{path}: the program's answers differ by {apart:.2g} of their scale from ONNX "

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,12 @@ def trial_images(network: Network, count: int = TRIALS) -> NDArray[np.uint8]:
     return images
 
 
+def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The largest difference of answers of one shape, relative to the scale of `expected`."""
+    scale = max(float(np.abs(expected).max()), 1e-6)
+    return float(np.abs(found - expected).max()) / scale
+
+
 @torch.inference_mode()
 def check_parity(network: Network, artifact: Loaded, images: NDArray[np.uint8]) -> float:
     """The largest difference of logits, relative to their scale. Raises `ParityError`."""
@@ -75,8 +82,7 @@ def check_parity(network: Network, artifact: Loaded, images: NDArray[np.uint8]) 
         raise ParityError(f"the artifact's classes are {artifact.classes}, not {network.classes}")
     expected = network.eval()(torch.from_numpy(images)).numpy()
     found = artifact.logits(images)
-    scale = max(float(np.abs(expected).max()), 1e-6)
-    apart = float(np.abs(found - expected).max()) / scale
+    apart = difference(found, expected)
     if not apart <= WITHIN:
         raise ParityError(
             f"the artifact's logits differ by {apart:.2g} of their scale from PyTorch's, "

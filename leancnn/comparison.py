@@ -101,7 +101,7 @@ def compare(
         which = path.name if path.name in there else there[0]
         before = _epochs(run)
         known = whole, test, clock, before
-        rows = [_row("whole", "whole", 0, None, *known, run=run, which=which)]
+        rows: list[Row] = []
         both = before + recipe.epochs
         result = Comparison(
             folder=str(out),
@@ -116,11 +116,13 @@ def compare(
             picture=str(out / "comparison.png"),
         )
 
-        def add(row: Row) -> None:
+        def add(*more: Row) -> None:
             nonlocal result
-            rows.append(row)
+            if not rows:  # a goal that is out of reach was refused before this opens the test part
+                rows.append(_row("whole", "whole", 0, None, *known, run=run, which=which))
+            rows.extend(more)
             result = _written(result, rows, left_out)
-            if told is not None:
+            if told is not None and more:
                 told(result)
 
         for seed in range(seeds):
@@ -170,7 +172,7 @@ def compare(
                     continue
                 label = f"{control} ({model})" if control == "zoo" else control
                 add(_row(label, "control", seed, None, last, test, clock, both, run=folder))
-            result = _written(result, rows, left_out)
+            add()
             runs.atomic_write(out / "comparison.png", pruning_picture(means(rows)))
     return result
 

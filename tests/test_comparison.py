@@ -78,6 +78,20 @@ def test_what_is_named_twice_is_compared_once(whole, tmp_path):
     assert [row.label for row in found.rows] == ["whole", "l1", "scratch"]
 
 
+def test_a_goal_out_of_reach_is_refused_before_the_test_part_is_opened(whole, tmp_path):
+    with pytest.raises(MismatchError, match="MACs"):
+        compare(
+            whole, out=tmp_path / "cmp", criteria=["l1"], controls=(), macs=1, timed=False,
+            progress=False,
+        )  # fmt: skip
+    assert not runs.evaluations(whole)
+    compare(
+        whole, out=tmp_path / "cmp", criteria=["l1"], controls=(), keep=0.8, timed=False,
+        progress=False,
+    )  # fmt: skip
+    assert len(runs.evaluations(whole)) == 1
+
+
 def test_networks_of_older_versions_know_their_epoch_at_least():
     network = untrained("resnet8")
     assert network.epochs == 0

@@ -6,6 +6,7 @@ order. The weights of a block of channels stand together: bias, scales and shift
 a row for each number that is multiplied. Narrow vectors go over the sixteen lanes `l` in parts.
 """
 
+from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
@@ -135,33 +136,43 @@ def _pointwise(file: File, kernel: Abreast, tile: Tile) -> str:
     inputs, wide = len(kernel.x.planes), tile.vectors * WIDEST
     blocks = -(-kernel.channels // wide)
     pixels, plane, head = kernel.height * kernel.width, plane_stride(kernel), head_rows(kernel)
+    sizes = (inputs, head, plane)
+    text = tile_functions(
+        tile, pixels, lambda size: _pointwise_tile(file, kernel, size, tile.vectors, sizes)
+    )
+    lines = _loops(blocks, (head + inputs) * wide)
+    lines.append(f"        const int at = b * {tile.vectors * plane} + l, c = b * {wide} + l;")
+    lines += tile_loops(tile, pixels, f"(s, t, w + l, i * {WIDEST}, at + i * {WIDEST}, c);")
+    return "\n".join([*text, *lines, "    }", "}"])
+
+
+def tile_functions(tile: Tile, rows: int, write: Callable[[int], str]) -> list[str]:
+    """What `write` makes of each height of tile that `rows` take, where the registers suffice."""
+    many = {tile.pixels, rows % tile.pixels} - {0}
+    few = {tile.few, rows % tile.few} - {0}
     text = []
-    many = {tile.pixels, pixels % tile.pixels} - {0}
-    few = {tile.few, pixels % tile.few} - {0}
     for size in sorted(many | few, reverse=True):
         when = "" if size in many & few else f"REGISTERS {'>=' if size in many else '<'} 32"
         text += [f"#if {when}"] * bool(when)
-        text.append(_pointwise_tile(file, kernel, size, tile.vectors, (inputs, head, plane)))
+        text.append(write(size))
         text += ["#endif"] * bool(when)
-    lines = _loops(blocks, (head + inputs) * wide)
-    lines += [
-        f"        const int at = b * {tile.vectors * plane} + l, c = b * {wide} + l;",
-        "        int p = 0;",
-    ]
+    return text
+
+
+def tile_loops(tile: Tile, rows: int, call: str) -> list[str]:
+    """Whole tiles from row i on, then the rest; `call` is what stands behind a function's name."""
+    lines = ["        int i = 0;"]
     if tile.few != tile.pixels:
         lines.append("#if REGISTERS >= 32")
     for size in dict.fromkeys((tile.pixels, tile.few)):
         if size != tile.pixels:
             lines.append("#else")
-        each = size * WIDEST
-        last = (pixels - size) * WIDEST
-        call = "(s, t, w + l, p, at + p, c);"
-        lines.append(f"        for (; p <= {last}; p += {each}) @_x{size}{call}")
-        if pixels % size:
-            lines.append(f"        @_x{pixels % size}{call}")
+        lines.append(f"        for (; i + {size} <= {rows}; i += {size}) @_x{size}{call}")
+        if rows % size:
+            lines.append(f"        @_x{rows % size}{call}")
     if tile.few != tile.pixels:
         lines.append("#endif")
-    return "\n".join([*text, *lines, "    }", "}"])
+    return lines
 
 
 def _pointwise_tile(

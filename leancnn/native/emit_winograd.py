@@ -9,7 +9,14 @@ then for each point of the columns, block of outputs, point of the rows and inpu
 
 import numpy as np
 
-from leancnn.native.emit_abreast import finish, head_rows, plane_stride, step_places
+from leancnn.native.emit_abreast import (
+    finish,
+    head_rows,
+    plane_stride,
+    step_places,
+    tile_functions,
+    tile_loops,
+)
 from leancnn.native.graph import Conv, Floats, floats
 from leancnn.native.program import WIDEST, Abreast
 from leancnn.native.text import File, described, finished, is_long
@@ -160,32 +167,16 @@ def _products(file: File, kernel: Abreast, way: Winograd) -> list[str]:
     """At each point, tiles × inputs by inputs × a block of outputs."""
     tile, inputs = way.tile, len(kernel.x.planes)
     wide = tile.vectors * WIDEST
-    text = []
-    many = {tile.pixels, way.tiles % tile.pixels} - {0}
-    few = {tile.few, way.tiles % tile.few} - {0}
-    for size in sorted(many | few, reverse=True):
-        when = "" if size in many & few else f"REGISTERS {'>=' if size in many else '<'} 32"
-        text += [f"#if {when}"] * bool(when)
-        text.append(_product(file, way, size, inputs))
-        text += ["#endif"] * bool(when)
-    lines = [
+    lines = tile_functions(tile, way.tiles, lambda size: _product(file, way, size, inputs))
+    lines += [
         "static inline void @_multiply(const float *x, const float *w, float *y)\n{",
         f"    for (int p = 0; p < {way.edge}; p++, x += {way.apart}, w += {inputs * wide}, "
         f"y += {way.results}) {{",
-        "        int i = 0;",
+        *tile_loops(tile, way.tiles, f"(x + i * {WIDEST}, w, y + i * {WIDEST});"),
+        "    }",
+        "}",
     ]
-    if tile.few != tile.pixels:
-        lines.append("#if REGISTERS >= 32")
-    for size in dict.fromkeys((tile.pixels, tile.few)):
-        if size != tile.pixels:
-            lines.append("#else")
-        call = f"(x + i * {WIDEST}, w, y + i * {WIDEST});"
-        lines.append(f"        for (; i + {size} <= {way.tiles}; i += {size}) @_x{size}{call}")
-        if way.tiles % size:
-            lines.append(f"        @_x{way.tiles % size}{call}")
-    if tile.few != tile.pixels:
-        lines.append("#endif")
-    return [*text, *lines, "    }", "}"]
+    return lines
 
 
 def _product(file: File, way: Winograd, size: int, inputs: int) -> str:

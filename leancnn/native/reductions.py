@@ -69,6 +69,7 @@ def _pixels(b: Builder, x: View, flat: View, how: How, real: list[int]) -> View 
     if len(real) == 1 and len(x.shape) == 4 and real[0] > 1 and 1 in x.shape[2:]:
         sizes += [list(x.shape[2:])]
     sizes += [have] if math.prod(have) == count else []
+    sizes += [[1, count], [count, 1]] if len(real) == 1 else []  # a part of each row or column
     for height, width in sizes:
         image = _shaped(flat, 1, -1, height, width)
         try:

@@ -2,6 +2,7 @@
 
 import ctypes
 import random
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -15,6 +16,7 @@ from torch import nn
 
 from leancnn import models
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
+from leancnn.layers import RMAC
 from leancnn.native.build import compile_library, find_compiler
 from leancnn.native.emit import commented, escaped
 from leancnn.native.import_torch import import_torch
@@ -58,6 +60,19 @@ def test_shuffle_join_and_norm_cost_no_kernel():
     convolutions = sum(1 for _ in graph.convolutions())
     assert len(kernels) == convolutions == 28
     assert graph.macs() == models.card("henet_r3").macs
+
+
+def test_kernels_that_differ_in_places_alone_share_a_function():
+    body = settled(nn.Sequential(nn.Conv2d(3, 32, 3), RMAC("paper21"), nn.Linear(32, 3)))
+    source = written(body, (3, 10, 10)).source
+    functions = {
+        name: what for what, name in re.findall(r": (\w+ of \w+, 32\w+), .*\nLAYER (\w+)\(", source)
+    }
+    sides = [f"max of pixels, 32x1x{side}" for side in (8, 5, 4)]
+    assert list(functions.values()) == [*sides, "norm of channels, 32x1x1"]
+    calls = [source.count(f"    {name}(s, ") for name in functions]
+    assert calls == [1, 6, 12, 21]  # windows of R-MAC; two of the 21 are the whole
+    assert apart(body, compiled(body, (3, 10, 10)), noise(2, (3, 10, 10))) < 1e-5
 
 
 @pytest.mark.parametrize("layout", ["planes", "abreast"])

@@ -125,7 +125,7 @@ def _loops(blocks: int, weights: int) -> list[str]:
     """The start of a function that goes over blocks of channels and their lanes."""
     step = f", w += {weights}" if weights else ""
     return [
-        "static void @(float *s, const int32_t *t, const float *w)\n{",
+        "LAYER @(float *s, const int32_t *t, const float *w)\n{",
         f"    for (int b = 0; b < {blocks}; b++{step})",
         f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
     ]

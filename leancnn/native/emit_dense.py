@@ -16,7 +16,7 @@ from leancnn.native.program import (
     Value,
 )
 from leancnn.native.spell import LARGE, number
-from leancnn.native.text import File, combined, curve, described
+from leancnn.native.text import File, Places, combined, curve, described
 
 AHEAD = 1024  # floats between the weights that are multiplied and those that are fetched
 
@@ -51,7 +51,8 @@ def emit_dense(file: File, kernel: Dense) -> None:
             filled = np.pad(np.concatenate(rows), ((0, 0), (0, row - wide)))
             blocks.append(filled.reshape(len(filled), -1, block).transpose(1, 0, 2).ravel())
     sizes = (groups, wide, row // block, depth, len(heads), units)
-    body = _dense_function(file, kernel, sizes)
+    at = Places()
+    body = _dense_function(file, kernel, sizes, at)
     c = len(kernel.x.planes)
     what = (
         "element by element"
@@ -64,7 +65,7 @@ def emit_dense(file: File, kernel: Dense) -> None:
     name = file.function(kernel.name, comment, body)
     table = file.integers(f"{kernel.name}_inputs", inputs) if inputs else "NULL"
     numbers = file.floats(kernel.name, floats(np.concatenate(blocks))) if blocks else "NULL"
-    file.calls.append(f"{name}(s, {table}, {numbers});")
+    file.calls.append(f"{name}(s, {table}, {numbers}{at.arguments});")
 
 
 def _matrix(kernel: Dense, groups: int, wide: int) -> tuple[list[int], list[np.ndarray]]:
@@ -95,14 +96,15 @@ def _filled(places: list[int]) -> list[int]:
     return places + places[-1:] * (-len(places) % WIDEST)
 
 
-def _dense_function(file: File, kernel: Dense, sizes: tuple[int, int, int, int, int, int]) -> str:
+def _dense_function(
+    file: File, kernel: Dense, sizes: tuple[int, int, int, int, int, int], at: Places
+) -> str:
     groups, wide, blocks, depth, head, units = sizes
     row = units * WIDEST
     split = max(1, 4 // units) if depth >= 8 else 1  # sums of their own, to hide latency
     split = split if depth % split == 0 else 1
     names = [[f"a{u}_{k}" for k in range(split)] for u in range(units)]
     lines = [
-        "static void @(float *s, const int32_t *t, const float *w)\n{",
         f"    for (int g = 0; g < {groups}; g++, t += {depth})",
         f"    for (int b = 0; b < {blocks}; b++, w += {(head + depth) * row})",
         f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
@@ -110,11 +112,11 @@ def _dense_function(file: File, kernel: Dense, sizes: tuple[int, int, int, int, 
     ]
     if kernel.op is None:
         for u in range(units):
-            at = f"o + {u * WIDEST}"
             if _side_by_side(kernel.x.places()):
-                lines.append(f"        vf {names[u][0]} = load(s + {kernel.x.places()[0]} + {at});")
+                first = f"load(s + {at.at(kernel.x.places()[0])}"
             else:
-                lines.append(f"        vf {names[u][0]} = gather(s, t + {at});")
+                first = "gather(s, t"
+            lines.append(f"        vf {names[u][0]} = {first} + o + {u * WIDEST});")
     else:
         for u in range(units):
             rest = "".join(f", {name} = {{0}}" for name in names[u][1:])
@@ -136,21 +138,20 @@ def _dense_function(file: File, kernel: Dense, sizes: tuple[int, int, int, int, 
             lines += [f"        {names[u][0]} += {name};" for name in names[u][1:]]
     for u in range(units):
         lines.append(f"        {{\n            vf y = {names[u][0]};")
-        lines += _steps(file, kernel, row, wide, f"o + {u * WIDEST}", f"{u * WIDEST} + l")
+        lines += _steps(file, kernel, row, wide, u * WIDEST, at)
         lines.append("        }")
     lines.append("    }")
     text = "\n".join(lines)
     unused = [name for name in ("t", "w") if f"{name}[" not in text and f"({name} +" not in text]
     unused = [name for name in unused if f", {name} + " not in text]
-    return "\n".join([text, *(f"    (void){name};" for name in unused), "}"])
+    head_ = f"LAYER @(float *s, const int32_t *t, const float *w{at.parameters})\n{{"
+    return "\n".join([head_, text, *(f"    (void){name};" for name in unused), "}"])
 
 
-def _steps(file: File, kernel: Dense, row: int, wide: int, at: str, mine: str) -> list[str]:
-    """The steps on one vector of outputs that starts at output `at` of group g.
-
-    `mine`: its place in a row of the weights.
-    """
+def _steps(file: File, kernel: Dense, row: int, wide: int, first: int, at: Places) -> list[str]:
+    """The steps on the vector of outputs that starts `first` behind output o of group g."""
     lines = []
+    place, mine = f"o + {first}", f"{first} + l"
     offset = row if kernel.op is not None else 0
     for step in kernel.steps:
         if isinstance(step, Activate):
@@ -162,18 +163,20 @@ def _steps(file: File, kernel: Dense, row: int, wide: int, at: str, mine: str) -
             )
             offset += 2 * row
         elif isinstance(step, Blend):
-            other = "y" if step.other is None else _operand(file, kernel.name, step.other, wide, at)
+            other = "y"
+            if step.other is not None:
+                other = _operand(file, kernel.name, step.other, f"g * {wide} + {place}", at)
             lines.append(f"            y = {combined(step.how, 'y', other, step.flipped)};")
         else:
             b = step.buffer
             if b.stride == 1:
-                lines.append(f"            store(s + {b.origin} + g * {wide} + {at}, y);")
+                lines.append(f"            store(s + {at.at(b.origin)} + g * {wide} + {place}, y);")
             else:
-                lines += _scattered(b.origin, b.stride, b.channels, wide, at)
+                lines += _scattered(at.at(b.origin), b.stride, b.channels, wide, place)
     return lines
 
 
-def _scattered(origin: int, stride: int, channels: int, wide: int, at: str) -> list[str]:
+def _scattered(origin: str, stride: int, channels: int, wide: int, at: str) -> list[str]:
     """Store a vector into planes that do not lie side by side, one number each."""
     return [
         "            float v[LANES];",
@@ -185,14 +188,14 @@ def _scattered(origin: int, stride: int, channels: int, wide: int, at: str) -> l
     ]
 
 
-def _operand(file: File, name: str, other: Value, wide: int, at: str) -> str:
+def _operand(file: File, name: str, other: Value, place: str, at: Places) -> str:
     places = other.places()
     if len(set(places)) == 1:
-        return f"splat(s[{places[0]}])"
+        return f"splat(s[{at.at(places[0])}])"
     if _side_by_side(places):
-        return f"load(s + {places[0]} + g * {wide} + {at})"
+        return f"load(s + {at.at(places[0])} + {place})"
     table = file.integers(f"{name}_other", places + places[-1:] * WIDEST)
-    return f"gather(s, {table} + g * {wide} + {at})"
+    return f"gather(s, {table} + {place})"
 
 
 def emit_fold(file: File, kernel: Fold) -> None:
@@ -200,19 +203,22 @@ def emit_fold(file: File, kernel: Fold) -> None:
     out = next(step.buffer for step in kernel.steps if isinstance(step, Store))
     x = kernel.x
     places = x.places()
+    at = Places()
     if kernel.over == "channels":
-        lines = _over_channels(places, kernel.how, out.origin)
+        lines = _over_channels(places, kernel.how, at.at(out.origin), at)
         count = len(places)
     else:
         abreast = x.planes[0][0].abreast
-        lines = _abreast(kernel, out) if abreast else _over_pixels(file, kernel, out)
+        lines = _abreast(kernel, out, at) if abreast else _over_pixels(file, kernel, out, at)
         count = len(places)
     size = f"{count}x{x.height}x{x.width}"
     steps_ = described(kernel.steps)
     comment = f"{kernel.name}: {kernel.how} of {kernel.over}, {size}, then {steps_}"
-    name = file.function(kernel.name, comment, "\n".join(lines))
-    table = file.integers(f"{kernel.name}_planes", places)
-    file.calls.append(f"{name}(s, {table});")
+    far = any("t[" in line for line in lines)  # what is read does not lie in a row
+    head = f"LAYER @(float *s{', const int32_t *t' * far}{at.parameters})\n{{"
+    name = file.function(kernel.name, comment, "\n".join([head, *lines, "}"]))
+    table = ", " + file.integers(f"{kernel.name}_planes", places) if far else ""
+    file.calls.append(f"{name}(s{table}{at.arguments});")
     steps: tuple[Step, ...] = kernel.steps
     steps = steps[1:] if isinstance(steps[0], Store) else steps
     if steps:
@@ -220,18 +226,21 @@ def emit_fold(file: File, kernel: Fold) -> None:
         emit_dense(file, Dense(f"{kernel.name}_steps", None, whole, out.channels, steps))
 
 
-def _over_channels(places: list[int], how: str, out: int) -> list[str]:
+def _over_channels(places: list[int], how: str, out: str, at: Places) -> list[str]:
     n = len(places)
-    each = {"max": "y = y > x ? y : x;", "norm": "y += x * x;"}.get(how, "y += x;")
-    lanes = {"max": "v = larger(v, x);", "norm": "v += x * x;"}.get(how, "v += x;")
+    each = {"max": "y = y > z ? y : z;", "norm": "y += z * z;"}.get(how, "y += z;")
+    lanes = {"max": "v = larger(v, z);", "norm": "v += z * z;"}.get(how, "v += z;")
     start = "-INFINITY" if how == "max" else "0.0f"
     end = {"mean": f"y * {1 / n!r}f", "norm": "sqrtf(y)"}.get(how, "y")
-    lines = ["static void @(float *s, const int32_t *t)\n{", "    int i = 0;"]
+    lines = ["    int i = 0;"]
+    element = "s[t[i]]"
     if _side_by_side(places):
+        element = "x[i]"
         lines += [
+            f"    const float *x = s + {at.at(places[0])};",
             f"    vf v = splat({start});",
             f"    for (; i + LANES <= {n}; i += LANES) {{",
-            "        const vf x = load(s + t[0] + i);",
+            "        const vf z = load(x + i);",
             f"        {lanes}",
             "    }",
             f"    float y = {'largest' if how == 'max' else 'total'}(v);",
@@ -240,22 +249,20 @@ def _over_channels(places: list[int], how: str, out: int) -> list[str]:
         lines.append(f"    float y = {start};")
     lines += [
         f"    for (; i < {n}; i++) {{",
-        "        const float x = s[t[i]];",
+        f"        const float z = {element};",
         f"        {each}",
         "    }",
         f"    s[{out}] = {end};",
-        "}",
     ]
     return lines
 
 
-def _over_pixels(file: File, kernel: Fold, out: Buffer) -> list[str]:
+def _over_pixels(file: File, kernel: Fold, out: Buffer, at: Places) -> list[str]:
     x = kernel.x
     pitch = x.pitch
     line = x.height * pitch
     result = {"mean": f"y * {1 / (x.height * x.width)!r}f", "norm": "sqrtf(y)"}.get(kernel.how, "y")
     lines = [
-        "static void @(float *s, const int32_t *t)\n{",
         f"    for (int c = 0; c < {len(x.planes)}; c++) {{",
         "        const float *x = s + t[c];",
     ]
@@ -292,32 +299,31 @@ def _over_pixels(file: File, kernel: Fold, out: Buffer) -> list[str]:
             f"        for (int p = 0; p < {line}; p += LANES) {add}",
             "        const float y = total(y0);",
         ]
-    return [*lines, f"        s[{out.origin} + c * {out.stride}] = {result};", "    }", "}"]
+    return [*lines, f"        s[{at.at(out.origin)} + c * {out.stride}] = {result};", "    }"]
 
 
-def _abreast(kernel: Fold, out: Buffer) -> list[str]:
+def _abreast(kernel: Fold, out: Buffer, at: Places) -> list[str]:
     """Pixels that have sixteen channels abreast, vector by vector."""
     x = kernel.x
-    pixels = x.height * x.width
+    pixels, first = x.height * x.width, at.at(x.places()[0])
     add = {"max": "y = larger(y, x);", "norm": "y += x * x;"}.get(kernel.how, "y += x;")
     result = {"mean": f"y * {number(1 / pixels)}", "norm": "root(y)"}.get(kernel.how, "y")
     lines = [
-        "static void @(float *s, const int32_t *t)\n{",
         f"    for (int b = 0; b < {-(-len(x.planes) // WIDEST)}; b++)",
         f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
         f"        const int o = b * {WIDEST} + l;",
         f"        vf y = {'splat(-INFINITY)' if kernel.how == 'max' else '{0}'};",
         f"        for (int p = 0; p < {pixels * WIDEST}; p += {WIDEST}) {{",
-        f"            const vf x = load(s + t[0] + b * {x.planes[0][0].stride} + l + p);",
+        f"            const vf x = load(s + {first} + b * {x.planes[0][0].stride} + l + p);",
         f"            {add}",
         "        }",
         f"        y = {result};",
     ]
     if out.stride == 1:
-        return [*lines, f"        store(s + {out.origin} + o, y);", "    }", "}"]
-    stores = _scattered(out.origin, out.stride, out.channels, out.channels, "o")
+        return [*lines, f"        store(s + {at.at(out.origin)} + o, y);", "    }"]
+    stores = _scattered(at.at(out.origin), out.stride, out.channels, out.channels, "o")
     stores = [row[4:].replace("g * ", "0 * ") for row in stores]
-    return [*lines, *stores, "    }", "}"]
+    return [*lines, *stores, "    }"]
 
 
 def emit_flatten(file: File, kernel: Flatten) -> None:
@@ -327,7 +333,7 @@ def emit_flatten(file: File, kernel: Flatten) -> None:
     table = file.integers(f"{kernel.name}_planes", places)
     size = x.height * x.width
     body = [
-        "static void @(float *s, const int32_t *t)\n{",
+        "LAYER @(float *s, const int32_t *t)\n{",
         "    int n = 0;",
         f"    for (int c = 0; c < {len(places)}; c++)",
         f"        for (int r = 0; r < {x.height}; r++)",
@@ -353,7 +359,7 @@ def emit_soft(file: File, kernel: Soft) -> None:
     table = file.integers(f"{kernel.name}_planes", places)
     body = "\n".join(
         [
-            "static void @(float *s, const int32_t *t)\n{",
+            "LAYER @(float *s, const int32_t *t)\n{",
             f"    float most = s[t[0]], sum = 0.0f, *y = s + {kernel.out.origin};",
             f"    for (int i = 1; i < {len(places)}; i++) most = most > s[t[i]] ? most : s[t[i]];",
             f"    for (int i = 0; i < {len(places)}; i++) sum += y[i] = expf(s[t[i]] - most);",

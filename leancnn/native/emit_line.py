@@ -168,7 +168,7 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
     walk = _walk(plan, sizes, call)
     chunk = plan.chunk or None
     lines = [
-        "static void @(float *s, const int32_t *t, const float *w)\n{",
+        "LAYER @(float *s, const int32_t *t, const float *w)\n{",
         share.rstrip("\n"),
         f"    const int end = {end};",
         f"    for (int g = 0; g < {plan.groups}; g++, t += {plan.inputs + plan.blocks * block_t}, "

@@ -36,7 +36,7 @@ def _one_by_one(kernel: Turn) -> list[str]:
     out = kernel.out
     target = f"c / {WIDEST} * {out.stride} + c % {WIDEST}" if out.abreast else f"c * {out.stride}"
     return [
-        "static void @(const float *s, const int32_t *t, float *y)\n{",
+        "LAYER @(const float *s, const int32_t *t, float *y)\n{",
         f"    for (int b = 0; b < {out.channels}; b += {WIDEST})",
         f"        for (int r = 0; r < {out.height}; r++)",
         f"            for (int c = b; c < b + {WIDEST} && c < {out.channels}; c++) {{",
@@ -53,7 +53,7 @@ def _one_by_one(kernel: Turn) -> list[str]:
 def _loops(kernel: Turn, last: str) -> list[str]:
     """The start of a function that goes over squares of LANES channels × LANES pixels."""
     return [
-        "static void @(const float *s, const int32_t *t, float *y)\n{",
+        "LAYER @(const float *s, const int32_t *t, float *y)\n{",
         f"    for (int b = 0; b < {kernel.out.channels}; b += LANES)",
         f"        for (int r = 0; r < {kernel.out.height}; r++)",
         f"            for (int c = 0; c < {kernel.out.width}; c += LANES) {{",

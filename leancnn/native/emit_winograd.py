@@ -96,7 +96,7 @@ def _function(file: File, kernel: Abreast, way: Winograd, first: int) -> str:
     line = way.columns * WIDEST
     to = f"(b * {way.tile.vectors * way.rows * way.edge} + p) * {line} + l"
     lines = [
-        "static void @(float *s, const int32_t *t, const float *w)\n{",
+        "LAYER @(float *s, const int32_t *t, const float *w)\n{",
         f"    float *const zero = s + t[0], *const rows = zero + {zeros};",
         f"    float *const points = rows + {rows}, *const products = points + {points};",
         f"    float *const results = products + {products};",

@@ -41,8 +41,10 @@
 
 #if defined(__GNUC__)
 #define HELPER static inline __attribute__((unused))
+#define LAYER static __attribute__((noinline)) void /* one function of all layers compiles for minutes */
 #else
 #define HELPER static inline
+#define LAYER static void
 #endif
 
 #if LANES == 1

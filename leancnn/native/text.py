@@ -95,6 +95,29 @@ class File:
         return self.known[body]
 
 
+class Places:
+    """Places in the arena that a function gets, so that kernels which differ in them share it."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    def at(self, place: int) -> str:
+        """The parameter that stands for a place."""
+        if place not in self.found:
+            self.found.append(place)
+        return f"at{self.found.index(place)}"
+
+    @property
+    def parameters(self) -> str:
+        """What follows the others in the function's head."""
+        return "".join(f", int at{i}" for i in range(len(self.found)))
+
+    @property
+    def arguments(self) -> str:
+        """What follows the others in a call."""
+        return "".join(f", {place}" for place in self.found)
+
+
 def curve(step: Activate, y: str) -> str:
     """A C expression for a function of each element of the vector `y`."""
     low, high = number(step.low), number(step.high)

@@ -48,8 +48,17 @@ def free_memory() -> int | None:
         found.append(1024 * int(text.split("MemAvailable:")[1].split()[0]))
     with contextlib.suppress(OSError, ValueError):  # "max" is no number: there is no limit
         most, used = (CONTROL_GROUP / f"memory.{word}" for word in ("max", "current"))
-        found.append(max(0, int(most.read_text()) - int(used.read_text())))
+        found.append(max(0, int(most.read_text()) - int(used.read_text()) + _cached()))
     return min(found, default=None)
+
+
+def _cached() -> int:
+    """Bytes of files that the control group holds in memory and gives back when it is short."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = (CONTROL_GROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        counts = dict(line.split() for line in lines)
+        return int(counts["inactive_file"]) + int(counts["active_file"])
+    return 0
 
 
 class Memory:

@@ -61,3 +61,5 @@ def test_free_memory_is_no_more_than_the_control_group_allows(
     assert (free_memory() or 0) > 10**7
     (tmp_path / "memory.max").write_text("9000\n")
     assert free_memory() == 5000
+    (tmp_path / "memory.stat").write_text("anon 1000\ninactive_file 2000\nactive_file 500\n")
+    assert free_memory() == 7500  # files are let go of

@@ -64,6 +64,7 @@ def main() -> None:
         command=command(__file__, parser, args),
         note=f"{args.epochs:g} epochs, {args.seeds} seeds, network of the last epoch; "
         f"the paper's Table 8: {printed}",
+        val_share=0,
     )
 
 

@@ -86,10 +86,7 @@ class Moment:
 
     def _signs(self) -> list[tuple[str, int]]:
         if self.kind == "save":
-            found = [
-                *self.folder.glob("checkpoints/.*.tmp"),
-                *self.folder.glob("checkpoints/naive.pt"),
-            ]
+            found = list(self.folder.glob("checkpoints/.*.tmp"))
         elif self.kind == "end":
             found = list(self.folder.glob(f"checkpoints/step-{LAST_STEP:08d}.json"))
             found += [
@@ -135,7 +132,11 @@ def naive() -> None:
         path = folder / "checkpoints" / "naive.pt"
         path.parent.mkdir(exist_ok=True)
         as_torch = {key: torch.from_numpy(array.copy()) for key, array in tensors.items()}
-        torch.save({"step": step, "manifest": json.dumps(manifest), "tensors": as_torch}, path)
+        making = path.with_name(f".naive-{step}.tmp")  # one sign for each save, as ours gives
+        with path.open("wb") as file:
+            making.touch()
+            torch.save({"step": step, "manifest": json.dumps(manifest), "tensors": as_torch}, file)
+        making.unlink()
 
     def load(folder: Path) -> tuple[runs.Checkpoint | None, list[str]]:
         try:

@@ -144,8 +144,8 @@ def _dense_function(
     text = "\n".join(lines)
     unused = [name for name in ("t", "w") if f"{name}[" not in text and f"({name} +" not in text]
     unused = [name for name in unused if f", {name} + " not in text]
-    head_ = f"LAYER @(float *s, const int32_t *t, const float *w{at.parameters})\n{{"
-    return "\n".join([head_, text, *(f"    (void){name};" for name in unused), "}"])
+    opening = f"LAYER @(float *s, const int32_t *t, const float *w{at.parameters})\n{{"
+    return "\n".join([opening, text, *(f"    (void){name};" for name in unused), "}"])
 
 
 def _steps(file: File, kernel: Dense, row: int, wide: int, first: int, at: Places) -> list[str]:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores, and threads that wait spin
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("leancnn", deadline=None, database=None)
 settings.load_profile("leancnn")
 

@@ -1,7 +1,9 @@
 """Engines side by side: timed, or missing with a reason; ties have no winner."""
 
 import json
+import math
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -82,6 +84,13 @@ def test_untrained_networks_have_activations_that_are_alive():
         logits = network(images)
     assert logits.isfinite().all()
     assert logits.std() > 1e-4
+
+
+def test_an_engine_whose_answers_are_no_numbers_is_not_timed(monkeypatch):
+    monkeypatch.setattr(import_module("leancnn.bench"), "difference", lambda *answers: math.nan)
+    rows, missing = bench([untrained("henet_r2")], on=["torch"], rounds=1, seconds=0.01)
+    assert not rows
+    assert missing[0] == "henet_r2 on torch: its logits differ by nan of their scale"
 
 
 def test_every_row_has_its_figures_and_every_gap_a_reason():

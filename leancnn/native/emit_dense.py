@@ -176,14 +176,14 @@ def _steps(file: File, kernel: Dense, row: int, wide: int, first: int, at: Place
     return lines
 
 
-def _scattered(origin: str, stride: int, channels: int, wide: int, at: str) -> list[str]:
+def _scattered(origin: str, stride: int, channels: int, wide: int, place: str) -> list[str]:
     """Store a vector into planes that do not lie side by side, one number each."""
     return [
         "            float v[LANES];",
         "            store(v, y);",
         "            for (int i = 0; i < LANES; i++) {",
-        f"                if ({at} + i < {wide} && g * {wide} + {at} + i < {channels})",
-        f"                    s[{origin} + (g * {wide} + {at} + i) * {stride}] = v[i];",
+        f"                if ({place} + i < {wide} && g * {wide} + {place} + i < {channels})",
+        f"                    s[{origin} + (g * {wide} + {place} + i) * {stride}] = v[i];",
         "            }",
     ]
 

@@ -1,6 +1,10 @@
 """The lanes compute what torch computes: outputs, gradients, statistics; or say why they do not."""
 
 import copy
+import resource
+import sys
+import time
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -11,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from leancnn import models
-from leancnn.errors import MissingDependencyError
+from leancnn.errors import LeanCNNError, MissingDependencyError
 from leancnn.lanes import accelerate, program
 from leancnn.layers import ChannelShuffle, PadChannels
 from leancnn.native.build import find_compiler
@@ -206,6 +210,29 @@ def test_threads_change_only_rounding_and_equal_threads_nothing():
         gradients.append(torch.cat([p.grad.flatten() for p in twin.parameters()]))
     assert torch.equal(gradients[1], gradients[2])
     assert far(gradients[0], gradients[1]) < 1e-4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stacks count as address space on Linux")
+def test_threads_that_cannot_be_had_are_refused_and_none_is_left():
+    fast = accelerate(models.create_model("henet_r2", seed=0).eval(), threads=32).eval()
+    images = torch.randn(BATCH, 3, 31, 31)
+    with torch.no_grad():
+        expected = fast(images)
+        tasks = Path("/proc/self/task")
+        before = len([*tasks.iterdir()])
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 2**24, limits[1]))  # not 31 stacks
+        try:
+            with pytest.raises(LeanCNNError, match="32 training threads could not be started"):
+                fast(images)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        ended = time.monotonic() + 5  # the last may still be on its way out
+        while len([*tasks.iterdir()]) > before and time.monotonic() < ended:
+            time.sleep(0.01)
+        assert len([*tasks.iterdir()]) == before
+        assert torch.equal(fast(images), expected)
 
 
 def test_numbers_that_are_not_finite_reach_the_loss():

@@ -93,29 +93,39 @@ typedef struct {
 
 /* ---- running a list of steps on several threads, a barrier after each ---- */
 
-typedef struct { const Step *steps; int count, thread, threads; pthread_barrier_t *barrier; } Crew;
+/* Threads wait at `gate` until all have been made; where one could not be, `missing`, none begins. */
+typedef struct { pthread_barrier_t barrier; pthread_mutex_t gate; int missing; } Meeting;
+typedef struct { const Step *steps; int count, thread, threads; Meeting *meeting; } Crew;
 
 static void *work(void *argument) {
     const Crew *crew = argument;
-    for (int i = 0; i < crew->count; i++) {
+    pthread_mutex_lock(&crew->meeting->gate);
+    const int missing = crew->meeting->missing;
+    pthread_mutex_unlock(&crew->meeting->gate);
+    for (int i = 0; i < crew->count && !missing; i++) {
         crew->steps[i].run(crew->steps[i].node, crew->thread, crew->threads);
-        pthread_barrier_wait(crew->barrier);
+        pthread_barrier_wait(&crew->meeting->barrier);
     }
     return 0;
 }
 
+/* 0, or -1 where this many threads cannot be had: then nothing was done and none is left. */
 int lanes_run(const Step *steps, int count, int threads) {
-    pthread_barrier_t barrier;
+    Meeting meeting = {.gate = PTHREAD_MUTEX_INITIALIZER};
     Crew crew[threads];
     pthread_t ids[threads];
-    if (pthread_barrier_init(&barrier, 0, (unsigned)threads)) return -1;
-    for (int t = 0; t < threads; t++) crew[t] = (Crew){steps, count, t, threads, &barrier};
-    for (int t = 1; t < threads; t++)
-        if (pthread_create(&ids[t], 0, work, &crew[t])) return -1;
+    if (pthread_barrier_init(&meeting.barrier, 0, (unsigned)threads)) return -1;
+    for (int t = 0; t < threads; t++) crew[t] = (Crew){steps, count, t, threads, &meeting};
+    int made = 1;
+    pthread_mutex_lock(&meeting.gate);
+    while (made < threads && !pthread_create(&ids[made], 0, work, &crew[made])) made++;
+    meeting.missing = threads - made;
+    pthread_mutex_unlock(&meeting.gate);
     work(&crew[0]);
-    for (int t = 1; t < threads; t++) pthread_join(ids[t], 0);
-    pthread_barrier_destroy(&barrier);
-    return 0;
+    for (int t = 1; t < made; t++) pthread_join(ids[t], 0);
+    pthread_mutex_destroy(&meeting.gate);
+    pthread_barrier_destroy(&meeting.barrier);
+    return meeting.missing ? -1 : 0;
 }
 
 int lanes_width(void) { return LANES; }

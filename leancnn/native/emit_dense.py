@@ -32,9 +32,9 @@ def emit_dense(file: File, kernel: Dense) -> None:
     wide = kernel.channels // groups
     row = -(-wide // WIDEST) * WIDEST
     inputs, matrix = _matrix(kernel, groups, wide)
+    depth = len(inputs) // groups
     if kernel.op is None and not _side_by_side(kernel.x.places()):
         inputs = _filled(kernel.x.places())
-    depth = len(inputs) // groups if kernel.op is not None else 0
     extra = [step for step in kernel.steps if isinstance(step, Affine)]
     heads = [] if kernel.op is None else [kernel.op.bias]
     for step in extra:
@@ -52,7 +52,9 @@ def emit_dense(file: File, kernel: Dense) -> None:
             blocks.append(filled.reshape(len(filled), -1, block).transpose(1, 0, 2).ravel())
     sizes = (groups, wide, row // block, depth, len(heads), units)
     at = Places()
-    body = _dense_function(file, kernel, sizes, at)
+    given = [", const int32_t *t"] * bool(inputs) + [", const float *w"] * bool(blocks)
+    loops = _dense_loops(file, kernel, sizes, at)
+    body = f"LAYER @(float *s{''.join(given)}{at.parameters})\n{{\n{loops}\n}}"
     c = len(kernel.x.planes)
     what = (
         "element by element"
@@ -63,9 +65,10 @@ def emit_dense(file: File, kernel: Dense) -> None:
         f"{kernel.name}: {what}, {c} planes -> {kernel.channels}, then {described(kernel.steps)}"
     )
     name = file.function(kernel.name, comment, body)
-    table = file.integers(f"{kernel.name}_inputs", inputs) if inputs else "NULL"
-    numbers = file.floats(kernel.name, floats(np.concatenate(blocks))) if blocks else "NULL"
-    file.calls.append(f"{name}(s, {table}, {numbers}{at.arguments});")
+    arguments = [", " + file.integers(f"{kernel.name}_inputs", inputs)] if inputs else []
+    if blocks:
+        arguments.append(", " + file.floats(kernel.name, floats(np.concatenate(blocks))))
+    file.calls.append(f"{name}(s{''.join(arguments)}{at.arguments});")
 
 
 def _matrix(kernel: Dense, groups: int, wide: int) -> tuple[list[int], list[np.ndarray]]:
@@ -96,17 +99,20 @@ def _filled(places: list[int]) -> list[int]:
     return places + places[-1:] * (-len(places) % WIDEST)
 
 
-def _dense_function(
+def _dense_loops(
     file: File, kernel: Dense, sizes: tuple[int, int, int, int, int, int], at: Places
 ) -> str:
+    """What the function does: `s` is the arena, `t` the places of inputs, `w` the weights."""
     groups, wide, blocks, depth, head, units = sizes
     row = units * WIDEST
     split = max(1, 4 // units) if depth >= 8 else 1  # sums of their own, to hide latency
     split = split if depth % split == 0 else 1
     names = [[f"a{u}_{k}" for k in range(split)] for u in range(units)]
+    group = f", t += {depth}" if depth else ""
+    block = f", w += {(head + depth) * row}" if head + depth else ""
     lines = [
-        f"    for (int g = 0; g < {groups}; g++, t += {depth})",
-        f"    for (int b = 0; b < {blocks}; b++, w += {(head + depth) * row})",
+        f"    for (int g = 0; g < {groups}; g++{group})",
+        f"    for (int b = 0; b < {blocks}; b++{block})",
         f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
         f"        const int o = b * {row} + l;",
     ]
@@ -121,31 +127,35 @@ def _dense_function(
         for u in range(units):
             rest = "".join(f", {name} = {{0}}" for name in names[u][1:])
             lines.append(f"        vf {names[u][0]} = load(w + {u * WIDEST} + l){rest};")
-        lines.append(f"        const float *k = w + {head * row} + l;")
-        lines.append(f"        for (int i = 0; i < {depth}; i += {split}, k += {split * row}) {{")
-        if depth * row > LARGE:
-            file.tiles.add(("FETCH", 1, units * split))
-            lines.append(f"            FETCH_1X{units * split}(k + {AHEAD})")
-        for part in range(split):
-            lines.append(f"            const float x{part} = s[t[i + {part}]];")
-            for u in range(units):
-                lines.append(
-                    f"            {names[u][part]} += x{part} * "
-                    f"load(k + {part * row + u * WIDEST});"
-                )
-        lines.append("        }")
-        for u in range(units):
-            lines += [f"        {names[u][0]} += {name};" for name in names[u][1:]]
+        lines += _products(file, names, depth, split, head * row)
     for u in range(units):
         lines.append(f"        {{\n            vf y = {names[u][0]};")
         lines += _steps(file, kernel, row, wide, u * WIDEST, at)
         lines.append("        }")
     lines.append("    }")
-    text = "\n".join(lines)
-    unused = [name for name in ("t", "w") if f"{name}[" not in text and f"({name} +" not in text]
-    unused = [name for name in unused if f", {name} + " not in text]
-    opening = f"LAYER @(float *s, const int32_t *t, const float *w{at.parameters})\n{{"
-    return "\n".join([opening, text, *(f"    (void){name};" for name in unused), "}"])
+    return "\n".join(lines)
+
+
+def _products(file: File, names: list[list[str]], depth: int, split: int, behind: int) -> list[str]:
+    """Add every input number times its weights to the sums in `names`; weights lie `behind` w."""
+    if not depth:
+        return []  # the whole window lies in the padding
+    row = len(names) * WIDEST
+    lines = [
+        f"        const float *k = w + {behind} + l;",
+        f"        for (int i = 0; i < {depth}; i += {split}, k += {split * row}) {{",
+    ]
+    if depth * row > LARGE:
+        file.tiles.add(("FETCH", 1, len(names) * split))
+        lines.append(f"            FETCH_1X{len(names) * split}(k + {AHEAD})")
+    for part in range(split):
+        lines.append(f"            const float x{part} = s[t[i + {part}]];")
+        lines += [
+            f"            {sums[part]} += x{part} * load(k + {part * row + u * WIDEST});"
+            for u, sums in enumerate(names)
+        ]
+    lines.append("        }")
+    return lines + [f"        {first} += {name};" for first, *rest in names for name in rest]
 
 
 def _steps(file: File, kernel: Dense, row: int, wide: int, first: int, at: Places) -> list[str]:
@@ -206,15 +216,13 @@ def emit_fold(file: File, kernel: Fold) -> None:
     at = Places()
     if kernel.over == "channels":
         lines = _over_channels(places, kernel.how, at.at(out.origin), at)
-        count = len(places)
+        far = not _side_by_side(places)  # then a table says where
     else:
-        abreast = x.planes[0][0].abreast
-        lines = _abreast(kernel, out, at) if abreast else _over_pixels(file, kernel, out, at)
-        count = len(places)
-    size = f"{count}x{x.height}x{x.width}"
+        far = not x.planes[0][0].abreast
+        lines = _over_pixels(file, kernel, out, at) if far else _abreast(kernel, out, at)
+    size = f"{len(places)}x{x.height}x{x.width}"
     steps_ = described(kernel.steps)
     comment = f"{kernel.name}: {kernel.how} of {kernel.over}, {size}, then {steps_}"
-    far = any("t[" in line for line in lines)  # what is read does not lie in a row
     head = f"LAYER @(float *s{', const int32_t *t' * far}{at.parameters})\n{{"
     name = file.function(kernel.name, comment, "\n".join([head, *lines, "}"]))
     table = ", " + file.integers(f"{kernel.name}_planes", places) if far else ""

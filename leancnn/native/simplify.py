@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leancnn.native.dead import drop_dead
 from leancnn.native.graph import (
@@ -14,6 +15,7 @@ from leancnn.native.graph import (
     Graph,
     Join,
     Node,
+    Pool,
     Reshape,
     Take,
     empty,
@@ -25,7 +27,11 @@ Rewrite = Callable[["Copy", Node], str | None]
 
 def simplify(graph: Graph) -> Graph:
     """The same function in fewer nodes and channels: what `lower` takes."""
-    for rewrites in ((flatten_into_kernel, compose_takes), (early,), (fold_affine,)):
+    for rewrites in (
+        (flatten_into_kernel, one_pixel, compose_takes),
+        (early,),
+        (fold_affine,),
+    ):
         graph = rewritten(graph, rewrites)
     return rewritten(drop_dead(graph), (compose_takes,))
 
@@ -152,8 +158,58 @@ def flatten_into_kernel(copy: Copy, node: Node) -> str | None:
     c, h, w = copy.old.shapes[source]
     if before.op.to != (c * h * w, 1, 1) or node.op.groups != 1 or h * w == 1:
         return None
+    if node.op.weight.shape[2:] != (1, 1) or any(node.op.padding):
+        return None
     weight: Floats = floats(node.op.weight.reshape(-1, c, h, w))
     return copy.new.add(Conv(weight, node.op.bias), copy.name[source], name=node.output)
+
+
+def one_pixel(copy: Copy, node: Node) -> str | None:
+    """Windows that go beyond an image of one pixel become a convolution of that pixel.
+
+    Each has one tap on it, or none; a pixel then needs no zeros around it.
+    """
+    op = node.op
+    if not isinstance(op, Conv | Pool) or not any(op.padding):
+        return None
+    c, *size = copy.old.shapes[node.inputs[0]]
+    if size != [1, 1]:
+        return None
+    _, height, width = to = op.shape((c, 1, 1))
+    if isinstance(op, Conv):
+        rows, columns = (_taps_on_it(op, axis, to[axis + 1]) for axis in (0, 1))
+        picked = op.weight[:, :, :, columns.clip(0)][:, :, rows.clip(0)]  # (out, in, h, w)
+        weight = picked * np.outer(rows >= 0, columns >= 0)
+        many, groups, bias = height * width, op.groups, op.bias
+    else:
+        shares = [_shares_of_it(op, axis, to[axis + 1]) for axis in (0, 1)]
+        share = np.outer(*shares)
+        if op.how == "max" and not share.all():
+            return None  # a window that sees nothing: minus infinity
+        weight = np.broadcast_to(share if op.how == "mean" else 1, (c, 1, height, width))
+        many, groups, bias = height * width, c, floats(np.zeros(c))
+    points = weight.transpose(0, 2, 3, 1).reshape(len(weight) * many, -1, 1, 1)
+    conv = Conv(floats(points), floats(np.repeat(bias, many)), groups=groups)
+    if many == 1:
+        return copy.new.add(conv, copy.name[node.inputs[0]], name=node.output)
+    column = copy.new.add(conv, copy.name[node.inputs[0]], name=f"{node.output}_column")
+    return copy.new.add(Reshape(to), column, name=node.output)
+
+
+def _taps_on_it(op: Conv, axis: int, places: int) -> NDArray[np.intp]:
+    """For each place of a window along an axis, which tap lies on the pixel; −1: none."""
+    far = op.padding[axis] - np.arange(places) * op.stride[axis]
+    tap, rest = np.divmod(far, op.dilation[axis])
+    return np.where((rest == 0) & (tap >= 0) & (tap < op.weight.shape[2 + axis]), tap, -1)
+
+
+def _shares_of_it(op: Pool, axis: int, places: int) -> NDArray[np.float64]:
+    """For each place of a window along an axis, the pixel's share of a mean; 0: not in it."""
+    low, high = op.padding[axis], op.padding[axis + 2] - op.beyond[axis]
+    first = np.arange(places) * op.stride[axis] - low
+    last = first + op.kernel[axis]
+    counted = np.minimum(last, 1 + high) - np.maximum(first, -low) if op.count_padding else 1
+    return np.where((first <= 0) & (last > 0), 1 / np.maximum(counted, 1), 0.0)
 
 
 def compose_takes(copy: Copy, node: Node) -> str | None:

@@ -80,7 +80,7 @@ class Builder:
             raise UnsupportedError(
                 f"a kernel of shape {kernel.shape} in {groups} groups for {x.shape[1]} channels"
             )
-        shift = np.zeros(len(kernel), np.float32) if bias is None else floats(bias)
+        shift = _shift(bias, len(kernel))
         sides: Sides = tuple(int(side) for side in padding)  # type: ignore[assignment]
         op = Conv(kernel, shift, _pair(stride), sides, _pair(dilation), groups)
         return self.add(op, self.settle(x))
@@ -90,7 +90,7 @@ class Builder:
         kernel = floats(weight)
         if kernel.ndim != 2 or not x.shape or x.shape[-1] != kernel.shape[1]:
             raise UnsupportedError(f"a matrix of shape {kernel.shape} by values of shape {x.shape}")
-        shift = np.zeros(len(kernel), np.float32) if bias is None else floats(bias).reshape(-1)
+        shift = _shift(bias, len(kernel))
         points, rest = kernel[:, :, None, None], x.shape[1:-1]
         if math.prod(x.shape[:-1]) == 1:
             vector = self.settle(x.moved(lambda a: a.reshape(1, -1)))
@@ -242,12 +242,22 @@ class Builder:
             x = self.add(Pool("max", (1, 1), (1, 1), around), self.settle(x))
         elif any(around):
             one = np.ones((x.shape[1], 1, 1, 1), np.float32)
-            x = x if fill == 0 else self.affine(x, 1, -fill)
+            inside = self.affine(x, 0, 1)  # added as an image of its own, no pixel is rounded
             x = self.conv(x, one, None, padding=around, groups=x.shape[1])
-            x = x if fill == 0 else self.affine(x, 1, fill)
+            if fill != 0:
+                ring = self.conv(inside, one, None, padding=around, groups=x.shape[1])
+                x = self.combine("add", x, self.affine(ring, -fill, fill))
         filled = [np.full((1, count, *x.shape[2:]), fill) for count in (front, back)]
         parts = [part for part in (filled[0], x, filled[1]) if part.shape[1]]
         return self.join(parts, 1) if len(parts) > 1 else x
+
+
+def _shift(bias: Any, count: int) -> Floats:
+    """A bias as one number for each output; zeros without one. Raises `UnsupportedError`."""
+    given = floats(0 if bias is None else bias).reshape(-1)
+    if len(given) not in (1, count):
+        raise UnsupportedError(f"a bias of {len(given)} numbers for {count} outputs")
+    return floats(np.broadcast_to(given, count))
 
 
 def _broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:

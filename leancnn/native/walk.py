@@ -157,6 +157,7 @@ def _taps(kernel: Line, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases
         for phase in which
     )
     wide = kernel.width + max(x // columns for _, x in places)
+    pitch = max(pitch, wide)  # of one pixel alone, the output's has no room for what its taps read
     held = max(heights)
     if chunk:
         held = min(held, (chunk - 1) // pitch + 2 + held - kernel.height)

@@ -235,6 +235,70 @@ def test_weights_may_lie_beside_the_file_and_nowhere_else(tmp_path):
             import_onnx(saved(outside, inside, "other"))
 
 
+def contradicted(name):
+    """A file that onnx reads and that cannot be meant."""
+    made = classifier("h = Conv<pads = [1, 1, 1, 1]>(f, k_4_4_3_3, k_3)")
+    first = made.graph.initializer[0]
+    match name:
+        case "a size":
+            first.dims[0] += 1
+        case "a type":
+            first.data_type = 0
+        case "strides":
+            made = classifier("h = MaxPool<kernel_shape = [2, 2], strides = [0, 0]>(f)")
+        case "blocks":
+            made = classifier("h = SpaceToDepth<blocksize = 0>(f)")
+    return made
+
+
+@pytest.mark.parametrize("name", ["a bias", "a size", "a type", "strides", "blocks"])
+def test_a_file_that_contradicts_itself_is_refused_in_one_line(name, tmp_path, capsys):
+    path = saved(contradicted(name), tmp_path)
+    assert cli.main(["compile", str(path), "--out", str(tmp_path / "build")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "net.onnx" in said
+    assert not (tmp_path / "build").exists()
+
+
+def test_another_size_than_the_fixed_one_is_refused(tmp_path):
+    path = saved(classifier("h = Relu(f)"), tmp_path)
+    assert import_onnx(path, (8, 8)).graph.shapes
+    with pytest.raises(UnsupportedError, match="its input is fixed, 1×3×8×8"):
+        import_onnx(path, (16, 8))
+    open_ = saved(classifier("h = Relu(f)", shape=(1, 3, "H", "W")), tmp_path, "open")
+    with pytest.raises(UnsupportedError, match="too large"):
+        import_onnx(open_, (100_000, 100_000))
+
+
+@pytest.mark.parametrize("second", ["k_4", "v"])
+def test_an_axis_says_where_older_operators_begin(second, tmp_path):
+    before = "a = GlobalAveragePool(f)\nv = Reshape(a, i_4)\n"
+    old = f"{before}h = Mul<axis = 1, broadcast = 1>(f, {second})"
+    new = f"{before}w = Reshape({second}, i_4_1_1)\nh = Mul(f, w)"
+    images = noise(2, 3, 8, 8)
+    expected = answers(saved(classifier(new), tmp_path), images)
+    path = saved(classifier(old, opset=6), tmp_path, "old")
+    assert agrees(import_onnx(path).graph, images, expected)
+
+
+def test_a_domain_has_two_names(tmp_path):
+    made = classifier("h = Softmax<axis = 1>(f)")
+    images = noise(2, 3, 8, 8)
+    expected = answers(saved(made, tmp_path), images)
+    made.opset_import[0].domain = "ai.onnx"
+    assert agrees(import_onnx(saved(made, tmp_path, "named")).graph, images, expected)
+
+
+def test_dropout_in_training_is_refused(tmp_path):
+    import onnx
+
+    made = classifier("h = Dropout(f, k_, t_)")
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "t_"))
+    with pytest.raises(UnsupportedError, match="training mode"):
+        import_onnx(saved(made, tmp_path))
+
+
 WHOLE = b"\x08\x08"
 BROKEN = {"empty": b"", "text": b"hello\nworld\n" * 9, "no operator": WHOLE}
 
@@ -265,6 +329,10 @@ def test_answers_that_differ_from_onnx_runtimes_are_not_kept(tmp_path, monkeypat
 
 
 NAMES = [
+    "stem_conv_x1",
+    "stem_conv_x2",
+    "stem_conv_deal",
+    "stem_conv",
     "div",
     "load",
     "s",

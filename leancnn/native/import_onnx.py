@@ -1,7 +1,8 @@
 """An ONNX image classifier to a graph: batch 1, static shapes, the operators of `onnx_ops.py`."""
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,16 @@ from leancnn.native.views import Builder
 
 COLOURS = (1, 3, 4)
 """Channels by which an axis of an image is known as the one of its channels."""
-MISTAKES = (ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError)
+MOST = 2**26  # numbers of an input: places in the arena are 32-bit integers
+MISTAKES = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    StopIteration,
+    MemoryError,
+)
 """What Python raises where a file says something its operator does not allow."""
 
 
@@ -47,6 +57,9 @@ def import_onnx(path: Path, size: tuple[int, int] | None = None) -> Imported:
         graph, final = _without_end(made.graph)
     except UnsupportedError as error:
         raise UnsupportedError(f"{path}: {error}") from error
+    except MISTAKES as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedError(f"{path}: it contradicts itself ({reason})") from error
     notes = {item.key: item.value for item in model.metadata_props}
     return Imported(graph, _read(notes), made.integers, made.channels_last, final)
 
@@ -65,7 +78,7 @@ def _loaded(path: Path) -> Any:
         model = onnx.load(str(path), load_external_data=False)
         if not model.graph.node:
             raise ValueError("no operator in it")
-        _fetch(model.graph.initializer, path.parent)
+        _fetch(_weights(model.graph), path.parent)
         if model.functions:
             model = inliner.inline_local_functions(model)
     except UnsupportedError:
@@ -74,6 +87,15 @@ def _loaded(path: Path) -> Any:
         reason = " ".join(str(error).split())
         raise DamagedError(f"{path}: not an ONNX file ({reason})") from error
     return model
+
+
+def _weights(graph: Any) -> Iterator[Any]:
+    """Those of a graph and of its branches."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            for branch in (attribute.g, *attribute.graphs):
+                yield from _weights(branch)
 
 
 def _fetch(tensors: Iterable[Any], folder: Path) -> None:
@@ -116,7 +138,8 @@ class Walk:
         from onnx import TensorProto
 
         graph = model.graph
-        self.opsets = {item.domain: item.version for item in model.opset_import}
+        names = {"ai.onnx": ""}  # one domain by two names
+        self.opsets = {names.get(i.domain, i.domain): i.version for i in model.opset_import}
         self.known: dict[str, Any] = {}
         for tensor in graph.initializer:
             self.known[tensor.name] = _array(tensor)
@@ -250,7 +273,11 @@ def _fixed(dims: Iterable[Any], size: tuple[int, int] | None) -> tuple[int, ...]
         last = sizes[-1] in COLOURS and len(sizes) == 4 and sizes[1] not in COLOURS
         places = (1, 2) if last else (-2, -1)
         for place, given in zip(places, size, strict=True):
-            sizes[place] = sizes[place] if sizes[place] > 0 else given
+            if sizes[place] not in (0, given) and sizes[place] > 0:
+                raise UnsupportedError(
+                    f"its input is fixed, {'×'.join(map(str, sizes))}; leave out the other size"
+                )
+            sizes[place] = given
     if sizes and sizes[0] <= 0:
         sizes[0] = 1
     if len(sizes) not in (2, 3, 4) or sizes[0] != 1 or min(sizes) < 1:
@@ -260,6 +287,8 @@ def _fixed(dims: Iterable[Any], size: tuple[int, int] | None) -> tuple[int, ...]
             f"its input has the shape {shown}; only one image (1, C, H, W) of a fixed size"
             + ("; say which with --size HEIGHTxWIDTH" if open_ and size is None else "")
         )
+    if math.prod(sizes) > MOST:
+        raise UnsupportedError(f"an input of {'×'.join(map(str, sizes))} is too large to compile")
     return tuple(sizes)
 
 

@@ -109,13 +109,24 @@ for _name, _function in (
 
 def _combined(how: Any, b: Builder, call: Call) -> Any:
     """Any number of values, one after the other."""
-    total, *others = call.values
+    total, *others = _aligned(call)
     if how in ("sub", "div") and len(others) != 1:
         raise UnsupportedError(f"it has {len(call.values)} inputs, not two")
     for value in others:
         both = not isinstance(total, View) and not isinstance(value, View)
         total = CONSTANTS[how](total, value) if both else b.combine(how, total, value)
     return total
+
+
+def _aligned(call: Call) -> list[Any]:
+    """The operands; before operator set 7 an axis says where the second's first one stands."""
+    if call.get("axis") is None or len(call.values) != 2:
+        return call.values
+    first, second = call.values
+    after = len(first.shape) - int(call.get("axis")) % len(first.shape) - len(second.shape)
+    shape = (*second.shape, *(1,) * after)
+    moved = isinstance(second, View)
+    return [first, second.moved(lambda a: a.reshape(shape)) if moved else second.reshape(shape)]
 
 
 CONSTANTS: dict[str, Any] = {

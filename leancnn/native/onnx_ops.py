@@ -238,6 +238,8 @@ def _log_softmax(b: Builder, call: Call) -> View:
 
 @handles("Identity", "Dropout")
 def _same(b: Builder, call: Call) -> View:
+    if any(np.any(value) for value in call.values[2:3] if value is not None):
+        raise UnsupportedError("it is in training mode; export the network in evaluation mode")
     return call.view()
 
 

@@ -100,6 +100,15 @@ def test_scratch_may_hold_anything_before(henet):
     assert np.array_equal(answers[0], answers[2])
 
 
+def test_scratch_may_begin_at_any_byte(henet):
+    native, image = henet[1], noise(1, (3, 31, 31))
+    scratch, answer = np.zeros(native.scratch_bytes + 64, np.uint8), np.empty(10, np.float32)
+    for first in (0, 1, 3, 63):
+        native._run_float(image.ctypes.data, answer.ctypes.data, scratch.ctypes.data + first)
+        assert np.array_equal(answer, native.logits(image)[0])
+    assert not scratch[63 + native.scratch_bytes :].any(), "and ends where it says"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3.4e38, 1e-45])
 def test_extreme_inputs_end_with_an_answer(henet, value):
     answer = henet[1].logits(np.full((1, 3, 31, 31), value, np.float32))
@@ -171,6 +180,10 @@ def test_the_program_in_the_file_labels_an_image(tmp_path):
     assert float(share) == pytest.approx(expected.max(), abs=1e-4)
     wrong = subprocess.run([program, program], capture_output=True, text=True)
     assert wrong.returncode in (0, 1)
+    pixels[0, 0, 0] = ord("P")  # raw, all the same
+    (tmp_path / "image.raw").write_bytes(pixels.tobytes())
+    done = subprocess.run([program, tmp_path / "image.raw"], capture_output=True, text=True)
+    assert done.stdout.startswith(f"class {compiled(body, (3, 5, 5))(pixels[None])[0].argmax()} ")
 
 
 ZOO = [

@@ -1,6 +1,7 @@
 """A scheduled program to one readable C file and its header."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -162,6 +163,4 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _fill(text: str, values: dict[str, object]) -> str:
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", str(value))
-    return text
+    return re.sub(r"@([A-Z]+)@", lambda match: str(values[match[1]]), text)

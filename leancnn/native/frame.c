@@ -25,8 +25,8 @@ static void layers(float *s)
 static float *arena(void *scratch)
 {
     static float own[@ARENA@ + 16];
-    float *s = scratch ? (float *)scratch : own;
-    s += (64 - (uintptr_t)s % 64) % 64 / sizeof *s;
+    char *from = scratch ? (char *)scratch : (char *)own;
+    float *s = (float *)(void *)(from + (64 - (uintptr_t)from % 64) % 64);
 @CLEAR@    return s;
 }
 
@@ -90,7 +90,10 @@ int main(int count, char **words)
     }
     for (const char *p = count > 2 ? words[2] : ""; *p >= '0' && *p <= '9' && repeats < 1000000; p++)
         repeats = (p == words[2] ? 0 : 10 * repeats) + *p - '0';
-    if (fgetc(file) == 'P') {
+    fseek(file, 0, SEEK_END);
+    const int raw = ftell(file) == (long)sizeof image;
+    rewind(file);
+    if (!raw && fgetc(file) == 'P') {
         const int kind = fgetc(file), width = number(file), height = number(file), most = number(file);
         if (kind != (CHANNELS == 3 ? '6' : '5') || width != WIDTH || height != HEIGHT || most != 255) {
             fprintf(stderr, "%s: not a binary P%c of %dx%d with 8 bits\n", words[1],

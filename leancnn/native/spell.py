@@ -21,10 +21,16 @@ ORDER = """#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIA
 
 def number(value: float) -> str:
     """A float as C writes it, exactly."""
-    if np.isinf(value):
-        return "INFINITY" if value > 0 else "-INFINITY"
-    text = f"{np.float32(value):.9g}"
+    with np.errstate(over="ignore"):
+        value = float(np.float32(value))
+    if not np.isfinite(value):
+        return _odd(value)
+    text = f"{value:.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def _odd(value: float) -> str:
+    return "NAN" if np.isnan(value) else "INFINITY" if value > 0 else "-INFINITY"
 
 
 def wrapped(words: Sequence[str], indent: str = "    ", width: int = 100) -> str:
@@ -48,9 +54,9 @@ def decimals(values: Floats) -> list[str]:
     """Each float by the fewest digits from which C gets it back."""
     short: list[str] = values.astype(str).tolist()
     back = np.array(short, np.float64).astype(np.float32)  # as C reads them: to double, to float
-    safe = (back == values).tolist()
+    safe = ((back == values) & np.isfinite(values)).tolist()
     return [
-        _trimmed(word) if same else f"{value:.9g}"
+        _trimmed(word) if same else f"{value:.9g}" if np.isfinite(value) else _odd(value)
         for word, same, value in zip(short, safe, values.tolist(), strict=True)
     ]
 

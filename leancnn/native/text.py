@@ -1,5 +1,6 @@
 """The C file as it grows: arrays and functions written once, however many layers use them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -88,9 +89,17 @@ class File:
         return self.integers(f"keep_{height}x{width}_in_{pitch}", values)
 
     def function(self, name: str, comment: str, body: str) -> str:
-        """The name of a function; an equal body is written once. `@` in it stands for the name."""
+        """The name of a function; an equal body is written once.
+
+        `@` in it stands for the name, also at the beginning of others: `@_x1`.
+        """
         if body not in self.known:
-            word = self.known[body] = self.fresh(name)
+            others = set(re.findall(r"@(_\w+)", body))
+            word = self.fresh(name)
+            while any(word + other in self.used for other in others):
+                word = self.fresh(name)
+            self.known[body] = word
+            self.used.update({word + other: 1 for other in others})
             self.functions.append(f"/* {comment} */\n{body.replace('@', word)}\n")
         return self.known[body]
 

@@ -6,12 +6,14 @@ are compared with PyTorch's before anything is timed, and a fixed loop of multip
 has a turn in each round: speed as a share of it means the same on another day.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -133,7 +135,8 @@ def bench(
 ) -> tuple[list[Row], list[str]]:
     """Time every network on every engine; the rows, and why an engine is missing from them.
 
-    `tune` is for how many seconds the C program's register tiles may be timed before.
+    `tune` is for how many seconds the C program's register tiles may be timed before. Of networks
+    that have one name the second is "name (2)" in the rows, and so on.
 
     Raises `UnknownNameError` for an engine that does not exist, `MismatchError` for no rounds, no
     time or a core that is not ours.
@@ -150,9 +153,15 @@ def bench(
             raise UnknownNameError(f"no engine named '{engine}'; there are: {', '.join(ENGINES)}")
     rows: list[Row] = []
     missing: list[str] = []
+    named: Counter[str] = Counter()
+    on = list(dict.fromkeys(on))
     for network in networks:
+        named[network.name] += 1
+        times = named[network.name]
+        label = network.name if times == 1 else f"{network.name} ({times})"
         with tempfile.TemporaryDirectory() as folder:
-            found, reasons = _bench_one(network, on, rounds, seconds, core, tune, Path(folder))
+            place = Path(folder)
+            found, reasons = _bench_one(network, label, on, rounds, seconds, core, tune, place)
             rows += found
             missing += reasons
     return rows, missing
@@ -160,6 +169,7 @@ def bench(
 
 def _bench_one(
     network: Network,
+    label: str,
     on: Sequence[str],
     rounds: int,
     seconds: float,
@@ -193,7 +203,7 @@ def _bench_one(
                     raise LeanCNNError(f"its logits differ by {apart[engine]:.2g} of their scale")
                 workers[engine] = worker
             except LeanCNNError as error:
-                missing.append(f"{network.name} on {engine}: {error}")
+                missing.append(f"{label} on {engine}: {error}")
         try:
             workers["peak"] = Worker("peak", folder, folder / "images.npy", core)
         except MissingDependencyError as error:
@@ -217,7 +227,7 @@ def _bench_one(
         shares = [macs * loop / turn for loop, turn in zip(loops, turns, strict=bool(loops))]
         rows.append(
             Row(
-                model=network.name,
+                model=label,
                 engine=name,
                 rounds_us=tuple(1e6 * turn for turn in turns),
                 p95_us=1e6 * float(np.percentile(np.concatenate(times[name]), 95)),
@@ -285,7 +295,8 @@ class Worker:
     def time(self, seconds: float) -> list[float]:
         """Seconds of each call of one turn, after a short warm-up."""
         assert self._process.stdin is not None
-        print(seconds, file=self._process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it has ended: what is read says how
+            print(seconds, file=self._process.stdin, flush=True)
         answer = self._read()
         if "error" in answer:
             raise LeanCNNError(f"while it was timed, {answer['error']}")

@@ -1,6 +1,5 @@
 """Write a network for another engine, and keep it only if it answers like the original."""
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +36,9 @@ def export(
         with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as work:
             written = write(network, Path(work))
             check_parity(network, target.load(written[0]), trial_images(network))
-            return [_keep(path, out / path.name) for path in written]
+            for path in written:
+                _check_place(path, out / path.name)
+            return [_keep(path, out / path.name, Path(work)) for path in written]
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from error
 
@@ -51,9 +52,21 @@ def writer(to: str, tune: float | None) -> Callable[[Network, Path], list[Path]]
     return partial(c.write, tune=tune)
 
 
-def _keep(path: Path, place: Path) -> Path:
+def _check_place(path: Path, place: Path) -> None:
+    """Refuse, with `WriteError`, to put an artifact in the place of what is none."""
+    if place.exists() and place.is_dir() != path.is_dir():
+        kind = "folder" if place.is_dir() else "file"
+        raise WriteError(f"{place} is a {kind}; move it away or choose another --out")
+    if path.is_dir() and place.is_dir():
+        own = {child.name for child in path.iterdir()}
+        if odd := sorted(child.name for child in place.iterdir() if child.name not in own):
+            raise WriteError(f"{place} holds {odd[0]}, too; choose another --out")
+
+
+def _keep(path: Path, place: Path, work: Path) -> Path:
+    """Put an artifact in its place; a folder that was there ends with the folder `work`."""
     if place.is_dir():
-        shutil.rmtree(place)
+        place.rename(work / f"old {place.name}")
     return path.replace(place)
 
 

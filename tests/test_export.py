@@ -18,6 +18,7 @@ from leancnn.errors import (
     MissingDependencyError,
     ParityError,
     UnknownNameError,
+    WriteError,
 )
 from leancnn.export import check_parity, export, trial_images
 from leancnn.layers import RMAC
@@ -145,6 +146,28 @@ def test_notes_make_the_planes_the_network_makes(tmp_path):
     assert notes.classes == net.classes
     expected = net.normalise(torch.from_numpy(images)).numpy()
     assert np.allclose(notes.planes(images), expected, atol=1e-6)
+
+
+def test_no_export_removes_what_it_did_not_write(tmp_path):
+    net = network()
+    run = tmp_path / net.name
+    run.mkdir()
+    (run / "metrics.csv").write_text("precious")
+    with pytest.raises(WriteError, match=r"holds metrics\.csv, too"):
+        export(net, to="torch", out=tmp_path)
+    (tmp_path / f"{net.name}.c").mkdir()
+    with pytest.raises(WriteError, match="is a folder"):
+        export(net, to="c", out=tmp_path)
+    assert (run / "metrics.csv").read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {net.name, f"{net.name}.c"}
+
+
+def test_a_network_is_exported_over_itself(tmp_path):
+    net = network()
+    for _ in range(2):
+        (place,) = export(net, to="torch", out=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {net.name}
+    assert check_parity(net, targets["torch"].load(place), trial_images(net)) == 0
 
 
 def test_other_class_names_are_a_difference():

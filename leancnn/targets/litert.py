@@ -40,6 +40,8 @@ def write(network: Network, folder: Path) -> list[Path]:
             f"litert/bin/pip install torch=={torch.__version__.split('+')[0]} litert-torch, "
             f"then set {PYTHON}=litert/bin/python"
         )
+    if os.path.dirname(python):  # noqa: PTH120 - no bare name, for which PATH is searched
+        python = str(Path(python).absolute())  # the converter starts in another folder
     road, path = network.road, folder / f"{network.name}.tflite"
     shape = (1, road.channels, *road.size)
     with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():

@@ -23,6 +23,7 @@ from leancnn.errors import DataError
 from leancnn.images import Road, shown
 
 UNEVEN = 10  # largest class over smallest, from which on it is worth a remark
+CLASSES = 10  # whose names stand in the text
 NAMED = 20  # findings of a kind, and files of a finding, that the text names; the JSON has all
 
 
@@ -286,6 +287,9 @@ def _lines(report: Report) -> Iterator[str]:
         total, most, least = sum(own.values()), max(own.values()), min(own.values())
         each_ = f"{most} each" if most == least else f"{least} to {most} each"
         yield f"  {part:6} {total:8} images in {len(own)} classes, {each_}"
+    if names := ordered(name for own in report.counts.values() for name in own):
+        more = f", and {len(names) - CLASSES} more" if len(names) > CLASSES else ""
+        yield f"  named  {', '.join(names[:CLASSES])}{more}"
     for title, table in (("stored", report.modes), ("size", report.sizes)):
         shares = [f"{name} {count}" for name, count in [*table.items()][:6]]
         more = f", and {len(table) - 6} more" if len(table) > 6 else ""

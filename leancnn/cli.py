@@ -66,12 +66,25 @@ def main(words: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             raise
         return _complain(error, error.exit_status)
+    except (MemoryError, RuntimeError) as error:
+        if "--debug" in words or not _no_memory(error):
+            raise
+        advice = "a smaller --batch or --size needs less, if the command has them"
+        return _complain(f"not enough memory; {advice} ({str(error).splitlines()[0]})", 1)
     except OSError as error:
         if "--debug" in words or error.strerror is None:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         return _complain(f"{where}{error.strerror}", 1)
     return answer.exit_status
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether Python, numpy or torch, which says it in words, could not have what it asked for."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        text in words for text in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 def _speaks() -> bool:

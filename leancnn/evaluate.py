@@ -65,8 +65,10 @@ class Evaluation:
     changed: bool
     """Whether the same place held other test images at an earlier opening."""
     recut: bool
-    """Whether a folder without a test part of its own holds other files than when the run began:
-    its fifth is another one, and images that were trained on may be among these."""
+    """Whether these were cut from a folder without a test part that holds other files than the one
+    the run began with: the fifth is another, and images that were trained on may be among them."""
+    skipped: int
+    """Files of the test part that cannot be read."""
     openings: int | None
     """How often this run has opened any test images."""
     picture: str | None
@@ -99,6 +101,11 @@ class Evaluation:
             lines.append(
                 "the folder has other files than when the run began, and no test part of its own: "
                 "images that were trained on may be among these"
+            )
+        if self.skipped:
+            lines.append(
+                f"{self.skipped:,} unreadable file{'s' * (self.skipped > 1)} left out; leancnn "
+                "check names them"
             )
         return "\n".join(lines)
 
@@ -140,13 +147,14 @@ def evaluate(
     if picture is None and run is not None:  # other data than its own leave its picture alone
         other = "" if data is None else f"-{Path(data).resolve().name}"
         picture = run / f"confusion-{which}{other}.png"
-    if picture is not None:  # before the count: what cannot be written is no opening
-        caption = f"{right / len(truth):.2%} of {len(truth):,} right"
-        runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, caption))
+    if picture is not None:  # what cannot be written is no opening, what was seen is one
+        runs.check_writable(Path(picture))
+    skipped = len(dataset.manifest["skipped"])
     if run is not None:
+        place = str(source) if source in names() else str(Path(source).resolve())
         entry = {
             "which": which,
-            "data": str(source),
+            "data": place,
             "sha256": dataset.manifest["sha256"]["test"],
             "images": len(truth),
             "accuracy": right / len(truth),
@@ -158,6 +166,9 @@ def evaluate(
             one.get("data") == entry["data"] and one.get("sha256") != entry["sha256"]
             for one in earlier
         )
+    if picture is not None:
+        caption = f"{right / len(truth):.2%} of {len(truth):,} right"
+        runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, caption))
     likelihood = answers[np.arange(len(truth)), truth].clip(1e-300)
     return Evaluation(
         network=title,
@@ -174,20 +185,19 @@ def evaluate(
         opened=opened,
         changed=changed,
         recut=run is not None and recut(run, dataset.manifest),
+        skipped=skipped,
         openings=openings,
         picture=None if picture is None else str(picture),
     )
 
 
 def recut(run: Path, manifest: Mapping[str, Any]) -> bool:
-    """See `Evaluation.recut`; `manifest` is that of the data now."""
+    """See `Evaluation.recut`; `manifest` is that of the data now, wherever they lie."""
     try:
-        told = runs.read_json(run / "run.json")["data"]
-        then = told["cuts"]["test"]["names"]
-        same_place = bool(told["source"] == manifest["source"])
-    except (KeyError, TypeError):
+        then = runs.read_json(run / "run.json")["data"]["cuts"]["test"]["names"]
+        return bool(then != manifest["cuts"]["test"]["names"])
+    except (KeyError, TypeError):  # one of them has a test part of its own
         return False
-    return same_place and then != manifest["cuts"].get("test", {}).get("names")
 
 
 def wilson(right: int, images: int) -> tuple[float, float]:
@@ -247,6 +257,8 @@ def _places(given: Sequence[str], known: Sequence[str]) -> list[int]:
 
 def _run_of(path: Path, which: Which | None) -> tuple[Path | None, Which | None]:
     """The run a path belongs to, if any, and which of its networks is meant."""
+    if path.name not in FOLDERS and path.resolve().name in FOLDERS and not runs.is_run(path):
+        path = path.resolve()  # "." or a link
     if path.name in FOLDERS and which is None and runs.is_run(path.parent):
         return path.parent, "best" if path.name == "best" else "last"
     if not runs.is_run(path):

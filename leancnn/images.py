@@ -124,11 +124,11 @@ class Road:
             )
         return self._pixels(Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image))
 
-    def of_arrays(self, images: Pixels) -> Pixels:
-        """`of_array` for (N, h, w, C) at once; no copy when nothing has to change."""
+    def of_arrays(self, images: Pixels, *, out: Pixels | None = None) -> Pixels:
+        """`of_array` for (N, h, w, C) at once, into `out`; no copy when nothing has to change."""
         if images.ndim == 4 and images.shape[1:] == self.shape and images.dtype == np.uint8:
             return images
-        out = np.empty((len(images), *self.shape), np.uint8)
+        out = np.empty((len(images), *self.shape), np.uint8) if out is None else out
         for index, image in enumerate(images):
             out[index] = self.of_array(image)
         return out

@@ -147,7 +147,8 @@ def _prediction(
     classes: Sequence[str],
     top: int,
 ) -> Prediction:
-    best = tuple((classes[place], float(row[place])) for place in row.argsort()[::-1][:top])
+    order = np.argsort(-row, kind="stable")[:top]  # of equals the first, as argmax has it
+    best = tuple((classes[place], float(row[place])) for place in order)
     return Prediction(path=path, label=best[0][0], probability=best[0][1], top=best, notes=notes)
 
 

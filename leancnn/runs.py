@@ -27,11 +27,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from leancnn.errors import DamagedError, RunError
+from leancnn.errors import DamagedError, RunError, WriteError
 from leancnn.sealed import (
     TEMPORARY,
     Tensors,
     atomic_write,
+    check_writable,
     read_json,
     seal,
     unseal,
@@ -44,6 +45,7 @@ __all__ = [
     "Lock",
     "add_evaluation",
     "atomic_write",
+    "check_writable",
     "evaluations",
     "images_of",
     "is_run",
@@ -178,7 +180,8 @@ def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any
     except OSError as error:
         raise write_error(lock, 0, error) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
         earlier = evaluations(folder)
         write_json(folder / "evaluations.json", [*earlier, {"when": now(), **entry}])
     finally:
@@ -257,14 +260,21 @@ class Lock:
             raise write_error(self.path, 0, error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(handle).st_nlink:  # its holder has just removed it with the folder
-                raise OSError
-        except OSError:
+            taken = not os.fstat(handle).st_nlink  # its holder has just removed it with the folder
+        except BlockingIOError:
+            taken = True
+        except OSError as error:
+            os.close(handle)
+            raise WriteError(
+                f"{self.path.parent} lies on a file system without locks ({error.strerror}), so "
+                "two runs could ruin each other there; choose a folder elsewhere"
+            ) from error
+        if taken:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(handle)
             raise RunError(
                 f"{self.path.parent} is in use by {holder}; wait, or choose another folder"
-            ) from None
+            )
         self._handle = handle
         _held.add(self)
         with contextlib.suppress(OSError):  # a full disk refuses the name, not the lock

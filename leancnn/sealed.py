@@ -54,6 +54,13 @@ def atomic_write(path: Path, data: bytes) -> None:
         raise WriteError(f"{path} is no name for a file ({error}); choose another") from error
 
 
+def check_writable(path: Path) -> None:
+    """Raises `WriteError` where `atomic_write` would, but for a disk that fills up meanwhile."""
+    probe = path.with_name(f".{path.name}.{os.getpid()}.tmp") if path.name else path
+    atomic_write(probe, b"")
+    probe.unlink(missing_ok=True)
+
+
 def write_error(path: Path, size: int, error: OSError) -> WriteError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = (

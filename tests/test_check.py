@@ -265,3 +265,25 @@ def test_classes_that_differ_in_case_or_spaces_only_are_noted(tmp_path: Path) ->
     assert report.ok
     (note,) = [finding.text for finding in report.notes if finding.kind == "alike"]
     assert note == "'S2' and 's2' are 2 classes; merge them if they are one"
+
+
+def test_parts_by_other_names_are_not_taken_for_classes(tmp_path: Path) -> None:
+    folders = [(part, name) for part in ("training_set", "test_set") for name in ("cat", "dog")]
+    for number, (part, name) in enumerate(folders):
+        for seed in range(3):
+            draw(tmp_path / "photos" / part / name / f"{seed}.png", 10 * number + seed)
+    report = check(tmp_path / "photos")
+    assert not report.ok
+    assert "rename them (test_set test, training_set train)" in report.text()
+    with pytest.raises(DataError, match="taken for classes"):
+        load_dataset(tmp_path / "photos", Road(size=(6, 8)))
+    (tmp_path / "photos" / "training_set").rename(tmp_path / "photos" / "train")
+    (tmp_path / "photos" / "test_set").rename(tmp_path / "photos" / "test")
+    assert "named  cat, dog" in check(tmp_path / "photos").text()
+
+
+def test_classes_that_are_called_like_parts_stay_classes(tmp_path: Path) -> None:
+    for name in ("train_station", "test_tube"):
+        for seed in range(10):
+            draw(tmp_path / name / f"{seed}.png", len(name) * 100 + seed)
+    assert check(tmp_path).ok

@@ -109,6 +109,21 @@ def test_what_the_system_refuses_is_one_line_with_the_path(command, capsys):
     assert capsys.readouterr().err == "leancnn: /some/where: Permission denied\n"
 
 
+@pytest.mark.parametrize("error", [
+    MemoryError("Unable to allocate 72 GiB for an array"),
+    RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+])  # fmt: skip
+def test_too_little_memory_is_one_line(error, command, capsys):
+    command(raiser(error))
+    assert cli.main(["models"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("leancnn: not enough memory; a smaller --batch")
+    assert said.count("\n") == 1
+    with pytest.raises(type(error)):
+        cli.main(["models", "--debug"])
+
+
 def test_ctrl_c_ends_with_130(command, capsys):
     command(raiser(KeyboardInterrupt()))
     assert cli.main(["models"]) == 130

@@ -236,3 +236,21 @@ def test_without_processes_the_work_is_done_here(
     monkeypatch.setattr(_workers.sys, "executable", "/nowhere/python")
     path = str(draw(tmp_path / "a.png", 0))
     assert "sha256" in each("hash", {}, [path], title="", total_bytes=0, processes=2)[0]
+
+
+def test_what_could_not_be_read_once_is_read_when_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photos(tmp_path / "photos", each=120)
+
+    def fails(task: str, setup: dict[str, Any], paths: list[str], **options: Any) -> Any:
+        answers = each(task, setup, paths, **options)
+        if task == "decode":
+            answers[0] = {"error": "Input/output error"}
+        return answers
+
+    monkeypatch.setattr(_cache, "each", fails)
+    assert len(train(root, tmp_path / "cache").labels) == 239
+    monkeypatch.setattr(_cache, "each", each)
+    assert len(train(root, tmp_path / "cache").labels) == 240
+    assert len(train(root, tmp_path / "cache").labels) == 240

@@ -1,5 +1,6 @@
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,57 @@ def test_files_that_came_later_may_move_trained_images_into_the_test_part(run, t
     assert later.recut
     assert "images that were trained on may be among these" in later.text()
     shutil.copytree(data, tmp_path / "other")
-    assert not leancnn.evaluate(run, tmp_path / "other").recut  # another data set
+    assert leancnn.evaluate(run, tmp_path / "other").recut, "the same images, elsewhere"
+
+
+def test_decomposed_names_are_cut_as_composed_ones(run, tmp_path):
+    names = ["s2", "s10", "éa"]
+    data = photos(tmp_path / "plain", names, parts=("",), each=10)
+    other = photos(tmp_path / "other", ["s2", "s10", "e\u0301a"], parts=("",), each=10)
+    road = network(names).road
+    runs.write_json(run / "run.json", {"data": load_dataset(data, road, parts=("train",)).manifest})
+    tested = [
+        [unicodedata.normalize("NFC", name) for name in found.test.files]
+        for found in (load_dataset(place, road, parts=("test",)) for place in (data, other))
+    ]
+    assert sorted(tested[0]) == sorted(tested[1])
+    assert not leancnn.evaluate(run, other).recut
+
+
+def test_unreadable_test_images_are_said(run, tmp_path):
+    assert leancnn.evaluate(run).skipped == 0
+    for number in range(100, 250):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(
+            tmp_path / "photos" / "test" / "s2" / f"{number}.png"
+        )
+    (tmp_path / "photos" / "test" / "s2" / "100.png").write_bytes(b"")
+    found = leancnn.evaluate(run)
+    assert (found.skipped, found.images) == (1, 12 + 149)
+    assert "1 unreadable file left out" in found.text()
+
+
+def test_an_opening_whose_picture_cannot_be_drawn_did_not_happen(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError):
+        leancnn.evaluate(run, picture=tmp_path / "file" / "matrix.png")
+    assert runs.evaluations(run) == []
+
+
+def test_an_opening_that_cannot_be_counted_shows_nothing(run, tmp_path, monkeypatch):
+    def refuses(*given):
+        raise WriteError("no")
+
+    monkeypatch.setattr(runs, "add_evaluation", refuses)
+    with pytest.raises(WriteError):
+        leancnn.evaluate(run, picture=tmp_path / "matrix.png")
+    assert not (tmp_path / "matrix.png").exists()
+
+
+def test_a_network_inside_a_run_is_counted_from_inside_too(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run / "best")
+    assert leancnn.evaluate(".", tmp_path / "photos").opened == 1
+    (tmp_path / "link").symlink_to(run / "last")
+    assert leancnn.evaluate(tmp_path / "link", tmp_path / "photos").opened == 2
 
 
 def test_other_data_leave_the_picture_of_the_runs_own_alone(run, tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import sys
@@ -207,3 +208,12 @@ def test_files_that_are_no_files_are_refused_and_end(network, tmp_path):
     found, refused = predict_readable(network, [tmp_path, "/dev/zero", "a\0b"])
     assert not found
     assert len(refused) == 5
+
+
+def test_of_equals_the_first_class_is_the_answer_as_in_a_test(network, tmp_path):
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        for value in network.body.parameters():
+            value.zero_()
+    (found,) = leancnn.predict(network, picture(tmp_path / "x.png", 0), top=3)
+    assert [name for name, _ in found.top] == list(CLASSES)

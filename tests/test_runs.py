@@ -1,5 +1,6 @@
 """What a run leaves on disk: checkpoints, metrics, evaluations, the lock."""
 
+import errno
 import fcntl
 import json
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from leancnn import runs
-from leancnn.errors import RunError
+from leancnn.errors import RunError, WriteError
 
 ROOT = Path(__file__).parent.parent
 
@@ -245,3 +246,17 @@ def test_runs_do_not_load_torch() -> None:
 
 def test_a_machine_is_json() -> None:
     assert json.loads(json.dumps(runs.machine()))["cores"] >= 1
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runs.fcntl, "flock", refuses)
+    lock = runs.Lock(tmp_path / "run")
+    with pytest.raises(WriteError, match=r"file system without locks .No locks available"), lock:
+        pass
+    assert runs.add_evaluation(tmp_path, {"which": "last"}) == []
+    assert len(runs.evaluations(tmp_path)) == 1

@@ -1,5 +1,7 @@
 """Data sets: class folders, CIFAR, SVHN, and the digits that come with scikit-learn."""
 
+import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from leancnn.data._base import (
 )
 from leancnn.data._cache import cache_folder
 from leancnn.data._split import cut, val_share_of
-from leancnn.errors import DataError
+from leancnn.errors import DataError, UnknownNameError
 from leancnn.images import Road, shown
 from leancnn.shelf import import_members
 
@@ -50,17 +52,31 @@ def recognise(source: str | Path) -> Format:
     if source == "":
         raise DataError("the path of the data is empty; name a folder, or . for this one")
     if isinstance(source, str) and source in names():
+        _tell_of_folder(source)
         return formats[source]
     if not path.exists():
         if isinstance(source, str) and "/" not in source and "\\" not in source:
             known = type(formats)("data set")
             known.update({name: formats[name] for name in names()})
-            known[source]  # raises, with the nearest name
+            try:
+                known[source]
+            except UnknownNameError as error:
+                raise UnknownNameError(f"{error}; nor is a folder of that name here") from None
         raise DataError(f"no folder at {shown(path)}; check the path")
     if not path.is_dir():
         raise DataError(f"{shown(path)} is a file, not a folder of images; unpack an archive first")
     ask = sorted(formats.values(), key=lambda form: form.fallback)
     return next(form for form in ask if form.found(path))
+
+
+@functools.cache
+def _tell_of_folder(name: str) -> None:
+    """Say, once, that a folder has the name of a data set that needs none."""
+    if Path(name).is_dir():
+        print(
+            f"leancnn: {name} is the data set of that name; your folder is ./{name}",
+            file=sys.stderr,
+        )
 
 
 def load_dataset(
@@ -77,7 +93,7 @@ def load_dataset(
     """Load the named parts of a data set as uint8 images at `road.scale`.
 
     `source` is a folder, or a name of `names()`. When there is no "val", it is cut from "train":
-    stratified, a function of names and `seed`, a tenth and at most 2,000 images unless `val_share`
+    stratified, a function of names and `seed`, a tenth or about 2,000 images unless `val_share`
     says otherwise; `train` is the rest whenever "val" is asked for too.
     Only the parts asked for are opened. Folders are decoded once, into `cache`; a second load
     compares names, sizes and times, with `verify` every byte.

@@ -1,11 +1,11 @@
-"""What data sets that are stored as arrays share; they fit into memory, so they need no cache."""
+"""What data sets that are stored as arrays share; nothing is to be decoded, so none is cached."""
 
 import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.data._base import Part, Reading, Split
+from leancnn.data._base import Part, Reading, Split, room
 from leancnn.errors import DataError
 from leancnn.images import Pixels
 
@@ -26,5 +26,8 @@ def part_of(
     digest = hashlib.sha256(repr(images.shape).encode())
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels).data)
-    split = Split(reading.road.of_arrays(images), labels, files)
+    road = reading.road
+    if images.shape[1:] != road.shape or images.dtype != np.uint8:  # enlarged, they may be many
+        images = road.of_arrays(images, out=room((len(images), *road.shape), reading.cache))
+    split = Split(images, labels, files)
     return Part(split=split, sha256=digest.hexdigest())

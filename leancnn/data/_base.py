@@ -4,6 +4,7 @@ A member is one file for one layout on disk. It puts a `Format` on the shelf: a 
 that recognises a folder, and one that opens it as a `Source`; a source reads one part at a time.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.data._split import VAL_SHARE
+from leancnn.errors import DataError
 from leancnn.images import Pixels, Road
 from leancnn.sealed import write_error
 from leancnn.shelf import Shelf
@@ -45,22 +47,28 @@ class Split:
 
         Raises `WriteError` when there is no room for that file.
         """
-        shape = (len(rows), *self.images.shape[1:])
-        need = int(np.prod(shape))
-        if need <= LARGE:
-            images = self.images[rows]
-        else:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder) as file:  # gone with the last user
-                    os.posix_fallocate(file.fileno(), 0, need)
-                    images = np.memmap(file, np.uint8, "r+", shape=shape)
-            except OSError as error:
-                raise write_error(folder, need, error) from error
-            for start in range(0, len(rows), CHUNK):
-                chunk = slice(start, start + CHUNK)
-                images[chunk] = self.images[rows[chunk]]
+        images = room((len(rows), *self.images.shape[1:]), folder)
+        for start in range(0, len(rows), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            images[chunk] = self.images[rows[chunk]]
         return Split(images, self.labels[rows], [self.files[row] for row in rows])
+
+
+def room(shape: tuple[int, ...], folder: Path) -> Pixels:
+    """Room for pixels: in memory, or what is large in a nameless file in `folder`.
+
+    Raises `WriteError` when there is no room for that file.
+    """
+    need = math.prod(shape)
+    if need <= LARGE:
+        return np.empty(shape, np.uint8)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:  # gone with the last user
+            os.posix_fallocate(file.fileno(), 0, need)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        raise write_error(folder, need, error) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +90,16 @@ class Dataset:
         """Of the train part as stored, set apart for the val part; the usual one where none was."""
         return float(self.manifest.get("cuts", {}).get("val", {}).get("share", VAL_SHARE))
 
+    @property
+    def of_train(self) -> Split:
+        """The train part. Raises `DataError` when it is empty."""
+        if self.train is None or not len(self.train.labels):
+            raise DataError(f"{self.name} has no images to train on")
+        return self.train
+
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the train part per channel, pixels in 0..1; exact sums."""
-        assert self.train is not None, "the train part was not loaded"
-        images = self.train.images
+        images = self.of_train.images
         total = np.zeros(images.shape[3], np.uint64)
         squares = total.copy()
         for start in range(0, len(images), CHUNK):

@@ -112,7 +112,7 @@ def _known_hashes(root: Path, files: Sequence[File], index: Path, verify: bool) 
     except (OSError, ValueError, TypeError):
         return None
     hashes = [
-        entry[1]
+        entry[1] or None  # what could not be read may be there again
         if (entry := old.get(file.name)) and entry[0] == file.stamp and not verify
         else None
         for file in files

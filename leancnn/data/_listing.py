@@ -5,6 +5,7 @@ photos/<class>/...         unsplit; one of the classes may be called train or te
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,20 @@ def listing(root: Path) -> Listing:
                 _list_part(found, part, Path(entry.path), f"{entry.name}/")
     else:
         _list_part(found, "all", root, "", folders)
+        hidden = {entry.name: _part_in(entry.name) for entry in folders}
+        if len(hidden) > 1 and all(hidden.values()) and not any(map(_is_class, folders)):
+            named = ", ".join(f"{shown(name)} {part}" for name, part in hidden.items())
+            found.problems.append(
+                f"parts of a data set that would be taken for classes: rename them ({named})"
+            )
     return found
+
+
+def _part_in(name: str) -> PartName | None:
+    """The part that a folder is by one word of its name, such as training_set."""
+    words = re.split(r"[^a-z]+", name.casefold())
+    parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def _list_part(

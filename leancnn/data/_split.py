@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from leancnn.data._classes import nfc
 from leancnn.errors import DataError
 from leancnn.images import shown
 
 TEST_SHARE = 0.2  # of what comes without a test part
 VAL_SHARE = 0.1  # of a train part where none comes with a val part and no share is named …
-VAL_MOST = 2_000  # … and at most so many images: to choose an epoch, more are taken from training
+VAL_MOST = 2_000  # … and about so many images at most: more, to choose an epoch, teach nothing
 
 
 def cut_test(
@@ -22,7 +23,7 @@ def cut_test(
 
 
 def val_share_of(images: int) -> float:
-    """The share of a train part set apart where none is named: a tenth, at most VAL_MOST images."""
+    """The share of a train part set apart where none is named: a tenth, about VAL_MOST at most."""
     return min(VAL_SHARE, VAL_MOST / max(images, 1))
 
 
@@ -31,8 +32,9 @@ def cut(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows that stay and rows cut off, both ascending; `share` of each class, at least one.
 
-    Within a class the rows are ordered by sha256 of salt and name, so neither the order of the
-    files nor another class changes anything. Raises `DataError` when a class has fewer than two.
+    Within a class the rows are ordered by sha256 of salt and name (NFC: not every file system
+    keeps another form), so neither the order of the files nor another class changes anything.
+    Raises `DataError` when a class has fewer than two.
     """
     if not 0 < share < 1:
         raise DataError(f"a share to cut off lies between 0 and 1, not at {share}")
@@ -51,5 +53,5 @@ def cut(
 
 
 def _key(salt: str, name: str) -> int:
-    text = f"{salt}\0{name}".encode("utf-8", "surrogatepass")
+    text = f"{salt}\0{nfc(name)}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")

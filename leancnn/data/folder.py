@@ -40,7 +40,7 @@ def _open(path: Path) -> Source:
     }
     cuts = {}
     if not found.split:
-        names = json.dumps([file.name for file, _ in parts["all"]])
+        names = json.dumps(sorted(nfc(file.name) for file, _ in parts["all"]))
         cuts["test"] = {
             "from": "all",
             "share": TEST_SHARE,

@@ -166,7 +166,7 @@ def keep(
     found: Mapping[str, Comparison],
 ) -> None:
     """Write what there is so far: the table, every run, and what each verdict says."""
-    told = ("goal", "part", "images", "rows", "left_out", "verdict")
+    told = ("goal", "images", "rows", "left_out", "verdict")
     verdicts = [f"{goal}: {comparison.verdict}" for goal, comparison in found.items()]
     runs.write_json(
         path,

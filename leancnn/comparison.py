@@ -1,10 +1,10 @@
 """Was the pruning worth it? Criteria and controls under one protocol, one table, one verdict.
 
 Every criterion cuts the same families of channels by the same goal, and every network is trained
-again by the same recipe. A control is trained from scratch for as many epochs as the whole network
-and the retraining had together, on the same images at the same size; a network that is named takes
-its own size. Accuracy is that of the last epoch, and of the whole network as it was cut; once, on
-the test part (on the validation part where there is no test part).
+again by the same recipe in the same precision. A control is trained from scratch for as many epochs
+as the whole network and the retraining had together, on the same images at the same size; a network
+that is named takes its own size. Accuracy is that of the last epoch, and of the whole network as it
+was cut; once, on the test part.
 """
 
 import contextlib
@@ -63,9 +63,10 @@ def compare(
     weights; kept_kernels, the same with the ternary kernels that the first criterion kept;
     random_kernels, the first criterion's network with ternary kernels drawn anew; zoo, the network
     of the zoo of the next smaller cost; or the name of a network. `finetune` None: the recipe of
-    the run. What was done is not done again: a comparison that was stopped goes on. After every row
-    the comparison so far is written, and handed to `told`. Raises as `prune`, and `RunError` for a
-    path that is no run or an `out` that is in use.
+    the run, without its penalty `bn_l1`, which is for the training before a cut. What was done is
+    not done again: a comparison that was stopped goes on. After every row the comparison so far is
+    written, and handed to `told`. Raises as `prune`, and `RunError` for a path that is no run, for
+    other images than the run's, and for an `out` that is in use.
     """
     path, out = Path(path), Path(out)
     run = path.parent if path.name in weights.FOLDERS else path
@@ -77,20 +78,20 @@ def compare(
         check_control(name)
     if seeds < 1:
         raise MismatchError(f"seeds are 1 or more, not {seeds}")
-    whole, source = weights.load(path), source_of(path, data)
+    whole = weights.load(path)
+    source = source_of(path, data, whole)
     kept_road(whole, overrides)
     check_place(out, source.data)
     with runs.Lock(out / LOCK):
-        first = recipes.of_json(runs.read_json(run / "recipe.json"))
-        recipe = (first if finetune is None else recipes.read(finetune)).changed(
-            **dict(overrides or {})
-        )
+        begun = Plan.of_json(runs.read_json(run / "run.json")["plan"])
+        recipe = _recipe(begun, finetune, overrides or {})
         test = _Test(whole, source)
         if recut(run, test.manifest):
             raise RunError(
                 f"{source.data} has other files than when {run} began, and no test part of its "
                 "own: images that were trained on may be among those to test; train anew"
             )
+        replace(begun, data=source.data).check_data(source.load(whole))
         chosen, within, left_out = _applicable(whole, source, criteria, progress)
         clock = None
         try:
@@ -108,7 +109,6 @@ def compare(
             goal={
                 key: value for key, value in cast(dict[str, Any], goal).items() if value is not None
             },
-            part=test.part,
             images=test.images,
             rows=(),
             left_out=(),
@@ -126,9 +126,9 @@ def compare(
                 told(result)
 
         for seed in range(seeds):
-            small = None
+            small: Network | None = None
             for name in chosen:
-                folder = out / f"{name}-seed{seed}"
+                folder, trained = out / f"{name}-seed{seed}", True
                 try:
                     prune(
                         path,
@@ -143,17 +143,20 @@ def compare(
                     )
                 except DivergedError as why:
                     left_out.append(f"{name}, seed {seed}: {why}")
-                    continue
+                    trained = False
                 cut = weights.load(folder / "cut")
-                small = small or cut
+                small = small or cut  # of the first criterion, even where its training diverged
+                if not trained:
+                    continue
                 untrained = test.accuracy(cut, folder / "cut", "cut")
                 last = weights.load(folder, "last")
                 add(_row(name, "criterion", seed, untrained, last, test, clock, both, run=folder))
+            assert small is not None  # some criterion was chosen
             for control in controls:
                 epochs = recipe.epochs if control == "random_kernels" else both
                 folder = out / f"{control}-seed{seed}"
                 try:
-                    start, model, arguments = control_start(control, small or whole, seed)
+                    start, model, arguments = control_start(control, small, seed)
                     last = _trained(
                         folder,
                         source,
@@ -189,15 +192,28 @@ def _written(result: Comparison, rows: Sequence[Row], left_out: Sequence[str]) -
     return result
 
 
+def _recipe(
+    begun: Plan, finetune: str | Path | Recipe | None, overrides: Mapping[str, Any]
+) -> Recipe:
+    """Of every training: that of the run, unless another is named, in the run's precision.
+
+    Else a few steps would choose a precision for each network by itself. Network slimming's penalty
+    ends with the cut.
+    """
+    recipe = begun.recipe if finetune is None else recipes.read(finetune)
+    same: dict[str, Any] = {"bn_l1": 0.0} if finetune is None else {}
+    recipe = recipe.changed(**{**same, **overrides})
+    return recipe.changed(precision=begun.precision) if recipe.precision == "auto" else recipe
+
+
 class _Test:
-    """The images that accuracy is measured on: the test part, else the validation part."""
+    """The images that accuracy is measured on: the test part."""
 
     def __init__(self, network: Network, source: Source) -> None:
         self.source = source
         self.splits: dict[Road, Split] = {}  # a control may see images of another size
         self.sha256: dict[Road, str] = {}
         self.manifest: Mapping[str, Any] = {}
-        self.part = "test"
         self.images = len(self._split(network).labels)
 
     def accuracy(self, network: Network, run: Path | None = None, which: str = "last") -> float:
@@ -205,14 +221,13 @@ class _Test:
         split = self._split(network)
         of_data = self.sha256.get(network.road)
         known = {"which": which, "sha256": of_data, "weights": _digest(network)}
-        counted = run is not None and self.part == "test"
-        if run is not None and counted:
+        if run is not None:
             for one in runs.evaluations(run):
                 if all(one.get(key) == value for key, value in known.items()):
                     return float(one["accuracy"])
         answers = probabilities(network.on(own_device()), split.images).argmax(1)
         found = float((answers == np.asarray(split.labels)).mean())
-        if run is not None and counted:
+        if run is not None:
             about = {"data": self.source.data, "images": len(split.labels), "accuracy": found}
             runs.add_evaluation(run, {**known, **about})
         return found
@@ -222,13 +237,10 @@ class _Test:
             dataset = load_dataset(self.source.data, network.road, parts=("test",))
             split = dataset.test
             if split is None or not len(split.labels):
-                self.part, dataset = "val", self.source.load(network)
-                split = dataset.val
-            if split is None or not len(split.labels):
-                raise DataError(f"{self.source.data} has neither test nor validation images")
+                raise DataError(f"{self.source.data} has no images to test")
             network.check_classes(dataset.classes, self.source.data)
             self.splits[network.road], self.manifest = split, dataset.manifest
-            self.sha256[network.road] = dataset.manifest["sha256"][self.part]
+            self.sha256[network.road] = dataset.manifest["sha256"]["test"]
         return self.splits[network.road]
 
 
@@ -302,6 +314,8 @@ def _control_recipe(control: str, model: str | None, recipe: Recipe, road: Road)
     sees: dict[str, Any] = {"channels": road.channels, "fit": road.fit}
     if control not in models.names():
         sees |= {"size": road.size, "scale": road.scale}
+    elif models.card(control).image[1:] != road.size:  # the recipe's sizes are those of the whole
+        recipe = recipe.changed(size=None, scale=None)
     own = road if model is None else road_for(model, recipe)
     alike = all(getattr(own, key) == value for key, value in sees.items())
     return recipe if alike else recipe.changed(**sees)
@@ -375,7 +389,8 @@ def gates(
     paths = [path] if isinstance(path, str | Path) else list(path)
     found = {}
     for one in map(Path, paths):
-        network, source = weights.load(one), source_of(one, data)
+        network = weights.load(one)
+        source = source_of(one, data, network)
         wiring = wire(network.body, network.road.channels)
         told = scored(network, wiring, "se_gate", source, progress=progress).told
         found[str(one)] = told["gates"]

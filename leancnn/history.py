@@ -83,6 +83,8 @@ def made(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
         "data": plan.data,
         "data_sha256": dict(plan.data_sha256),
         "seed": plan.seed,
+        "split_seed": plan.cut_seed,
+        "val_share": plan.val_share,
         "epoch": row["epoch"],
         "epochs": plan.epochs,
         "step": row["step"],
@@ -118,10 +120,10 @@ def edited(folder: Path, plan: Plan) -> list[str]:
     return said
 
 
-def diverged(where: Mapping[str, Any], loss: float) -> DivergedError:
+def diverged(where: Mapping[str, Any], loss: float, of: str = "") -> DivergedError:
     """Say at which step, rate and files training met a number that is not finite."""
     files = where["files"]
-    what = "the gradient" if math.isfinite(loss) else "the loss"
+    what = "the gradient" if math.isfinite(loss) else f"the {of}loss"
     more = f" and {len(files) - 3} more, see run.json" if len(files) > 3 else ""
     return DivergedError(
         f"{what} is not finite at step {where['step']} (learning rate {where['lr']:.4g}; "

@@ -13,10 +13,17 @@ import torch
 
 from leancnn import losses, models, recipes, weights
 from leancnn.count import held
-from leancnn.data import Dataset, names
+from leancnn.data import Dataset, load_dataset, names
 from leancnn.distributed import World, own_device
 from leancnn.engine import facts
-from leancnn.errors import DamagedError, MismatchError, RunError, UnknownNameError, UsageError
+from leancnn.errors import (
+    DamagedError,
+    DataError,
+    MismatchError,
+    RunError,
+    UnknownNameError,
+    UsageError,
+)
 from leancnn.images import Road, shown
 from leancnn.process import free_memory
 from leancnn.recipes import Recipe
@@ -118,7 +125,7 @@ class Plan:
                 f"{self.recipe.epochs:g} epochs are {self.steps:,} steps; at most {MOST_STEPS:,}"
             )
 
-    def remarks(self, dataset: Dataset) -> list[str]:
+    def remarks(self, dataset: Dataset, start: weights.Network | None = None) -> list[str]:
         """What one should know before the first step, a sentence each."""
         found, where = [], shown(self.data)
         if "test" not in dataset.manifest["parts"]:
@@ -126,6 +133,8 @@ class Plan:
                 f"{where} has no test part, so 'leancnn evaluate' will have nothing to open; "
                 "put images aside for it, or name another data set there with --data"
             )
+        if learnt := self._learnt(start, dataset):
+            found.append(learnt)
         if self.recipe.batch > self.images:
             found.append(
                 f"all {self.images} images to train on make one step, for the recipe's batch "
@@ -148,6 +157,24 @@ class Plan:
             first = f"{shown(skipped[0]['file'])}: {shown(skipped[0]['reason'])}"
             found.append(f"{len(skipped)} unreadable files are left out ({first}); see run.json")
         return found
+
+    def _learnt(self, start: weights.Network | None, dataset: Dataset) -> str:
+        """A sentence when the network to start from learnt from images that now are for validation.
+
+        Of one that does not say what was set apart for it, nothing is known.
+        """
+        before: Mapping[str, Any] = {} if start is None else start.trained
+        of_train = before.get("data_sha256", {}).get("train")
+        then = before.get("val_share"), before.get("split_seed")
+        same = then == (self.val_share, self.cut_seed)
+        cut = dataset.manifest["cuts"].get("val") is not None
+        if same or None in then or not cut or of_train != self.data_sha256["train"]:
+            return ""
+        return (
+            f"images that are set apart for validation were trained on before: then a share of "
+            f"{then[0]:g} by the seed {then[1]} was set apart, now {self.val_share:g} by "
+            f"{self.cut_seed}; validation tells too much"
+        )
 
     def _too_large(self) -> list[str]:
         """A sentence when a step may not fit into memory; Linux would kill it without a word."""
@@ -215,6 +242,35 @@ def check_wishes(
         network(torch.empty(1, road.channels, *road.size))  # images of this size can go through
 
 
+def images_for(
+    data: str | Path, road: Road, *, val_share: float | None, split_seed: int
+) -> Dataset:
+    """Train and validation part; with a `val_share` of 0 the first alone. Raises `DataError`."""
+    dataset = load_dataset(
+        data,
+        road,
+        parts=("train",) if val_share == 0 else ("train", "val"),
+        val_share=val_share,
+        seed=split_seed,
+    )
+    if dataset.train is None or not len(dataset.train.labels):
+        raise DataError(f"{data} has no images to train on")
+    return dataset
+
+
+def kept_cut(
+    start: weights.Network, val_share: float | None, split_seed: int | None
+) -> tuple[float | None, int | None]:
+    """What sets the val part apart, unless it is given: as where the network was trained.
+
+    Otherwise images that it learnt from would choose the best of the networks that come of it.
+    """
+    before = start.trained
+    if val_share is None:
+        val_share = before.get("val_share")
+    return val_share, before.get("split_seed") if split_seed is None else split_seed
+
+
 def check_place(folder: Path, data: str | Path) -> None:
     """Refuse, with `RunError`, a run in its own data: its folders would be classes."""
     place = Path(data)
@@ -223,6 +279,14 @@ def check_place(folder: Path, data: str | Path) -> None:
         raise RunError(
             f"{shown(folder)} lies in the data, {shown(place)}; choose a folder outside with --out"
         )
+
+
+def free_folder(stem: str, world: World) -> Path:
+    """The first of runs/stem-1, -2, … that does not exist."""
+    number = 1
+    while world.first and (Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{stem}-{world.of_first(number)}"
 
 
 def road_for(model: str, recipe: Recipe) -> Road:

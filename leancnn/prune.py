@@ -17,6 +17,7 @@ import torch
 from leancnn import criteria, models, recipes, runs, weights
 from leancnn.candidates import Candidates, Plan
 from leancnn.count import Cost
+from leancnn.data import Dataset
 from leancnn.errors import MismatchError, ParityError, RunError, UsageError
 from leancnn.export import trial_images
 from leancnn.plan import check_place, kept_road
@@ -208,7 +209,7 @@ def prune(
     goals = _steps(network, schedule) if schedule else [dict([one_goal(goal)])]
     reads = criteria.get(criterion).reads
     needs = reads != "weights" or finetune is not None or criteria.get(criterion).mend is not None
-    source = source_of(path, data) if needs or runs.is_run(path) else None
+    source = source_of(path, data, network) if needs or runs.is_run(path) else None
     if source is not None:
         check_place(out, source.data)
     plans: list[Plan] = []
@@ -225,7 +226,7 @@ def prune(
                 "seed": seed,
                 "within": None if within is None else sorted(within),
             }
-            if not _continues(folder, asked):
+            if not _continues(folder, place, asked):
                 the_plan = plan(
                     network,
                     criterion=criterion,
@@ -260,6 +261,7 @@ def _train_again(
 ) -> Trained:
     if runs.is_run(folder):
         same_recipe(folder, recipe)
+        same_images(folder, source.load(network))
         return resume(folder, data=source.data, progress=progress)
     return train(
         source.data,
@@ -280,8 +282,20 @@ def same_recipe(folder: Path, recipe: Recipe) -> None:
         raise RunError(f"{folder} was trained by another recipe; choose another folder")
 
 
-def _continues(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether a folder holds this very pruning, cut and saved. `RunError`: it holds another."""
+def same_images(folder: Path, dataset: Dataset) -> None:
+    """Refuse, with `RunError`, a run on other images as if it were one on these."""
+    path = folder / "run.json"
+    if not path.exists():
+        return  # killed at its first moment
+    if runs.read_json(path)["plan"]["data_sha256"] != dataset.manifest["sha256"]:
+        raise RunError(f"{folder} was trained on other images; choose another --out")
+
+
+def _continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether a folder holds this very pruning, cut and saved in `place`.
+
+    Raises `RunError` when it holds another, or one that is trained again where this is not.
+    """
     there_already = {"steps", LOCK}
     if not folder.exists() or {child.name for child in folder.iterdir()} <= there_already:
         return False
@@ -296,6 +310,16 @@ def _continues(folder: Path, asked: Mapping[str, Any]) -> bool:
     if odd := [key for key in asked if there[key] != asked[key]]:
         what = ", ".join(f"{key} {there[key]}" for key in odd)
         raise RunError(f"{folder} holds another pruning ({what}); choose another --out")
+    if place == folder and (folder / "cut").exists():
+        raise RunError(
+            f"{folder} was trained again after the cut, which is {folder / 'cut'}; choose another "
+            "--out"
+        )
+    if not (place / MANIFEST).exists():
+        raise RunError(
+            f"{folder} was cut and not trained again; 'leancnn train DATA --start {folder}' does, "
+            "or choose another --out"
+        )
     return True
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,17 +18,16 @@ from torch import Tensor
 
 from leancnn import criteria, runs
 from leancnn.criteria import Scores, Subject
-from leancnn.data import Dataset, cache_folder, load_dataset
+from leancnn.data import Dataset, cache_folder
 from leancnn.distributed import own_device
 from leancnn.errors import (
     DamagedError,
-    DataError,
     LeanCNNError,
     MismatchError,
     RunError,
     WriteError,
 )
-from leancnn.plan import LARGEST_SEED
+from leancnn.plan import LARGEST_SEED, images_for, kept_cut
 from leancnn.progress import Progress
 from leancnn.sealed import seal, unseal
 from leancnn.weights import FOLDERS, Network
@@ -36,7 +35,7 @@ from leancnn.wiring import Wiring
 
 BATCH = 128  # images at a time; larger images share the memory of as many of 64×64
 PIXELS = BATCH * 64 * 64
-FORMAT = 3  # of the scores in the cache; to be raised when a criterion comes to score otherwise
+FORMAT = 4  # of the scores in the cache; to be raised when a criterion comes to score otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +49,29 @@ class Source:
 
     def load(self, network: Network) -> Dataset:
         """Train and validation part. Raises `DataError`, `MismatchError` for other classes."""
-        parts: list[Literal["train", "val", "test"]] = ["train"]
-        parts += [] if self.val_share == 0 else ["val"]
-        dataset = load_dataset(
-            self.data,
-            network.road,
-            parts=parts,
-            val_share=self.val_share,
-            seed=self.seed,
+        dataset = images_for(
+            self.data, network.road, val_share=self.val_share, split_seed=self.seed
         )
         network.check_classes(dataset.classes, self.data)
-        if dataset.train is None or not len(dataset.train.labels):
-            raise DataError(f"{self.data} has no images to train on")
         return dataset
 
 
-def source_of(path: Path, data: str | Path | None) -> Source:
-    """The images of a run, or `data`. Raises `RunError` when neither says where they are."""
+def source_of(path: Path, data: str | Path | None, network: Network) -> Source:
+    """The images of a run, or `data`. Raises `RunError` when neither says where they are.
+
+    Outside a run the images are set apart as they were where `network`, saved in `path`, was
+    trained, if it says so.
+    """
     run = path.parent if path.name in FOLDERS and runs.is_run(path.parent) else path
     if not runs.is_run(run):
         if data is None:
             raise RunError(f"{path} is no run and does not know its data; name it with --data")
-        return Source(str(data))
+        share, cut_by = kept_cut(network, None, None)
+        return Source(str(data), share, cut_by or 0)
     plan: dict[str, Any] = runs.read_json(run / "run.json")["plan"]
     where = runs.images_of(run, plan["data"]) if data is None else str(data)
     cut_by = plan["seed"] if plan.get("split_seed") is None else plan["split_seed"]
-    return Source(where, plan["val_share"], cut_by)
+    return Source(where, plan["val_share"], int(cut_by))
 
 
 class Scored(NamedTuple):
@@ -136,24 +132,25 @@ def subject_of(
     if source is None:
         raise RunError(f"{criterion} reads the training images; name them with --data")
     dataset = source.load(network)
-    split = dataset.train
-    assert split is not None
+    split = dataset.of_train
     network = network.on(own_device())
     device = network.scale.device
     height, width = network.road.size
     batch = max(1, min(BATCH, PIXELS // (height * width)))
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         title = f"{criterion} on {dataset.name}"
-        with Progress(title, len(split.labels), shown=progress) as bar:
-            for start in range(0, len(split.labels), batch):
-                seen: NDArray[np.uint8] = np.array(
-                    network.road.window(split.images[start : start + batch])
-                )
+        order = np.arange(len(split.labels))
+        if mixed:
+            np.random.default_rng(0).shuffle(order)
+        with Progress(title, len(order), shown=progress) as bar:
+            for start in range(0, len(order), batch):
+                rows = np.sort(order[start : start + batch])  # neighbours on disk one by one
+                seen: NDArray[np.uint8] = np.array(network.road.window(split.images[rows]))
                 images = torch.from_numpy(seen).to(device)
-                labels = torch.from_numpy(np.array(split.labels[start : start + batch]))
+                labels = torch.from_numpy(np.array(split.labels[rows]))
                 yield network.normalise(images), labels.to(device)
-                bar.to(min(start + batch, len(split.labels)))
+                bar.to(min(start + batch, len(order)))
 
     subject = Subject(network.body.eval(), wiring, batches, seed)
     facts = [
@@ -161,6 +158,7 @@ def subject_of(
         criterion,
         seed,
         dataset.manifest["sha256"]["train"],
+        sorted(dataset.manifest["cuts"].get("val", {}).items()),
         network.mean,
         network.std,
     ]
@@ -171,5 +169,5 @@ def subject_of(
     return subject, digest.hexdigest()[:32]
 
 
-def _none() -> Iterator[tuple[Tensor, Tensor]]:
+def _none(mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
     raise DamagedError("a criterion that reads weights alone asked for images")

@@ -12,30 +12,41 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from leancnn import recipes, runs, weights
 from leancnn.batches import Batches
-from leancnn.data import Dataset, Split, load_dataset, recognise
+from leancnn.data import Dataset, recognise
 from leancnn.data._augment import partners, step_seed
 from leancnn.distributed import World, join
 from leancnn.engine import Choice, autocast, choose, facts, training_forward
-from leancnn.errors import DataError, RunError, StoppedError, UsageError
+from leancnn.errors import DivergedError, RunError, StoppedError, UsageError
 from leancnn.history import Counters, close_epoch, diverged, edited, line, made, note
 from leancnn.learner import Learner, adopt, begin, follow, pack, unpack
 from leancnn.losses import update_centres
-from leancnn.plan import Plan, check_place, check_wishes, keep_margin, kept_road, road_for
+from leancnn.plan import (
+    Plan,
+    check_place,
+    check_wishes,
+    free_folder,
+    images_for,
+    keep_margin,
+    kept_cut,
+    kept_road,
+    road_for,
+)
 from leancnn.process import Stop, keep_pages, kept_threads
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe, learning_rate
 from leancnn.report import training_curve
-from leancnn.validate import validate
+from leancnn.validate import answers_numbers, validate
 from leancnn.weights import Network
 
 
@@ -78,7 +89,8 @@ def train(
     begins with, in the place of `model` and `arguments`.
     `val_share` of the train part is set aside for validation where the data has no val part; None:
     a tenth, at most 2,000 images; 0: nothing is, and a val part stays shut. Which images those are
-    is a matter of `split_seed`, else of `seed`. `out` must hold no run yet; None makes a folder in
+    is a matter of `split_seed`, else of `seed`. With `start` both are, unless given, as they were
+    where that network was trained. `out` must hold no run yet; None makes a folder in
     `runs/`. The test part is never opened. Under `torchrun` all its processes share the work.
 
     Raises `RunError` when `out` holds a run or is in use, `DivergedError` at the first loss or
@@ -90,6 +102,7 @@ def train(
         if model is not None or arguments:
             raise UsageError("training that starts from a network takes no model and no arguments")
         model, arguments = start.name, start.arguments
+        val_share, split_seed = kept_cut(start, val_share, split_seed)
     chosen = recipes.for_network(model or "henet_r3") if recipe is None else recipes.read(recipe)
     chosen = chosen.changed(**dict(overrides or {}))
     model = model or chosen.network
@@ -101,9 +114,9 @@ def train(
     if out == "":
         raise UsageError("the name of the run's folder is empty; name one, or . for this one")
     world = join()
-    folder = Path(out) if out is not None else _free_folder(f"{model}-{chosen.name}", world)
+    folder = Path(out) if out is not None else free_folder(f"{model}-{chosen.name}", world)
     check_place(folder, data)
-    with _alone_in(folder, world):
+    with runs.Lock(folder) if world.first else nullcontext():
         if world.first and runs.is_run(folder):
             raise RunError(
                 f"{folder} holds a run already; go on with 'leancnn train --resume {folder}' "
@@ -111,15 +124,14 @@ def train(
             )
         keep_pages()
         dataset = world.first_then_others(
-            lambda: load_dataset(
+            lambda: images_for(
                 data,
                 road,
-                parts=_parts(val_share),
                 val_share=val_share,
-                seed=seed if split_seed is None else split_seed,
+                split_seed=seed if split_seed is None else split_seed,
             )
         )
-        split = _train_part(dataset)
+        split = dataset.of_train
         mean, std = dataset.mean_std()
         if isinstance(start, Network):
             start.check_classes(dataset.classes, data)
@@ -148,7 +160,7 @@ def train(
             save_every_steps=save_every_steps,
         )
         plan.check_sizes(asked="batch" in (overrides or {}))
-        notes = plan.remarks(dataset)
+        notes = plan.remarks(dataset, start)
         _tell(notes, world)
         learner = begin(plan, world)
         if isinstance(start, Network):
@@ -183,7 +195,7 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
     world = join()
     if not runs.is_run(folder):
         raise RunError(f"{folder} holds no run; begin one with 'leancnn train DATA --out {folder}'")
-    with _alone_in(folder, world):
+    with runs.Lock(folder) if world.first else nullcontext():
         checkpoint, notes = runs.load_checkpoint(folder)
         if checkpoint is None:
             raise RunError(
@@ -210,12 +222,11 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
             return _finish(plan, learner, counters, folder, world)
         keep_pages()
         dataset = world.first_then_others(
-            lambda: load_dataset(
+            lambda: images_for(
                 plan.data if data is not None else runs.images_of(folder, plan.data),
                 plan.road,
-                parts=_parts(plan.val_share),
                 val_share=plan.val_share,
-                seed=plan.cut_seed,
+                split_seed=plan.cut_seed,
             )
         )
         plan.check_data(dataset)
@@ -234,27 +245,39 @@ def _learn(
     notes: Sequence[str] = (),
 ) -> Trained:
     """The loop."""
-    recipe, device, split = plan.recipe, world.device, _train_part(dataset)
+    recipe, device, split = plan.recipe, world.device, dataset.of_train
     body, descent = learner.network.body, learner.descent
     forward = training_forward(body, plan.engine, plan.precision, device)
     forward = world.share_gradients(forward)
     tested = learner.tested
     whole = training_forward(tested.body, plan.engine, "fp32", device)  # validation is exact
     batches = Batches(plan, split, learner.network, world)
+    seen: Tensor | None = None  # the images of the latest step
 
-    def save() -> None:
-        if world.first:
+    def save() -> bool:
+        """Keep what is sound: a step may break the weights, and only the next would notice."""
+        sound = seen is None or answers_numbers(whole, seen)
+        forward.train()
+        if world.first and sound:
             state = {"plan": plan.to_json(), "counters": asdict(counters)}
             runs.save_checkpoint(folder, counters.step, state, pack(learner))
+        return sound
 
     def stop_here() -> StoppedError:
-        save()
+        kept = "all saved" if save() else "not saved, as the last step broke the weights"
         if world.first:
             note(folder, plan, "stopped", step=counters.step)
         return StoppedError(
-            f"stopped at step {counters.step} of {plan.steps}, all saved; "
+            f"stopped at step {counters.step} of {plan.steps}, {kept}; "
             f"go on with 'leancnn train --resume {folder}'"
         )
+
+    def broke(step: int, loss: float, of: str = "") -> DivergedError:
+        rate = learning_rate(recipe, step / plan.steps)
+        where = {"step": step, "lr": rate, "files": batches.files(step)}
+        if world.first:
+            note(folder, plan, "diverged", diverged=where)
+        return diverged(where, loss, of)
 
     if counters.step == 0:
         save()  # before all else: a folder with a run in it is a run that can go on
@@ -277,6 +300,7 @@ def _learn(
                 started = time.perf_counter()
                 torch.manual_seed(step_seed(plan.seed, step, world.rank))  # dropout and the like
                 batch = batches.of(step)
+                seen = batch.images
                 rate = learning_rate(recipe, step / plan.steps)
                 descent.forget_gradients()
                 with autocast(plan.engine, plan.precision, device):
@@ -293,10 +317,7 @@ def _learn(
                 sums = torch.stack([loss.detach() * len(batch.labels), right, told, norm]).double()
                 loss_sum, right_sum, asked, norm_sum = world.sum(sums).tolist()
                 if not math.isfinite(loss_sum + norm_sum):
-                    where = {"step": step, "lr": rate, "files": batches.files(step)}
-                    if world.first:
-                        note(folder, plan, "diverged", diverged=where)
-                    raise diverged(where, loss_sum)
+                    raise broke(step, loss_sum)
                 descent.step(rate)
                 if learner.features.last is not None:
                     update_centres(learner.loss, learner.features.last, batch.labels)
@@ -329,6 +350,8 @@ def _learn(
             validation = validate(tested, whole, dataset.val, world, lambda: stop.asked)
             if stop.asked and world.size == 1:
                 raise stop_here()
+            if validation is not None and not math.isfinite(validation[1]):
+                raise broke(counters.step - 1, validation[1], "validation ")
             row = close_epoch(counters, plan, validation, time.perf_counter() - started)
             if world.first:
                 tested.made = made(plan, row)
@@ -371,30 +394,7 @@ def _finish(
     return Trained(network, folder, history, seconds, speed)
 
 
-def _parts(val_share: float | None) -> tuple[Literal["train", "val"], ...]:
-    return ("train",) if val_share == 0 else ("train", "val")
-
-
-def _train_part(dataset: Dataset) -> Split:
-    if dataset.train is None or not len(dataset.train.labels):
-        raise DataError(f"{dataset.name} has no images to train on")
-    return dataset.train
-
-
 def _tell(notes: Sequence[str], world: World) -> None:
     """What must not be missed, also without progress."""
     for text in notes if world.first else ():
         print(f"leancnn: {text}", file=sys.stderr)
-
-
-def _alone_in(folder: Path, world: World) -> AbstractContextManager[object]:
-    """The lock of a run, taken by the process that writes."""
-    return runs.Lock(folder) if world.first else nullcontext()
-
-
-def _free_folder(stem: str, world: World) -> Path:
-    """The first of runs/stem-1, -2, … that does not exist."""
-    number = 1
-    while world.first and (Path("runs") / f"{stem}-{number}").exists():
-        number += 1
-    return Path("runs") / f"{stem}-{world.of_first(number)}"

@@ -37,10 +37,8 @@ class Comparison:
 
     folder: str
     goal: Mapping[str, float]
-    part: str
-    """test or val."""
     images: int
-    """In that part."""
+    """In the test part."""
     rows: tuple[Row, ...]
     left_out: tuple[str, ...]
     """Criteria and controls that this network cannot have, and why."""
@@ -59,7 +57,7 @@ class Comparison:
         ]
         lines = [table(rows), "", *(f"left out: {why}" for why in self.left_out)]
         where = (
-            f"accuracy on {self.images:,} images of the {self.part} part, "
+            f"accuracy on {self.images:,} images of the test part, "
             "after the last epoch; whole: as it was cut"
         )
         return "\n".join([*lines, where, self.verdict, f"picture: {self.picture}"])

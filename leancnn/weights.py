@@ -72,15 +72,20 @@ class Network(nn.Module):
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
 
     @property
+    def trained(self) -> Mapping[str, Any]:
+        """What its last training said of itself, cuts since then or not; empty without one."""
+        made: Mapping[str, Any] = self.made
+        while "cut from" in made:
+            made = made["cut from"]
+        return made
+
+    @property
     def epochs(self) -> float:
-        """Of all trainings behind it, cuts between them or not; 0 for one that was not trained.
+        """Of all trainings behind it; 0 for one that was not trained.
 
         Each counts whole, however early the best network of it was saved.
         """
-        made = self.made
-        while "cut from" in made:
-            made = made["cut from"]
-        return float(made.get("epochs", made.get("epoch", 0)))
+        return float(self.trained.get("epochs", self.trained.get("epoch", 0)))
 
     def check_classes(self, classes: Sequence[str], where: object) -> None:
         """Raises `MismatchError` when data has other classes than the network, or another order."""

@@ -1,6 +1,7 @@
 """What is compared with what: epochs that count, controls that cost no more, the device at work."""
 
 import shutil
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -9,16 +10,17 @@ import torch
 import leancnn
 from leancnn import distributed, models, recipes, runs, weights
 from leancnn.bench import untrained
-from leancnn.comparison import _control_recipe, _epochs, compare
+from leancnn.comparison import _control_recipe, _epochs, _recipe, compare
 from leancnn.controls import control_start
 from leancnn.count import count
-from leancnn.errors import MismatchError
+from leancnn.errors import DivergedError, MismatchError, RunError
 from leancnn.images import Road
 from leancnn.plan import Plan, road_for
 from leancnn.scoring import Source, scored
 from leancnn.train import train
 from leancnn.wiring import wire
 from tests.tiny import RECIPE as TINY
+from tests.tiny import make_pictures
 from tests.tiny_runs import stopped_at
 
 RECIPE = TINY.changed(epochs=0.5, size=(8, 8))
@@ -183,3 +185,73 @@ def test_a_network_is_where_it_is_or_copied():
     assert elsewhere.scale.is_meta
     assert all(p.is_meta for p in elsewhere.body.parameters())
     assert not any(p.is_meta for p in network.body.parameters())
+
+
+def test_other_images_than_those_of_the_run_are_refused(whole, tmp_path, monkeypatch):
+    make_pictures(tmp_path / "fewer", each=16)
+    monkeypatch.setattr(import_module("leancnn.comparison"), "recut", lambda *_: False)
+    with pytest.raises(RunError, match="the images changed"):
+        compare(
+            whole, out=tmp_path / "cmp", data=tmp_path / "fewer", criteria=["l1"], keep=0.5,
+            timed=False, progress=False,
+        )  # fmt: skip
+    assert not runs.evaluations(whole)
+
+
+def test_one_precision_for_all_and_no_penalty_after_the_cut(whole):
+    begun = Plan.of_json(runs.read_json(whole / "run.json")["plan"])
+    begun = replace(begun, precision="bf16", recipe=RECIPE.changed(precision="auto", bn_l1=1e-4))
+    recipe = _recipe(begun, None, {})
+    assert (recipe.precision, recipe.bn_l1) == ("bf16", 0)
+    assert _recipe(begun, None, {"bn_l1": 1e-3, "precision": "fp32"}).bn_l1 == 1e-3
+    assert _recipe(begun, begun.recipe, {"precision": "fp32"}).precision == "fp32"
+    assert _recipe(begun, begun.recipe, {}).bn_l1 == 1e-4, "asked for by name"
+
+
+def test_controls_are_of_the_first_criterion_also_where_its_training_diverged(
+    whole, tmp_path, monkeypatch
+):
+    module = import_module("leancnn.comparison")
+    prune = module.prune
+
+    def diverges(path, *, criterion, **options):
+        found = prune(path, criterion=criterion, **options)
+        if criterion == "l1":
+            raise DivergedError("the loss is not finite")
+        return found
+
+    monkeypatch.setattr(module, "prune", diverges)
+    found = compare(
+        whole, out=tmp_path / "cmp", criteria=["l1"], keep=0.5, timed=False, progress=False
+    )
+    assert [row.label for row in found.rows] == ["whole", "scratch"]
+    assert found.rows[1].trainable < found.rows[0].trainable
+    assert found.left_out == ("l1, seed 0: the loss is not finite",)
+
+
+def test_a_named_control_takes_its_own_size_where_the_run_had_another(tmp_path):
+    recipe = RECIPE.changed(size=(48, 48), scale=(52, 52))
+    road = Road(size=(48, 48), scale=(52, 52))
+    named = road_for("resnet20", _control_recipe("resnet20", "resnet20", recipe, road))
+    assert (named.size, named.scale) == ((32, 32), (32, 32))
+    same = TINY.changed(size=None, scale=(36, 36))
+    kept = road_for("resnet20", _control_recipe("resnet20", "resnet20", same, Road(size=(32, 32))))
+    assert kept.scale == (36, 36), "a margin to crop from"
+
+
+def test_a_cut_and_a_cut_that_is_trained_again_are_not_taken_for_each_other(whole, tmp_path):
+    once, again = tmp_path / "once", tmp_path / "again"
+    leancnn.prune(whole, out=once, criterion="l1", keep=0.5, progress=False)
+    with pytest.raises(RunError, match="leancnn train DATA --start"):
+        leancnn.prune(whole, out=once, criterion="l1", keep=0.5, finetune=RECIPE, progress=False)
+    leancnn.prune(whole, out=again, criterion="l1", keep=0.5, finetune=RECIPE, progress=False)
+    with pytest.raises(RunError, match=r"trained again after the cut, which is .*cut;"):
+        leancnn.prune(whole, out=again, criterion="l1", keep=0.5, progress=False)
+
+
+def test_a_retraining_on_other_images_is_not_taken_for_this_one(whole, tmp_path):
+    make_pictures(tmp_path / "fewer", each=16)
+    same = {"out": tmp_path / "small", "criterion": "l1", "keep": 0.5, "finetune": RECIPE}
+    leancnn.prune(whole, **same, progress=False)
+    with pytest.raises(RunError, match="was trained on other images"):
+        leancnn.prune(whole, **same, data=tmp_path / "fewer", progress=False)

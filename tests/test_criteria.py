@@ -33,7 +33,7 @@ NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {
 def subject_of(body: nn.Module, size: int, *, images: int = 5, batch: int = 3) -> Subject:
     """Random images in batches of which the last is smaller."""
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         random = torch.Generator().manual_seed(5)
         x = torch.randn(images, 3, size, size, generator=random)
         y = torch.randint(0, 2, (images,), generator=random)
@@ -364,3 +364,13 @@ def test_little_memory_costs_passes_and_changes_nothing(monkeypatch: pytest.Monk
     monkeypatch.setattr(reconstruction, "BYTES", 1)
     small_steps = reconstruction.score(subject)
     assert all(np.array_equal(whole[path], small_steps[path]) for path in whole)
+
+
+def test_nisp_reads_through_a_flattening() -> None:
+    body = nn.Sequential()
+    body.add_module("conv", nn.Conv2d(3, 4, 3))
+    body.add_module("flat", nn.Flatten())
+    body.add_module("fc", nn.Linear(4 * 36, 2))
+    found = criteria.get("nisp").score(subject_of(body, 8))["conv"]
+    per_channel = body.fc.weight.detach().double().abs().view(2, 4, 36).sum((0, 2))
+    assert np.allclose(found, (per_channel / per_channel.mean()).numpy())

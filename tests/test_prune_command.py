@@ -374,7 +374,7 @@ def test_two_prunings_do_not_write_into_one_folder(wide, tmp_path, monkeypatch, 
 
 
 def test_each_network_is_measured_on_images_of_its_own_size(wide):
-    source = source_of(wide, None)
+    source = source_of(wide, None, weights.load(wide))
     test = _Test(weights.load(wide), source)
     other = untrained("henet_r2")
     other.road = replace(other.road, channels=1, scale=(31, 31))

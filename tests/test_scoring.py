@@ -1,5 +1,6 @@
 """Scores that read images: kept by what they depend on, and found without a cache too."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -50,8 +51,46 @@ def test_scores_are_kept_by_the_format_they_have(
 def test_the_images_of_a_run_are_found_from_any_folder(pictures: Path, tmp_path: Path) -> None:
     plan = {"data": "pictures", "val_share": 0.2, "seed": 3}
     runs.write_json(tmp_path / "run.json", {"plan": plan, "data": {"source": str(pictures)}})
-    assert source_of(tmp_path, None) == Source(str(pictures), 0.2, 3)
-    assert source_of(tmp_path / "best", "elsewhere").data == "elsewhere"
+    network = untrained("resnet8")
+    assert source_of(tmp_path, None, network) == Source(str(pictures), 0.2, 3)
+    assert source_of(tmp_path / "best", "elsewhere", network).data == "elsewhere"
+
+
+def test_a_network_outside_a_run_remembers_what_was_set_apart(tmp_path: Path) -> None:
+    network = untrained("resnet8")
+    assert source_of(tmp_path, "data", network) == Source("data")
+    trained = {"split_seed": 5, "val_share": 0.2}
+    network.made = {"cut from": {"cut from": trained, "plan": {}}, "plan": {}}
+    assert source_of(tmp_path, "data", network) == Source("data", 0.2, 5)
+
+
+def test_another_cut_of_the_same_images_is_scored_anew(
+    score: Callable[..., Scores], pictures: Path
+) -> None:
+    network = untrained("resnet8")
+    network.classes = ("class 0", "class 1", "class 2")
+    wiring = wire(network.body, network.road.channels)
+    for seed in (0, 1):
+        scoring.scored(network, wiring, "taylor", Source(str(pictures), seed=seed), progress=False)
+    assert kept() == 2
+
+
+def test_batches_are_mixed_on_demand_and_hold_the_same_images(
+    score: Callable[..., Scores], pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = untrained("resnet8")
+    network.classes = ("class 0", "class 1", "class 2")
+    monkeypatch.setattr(scoring, "BATCH", 16)
+    wiring = wire(network.body, network.road.channels)
+    subject, _ = scoring.subject_of(
+        network, wiring, "taylor", Source(str(pictures)), progress=False
+    )
+    kinds = {}
+    for mixed in (False, True):
+        found = [labels.tolist() for _, labels in subject.batches(mixed=mixed)]
+        kinds[mixed] = [len(set(labels)) for labels in found]
+        assert sorted(itertools.chain(*found)) == [0] * 23 + [1] * 23 + [2] * 23
+    assert min(kinds[True][:-1]) > 1 == min(kinds[False])
 
 
 def test_a_seed_that_changes_no_score_costs_no_other_pass(score: Callable[..., Scores]) -> None:

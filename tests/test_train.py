@@ -11,6 +11,7 @@ from torch import nn
 from leancnn import models, recipes, runs, weights
 from leancnn.commands.train import answer
 from leancnn.errors import DataError, DivergedError, RunError, UnknownNameError, UsageError
+from leancnn.learner import Descent
 from leancnn.train import resume, train
 from tests.tiny import RECIPE
 from tests.tiny_runs import metrics_of, weights_of
@@ -72,7 +73,7 @@ def test_the_first_number_that_is_not_finite_ends_it(
 
     def poisoned(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         nonlocal calls
-        calls += self.out_features == 3
+        calls += self.out_features == 3 and self.training
         y = forward(self, x)
         if calls == 12 and self.out_features == 3 and self.training:
             if part == "loss":
@@ -197,3 +198,60 @@ def test_a_network_trains_at_another_size_and_knows_it(pictures: Path, tmp_path:
 
 def test_a_sound_start_has_no_remarks(quiet: Path) -> None:
     assert runs.read_json(quiet / "run.json")["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("val_share", "what"), [(None, "the validation loss"), (0, "the (loss|gradient)")]
+)
+def test_weights_that_a_step_broke_are_neither_kept_nor_a_result(
+    val_share: float | None,
+    what: str,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss of the step itself is finite; what comes after it is not."""
+    step, done = Descent.step, 0
+
+    def breaks(self: Descent, rate: float) -> None:
+        nonlocal done
+        step(self, rate)
+        done += 1
+        if done == 4:  # the last one of an epoch
+            for group in self.groups:
+                for weight in group.parameters:
+                    weight.data.mul_(1e30)
+
+    monkeypatch.setattr(Descent, "step", breaks)
+    recipe, folder = RECIPE.changed(ema=0.0, epochs=2), tmp_path / "run"
+    with pytest.raises(DivergedError, match=rf"{what} is not finite at step [34] "):
+        train(
+            pictures, recipe=recipe, out=folder, progress=False, save_every_steps=1,
+            val_share=val_share,
+        )  # fmt: skip
+    assert not (folder / "best").exists()
+    checkpoint, _ = runs.load_checkpoint(folder)
+    assert checkpoint is not None
+    assert checkpoint.step == 3
+    assert max(np.abs(array).max() for array in checkpoint.tensors.values()) < 1e6
+
+
+def test_what_goes_on_from_a_network_validates_on_what_that_did_not_see(
+    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    short = RECIPE.changed(epochs=0.2)
+    first = train(pictures, recipe=short, out=tmp_path / "a", seed=5, progress=False)
+    train(pictures, start=first.network, recipe=short, out=tmp_path / "b", progress=False)
+    plans = [runs.read_json(tmp_path / name / "run.json")["plan"] for name in "ab"]
+    assert plans[1]["split_seed"] == 5
+    assert plans[1]["val_share"] == plans[0]["val_share"]
+    assert "trained on before" not in capfd.readouterr().err
+    train(
+        pictures,
+        start=first.network,
+        recipe=short,
+        out=tmp_path / "c",
+        progress=False,
+        split_seed=6,
+    )
+    assert "set apart for validation were trained on before" in capfd.readouterr().err

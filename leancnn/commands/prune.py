@@ -178,7 +178,7 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
     path = Path(args.network)
     network = load(path, args.which)
     reads = criteria.get(criterion).reads != "weights"
-    source = source_of(path, args.data) if reads or runs.is_run(path) else None
+    source = source_of(path, args.data, network) if reads or runs.is_run(path) else None
     found = plan(
         network,
         criterion=criterion,

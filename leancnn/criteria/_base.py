@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,18 @@ class Subject:
     body: nn.Module
     """In evaluation mode."""
     wiring: Wiring
-    batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
-    """One pass over the training images, in order, not augmented, with progress: normalised floats
-    (N, C, H, W) and labels (N,)."""
+    batches: "Batches"
+    """One pass over the training images, not augmented, with progress: normalised floats
+    (N, C, H, W) and labels (N,). In order, so mostly one class after the other, or `mixed`."""
     seed: int = 0
     told: dict[str, Any] = field(default_factory=dict)
     """What the criterion saw and its scores do not say, for people: JSON values, kept with them."""
+
+
+class Batches(Protocol):
+    """See `Subject.batches`."""
+
+    def __call__(self, mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 Mend = Callable[[Subject, NDArray[np.bool_]], Mapping[str, Tensor]]

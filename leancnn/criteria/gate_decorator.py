@@ -46,7 +46,7 @@ def score(subject: Subject) -> Scores:
 
     learning = [factors, *classifier]
     with hooked({body.get_submodule(path): scales(path) for path in rows}):
-        for images, labels in subject.batches():
+        for images, labels in subject.batches(mixed=True):
             with torch.enable_grad():
                 loss = F.cross_entropy(body(images), labels)
             grads = torch.autograd.grad(loss, learning)

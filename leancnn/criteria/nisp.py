@@ -68,7 +68,7 @@ class _Magnitudes(Walk):
                 weight = module.weight.detach().double().abs().sum((2, 3), keepdim=True)
                 return F.conv2d(x, weight, groups=module.groups)
             case nn.Linear():
-                weight = module.weight.detach().double().abs()
+                weight, x = module.weight.detach().double().abs(), x.flatten(1)
                 return F.linear(x, weight.view(len(weight), x.shape[1], -1).sum(2))
             case LocalBinaryConv2d():
                 return x * module.weight.double().abs().sum((1, 2, 3))[:, None, None]

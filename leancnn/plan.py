@@ -163,11 +163,13 @@ class Plan:
 
         Of one that does not say what was set apart for it, nothing is known.
         """
-        before: Mapping[str, Any] = {} if start is None else start.trained
+        if start is None:
+            return ""
+        before = start.trained
         of_train = before.get("data_sha256", {}).get("train")
         then = before.get("val_share"), before.get("split_seed")
         same = then == (self.val_share, self.cut_seed)
-        cut = dataset.manifest["cuts"].get("val") is not None
+        cut = "val" in dataset.manifest["cuts"]
         if same or None in then or not cut or of_train != self.data_sha256["train"]:
             return ""
         return (

@@ -100,7 +100,7 @@ def found(goal: float, *after: tuple[str, str, float]) -> Comparison:
         for seed, (label, kind, a) in enumerate(after)
     )  # fmt: skip
     return Comparison(
-        folder="f", goal={"expansion": goal}, part="test", images=1000, rows=rows, left_out=(),
+        folder="f", goal={"expansion": goal}, images=1000, rows=rows, left_out=(),
         verdict=verdict(rows, 1000), picture="p",
     )  # fmt: skip
 

@@ -102,7 +102,7 @@ def main() -> None:
             "note": f"training steps without augmentation, median of {asked.rounds} rounds",
         },
     )
-    print(result, file=sys.stderr)
+    print(f"{result}; 'make readme' writes it into the tables", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,18 @@ def test_no_window_over_one_pixel_is_left():
     assert all(not any(n.op.padding) for n in graph.nodes if isinstance(n.op, Conv | Pool))
 
 
+class Alone(nn.Module):
+    """A pixel among windows of which most see nothing."""
+
+    def forward(self, x):
+        x = F.pad(x.mean((2, 3), keepdim=True), (1, 1, 1, 0), value=-torch.inf)
+        return torch.cat([F.max_pool2d(x, 2, 1).flatten(1), torch.sigmoid(x).flatten(1)], 1)
+
+
+def test_a_maximum_over_nothing_is_minus_infinity():
+    assert apart(Alone().eval(), compiled(Alone(), (2, 3, 3)), noise((2, 3, 3))) < 1e-6
+
+
 class Padded(nn.Module):
     """Every window sees some of the image."""
 

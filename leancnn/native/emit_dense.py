@@ -178,24 +178,9 @@ def _steps(file: File, kernel: Dense, row: int, wide: int, first: int, at: Place
                 other = _operand(file, kernel.name, step.other, f"g * {wide} + {place}", at)
             lines.append(f"            y = {combined(step.how, 'y', other, step.flipped)};")
         else:
-            b = step.buffer
-            if b.stride == 1:
-                lines.append(f"            store(s + {at.at(b.origin)} + g * {wide} + {place}, y);")
-            else:
-                lines += _scattered(at.at(b.origin), b.stride, b.channels, wide, place)
+            to = at.at(step.buffer.origin)
+            lines.append(f"            store(s + {to} + g * {wide} + {place}, y);")
     return lines
-
-
-def _scattered(origin: str, stride: int, channels: int, wide: int, place: str) -> list[str]:
-    """Store a vector into planes that do not lie side by side, one number each."""
-    return [
-        "            float v[LANES];",
-        "            store(v, y);",
-        "            for (int i = 0; i < LANES; i++) {",
-        f"                if ({place} + i < {wide} && g * {wide} + {place} + i < {channels})",
-        f"                    s[{origin} + (g * {wide} + {place} + i) * {stride}] = v[i];",
-        "            }",
-    ]
 
 
 def _operand(file: File, name: str, other: Value, place: str, at: Places) -> str:
@@ -307,7 +292,7 @@ def _over_pixels(file: File, kernel: Fold, out: Buffer, at: Places) -> list[str]
             f"        for (int p = 0; p < {line}; p += LANES) {add}",
             "        const float y = total(y0);",
         ]
-    return [*lines, f"        s[{at.at(out.origin)} + c * {out.stride}] = {result};", "    }"]
+    return [*lines, f"        s[{at.at(out.origin)} + c] = {result};", "    }"]
 
 
 def _abreast(kernel: Fold, out: Buffer, at: Places) -> list[str]:
@@ -327,11 +312,7 @@ def _abreast(kernel: Fold, out: Buffer, at: Places) -> list[str]:
         "        }",
         f"        y = {result};",
     ]
-    if out.stride == 1:
-        return [*lines, f"        store(s + {at.at(out.origin)} + o, y);", "    }"]
-    stores = _scattered(at.at(out.origin), out.stride, out.channels, out.channels, "o")
-    stores = [row[4:].replace("g * ", "0 * ") for row in stores]
-    return [*lines, *stores, "    }"]
+    return [*lines, f"        store(s + {at.at(out.origin)} + o, y);", "    }"]
 
 
 def emit_flatten(file: File, kernel: Flatten) -> None:

@@ -269,7 +269,9 @@ def _computed(node: Any, values: list[Any], opsets: dict[str, int]) -> list[Any]
 def _fixed(dims: Iterable[Any], size: tuple[int, int] | None) -> tuple[int, ...]:
     """The shape of the input, one image, with `size` where rows and columns are left open."""
     sizes = [d.dim_value for d in dims]
-    if len(sizes) in (3, 4) and size is not None:
+    if size is not None and len(sizes) not in (3, 4):
+        raise UnsupportedError("its input has no rows and columns; leave out the size")
+    if size is not None:
         last = sizes[-1] in COLOURS and len(sizes) == 4 and sizes[1] not in COLOURS
         places = (1, 2) if last else (-2, -1)
         for place, given in zip(places, size, strict=True):

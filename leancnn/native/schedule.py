@@ -140,7 +140,7 @@ def _set_pitches(program: Program) -> None:
             buffer.stride = _apart(buffer.line)
             buffer.size = round_up(buffer.channels) // WIDEST * buffer.stride
             continue
-        if buffer.vector and pitches[root(buffer)] == 1:
+        if buffer.vector:  # no window looks beyond a pixel: see simplify
             buffer.pitch = buffer.stride = 1
             buffer.size = round_up(buffer.channels + WIDEST)
             continue

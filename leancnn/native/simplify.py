@@ -180,17 +180,17 @@ def one_pixel(copy: Copy, node: Node) -> str | None:
         rows, columns = (_taps_on_it(op, axis, to[axis + 1]) for axis in (0, 1))
         picked = op.weight[:, :, :, columns.clip(0)][:, :, rows.clip(0)]  # (out, in, h, w)
         weight = picked * np.outer(rows >= 0, columns >= 0)
-        many, groups, bias = height * width, op.groups, op.bias
+        groups, bias = op.groups, np.repeat(op.bias, height * width)
     else:
         shares = [_shares_of_it(op, axis, to[axis + 1]) for axis in (0, 1)]
         share = np.outer(*shares)
-        if op.how == "max" and not share.all():
-            return None  # a window that sees nothing: minus infinity
-        weight = np.broadcast_to(share if op.how == "mean" else 1, (c, 1, height, width))
-        many, groups, bias = height * width, c, floats(np.zeros(c))
-    points = weight.transpose(0, 2, 3, 1).reshape(len(weight) * many, -1, 1, 1)
-    conv = Conv(floats(points), floats(np.repeat(bias, many)), groups=groups)
-    if many == 1:
+        seen = share if op.how == "mean" else share > 0
+        weight = np.broadcast_to(seen, (c, 1, height, width))
+        none = 0.0 if op.how == "mean" else -np.inf  # of a window that sees nothing
+        groups, bias = c, np.tile(np.where(share > 0, 0.0, none).ravel(), c)
+    points = weight.transpose(0, 2, 3, 1).reshape(len(bias), -1, 1, 1)
+    conv = Conv(floats(points), floats(bias), groups=groups)
+    if height * width == 1:
         return copy.new.add(conv, copy.name[node.inputs[0]], name=node.output)
     column = copy.new.add(conv, copy.name[node.inputs[0]], name=f"{node.output}_column")
     return copy.new.add(Reshape(to), column, name=node.output)

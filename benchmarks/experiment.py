@@ -6,11 +6,13 @@ What the scripts beside this one share. A finished training is not repeated: its
 import argparse
 import os
 import random
+import re
 import shlex
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,15 +154,29 @@ def all_of(
     note: str,
     val_share: float | None = None,
 ) -> None:
-    """Every trial with every seed; the result is written after each, so a stop loses little."""
+    """Every trial with every seed; the result is written after each, so a stop loses little.
+
+    What is finished comes first, so that a result is never poorer than the runs it stands on.
+    """
     found: dict[str, list[dict[str, Any]]] = {trial.label: [] for trial in trials}
-    for seed, data in data_of_seed.items():
-        for trial in trials:
-            where = folder / f"{trial.label.replace(' ', '-').replace('/', '-')}-seed{seed}"
-            found[trial.label].append(run(trial, data, seed, where, val_share=val_share))
-            told = found[trial.label][-1]
-            print(f"{trial.label}, seed {seed}: {told['last']:.2%} in {told['seconds']:.0f} s")
-            keep(result, title=title, command=command, note=note, trials=trials, found=found)
+    places = {
+        (seed, trial.label): folder / f"{re.sub('[ /]', '-', trial.label)}-seed{seed}"
+        for seed in data_of_seed
+        for trial in trials
+    }
+    pairs = list(product(data_of_seed, trials))
+    for seed, trial in sorted(pairs, key=lambda pair: not finished(places[pair[0], pair[1].label])):
+        where = places[seed, trial.label]
+        told = run(trial, data_of_seed[seed], seed, where, val_share=val_share)
+        found[trial.label].append(told)
+        print(f"{trial.label}, seed {seed}: {told['last']:.2%} in {told['seconds']:.0f} s")
+        keep(result, title=title, command=command, note=note, trials=trials, found=found)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run there has come to its end."""
+    about = folder / "run.json"
+    return about.exists() and runs.read_json(about).get("state") == "finished"
 
 
 def command(script: str, parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:

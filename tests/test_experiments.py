@@ -4,10 +4,11 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from leancnn import models, recipes
+from leancnn import models, recipes, runs
 from leancnn.errors import RunError
 from tests.tiny import RECIPE
 
@@ -120,3 +121,24 @@ def test_a_row_is_the_mean_and_spread_of_its_runs() -> None:
     assert (row["accuracy %"], row["± %"]) == (95.0, 7.07)
     assert row["threads"] == "2"
     assert experiment.row(trial, found[:1])["± %"] == ""  # one run has no spread
+
+
+def test_what_is_finished_stands_in_a_result_before_more_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = [experiment.Trial(label=f"net {n}", network="tiny", recipe=RECIPE) for n in "ab"]
+    for name, state in (("net-b-seed1", "finished"), ("net-a-seed0", "stopped")):
+        runs.write_json(tmp_path / name / "run.json", {"state": state})
+    asked: list[str] = []
+
+    def run(trial: experiment.Trial, data: object, seed: int, folder: Path, **_: object) -> Any:
+        asked.append(folder.name)
+        return {"last": 0.5, "best": None, "seconds": 1.0, "images_per_s": 1.0, "threads": 1}
+
+    monkeypatch.setattr(experiment, "run", run)
+    result = tmp_path / "result.json"
+    experiment.all_of(
+        trials, {0: "data", 1: "data"}, tmp_path, result, title="t", command="c", note="n"
+    )
+    assert asked == ["net-b-seed1", "net-a-seed0", "net-b-seed0", "net-a-seed1"]
+    assert [row["runs"] for row in runs.read_json(result)["rows"]] == [2, 2]

@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+COLOURS = 10  # before they begin anew
 
 
 def lines(found: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, list[float]]]:
@@ -35,8 +36,9 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
     whose, drawn = lines(result["runs"])
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    for label, accuracy in drawn.items():
-        axes.plot(range(1, len(accuracy) + 1), accuracy, label=label)
+    for place, (label, accuracy) in enumerate(drawn.items()):
+        style = ("-", "--", ":")[place // COLOURS % 3]
+        axes.plot(range(1, len(accuracy) + 1), accuracy, style, label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"accuracy on the {whose} images, %")
     axes.set_title(result["title"], fontsize="medium")

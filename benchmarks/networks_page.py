@@ -93,8 +93,8 @@ epochs of HENet, 200 of LB-MBNet) are not run.
   between 94.7 and 96.0 % with deviations of 1.0 to 3.8.
 * **Centre loss beside softmax helps**: 95.7 ± 2.1 against 94.7 ± 1.5 %: no difference to be seen.
 * **NVMNet is level with SqueezeNet 1.0** (71.25 % in the paper) **and learns faster than AlexNet
-  and ResNet-18** (its Fig. 13): 57 ± 12 % for SqueezeNet, 64 ± 8 for AlexNet, 57 to 74 for NVMNet, all
-  without norms; ResNet-18, with them, makes no error in two splits, and learns fastest.
+  and ResNet-18** (its Fig. 13): 57 ± 12 % for SqueezeNet, 64 ± 8 for AlexNet, 57 to 74 for
+  NVMNet, all without norms; ResNet-18, with them, makes no error in two splits, and learns fastest.
 * **Each of R-SeNet's changes counts** (Table 8: grouped −1.1 points, R-MAC +0.8, focal loss +2.5):
   not seen. After 6 epochs of 2,000 images at 32×32 all four lie between 37.2 and 37.8 % with
   deviations of 0.3 to 0.7; a training so short can show no more. (The first run of the base was

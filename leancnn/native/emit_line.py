@@ -116,16 +116,10 @@ def _shares(kernel: Line) -> Floats:
     """One over the number of pixels that count, for each place of the output line."""
     op = kernel.op
     assert isinstance(op, Pool)
-    counts = []
-    for axis, size in enumerate((kernel.x.height, kernel.x.width)):
-        low, high = op.padding[axis], op.padding[axis + 2] - op.beyond[axis]
-        places = (kernel.height, kernel.width)[axis]
-        first = np.arange(places) * op.stride[axis] - low
-        last = first + op.kernel[axis]
-        edge = (-low, size + high) if op.count_padding else (0, size)
-        counts.append(np.minimum(last, edge[1]) - np.maximum(first, edge[0]))
+    rows = op.counted(0, kernel.x.height, kernel.height)
+    columns = op.counted(1, kernel.x.width, kernel.width)
     share = np.zeros((kernel.height, _out_pitch(kernel)))
-    share[:, : kernel.width] = 1 / np.outer(counts[0], counts[1])
+    share[:, : kernel.width] = 1 / np.outer(rows, columns)
     line = share.ravel()
     return floats(np.pad(line, (0, -len(line) % 16)))
 

@@ -133,6 +133,13 @@ class Pool:
     def shape(self, x: Shape) -> Shape:
         return (x[0], *slide(x, self.kernel, self.stride, self.padding, (1, 1)))
 
+    def counted(self, axis: int, size: int, places: int) -> NDArray[np.intp]:
+        """Pixels of a mean along an axis of `size`, (places,); none or fewer: nothing is in it."""
+        low, high = self.padding[axis], self.padding[axis + 2] - self.beyond[axis]
+        first = np.arange(places) * self.stride[axis] - low
+        edge = (-low, size + high) if self.count_padding else (0, size)
+        return np.minimum(first + self.kernel[axis], edge[1]) - np.maximum(first, edge[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Reduce:

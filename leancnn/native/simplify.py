@@ -205,11 +205,9 @@ def _taps_on_it(op: Conv, axis: int, places: int) -> NDArray[np.intp]:
 
 def _shares_of_it(op: Pool, axis: int, places: int) -> NDArray[np.float64]:
     """For each place of a window along an axis, the pixel's share of a mean; 0: not in it."""
-    low, high = op.padding[axis], op.padding[axis + 2] - op.beyond[axis]
-    first = np.arange(places) * op.stride[axis] - low
-    last = first + op.kernel[axis]
-    counted = np.minimum(last, 1 + high) - np.maximum(first, -low) if op.count_padding else 1
-    return np.where((first <= 0) & (last > 0), 1 / np.maximum(counted, 1), 0.0)
+    first = np.arange(places) * op.stride[axis] - op.padding[axis]
+    inside = (first <= 0) & (first + op.kernel[axis] > 0)
+    return np.where(inside, 1 / np.maximum(op.counted(axis, 1, places), 1), 0.0)
 
 
 def compose_takes(copy: Copy, node: Node) -> str | None:

@@ -88,7 +88,7 @@ def train(
     `start` is a network, a saved one or a run, whose weights, input and normalisation training
     begins with, in the place of `model` and `arguments`.
     `val_share` of the train part is set aside for validation where the data has no val part; None:
-    a tenth, at most 2,000 images; 0: nothing is, and a val part stays shut. Which images those are
+    a tenth, or about 2,000 images; 0: nothing is, and a val part stays shut. Which images those are
     is a matter of `split_seed`, else of `seed`. With `start` both are, unless given, as they were
     where that network was trained. `out` must hold no run yet; None makes a folder in
     `runs/`. The test part is never opened. Under `torchrun` all its processes share the work.

@@ -12,16 +12,14 @@ from leancnn.distributed import World
 from leancnn.weights import Network
 
 VALIDATION_BATCH = 256  # images in each process
-
-
-SOME = 16  # images that tell whether weights are broken; what fills a vector in the lanes
+SAMPLE = 16  # images that tell whether weights are broken; what fills a vector in the lanes
 
 
 def answers_numbers(forward: nn.Module, images: Tensor) -> bool:
     """Whether the answers to the first of some normalised images are finite, in evaluation."""
     forward.eval()
     with torch.inference_mode():
-        return bool(forward(images[:SOME]).isfinite().all())
+        return bool(forward(images[:SAMPLE]).isfinite().all())
 
 
 def validate(

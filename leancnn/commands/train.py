@@ -54,7 +54,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--val-share",
         type=float,
-        help="of the train part, set apart for validation; default a tenth, at most 2,000 images",
+        help="of the train part, set apart for validation; default a tenth or about 2,000 images",
     )
     parser.add_argument("--threads", type=int, help="processor threads; default: all")
     parser.add_argument("--quiet", action="store_true", help="no progress")

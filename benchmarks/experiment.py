@@ -198,9 +198,12 @@ def command(script: str, parser: argparse.ArgumentParser, args: argparse.Namespa
     return shlex.join(words)
 
 
-def chosen(name: str, **changes: Any) -> Recipe:
-    """A recipe by name with other numbers."""
-    return recipes.get(name).changed(**changes)
+def chosen(name: str, *, batch: int = 0, **changes: Any) -> Recipe:
+    """A recipe by name with other numbers; the rate follows another batch."""
+    recipe = recipes.get(name)
+    if batch:
+        recipe = recipe.changed(batch=batch, lr=recipe.lr * batch / recipe.batch)
+    return recipe.changed(**changes)
 
 
 def subset(data: Path, images: int, seed: int, where: Path) -> Path:

@@ -68,7 +68,7 @@ class Experiment:
 
 def experiments(wide: int) -> dict[str, Experiment]:
     """All that train; `wide` is the expansion LB-MBNet begins with."""
-    kernels = ("scratch", "random_kernels")
+    kernels = ("scratch", "kept_kernels", "random_kernels")
     macs = models.card("resnet56").macs
     smaller = ("henet_r3", "henet_r2")
     return {
@@ -185,9 +185,9 @@ def keep(
 
 def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
     """Train, prune to each goal, and keep every row."""
-    recipe = chosen(experiment.recipe, epochs=args.epochs, precision="fp32")  # for all the same
-    if args.batch:
-        recipe = recipe.changed(batch=args.batch, lr=recipe.lr * args.batch / recipe.batch)
+    recipe = chosen(  # one precision for all
+        experiment.recipe, batch=args.batch, epochs=args.epochs, precision="fp32"
+    )
     if args.size:
         recipe = recipe.changed(size=(args.size, args.size), shift=recipe.shift * args.size // 32)
     home = args.runs / f"{args.name}-{command_words(args, short=True)}"

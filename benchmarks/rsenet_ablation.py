@@ -25,9 +25,9 @@ STEPS = (  # label, arguments, loss; the paper's accuracy
 def trials(epochs: float, size: int, stem: str = "", batch: int = 0) -> list[Trial]:
     """The four steps under one recipe."""
     stem = stem or ("cifar" if size < 100 else "imagenet")
-    recipe = chosen("rsenet-fast", epochs=epochs, size=(size, size), label_smoothing=0.0)
-    if batch:
-        recipe = recipe.changed(batch=batch, lr=recipe.lr * batch / recipe.batch)
+    recipe = chosen(
+        "rsenet-fast", batch=batch, epochs=epochs, size=(size, size), label_smoothing=0.0
+    )
     return [
         Trial(
             label=f"rsenet {label}",

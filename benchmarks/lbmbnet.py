@@ -44,7 +44,7 @@ def main() -> None:
         args.result,
         title=f"LB-MBNet-32 on {named}",
         command=command(__file__, parser, args),
-        note=f"{args.epochs:g} epochs of {args.recipe}, {args.seeds} seeds, network of the last "
+        note=f"{args.epochs:g} epochs of {args.recipe}, seeds: {args.seeds}, network of the last "
         "epoch; the paper, 200 epochs: r6 92.88, r80 95.63",
     )
 

@@ -38,7 +38,7 @@ CONTRADICTIONS = """## Where the papers contradict themselves
 **HENet paper**
 
 * "#param" counts convolutions as if they had one group; with 10
-  classes the networks are 7.4 times smaller.
+  classes the networks are 7.3 to 7.4 times smaller.
 * 532K for ShuffleNet r3 with 100 classes should be 533K (533,212 by its own count).
 * 6.85 s for HENet r4 on CIFAR-100, against 6.18 s and 6.22 s on CIFAR-10 and SVHN for the same
   network.
@@ -100,8 +100,8 @@ epochs of HENet, 200 of LB-MBNet) are not run.
   not seen. After 6 epochs of 2,000 images at 32×32 all four lie between 37.2 and 37.8 % with
   deviations of 0.3 to 0.7; a training so short can show no more. (The first run of the base was
   held for an hour while other things were timed; so its seconds.)
-* **LB-MBNet-32 r6 reaches 92.88 %**: not shown. 8 epochs of 5,000 images give 56.3 % in 13 minutes of
-  one core; 200 epochs of all would take it more than two days. r80 takes a GPU. What
+* **LB-MBNet-32 r6 reaches 92.88 %**: not shown. 8 epochs of 5,000 images give 56.3 % in 13 minutes
+  of one core; 200 epochs of all would take it more than two days. r80 takes a GPU. What
   [pruning](pruning.md) says is measured at 16×16.
 """
 

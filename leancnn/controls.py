@@ -17,7 +17,7 @@ import torch
 from leancnn import models, weights
 from leancnn.count import count
 from leancnn.errors import MismatchError, UnknownNameError
-from leancnn.layers import LocalBinaryConv2d, draw_ternary
+from leancnn.layers import LocalBinaryConv2d
 from leancnn.weights import Network
 
 FAR = 3  # times: what a network costs at another size is not further from its share of the pixels
@@ -54,7 +54,7 @@ def control_start(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in kernels:
-                module.weight.copy_(draw_ternary(module.channels, module.density))
+                module.weight.copy_(module.drawn(module.channels))
         return small, None, {}
     fresh = weights.build(small.name, small.arguments, len(small.classes), small.road, seed)
     old = dict(small.body.named_modules())

@@ -255,7 +255,7 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         if hidden < 1:
             raise MismatchError(
-                f"squeeze-excite of {channels} channels needs 1 or more hidden ones"
+                f"squeeze-excite of {channels} channels needs 1 or more hidden ones, not {hidden}"
             )
         self.squeeze = AverageVector() if squeeze is None else squeeze
         self.reduce = nn.Linear(channels, hidden)
@@ -329,22 +329,29 @@ class LocalBinaryConv2d(nn.Module):
     """Depthwise 3×3 convolution whose kernels are drawn once and never trained: −1, 0 or 1.
 
     (N, C, H, W) → (N, C, H/stride, W/stride). Each entry is not zero with chance `density`, its
-    sign is a coin; a kernel of nine zeros would silence its channel and is drawn again. The kernels
-    are an int8 buffer (C, 1, 3, 3); `ternary_codes` packs each into 15 bits. Raises `MismatchError`
-    for a density outside 0.01..1. Source: Juefei-Xu, Boddeti and Savvides, Local Binary
-    Convolutional Neural Networks, CVPR 2017, section 3.
+    sign is a coin; a kernel of nine zeros would silence its channel and is drawn again, unless
+    `redraw` is false. The kernels are an int8 buffer (C, 1, 3, 3); `ternary_codes` packs each into
+    15 bits. Raises `MismatchError` for a density outside 0.01..1. Source: Juefei-Xu, Boddeti and
+    Savvides, Local Binary Convolutional Neural Networks, CVPR 2017, section 3.
     """
 
     weight: Tensor
 
-    def __init__(self, channels: int, *, stride: int = 1, density: float = 0.5) -> None:
+    def __init__(
+        self, channels: int, *, stride: int = 1, density: float = 0.5, redraw: bool = True
+    ) -> None:
         super().__init__()
         if not SPARSEST <= density <= 1:
             raise MismatchError(f"the share of non-zero entries is in {SPARSEST}..1, not {density}")
         self.channels = channels
         self.stride = stride
         self.density = density
-        self.register_buffer("weight", draw_ternary(channels, density))
+        self.redraw = redraw
+        self.register_buffer("weight", self.drawn(channels))
+
+    def drawn(self, channels: int) -> Tensor:
+        """Other kernels of the same kind."""
+        return draw_ternary(channels, self.density, redraw=self.redraw)
 
     def forward(self, x: Tensor) -> Tensor:
         kernels = self.weight.to(x.dtype)
@@ -354,8 +361,11 @@ class LocalBinaryConv2d(nn.Module):
         return f"{self.channels}, stride={self.stride}, density={self.density}"
 
 
-def draw_ternary(channels: int, density: float) -> Tensor:
-    """Draw kernels from torch's global generator: int8 (channels, 1, 3, 3), none all zero."""
+def draw_ternary(channels: int, density: float, *, redraw: bool = True) -> Tensor:
+    """Draw kernels from torch's global generator: int8 (channels, 1, 3, 3).
+
+    With `redraw` none is all zero.
+    """
     kernels = torch.zeros(channels, 1, 3, 3)
     if kernels.is_meta:
         return kernels.to(torch.int8)
@@ -364,7 +374,7 @@ def draw_ternary(channels: int, density: float) -> Tensor:
         shape = (int(dead.sum()), 1, 3, 3)
         signs = torch.randint(0, 2, shape) * 2.0 - 1
         kernels[dead] = signs * (torch.rand(shape) < density)
-        dead = kernels.flatten(1).eq(0).all(1)
+        dead = kernels.flatten(1).eq(0).all(1) & redraw
     return kernels.to(torch.int8)
 
 

@@ -52,7 +52,7 @@ class Focal(Loss):
             raise MismatchError(f"focal loss: gamma and alpha are 0 or more, not {gamma}, {alpha}")
         self.gamma = gamma
         self.smoothing = _share(label_smoothing)
-        self.register_buffer("alpha", torch.tensor(weights))
+        self.register_buffer("alpha", torch.tensor(weights, dtype=torch.float32))
 
     def forward(self, logits: Tensor, labels: Tensor, features: Tensor | None = None) -> Tensor:
         logp = F.log_softmax(logits.float(), 1)  # (N, classes)
@@ -136,6 +136,8 @@ class SoftmaxCenter(Loss):
 
     def forward(self, logits: Tensor, labels: Tensor, features: Tensor | None = None) -> Tensor:
         apart: Tensor = self.softmax(logits, labels)
+        if self.gamma == 0:
+            return apart
         close: Tensor = self.center(logits, labels, features)
         return apart + self.gamma * close
 
@@ -158,9 +160,10 @@ def create(
     """Build a loss for networks of `classes` classes and `features` (their `fc.in_features`).
 
     `arguments` are those of the loss: focal takes gamma and alpha, center alpha, softmax+center
-    gamma and alpha. Raises `UnknownNameError` for a name and `MismatchError` for arguments that do
-    not fit.
+    gamma and alpha; one for each class is a list, a tensor or an array. Raises
+    `UnknownNameError` for a name and `MismatchError` for arguments that do not fit.
     """
+    arguments = {key: _plain(value) for key, value in arguments.items()}
     check(name, arguments, label_smoothing)
     return losses[name](
         classes=classes, features=features, label_smoothing=label_smoothing, **arguments
@@ -184,9 +187,13 @@ def check(name: str, arguments: Mapping[str, Any], label_smoothing: float = 0.0)
     for key, value in arguments.items():
         many = takes[key].annotation is not float  # one for each class
         each = value if many and isinstance(value, list | tuple) else [value]
-        if not all(type(item) in (int, float) and abs(item) < LARGEST for item in each):
-            words = "finite numbers" if many else "a finite number"
-            raise MismatchError(f"loss {name}: {key} takes {words}, not {value!r}")
+        if not each:
+            raise MismatchError(f"loss {name}: {key} is an empty list; it takes one for each class")
+        if not all(type(item) in (int, float) and abs(item) <= LARGEST for item in each):
+            words = "numbers" if many else "a number"
+            raise MismatchError(
+                f"loss {name}: {key} takes {words} of at most {LARGEST:,}, not {value!r}"
+            )
     lists = [value for value in arguments.values() if isinstance(value, list | tuple)]
     losses[name](
         classes=max(map(len, lists), default=0) or 2,
@@ -196,8 +203,13 @@ def check(name: str, arguments: Mapping[str, Any], label_smoothing: float = 0.0)
     )
 
 
-LARGEST = 1e300  # a whole number beyond it may be no float
+LARGEST = 1_000_000  # of an argument: far above any use, far below what float32 holds
 _GIVEN = ("classes", "features", "label_smoothing")  # to every loss
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of torch and numpy as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _share(label_smoothing: float) -> float:

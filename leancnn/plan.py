@@ -81,8 +81,8 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the rest has its turn in another epoch's order."""
-        return self.images // self.batch
+        """Whole batches in an epoch."""
+        return self.recipe.steps_per_epoch(self.images)
 
     @property
     def epochs(self) -> float:
@@ -92,7 +92,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return max(1, round(self.recipe.epochs * self.steps_per_epoch))
+        return self.recipe.steps(self.images)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""

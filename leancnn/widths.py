@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.errors import MismatchError
-from leancnn.layers import LocalBinaryConv2d, PadChannels, draw_ternary
+from leancnn.layers import LocalBinaryConv2d, PadChannels
 
 Widths = dict[str, tuple[int, ...]]
 
@@ -84,7 +84,7 @@ def _set(path: str, module: nn.Module, sizes: tuple[int, ...]) -> None:
             module.reset_parameters()
         case LocalBinaryConv2d():
             module.channels = sizes[0]
-            module.weight = draw_ternary(sizes[0], module.density)
+            module.weight = module.drawn(sizes[0])
         case PadChannels():
             module.before, module.after = sizes
 

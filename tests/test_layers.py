@@ -154,6 +154,14 @@ def test_drawn_kernels_are_ternary_and_never_silent(seed: int, density: float) -
     assert kernels.flatten(1).any(1).all()
 
 
+def test_silent_kernels_stay_where_none_is_drawn_again() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sparse = LocalBinaryConv2d(1_000, density=0.02, redraw=False).weight
+    silent = sparse.flatten(1).eq(0).all(1).float().mean()
+    assert silent == pytest.approx(0.98**9, abs=0.05)
+
+
 def test_the_density_is_the_share_of_entries_that_are_not_zero() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

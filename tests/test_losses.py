@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,10 @@ def test_focal_loss_is_its_equation_for_each_class_of_its_own_weight() -> None:
     p = logits.softmax(1)[torch.arange(BATCH), labels]
     expected = (-torch.tensor(alpha)[labels] * (1 - p) ** 1.5 * p.log()).mean()
     assert torch.allclose(create("focal", gamma=1.5, alpha=alpha)(logits, labels), expected)
+    for same in (torch.tensor(alpha), np.array(alpha)):
+        found = create("focal", gamma=np.float64(1.5), alpha=same)(logits, labels)
+        assert torch.allclose(found, expected)
+    assert create("focal", alpha=[1, 0, 1, 2, 1]).alpha.dtype == torch.float32
     halved = create("focal", gamma=1.5, alpha=0.5)(logits, labels)
     assert torch.allclose(halved, create("focal", gamma=1.5)(logits, labels) / 2)
 
@@ -104,6 +109,7 @@ def test_the_joint_loss_is_the_weighted_sum_and_gamma_zero_is_softmax() -> None:
     assert torch.allclose(joint(logits, labels, features), softmax + 0.5 * close)
     alone = create("softmax+center", gamma=0.0)
     assert torch.equal(alone(logits, labels, features), F.cross_entropy(logits, labels))
+    assert alone(logits, labels, 1e30 * features).isfinite()
 
 
 def test_the_gradient_pulls_features_to_their_centre_and_leaves_the_centre() -> None:
@@ -164,14 +170,15 @@ def test_wrong_names_and_numbers_are_refused_with_what_they_are() -> None:
         ("cross_entropy", {"gamma": 2}, "no argument gamma; it takes none: change loss_arguments"),
         ("focal", {"alpa": 2, "x": 1}, "no argument alpa, x; it takes gamma and alpha"),
         ("center", {"classes": 3}, "no argument classes; it takes alpha"),
-        ("focal", {"gamma": "2"}, "gamma takes a finite number, not '2'"),
-        ("focal", {"gamma": [1.0, 2.0]}, r"gamma takes a finite number, not \[1.0, 2.0\]"),
+        ("focal", {"gamma": "2"}, "gamma takes a number of at most 1,000,000, not '2'"),
+        ("focal", {"gamma": [1.0, 2.0]}, r"gamma takes a number .*, not \[1.0, 2.0\]"),
         ("focal", {"gamma": -1}, "gamma and alpha are 0 or more, not -1"),
         ("focal", {"alpha": [1.0, -1.0]}, "gamma and alpha are 0 or more"),
-        ("focal", {"alpha": []}, "0 alphas"),
-        ("focal", {"gamma": 10**400}, "gamma takes a finite number"),
-        ("focal", {"alpha": [1.0, math.nan]}, "alpha takes finite numbers"),
-        ("softmax+center", {"gamma": True}, "gamma takes a finite number, not True"),
+        ("focal", {"alpha": []}, "alpha is an empty list"),
+        ("focal", {"gamma": 10**400}, "gamma takes a number of at most"),
+        ("focal", {"alpha": [1.0, math.nan]}, "alpha takes numbers of at most"),
+        ("focal", {"alpha": 1e200}, "alpha takes numbers of at most"),
+        ("softmax+center", {"gamma": True}, "gamma takes a number .*, not True"),
     ],
 )
 def test_arguments_of_another_loss_are_refused_with_those_it_takes(name, arguments, text):

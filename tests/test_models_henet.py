@@ -73,10 +73,23 @@ def test_one_more_repeat_costs_the_same_everywhere(repeat: int) -> None:
         (Block(192, 96, conv_bias=False), (1_536, 10_368)),
         (Down(*DOWN[2], conv_bias=False), (10_368, 768)),
         (Down(*DOWN[3], conv_bias=False), (6_912, 2_304)),
+        (create_model("shufflenet_r2").stem, (648,)),
+        *zip(
+            create_model("shufflenet_r2").units,
+            [
+                (192, 216, 384),
+                (384, 216, 384),
+                (384, 216, 384),
+                *2 * [(1_536, 432, 1_536)],
+                (1_536, 432, 1_536),
+                *2 * [(6_144, 864, 6_144)],
+            ],
+            strict=True,
+        ),
     ],
 )
 def test_each_layer_has_the_weights_of_the_table(
-    part: torch.nn.Module, weights: tuple[int, int]
+    part: torch.nn.Module, weights: tuple[int, ...]
 ) -> None:
     found = [m.weight.numel() for m in part.modules() if isinstance(m, torch.nn.Conv2d)]
     assert tuple(found) == weights

@@ -36,6 +36,11 @@ def test_what_torch_refuses_is_a_line_that_names_the_argument():
         ("rsenet", {"mid_ratio": 0.001}, "1 or more channels, not 64 → 0"),
         ("rsenet", {"widths": (64, 0)}, "above 0"),
         ("resnet20", {"repeats": 0}, "repeats of 1 or more, not 0"),
+        ("resnet8", {"classes": "3"}, "classes is a whole number, not '3'"),
+        ("resnet8", {"channels": 1.0}, "channels is a whole number, not 1.0"),
+        ("nvmnet_g4", {"groups": 4.0}, "groups is a whole number, not 4.0"),
+        ("nvmnet_g4", {"groups": True}, "groups is a whole number, not True"),
+        ("rsenet", {"reduction": 100}, "64 channels needs 1 or more hidden ones, not 0"),
     ],
 )
 def test_arguments_that_make_no_network_are_refused(name, arguments, text):

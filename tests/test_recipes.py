@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_constant_stays_after_its_warm_up() -> None:
 
 def test_the_paper_trains_for_65000_steps_on_cifar() -> None:
     paper = recipes.get("henet-paper")
-    assert paper.epochs * 50_000 / paper.batch == pytest.approx(65_000)
+    assert paper.steps(50_000) == 65_000
     assert learning_rate(paper, 31_999 / 65_000) == pytest.approx(0.01)
     assert learning_rate(paper, 32_000 / 65_000) == pytest.approx(0.001)
     assert learning_rate(paper, 48_000 / 65_000) == pytest.approx(0.0001)
@@ -70,10 +71,65 @@ def test_the_paper_trains_for_65000_steps_on_cifar() -> None:
 
 def test_on_svhn_the_paper_trains_as_long_and_augments_nothing() -> None:
     paper, svhn = recipes.get("henet-paper"), recipes.get("henet-paper-svhn")
-    assert svhn.epochs * 73_257 / svhn.batch == pytest.approx(65_000)
+    assert svhn.steps(73_257) == 65_000
     plain = {"name": paper.name, "source": paper.source, "epochs": paper.epochs}
     assert svhn.changed(**plain, pad=4, flip=True) == paper
     assert (svhn.pad, svhn.shift, svhn.flip, svhn.cutout, svhn.mixup) == (0, 0, False, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "steps", "falls"),
+    [
+        ("henet-paper", 50_000, 65_000, (32_000, 48_000)),
+        ("resnet-paper", 45_000, 64_000, (32_000, 48_000)),
+        ("resnetv2-paper", 45_000, 64_000, (32_000, 48_000)),
+        ("rsenet-paper", 50_000, 400_000, (200_000, 300_000)),
+        ("lbmbnet-paper", 50_000, 200 * 390, (80 * 390, 140 * 390, 180 * 390)),
+        ("nvmnet-paper", 300, 40 * 9, ()),
+    ],
+)
+def test_a_papers_recipe_takes_its_steps_and_falls_at_them(name, images, steps, falls):
+    paper = recipes.get(name)
+    assert paper.steps(images) == steps
+    begin = round(paper.warmup * steps)
+    rates = [learning_rate(paper, step / steps) for step in range(begin, steps)]
+    found = [step for step, (a, b) in enumerate(pairwise(rates), begin + 1) if b < a]
+    assert found == list(falls)
+    assert rates[0] == paper.lr
+    assert rates[-1] == pytest.approx(paper.lr / 10 ** len(falls))
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [  # ARCHITECTURES.md, section 8
+        ("henet-paper", (0.01, 128, 0.9, True, 5e-4, "cross_entropy", {}, 4, 0, True)),
+        ("lbmbnet-paper", (0.1, 128, 0.9, False, 5e-4, "cross_entropy", {}, 0, 4, True)),
+        (
+            "nvmnet-paper",
+            (
+                *(0.01, 32, 0.9, False, 5e-4),
+                *("softmax+center", {"gamma": 0.003, "alpha": 0.5}, 0, 0, False),
+            ),
+        ),
+        (
+            "rsenet-paper",
+            (0.01, 128, 0.9, False, 5e-4, "focal", {"gamma": 2.0, "alpha": 1.0}, 0, 0, False),
+        ),
+    ],
+)
+def test_a_papers_recipe_has_the_papers_numbers(name, numbers):
+    r = recipes.get(name)
+    found = (r.lr, r.batch, r.momentum, r.nesterov, r.weight_decay, r.loss, r.loss_arguments)
+    assert (*found, r.pad, r.shift, r.flip) == numbers
+
+
+def test_another_loss_begins_with_its_own_arguments() -> None:
+    joint = recipes.get("nvmnet-paper")
+    assert joint.changed(loss="focal").loss_arguments == {}
+    assert joint.changed(loss=joint.loss).loss_arguments == joint.loss_arguments
+    assert joint.changed(lr=0.1).loss_arguments == joint.loss_arguments
+    asked = joint.changed(loss="focal", loss_arguments={"gamma": 1.0})
+    assert asked.loss_arguments == {"gamma": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,9 @@ def create_model(
     for sizes that do not fit or are beyond use.
     """
     entry = networks[name]
+    usual = arguments(name)
     known: Shelf[Any] = Shelf(f"argument of {name}")
-    known.update(arguments(name))
+    known.update(usual)
     for key in changes:
         known[key]
     chosen = {
@@ -110,6 +111,8 @@ def create_model(
     for key, value in chosen.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise MismatchError(f"{name}: {key} is a finite number, not {value}")
+        if type(usual[key]) is int and isinstance(value, bool | float | str):
+            raise MismatchError(f"{name}: {key} is a whole number, not {value!r}")
     for key in ("classes", "channels"):
         if chosen[key] < 1:
             raise MismatchError(f"{name} needs {key} of 1 or more, not {chosen[key]}")

@@ -63,12 +63,13 @@ class LBMBConv(nn.Module):
         gate_act: type[nn.Module],
         gated: bool,
         density: float,
+        redraw: bool,
     ) -> None:
         super().__init__()
         mid = expansion * c_in
         self.residual = stride == 1 and c_in == c_out
         self.expand = conv_bn(c_in, mid, 1, act=act) if expansion > 1 else nn.Identity()
-        self.depthwise = LocalBinaryConv2d(mid, stride=stride, density=density)
+        self.depthwise = LocalBinaryConv2d(mid, stride=stride, density=density, redraw=redraw)
         self.depthwise_bn = nn.BatchNorm2d(mid)
         self.act = act()
         self.gate = SqueezeExcite(mid, c_in // SQUEEZE, act=gate_act) if gated else nn.Identity()
@@ -95,6 +96,7 @@ class LBMBNet(nn.Module):
         gate_act: str,
         gate_stage0: bool,
         density: float,
+        redraw: bool,
         bn_eps: float,
         bn_momentum: float,
         init: str,
@@ -122,6 +124,7 @@ class LBMBNet(nn.Module):
             gate_act=gate_kind,
             gated=gate_stage0,
             density=density,
+            redraw=redraw,
         )
         blocks = []
         c_in = STAGE_0
@@ -137,6 +140,7 @@ class LBMBNet(nn.Module):
                         gate_act=gate_kind,
                         gated=True,
                         density=density,
+                        redraw=redraw,
                     )
                 )
                 c_in = width
@@ -169,6 +173,7 @@ def lbmbnet(
     gate_act: Literal["same", "silu", "relu"] = "same",
     gate_stage0: bool = True,
     density: float = 0.5,
+    redraw: bool = True,
     bn_eps: float = 1e-5,
     bn_momentum: float = 0.1,
     init: Literal["kaiming", "gaussian001"] = "kaiming",
@@ -183,6 +188,7 @@ def lbmbnet(
         gate_act=gate_act,
         gate_stage0=gate_stage0,
         density=density,
+        redraw=redraw,
         bn_eps=bn_eps,
         bn_momentum=bn_momentum,
         init=init,

@@ -28,7 +28,7 @@ class Recipe:
     """The network it was written for; it trains others too."""
 
     epochs: float
-    """Passes over the train part; a fraction ends inside one (65,000 steps are 166.4)."""
+    """Passes over the train part; a fraction ends inside one."""
     batch: int
     """Images per step, over all processes."""
 
@@ -92,14 +92,32 @@ class Recipe:
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
     def changed(self, **changes: Any) -> "Recipe":
-        """A copy with other values. Raises `UnknownNameError`, `MismatchError` for wrong values."""
+        """A copy with other values; another loss begins with its own arguments.
+
+        Raises `UnknownNameError`, `MismatchError` for wrong values.
+        """
+        if changes.get("loss", self.loss) != self.loss:
+            changes = {"loss_arguments": {}, **changes}
         return of_json({**self.to_json(), **changes})
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Whole batches in an epoch; the rest has its turn in another epoch's order."""
+        return images // min(self.batch, images)
+
+    def steps(self, images: int) -> int:
+        """Steps of a whole run over so many images."""
+        return max(1, round(self.epochs * self.steps_per_epoch(images)))
 
 
 recipes: Shelf[Recipe] = Shelf("recipe")
 
 
 _defaults: Shelf[Recipe] = Shelf("default recipe")
+
+
+def epochs_of(steps: int, *, images: int, batch: int) -> float:
+    """So many steps in epochs of whole batches: what `Recipe.steps` undoes for so many images."""
+    return steps / (images // batch)
 
 
 def recipe(value: Recipe, *, default_for: tuple[str, ...] = ()) -> Recipe:

@@ -1,6 +1,6 @@
 """Recipes for HENet and its comparator, ShuffleNet, at 31×31 out of images stored at 32×32."""
 
-from leancnn.recipes._base import Recipe, recipe
+from leancnn.recipes._base import Recipe, epochs_of, recipe
 
 recipe(
     Recipe(
@@ -30,7 +30,7 @@ HENET_PAPER = recipe(
             "outside the image (black)"
         ),
         network="henet_r3",
-        epochs=65_000 * 128 / 50_000,  # 166.4 over CIFAR's 50,000 images
+        epochs=epochs_of(65_000, images=50_000, batch=128),  # CIFAR's; 166.4 with parts of batches
         batch=128,
         lr=0.01,
         schedule="multistep",
@@ -47,7 +47,7 @@ recipe(
     HENET_PAPER.changed(
         name="henet-paper-svhn",
         source="as henet-paper, for SVHN: 65,000 steps over its 73,257 images, nothing augmented",
-        epochs=65_000 * 128 / 73_257,
+        epochs=epochs_of(65_000, images=73_257, batch=128),
         pad=0,
         flip=False,
     )

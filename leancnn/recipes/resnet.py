@@ -1,6 +1,6 @@
 """Recipes for ResNets and other networks at 32×32."""
 
-from leancnn.recipes._base import Recipe, recipe
+from leancnn.recipes._base import Recipe, epochs_of, recipe
 
 RESNET_PAPER = recipe(
     Recipe(
@@ -11,7 +11,7 @@ RESNET_PAPER = recipe(
             "on all weights), pad 4, mirrored"
         ),
         network="resnet20",
-        epochs=64_000 * 128 / 45_000,
+        epochs=epochs_of(64_000, images=45_000, batch=128),
         batch=128,
         lr=0.1,
         schedule="multistep",

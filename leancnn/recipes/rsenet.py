@@ -1,6 +1,6 @@
 """Recipes for R-SeNet."""
 
-from leancnn.recipes._base import Recipe, recipe
+from leancnn.recipes._base import Recipe, epochs_of, recipe
 
 RSENET_PAPER = recipe(
     Recipe(
@@ -11,7 +11,7 @@ RSENET_PAPER = recipe(
             "0.9, weight decay 5e-4, gamma 2, alpha 1"
         ),
         network="rsenet",
-        epochs=400_000 * 128 / 50_000,
+        epochs=epochs_of(400_000, images=50_000, batch=128),
         batch=128,
         lr=0.01,
         schedule="multistep",

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from leancnn.allot import best, divisible, legal
 from leancnn.count import Cost, count
 from leancnn.criteria import Scores
-from leancnn.errors import MismatchError
+from leancnn.errors import DamagedError, MismatchError
 from leancnn.report import table
 from leancnn.surgery import Keep, cut_body, new_widths
 from leancnn.weights import Network
 from leancnn.widths import Widths, reshape, widths_of
 from leancnn.wiring import Family, Wiring
 
-STEPS = 256  # shares of channels that a budget tries: 1/256, 2/256 …
+STEPS = 256  # shares of channels that a budget tries: 0 (one channel a layer), 1/256, 2/256 …
 ANY_WIDTH: Mapping[str, int] = {}  # steps of families: none has one
 MOST_LEGAL = 64  # units of a family whose legal numbers are listed
 
@@ -58,6 +58,8 @@ class Plan:
     """The families that could be cut; None: all that the criterion scores."""
     mended: bool
     """Whether the criterion fits the kept weights to the old responses."""
+    images: str | None = None
+    """Hash of the training images that the criterion read; None: it read weights alone."""
     told: Mapping[str, Any] = field(default_factory=dict)
     """What the criterion saw beside its scores: of `se_gate`, `gates` as `--gates` draws them."""
 
@@ -67,16 +69,18 @@ class Plan:
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "Plan":
-        """The plan that `to_json` wrote."""
-        layers = [Layer(**{**layer, "kept": tuple(layer["kept"])}) for layer in value["layers"]]
-        times, notes = value["microseconds"], tuple(value["notes"])
-        within = value.get("within")
-        lists = {
-            "microseconds": None if times is None else tuple(times),
-            "notes": notes,
-            "within": None if within is None else tuple(within),
-        }
-        return cls(**{**value, **lists, "layers": tuple(layers)})
+        """The plan that `to_json` wrote. Raises `DamagedError` for anything else."""
+        try:
+            layers = [Layer(**{**layer, "kept": tuple(layer["kept"])}) for layer in value["layers"]]
+            times, within = value["microseconds"], value.get("within")
+            lists = {
+                "microseconds": None if times is None else tuple(times),
+                "notes": tuple(value["notes"]),
+                "within": None if within is None else tuple(within),
+            }
+            return cls(**{**value, **lists, "layers": tuple(layers)})
+        except (KeyError, TypeError) as error:
+            raise DamagedError(f"no plan of this version of leancnn ({error!r})") from error
 
     def keep(self, wiring: Wiring) -> Keep:
         """The same in units. Raises `MismatchError` for another network's plan."""
@@ -181,7 +185,7 @@ class Candidates:
         steps: Mapping[str, int] = ANY_WIDTH,
         shares: int = STEPS,
     ) -> float:
-        """The largest of so many shares that fits; the smallest when none does."""
+        """The largest of so many shares that fits; 0, one channel a layer, when none does."""
         return _largest(lambda share: fits(self.keep(share, steps)), shares)
 
     def filled(self, fits: Callable[[Keep], bool]) -> tuple[Keep, float]:
@@ -204,13 +208,14 @@ class Candidates:
                 own[family.name] = more if more > share and fits_with(family.name, more) else share
         return keep(), share
 
-    def check(self, reached: bool, wanted: str, value: float) -> None:
+    def check(self, reached: bool, wanted: str, value: float, also: str = "") -> None:
         """Raises `MismatchError`, with the least that can be, for a goal that was not reached."""
         if not reached:
-            least = self.cost(self.keep(1 / STEPS))
+            least = self.cost(self.keep(0))
             raise MismatchError(
                 f"{self.network.name} cannot be cut to {wanted} {value:g}: one channel a layer, or "
                 f"the fewest its groups allow, leave {least.macs:,} MACs and {least.bytes:,} bytes"
+                f"{also}"
             )
 
     def cost(self, keep: Keep) -> Cost:
@@ -281,8 +286,8 @@ def _worth(wiring: Wiring, found: Scores) -> dict[str, NDArray[np.float64]]:
 
 
 def _largest(fits: Callable[[float], bool], steps: int) -> float:
-    """The largest of 1/steps, 2/steps … 1 that fits, where smaller ones do; at least 1/steps."""
-    low, high = 1, steps + 1
+    """The largest of 1/steps, 2/steps … 1 that fits, where smaller ones do; 0 when none does."""
+    low, high = 0, steps + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle / steps) else (low, middle)

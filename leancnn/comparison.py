@@ -19,6 +19,7 @@ import numpy as np
 
 from leancnn import criteria as family
 from leancnn import models, recipes, runs, weights
+from leancnn.again import PRUNING, same_recipe
 from leancnn.controls import check_control, control_start
 from leancnn.count import count
 from leancnn.data import Split, load_dataset
@@ -28,7 +29,7 @@ from leancnn.evaluate import recut
 from leancnn.images import Road
 from leancnn.plan import Plan, check_place, kept_road, road_for
 from leancnn.predict import probabilities
-from leancnn.prune import LOCK, Goal, one_goal, prune, same_recipe
+from leancnn.prune import Goal, one_goal, prune
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture
 from leancnn.scoring import Source, scored, source_of
@@ -82,7 +83,7 @@ def compare(
     source = source_of(path, data, whole)
     kept_road(whole, overrides)
     check_place(out, source.data)
-    with runs.Lock(out / LOCK):
+    with runs.Lock(out / PRUNING):
         begun = Plan.of_json(runs.read_json(run / "run.json")["plan"])
         recipe = _recipe(begun, finetune, overrides or {})
         test = _Test(whole, source)

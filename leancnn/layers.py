@@ -71,6 +71,9 @@ def grouped_conv(
     return nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=bias)
 
 
+INITS = ("gaussian001", "kaiming", "fan_in")
+
+
 def initialise(model: nn.Module, init: str) -> None:
     """Draw the weights of convolutions and linear layers; biases become 0.
 
@@ -80,7 +83,7 @@ def initialise(model: nn.Module, init: str) -> None:
 
     Raises `MismatchError` for another word.
     """
-    choose(init, ("gaussian001", "kaiming", "fan_in"), "init")
+    choose(init, INITS, "init")
     mode: Literal["fan_in", "fan_out"] = "fan_in" if init == "fan_in" else "fan_out"
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

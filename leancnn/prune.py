@@ -15,25 +15,22 @@ import numpy as np
 import torch
 
 from leancnn import criteria, models, recipes, runs, weights
+from leancnn.again import PRUNING, continues, kept, same_images, same_recipe
 from leancnn.candidates import Candidates, Plan
 from leancnn.count import Cost
-from leancnn.data import Dataset
-from leancnn.errors import MismatchError, ParityError, RunError, UsageError
+from leancnn.errors import MismatchError, ParityError, UsageError
 from leancnn.export import trial_images
-from leancnn.plan import check_place, kept_road
+from leancnn.plan import check_place, check_wishes, kept_road
 from leancnn.recipes import Recipe
 from leancnn.scoring import Source, scored, source_of, subject_of
-from leancnn.sealed import TEMPORARY
 from leancnn.speed import SILENT, Clock, fast_enough
 from leancnn.surgery import cut_body, silence
 from leancnn.train import Trained, resume, train
-from leancnn.weights import MANIFEST, WEIGHTS, Network
+from leancnn.weights import Network
 from leancnn.widths import Widths, widths_of
 from leancnn.wiring import wire
 
-LOCK = ".prune"  # the folder in `out` that says that a pruning is at work there
-CLOSE = 1e-3  # of the logits' scale: further apart, a cut was not the cut that was planned
-NETWORK_FILES = (MANIFEST, WEIGHTS, f"{WEIGHTS}.next")
+CLOSE = 1e-4  # of the logits' scale: further apart, a cut was not the cut that was planned
 
 
 class Goal(TypedDict, total=False):
@@ -77,9 +74,14 @@ def plan(
     maker = Candidates(network, wiring, found.worth, within)
     if not maker.families:
         raise MismatchError(f"{criterion} scores no layer of {network.name} that can be cut")
-    notes: list[str] = []
+    reads = criteria.get(criterion).reads != "weights"
+    images = source.digest(network) if reads and source is not None else None
+    trained_on = network.trained.get("data_sha256", {}).get("train", images)
+    changed = reads and images != trained_on
+    notes = ["scored on other images than the network was trained on"] if changed else []
     share: float | None = None
     steps: Mapping[str, int] = {}
+    times: tuple[float, float] | None = None
     before = maker.cost(np.ones(wiring.units, bool))
     match wanted:
         case "keep":
@@ -90,7 +92,7 @@ def plan(
             keep, share = maker.filled(lambda k: bool(getattr(maker.cost(k), wanted) <= value))
             maker.check(getattr(maker.cost(keep), wanted) <= value, wanted, value)
         case _:
-            share, steps, told = fast_enough(maker, value)
+            share, steps, times, told = fast_enough(maker, value)
             keep = maker.keep(share, steps)
             notes.append(told)
     if keep.all():
@@ -98,9 +100,9 @@ def plan(
             f"{wanted} {value:g} leaves {network.name} as it is; there is nothing to cut"
         )
     notes += maker.remarks(keep, share, steps)
-    after, times = maker.cost(keep), None
+    after = maker.cost(keep)
     try:
-        times = Clock(network).pair(maker.cut(keep)) if timed else None
+        times = times or (Clock(network).pair(maker.cut(keep)) if timed else None)
     except SILENT as why:
         notes.append(f"not timed: {why}")
     return Plan(
@@ -115,6 +117,7 @@ def plan(
         seed=seed,
         within=None if within is None else tuple(sorted(within)),
         mended=criteria.get(criterion).mend is not None,
+        images=images,
         told=found.told,
     )
 
@@ -210,11 +213,18 @@ def prune(
     reads = criteria.get(criterion).reads
     needs = reads != "weights" or finetune is not None or criteria.get(criterion).mend is not None
     source = source_of(path, data, network) if needs or runs.is_run(path) else None
+    images = None
     if source is not None:
         check_place(out, source.data)
+        if finetune is not None:  # now, not when all has been scored and cut
+            asked_of = network.name, network.arguments, finetune, network.road
+            check_wishes(*asked_of, seed=seed, val_share=source.val_share)
+            source.load(network)
+        if reads != "weights":
+            images = source.digest(network)
     plans: list[Plan] = []
     trained = None
-    with runs.Lock(out / LOCK):
+    with runs.Lock(out / PRUNING):
         for number, wanted in enumerate(goals, 1):
             name = f"{number}-r{wanted.get('expansion', 0):g}"
             folder = out if number == len(goals) else out / "steps" / name
@@ -225,8 +235,9 @@ def prune(
                 "goal": wanted,
                 "seed": seed,
                 "within": None if within is None else sorted(within),
+                "images": images,
             }
-            if not _continues(folder, place, asked):
+            if not continues(folder, place, asked):
                 the_plan = plan(
                     network,
                     criterion=criterion,
@@ -240,11 +251,8 @@ def prune(
                 small = cut(network, the_plan, source=source, progress=progress)
                 weights.save(small, place)
                 runs.write_json(folder / "plan.json", the_plan.to_json())
-            plans.append(Plan.of_json(runs.read_json(folder / "plan.json")))
-            small = weights.load(place)
-            if small.made.get("cut from") != network.made:
-                raise RunError(f"{folder} holds a pruning of another network; choose another --out")
-            network = small
+            the_plan, network = kept(folder, place, network)
+            plans.append(the_plan)
             if finetune is not None and source is not None:
                 trained = _train_again(network, folder, finetune, source, seed, progress)
                 network = trained.network
@@ -275,62 +283,6 @@ def _train_again(
     )
 
 
-def same_recipe(folder: Path, recipe: Recipe) -> None:
-    """Refuse, with `RunError`, to go on with a run of another recipe as if it were this one."""
-    path = folder / "recipe.json"
-    if path.exists() and recipes.of_json(runs.read_json(path)) != recipe:
-        raise RunError(f"{folder} was trained by another recipe; choose another folder")
-
-
-def same_images(folder: Path, dataset: Dataset) -> None:
-    """Refuse, with `RunError`, a run on other images as if it were one on these."""
-    path = folder / "run.json"
-    if not path.exists():
-        return  # killed at its first moment
-    if runs.read_json(path)["plan"]["data_sha256"] != dataset.manifest["sha256"]:
-        raise RunError(f"{folder} was trained on other images; choose another --out")
-
-
-def _continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether a folder holds this very pruning, cut and saved in `place`.
-
-    Raises `RunError` when it holds another, or one that is trained again where this is not.
-    """
-    there_already = {"steps", LOCK}
-    if not folder.exists() or {child.name for child in folder.iterdir()} <= there_already:
-        return False
-    try:
-        plan = runs.read_json(folder / "plan.json")
-        there = {key: plan[key] for key in asked}
-    except (RunError, KeyError, TypeError):
-        names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}
-        if names <= {"cut", *there_already, *NETWORK_FILES} and _made_by(folder, asked):
-            return False  # stopped while the cut was saved
-        raise RunError(f"{folder} holds something else; choose another --out") from None
-    if odd := [key for key in asked if there[key] != asked[key]]:
-        what = ", ".join(f"{key} {there[key]}" for key in odd)
-        raise RunError(f"{folder} holds another pruning ({what}); choose another --out")
-    if place == folder and (folder / "cut").exists():
-        raise RunError(
-            f"{folder} was trained again after the cut, which is {folder / 'cut'}; choose another "
-            "--out"
-        )
-    if not (place / MANIFEST).exists():
-        raise RunError(
-            f"{folder} was cut and not trained again; 'leancnn train DATA --start {folder}' does, "
-            "or choose another --out"
-        )
-    return True
-
-
-def _made_by(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether the network saved in a folder, if any, was cut as asked; others stay as they are."""
-    if not (folder / MANIFEST).exists():
-        return True
-    plan = (runs.read_json(folder / MANIFEST).get("made") or {}).get("plan", {})
-    return all(plan.get(key) == value for key, value in asked.items())
-
-
 def one_goal(goal: Goal) -> tuple[str, float]:
     """The one that is named, and its number. Raises `UsageError`, `MismatchError`."""
     given = {key: value for key, value in cast(dict[str, Any], goal).items() if value is not None}
@@ -341,7 +293,7 @@ def one_goal(goal: Goal) -> tuple[str, float]:
     if wanted == "speedup" and 0 < value <= 1:
         raise MismatchError(f"a speedup is a number above 1, not {value:g}")
     if not 0 < value < float("inf"):
-        raise MismatchError(f"{wanted} is a number above 0, not {value}")
+        raise MismatchError(f"{wanted} is a finite number above 0, not {value}")
     if wanted == "keep" and value >= 1:
         raise MismatchError(f"keep is the share of channels that stay, in 0..1, not {value}")
     return wanted, float(value)

@@ -55,6 +55,10 @@ class Source:
         network.check_classes(dataset.classes, self.data)
         return dataset
 
+    def digest(self, network: Network) -> str:
+        """Hash of the images of the train part. Raises as `load`."""
+        return str(self.load(network).manifest["sha256"]["train"])
+
 
 def source_of(path: Path, data: str | Path | None, network: Network) -> Source:
     """The images of a run, or `data`. Raises `RunError` when neither says where they are.

@@ -5,8 +5,8 @@ One image, one core, against the whole network.
 
 import copy
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -54,10 +54,24 @@ def liked(network: Network, wiring: Wiring) -> dict[str, int]:
     }
 
 
-def fast_enough(maker: Candidates, speedup: float) -> tuple[float, dict[str, int], str]:
-    """The largest share that runs so much faster here, in liked widths; those; what they cost.
+class Fast(NamedTuple):
+    """A cut that is fast enough."""
 
-    Raises `MismatchError` when no cut is so fast, and as `Clock`.
+    share: float
+    steps: Mapping[str, int]
+    """By family, what its widths are multiples of."""
+    microseconds: tuple[float, float]
+    """Of the network and of the cut."""
+    told: str
+    """What those widths cost."""
+
+
+def fast_enough(maker: Candidates, speedup: float) -> Fast:
+    """The largest share that runs so much faster here, in liked widths.
+
+    The share that a search by the clock ends with was lucky, so it is measured anew, and the next
+    smaller one where it is too slow then. Raises `MismatchError` when no cut is so fast, and as
+    `Clock`.
     """
     clock = Clock(maker.network)
     ratios: dict[bytes, float] = {}  # a second measurement of the same might say otherwise
@@ -69,8 +83,11 @@ def fast_enough(maker: Candidates, speedup: float) -> tuple[float, dict[str, int
 
     steps = liked(maker.network, maker.wiring)
     share = maker.widest(fits, steps, SHARES)
-    keep = maker.keep(share, steps)
-    maker.check(fits(keep), "speedup", speedup)
+    while (again := clock.ratio(maker.cut(keep := maker.keep(share, steps)))) < speedup and share:
+        share = max(0.0, share - 1 / SHARES)
+    fastest = max(again, *ratios.values())
+    also = f"; the fastest of them ran {fastest:.3g} times as fast"
+    maker.check(again >= speedup, "speedup", speedup, also)
     free = maker.cost(maker.keep(maker.widest(fits, shares=SHARES))).macs
     wide = sum(steps[family.name] == ABREAST for family in maker.families)
     also = f", and of {ABREAST} in {wide} of {len(maker.families)} families, where they lie abreast"
@@ -79,7 +96,7 @@ def fast_enough(maker: Candidates, speedup: float) -> tuple[float, dict[str, int
         f"{also if wide else ''}: {maker.cost(keep).macs:,} MACs remain; with any widths the same "
         f"speed leaves {free:,}"
     )
-    return share, steps, told
+    return Fast(share, steps, (clock.microseconds, clock.microseconds / again), told)
 
 
 class Clock:

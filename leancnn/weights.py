@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from leancnn import models
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.images import Road
-from leancnn.layers import initialise
+from leancnn.layers import INITS, initialise
 from leancnn.sealed import Tensors, seal, unseal
 from leancnn.widths import reshape
 
@@ -116,7 +116,8 @@ def build(
     """The body of a network for so many classes and the road's channels, as `create_model`.
 
     Among the arguments may stand `cut`, the sizes that pruning left (see `widths`); the network
-    then has fresh weights of those sizes, drawn as its argument `init` says, else as "kaiming".
+    then has fresh weights of those sizes, drawn as its argument `init` says where that is one of
+    `layers.INITS`, else as "kaiming".
     """
     arguments = dict(arguments)
     for key in ("classes", "channels", "seed"):
@@ -132,7 +133,8 @@ def build(
         if seed is not None:
             torch.manual_seed(seed)
         reshape(body, cut)
-        initialise(body, {"init": "kaiming", **models.arguments(name), **arguments}["init"])
+        init = {**models.arguments(name), **arguments}.get("init")
+        initialise(body, init if init in INITS else "kaiming")
     return body
 
 

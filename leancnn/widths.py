@@ -6,7 +6,7 @@ a pickled class: the sizes stand among its arguments, under `cut`. The numbers o
 
     Conv2d               in, out, groups
     Linear               in, out
-    BatchNorm2d          channels
+    BatchNorm1d, 2d      channels
     LocalBinaryConv2d    channels
     PadChannels          before, after
 """
@@ -35,7 +35,7 @@ def sizes_of(module: nn.Module) -> tuple[int, ...]:
             return module.in_channels, module.out_channels, module.groups
         case nn.Linear():
             return module.in_features, module.out_features
-        case nn.BatchNorm2d():
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
             return (module.num_features,)
         case LocalBinaryConv2d():
             return (module.channels,)
@@ -77,7 +77,7 @@ def _set(path: str, module: nn.Module, sizes: tuple[int, ...]) -> None:
         case nn.Linear():
             module.in_features, module.out_features = sizes
             _empty(module, {"weight": (sizes[1], sizes[0]), "bias": (sizes[1],)})
-        case nn.BatchNorm2d():
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
             module.num_features = sizes[0]
             names = ("weight", "bias", "running_mean", "running_var")
             _empty(module, dict.fromkeys(names, sizes))

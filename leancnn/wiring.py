@@ -20,13 +20,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
-from leancnn.errors import UnsupportedError
+from leancnn.errors import LeanCNNError, UnsupportedError
 from leancnn.layers import RMAC, ChannelShuffle, LocalBinaryConv2d, PadChannels, SqueezeExcite
 
 Row = NDArray[np.int64]
 """The unit of each channel of a tensor."""
 OURS = (ChannelShuffle, LocalBinaryConv2d, PadChannels, RMAC)
+ALONE = (  # modules whose channels see nothing of each other
+    *(LocalBinaryConv2d, RMAC, nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU),
+    *(nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Hardshrink, nn.Softshrink),
+    *(nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Tanhshrink, nn.Softplus, nn.Softsign, nn.Threshold),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.FractionalMaxPool2d),
+    *(nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample),
+    *(nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d),
+)
+ALONE_TOO: frozenset[Any] = frozenset(  # functions of which the same holds
+    (
+        *("relu", "sigmoid", "tanh", "contiguous", torch.relu, torch.sigmoid, torch.tanh),
+        *(F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.hardswish),
+        *(F.hardsigmoid, F.hardtanh, F.sigmoid, F.tanh, F.dropout, F.dropout2d, F.interpolate),
+        *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +87,9 @@ class Wiring:
     units: int = 0
 
     def family_of(self, path: str) -> Family | None:
-        """The family that a module's output belongs to; None for one that is not to be cut."""
-        first = self.writes[path][0]
-        return next((family for family in self.families if first in family.units), None)
+        """The first family that a module's output has channels of; None where none may go."""
+        row = self.writes[path]
+        return next((f for f in self.families if np.isin(row, f.units).any()), None)
 
 
 class _Tracer(fx.Tracer):
@@ -98,8 +117,12 @@ class _Walk:
         self.balances: list[Balance] = []
         self.writers: dict[str, Row] = {}
         self.fixed: list[Row] = []
+        self.flat: set[fx.Node] = set()
+        """Maps that were flattened: a number for each pixel."""
+        self.mixed: set[fx.Node] = set()
+        """Concatenations of such, whose channels may have different numbers of pixels."""
         self.channels = channels
-        self.wiring = Wiring(_Tracer().trace(body))
+        self.wiring = Wiring(_traced(body))
         rows: dict[fx.Node, Any] = {}
         for node in self.wiring.graph.nodes:
             rows[node] = self.run(node, rows)
@@ -132,6 +155,7 @@ class _Walk:
 
     def run(self, node: fx.Node, rows: dict[fx.Node, Any]) -> Any:
         given: Any = fx.node.map_arg(node.args, lambda n: rows[n])
+        named: Any = fx.node.map_arg(node.kwargs, lambda n: rows[n])
         if node.op == "placeholder":
             row = self.new(self.channels)
             self.fixed.append(row)
@@ -141,34 +165,52 @@ class _Walk:
             return given[0]
         if node.op == "call_module":
             path = str(node.target)
-            out = self.module(path, self.modules[path], given[0])
+            module = self.modules[path]
+            if len(given) != 1 or not isinstance(given[0], np.ndarray):
+                raise _unknown(node, f"called with {node.args} and {node.kwargs}")
+            sized = bool(module.state_dict()) or isinstance(module, PadChannels)
+            if sized and path in self.wiring.writes:
+                raise _unknown(node, "runs twice")
+            out = self.module(node, path, module, given[0])
             self.wiring.writes[path] = out
+            if path not in self.writers:
+                for such in (self.flat, self.mixed):
+                    such.update([node] if such.intersection(node.all_input_nodes) else [])
             return out
-        return self.function(node, given)
+        return self.function(node, given, named)
 
-    def function(self, node: fx.Node, given: Any) -> Any:
+    def function(self, node: fx.Node, given: Any, named: Any) -> Any:
         if node.target in (operator.add, operator.mul, torch.add, torch.mul, operator.iadd):
             both = [row for row in given if isinstance(row, np.ndarray)]  # the rest are numbers
             if len(both) == 1:
                 return both[0]
-            if len(both[0]) == len(both[1]):
+            if len(both) == 2 and len(both[0]) == len(both[1]):
                 return self.join(*both)
         if node.target is torch.cat and _dim(node, 1) == 1:
-            return np.concatenate(given[0])
+            if (self.flat | self.mixed).intersection(node.all_input_nodes):
+                self.mixed.add(node)
+            return np.concatenate(given[0] if given else named["tensors"])
         if node.target is operator.getitem and isinstance(given[0], tuple):
             return given[0][given[1]]
         if node.target is operator.getitem and _all_channels(node.args[1]):
             return given[0]
-        if node.target == "flatten":
+        if node.target in ALONE_TOO:
             return given[0]
-        if node.target == "chunk" and _dim(node, 2) == 1 and len(given[0]) % given[1] == 0:
-            self.balance(node.name, given[0], given[1])
-            return tuple(np.split(given[0], given[1]))
-        raise UnsupportedError(
-            f"pruning cannot follow channels through '{node.name}' ({node.op} {node.target})"
-        )
+        if node.target in ("mean", torch.mean) and _dims(node) in ((2, 3), (-2, -1)):
+            return given[0]
+        if node.target in ("flatten", torch.flatten) and _dims(node) == (1,):
+            self.flat.add(node)
+            return given[0]
+        if node.target == "chunk" and _dim(node, 2) == 1:
+            count = given[1] if len(given) > 1 else named["chunks"]
+            if len(given[0]) % count == 0:
+                self.balance(node.name, given[0], count)
+                return tuple(np.split(given[0], count))
+        raise _unknown(node, f"{node.op} {node.target}")
 
-    def module(self, path: str, module: nn.Module, row: Row) -> Row:
+    def module(self, node: fx.Node, path: str, module: nn.Module, row: Row) -> Row:
+        if parametrize.is_parametrized(module):
+            raise _unknown(node, "its weights are computed from others")
         match module:
             case nn.Conv2d():
                 self.wiring.reads[path] = row
@@ -181,7 +223,10 @@ class _Walk:
                     self.balance(path, out, groups)
                 return out
             case nn.Linear():
-                self.wiring.reads[path] = np.repeat(row, module.in_features // len(row))
+                pixels, more = divmod(module.in_features, len(row))
+                if more or (pixels > 1 and self.mixed.intersection(node.all_input_nodes)):
+                    raise _unknown(node, f"{module.in_features} inputs of {len(row)} channels")
+                self.wiring.reads[path] = np.repeat(row, pixels)
                 out = self.writers[path] = self.new(module.out_features)
                 if path in self.hidden:
                     self.fixed.append(out)
@@ -193,7 +238,18 @@ class _Walk:
                 return places.T.reshape(-1)
             case PadChannels():
                 return np.concatenate([self.new(module.before), row, self.new(module.after)])
-        return row
+            case nn.Flatten() if module.start_dim == 1 and module.end_dim == -1:
+                self.flat.add(node)
+                return row
+            case nn.BatchNorm1d() | nn.BatchNorm2d() if module.num_features == len(row):
+                return row
+            case nn.PReLU() if module.num_parameters == 1:
+                return row
+            case nn.InstanceNorm2d() if not (module.affine or module.track_running_stats):
+                return row
+        if isinstance(module, ALONE):
+            return row
+        raise _unknown(node, type(module).__name__)
 
     # the end
 
@@ -249,9 +305,30 @@ def _families(
     ]
 
 
+def _traced(body: nn.Module) -> fx.Graph:
+    try:
+        return _Tracer().trace(body)
+    except LeanCNNError:
+        raise
+    except Exception as error:  # whatever a network does with what is not there yet
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnsupportedError(f"pruning cannot follow this network: {reason}") from error
+
+
+def _unknown(node: fx.Node, why: str) -> UnsupportedError:
+    return UnsupportedError(f"pruning cannot follow channels through '{node.name}' ({why})")
+
+
 def _all_channels(index: object) -> bool:
     """Whether x[index] has every image and channel of x, whatever of their pixels."""
     return isinstance(index, tuple) and index[:2] == (slice(None), slice(None))
+
+
+def _dims(node: fx.Node) -> tuple[Any, ...]:
+    """Over which axes a mean goes, or from which a flattening."""
+    named = node.kwargs.get("dim", node.kwargs.get("start_dim"))
+    found = node.args[1] if len(node.args) > 1 else named
+    return tuple(found) if isinstance(found, list | tuple) else (found,)
 
 
 def _dim(node: fx.Node, place: int) -> int:

@@ -340,6 +340,61 @@ def test_an_empty_name_is_not_beside_the_network(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
+def test_what_training_again_would_refuse_is_refused_before_the_cut(wide, tmp_path, capsys):
+    words = ["prune", str(wide), "--criterion", "l1", "--keep", "0.5", "--out", str(tmp_path / "n")]
+    words += ["--finetune", str(wide / "recipe.json")]
+    assert main([*words, "--change", "loss=center"]) == 1
+    assert "never trains the classifier" in capsys.readouterr().err
+    assert main([*words, "--data", str(tmp_path / "nowhere")]) == 1
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_pruning_belongs_to_its_images_and_says_when_they_are_others(
+    wide, pictures, tmp_path, capsys
+):
+    others = tmp_path / "others"
+    shutil.copytree(pictures, others)
+    for parts in (["--dry-run"], ["--out", str(tmp_path / "small")]):
+        words = ["prune", str(wide), "--keep", "0.5", "--no-time", "--data", str(others), *parts]
+        assert "scored on other images" not in str(answer(capsys, *words))
+    first, *rest = sorted(path for path in others.rglob("*") if path.is_file())
+    for path in rest:
+        shutil.copy(first, path)
+    assert main(words) == 1
+    assert "holds another pruning (images" in capsys.readouterr().err
+    found = answer(capsys, *words[:-2], "--dry-run")
+    assert found["notes"][0] == "scored on other images than the network was trained on"
+
+
+def test_a_plan_that_does_not_fit_its_network_is_damaged(tmp_path, capsys):
+    weights.save(untrained("resnet8"), tmp_path / "whole")
+    words = ["prune", str(tmp_path / "whole"), "--criterion", "l1", "--keep", "0.5", "--no-time"]
+    words += ["--out", str(tmp_path / "small")]
+    assert main(words) == 0
+    plan = runs.read_json(tmp_path / "small" / "plan.json")
+    plan["layers"][0]["kept"] = [0]
+    runs.write_json(tmp_path / "small" / "plan.json", plan)
+    assert main(words) == 1
+    told = "it keeps 1 channels of 'conv1', and the network beside it has 8"
+    assert told in capsys.readouterr().err
+
+
+def own_words(*, classes: int = 3, channels: int = 3, init: str = "orthogonal") -> torch.nn.Module:
+    return models.create_model("resnet8", classes=classes, channels=channels)
+
+
+def test_a_network_with_first_weights_of_its_own_is_pruned_too(tmp_path):
+    card = Card(name="own", source="none", image=(3, 8, 8), classes=3, trainable=0, macs=0)
+    put(card, own_words)
+    try:
+        weights.save(untrained("own"), tmp_path / "whole")
+        out = tmp_path / "small"
+        leancnn.prune(tmp_path / "whole", out=out, criterion="l1", keep=0.5, progress=False)
+        assert weights.load(out).body.conv1.out_channels == 8
+    finally:
+        networks.pop("own")
+
+
 def test_no_pruning_lies_in_its_images(tmp_path, capsys):
     weights.save(untrained("resnet8"), tmp_path / "small")
     (tmp_path / "photos").mkdir()

@@ -7,6 +7,7 @@ hands that back as any layer does, so that no image is needed; a gate counts as 
 layer's scores are divided by their mean, as otherwise they grow with the depth behind them.
 """
 
+import operator
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from leancnn.criteria._base import Scores, Subject, criterion
 from leancnn.criteria._looking import Walk, device_of, finished, gated, writers
 from leancnn.errors import MismatchError
 from leancnn.layers import RMAC, ChannelShuffle, LocalBinaryConv2d, PadChannels
+from leancnn.wiring import ALONE_TOO
 
 
 @criterion(
@@ -59,6 +61,12 @@ class _Magnitudes(Walk):
         super().__init__(subject, change)
         self.gates = {f"{path}.gate" for path, _ in gated(subject)}
 
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        cropped = target is operator.getitem and isinstance(args[0], Tensor) and args[0].ndim == 4
+        if cropped or target in ALONE_TOO:
+            return args[0]
+        return super().call_function(target, args, kwargs)
+
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module, x = self.fetch_attr(str(target)), args[0]
         if target in self.gates:
@@ -72,8 +80,8 @@ class _Magnitudes(Walk):
                 return F.linear(x, weight.view(len(weight), x.shape[1], -1).sum(2))
             case LocalBinaryConv2d():
                 return x * module.weight.double().abs().sum((1, 2, 3))[:, None, None]
-            case nn.BatchNorm2d():
-                return x * _gain(module)[:, None, None]
+            case nn.BatchNorm1d() | nn.BatchNorm2d():
+                return x * _gain(module).view(-1, *[1] * (x.ndim - 2))
             case ChannelShuffle() | PadChannels():
                 return module(x)
             case RMAC():
@@ -81,7 +89,7 @@ class _Magnitudes(Walk):
         return x  # activations and pools
 
 
-def _gain(norm: nn.BatchNorm2d) -> Tensor:
+def _gain(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Tensor:
     """|γ|/σ, (C,)."""
     assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)

@@ -200,8 +200,8 @@ def _patches(layer: Layer, x: Tensor, out: Tensor, random: torch.Generator) -> T
     """What random outputs of a layer read, channels first; a linear layer has one output pixel."""
     if isinstance(layer, nn.Linear):
         return x
-    pad = [int(n) for n in layer.padding]
-    x = F.pad(x, (pad[1], pad[1], pad[0], pad[0]))
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = F.pad(x, layer._reversed_padding_repeated_twice, mode)
     points = (len(x), POINTS)
     places = []
     for axis in (0, 1):

@@ -1,0 +1,92 @@
+"""Whether what stands in a folder is what this call would make, so that it goes on there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leancnn import recipes, runs
+from leancnn.candidates import Plan
+from leancnn.data import Dataset
+from leancnn.errors import DamagedError, RunError
+from leancnn.recipes import Recipe
+from leancnn.sealed import TEMPORARY
+from leancnn.weights import MANIFEST, WEIGHTS, Network, load
+from leancnn.widths import widths_of
+
+PRUNING = ".prune"  # the folder in a pruning's that says that one is at work there
+NETWORK_FILES = (MANIFEST, WEIGHTS, f"{WEIGHTS}.next")
+
+
+def same_recipe(folder: Path, recipe: Recipe) -> None:
+    """Refuse, with `RunError`, to go on with a run of another recipe as if it were this one."""
+    path = folder / "recipe.json"
+    if path.exists() and recipes.of_json(runs.read_json(path)) != recipe:
+        raise RunError(f"{folder} was trained by another recipe; choose another folder")
+
+
+def same_images(folder: Path, dataset: Dataset) -> None:
+    """Refuse, with `RunError`, a run on other images as if it were one on these."""
+    path = folder / "run.json"
+    if not path.exists():
+        return  # killed at its first moment
+    if runs.read_json(path)["plan"]["data_sha256"] != dataset.manifest["sha256"]:
+        raise RunError(f"{folder} was trained on other images; choose another --out")
+
+
+def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether a folder holds this very pruning, cut and saved in `place`.
+
+    Raises `RunError` when it holds another, or one that is trained again where this is not.
+    """
+    there_already = {"steps", PRUNING}
+    if not folder.exists() or {child.name for child in folder.iterdir()} <= there_already:
+        return False
+    try:
+        plan = runs.read_json(folder / "plan.json")
+        there = {key: plan[key] for key in asked}
+    except (RunError, KeyError, TypeError):
+        names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}
+        if names <= {"cut", *there_already, *NETWORK_FILES} and _made_by(folder, asked):
+            return False  # stopped while the cut was saved
+        raise RunError(f"{folder} holds something else; choose another --out") from None
+    if odd := [key for key in asked if there[key] != asked[key]]:
+        what = ", ".join(f"{key} {there[key]}" for key in odd)
+        raise RunError(f"{folder} holds another pruning ({what}); choose another --out")
+    if place == folder and (folder / "cut").exists():
+        raise RunError(
+            f"{folder} was trained again after the cut, which is {folder / 'cut'}; choose another "
+            "--out"
+        )
+    if not (place / MANIFEST).exists():
+        raise RunError(
+            f"{folder} was cut and not trained again; 'leancnn train DATA --start {folder}' does, "
+            "or choose another --out"
+        )
+    return True
+
+
+def _made_by(folder: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether the network saved in a folder, if any, was cut as asked; others stay as they are."""
+    if not (folder / MANIFEST).exists():
+        return True
+    plan = (runs.read_json(folder / MANIFEST).get("made") or {}).get("plan", {})
+    return all(plan.get(key) == value for key, value in asked.items())
+
+
+def kept(folder: Path, place: Path, whole: Network) -> tuple[Plan, Network]:
+    """The plan in a folder, and the cut of `whole` that is saved in `place`.
+
+    Raises `RunError` for another network's, `DamagedError` where the two do not fit each other.
+    """
+    plan = Plan.of_json(runs.read_json(folder / "plan.json"))
+    small = load(place)
+    if small.made.get("cut from") != whole.made:
+        raise RunError(f"{folder} holds a pruning of another network; choose another --out")
+    widths = widths_of(small.body)
+    for layer in plan.layers:
+        if widths[layer.path][1] != len(layer.kept):
+            raise DamagedError(
+                f"{folder / 'plan.json'}: it keeps {len(layer.kept)} channels of '{layer.path}', "
+                f"and the network beside it has {widths[layer.path][1]}"
+            )
+    return plan, small

@@ -41,6 +41,7 @@ NETWORKS = {
     "dilation": (strided(nn.Conv2d(2, 3, 3, 2, 2, 2)), (2, 9, 27), [True]),
     "rows of two vectors": (strided(nn.Conv2d(2, 3, (2, 3), 2)), (2, 8, 63), [True]),
     "one pixel wide": (strided(nn.Conv2d(4, 6, 1, 2)), (4, 15, 15), [True]),
+    "one pixel wide, three high": (strided(nn.Conv2d(2, 3, (3, 1), 2)), (2, 8, 8), [False]),
     "rows of any length": (strided(nn.Conv2d(2, 3, 3, 2, 1)), (2, 12, 20), [False]),
     "other strides": (strided(nn.Conv2d(2, 3, 3, (2, 1), 1)), (2, 9, 15), []),
 }

@@ -31,13 +31,13 @@ def deal(kernel: Line, phases: Phases, inputs: int) -> str:
         if columns == 1:
             lines += [loop, f"                store({target} + c, load({source} + c));"]
         elif columns == 2 and b == 0:
-            other = "odd"
+            other = "nowhere"
             if (a, 1) in phases.which:
                 odd = phases.which.index((a, 1))
                 done.add(odd)
                 other = f"d + {odd * phases.stride} + (r - from) * {phases.pitch} + c"
-            else:
-                lines.append("            float odd[LANES];")
+            elif "nowhere" not in "".join(lines):
+                lines.append("            float nowhere[LANES];")
             lines += [loop, f"                unzip({source} + 2 * c, {target} + c, {other});"]
         else:
             lines += [

@@ -86,6 +86,27 @@ class Residual(nn.Module):
         return self.activation(x + self.body(x))
 
 
+class Itself(nn.Module):
+    """Activations written out, as exporters do: an image combined with what was made of it."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+
+    def forward(self, x):
+        match self.way:
+            case "x·sigmoid(x)":
+                return x * torch.sigmoid(x)
+            case "x·relu6(x+3)/6":
+                return x * torch.clamp(x + 3, 0, 6) / 6
+            case "relu(x)·x":
+                return torch.relu(x) * x
+        return x + torch.relu(x)
+
+
+WAYS = ("x·sigmoid(x)", "x·relu6(x+3)/6", "relu(x)·x", "x+relu(x)")
+
+
 class Gate(nn.Module):
     """Squeeze and excite."""
 
@@ -162,7 +183,7 @@ def random_network(pick, shape):
     layers = []
     for _ in range(pick(range(1, 5))):
         act = pick(ACTIVATIONS)
-        kinds = ["conv", "grouped", "depthwise", "gate", "norm", "residual", "dense"]
+        kinds = ["conv", "grouped", "depthwise", "gate", "norm", "residual", "dense", "itself"]
         kinds += ["max", "mean"] if height >= 4 else []
         kinds += ["split"] if width % 2 == 0 else []
         match pick(kinds):
@@ -195,6 +216,8 @@ def random_network(pick, shape):
                 layers += [nn.BatchNorm2d(width), act]
             case "residual":
                 layers += [Residual(nn.Conv2d(width, width, 3, padding=1), act)]
+            case "itself":
+                layers += [nn.Conv2d(width, width, 1), Itself(pick(WAYS))]
             case "dense":
                 layers += [Dense(width)]
                 width *= 2

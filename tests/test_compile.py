@@ -1,6 +1,7 @@
 """Networks as machine code, from a saved network and from ONNX files."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ from torch import nn
 
 import leancnn
 from leancnn import cli
-from leancnn.errors import DamagedError, UnsupportedError
-from leancnn.native.build import compile_library
+from leancnn.errors import DamagedError, MismatchError, UnsupportedError, UsageError
+from leancnn.native.build import compile_library, run_compiler
 from leancnn.weights import save
-from tests.native_nets import compiled, settled
+from tests.native_nets import compiled, settled, written
 from tests.native_saved import network, on_shelf
 
 
@@ -39,6 +40,57 @@ def test_the_command_writes_source_header_and_library(tmp_path, capsys):
     value = json.loads(capsys.readouterr().out)
     assert value["network"] == "speck"
     assert {"speck.c", "speck.h", "speck.so"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_folder_that_gets_another_network_gives_that(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+    for scale in (1, 30):
+        net = network()
+        with torch.no_grad():
+            net.body[-1].bias.mul_(scale)
+            expected = net(torch.from_numpy(images)).softmax(1).numpy()
+        for native in (leancnn.compile(net, out=tmp_path), leancnn.Native(tmp_path / "speck.so")):
+            assert np.allclose(native(images), expected, atol=1e-5)
+
+
+def test_two_networks_stand_in_one_program(tmp_path):
+    names = ("one", "two")
+    for name in names:
+        text = written(settled(nn.Sequential(nn.Flatten(), nn.Linear(12, 2))), (3, 2, 2), name)
+        (tmp_path / f"{text.prefix}.c").write_text(text.source)
+        (tmp_path / f"{text.prefix}.h").write_text(text.header)
+    files = sorted(tmp_path.glob("*.c"))
+    headers = "".join(f'#include "{path.stem}.h"\n' for path in files)
+    calls = "".join(f"{path.stem}_run(image, p, NULL);" for path in files)
+    (tmp_path / "main.c").write_text(
+        f"{headers}int main(void) {{ uint8_t image[12] = {{0}}; float p[2]; {calls} return 0; }}\n"
+    )
+    program = tmp_path / "both"
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
+    sources = [str(path) for path in (*files, tmp_path / "main.c")]
+    run_compiler([*flags, *sources, "-lm", "-o", str(program)])
+    subprocess.run([program], check=True)
+
+
+@pytest.mark.parametrize(("classes", "words"), [
+    (("a\0b", "c"), "the class 'a.x00b' has a character"),
+    (("a", "\ud800"), "has a character that no text in C can hold"),
+])  # fmt: skip
+def test_a_class_that_c_cannot_spell_is_refused(classes, words):
+    with pytest.raises(UnsupportedError, match=words):
+        leancnn.compile(network(classes))
+
+
+def test_long_names_and_odd_arguments():
+    net = network()
+    net.name = "n" * 300
+    assert leancnn.compile(net).name == net.name
+    for odd in (None, nn.Linear(1, 1)):
+        with pytest.raises(UsageError, match=r"compile takes a leancnn\.Network"):
+            leancnn.compile(odd)
+    for seconds in (-3.0, float("nan")):
+        with pytest.raises(MismatchError, match="0 seconds or more"):
+            leancnn.compile(network(), tune=seconds)
 
 
 def foreign(body, shape, path, monkeypatch):

@@ -178,8 +178,24 @@ def test_the_program_in_the_file_labels_an_image(tmp_path):
     expected = compiled(body, (3, 5, 5))(pixels[None])[0]
     assert label == f"class {expected.argmax()}"
     assert float(share) == pytest.approx(expected.max(), abs=1e-4)
-    wrong = subprocess.run([program, program], capture_output=True, text=True)
-    assert wrong.returncode in (0, 1)
+    for odd in (
+        b"",
+        b"\xff\xd8\xff\xe0 a JPEG" * 9,
+        bytes(74),
+        bytes(76),
+        b"P3\n5 5\n255\n" + bytes(75),
+    ):
+        (tmp_path / "odd").write_bytes(odd)
+        wrong = subprocess.run([program, tmp_path / "odd"], capture_output=True, text=True)
+        assert (wrong.returncode, wrong.stdout) == (1, "")
+        assert "of 5x5" in wrong.stderr
+    gone = subprocess.run([program, tmp_path / "gone"], capture_output=True, text=True)
+    assert (gone.returncode, "gone: cannot be opened" in gone.stderr) == (2, True)
+    commented = b"P6 5 5 255# made\n" + pixels.tobytes()
+    for words in (["/dev/stdin"], ["/dev/stdin", "0"]):
+        for data in (commented, pixels.tobytes()):  # through a pipe, raw too
+            done = subprocess.run([program, *words], input=data, capture_output=True)
+            assert done.stdout.startswith(f"{label} {share}".encode())
     pixels[0, 0, 0] = ord("P")  # raw, all the same
     (tmp_path / "image.raw").write_bytes(pixels.tobytes())
     done = subprocess.run([program, tmp_path / "image.raw"], capture_output=True, text=True)

@@ -22,7 +22,17 @@ from leancnn.native.simplify import simplify
 from leancnn.native.winograd import in_vectors
 from leancnn.speed import liked
 from leancnn.wiring import wire
-from tests.native_nets import Dense, Inverted, apart, laid, random_network, settled
+from tests.native_nets import (
+    WAYS,
+    Dense,
+    Inverted,
+    Itself,
+    apart,
+    compiled,
+    laid,
+    random_network,
+    settled,
+)
 
 WITHIN = 1e-5
 
@@ -66,6 +76,16 @@ def test_random_networks_answer_as_torch_does_in_both_layouts(seed):
     body = settled(random_network(lambda options: choice(list(options)), shape), seed)
     for layout in ("planes", "abreast"):
         assert apart(body, laid(body, shape, layout), noise(shape)) < WITHIN
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("layout", ["planes", "abreast", None])
+def test_a_step_reads_what_its_own_kernel_wrote(way, layout):
+    layers = [nn.Conv2d(3, 16, 1), Itself(way), nn.Conv2d(16, 16, 3, padding=1, groups=16)]
+    body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+    body, shape = settled(body), (3, 8, 8)
+    native = compiled(body, shape) if layout is None else laid(body, shape, layout)
+    assert apart(body, native, noise(shape)) < WITHIN
 
 
 def test_a_join_of_both_layouts_is_turned():

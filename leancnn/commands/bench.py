@@ -35,7 +35,7 @@ def run(args: Namespace) -> Answer:
         names = models.names()
     if not names and not args.networks:
         raise UsageError("bench needs a saved network, or --model with names")
-    engines = args.on.split(",") if args.on else list(ENGINES)
+    engines = list(ENGINES) if args.on is None else args.on.split(",")
     networks = [load(path) for path in args.networks] + [untrained(name) for name in names]
     rows, missing = bench(
         networks,

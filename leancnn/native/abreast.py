@@ -217,10 +217,11 @@ def _lay(program: Program, chosen: set[Line]) -> None:
                 turned[key] = turn(name, value, Buffer(name, *shape, positive, abreast=True))
             return turned[key]
 
+        if isinstance(kernel, Line) and kernel in chosen:
+            for buffer in writes(kernel):  # before what it reads: a step may read what it wrote
+                buffer.abreast = True
         new = _ready(kernel, ready)
         if isinstance(new, Line) and kernel in chosen:
-            for buffer in writes(kernel):
-                buffer.abreast = True
             assert new.op is None or isinstance(new.op, Conv)
             shape = (new.channels, new.height, new.width)
             new = Abreast(new.name, new.op, new.x, *shape, new.steps)

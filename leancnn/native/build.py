@@ -79,15 +79,16 @@ def processor() -> str:
 def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS) -> Path:
     """Compile C text into a shared library and return its path; an equal call only finds it.
 
-    `name` is the start of the file's name; the rest is a hash of source, flags, compiler and
-    processor. Two processes may build the same library at once: each writes a file of its own and
-    renames it into place. Raises `MissingDependencyError` without a compiler, `CompileError` with
-    the first complaint of one that refuses the source, `WriteError` when the cache cannot be
-    written.
+    `name` begins the file's name, with 60 letters at most; the rest is a hash of source, flags,
+    compiler and processor. Two processes may build the same library at once: each writes a file of
+    its own and renames it into place. Raises `MissingDependencyError` without a compiler,
+    `CompileError` with the first complaint of one that refuses the source, `WriteError` when the
+    cache cannot be written.
     """
     compiler = find_compiler()
     parts = (source, *flags, *compiler.command, compiler.version, processor())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+    name = name[:60]
     target = cache_folder() / "native" / f"{name}-{key}.so"
     if target.exists():
         return target

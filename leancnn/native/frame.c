@@ -8,6 +8,10 @@ const size_t @NAME@_scratch_bytes = @SCRATCH@;
 void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch);
 void @NAME@_run_float(const float *image_chw, float *logits, void *scratch);
 
+/* Weak, where that can be said: a program may hold several networks. */
+#if defined __GNUC__ && !defined _WIN32
+__attribute__((weak))
+#endif
 const char *leancnn_about(void);
 const char *leancnn_about(void)
 {
@@ -75,6 +79,8 @@ static int number(FILE *file)
         c = fgetc(file);
     }
     while (c >= '0' && c <= '9' && n < 100000) n = 10 * n + c - '0', c = fgetc(file);
+    if (c == '#')
+        while (c != '\n' && c != EOF) c = fgetc(file);
     return n;
 }
 
@@ -85,32 +91,40 @@ int main(int count, char **words)
     FILE *file = count > 1 ? fopen(words[1], "rb") : NULL;
     int repeats = 1, best = 0;
     if (!file) {
+        if (count > 1) fprintf(stderr, "%s: cannot be opened\n", words[1]);
         fprintf(stderr, "usage: %s image.ppm [repeats]; the image is %dx%d\n", words[0], WIDTH, HEIGHT);
         return 2;
     }
     for (const char *p = count > 2 ? words[2] : ""; *p >= '0' && *p <= '9' && repeats < 1000000; p++)
         repeats = (p == words[2] ? 0 : 10 * repeats) + *p - '0';
+    if (repeats < 1) repeats = 1;
     fseek(file, 0, SEEK_END);
-    const int raw = ftell(file) == (long)sizeof image;
+    const long size = ftell(file); /* below 0 of a pipe */
+    size_t have = 0;
     rewind(file);
-    if (!raw && fgetc(file) == 'P') {
+    const int first = size == (long)sizeof image ? EOF : fgetc(file);
+    if (first == 'P') {
         const int kind = fgetc(file), width = number(file), height = number(file), most = number(file);
         if (kind != (CHANNELS == 3 ? '6' : '5') || width != WIDTH || height != HEIGHT || most != 255) {
             fprintf(stderr, "%s: not a binary P%c of %dx%d with 8 bits\n", words[1],
                     CHANNELS == 3 ? '6' : '5', WIDTH, HEIGHT);
             return 1;
         }
-    } else {
-        rewind(file);
+    } else if (size < 0 && first != EOF) {
+        image[have++] = (uint8_t)first;
+    } else if (size != (long)sizeof image) {
+        fprintf(stderr, "%s: neither a binary P%c of %dx%d nor a raw file of %d bytes\n", words[1],
+                CHANNELS == 3 ? '6' : '5', WIDTH, HEIGHT, (int)sizeof image);
+        return 1;
     }
-    if (fread(image, 1, sizeof image, file) != sizeof image) {
+    if (fread(image + have, 1, sizeof image - have, file) != sizeof image - have) {
         fprintf(stderr, "%s: shorter than %d bytes of pixels\n", words[1], (int)sizeof image);
         return 1;
     }
     fclose(file);
     const clock_t start = clock();
     for (int i = 0; i < repeats; i++) @NAME@_run(image, probabilities, scratch);
-    const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC / (repeats > 0 ? repeats : 1);
+    const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC / repeats;
     for (int i = 1; i < CLASSES; i++)
         if (probabilities[i] > probabilities[best]) best = i;
     printf("%s %.4f\n", @NAME@_class_names[best], (double)probabilities[best]);

@@ -2,6 +2,8 @@
 
 import ctypes
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 from leancnn.errors import DamagedError, MismatchError, RunError
 
 SUFFIXES = (".so", ".dylib", ".dll")
+_opened: dict[str, tuple[int, int, int]] = {}
+"""By path, what stood there when it was loaded: a loader takes the same path for the same library.
+"""
 
 
 class Native:
@@ -28,7 +33,7 @@ class Native:
         if not self.path.exists():
             raise RunError(f"{self.path}: no such file")
         try:
-            library = ctypes.CDLL(str(self.path.resolve()))
+            library = _open(self.path.resolve())
             about = library.leancnn_about
             about.restype = ctypes.c_char_p
             self.facts = json.loads(about())
@@ -66,7 +71,8 @@ class Native:
         """Logits (N, classes) of normalised images (N, C, H, W). Raises `MismatchError`."""
         images = np.ascontiguousarray(images, np.float32)
         if images.shape[1:] != self.shape:
-            raise MismatchError(f"{self.name} takes (N, *{self.shape}), not {images.shape}")
+            c, h, w = self.shape
+            raise MismatchError(f"{self.name} takes (N, {c}, {h}, {w}), not {images.shape}")
         return self._each(self._run_float, images, threads)
 
     def bare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
@@ -97,3 +103,15 @@ class Native:
             with ThreadPoolExecutor(threads) as pool:  # ctypes lets other threads run meanwhile
                 list(pool.map(part, (range(i, len(images), threads) for i in range(threads))))
         return answers
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """The library that stands at `path` now, whatever was loaded from there before."""
+    about = path.stat()
+    stamp = (about.st_ino, about.st_mtime_ns, about.st_size)
+    if _opened.setdefault(str(path), stamp) == stamp:
+        return ctypes.CDLL(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        shutil.copy(path, copy)
+        return ctypes.CDLL(str(copy))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import leancnn
-from leancnn.errors import MismatchError
+from leancnn.errors import MismatchError, UnsupportedError
 from leancnn.native.emit import Facts, Written, emit
 from leancnn.native.graph import Graph
 from leancnn.native.lower import lower
@@ -33,6 +33,10 @@ def translate(
     """
     graph = simplify(graph)
     answers, channels = graph.shapes[graph.output][0], graph.shapes[graph.input][0]
+    if odd := [
+        word for word in classes if any(c == "\0" or "\ud800" <= c < "\ue000" for c in word)
+    ]:
+        raise UnsupportedError(f"the class {odd[0]!r} has a character that no text in C can hold")
     if len(classes) != answers:
         raise MismatchError(f"{len(classes)} class names for a network of {answers} answers")
     if not len(mean) == len(std) == channels:

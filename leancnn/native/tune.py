@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leancnn.errors import WriteError
+from leancnn.errors import MismatchError, WriteError
 from leancnn.native.abreast import is_pointwise, likely
 from leancnn.native.build import FAST_FLAGS, cache_folder, compile_library, find_compiler, processor
 from leancnn.native.emit import Facts, emit
@@ -35,8 +35,11 @@ def tune(graph: Graph, seconds: float) -> dict[str, tuple[int, int]]:
     """The best tile known for each shape of a simplified graph, measuring for about so long.
 
     Shapes with the most multiply-adds come first; what there is no time for keeps the tile of the
-    cost model. 0 seconds measure nothing. Raises `WriteError`, `MissingDependencyError`.
+    cost model. 0 seconds measure nothing. Raises `MismatchError` for no time, `WriteError`,
+    `MissingDependencyError`.
     """
+    if not 0 <= seconds < float("inf"):
+        raise MismatchError(f"tiles are timed for 0 seconds or more, not {seconds}")
     until = time.monotonic() + seconds
     known = load_tiles()
     for key, kernel in shapes(graph).items():

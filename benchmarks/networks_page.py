@@ -82,8 +82,8 @@ epochs of HENet, 200 of LB-MBNet) are not run.
   and the means of all seven networks between 64.8 and 65.7 %.
   After 60 epochs, r = 3 and one seed, 86.40 (86.64 when it was repeated) against 86.67 %: level,
   the noise of 10,000 images being 0.5.
-* **HENet r2 equals ShuffleNet r5**: 1.5 points behind after 8 epochs of all images, level (65.4 ± 1.2
-  against 65.3 ± 0.1 %) after 8 of 10,000. It trained three times as fast, and runs in
+* **HENet r2 equals ShuffleNet r5**: 1.5 points behind after 8 epochs of all images, level
+  (65.4 ± 1.2 against 65.3 ± 0.1 %) after 8 of 10,000. It trained three times as fast, and runs in
   half of the time in C.
 * **HENet r3 reaches 89.40 %**: not in 60 epochs of images that were recompressed as JPEG.
 * **NVMNet g4 has 71 % on ORL faces**: far too low. After the same 40 epochs of the network as

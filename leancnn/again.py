@@ -42,7 +42,7 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
     if not folder.exists() or {child.name for child in folder.iterdir()} <= there_already:
         return False
     try:
-        plan = runs.read_json(folder / "plan.json")
+        plan = {"images": None, **runs.read_json(folder / "plan.json")}  # older ones say nothing
         there = {key: plan[key] for key in asked}
     except (RunError, KeyError, TypeError):
         names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}

@@ -56,7 +56,7 @@ class Written:
 def emit(schedule: Schedule, facts: Facts) -> Written:
     """The C file: constants, one function a layer shape, the network, the entry points."""
     program = schedule.program
-    prefix = identifier(facts.name)
+    prefix = identifier(facts.name[:99])  # files are called by it
     file = File(prefix)
     entries = ("run", "run_float", "class_names", "scratch_bytes")
     file.used.update(

@@ -12,8 +12,8 @@ from leancnn.native.spell import LARGE, ORDER, array, byte_array, decimals, numb
 
 
 def identifier(name: str) -> str:
-    """A name as a C identifier of 100 letters at most."""
-    word = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name[:99])
+    """A name as a C identifier."""
+    word = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
     return word if word and not word[0].isdigit() else f"_{word}"
 
 

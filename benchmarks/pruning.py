@@ -329,7 +329,8 @@ def clock(args: argparse.Namespace) -> None:
             args.result,
             {
                 "title": "Does the clock follow the MACs?",
-                "command": f"python benchmarks/pruning.py clock --on {args.on}",
+                "command": f"python benchmarks/pruning.py clock --on {args.on} "
+                f"--rounds {args.rounds}",
                 "machine": {**machine(), "threads": 1},
                 "made": runs.now(),
                 "rows": lines,

@@ -128,7 +128,7 @@ def nvmnet(
 
 
 _fits = "M are megabytes, and fit nine modules without batch norm (last_stage=2)"
-_differs = "M are megabytes; nine modules without batch norm (last_stage=2) have 2.96"
+_no_fit = "M are megabytes; nine modules without batch norm (last_stage=2) have 2.96"
 for _groups, _trainable, _macs, _published in (
     (1, 1_138_280, 250_651_328, ""),
     (2, 1_006_696, 225_173_696, "3.31 M, 71.42 ± 0.21 % on ORL"),
@@ -153,7 +153,7 @@ for _groups, _trainable, _macs, _published in (
             buffers=896,
             smallest=SMALLEST,
             published=_published,
-            differs=_differs if _groups == 16 else _fits if _published else "",
+            differs=_no_fit if _groups == 16 else _fits if _published else "",
         ),
         nvmnet,
         groups=_groups,

@@ -11,13 +11,13 @@ from leancnn import models
 from leancnn.bench import untrained
 from leancnn.images import Road
 from leancnn.layers import AverageVector, conv_bn
-from leancnn.native.abreast import can_lie_abreast, is_pointwise, likely, tile
+from leancnn.native.abreast import _Price, can_lie_abreast, is_pointwise, likely, tile
 from leancnn.native.emit_abreast import _weights
 from leancnn.native.graph import Conv, Reduce, empty, floats
 from leancnn.native.import_torch import import_torch
 from leancnn.native.lower import lower
 from leancnn.native.program import Abreast, Fold, Line, Turn, writes
-from leancnn.native.schedule import schedule
+from leancnn.native.schedule import _set_pitches, schedule
 from leancnn.native.simplify import simplify
 from leancnn.native.winograd import in_vectors
 from leancnn.speed import liked
@@ -133,6 +133,25 @@ def test_a_network_of_small_maps_turns_once(mobile):
     after = kinds[kinds.index(Turn) + 1 :]
     assert Line not in after
     assert after.count(Abreast) > 40
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [("squeezenet1_1", {}, (3, 224, 224)), ("rsenet", {"stem": "cifar"}, (3, 64, 64))],
+)
+def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape):
+    body = models.create_model(name, **arguments)
+    graph = simplify(import_torch(body.eval(), shape))
+    planned = lower(graph)
+    schedule(planned)
+    laid_abreast = {k.name for k in planned.kernels if isinstance(k, Abreast)}
+    program = lower(graph)
+    _set_pitches(program)
+    able = [kernel for kernel in program.kernels if can_lie_abreast(kernel)]
+    chosen = {kernel for kernel in able if kernel.name in laid_abreast}
+    price = _Price(program)
+    assert len(chosen) == len(laid_abreast)
+    assert all(price(chosen ^ {kernel}) >= price(chosen) for kernel in able)
 
 
 def test_what_reads_channels_abreast_finds_them(abreast):

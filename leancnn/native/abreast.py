@@ -3,8 +3,8 @@
 Along its line a map of 4×4 fills 20 of 32 lanes. With channels in the lanes every lane works on
 any map: a 1×1 convolution becomes a matrix product that reads its weights once and in order, a
 depthwise one shifts whole vectors, a dense 3×3 one takes fewer multiplications. Maps shrink and
-channels grow on the way through a network, so there is one kernel from which on all that can are
-laid out so, but 3×3 ones that lose by it; a `Turn` stands where layouts meet.
+channels grow on the way through a network, so the search begins with the best kernel from which on
+all that can are laid out so; then single ones change sides. A `Turn` stands where layouts meet.
 """
 
 from collections.abc import Iterator
@@ -104,13 +104,20 @@ def choose(program: Program, layout: Layout = "best") -> None:
     chosen = set(able[starts[0] :])
     if len(starts) > 1:
         price = _Price(program)
-        best = min(starts, key=lambda start: price(set(able[start:])))
-        chosen = set(able[best:])
-        for kernel in able[best:]:
-            line, abreast = price.costs[kernel]
-            if is_winograd(kernel) and line < abreast and price(chosen - {kernel}) < price(chosen):
-                chosen.remove(kernel)
+        chosen = set(able[min(starts, key=lambda start: price(set(able[start:]))) :])
+        chosen = _better(price, able, chosen)
     _lay(program, chosen)
+
+
+def _better(price: "_Price", able: list[Line], chosen: set[Line]) -> set[Line]:
+    """Change one kernel at a time while that makes the program cheaper."""
+    best, before = price(chosen), float("inf")
+    while best < before:
+        before = best
+        for kernel in able:
+            if (cost := price(chosen ^ {kernel})) < best:
+                chosen, best = chosen ^ {kernel}, cost
+    return chosen
 
 
 def _wanted(

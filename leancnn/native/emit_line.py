@@ -12,9 +12,11 @@ from leancnn.native.graph import Activate, Affine, Conv, Floats, Pool, floats
 from leancnn.native.program import Blend, Line, Store, Value
 from leancnn.native.spell import number
 from leancnn.native.text import File, combined, curve, described, finished, is_long
-from leancnn.native.walk import L1_FLOATS, Plan, affines, picks
+from leancnn.native.walk import L1_FLOATS, L2_FLOATS, Plan, affines, picks
 
 AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
+CACHE_LINE = 16  # floats
+PAGE = 1024  # floats between the weights that are multiplied and those that are fetched
 
 
 def emit_line(file: File, kernel: Line, plan: Plan, trash: int) -> None:
@@ -252,6 +254,9 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
             if len(plan.taps) == 1 and plan.inputs * size * 16 > L1_FLOATS // 2:
                 ahead = f"s + in[i + {AHEAD} < {plan.inputs} ? i + {AHEAD} : i] + p"
             lines.append(f"        FETCH_1X{size}({ahead})")
+        if op.weight.size > L2_FLOATS:  # they come from beyond
+            places = range(PAGE, PAGE + o * len(plan.taps), CACHE_LINE)
+            lines.append(f"        {' '.join(f'prefetch(k + {place});' for place in places)}")
         lines.append("    }")
     else:
         file.tiles.add(("LOAD", o, size))

@@ -103,6 +103,22 @@ def test_unit_vectors_are_spelled_out_for_pnnx_and_nobody_else():
     assert "norm" in str(torch.jit.trace(lambda x: functional.normalize(x, dim=2), x).graph)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("steps", [(2, 2), (3, 1)])
+def test_strided_pixels_are_picked_without_a_slice_for_ncnn(steps):
+    x = torch.randn(2, 5, 7, 8, generator=torch.Generator().manual_seed(0))
+
+    def picked(x):
+        return x[:, :, :: steps[0], :: steps[1]]
+
+    with Spelled():
+        spelled, other = picked(x), x[:, 1:, ::2, ::2]
+        traced = str(torch.jit.trace(picked, x).graph)
+    assert "slice" not in traced
+    assert torch.equal(spelled, picked(x))
+    assert torch.equal(other, x[:, 1:, ::2, ::2])
+
+
 def test_what_differs_is_refused_with_the_difference_and_leaves_the_folder(tmp_path, monkeypatch):
     net = network()
     honest = targets["c"]

@@ -33,12 +33,28 @@ LESS_EXACT = (
 
 
 class Spelled(TorchFunctionMode):
-    """Unit vectors in small steps: pnnx makes `normalize` along any dimension one along channels,
-    which divides each number of R-MAC's matrix of (windows, C) by its own size."""
+    """What pnnx or ncnn would refuse or get wrong, in other words: unit vectors and strided pixels.
+
+    pnnx makes `normalize` along any dimension one along channels, which divides each number of
+    R-MAC's matrix of (windows, C) by its own size; ncnn has no slices with steps.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        call = _unit if func is functional.normalize else func
-        return call(*args, **(kwargs or {}))
+        if func is functional.normalize:
+            func = _unit
+        elif func is Tensor.__getitem__ and (steps := _steps(*args)):
+            return functional.max_pool2d(args[0], 1, steps)  # the window is the pixel
+        return func(*args, **(kwargs or {}))
+
+
+def _steps(x: Tensor, index: Any) -> tuple[int, int] | None:
+    """r and c of x[:, :, ::r, ::c] for (N, C, H, W)."""
+    if x.ndim != 4 or not isinstance(index, tuple) or len(index) != 4:
+        return None
+    if any(not isinstance(one, slice) or (one.start, one.stop) != (None, None) for one in index):
+        return None
+    steps = [one.step or 1 for one in index]
+    return (steps[2], steps[3]) if steps[:2] == [1, 1] else None
 
 
 def _unit(x: Tensor, *, p: float, dim: int, eps: float, out: None) -> Tensor:

@@ -1,6 +1,7 @@
 """Train several networks on one data set with several seeds, test each once, and keep the numbers.
 
-What the scripts beside this one share. A finished training is not repeated: its run folder answers.
+What the scripts beside this one share. A finished training is not repeated: its run folder answers,
+or the result in which it stands already.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import re
 import shlex
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -64,6 +66,7 @@ def run(
         "images_per_s": trained.images_per_s,
         "train_accuracy": [row["train_accuracy"] for row in trained.history],
         "val_accuracy": [row.get("val_accuracy") for row in trained.history],
+        "processor": runs.machine()["processor"],
     }
 
 
@@ -119,6 +122,10 @@ def keep(
     found: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> None:
     """Write the table as JSON, with the machine, every run and every recipe in it."""
+    told = [trial for trial in trials if found.get(trial.label)]
+    every = [run for runs_of_one in found.values() for run in runs_of_one]
+    elsewhere = Counter(run["processor"] for run in every)
+    elsewhere.pop(machine()["processor"], None)
     runs.write_json(
         path,
         {
@@ -126,15 +133,31 @@ def keep(
             "command": command,
             "machine": machine(),
             "made": runs.now(),
-            "rows": [row(trial, found[trial.label]) for trial in trials if found.get(trial.label)],
-            "note": note,
-            "runs": [run for runs_of_one in found.values() for run in runs_of_one],
-            "recipes": {
-                trial.label: {"arguments": dict(trial.arguments), **trial.recipe.to_json()}
-                for trial in trials
-            },
+            "rows": [row(trial, found[trial.label]) for trial in told],
+            "note": "; ".join([note, *(f"{n} runs on {name}" for name, n in elsewhere.items())]),
+            "runs": every,
+            "recipes": {trial.label: way(trial) for trial in told},
         },
     )
+
+
+def way(trial: Trial) -> dict[str, Any]:
+    """How a trial is trained, as a result keeps it."""
+    return {"arguments": dict(trial.arguments), **trial.recipe.to_json()}
+
+
+def published(path: Path, title: str, trials: Sequence[Trial]) -> dict[str, list[dict[str, Any]]]:
+    """By label the runs of a result of this title that were trained as the trials are."""
+    told = runs.read_json(path) if path.exists() else {}
+    if told.get("title") != title:
+        return {}
+    same = {trial.label for trial in trials if told["recipes"].get(trial.label) == way(trial)}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in told["runs"]:
+        if one["label"] in same:
+            one = {**one, "processor": one.get("processor", told["machine"]["processor"])}
+            found.setdefault(one["label"], []).append(one)
+    return found
 
 
 def machine() -> dict[str, Any]:
@@ -153,18 +176,25 @@ def all_of(
     command: str,
     note: str,
     val_share: float | None = None,
+    only: Sequence[str] | None = None,
 ) -> None:
     """Every trial with every seed; the result is written after each, so a stop loses little.
 
-    What is finished comes first, so that a result is never poorer than the runs it stands on.
+    What is finished comes first, so that a result is never poorer than the runs it stands on. Runs
+    that stand in the result are taken as they are; `only`: labels of what is trained beside them.
     """
-    found: dict[str, list[dict[str, Any]]] = {trial.label: [] for trial in trials}
+    found = {trial.label: [] for trial in trials} | published(result, title, trials)
+    known = {(one["seed"], label) for label, them in found.items() for one in them}
     places = {
         (seed, trial.label): folder / f"{re.sub('[ /]', '-', trial.label)}-seed{seed}"
         for seed in data_of_seed
         for trial in trials
     }
-    pairs = list(product(data_of_seed, trials))
+    pairs = [
+        (seed, trial)
+        for seed, trial in product(data_of_seed, trials)
+        if (seed, trial.label) not in known and (only is None or trial.label in only)
+    ]
     for seed, trial in sorted(pairs, key=lambda pair: not finished(places[pair[0], pair[1].label])):
         where = places[seed, trial.label]
         told = run(trial, data_of_seed[seed], seed, where, val_share=val_share)

@@ -113,7 +113,7 @@ def test_a_curve_is_the_mean_of_the_runs_and_says_whose_it_is(tmp_path: Path) ->
 def test_a_row_is_the_mean_and_spread_of_its_runs() -> None:
     trial = orl.trials(40, 224)[0]
     found = [
-        {"last": share, "best": None, "seconds": 10.0, "images_per_s": 300.0, "threads": 2}
+        {**told(trial.label, 0), "last": share, "seconds": 10.0, "threads": 2}
         for share in (0.9, 1.0)
     ]
     row = experiment.row(trial, found)
@@ -133,7 +133,7 @@ def test_what_is_finished_stands_in_a_result_before_more_is_trained(
 
     def run(trial: experiment.Trial, data: object, seed: int, folder: Path, **_: object) -> Any:
         asked.append(folder.name)
-        return {"last": 0.5, "best": None, "seconds": 1.0, "images_per_s": 1.0, "threads": 1}
+        return told(trial.label, seed)
 
     monkeypatch.setattr(experiment, "run", run)
     result = tmp_path / "result.json"
@@ -142,3 +142,58 @@ def test_what_is_finished_stands_in_a_result_before_more_is_trained(
     )
     assert asked == ["net-b-seed1", "net-a-seed0", "net-b-seed0", "net-a-seed1"]
     assert [row["runs"] for row in runs.read_json(result)["rows"]] == [2, 2]
+
+
+def told(label: str, seed: int, processor: str = "") -> dict[str, Any]:
+    """What `experiment.run` would return."""
+    return {
+        "label": label,
+        "seed": seed,
+        "last": 0.5,
+        "best": None,
+        "seconds": 1.0,
+        "images_per_s": 1.0,
+        "threads": 1,
+        "processor": processor or runs.machine()["processor"],
+    }
+
+
+def test_runs_that_stand_in_a_result_are_not_repeated_unless_they_were_trained_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, asked = tmp_path / "result.json", []
+
+    def run(trial: experiment.Trial, data: object, seed: int, folder: Path, **_: object) -> Any:
+        asked.append((trial.label, seed))
+        return told(trial.label, seed)
+
+    def again(title: str, seeds: int, a: Any, only: list[str] | None = None) -> dict[str, Any]:
+        asked.clear()
+        experiment.all_of(
+            [
+                experiment.Trial(label="a", network="tiny", recipe=a),
+                experiment.Trial(label="b", network="tiny", recipe=RECIPE),
+            ],
+            dict.fromkeys(range(seeds), "data"),
+            tmp_path,
+            result,
+            title=title,
+            command="c",
+            note="n",
+            only=only,
+        )
+        return {row["network"]: row["runs"] for row in runs.read_json(result)["rows"]}
+
+    monkeypatch.setattr(experiment, "run", run)
+    assert again("t", 1, RECIPE) == {"a": 1, "b": 1}
+    assert again("t", 2, RECIPE, only=["b"]) == {"a": 1, "b": 2}
+    assert asked == [("b", 1)]
+    kept = runs.read_json(result)
+    kept["runs"][0].pop("processor")  # a result of before had none
+    runs.write_json(result, {**kept, "machine": {**kept["machine"], "processor": "Z80"}})
+    assert again("t", 2, RECIPE) == {"a": 2, "b": 2}
+    assert asked == [("a", 1)]
+    assert runs.read_json(result)["note"] == "n; 1 runs on Z80"
+    assert again("t", 2, RECIPE.changed(lr=0.3)) == {"a": 2, "b": 2}
+    assert asked == [("a", 0), ("a", 1)]
+    assert again("other data", 1, RECIPE) == {"a": 1, "b": 1}

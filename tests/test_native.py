@@ -25,7 +25,15 @@ from leancnn.native.lower import lower
 from leancnn.native.program import Abreast, Line, reads, writes
 from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
-from tests.native_nets import apart, compiled, laid_source, random_network, settled, written
+from tests.native_nets import (
+    FLAGS,
+    apart,
+    compiled,
+    laid_source,
+    random_network,
+    settled,
+    written,
+)
 
 WITHIN = 1e-4
 
@@ -214,7 +222,10 @@ ZOO = [
 def test_every_network_of_the_zoo_answers_as_torch_does(name):
     card = models.card(name)
     body = settled(models.create_model(name, seed=0))
-    assert apart(body, compiled(body, card.image), noise(2, card.image)) < WITHIN
+    source, images = written(body, card.image).source, noise(2, card.image)
+    for widths in ((), ("-DLANES=8", "-DREGISTERS=16"), ("-DLANES=4", "-DREGISTERS=16")):
+        native = Native(compile_library(source, name="net", flags=(*FLAGS, *widths)))
+        assert apart(body, native, images) < WITHIN, widths
 
 
 @pytest.mark.slow

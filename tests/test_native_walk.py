@@ -82,7 +82,14 @@ def test_a_vector_too_many_for_whole_tiles_is_computed_with_few_registers():
     assert any(p.rest == 1 < p.few for p in map(plan, lines(body, shape)))
     noise = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
     for lanes, registers in WIDTHS:
-        flags = ("-std=c11", "-O1", "-march=native", f"-DLANES={lanes}", f"-DREGISTERS={registers}")
+        strict = (
+            "-std=c11",
+            "-O1",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+        )  # for any processor of this kind
+        flags = (*strict, f"-DLANES={lanes}", f"-DREGISTERS={registers}")
         assert apart(body, compiled(body, shape, flags), noise) < 1e-5
 
 

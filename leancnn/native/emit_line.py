@@ -167,8 +167,8 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         "LAYER @(float *s, const int32_t *t, const float *w)\n{",
         share.rstrip("\n"),
         f"    const int end = {end};",
-        f"    for (int g = 0; g < {plan.groups}; g++, t += {plan.inputs + plan.blocks * block_t}, "
-        f"w += {plan.blocks * block_w}) {{",
+        f"    for (int g = 0; g < {plan.groups}; g++, t += {plan.inputs + plan.blocks * block_t}"
+        f"{f', w += {plan.blocks * block_w}' if block_w else ''}) {{",
         "        const int32_t *in = t;",
     ]
     stop = "end"

@@ -29,6 +29,9 @@
 #if LANES > 1 && defined(__AVX512F__) && LANES == 16
 #include <immintrin.h>
 #endif
+#if defined(__GNUC__) && LANES > 1
+#pragma GCC diagnostic ignored "-Wpsabi" /* wider vectors than the processor's stay in this file */
+#endif
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=fast") /* a * b + c in one instruction, which -std=c11 forbids */
 #endif

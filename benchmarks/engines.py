@@ -11,14 +11,18 @@ other engine.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import leancnn
 from leancnn.bench import ENGINES, Row, bench, to_json, untrained
+from leancnn.native.build import find_compiler
 from leancnn.report import bench_picture, table
-from leancnn.runs import atomic_write, machine, write_json
+from leancnn.runs import atomic_write, machine, now, write_json
 
 RESULT = Path(__file__).parent.parent / "results" / "engines.json"
 PICTURE = RESULT.parent.parent / "docs" / "engines.png"
@@ -38,6 +42,7 @@ BARS = {
     "resnet20": 1.0,
 }
 """How many times faster than the best other engine ours has to be."""
+PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "ai-edge-litert")
 PAPER = 0.347  # seconds of HENet r2 over those of ShuffleNet r5, HENet paper, Table 3
 
 
@@ -78,6 +83,15 @@ def claim(lines: Sequence[dict[str, object]]) -> dict[str, float]:
     } | {"paper": PAPER}
 
 
+def versions() -> dict[str, str]:
+    """Of all that was timed and is installed, and of the compiler."""
+    found = {"leancnn": leancnn.__version__, "compiler": find_compiler().version}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
 def main() -> None:
     """Time, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -102,14 +116,19 @@ def main() -> None:
 def keep(args: argparse.Namespace, rows: Sequence[Row], missing: Sequence[str]) -> None:
     """Write what there is so far."""
     lines = ratios(rows)
-    command = "python benchmarks/engines.py"
-    command += "" if args.on == ",".join(ENGINES) else f" --on {args.on}"
+    some = args.networks if args.networks != list(BARS) else []
+    on = [] if args.on == ",".join(ENGINES) else ["--on", args.on]
+    words = [*some, *on, "--rounds", str(args.rounds)]
+    lacking = [f"missing: {reason}" for reason in missing]
     value: dict[str, Any] = {
         "title": "One image on one core: our C against the best other engine",
-        "command": command,
-        "machine": {**machine(), "threads": 1},
+        "command": " ".join(["python benchmarks/engines.py", *words]),
+        "machine": {**machine(), "threads": 1, **versions()},
+        "made": now(),
         "rows": lines,
-        "note": f"float32, one thread, median of {args.rounds} turns; engines: {args.on}",
+        "note": "; ".join(
+            [f"float32, one thread, median of {args.rounds} turns; engines: {args.on}", *lacking]
+        ),
         "claim": claim(lines),
         "engines": to_json(rows, missing),
     }

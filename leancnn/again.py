@@ -1,6 +1,6 @@
 """Whether what stands in a folder is what this call would make, so that it goes on there."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from leancnn.data import Dataset
 from leancnn.errors import DamagedError, RunError
 from leancnn.recipes import Recipe
 from leancnn.sealed import TEMPORARY
-from leancnn.weights import MANIFEST, WEIGHTS, Network, load
+from leancnn.weights import MANIFEST, WEIGHTS, Network, digest, load
 from leancnn.widths import widths_of
 
 PRUNING = ".prune"  # the folder in a pruning's that says that one is at work there
@@ -45,8 +45,7 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
         plan = {"images": None, **runs.read_json(folder / "plan.json")}  # older ones say nothing
         there = {key: plan[key] for key in asked}
     except (RunError, KeyError, TypeError):
-        names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}
-        if names <= {"cut", *there_already, *NETWORK_FILES} and _made_by(folder, asked):
+        if _begun(folder, {"cut", *there_already}, asked):
             return False  # stopped while the cut was saved
         raise RunError(f"{folder} holds something else; choose another --out") from None
     if odd := [key for key in asked if there[key] != asked[key]]:
@@ -65,12 +64,26 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
     return True
 
 
-def _made_by(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether the network saved in a folder, if any, was cut as asked; others stay as they are."""
-    if not (folder / MANIFEST).exists():
-        return True
-    plan = (runs.read_json(folder / MANIFEST).get("made") or {}).get("plan", {})
-    return all(plan.get(key) == value for key, value in asked.items())
+def free(folder: Path) -> None:
+    """Refuse, with `RunError`, a folder in which no schedule was begun but something else is."""
+    if folder.exists() and not {child.name for child in folder.iterdir()} <= {"steps", PRUNING}:
+        raise RunError(f"{folder} holds something else; choose another --out")
+
+
+def _begun(folder: Path, beside: Collection[str], asked: Mapping[str, Any]) -> bool:
+    """Whether all that a folder holds is what this pruning was about to save; the rest stays."""
+    names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}
+    if not names <= {*beside, *NETWORK_FILES}:
+        return False
+    if "cut" in names and not _begun(folder / "cut", (), asked):
+        return False
+    if MANIFEST not in names:
+        return WEIGHTS not in names  # ours get their name when the manifest stands
+    try:
+        plan = runs.read_json(folder / MANIFEST)["made"]["plan"]
+        return all(plan.get(key) == value for key, value in asked.items())
+    except (AttributeError, KeyError, RunError, TypeError):
+        return False
 
 
 def kept(folder: Path, place: Path, whole: Network) -> tuple[Plan, Network]:
@@ -80,7 +93,8 @@ def kept(folder: Path, place: Path, whole: Network) -> tuple[Plan, Network]:
     """
     plan = Plan.of_json(runs.read_json(folder / "plan.json"))
     small = load(place)
-    if small.made.get("cut from") != whole.made:
+    same = small.made.get("cut from") == whole.made  # older ones tell no weights
+    if not (small.made["weights"] == digest(whole) if "weights" in small.made else same):
         raise RunError(f"{folder} holds a pruning of another network; choose another --out")
     widths = widths_of(small.body)
     for layer in plan.layers:

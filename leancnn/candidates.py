@@ -269,14 +269,9 @@ class Candidates:
 
 
 def _worth(wiring: Wiring, found: Scores) -> dict[str, NDArray[np.float64]]:
-    """By family, the worth of each unit: the mean over its channels, each layer in its own mean.
-
-    Raises `MismatchError` for scores that are no numbers.
-    """
+    """By family, the worth of each unit: the mean over its channels, each layer in its own mean."""
     total, times = np.zeros(wiring.units), np.zeros(wiring.units)
     for path, values in found.items():
-        if not np.isfinite(values).all():
-            raise MismatchError(f"the scores of {path} are no numbers; has its training diverged?")
         scale = float(np.abs(values).mean()) or 1.0
         np.add.at(total, wiring.writes[path], values / scale)
         np.add.at(times, wiring.writes[path], 1)

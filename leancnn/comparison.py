@@ -8,7 +8,6 @@ was cut; once, on the test part.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +32,6 @@ from leancnn.prune import Goal, one_goal, prune
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture
 from leancnn.scoring import Source, scored, source_of
-from leancnn.sealed import tensor_sha256
 from leancnn.speed import SILENT, Clock
 from leancnn.train import resume, train
 from leancnn.verdict import Comparison, Row, means, verdict
@@ -221,7 +219,7 @@ class _Test:
         """0..1. In `run`, the folder of a network, an opening of the test part is counted, once."""
         split = self._split(network)
         of_data = self.sha256.get(network.road)
-        known = {"which": which, "sha256": of_data, "weights": _digest(network)}
+        known = {"which": which, "sha256": of_data, "weights": weights.digest(network)}
         if run is not None:
             for one in runs.evaluations(run):
                 if all(one.get(key) == value for key, value in known.items()):
@@ -335,7 +333,12 @@ def _trained(
     """A control, trained to its end. Raises `RunError` when the folder holds another."""
     asked = {"model": model, "seed": seed, **arguments}
     if start is not None:
-        asked = {"model": start.name, "seed": seed, **start.arguments, "start": _digest(start)}
+        asked = {
+            "model": start.name,
+            "seed": seed,
+            **start.arguments,
+            "start": weights.digest(start),
+        }
     if runs.is_run(folder):
         same_recipe(folder, recipe)
         _same_control(folder, json.loads(json.dumps(asked)))
@@ -355,13 +358,6 @@ def _trained(
             progress=progress,
         )
     return weights.load(folder, "last")
-
-
-def _digest(network: Network) -> str:
-    """What its weights are, in 64 letters."""
-    arrays = weights.to_arrays(network.body.state_dict())
-    found = [f"{name} {tensor_sha256(array)}" for name, array in sorted(arrays.items())]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def _same_control(folder: Path, asked: Mapping[str, Any]) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from leancnn import criteria, models, recipes, runs, weights
-from leancnn.again import PRUNING, continues, kept, same_images, same_recipe
+from leancnn.again import PRUNING, continues, free, kept, same_images, same_recipe
 from leancnn.candidates import Candidates, Plan
 from leancnn.count import Cost
+from leancnn.data import open_source
 from leancnn.errors import MismatchError, ParityError, UsageError
 from leancnn.export import trial_images
 from leancnn.plan import check_place, check_wishes, kept_road
@@ -145,12 +146,14 @@ def cut(
     images = network.normalise(torch.from_numpy(trial_images(network, 4)))
     with torch.no_grad():
         expected, answer = silence(body, wiring, keep).run(images), small(images)
+    if not expected.isfinite().all():
+        raise MismatchError(f"{network.name} answers no numbers; has its training diverged?")
     apart = float((answer - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not apart <= CLOSE:
         raise ParityError(f"the cut {network.name} answers otherwise, by {apart:.2g}; nothing kept")
     short = {**plan.to_json(), "layers": len(plan.layers)}
     del short["told"]
-    made = {"cut from": dict(network.made), "plan": short}
+    made = {"cut from": dict(network.made), "weights": weights.digest(network), "plan": short}
     return Network(
         small,
         name=network.name,
@@ -222,12 +225,16 @@ def prune(
             source.load(network)
         if reads != "weights":
             images = source.digest(network)
+    if data is not None:
+        open_source(data)  # also where nothing reads it: a misspelt name is no wish
+    names = [f"{number}-r{wanted.get('expansion', 0):g}" for number, wanted in enumerate(goals, 1)]
+    if len(goals) > 1 and not (out / "steps" / names[0]).exists():
+        free(out)  # now, not when the steps before the last have been trained
     plans: list[Plan] = []
     trained = None
     with runs.Lock(out / PRUNING):
-        for number, wanted in enumerate(goals, 1):
-            name = f"{number}-r{wanted.get('expansion', 0):g}"
-            folder = out if number == len(goals) else out / "steps" / name
+        for name, wanted in zip(names, goals, strict=True):
+            folder = out if name == names[-1] else out / "steps" / name
             place = folder if finetune is None else folder / "cut"
             asked = {
                 "network": network.name,

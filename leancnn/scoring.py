@@ -104,20 +104,28 @@ def scored(
         raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
     if member.reads == "weights":
         subject = Subject(network.body.eval(), wiring, _none, seed)
-        return Scored(member.score(subject), subject.told)
+        return Scored(_finite(member.score(subject)), subject.told)
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
     subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
     place = cache_folder() / "scores" / key
     with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: score again
         about, found = unseal(place / "scores.json", place / "scores.safetensors")
         return Scored(dict(found), about["told"])
-    found = member.score(subject)
+    found = _finite(member.score(subject))
     about = {"criterion": criterion, "network": network.name, "told": subject.told}
     try:
         seal(place / "scores.json", place / "scores.safetensors", about, found)
     except WriteError as error:
         print(f"leancnn: the scores are not kept for another time: {error}", file=sys.stderr)
     return Scored(found, subject.told)
+
+
+def _finite(found: Scores) -> Scores:
+    """The same. Raises `MismatchError` for scores that are no numbers."""
+    for path, values in found.items():
+        if not np.isfinite(values).all():
+            raise MismatchError(f"the scores of {path} are no numbers; has its training diverged?")
+    return found
 
 
 def subject_of(
@@ -166,7 +174,7 @@ def subject_of(
         network.mean,
         network.std,
     ]
-    facts += [network.name, sorted(network.arguments.items())]
+    facts += [network.name, sorted(network.arguments.items()), network.road]
     digest = hashlib.sha256(repr(facts).encode())
     for name, tensor in network.body.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

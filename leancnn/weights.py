@@ -7,6 +7,7 @@ best/
 """
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from leancnn import models
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.images import Road
 from leancnn.layers import INITS, initialise
-from leancnn.sealed import Tensors, seal, unseal
+from leancnn.sealed import Tensors, seal, tensor_sha256, unseal
 from leancnn.widths import reshape
 
 FORMAT = 1
@@ -186,6 +187,13 @@ def load(path: str | Path, which: Literal["best", "last"] | None = None) -> Netw
         raise DamagedError(f"{folder / MANIFEST}: not a saved network ({error!r})") from error
     fill(network.body.state_dict(), arrays, folder / WEIGHTS)
     return network.eval()
+
+
+def digest(network: Network) -> str:
+    """What its weights are, in 64 letters."""
+    arrays = to_arrays(network.body.state_dict())
+    found = [f"{name} {tensor_sha256(array)}" for name, array in sorted(arrays.items())]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def to_arrays(state: Mapping[str, Tensor]) -> Tensors:

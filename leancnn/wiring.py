@@ -173,11 +173,12 @@ class _Walk:
                 raise _unknown(node, "runs twice")
             out = self.module(node, path, module, given[0])
             self.wiring.writes[path] = out
-            if path not in self.writers:
-                for such in (self.flat, self.mixed):
-                    such.update([node] if such.intersection(node.all_input_nodes) else [])
-            return out
-        return self.function(node, given, named)
+        else:
+            path, out = "", self.function(node, given, named)
+        if path not in self.writers:
+            for such in (self.flat, self.mixed):
+                such.update([node] if such.intersection(node.all_input_nodes) else [])
+        return out
 
     def function(self, node: fx.Node, given: Any, named: Any) -> Any:
         if node.target in (operator.add, operator.mul, torch.add, torch.mul, operator.iadd):
@@ -195,6 +196,8 @@ class _Walk:
         if node.target is operator.getitem and _all_channels(node.args[1]):
             return given[0]
         if node.target in ALONE_TOO:
+            if named.get("training") and not self.modules[""].training:
+                raise _unknown(node, "it drops when the network is at rest, too")
             return given[0]
         if node.target in ("mean", torch.mean) and _dims(node) in ((2, 3), (-2, -1)):
             return given[0]

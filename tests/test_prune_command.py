@@ -296,9 +296,9 @@ def test_the_gates_of_several_networks_are_drawn(wide, compared, tmp_path, capsy
 
 def test_a_saved_network_is_not_written_over_nor_taken_for_another(tmp_path, capsys):
     one, other, small = (tmp_path / name for name in ("one", "other", "small"))
-    for place, made in ((one, {"epoch": 1}), (other, {"epoch": 2})):
+    for place, factor in ((one, 1), (other, 2)):
         network = untrained("resnet8")
-        network.made = made
+        network.body.get_parameter("conv1.weight").data *= factor
         weights.save(network, place)
     words = ["--criterion", "l1", "--keep", "0.5", "--no-time", "--out"]
     for out in (one, other):
@@ -311,6 +311,62 @@ def test_a_saved_network_is_not_written_over_nor_taken_for_another(tmp_path, cap
     assert main(["prune", str(one), *words, str(small)]) == 0
     assert main(["prune", str(other), *words, str(small)]) == 1
     assert "another network" in capsys.readouterr().err
+    renamed = untrained("resnet8")
+    renamed.made = {"epoch": 3}  # of the same weights
+    weights.save(renamed, tmp_path / "same")
+    assert main(["prune", str(tmp_path / "same"), *words, str(small)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("weights.safetensors", "mine"),
+        ("network.json", "[1]"),
+        ("cut/notes.txt", "mine"),
+        ("cut/network.json", "{}"),
+        ("cut/weights.safetensors", "mine"),
+    ],
+)
+def test_files_that_pruning_did_not_write_stay_as_they_are(tmp_path, capsys, file, text):
+    weights.save(untrained("resnet8"), tmp_path / "whole")
+    theirs = tmp_path / "out" / file
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text(text)
+    words = ["--criterion", "l1", "--keep", "0.5", "--no-time", "--out", str(tmp_path / "out")]
+    assert main(["prune", str(tmp_path / "whole"), *words]) == 1
+    assert "holds something else" in capsys.readouterr().err
+    assert theirs.read_text() == text
+
+
+def test_a_schedule_is_refused_where_another_pruning_stands_before_its_first_step(tmp_path, capsys):
+    wide = untrained("lbmbnet32_r6")
+    weights.save(wide, tmp_path / "wide")
+    words = ["prune", str(tmp_path / "wide"), "--criterion", "l1", "--no-time", "--out"]
+    out = tmp_path / "out"
+    assert main([*words, str(out), "--to-expansion", "2"]) == 0
+    assert main([*words, str(out), "--schedule", "3,2"]) == 1
+    assert "holds something else" in capsys.readouterr().err
+    assert not (out / "steps").exists()
+
+
+@pytest.mark.parametrize("criterion", ["l1", "random", "se_gate"])
+def test_a_network_without_numbers_is_called_so(wide, tmp_path, capsys, pictures, criterion):
+    broken = weights.load(wide)
+    next(broken.body.parameters()).data.view(-1)[0] = float("nan")
+    weights.save(broken, tmp_path / "broken")
+    words = ["--keep", "0.5", "--no-time", "--data", str(pictures), "--out", str(tmp_path / "out")]
+    assert main(["prune", str(tmp_path / "broken"), "--criterion", criterion, *words]) == 1
+    assert "has its training diverged?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("criterion", ["l1", "taylor"])
+def test_images_that_are_not_there_are_no_wish(tmp_path, capsys, criterion):
+    weights.save(untrained("resnet8"), tmp_path / "whole")
+    words = ["--criterion", criterion, "--keep", "0.5", "--data", str(tmp_path / "nowhere")]
+    assert main(["prune", str(tmp_path / "whole"), *words, "--out", str(tmp_path / "out")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert main(["prune", "/", "--criterion", criterion, "--keep", "0.5"]) == 1
+    assert "/: no run" in capsys.readouterr().err
 
 
 def test_a_network_in_the_folder_where_one_stands_goes_beside_it(tmp_path, monkeypatch):

@@ -48,6 +48,18 @@ def test_scores_are_kept_by_the_format_they_have(
     assert kept() == 2, "scores of another format are not taken for these"
 
 
+def test_scores_are_kept_by_the_size_at_which_images_were_seen(
+    score: Callable[[], Scores], pictures: Path
+) -> None:
+    score()
+    network = untrained("resnet8")
+    network.classes = ("class 0", "class 1", "class 2")
+    network.road = Road(size=(24, 24))
+    wiring = wire(network.body, network.road.channels)
+    scoring.scored(network, wiring, "taylor", Source(str(pictures)), progress=False)
+    assert kept() == 2
+
+
 def test_the_images_of_a_run_are_found_from_any_folder(pictures: Path, tmp_path: Path) -> None:
     plan = {"data": "pictures", "val_share": 0.2, "seed": 3}
     runs.write_json(tmp_path / "run.json", {"plan": plan, "data": {"source": str(pictures)}})

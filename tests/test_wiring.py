@@ -95,13 +95,17 @@ def test_a_layer_that_mixes_channels_unseen_is_refused_by_its_name(layer):
     (lambda n, x: head(n, n.a(x)) if x.shape[2] > 1 else x, "cannot follow this network: symbolic"),
     (lambda n, x: n.wide(torch.cat([n.pool(y := n.a(x)).flatten(1), n.four(y).flatten(1)], 1)),
      "40 inputs of 16 channels"),
+    (lambda n, x: n.wide(torch.cat([F.relu(n.pool(y := n.a(x)).flatten(1)),
+                                    2 * n.four(y).flatten(1).relu() + 1], 1)),
+     "40 inputs of 16 channels"),
+    (lambda n, x: head(n, F.dropout(n.a(x), 0.5)), "drops when the network is at rest"),
 ])  # fmt: skip
 def test_what_wiring_cannot_know_is_refused_in_a_line(steps, words):
     four = torch.nn.AdaptiveAvgPool2d(2)
     net = Net(steps, a=conv(), b=conv(8), norm=torch.nn.BatchNorm2d(8), four=four,
               wide=torch.nn.Linear(40, 2))  # fmt: skip
     with pytest.raises(UnsupportedError, match=words):
-        wire(net, 3)
+        wire(net.eval(), 3)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,7 @@ def test_what_wiring_cannot_know_is_refused_in_a_line(steps, words):
         lambda n, x: n.fc(n.bn1(head_of(n, n.a(x)))),
         lambda n, x: head(n, torch.cat(tensors=n.a(x).chunk(chunks=2, dim=1), dim=1)),
         lambda n, x: n.wide(n.drop(n.bn1(head_of(n, n.b(n.a(x)))))),
+        lambda n, x: n.fc(F.dropout(head_of(n, n.a(x)), 0.5, training=n.training)),
     ],
 )
 def test_functions_that_leave_channels_apart_are_followed(steps):

@@ -230,10 +230,12 @@ def _place(args: Namespace, word: str, goal: dict[str, Any]) -> str:
         return str(args.out)
     path = Path(args.network)
     path = path if path.name.strip(".") else path.resolve()
+    if not path.name:
+        raise RunError(f"{path}: no run and no saved network")
     if path.name in ("best", "last"):
         path = path.parent
     given = [f"{key}{value:g}" for key, value in goal.items() if value is not None]
-    given += [f"expansion{args.schedule[-1]}"] if args.schedule else []
+    given += [f"schedule{'-'.join(map(str, args.schedule))}"] if args.schedule else []
     return str(path.with_name("-".join([path.name, word, *given])))
 
 

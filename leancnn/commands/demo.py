@@ -17,7 +17,11 @@ def run(args: Namespace) -> Answer:
     from leancnn.demo import demo
 
     value = demo(args.out, epochs=args.epochs)
-    return Answer(value, f"test accuracy {value['test']['accuracy']:.2%}; see {value['picture']}")
+    test = value["test"]
+    interval = f"95 % interval {test['low']:.2%} to {test['high']:.2%}"
+    return Answer(
+        value, f"test accuracy {test['accuracy']:.2%}, {interval}; see {value['picture']}"
+    )
 
 
 put(Command("demo", "the whole way on handwritten digits, without a network", arguments, run))

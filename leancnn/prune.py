@@ -93,7 +93,7 @@ def plan(
             keep, share = maker.filled(lambda k: bool(getattr(maker.cost(k), wanted) <= value))
             maker.check(getattr(maker.cost(keep), wanted) <= value, wanted, value)
         case _:
-            share, steps, times, told = fast_enough(maker, value)
+            share, steps, times, told = fast_enough(maker, value, progress=progress)
             keep = maker.keep(share, steps)
             notes.append(told)
     if keep.all():

@@ -21,6 +21,7 @@ from leancnn.native.lower import lower
 from leancnn.native.program import WIDEST, Abreast
 from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
+from leancnn.progress import Progress
 from leancnn.surgery import Keep
 from leancnn.targets.c import to_c
 from leancnn.weights import Network
@@ -66,7 +67,7 @@ class Fast(NamedTuple):
     """What those widths cost."""
 
 
-def fast_enough(maker: Candidates, speedup: float) -> Fast:
+def fast_enough(maker: Candidates, speedup: float, *, progress: bool = False) -> Fast:
     """The largest share that runs so much faster here, in liked widths.
 
     The share that a search by the clock ends with was lucky, so it is measured anew, and the next
@@ -75,20 +76,26 @@ def fast_enough(maker: Candidates, speedup: float) -> Fast:
     """
     clock = Clock(maker.network)
     ratios: dict[bytes, float] = {}  # a second measurement of the same might say otherwise
-
-    def fits(keep: Keep) -> bool:
-        key = keep.tobytes()
-        ratios[key] = ratios.get(key) or clock.ratio(maker.cut(keep))
-        return ratios[key] >= speedup
-
     steps = liked(maker.network, maker.wiring)
-    share = maker.widest(fits, steps, SHARES)
-    while (again := clock.ratio(maker.cut(keep := maker.keep(share, steps)))) < speedup and share:
-        share = max(0.0, share - 1 / SHARES)
-    fastest = max(again, *ratios.values())
-    also = f"; the fastest that was timed ran {fastest:.3g} times as fast"
-    maker.check(again >= speedup, "speedup", speedup, also)
-    free = maker.cost(maker.keep(maker.widest(fits, shares=SHARES))).macs
+    with Progress("timing cuts", 2 * SHARES.bit_length() + 1, shown=progress) as bar:
+
+        def timed(keep: Keep) -> float:
+            found = clock.ratio(maker.cut(keep))
+            bar.to(min(bar.done + 1, bar.total), speed=f"{found:.2f} times")
+            return found
+
+        def fits(keep: Keep) -> bool:
+            key = keep.tobytes()
+            ratios[key] = ratios.get(key) or timed(keep)
+            return ratios[key] >= speedup
+
+        share = maker.widest(fits, steps, SHARES)
+        while (again := timed(keep := maker.keep(share, steps))) < speedup and share:
+            share = max(0.0, share - 1 / SHARES)
+        fastest = max(again, *ratios.values())
+        also = f"; the fastest that was timed ran {fastest:.3g} times as fast"
+        maker.check(again >= speedup, "speedup", speedup, also)
+        free = maker.cost(maker.keep(maker.widest(fits, shares=SHARES))).macs
     wide = sum(steps[family.name] == ABREAST for family in maker.families)
     also = f", and of {ABREAST} in {wide} of {len(maker.families)} families, where they lie abreast"
     told = (

@@ -338,6 +338,11 @@ def test_files_that_pruning_did_not_write_stay_as_they_are(tmp_path, capsys, fil
     assert theirs.read_text() == text
 
 
+def test_a_picture_without_a_name_is_refused_before_anything_is_scored(wide, capsys):
+    assert main(["prune", str(wide), "--gates", ""]) == 2
+    assert "--gates is empty" in capsys.readouterr().err
+
+
 def test_a_schedule_is_refused_where_another_pruning_stands_before_its_first_step(tmp_path, capsys):
     wide = untrained("lbmbnet32_r6")
     weights.save(wide, tmp_path / "wide")

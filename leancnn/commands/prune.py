@@ -216,6 +216,8 @@ def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
 def _gates(args: Namespace) -> Answer:
     from leancnn.comparison import gates
 
+    if not args.gates:
+        raise UsageError("--gates is empty; name the picture that is drawn")
     found: dict[str, Any] = gates(args.network, args.gates, data=args.data, progress=not args.quiet)
     return Answer(found, f"drawn: {printable(args.gates)}")
 

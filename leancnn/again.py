@@ -72,6 +72,8 @@ def free(folder: Path) -> None:
 
 def _begun(folder: Path, beside: Collection[str], asked: Mapping[str, Any]) -> bool:
     """Whether all that a folder holds is what this pruning was about to save; the rest stays."""
+    if not folder.is_dir():
+        return False
     names = {c.name for c in folder.iterdir() if not TEMPORARY.fullmatch(c.name)}
     if not names <= {*beside, *NETWORK_FILES}:
         return False

@@ -322,6 +322,7 @@ def test_a_saved_network_is_not_written_over_nor_taken_for_another(tmp_path, cap
     [
         ("weights.safetensors", "mine"),
         ("network.json", "[1]"),
+        ("cut", "mine"),
         ("cut/notes.txt", "mine"),
         ("cut/network.json", "{}"),
         ("cut/weights.safetensors", "mine"),

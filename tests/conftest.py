@@ -66,3 +66,44 @@ def plain_digits() -> Iterator[None]:
     recipes["digits"] = before.changed(engine="torch", precision="fp32")
     yield
     recipes["digits"] = before
+
+
+@pytest.fixture(scope="module")
+def no_curves() -> Iterator[None]:
+    """Other tests draw them; a picture takes longer than the trainings of small networks."""
+    from importlib import import_module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("leancnn.train"), "training_curve", lambda epochs: b"")
+        yield
+
+
+@pytest.fixture(scope="module")
+def shelf() -> Iterator[None]:
+    """A small LB-MBNet for 8×8 images, "tiny_gates", among the networks."""
+    from leancnn.models._base import Card, networks, put
+    from tests.tiny_gates import tiny_gates
+
+    card = Card(
+        name="tiny_gates", source="none: for tests", image=(3, 8, 8), classes=3, trainable=0, macs=0
+    )
+    put(card, tiny_gates)
+    yield
+    networks.pop("tiny_gates")
+
+
+@pytest.fixture(scope="module")
+def wide(
+    shelf: None, no_curves: None, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of "tiny_gates" that has seen `pictures` for a few steps."""
+    import torch
+
+    from leancnn.train import train
+    from tests.tiny import RECIPE
+
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("prune") / "wide"
+    recipe = RECIPE.changed(epochs=0.5)
+    train(pictures, model="tiny_gates", recipe=recipe, out=out, progress=False)
+    return out

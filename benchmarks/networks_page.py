@@ -165,7 +165,7 @@ def _table_of(cards: list[Card], columns: tuple[str, ...]) -> str:
 
 
 def _results(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.glob("network-*.json")):
+    for path in sorted(folder.glob("network-*.json"), key=lambda path: path.stem):
         result = json.loads(path.read_text(encoding="utf-8"))
         yield tables.table(result)
         if (ROOT / "docs" / f"{path.stem}.png").exists():

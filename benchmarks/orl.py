@@ -89,7 +89,8 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--epochs", type=float, default=40)
     parser.add_argument("--size", type=int, default=224, help="side of the images")
-    parser.add_argument("--only", nargs="*", help="labels to train; default: all")
+    labels = [trial.label for trial in trials(40, 224)]
+    parser.add_argument("--only", nargs="*", choices=labels, help="labels to train; default: all")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "orl")
     parser.add_argument("--result", type=Path)
     args = parser.parse_args()

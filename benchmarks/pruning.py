@@ -317,6 +317,7 @@ def clock(args: argparse.Namespace) -> None:
     engines = args.on.split(",")
     lines: list[dict[str, Any]] = []
     missing: list[str] = []
+    kept: dict[str, dict[str, list[float]]] = {}
     for home in sorted({path.parent.parent for path in args.runs.glob("*/*/comparison.json")}):
         networks = {label: weights.load(path, "last") for label, path in pruned(home).items()}
         sizes = {k: (n.road.channels, *n.road.size) for k, n in networks.items()}
@@ -324,6 +325,10 @@ def clock(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             turns, why = times(networks, engines, args.rounds, Path(folder))
         lines += clock_table(home.name, macs, turns)
+        kept[home.name] = {
+            f"{label} on {engine}": [round(1e6 * turn, 1) for turn in them]
+            for (label, engine), them in turns.items()
+        }
         missing += why
         runs.write_json(
             args.result,
@@ -334,9 +339,11 @@ def clock(args: argparse.Namespace) -> None:
                 "machine": {**machine(), "threads": 1},
                 "made": runs.now(),
                 "rows": lines,
+                "rounds_us": kept,
                 "note": f"one image on one core, median of {args.rounds} rounds in which all "
-                "networks and engines of an experiment take turns; ± half the distance of the "
-                "rounds' quartiles" + "".join(f"; {text}" for text in missing),
+                "networks and engines of an experiment take turns; times faster: the median of the "
+                "rounds' ratios; ± half the distance of the rounds' quartiles"
+                + "".join(f"; {text}" for text in missing),
             },
         )
     if not lines:

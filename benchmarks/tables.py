@@ -1,7 +1,7 @@
 """Write the tables of README.md and of pages in docs/ from results/*.json: `make readme`.
 
 A result is {"title", "command", "machine", "rows": [{column: value}], "note"}; its rows are shown
-as they stand, in the order of the files' names. They go between <!-- tables --> and
+as they stand, in the order of the files' stems. They go between <!-- tables --> and
 <!-- /tables -->; a page that says <!-- tables pruning --> has those of results/pruning-*.json, and
 README.md all that no such page has.
 """
@@ -20,7 +20,7 @@ ELSEWHERE = ("pruning",)  # results with a page of their own: docs/pruning.md
 def tables(results: Path, of: str = "") -> str:
     """The results in a folder as Markdown: those `of` a page, or all that have none."""
     found = []
-    for path in sorted(results.glob("*.json")):
+    for path in sorted(results.glob("*.json"), key=lambda path: path.stem):
         family = path.name.split("-")[0]
         result = json.loads(path.read_text(encoding="utf-8"))
         if "rows" in result and (family == of if of else family not in ELSEWHERE):

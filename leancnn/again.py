@@ -64,7 +64,7 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
     return True
 
 
-def free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
     """Refuse, with `RunError`, a folder in which no schedule was begun but something else is."""
     if folder.exists() and not {child.name for child in folder.iterdir()} <= {"steps", PRUNING}:
         raise RunError(f"{folder} holds something else; choose another --out")

@@ -35,8 +35,8 @@ def compile(
     before it is returned. With `out` the C file, its header and the library are written there too.
     `tune` is for how many seconds register tiles may be timed here; the winners are remembered.
     `size` is rows and columns of the image for an ONNX file that leaves them open. Raises
-    `UnsupportedError` naming an operator that the compiler does not have, `MissingDependencyError`
-    without a C compiler, `ParityError` when the answers differ.
+    `UsageError` for anything else, `UnsupportedError` naming an operator that the compiler does not
+    have, `MissingDependencyError` without a C compiler, `ParityError` when the answers differ.
     """
     given: object = network
     if not isinstance(given, Network | str | Path):

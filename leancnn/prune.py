@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from leancnn import criteria, models, recipes, runs, weights
-from leancnn.again import PRUNING, continues, free, kept, same_images, same_recipe
+from leancnn.again import PRUNING, check_free, continues, kept, same_images, same_recipe
 from leancnn.candidates import Candidates, Plan
 from leancnn.count import Cost
 from leancnn.data import open_source
@@ -229,7 +229,7 @@ def prune(
         open_source(data)  # also where nothing reads it: a misspelt name is no wish
     names = [f"{number}-r{wanted.get('expansion', 0):g}" for number, wanted in enumerate(goals, 1)]
     if len(goals) > 1 and not (out / "steps" / names[0]).exists():
-        free(out)  # now, not when the steps before the last have been trained
+        check_free(out)  # now, not when the steps before the last have been trained
     plans: list[Plan] = []
     trained = None
     with runs.Lock(out / PRUNING):

@@ -30,7 +30,7 @@ from leancnn.errors import (
 from leancnn.plan import LARGEST_SEED, images_for, kept_cut
 from leancnn.progress import Progress
 from leancnn.sealed import seal, unseal
-from leancnn.weights import FOLDERS, Network
+from leancnn.weights import FOLDERS, Network, digest
 from leancnn.wiring import Wiring
 
 BATCH = 128  # images at a time; larger images share the memory of as many of 64×64
@@ -174,11 +174,8 @@ def subject_of(
         network.mean,
         network.std,
     ]
-    facts += [network.name, sorted(network.arguments.items()), network.road]
-    digest = hashlib.sha256(repr(facts).encode())
-    for name, tensor in network.body.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return subject, digest.hexdigest()[:32]
+    facts += [network.name, sorted(network.arguments.items()), network.road, digest(network)]
+    return subject, hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
 def _none(mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]:

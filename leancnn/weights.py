@@ -190,7 +190,7 @@ def load(path: str | Path, which: Literal["best", "last"] | None = None) -> Netw
 
 
 def digest(network: Network) -> str:
-    """What its weights are, in 64 letters."""
+    """SHA-256 of its weights and statistics with their names and shapes, 64 hexadecimal digits."""
     arrays = to_arrays(network.body.state_dict())
     found = [f"{name} {tensor_sha256(array)}" for name, array in sorted(arrays.items())]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()

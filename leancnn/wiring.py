@@ -173,9 +173,10 @@ class _Walk:
                 raise _unknown(node, "runs twice")
             out = self.module(node, path, module, given[0])
             self.wiring.writes[path] = out
+            anew = path in self.writers
         else:
-            path, out = "", self.function(node, given, named)
-        if path not in self.writers:
+            out, anew = self.function(node, given, named), False
+        if not anew:
             for such in (self.flat, self.mixed):
                 such.update([node] if such.intersection(node.all_input_nodes) else [])
         return out

@@ -284,6 +284,25 @@ def test_gate_decorator_is_the_factor_times_its_gradient() -> None:
     np.testing.assert_allclose(found["norm"], expected, rtol=1e-4, atol=1e-7)
 
 
+def test_gate_decorator_lets_the_classifier_learn_whatever_it_is_called() -> None:
+    class Named(Small):
+        """Small, with another name for its last layer."""
+
+        def __init__(self) -> None:
+            super().__init__(norm=True)
+            self.head = self.fc
+            del self.fc
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.second(self.relu(self.norm(self.first(x))))
+            return self.head(self.pool(self.relu2(x)).flatten(1))
+
+    torch.manual_seed(4)
+    named = subject_of(Named(), 3, images=40)  # several batches: the classifier has moved
+    score = criteria.get("gate_decorator").score
+    assert np.array_equal(score(named)["norm"], score(small(norm=True, images=40))["norm"])
+
+
 def test_gate_decorator_lets_norms_of_a_shortcut_share_a_factor() -> None:
     subject = built("resnet8")
     found = criteria.get("gate_decorator").score(subject)

@@ -168,6 +168,7 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
     from pathlib import Path
 
     from leancnn import criteria, runs
+    from leancnn.data import open_source
     from leancnn.prune import plan
     from leancnn.scoring import source_of
     from leancnn.weights import load
@@ -179,6 +180,8 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
     network = load(path, args.which)
     reads = criteria.get(criterion).reads != "weights"
     source = source_of(path, args.data, network) if reads or runs.is_run(path) else None
+    if args.data is not None:
+        open_source(args.data)
     found = plan(
         network,
         criterion=criterion,

@@ -31,8 +31,8 @@ def score(subject: Subject) -> Scores:
         for path in batch_norms(subject, "gate_decorator")
     }
     body = copy.deepcopy(subject.body).requires_grad_(False)
-    ran = {path: body.get_submodule(path) for path in subject.wiring.writes}
-    last = [module for module in ran.values() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
+    ran = [body.get_submodule(path) for path in subject.wiring.writes]
+    last = [module for module in ran if isinstance(module, nn.Conv2d | nn.Linear)][-1]
     classifier = list(last.requires_grad_(True).parameters())
     device = device_of(body)
     factors = torch.ones(subject.wiring.units, device=device, requires_grad=True)

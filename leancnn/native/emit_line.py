@@ -16,7 +16,7 @@ from leancnn.native.walk import L1_FLOATS, L2_FLOATS, Plan, affines, picks
 
 AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
 CACHE_LINE = 16  # floats
-PAGE = 1024  # floats between the weights that are multiplied and those that are fetched
+WEIGHTS_AHEAD = 1024  # floats from the weights that are multiplied to those fetched: a page
 
 
 def emit_line(file: File, kernel: Line, plan: Plan, trash: int) -> None:
@@ -255,7 +255,7 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
                 ahead = f"s + in[i + {AHEAD} < {plan.inputs} ? i + {AHEAD} : i] + p"
             lines.append(f"        FETCH_1X{size}({ahead})")
         if op.weight.size > L2_FLOATS:  # they come from beyond
-            places = range(PAGE, PAGE + o * len(plan.taps), CACHE_LINE)
+            places = range(WEIGHTS_AHEAD, WEIGHTS_AHEAD + o * len(plan.taps), CACHE_LINE)
             lines.append(f"        {' '.join(f'prefetch(k + {place});' for place in places)}")
         lines.append("    }")
     else:

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from leancnn.bench import bench
     from leancnn.check import check
     from leancnn.compile import compile
+    from leancnn.compiled import Native
     from leancnn.count import count
     from leancnn.data import load_dataset
     from leancnn.errors import LeanCNNError
     from leancnn.evaluate import evaluate
     from leancnn.export import export
-    from leancnn.images import Road
     from leancnn.models import create_model
-    from leancnn.native.load import Native
     from leancnn.predict import predict
+    from leancnn.preprocess import Road
     from leancnn.prune import prune
     from leancnn.train import train
     from leancnn.weights import load
@@ -48,8 +48,8 @@ __all__ = [
 
 _HOMES = {
     "LeanCNNError": "errors",
-    "Native": "native.load",
-    "Road": "images",
+    "Native": "compiled",
+    "Road": "preprocess",
     "bench": "bench",
     "check": "check",
     "compile": "compile",

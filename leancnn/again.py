@@ -9,7 +9,7 @@ from leancnn.candidates import Plan
 from leancnn.data import Dataset
 from leancnn.errors import DamagedError, RunError
 from leancnn.recipes import Recipe
-from leancnn.sealed import TEMPORARY
+from leancnn.safe_files import TEMPORARY
 from leancnn.weights import MANIFEST, WEIGHTS, Network, digest, load
 from leancnn.widths import widths_of
 

@@ -31,10 +31,10 @@ from leancnn.errors import (
     UnknownNameError,
 )
 from leancnn.export import difference, trial_images, writer
-from leancnn.images import Road
-from leancnn.native.build import compile_library
+from leancnn.preprocess import Road
 from leancnn.process import Memory
 from leancnn.targets import targets
+from leancnn.toolchain import compile_library
 from leancnn.weights import Network
 
 ENGINES = {

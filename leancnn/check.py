@@ -20,7 +20,7 @@ from leancnn.data._listing import Listing, listing
 from leancnn.data._split import cut_test
 from leancnn.data._workers import Answer, each
 from leancnn.errors import DataError
-from leancnn.images import Road, shown
+from leancnn.preprocess import Road, shown
 
 UNEVEN = 10  # largest class over smallest, from which on it is worth a remark
 CLASSES = 10  # whose names stand in the text

@@ -25,9 +25,9 @@ from leancnn.data import Split, load_dataset
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.evaluate import recut
-from leancnn.images import Road
 from leancnn.plan import Plan, check_place, kept_road, road_for
 from leancnn.predict import probabilities
+from leancnn.preprocess import Road
 from leancnn.prune import Goal, one_goal, prune
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from leancnn.compiled import Native
 from leancnn.errors import DamagedError, ParityError, UsageError, WriteError
 from leancnn.export import WITHIN, check_parity, difference, trial_images
-from leancnn.native.build import FAST_FLAGS, compile_library
 from leancnn.native.emit import Written
 from leancnn.native.import_onnx import Imported, import_onnx
-from leancnn.native.load import Native
 from leancnn.native.translate import translate
 from leancnn.runs import atomic_write
 from leancnn.targets.c import loaded, to_c
+from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network, load
 
 TRIALS = 3  # made images on which an ONNX file's answers are compared

@@ -14,7 +14,7 @@ from leancnn.distributed import World, whole_batch_norms
 from leancnn.losses import Loss
 from leancnn.plan import Plan
 from leancnn.recipes import Recipe
-from leancnn.sealed import Tensors
+from leancnn.safe_files import Tensors
 from leancnn.weights import Network
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from leancnn.errors import MismatchError
-from leancnn.shelf import Shelf
+from leancnn.registry import Shelf
 
 losses: Shelf[Callable[..., "Loss"]] = Shelf("loss")
 

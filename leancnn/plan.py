@@ -24,7 +24,7 @@ from leancnn.errors import (
     UnknownNameError,
     UsageError,
 )
-from leancnn.images import Road, shown
+from leancnn.preprocess import Road, shown
 from leancnn.process import free_memory
 from leancnn.recipes import Recipe
 

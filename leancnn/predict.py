@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from leancnn.compiled import SUFFIXES as LIBRARIES
+from leancnn.compiled import Native
 from leancnn.errors import DamagedError, ImageError, MismatchError
-from leancnn.images import SUFFIXES, UNREAD, Picture, Road
-from leancnn.native.load import SUFFIXES as LIBRARIES
-from leancnn.native.load import Native
+from leancnn.preprocess import SUFFIXES, UNREAD, Picture, Road
 from leancnn.weights import Network, load
 
 BATCH = 64  # images that are in memory at once

@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 
 from leancnn.errors import DamagedError, RunError, WriteError
-from leancnn.sealed import (
+from leancnn.safe_files import (
     TEMPORARY,
     Tensors,
     atomic_write,

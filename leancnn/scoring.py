@@ -29,7 +29,7 @@ from leancnn.errors import (
 )
 from leancnn.plan import LARGEST_SEED, images_for, kept_cut
 from leancnn.progress import Progress
-from leancnn.sealed import seal, unseal
+from leancnn.safe_files import seal, unseal
 from leancnn.weights import FOLDERS, Network, digest
 from leancnn.wiring import Wiring
 

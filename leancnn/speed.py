@@ -12,11 +12,10 @@ import numpy as np
 from torch import nn
 
 from leancnn.candidates import Candidates
+from leancnn.compiled import Native
 from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
 from leancnn.export import trial_images
-from leancnn.native.build import FAST_FLAGS, compile_library
 from leancnn.native.import_torch import import_torch, readable
-from leancnn.native.load import Native
 from leancnn.native.lower import lower
 from leancnn.native.program import WIDEST, Abreast
 from leancnn.native.schedule import schedule
@@ -24,6 +23,7 @@ from leancnn.native.simplify import simplify
 from leancnn.progress import Progress
 from leancnn.surgery import Keep
 from leancnn.targets.c import to_c
+from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network
 from leancnn.wiring import Wiring
 

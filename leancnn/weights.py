@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from leancnn import models
 from leancnn.errors import DamagedError, MismatchError, RunError
-from leancnn.images import Road
 from leancnn.layers import INITS, initialise
-from leancnn.sealed import Tensors, seal, tensor_sha256, unseal
+from leancnn.preprocess import Road
+from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
 from leancnn.widths import reshape
 
 FORMAT = 1
@@ -197,7 +197,7 @@ def digest(network: Network) -> str:
 
 
 def to_arrays(state: Mapping[str, Tensor]) -> Tensors:
-    """Tensors as numpy arrays, for `sealed.seal`; they share memory where they can."""
+    """Tensors as numpy arrays, for `safe_files.seal`; they share memory where they can."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
 
 

@@ -4,15 +4,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from leancnn.compiled import Native
 from leancnn.layers import ChannelShuffle
-from leancnn.native.build import compile_library
 from leancnn.native.emit import Facts, emit
 from leancnn.native.import_torch import import_torch
-from leancnn.native.load import Native
 from leancnn.native.lower import lower
 from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
 from leancnn.native.translate import translate
+from leancnn.toolchain import compile_library
 
 FLAGS = ("-std=c11", "-O1", "-march=native", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror")
 

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from leancnn import models
-from leancnn.images import Road
 from leancnn.models._base import Card, put
 from leancnn.models._base import networks as shelf
+from leancnn.preprocess import Road
 from leancnn.weights import Network
 from tests.native_nets import settled
 

@@ -12,7 +12,7 @@ from PIL import Image
 from leancnn.check import Report, check
 from leancnn.data import load_dataset
 from leancnn.errors import DataError, UnknownNameError
-from leancnn.images import Road
+from leancnn.preprocess import Road
 
 Found = set[tuple[str, tuple[str, ...]]]
 

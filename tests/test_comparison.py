@@ -14,8 +14,8 @@ from leancnn.comparison import _control_recipe, _epochs, _recipe, compare
 from leancnn.controls import control_start
 from leancnn.count import count
 from leancnn.errors import DivergedError, MismatchError, RunError
-from leancnn.images import Road
 from leancnn.plan import Plan, road_for
+from leancnn.preprocess import Road
 from leancnn.scoring import Source, scored
 from leancnn.train import train
 from leancnn.wiring import wire

@@ -11,7 +11,7 @@ from torch import nn
 import leancnn
 from leancnn import cli
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError, UsageError
-from leancnn.native.build import compile_library, run_compiler
+from leancnn.toolchain import compile_library, run_compiler
 from leancnn.weights import save
 from tests.native_nets import compiled, settled, written
 from tests.native_saved import network, on_shelf

@@ -18,7 +18,7 @@ from leancnn.data import Dataset, Split, _base, load_dataset
 from leancnn.data._classes import disagreements, natural, ordered
 from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError, UnknownNameError
-from leancnn.images import Road
+from leancnn.preprocess import Road
 
 ROAD = Road(size=(6, 8))
 
@@ -315,7 +315,7 @@ def test_a_plain_script_loads_without_torch_or_a_main_guard(tmp_path: Path) -> N
     script.write_text(
         "import sys\n"
         "from leancnn.data import load_dataset\n"
-        "from leancnn.images import Road\n"
+        "from leancnn.preprocess import Road\n"
         f"print(len(load_dataset({str(root)!r}, Road(size=(6, 8)), parts=('train',)).train))\n"
         "assert 'torch' not in sys.modules\n"
     )

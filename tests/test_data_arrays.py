@@ -15,7 +15,7 @@ import pytest
 from leancnn.data import load_dataset
 from leancnn.data.cifar import LAYOUTS, Layout, _unpickled
 from leancnn.errors import DataError
-from leancnn.images import Road
+from leancnn.preprocess import Road
 
 ROAD = Road(size=(31, 31), scale=(32, 32))
 EACH = 6  # images in a file

@@ -12,7 +12,7 @@ from photos import draw, photos
 from leancnn.data import Split, _cache, _workers, cache_folder, load_dataset
 from leancnn.data._workers import each
 from leancnn.errors import WriteError
-from leancnn.images import Road
+from leancnn.preprocess import Road
 
 ROAD = Road(size=(5, 8), scale=(6, 8))
 

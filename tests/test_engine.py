@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from leancnn import engine, lanes, runs
+from leancnn import engine, lanes, runs, toolchain
 from leancnn.distributed import World
 from leancnn.engine import choose
 from leancnn.errors import MissingDependencyError
 from leancnn.models import create_model
-from leancnn.native import build
 from leancnn.train import train
 from tests.tiny import RECIPE, tiny
 
@@ -141,7 +140,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MissingDependencyError("no C compiler found; install gcc or clang")
 
     lanes.program._library.cache_clear()
-    monkeypatch.setattr(build, "find_compiler", refuse)
+    monkeypatch.setattr(toolchain, "find_compiler", refuse)
     monkeypatch.setattr(lanes, "find_compiler", refuse)
 
 
@@ -166,9 +165,9 @@ def test_the_compiler_is_named_without_paths(monkeypatch: pytest.MonkeyPatch) ->
         (("/usr/bin/cc",), "cc (Debian 12.2.0-14) 12.2.0"),
         (("/opt/x/gcc-12",), "gcc-12 (Debian 12.2.0-14) 12.2.0"),
     ):
-        found = build.Compiler(words, version)
+        found = toolchain.Compiler(words, version)
         monkeypatch.setattr(lanes, "find_compiler", lambda found=found: found)
         assert lanes.compiler() == " ".join(["gcc (Debian 12.2.0-14) 12.2.0", *lanes.FLAGS])
-    odd = build.Compiler(("gcc", "-O1", "--sysroot=/home/me"), "gcc (GCC) 13.1")
+    odd = toolchain.Compiler(("gcc", "-O1", "--sysroot=/home/me"), "gcc (GCC) 13.1")
     monkeypatch.setattr(lanes, "find_compiler", lambda: odd)
     assert lanes.compiler() == " ".join(["gcc (GCC) 13.1 -O1", *lanes.FLAGS])

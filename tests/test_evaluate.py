@@ -22,7 +22,7 @@ from leancnn.errors import (
     WriteError,
 )
 from leancnn.evaluate import class_figures, confusion, wilson
-from leancnn.images import Road
+from leancnn.preprocess import Road
 from leancnn.weights import Network, save
 
 ROAD = Road(size=(31, 31), scale=(32, 32))

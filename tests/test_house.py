@@ -20,13 +20,13 @@ LIGHT = [
     "leancnn.commands",
     "leancnn.data",
     "leancnn.errors",
-    "leancnn.images",
+    "leancnn.preprocess",
     "leancnn.progress",
     "leancnn.recipes",
     "leancnn.report",
     "leancnn.runs",
-    "leancnn.sealed",
-    "leancnn.shelf",
+    "leancnn.safe_files",
+    "leancnn.registry",
 ]
 
 

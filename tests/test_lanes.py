@@ -18,7 +18,7 @@ from leancnn import models
 from leancnn.errors import LeanCNNError, MissingDependencyError
 from leancnn.lanes import accelerate, program
 from leancnn.layers import ChannelShuffle, PadChannels
-from leancnn.native.build import find_compiler
+from leancnn.toolchain import find_compiler
 
 try:
     find_compiler()

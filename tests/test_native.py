@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from leancnn import models
+from leancnn.compiled import Native
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
 from leancnn.layers import RMAC
-from leancnn.native.build import compile_library, find_compiler
 from leancnn.native.emit import commented, escaped
 from leancnn.native.import_torch import import_torch
-from leancnn.native.load import Native
 from leancnn.native.lower import lower
 from leancnn.native.program import Abreast, Line, reads, writes
 from leancnn.native.schedule import schedule
 from leancnn.native.simplify import simplify
+from leancnn.toolchain import compile_library, find_compiler
 from tests.native_nets import (
     FLAGS,
     apart,

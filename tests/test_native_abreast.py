@@ -9,7 +9,6 @@ from torch import nn
 
 from leancnn import models
 from leancnn.bench import untrained
-from leancnn.images import Road
 from leancnn.layers import AverageVector, conv_bn
 from leancnn.native.abreast import _Price, can_lie_abreast, is_pointwise, likely, tile
 from leancnn.native.emit_abreast import _weights
@@ -20,6 +19,7 @@ from leancnn.native.program import Abreast, Fold, Line, Turn, writes
 from leancnn.native.schedule import _set_pitches, schedule
 from leancnn.native.simplify import simplify
 from leancnn.native.winograd import in_vectors
+from leancnn.preprocess import Road
 from leancnn.speed import liked
 from leancnn.wiring import wire
 from tests.native_nets import (

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leancnn.native.build import compile_library
 from leancnn.native.spell import byte_array, decimals
+from leancnn.toolchain import compile_library
 
 
 def odd_floats(count, seed=0):

@@ -11,8 +11,8 @@ from PIL import Image
 import leancnn
 from leancnn import cli, models
 from leancnn.errors import DamagedError, ImageError
-from leancnn.images import Road
 from leancnn.predict import Prediction, files, predict_readable, probabilities
+from leancnn.preprocess import Road
 from leancnn.weights import Network, save
 
 CLASSES = ("cat", "dog", "<b>\x1b[31m")

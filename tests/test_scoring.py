@@ -15,7 +15,7 @@ from leancnn.bench import untrained
 from leancnn.candidates import Plan
 from leancnn.criteria import Scores, se_gate
 from leancnn.data import cache_folder
-from leancnn.images import Road
+from leancnn.preprocess import Road
 from leancnn.prune import cut, plan
 from leancnn.scoring import Source, source_of
 from leancnn.wiring import wire

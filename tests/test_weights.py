@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from leancnn import sealed, weights
+from leancnn import safe_files, weights
 from leancnn.errors import DamagedError, MismatchError, RunError
-from leancnn.images import Road
+from leancnn.preprocess import Road
 from leancnn.weights import Network
 from tests.tiny import RECIPE, tiny
 
@@ -81,13 +81,15 @@ def test_a_run_gives_its_best_else_its_last(network: Network, tmp_path: Path) ->
 
 def test_tensors_of_another_network_are_refused(network: Network, tmp_path: Path) -> None:
     weights.save(network, tmp_path)
-    manifest, tensors = sealed.unseal(tmp_path / "network.json", tmp_path / "weights.safetensors")
+    manifest, tensors = safe_files.unseal(
+        tmp_path / "network.json", tmp_path / "weights.safetensors"
+    )
     for key in ("file", "tensors", "sha256"):
         manifest.pop(key)
 
     def resealed(changes: dict[str, object], arrays: dict[str, np.ndarray]) -> None:
         paths = tmp_path / "network.json", tmp_path / "weights.safetensors"
-        sealed.seal(*paths, {**manifest, **changes}, arrays)
+        safe_files.seal(*paths, {**manifest, **changes}, arrays)
 
     resealed({}, {**tensors, "fc.bias": np.zeros(4, np.float32)})
     with pytest.raises(DamagedError, match=r"fc.bias \(3,\) against \(4,\)"):

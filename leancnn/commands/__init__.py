@@ -1,7 +1,7 @@
 """The verbs of the command line, one file each. A new file is a new command; no list is edited."""
 
 from leancnn.commands._base import Answer, Command, commands
-from leancnn.shelf import import_members
+from leancnn.registry import import_members
 
 import_members(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leancnn.errors import MismatchError, UsageError
-from leancnn.shelf import Shelf
+from leancnn.registry import Shelf
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Pruning criteria: one file each. A new file here is a new criterion; no list is edited."""
 
 from leancnn.criteria._base import Criterion, Scores, Subject, get, names
-from leancnn.shelf import import_members
+from leancnn.registry import import_members
 
 import_members(__name__)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from leancnn.shelf import Shelf
+from leancnn.registry import Shelf
 from leancnn.wiring import Wiring
 
 Scores = dict[str, NDArray[np.float64]]

@@ -22,8 +22,8 @@ from leancnn.data._base import (
 from leancnn.data._cache import cache_folder
 from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError, UnknownNameError
-from leancnn.images import Road, shown
-from leancnn.shelf import import_members
+from leancnn.preprocess import Road, shown
+from leancnn.registry import import_members
 
 __all__ = ["Dataset", "Split", "cache_folder", "load_dataset", "names", "open_source", "recognise"]
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from leancnn.data._base import Part, Reading, Split, room
 from leancnn.errors import DataError
-from leancnn.images import Pixels
+from leancnn.preprocess import Pixels
 
 
 def part_of(

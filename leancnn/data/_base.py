@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from leancnn.data._split import VAL_SHARE
 from leancnn.errors import DataError
-from leancnn.images import Pixels, Road
-from leancnn.sealed import write_error
-from leancnn.shelf import Shelf
+from leancnn.preprocess import Pixels, Road
+from leancnn.registry import Shelf
+from leancnn.safe_files import write_error
 
 PartName = Literal["train", "val", "test"]
 PARTS: tuple[PartName, ...] = ("train", "val", "test")
@@ -131,7 +131,7 @@ class Part:
     """Over names, sizes and content: equal exactly when the part is the same."""
     skipped: tuple[Skipped, ...] = ()
     notes: Mapping[str, int] = field(default_factory=dict)
-    """Remarks of `images.decode`, each with the number of images."""
+    """Remarks of `preprocess.decode`, each with the number of images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,10 +28,10 @@ from leancnn.data._base import Part, Reading, Skipped, Split
 from leancnn.data._listing import File
 from leancnn.data._workers import Answer, each
 from leancnn.errors import DamagedError, WriteError
-from leancnn.images import Pixels
-from leancnn.sealed import atomic_write, write_error
+from leancnn.preprocess import Pixels
+from leancnn.safe_files import atomic_write, write_error
 
-VERSION = 2  # of this layout, and of what `images.py` makes of a file
+VERSION = 2  # of this layout, and of what `preprocess.py` makes of a file
 BLOCK = 8 << 20  # bytes under one checksum
 DAY_S = 86_400
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from leancnn.data._base import PartName, Skipped
 from leancnn.data._classes import disagreements, natural, nfc
-from leancnn.images import SUFFIXES, UNREAD, shown
+from leancnn.preprocess import SUFFIXES, UNREAD, shown
 
 PART_NAMES: dict[str, PartName] = {
     "train": "train",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from leancnn.data._classes import nfc
 from leancnn.errors import DataError
-from leancnn.images import shown
+from leancnn.preprocess import shown
 
 TEST_SHARE = 0.2  # of what comes without a test part
 VAL_SHARE = 0.1  # of a train part where none comes with a val part and no share is named …

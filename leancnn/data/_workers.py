@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from leancnn.errors import ImageError
-from leancnn.images import Road, decode, file_bytes
+from leancnn.preprocess import Road, decode, file_bytes
 from leancnn.progress import Progress
 
 CHUNK = 32  # files a process gets at a time
@@ -121,7 +121,7 @@ def _answer(work: Callable[[int, str], Answer], row: int, path: str) -> Answer:
 
 
 def _reason(error: ImageError, path: str) -> str:
-    from leancnn.images import shown
+    from leancnn.preprocess import shown
 
     return str(error).removeprefix(f"{shown(path)}: ")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from leancnn.data._arrays import part_of
 from leancnn.data._base import Format, Part, PartName, Reading, Source, formats
 from leancnn.errors import DataError
-from leancnn.images import Pixels, shown
+from leancnn.preprocess import Pixels, shown
 
 SIDE = 32
 PLANES = 3 * SIDE * SIDE  # bytes of an image

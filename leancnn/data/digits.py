@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from leancnn.data._arrays import part_of
 from leancnn.data._base import Format, Part, Reading, Source, formats
 from leancnn.data._split import TEST_SHARE, cut_test
-from leancnn.images import Pixels
+from leancnn.preprocess import Pixels
 
 CLASSES = tuple("0123456789")
 

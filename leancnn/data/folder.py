@@ -14,7 +14,7 @@ from leancnn.data._classes import nfc, ordered
 from leancnn.data._listing import File, Listing, listing
 from leancnn.data._split import TEST_SHARE, cut_test
 from leancnn.errors import DataError
-from leancnn.images import shown
+from leancnn.preprocess import shown
 
 
 def _open(path: Path) -> Source:

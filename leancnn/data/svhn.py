@@ -12,7 +12,7 @@ import numpy as np
 from leancnn.data._arrays import part_of
 from leancnn.data._base import PARTS, Format, Part, Reading, Skipped, Source, formats
 from leancnn.errors import DataError
-from leancnn.images import shown
+from leancnn.preprocess import shown
 
 CLASSES = tuple("0123456789")
 SIDE = 32

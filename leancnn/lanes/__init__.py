@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from leancnn.errors import LeanCNNError, MissingDependencyError
 from leancnn.lanes.program import FLAGS, Program
 from leancnn.lanes.trace import Late, Node, NoLanesError, Trace
-from leancnn.native.build import find_compiler
+from leancnn.toolchain import find_compiler
 
 FILL = 16  # images; an evaluation's batch is filled up to a multiple
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from leancnn.errors import LeanCNNError
 from leancnn.lanes.trace import Late, Node, NoLanesError, Trace, mapped
-from leancnn.native.build import compile_library
+from leancnn.toolchain import compile_library
 
 MOST_USES = 8  # gradients that kernels.c adds up in one pass
 CHUNK, BAND = 32, 8  # as in kernels.c

@@ -1,7 +1,7 @@
 """Networks: one file per source. A new file here is a new network; no list is edited."""
 
 from leancnn.models._base import Card, arguments, builder, card, create_model, names
-from leancnn.shelf import import_members
+from leancnn.registry import import_members
 
 import_members(__name__)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from leancnn.errors import MismatchError
 from leancnn.models._limits import within_limits
-from leancnn.shelf import Shelf
+from leancnn.registry import Shelf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

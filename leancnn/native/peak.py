@@ -3,7 +3,7 @@
 import ctypes
 from importlib.resources import files
 
-from leancnn.native.build import compile_library
+from leancnn.toolchain import compile_library
 
 SUMS = 24  # independent ones, enough to hide the latency of two units
 STEPS = 4000

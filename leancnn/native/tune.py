@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
+from leancnn.compiled import Native
 from leancnn.errors import MismatchError, WriteError
 from leancnn.native.abreast import is_pointwise, likely
-from leancnn.native.build import FAST_FLAGS, cache_folder, compile_library, find_compiler, processor
 from leancnn.native.emit import Facts, emit
 from leancnn.native.graph import Conv, Graph, Reduce, empty, floats
-from leancnn.native.load import Native
 from leancnn.native.lower import lower
 from leancnn.native.program import Abreast, Line
 from leancnn.native.schedule import schedule
 from leancnn.native.walk import Tiles, likely_tiles, shape_key
 from leancnn.native.winograd import is_winograd
+from leancnn.toolchain import FAST_FLAGS, cache_folder, compile_library, find_compiler, processor
 
 CANDIDATES = 5  # tiles of each shape that are timed: the best by the cost model
 TURNS = 7

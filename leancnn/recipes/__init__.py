@@ -1,7 +1,7 @@
 """Recipes: frozen values, one file per source. A new file here is found; no list is edited."""
 
 from leancnn.recipes._base import Recipe, for_network, get, learning_rate, names, of_json, read
-from leancnn.shelf import import_members
+from leancnn.registry import import_members
 
 import_members(__name__)
 

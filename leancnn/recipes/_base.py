@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from leancnn.errors import DamagedError, MismatchError, UnknownNameError
-from leancnn.shelf import Shelf
+from leancnn.registry import Shelf
 
 Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
 MOST_EPOCHS = 100_000

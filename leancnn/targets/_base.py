@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.shelf import Shelf
+from leancnn.registry import Shelf
 from leancnn.weights import Network
 
 Logits = NDArray[np.float32]

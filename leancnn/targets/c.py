@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.native.build import compile_library
+from leancnn.compiled import Native
 from leancnn.native.emit import Written
 from leancnn.native.import_torch import import_torch
-from leancnn.native.load import Native
 from leancnn.native.translate import translate
 from leancnn.runs import atomic_write
 from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.toolchain import compile_library
 from leancnn.weights import Network
 
 

@@ -13,7 +13,7 @@ from oddities import Odd, judge, odd_files
 from PIL import Image
 
 from leancnn.errors import ImageError, MismatchError
-from leancnn.images import Road, decode, shown
+from leancnn.preprocess import Road, decode, shown
 
 ROUNDS = 4
 

@@ -4,8 +4,8 @@ import ctypes
 
 import pytest
 
+from leancnn import toolchain
 from leancnn.errors import CompileError, MissingDependencyError, WriteError
-from leancnn.native import build
 
 ANSWER = "int answer(void) { return 42; }\n"
 
@@ -16,40 +16,40 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_a_library_is_built_once_and_answers():
-    first = build.compile_library(ANSWER, name="answer")
+    first = toolchain.compile_library(ANSWER, name="answer")
     stamp = first.stat().st_mtime_ns
-    again = build.compile_library(ANSWER, name="answer")
+    again = toolchain.compile_library(ANSWER, name="answer")
     assert again == first
     assert again.stat().st_mtime_ns == stamp
     assert ctypes.CDLL(str(first)).answer() == 42
 
 
 def test_another_source_or_flag_is_another_library():
-    one = build.compile_library(ANSWER, name="answer")
-    assert build.compile_library(ANSWER + "\n", name="answer") != one
-    assert build.compile_library(ANSWER, name="answer", flags=("-O0",)) != one
+    one = toolchain.compile_library(ANSWER, name="answer")
+    assert toolchain.compile_library(ANSWER + "\n", name="answer") != one
+    assert toolchain.compile_library(ANSWER, name="answer", flags=("-O0",)) != one
 
 
 def test_a_refused_source_gives_the_compilers_first_complaint_and_no_litter():
     with pytest.raises(CompileError, match="error"):
-        build.compile_library("int f( { }", name="broken")
-    assert not list((build.cache_folder() / "native").iterdir())
+        toolchain.compile_library("int f( { }", name="broken")
+    assert not list((toolchain.cache_folder() / "native").iterdir())
 
 
 def test_no_compiler_names_the_package_that_brings_one(monkeypatch):
-    monkeypatch.setattr(build, "CANDIDATES", ())
-    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    monkeypatch.setattr(toolchain, "CANDIDATES", ())
+    monkeypatch.setattr(toolchain, "find_spec", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
-    build.find_compiler.cache_clear()
+    toolchain.find_compiler.cache_clear()
     try:
         with pytest.raises(MissingDependencyError, match="ziglang"):
-            build.compile_library(ANSWER, name="answer")
+            toolchain.compile_library(ANSWER, name="answer")
     finally:
-        build.find_compiler.cache_clear()
+        toolchain.find_compiler.cache_clear()
 
 
 def test_an_unwritable_cache_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LEANCNN_CACHE", str(tmp_path / "file"))
     with pytest.raises(WriteError, match="LEANCNN_CACHE"):
-        build.compile_library(ANSWER, name="answer")
+        toolchain.compile_library(ANSWER, name="answer")

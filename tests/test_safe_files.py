@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leancnn import sealed
+from leancnn import safe_files
 from leancnn.errors import DamagedError, RunError, WriteError
-from leancnn.sealed import atomic_write, read_json, seal, unseal, write_json
+from leancnn.safe_files import atomic_write, read_json, seal, unseal, write_json
 
 TENSORS = {
     "weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -135,14 +135,14 @@ def test_a_kill_at_any_write_leaves_one_whole_pair(
 def test_a_pair_that_is_replaced_while_it_is_read_is_read_again(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bytes_of, steps = sealed._bytes_of, [4]
+    bytes_of, steps = safe_files._bytes_of, [4]
 
     def replaced(path: Path) -> bytes | None:
         if steps:
             seal(*pair, {"step": steps.pop()}, {"weight": np.ones(3)})
         return bytes_of(path)
 
-    monkeypatch.setattr(sealed, "_bytes_of", replaced)
+    monkeypatch.setattr(safe_files, "_bytes_of", replaced)
     manifest, tensors = unseal(*pair)
     assert manifest["step"] == 4
     assert (tensors["weight"] == 1).all()
@@ -176,7 +176,7 @@ def test_whatever_call_fails_the_old_file_stands(
     if call == "replace":
         monkeypatch.setattr(Path, "replace", fail)
     elif call == "fsync":
-        monkeypatch.setattr(sealed.os, "fsync", fail)
+        monkeypatch.setattr(safe_files.os, "fsync", fail)
     else:
         monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(WriteError, match="free that much"):

@@ -28,7 +28,7 @@ def steps(way: str, network: str, batch: int, count: int) -> float:
     from torch.nn import functional as F
 
     from leancnn import models
-    from leancnn.lanes import accelerate
+    from leancnn.cpu_training import accelerate
     from leancnn.process import keep_pages
 
     if way != "plain":

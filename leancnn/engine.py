@@ -46,7 +46,7 @@ def facts(device: torch.device, engine: str) -> dict[str, Any]:
         "device": name,
     }
     if engine == "lanes":
-        from leancnn.lanes import compiler
+        from leancnn.cpu_training import compiler
 
         found["compiler"] = compiler()
     return found
@@ -57,7 +57,7 @@ def training_forward(
 ) -> nn.Module:
     """What the loop calls on normalised images: the body, or a faster pass of the same weights."""
     if engine == "lanes" and device.type == "cpu":
-        from leancnn.lanes import accelerate
+        from leancnn.cpu_training import accelerate
 
         return accelerate(body, half=precision == "bf16")
     return ChannelsLast(body) if engine == "channels_last" else body

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from leancnn import engine, lanes, runs, toolchain
+from leancnn import cpu_training, engine, runs, toolchain
 from leancnn.distributed import World
 from leancnn.engine import choose
 from leancnn.errors import MissingDependencyError
@@ -139,9 +139,9 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise MissingDependencyError("no C compiler found; install gcc or clang")
 
-    lanes.program._library.cache_clear()
+    cpu_training.program._library.cache_clear()
     monkeypatch.setattr(toolchain, "find_compiler", refuse)
-    monkeypatch.setattr(lanes, "find_compiler", refuse)
+    monkeypatch.setattr(cpu_training, "find_compiler", refuse)
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -157,7 +157,7 @@ def test_a_run_says_once_which_engine_it_took_and_keeps_the_reason(
     shown = engine.SHOWN[plan["engine"]]
     assert lines.count(f"training in {shown}, fp32: {plan['engine_why']}") == 1
     assert sum("lanes" in line for line in lines) == 1
-    assert lanes.compiler() == "none"
+    assert cpu_training.compiler() == "none"
 
 
 def test_the_compiler_is_named_without_paths(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +166,10 @@ def test_the_compiler_is_named_without_paths(monkeypatch: pytest.MonkeyPatch) ->
         (("/opt/x/gcc-12",), "gcc-12 (Debian 12.2.0-14) 12.2.0"),
     ):
         found = toolchain.Compiler(words, version)
-        monkeypatch.setattr(lanes, "find_compiler", lambda found=found: found)
-        assert lanes.compiler() == " ".join(["gcc (Debian 12.2.0-14) 12.2.0", *lanes.FLAGS])
+        monkeypatch.setattr(cpu_training, "find_compiler", lambda found=found: found)
+        assert cpu_training.compiler() == " ".join(
+            ["gcc (Debian 12.2.0-14) 12.2.0", *cpu_training.FLAGS]
+        )
     odd = toolchain.Compiler(("gcc", "-O1", "--sysroot=/home/me"), "gcc (GCC) 13.1")
-    monkeypatch.setattr(lanes, "find_compiler", lambda: odd)
-    assert lanes.compiler() == " ".join(["gcc (GCC) 13.1 -O1", *lanes.FLAGS])
+    monkeypatch.setattr(cpu_training, "find_compiler", lambda: odd)
+    assert cpu_training.compiler() == " ".join(["gcc (GCC) 13.1 -O1", *cpu_training.FLAGS])

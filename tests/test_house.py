@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "leancnn"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-PIPELINES = {"native", "lanes"}  # folders whose files read in the order of the data
+STAGES = {"native", "cpu_training"}  # folders whose files read in the order of the data
 DRAWERS = {"utils", "util", "common", "helpers", "misc", "core", "manager", "tools", "base"}
 LIGHT = [
     "leancnn",
@@ -86,8 +86,8 @@ def climbs(path, other):
     if here != there:
         up, down = FLOORS.get(here, "?"), FLOORS.get(there, "?")
         return "" if "?" not in (up, down) and down < up else f"from floor {up} to {down}"
-    if here in ("native", "lanes") or storey(path) > storey(other) or storey(other) == 0:
-        return ""  # pipelines, not families
+    if here in STAGES or storey(path) > storey(other) or storey(other) == 0:
+        return ""  # stages, not families
     return "the door of its own family" if storey(other) == 2 else "a sibling"
 
 

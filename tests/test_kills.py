@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from leancnn import lanes, runs
+from leancnn import cpu_training, runs
 
 ROOT = Path(__file__).parent.parent
 TESTS = Path(__file__).parent
@@ -43,7 +43,7 @@ def test_sixty_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_kills_change_nothing_in_the_lanes_either(tmp_path: Path) -> None:
-    if lanes.compiler() == "none":
+    if cpu_training.compiler() == "none":
         pytest.skip("the lanes need a C compiler")
     told = harness(tmp_path, "2", "16", "lanes")
     assert told["runs"] >= 2

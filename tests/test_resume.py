@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from leancnn import runs
+from leancnn.cpu_training import compiler
 from leancnn.distributed import World
 from leancnn.errors import MismatchError, RunError, StoppedError, WriteError
-from leancnn.lanes import compiler
 from leancnn.plan import Plan
 from leancnn.train import resume, train
 from tests.tiny import RECIPE, make_pictures

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from leancnn.cpu_training.trace import Late, Node, NoLanesError, Trace, mapped
 from leancnn.errors import LeanCNNError
-from leancnn.lanes.trace import Late, Node, NoLanesError, Trace, mapped
 from leancnn.toolchain import compile_library
 
 MOST_USES = 8  # gradients that kernels.c adds up in one pass

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from leancnn import models
+from leancnn.cpu_training import accelerate, program
 from leancnn.errors import LeanCNNError, MissingDependencyError
-from leancnn.lanes import accelerate, program
 from leancnn.layers import ChannelShuffle, PadChannels
 from leancnn.toolchain import find_compiler
 

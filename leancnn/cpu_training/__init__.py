@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from leancnn.cpu_training.program import FLAGS, Program
+from leancnn.cpu_training.trace import Late, Node, NoLanesError, Trace
 from leancnn.errors import LeanCNNError, MissingDependencyError
-from leancnn.lanes.program import FLAGS, Program
-from leancnn.lanes.trace import Late, Node, NoLanesError, Trace
 from leancnn.toolchain import find_compiler
 
 FILL = 16  # images; an evaluation's batch is filled up to a multiple

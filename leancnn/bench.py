@@ -330,7 +330,7 @@ def _work(target: str, artifact: str, images: str, core: str) -> None:
     start = time.perf_counter()
     try:
         if target == "peak":
-            from leancnn.native.peak import Peak
+            from leancnn.compiler.peak import Peak
 
             peak = Peak()
             run: Any = peak

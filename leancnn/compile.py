@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from leancnn.compiled import Native
+from leancnn.compiler.emit import Written
+from leancnn.compiler.import_onnx import Imported, import_onnx
+from leancnn.compiler.translate import translate
 from leancnn.errors import DamagedError, ParityError, UsageError, WriteError
 from leancnn.export import WITHIN, check_parity, difference, trial_images
-from leancnn.native.emit import Written
-from leancnn.native.import_onnx import Imported, import_onnx
-from leancnn.native.translate import translate
 from leancnn.runs import atomic_write
 from leancnn.targets.c import loaded, to_c
 from leancnn.toolchain import FAST_FLAGS, compile_library

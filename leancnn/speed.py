@@ -13,13 +13,13 @@ from torch import nn
 
 from leancnn.candidates import Candidates
 from leancnn.compiled import Native
+from leancnn.compiler.import_torch import import_torch, readable
+from leancnn.compiler.lower import lower
+from leancnn.compiler.memory import schedule
+from leancnn.compiler.program import WIDEST, Abreast
+from leancnn.compiler.simplify import simplify
 from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
 from leancnn.export import trial_images
-from leancnn.native.import_torch import import_torch, readable
-from leancnn.native.lower import lower
-from leancnn.native.program import WIDEST, Abreast
-from leancnn.native.schedule import schedule
-from leancnn.native.simplify import simplify
 from leancnn.progress import Progress
 from leancnn.surgery import Keep
 from leancnn.targets.c import to_c

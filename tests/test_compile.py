@@ -13,8 +13,8 @@ from leancnn import cli
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError, UsageError
 from leancnn.toolchain import compile_library, run_compiler
 from leancnn.weights import save
-from tests.native_nets import compiled, settled, written
-from tests.native_saved import network, on_shelf
+from tests.compiler_nets import compiled, settled, written
+from tests.compiler_saved import network, on_shelf
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -26,8 +26,8 @@ from leancnn.targets import targets
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.targets.ncnn import Spelled
 from leancnn.weights import save
-from tests.native_nets import settled
-from tests.native_saved import network, on_shelf
+from tests.compiler_nets import settled
+from tests.compiler_saved import network, on_shelf
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,12 +9,12 @@ import torch
 
 import leancnn
 from leancnn import cli
+from leancnn.compiler.graph import Softmax
+from leancnn.compiler.import_onnx import import_onnx
+from leancnn.compiler.onnx_ops import handlers
+from leancnn.compiler.simplify import simplify
 from leancnn.errors import DamagedError, ParityError, UnsupportedError
-from leancnn.native.graph import Softmax
-from leancnn.native.import_onnx import import_onnx
-from leancnn.native.onnx_ops import handlers
-from leancnn.native.simplify import simplify
-from tests.native_torch import answers as graph_answers
+from tests.compiler_torch import answers as graph_answers
 from tests.onnx_files import answers, classifier, model
 from tests.onnx_styles import CHANNELS, OLDER, STYLES
 
@@ -96,7 +96,7 @@ def test_probabilities_are_the_files_own(end, tmp_path):
 
 
 def test_the_page_lists_every_operator():
-    page = Path(__file__).parent.parent / "docs" / "native.md"
+    page = Path(__file__).parent.parent / "docs" / "compiler.md"
     assert ", ".join(sorted(handlers)) in " ".join(page.read_text(encoding="utf-8").split())
 
 

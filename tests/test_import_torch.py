@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.simplify import simplify
 from leancnn.errors import UnsupportedError
-from leancnn.native.import_torch import import_torch
-from leancnn.native.simplify import simplify
-from tests.native_nets import apart, compiled, settled
-from tests.native_torch import answers
+from tests.compiler_nets import apart, compiled, settled
+from tests.compiler_torch import answers
 
 
 class Written(nn.Module):

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.compiled import Native
-from leancnn.native.emit import Written
-from leancnn.native.import_torch import import_torch
-from leancnn.native.translate import translate
+from leancnn.compiler.emit import Written
+from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.translate import translate
 from leancnn.runs import atomic_write
 from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.toolchain import compile_library

@@ -1,0 +1,78 @@
+"""Functions of each element that are composed of the kernels' own. Both importers build on it."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from leancnn.compiler.graph import floats
+from leancnn.compiler.index_maps import Builder
+from leancnn.compiler.materialise import View
+from leancnn.errors import UnsupportedError
+
+
+def tanh(b: Builder, x: View) -> View:
+    """Twice the sigmoid of twice x, less one."""
+    return b.affine(b.activate(b.affine(x, 2, 0), "sigmoid"), 2, -1)
+
+
+def elu(b: Builder, x: View, alpha: float = 1.0, scale: float = 1.0, wide: float = 1.0) -> View:
+    """x where it is positive, else α(exp(x / wide) − 1); all times `scale`."""
+    low = b.affine(b.activate(x, "clip", -math.inf, 0.0), 1 / wide, 0)
+    bent = b.affine(b.activate(low, "exp"), alpha * scale, -alpha * scale)
+    return b.combine("add", b.affine(b.activate(x, "clip"), scale, 0), bent)
+
+
+def prelu(b: Builder, x: View, slope: Any) -> View:
+    """x where it is positive, else x times a slope, a number or what numpy would broadcast."""
+    slope = floats(slope)
+    if slope.size == 1:
+        return b.activate(x, "leaky", slope.item())
+    low = b.affine(b.activate(x, "clip", -math.inf, 0.0), slope, 0)
+    return b.combine("add", b.activate(x, "clip"), low)
+
+
+def gelu(b: Builder, x: View, *, by_tanh: bool = False) -> View:
+    """x times the normal distribution's share below x, or its usual approximation."""
+    if by_tanh:
+        cube = b.affine(power(b, x, 3), 0.044715, 0)
+        inner = b.affine(b.combine("add", cube, x), 2 * math.sqrt(2 / math.pi), 0)
+        return b.combine("mul", x, b.activate(inner, "sigmoid"))
+    share = b.affine(b.activate(b.affine(x, math.sqrt(0.5), 0), "erf"), 0.5, 0.5)
+    return b.combine("mul", x, share)
+
+
+def mish(b: Builder, x: View) -> View:
+    """x times tanh of log(1 + exp x), by n = exp x: n(n + 2) over n(n + 2) + 2; from 20 on x."""
+    n = b.activate(b.activate(x, "clip", -math.inf, 20.0), "exp")
+    above = b.combine("mul", n, b.affine(n, 1, 2))
+    return b.combine("mul", x, b.combine("div", above, b.affine(above, 1, 2)))
+
+
+def softsign(b: Builder, x: View) -> View:
+    """x over 1 + |x|."""
+    return b.combine("div", x, b.affine(absolute(b, x), 1, 1))
+
+
+def absolute(b: Builder, x: View) -> View:
+    """A leaky ReLU that turns what is negative over."""
+    return b.activate(x, "leaky", -1.0)
+
+
+def power(b: Builder, x: View, exponent: Any) -> View:
+    """x to a whole power up to 8, to a half, or one over these. Raises `UnsupportedError`."""
+    exponents = np.unique(np.asarray(exponent, np.float64))
+    number = float(exponents[0])
+    if len(exponents) > 1 or abs(number) not in (0.5, *range(1, 9)):
+        raise UnsupportedError(
+            f"the power {exponents.tolist()} (at {b.name}) is not supported; only 1/2, 1, 2 … 8 "
+            "and one over these"
+        )
+    if number < 0:
+        return b.activate(power(b, x, -number), "reciprocal")
+    if number == 0.5:
+        return b.activate(x, "sqrt")
+    made = x
+    for _ in range(int(number) - 1):
+        made = b.combine("mul", made, x)
+    return made

@@ -1,0 +1,217 @@
+"""The C file as it grows: arrays and functions written once, however many layers use them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import numpy as np
+
+from leancnn.compiler.graph import Activate, Affine, Combine, Floats
+from leancnn.compiler.literals import LARGE, ORDER, array, byte_array, decimals, number
+
+
+def identifier(name: str) -> str:
+    """A name as a C identifier."""
+    word = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    return word if word and not word[0].isdigit() else f"_{word}"
+
+
+def own(name: str) -> str:
+    """A name as an identifier that neither C, its library nor our helpers have.
+
+    Theirs are single words (`div`, `load`, `s`), capitals (`LANES`), types (`size_t`) or begin with
+    an underscore; but for a few, none ends in one.
+    """
+    word = identifier(identifier(name)[-60:])
+    word = f"n{word}" if word.startswith("_") else word
+    plain = "_" in word[:-1] and not word.isupper() and not word.endswith("_t")
+    return word if plain and word not in HELPERS else f"{word}_"
+
+
+HELPERS = {"clear_gaps", "error_function", "vf_anywhere", "vi_anywhere"}
+"""What prelude.h calls its own with an underscore inside."""
+
+
+@dataclass(slots=True)
+class File:
+    """What has been written: `calls` is the network itself, one call a kernel."""
+
+    name: str
+    arrays: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    tiles: set[tuple[str, int, int]] = field(default_factory=set)
+    known: dict[object, str] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
+    constants: int = 0  # bytes of weights and tables
+
+    def fresh(self, name: str) -> str:
+        """`name` as an identifier nobody has."""
+        base = word = own(name)
+        while word in self.used:
+            count = self.used[base] = self.used[base] + 1
+            word = f"{base}_n{count}"
+        self.used[word] = 1
+        return word
+
+    def floats(self, name: str, values: Floats) -> str:
+        """A constant array of floats, as an expression."""
+        flat = np.ascontiguousarray(values, np.float32).ravel()
+        key = ("f", sha256(flat.tobytes()).digest())
+        if key not in self.known:
+            word = self.fresh(f"{name}_weights")
+            self.constants += flat.nbytes
+            if len(flat) < LARGE:
+                self.arrays.append(array("float", word, decimals(flat)))
+            else:
+                if ORDER not in self.arrays:
+                    self.arrays.append(ORDER)
+                self.arrays.append(byte_array(word, flat))
+                word += ".f"
+            self.known[key] = word
+        return self.known[key]
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        """The name of a constant array of 32-bit integers."""
+        key = ("i", tuple(values))
+        if key not in self.known:
+            word = self.known[key] = self.fresh(name)
+            self.constants += 4 * len(values)
+            self.arrays.append(array("int32_t", word, [str(value) for value in values]))
+        return self.known[key]
+
+    def mask(self, height: int, width: int, pitch: int) -> str:
+        """The name of a table that keeps the pixels of a line and drops the gaps."""
+        length = -(-height * pitch // 16) * 16
+        row = [-1] * width + [0] * (pitch - width)
+        values = (row * height + [0] * length)[:length]
+        return self.integers(f"keep_{height}x{width}_in_{pitch}", values)
+
+    def function(self, name: str, comment: str, body: str) -> str:
+        """The name of a function; an equal body is written once.
+
+        `@` in it stands for the name, also at the beginning of others: `@_x1`.
+        """
+        if body not in self.known:
+            others = set(re.findall(r"@(_\w+)", body))
+            word = self.fresh(name)
+            while any(word + other in self.used for other in others):
+                word = self.fresh(name)
+            self.known[body] = word
+            self.used.update({word + other: 1 for other in others})
+            self.functions.append(f"/* {comment} */\n{body.replace('@', word)}\n")
+        return self.known[body]
+
+
+class Places:
+    """Places in the arena that a function gets, so that kernels which differ in them share it."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    def at(self, place: int) -> str:
+        """The parameter that stands for a place."""
+        if place not in self.found:
+            self.found.append(place)
+        return f"at{self.found.index(place)}"
+
+    @property
+    def parameters(self) -> str:
+        """What follows the others in the function's head."""
+        return "".join(f", int at{i}" for i in range(len(self.found)))
+
+    @property
+    def arguments(self) -> str:
+        """What follows the others in a call."""
+        return "".join(f", {place}" for place in self.found)
+
+
+def curve(step: Activate, y: str) -> str:
+    """A C expression for a function of each element of the vector `y`."""
+    low, high = number(step.low), number(step.high)
+    match step.curve:
+        case "clip":
+            if step.high == float("inf"):
+                return f"larger({y}, splat({low}))"
+            if step.low == float("-inf"):
+                return f"smaller({y}, splat({high}))"
+            return f"clip({y}, {low}, {high})"
+        case "leaky":
+            return f"choose({y}, {y}, {y} * {low})"
+        case "hardswish":
+            return f"{y} * hardsigmoid({y})"
+        case "exp":
+            return f"exponential({y})"
+        case "erf":
+            return f"error_function({y})"
+        case "sqrt":
+            return f"root({y})"
+        case "reciprocal":
+            return f"1.0f / {y}"
+    return f"{step.curve}({y})"
+
+
+def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
+    """A C expression for two vectors, element by element."""
+    first, second = (other, y) if flipped else (y, other)
+    match how.how:
+        case "max":
+            return f"larger({first}, {second})"
+        case "min":
+            return f"smaller({first}, {second})"
+    sign = {"add": "+", "sub": "-", "mul": "*", "div": "/"}[how.how]
+    return f"{first} {sign} {second}"
+
+
+LONG = {"sigmoid", "silu", "exp", "erf", "sqrt"}
+"""Curves that need registers of their own: written into a tile they would push its sums out."""
+
+
+def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> list[str]:
+    """C that does `steps`, statements on y, to each sum of a register tile of o × v vectors.
+
+    A short way is a macro for every sum; where a step is long the sums are put down first, and a
+    loop takes them up one by one.
+    """
+    outputs, vectors = sizes
+    if not long:
+        body = [f"        {step} \\" for step in ["vf y = a;", *steps]]
+        return [
+            "#define FINISH(o, v, a) { \\",
+            *body,
+            "    }",
+            f"    {tile}(FINISH)\n#undef FINISH",
+        ]
+    place = f"sums + (o * {vectors} + v) * LANES"
+    return [
+        f"    float sums[{outputs * vectors} * LANES];",
+        f"#define FINISH(o, v, a) store({place}, a);",
+        f"    {tile}(FINISH)\n#undef FINISH",
+        f"    for (int o = 0; o < {outputs}; o++)",
+        f"        for (int v = 0; v < {vectors}; v++) {{",
+        f"            vf y = load({place});",
+        *(f"            {step}" for step in steps),
+        "        }",
+    ]
+
+
+def is_long(steps: Sequence[object]) -> bool:
+    """Whether one of a kernel's steps is a long curve."""
+    return any(isinstance(step, Activate) and step.curve in LONG for step in steps)
+
+
+def described(steps: Sequence[object]) -> str:
+    """Steps in words, for a comment."""
+    words: list[str] = []
+    for step in steps:
+        if isinstance(step, Activate):
+            relu = step.curve == "clip" and (step.low, step.high) == (0, float("inf"))
+            words.append("relu" if relu else step.curve)
+        elif isinstance(step, Affine):
+            words.append("scale and shift")
+        elif hasattr(step, "how"):
+            words.append(step.how.how)
+        else:
+            words.append("store")
+    return ", ".join(words)

@@ -1,0 +1,166 @@
+"""A scheduled program to one readable C file and its header."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+from leancnn.compiler.c_text import File, identifier
+from leancnn.compiler.emit_blocked import emit_abreast
+from leancnn.compiler.emit_dense import emit_dense, emit_flatten, emit_fold, emit_soft
+from leancnn.compiler.emit_layout import emit_turn
+from leancnn.compiler.emit_planar import emit_line
+from leancnn.compiler.emit_winograd import emit_winograd
+from leancnn.compiler.graph import floats
+from leancnn.compiler.memory import Schedule
+from leancnn.compiler.program import Abreast, Dense, Flatten, Fold, Line, Turn
+from leancnn.compiler.tiles import tile_macros
+
+SOFTMAX = """
+    float most = probabilities[0], sum = 0.0f;
+    for (int i = 1; i < CLASSES; i++)
+        if (probabilities[i] > most) most = probabilities[i];
+    for (int i = 0; i < CLASSES; i++) sum += probabilities[i] = expf(probabilities[i] - most);
+    for (int i = 0; i < CLASSES; i++) probabilities[i] /= sum;"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the file says about the network beside its arithmetic."""
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]  # per channel, where 0 is black and 1 is white
+    std: tuple[float, ...]
+    source: str = ""  # the network this was made from, in words
+    version: str = ""
+    about: str = ""  # JSON for whoever loads the library
+    logits: bool = True  # softmax makes probabilities of the answers; else they are what is wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The two texts, and what a caller of the library must know."""
+
+    source: str
+    header: str
+    prefix: str
+    scratch_bytes: int
+    constant_bytes: int
+    macs: int
+
+
+def emit(schedule: Schedule, facts: Facts) -> Written:
+    """The C file: constants, one function a layer shape, the network, the entry points."""
+    program = schedule.program
+    prefix = identifier(facts.name[:99])  # files are called by it
+    file = File(prefix)
+    entries = ("run", "run_float", "class_names", "scratch_bytes")
+    file.used.update(
+        dict.fromkeys([prefix, "leancnn_about", *(f"{prefix}_{e}" for e in entries)], 1)
+    )
+    trash = program.arena
+    for kernel in program.kernels:
+        match kernel:
+            case Line():
+                emit_line(file, kernel, schedule.plans[kernel], trash)
+            case Abreast() if kernel in schedule.walks:
+                emit_winograd(file, kernel, schedule.walks[kernel])
+            case Abreast():
+                emit_abreast(file, kernel, schedule.tiles.get(kernel))
+            case Turn():
+                emit_turn(file, kernel)
+            case Dense():
+                emit_dense(file, kernel)
+            case Fold():
+                emit_fold(file, kernel)
+            case Flatten():
+                emit_flatten(file, kernel)
+            case _:
+                emit_soft(file, kernel)
+    widest = max((b.stride for b in program.buffers), default=0)
+    arena = program.arena + widest + 64
+    scratch = 4 * arena + 64
+    macs = program.graph.macs()
+    c, h, w = program.image.channels, program.image.height, program.image.width
+    values = {
+        "NAME": prefix,
+        "UPPER": prefix.upper(),
+        "CHANNELS": c,
+        "HEIGHT": h,
+        "WIDTH": w,
+        "CLASSES": len(facts.classes),
+        "ARENA": arena,
+        "SCRATCH": scratch,
+        "ORIGIN": program.image.origin,
+        "STRIDE": program.image.stride,
+        "PITCH": program.image.pitch,
+        "ABOUT": escaped(
+            json.dumps(
+                {
+                    "name": facts.name,
+                    "prefix": prefix,
+                    "classes": len(facts.classes),
+                    "image": [c, h, w],
+                    "macs": macs,
+                    "about": json.loads(facts.about or "null"),
+                }
+            )
+        ),
+        "NAMES": "\n".join(f'    "{escaped(name)}",' for name in facts.classes),
+        "SCALE": _numbers([1 / (255 * s) for s in facts.std]),
+        "SHIFT": _numbers([-m / s for m, s in zip(facts.mean, facts.std, strict=True)]),
+        "SOFTMAX": SOFTMAX if facts.logits else "",
+        "CALLS": "\n".join(f"    {call}" for call in file.calls),
+        "LOGITS": file.integers("logits_at", program.logits.places()),
+        "CLEAR": (
+            f"    memset(s + {program.image.origin - program.image.below}, 0, "
+            f"{4 * program.image.size});\n"
+            if program.image.masked
+            else ""
+        ),
+    }
+    about = [
+        f"{facts.name}: {c}x{h}x{w} image -> {len(facts.classes)} classes",
+        facts.source,
+        f"{macs:,} multiply-accumulates, {file.constants:,} bytes of constants, "
+        f"{scratch:,} bytes of scratch",
+        f"Written by leancnn {facts.version}; do not edit.",
+    ]
+    comment = "/* " + "\n   ".join(commented(line) for line in about if line) + "\n*/\n"
+    prelude = (files("leancnn.compiler") / "prelude.h").read_text(encoding="utf-8")
+    frame = (files("leancnn.compiler") / "frame.c").read_text(encoding="utf-8")
+    head, body = (_fill(part, values) for part in frame.split("/*@ layers @*/\n"))
+    header = _fill((files("leancnn.compiler") / "frame.h").read_text(encoding="utf-8"), values)
+    source = "\n".join(
+        [comment + prelude, head, tile_macros(file.tiles), *file.arrays, *file.functions, body]
+    )
+    return Written(source, comment + header, prefix, scratch, file.constants, macs)
+
+
+def escaped(text: str) -> str:
+    """Any text inside a C string: bytes that are not plain letters as octal escapes."""
+    plain = (
+        set(b" !#$%&'()*+,-./:;<=>@[]^_`{|}~")
+        | set(range(48, 58))
+        | set(range(65, 91))
+        | set(range(97, 123))
+    )
+    return "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode())
+
+
+def commented(text: str) -> str:
+    """Any text inside a C comment."""
+    plain = "".join(c if c.isprintable() and c != "\\" else " " for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{np.float32(v):.9g}" for v in floats(values))
+
+
+def _fill(text: str, values: dict[str, object]) -> str:
+    return re.sub(r"@([A-Z]+)@", lambda match: str(values[match[1]]), text)

@@ -1,0 +1,342 @@
+"""C for line kernels: convolution, pooling and element-wise steps along the long lines of planes.
+
+One function a layer shape. It gets the arena `s`, a table `t` of the places of planes, and weights
+`w`. For each group the table holds the places of its input planes, then for each block of output
+channels the places that its steps read and write.
+"""
+
+import numpy as np
+
+from leancnn.compiler.c_text import File, combined, curve, described, finished, is_long
+from leancnn.compiler.emit_polyphase import deal
+from leancnn.compiler.graph import Activate, Affine, Conv, Floats, Pool, floats
+from leancnn.compiler.literals import number
+from leancnn.compiler.loops import L1_FLOATS, L2_FLOATS, Plan, affines, picks
+from leancnn.compiler.program import Blend, Line, Store, Value
+
+AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
+CACHE_LINE = 16  # floats
+WEIGHTS_AHEAD = 1024  # floats from the weights that are multiplied to those fetched: a page
+
+
+def emit_line(file: File, kernel: Line, plan: Plan, trash: int) -> None:
+    """Write a line kernel's function, table and weights, and its call.
+
+    `trash`: a place in the arena for planes that nobody reads.
+    """
+    body = _function(file, kernel, plan)
+    name = file.function(kernel.name, _comment(kernel, plan), body)
+    table = file.integers(f"{kernel.name}_planes", _table(kernel, plan, trash))
+    weights = _weights(kernel, plan)
+    numbers = file.floats(kernel.name, weights) if weights.size else "NULL"
+    for step in kernel.steps:
+        if isinstance(step, Store) and step.buffer.masked:
+            b = step.buffer
+            file.calls.append(
+                f"clear_gaps(s + {b.origin}, {b.channels}, {b.stride}, {b.line}, {b.below});"
+            )
+    file.calls.append(f"{name}(s, {table}, {numbers});")
+
+
+def _comment(kernel: Line, plan: Plan) -> str:
+    op = kernel.op
+    c, h, w = len(kernel.x.planes), kernel.x.height, kernel.x.width
+    if isinstance(op, Conv):
+        k = "x".join(map(str, op.weight.shape[2:]))
+        what = f"convolution {k}, {op.groups} group{'s' * (op.groups > 1)}"
+    elif isinstance(op, Pool):
+        what = f"{op.how} pooling {op.kernel[0]}x{op.kernel[1]}"
+    else:
+        what = "element by element"
+    if op is not None and op.stride != (1, 1):
+        what += f", stride {op.stride[0]}"
+    tile = f"tile: {plan.outputs} channels x {plan.vectors} vectors"
+    return (
+        f"{kernel.name}: {what}, {c}x{h}x{w} -> {kernel.channels}x{kernel.height}x{kernel.width}\n"
+        f"   then {described(kernel.steps)}; {tile}"
+    )
+
+
+def _places(value: Value, channels: int) -> list[int]:
+    """Places of a step's other value, one for each channel."""
+    places = value.places()
+    return places * channels if len(places) == 1 else places
+
+
+def _table(kernel: Line, plan: Plan, trash: int) -> list[int]:
+    inputs = kernel.x.places()
+    columns = []
+    for step in kernel.steps:
+        if isinstance(step, Store):
+            columns.append([step.buffer.plane(c) for c in range(kernel.channels)])
+        elif isinstance(step, Blend) and step.other is not None:
+            columns.append(_places(step.other, kernel.channels))
+    table = []
+    wide = kernel.channels // plan.groups
+    for group in range(plan.groups):
+        table += inputs[group * plan.inputs : (group + 1) * plan.inputs]
+        for block in range(plan.blocks):
+            for column in columns:
+                for o in range(plan.outputs):
+                    c = block * plan.outputs + o
+                    table.append(column[group * wide + c] if c < wide else trash)
+    return table
+
+
+def _weights(kernel: Line, plan: Plan) -> Floats:
+    """For each block: bias, scales and shifts of the steps, then input by input, tap by tap."""
+    extra = affines(kernel)
+    blocks: list[Floats] = []
+    wide = kernel.channels // plan.groups
+    for group in range(plan.groups):
+        for block in range(plan.blocks):
+            first = group * wide + block * plan.outputs
+            have = min(plan.outputs, wide - block * plan.outputs)
+            part = slice(first, first + have)
+            rows = []
+            if isinstance(kernel.op, Conv):
+                rows.append(kernel.op.bias[None, part])
+            for step in extra:
+                rows += [step.scale[None, part], step.shift[None, part]]
+            if isinstance(kernel.op, Conv):
+                taps = kernel.op.weight[part].reshape(have, -1)
+                rows.append(taps.T)
+            if rows:
+                filled = np.concatenate(rows)
+                blocks.append(np.pad(filled, ((0, 0), (0, plan.outputs - have))).ravel())
+    if isinstance(kernel.op, Pool) and kernel.op.how == "mean" and not _even(kernel.op):
+        blocks.append(_shares(kernel))
+    return floats(np.concatenate(blocks)) if blocks else floats([])
+
+
+def _even(op: Pool) -> bool:
+    """Whether every window of a mean has as many pixels."""
+    return not any(op.padding) or (op.count_padding and op.beyond == (0, 0))
+
+
+def _shares(kernel: Line) -> Floats:
+    """One over the number of pixels that count, for each place of the output line."""
+    op = kernel.op
+    assert isinstance(op, Pool)
+    rows = op.counted(0, kernel.x.height, kernel.height)
+    columns = op.counted(1, kernel.x.width, kernel.width)
+    share = np.zeros((kernel.height, _out_pitch(kernel)))
+    share[:, : kernel.width] = 1 / np.outer(rows, columns)
+    line = share.ravel()
+    return floats(np.pad(line, (0, -len(line) % 16)))
+
+
+def _out_pitch(kernel: Line) -> int:
+    return next(step.buffer.pitch for step in kernel.steps if isinstance(step, Store))
+
+
+def _function(file: File, kernel: Line, plan: Plan) -> str:
+    """The text of the kernel's function, without its name, so that equal shapes are equal text."""
+    line = kernel.height * _out_pitch(kernel)
+    uneven = isinstance(kernel.op, Pool) and kernel.op.how == "mean" and not _even(kernel.op)
+    tables = sum(
+        isinstance(s, Store) or (isinstance(s, Blend) and s.other is not None) for s in kernel.steps
+    )
+    head = plan.outputs * (2 * len(affines(kernel)) + isinstance(kernel.op, Conv))
+    depth = plan.inputs * len(plan.taps) if isinstance(kernel.op, Conv) else 0
+    block_w, block_t = head + depth * plan.outputs, tables * plan.outputs
+    sizes = sorted(
+        {plan.vectors, plan.few, 1} | ({plan.rest} if plan.rest else set()), reverse=True
+    )
+    parts = [_tile(file, kernel, plan, size, head, uneven) for size in sizes]
+    text = [_picking(kernel)] if picks(kernel) else []
+    for size, body in zip(sizes, parts, strict=True):
+        when = _when(plan, size)
+        text.append(f"#if {when}" if when else "")
+        text.append(f"static inline void @_x{size}{body}")
+        text.append("#endif" if when else "")
+    if picks(kernel):
+        text.append("#undef BEGIN\n#undef AT\n#undef EVENS\n#undef ODDS")
+    if plan.phases is not None:
+        text.append(deal(kernel, plan.phases, plan.inputs))
+    end = f"({line} + LANES - 1) / LANES * LANES"
+    shares = f", share + {0}" if uneven else ""
+    share = (
+        f"    const float *share = w + {plan.groups * plan.blocks * block_w};\n" if uneven else ""
+    )
+    bases = ", base" if plan.phases is not None else ""
+    call = f"(s, in, at, k{shares}{bases}, p)"
+    walk = _walk(plan, sizes, call)
+    chunk = plan.chunk or None
+    lines = [
+        "LAYER @(float *s, const int32_t *t, const float *w)\n{",
+        share.rstrip("\n"),
+        f"    const int end = {end};",
+        f"    for (int g = 0; g < {plan.groups}; g++, t += {plan.inputs + plan.blocks * block_t}"
+        f"{f', w += {plan.blocks * block_w}' if block_w else ''}) {{",
+        "        const int32_t *in = t;",
+    ]
+    stop = "end"
+    indent = "        "
+    if chunk:
+        lines.append(f"{indent}for (int from = 0; from < end; from += {chunk}) {{")
+        lines.append(f"{indent}    const int to = from + {chunk} < end ? from + {chunk} : end;")
+        stop, indent = "to", indent + "    "
+    if plan.phases is not None:
+        below = max(plan.phases.rows) - kernel.height
+        pitch = plan.phases.pitch
+        row = f"from / {pitch}" if chunk else "0"
+        lines.append(f"{indent}const int row = {row}, base = row * {pitch};")
+        lines.append(f"{indent}@_deal(s, in, row, ({stop} - 1) / {pitch} + {1 + below});")
+    lines.append(f"{indent}for (int b = 0; b < {plan.blocks}; b++) {{")
+    lines.append(f"{indent}    const int32_t *at = t + {plan.inputs} + b * {block_t};")
+    lines.append(f"{indent}    const float *k = w + b * {block_w};" if block_w else "")
+    if not block_w:
+        lines.append(f"{indent}    const float *k = w;")
+    lines.append(f"{indent}    int p = {'from' if chunk else '0'};")
+    lines += [
+        row if row.startswith("#") else f"{indent}    {row}".replace("END", stop)
+        for row in walk
+        if row
+    ]
+    lines.append(f"{indent}}}")
+    if chunk:
+        lines.append("        }")
+    lines.append("    }")
+    if not block_w and not uneven:
+        lines.append("    (void)w;")
+    lines.append("}")
+    return "\n".join(row for row in [*text, *lines] if row)
+
+
+def _when(plan: Plan, size: int) -> str:
+    """The condition of the preprocessor under which a tile of so many vectors is used."""
+    wide = size in (plan.vectors, plan.rest)
+    narrow = size == plan.few
+    if wide and narrow:
+        return ""
+    if wide:
+        return "" if size == 1 else "REGISTERS >= 32"  # with fewer, single vectors are left over
+    return "REGISTERS < 32" if narrow and size != 1 else "REGISTERS < 32 || LANES != 16"
+
+
+def _walk(plan: Plan, sizes: list[int], call: str) -> list[str]:
+    """Loops over the line: whole tiles, then what is left."""
+    rows = []
+    for size in sizes:
+        when = _when(plan, size)
+        rows.append(f"#if {when}" if when else "")
+        rows.append(f"for (; p + {size} * LANES <= END; p += {size} * LANES) @_x{size}{call};")
+        rows.append("#endif" if when else "")
+    return rows
+
+
+def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bool) -> str:
+    """One register tile: what is summed, and the steps on every vector of it."""
+    o, op = plan.outputs, kernel.op
+    share = ", const float *share" if uneven else ""
+    base_ = ", int base" if plan.phases is not None else ""
+    lines = [
+        f"(float *s, const int32_t *in, const int32_t *t, const float *w{share}{base_}, int p)\n{{"
+    ]
+    base = "s + in[i] + BEGIN" if picks(kernel) else "s + in[i] + p"
+    if plan.phases is not None:
+        base = f"s + {plan.phases.offset} + i * {plan.phases.size} + p - base"
+    tile = f"{o}X{size}"
+    file.tiles.add(("EACH", o, size))
+    if isinstance(op, Conv):
+        file.tiles.add(("START", o, size))
+        lines.append(f"    START_{tile}(w)")
+        lines.append(f"    const float *k = w + {head};")
+        lines.append(f"    for (int i = 0; i < {plan.inputs}; i++, k += {o * len(plan.taps)}) {{")
+        lines.append(f"        const float *x = {base};")
+        lines += [
+            f"        {tap}".replace("+ -", "- ") for tap in _tap_lines(file, kernel, plan, size)
+        ]
+        if plan.phases is None and not picks(kernel):
+            file.tiles.add(("FETCH", 1, size))
+            ahead = f"x + {max(plan.taps)} + {size} * LANES".replace("+ -", "- ")
+            if len(plan.taps) == 1 and plan.inputs * size * 16 > L1_FLOATS // 2:
+                ahead = f"s + in[i + {AHEAD} < {plan.inputs} ? i + {AHEAD} : i] + p"
+            lines.append(f"        FETCH_1X{size}({ahead})")
+        if op.weight.size > L2_FLOATS:  # they come from beyond
+            places = range(WEIGHTS_AHEAD, WEIGHTS_AHEAD + o * len(plan.taps), CACHE_LINE)
+            lines.append(f"        {' '.join(f'prefetch(k + {place});' for place in places)}")
+        lines.append("    }")
+    else:
+        file.tiles.add(("LOAD", o, size))
+        first = base.replace("in[i]", "in[0]").replace(
+            " + i * " + str(plan.phases.size if plan.phases else 0), ""
+        )
+        lines.append(f"    const float *x = {first};")
+        lines.append(f"    LOAD_{tile}(x + {plan.taps[0]})".replace("+ -", "- "))
+        if isinstance(op, Pool):
+            word = "LARGER" if op.how == "max" else "PLUS"
+            file.tiles.add((word, o, size))
+            for tap in plan.taps[1:]:
+                lines.append(f"    {word}_{tile}(x + {tap})".replace("+ -", "- "))
+    steps = []
+    if isinstance(op, Pool) and op.how == "mean":
+        if uneven:
+            steps.append("y = y * load(share + p + v * LANES);")
+        else:
+            steps.append(f"y = y * {number(1 / (op.kernel[0] * op.kernel[1]))};")
+    table = 0
+    scale = o if isinstance(op, Conv) else 0
+    for step in kernel.steps:
+        if isinstance(step, Activate):
+            steps.append(f"y = {curve(step, 'y')};")
+        elif isinstance(step, Affine):
+            steps.append(f"y = y * w[{scale} + o] + w[{scale + o} + o];")
+            scale += 2 * o
+        elif isinstance(step, Blend):
+            if step.other is None:
+                other = "y"
+            else:
+                small = (
+                    (step.other.height, step.other.width) == (1, 1) != (kernel.height, kernel.width)
+                )
+                place = (
+                    f"s[t[{table} + o]]" if small else f"load(s + t[{table} + o] + p + v * LANES)"
+                )
+                other = f"splat({place})" if small else place
+                table += o
+            steps.append(f"y = {combined(step.how, 'y', other, step.flipped)};")
+        else:
+            b = step.buffer
+            value = "y"
+            if b.masked:
+                value = f"keep(y, {file.mask(b.height, b.width, b.pitch)} + p + v * LANES)"
+            steps.append(f"store(s + t[{table} + o] + p + v * LANES, {value});")
+            table += o
+    lines += finished(steps, f"EACH_{tile}", (o, size), is_long(kernel.steps))
+    unused = [] if isinstance(op, Conv) or affines(kernel) else ["(void)w;"]
+    if plan.phases is not None:
+        unused.append("(void)in;")
+    if unused:
+        lines.append(f"    {' '.join(unused)}")
+    lines.append("}")
+    return "\n".join(lines)
+
+
+def _tap_lines(file: File, kernel: Line, plan: Plan, size: int) -> list[str]:
+    """A multiply-add of a register tile for each tap; two picked ones share what they load."""
+    assert isinstance(kernel.op, Conv)
+    o, columns, dilation = plan.outputs, kernel.op.weight.shape[3], kernel.op.dilation[1]
+    if not picks(kernel):
+        file.tiles.add(("TAP", o, size))
+        return [f"TAP_{o}X{size}(x + {tap}, k + {j * o})" for j, tap in enumerate(plan.taps)]
+    file.tiles.add(("PICK", o, size))
+    lines = []
+    for j, tap in enumerate(plan.taps):
+        odd = j % columns * dilation % 2
+        half = "ODDS" if odd else "EVENS"
+        lines.append(f"PICK_{o}X{size}({half}, x + {tap - odd}, k + {j * o})")
+    return lines
+
+
+def _picking(kernel: Line) -> str:
+    """Macros for the halves of a tap: constants beside p where a vector is of whole rows."""
+    pitch = _out_pitch(kernel)
+    sizes = f"{pitch}, {2 * kernel.x.pitch}"
+    return (
+        f"#define BEGIN (LANES % {pitch} ? 0 : doubled(p, {sizes}))\n"
+        f"#define AT(d) doubled(LANES % {pitch} ? p + (d) : (d), {sizes})\n"
+        "#define EVENS(x, d) evens(x + AT(d), x + AT(d + LANES / 2))\n"
+        "#define ODDS(x, d) odds(x + AT(d), x + AT(d + LANES / 2))"
+    )

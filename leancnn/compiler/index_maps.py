@@ -1,0 +1,286 @@
+"""Building a graph from views: operators, with broadcasting and shapes as numpy has them."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from leancnn.compiler.graph import (
+    Activate,
+    Affine,
+    Combine,
+    Conv,
+    Curve,
+    Floats,
+    Graph,
+    Join,
+    Pool,
+    Shape,
+    Sides,
+    empty,
+    floats,
+)
+from leancnn.compiler.materialise import View, settle
+from leancnn.errors import UnsupportedError
+
+
+class Builder:
+    """A graph under construction; its methods take and give views."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.graph: Graph = empty(shape)
+        self.name = "value"  # of the next operator, set by the importer
+
+    def image(self, shape: Sequence[int] | None = None, *, channels_last: bool = False) -> View:
+        """The network's input, under the exporter's own shape."""
+        c, h, w = self.graph.shapes[self.graph.input]
+        whole = View(self.graph.input, (1, c, h, w))
+        if channels_last:
+            return whole.moved(lambda a: a.transpose(0, 2, 3, 1))
+        return whole if shape is None else whole.moved(lambda a: a.reshape(tuple(shape)))
+
+    def add(self, op: Any, *inputs: str, like: Sequence[int] | None = None) -> View:
+        """Append an operator; `like` is the exporter's shape of the result, if not (1, C, H, W)."""
+        value = self.graph.add(op, *inputs, name=self.name)
+        shape = self.graph.shapes[value]
+        if like is not None and math.prod(like) != math.prod(shape):
+            raise UnsupportedError(f"a value of shape {tuple(like)}, computed as {shape}")
+        return View(value, tuple(like) if like is not None else (1, *shape))
+
+    def settle(self, view: View) -> str:
+        """The name of a value that holds what the view shows, as (C, H, W)."""
+        return settle(self.graph, view)
+
+    def conv(
+        self,
+        x: View,
+        weight: Any,
+        bias: Any,
+        *,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0, 0, 0),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+    ) -> View:
+        """A convolution; `padding` is top, left, bottom, right."""
+        kernel = floats(weight)
+        if kernel.ndim == 3 and len(x.shape) == 3:  # along one axis
+            line = x.moved(lambda a: a.reshape(1, x.shape[1], 1, x.shape[2]))
+            sizes = {"stride": (1, stride[0]), "dilation": (1, dilation[0])}
+            around = (0, padding[0], 0, padding[-1])
+            made = self.conv(line, kernel[:, :, None], bias, padding=around, groups=groups, **sizes)
+            return made.moved(lambda a: a.reshape(1, len(kernel), -1))
+        if kernel.ndim != 4 or len(x.shape) != 4:
+            raise UnsupportedError(
+                f"a kernel of shape {kernel.shape} over {x.shape}; only 1-D and 2-D convolutions"
+            )
+        if x.shape[1] != groups * kernel.shape[1] or len(kernel) % groups:
+            raise UnsupportedError(
+                f"a kernel of shape {kernel.shape} in {groups} groups for {x.shape[1]} channels"
+            )
+        shift = _shift(bias, len(kernel))
+        sides: Sides = tuple(int(side) for side in padding)  # type: ignore[assignment]
+        op = Conv(kernel, shift, _pair(stride), sides, _pair(dilation), groups)
+        return self.add(op, self.settle(x))
+
+    def linear(self, x: View, weight: Any, bias: Any) -> View:
+        """A matrix (outputs, inputs) by every vector along the last axis."""
+        kernel = floats(weight)
+        if kernel.ndim != 2 or not x.shape or x.shape[-1] != kernel.shape[1]:
+            raise UnsupportedError(f"a matrix of shape {kernel.shape} by values of shape {x.shape}")
+        shift = _shift(bias, len(kernel))
+        points, rest = kernel[:, :, None, None], x.shape[1:-1]
+        if math.prod(x.shape[:-1]) == 1:
+            vector = self.settle(x.moved(lambda a: a.reshape(1, -1)))
+            return self.add(Conv(points, shift), vector, like=(*x.shape[:-1], len(kernel)))
+        _, *have = self.graph.shapes[x.value]
+        room = tuple(rest) if len(rest) == 2 else (math.prod(rest), 1)
+        room = tuple(have) if math.prod(have) == math.prod(rest) else room
+        image = x.moved(lambda a: np.moveaxis(a, -1, 1).reshape(1, x.shape[-1], *room))
+        made = self.conv(image, points, shift)
+        return made.moved(lambda a: np.moveaxis(a.reshape(1, len(kernel), *rest), 1, -1))
+
+    def affine(self, x: View, scale: Any, shift: Any) -> View:
+        """Elements times `scale` plus `shift`, numbers or arrays that numpy would broadcast."""
+        scale, shift = floats(scale), floats(shift)
+        shape = _broadcast(x.shape, scale.shape, shift.shape)
+        x = self._whole(x.moved(lambda a: np.broadcast_to(a, shape)))
+        op = Affine(self._by_channel(x, scale), self._by_channel(x, shift))
+        return View(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
+
+    def activate(self, x: View, curve: Curve, low: float = 0.0, high: float = math.inf) -> View:
+        """A function of each element."""
+        x = self._whole(x)
+        op = Activate(curve, low, high)
+        return View(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
+
+    def combine(self, how: Any, x: View | Any, y: View | Any) -> View:
+        """Two views, or a view and a constant, element by element with broadcasting."""
+        if not isinstance(x, View):
+            return self._constant_first(how, floats(x), y)
+        if not isinstance(y, View):
+            return self._constant_second(how, x, floats(y))
+        shape = _broadcast(x.shape, y.shape)
+        if math.prod(x.shape) < math.prod(y.shape):
+            if how in ("sub", "div"):
+                second = self.affine(y, -1, 0) if how == "sub" else self.activate(y, "reciprocal")
+                return self.combine("add" if how == "sub" else "mul", second, x)
+            x, y = y, x
+        x = self._whole(x.moved(lambda a: np.broadcast_to(a, shape)))
+        have = self.graph.shapes[x.value]
+        if x.index is None and y.index is None and self.graph.shapes[y.value] == have:
+            other = y.value
+        else:  # the second's elements in the order in which the first's value holds its own
+            order = np.empty(math.prod(have), np.int64)
+            order[x.elements().ravel()] = np.broadcast_to(y.elements(), shape).ravel()
+            other = self._operand(View(y.value, (1, *have), order.reshape(1, *have)), have)
+        return View(self.graph.add(Combine(how), x.value, other, name=self.name), shape, x.index)
+
+    def _whole(self, x: View) -> View:
+        """A view that shows each element of its value once, in any order."""
+        if x.index is None:
+            return x
+        size = math.prod(self.graph.shapes[x.value])
+        if x.index.size == size and (np.bincount(x.index.ravel(), minlength=size) == 1).all():
+            return x
+        return View(self.settle(x), x.shape)
+
+    def _operand(self, y: View, have: Shape) -> str:
+        """A value of `have` rows and columns, or of one pixel, for a combination."""
+        value = self.settle(_narrow(y))
+        _, h, w = self.graph.shapes[value]
+        if (h, w) in ((1, 1), have[1:]):
+            return value
+        kernel = (have[1] if h == 1 else 1, have[2] if w == 1 else 1)  # one row or column for all
+        sides = (kernel[0] - 1, kernel[1] - 1) * 2
+        return self.graph.add(Pool("max", kernel, (1, 1), sides), value, name=f"{value}_spread")
+
+    def _by_channel(self, x: View, numbers: Floats) -> Floats:
+        """A constant as one number for each channel of the value that a view shows."""
+        have = self.graph.shapes[x.value]
+        if numbers.size == 1:
+            return np.full(have[0], numbers.ravel()[0])
+        order = np.empty(math.prod(have), np.float32)
+        order[x.elements().ravel()] = np.broadcast_to(numbers, x.shape).ravel()
+        table = order.reshape(have[0], -1)
+        if (table != table[:, :1]).any():
+            raise UnsupportedError(
+                f"a constant of shape {numbers.shape} for {x.shape} that is not the same number in "
+                "all pixels of a channel"
+            )
+        return floats(table[:, 0])
+
+    def _constant_first(self, how: str, x: Floats, y: View) -> View:
+        if how == "sub":
+            return self._constant_second("add", self.affine(y, -1, 0), x)
+        if how == "div":
+            return self._constant_second("mul", self.activate(y, "reciprocal"), x)
+        return self._constant_second(how, y, x)
+
+    def _constant_second(self, how: str, x: View, y: Floats) -> View:
+        match how:
+            case "add":
+                return self.affine(x, 1, y)
+            case "sub":
+                return self.affine(x, 1, -y)
+            case "mul":
+                return self.affine(x, y, 0)
+            case "div":
+                return self.affine(x, 1 / y.astype(np.float64), 0)
+        if (y == y.ravel()[0]).all() and _broadcast(x.shape, y.shape) == x.shape:
+            low, high = (y.item(0), math.inf) if how == "max" else (-math.inf, y.item(0))
+            return self.activate(x, "clip", low, high)
+        return self.combine(how, x, self.affine(x, 0, y))
+
+    def join(self, parts: Sequence[View | Any], axis: int) -> View:
+        """Concatenation along the channels, or of vectors that become rows of one."""
+        base = next(part for part in parts if isinstance(part, View))
+        views = [part if isinstance(part, View) else self._made(base, part) for part in parts]
+        first = base.shape
+        axis %= len(first)
+        if math.prod(first[:axis]) != 1:
+            raise UnsupportedError(f"a concatenation of {first} along axis {axis}; only channels")
+        shape = (*first[:axis], sum(part.shape[axis] for part in views), *first[axis + 1 :])
+        room: tuple[int, ...] = (1, -1)
+        if len(first) >= 4 and axis <= len(first) - 3:
+            room = (1, -1, *first[-2:])
+        elif len(first) == 3 and axis == 1:
+            _, *have = self.graph.shapes[base.value]
+            room = (1, -1, *have) if math.prod(have) == first[2] else room
+        moved = [part.moved(lambda a: a.reshape(room)) for part in views]
+        return self.add(Join(), *(self.settle(part) for part in moved), like=shape)
+
+    def _made(self, like: View, constant: Any) -> View:
+        """A constant of an image's size beside it, as channels that do not depend on theirs."""
+        numbers = floats(constant)
+        if numbers.shape[2:] != like.shape[2:] or numbers.ndim < 2:
+            raise UnsupportedError(f"a constant of shape {numbers.shape} beside {like.shape}")
+        chosen = np.arange(numbers.shape[1]) % like.shape[1]
+        return self.affine(like.moved(partial(np.take, indices=chosen, axis=1)), 0, numbers)
+
+    def pool(self, x: View, op: Pool) -> View:
+        """Sliding windows."""
+        return self.add(op, self.settle(x))
+
+    def pad(self, x: View, sides: Sequence[int], fill: float = 0.0) -> View:
+        """A number around an image; `sides` are channels before and after, then rows, then columns.
+
+        What is negative is cut off. Minus infinity is what a maximum does not see.
+        """
+        if len(x.shape) != 4:
+            raise UnsupportedError(f"padding of {x.shape}; only of (1, C, H, W)")
+        cut = [slice(None)] + [
+            slice(max(-before, 0), size - max(-after, 0))
+            for before, after, size in zip(sides[::2], sides[1::2], x.shape[1:], strict=True)
+        ]
+        x = x.moved(lambda a: a[tuple(cut)])
+        front, back, top, bottom, left, right = (max(side, 0) for side in sides)
+        around: Sides = (top, left, bottom, right)
+        if any(around) and fill < -1e30:
+            x = self.add(Pool("max", (1, 1), (1, 1), around), self.settle(x))
+        elif any(around):
+            one = np.ones((x.shape[1], 1, 1, 1), np.float32)
+            inside = self.affine(x, 0, 1)  # added as an image of its own, no pixel is rounded
+            x = self.conv(x, one, None, padding=around, groups=x.shape[1])
+            if fill != 0:
+                ring = self.conv(inside, one, None, padding=around, groups=x.shape[1])
+                x = self.combine("add", x, self.affine(ring, -fill, fill))
+        filled = [np.full((1, count, *x.shape[2:]), fill) for count in (front, back)]
+        parts = [part for part in (filled[0], x, filled[1]) if part.shape[1]]
+        return self.join(parts, 1) if len(parts) > 1 else x
+
+
+def _shift(bias: Any, count: int) -> Floats:
+    """A bias as one number for each output; zeros without one. Raises `UnsupportedError`."""
+    given = floats(0 if bias is None else bias).reshape(-1)
+    if len(given) not in (1, count):
+        raise UnsupportedError(f"a bias of {len(given)} numbers for {count} outputs")
+    return floats(np.broadcast_to(given, count))
+
+
+def _broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that arrays of these shapes have together. Raises `UnsupportedError`."""
+    try:
+        return np.broadcast_shapes(*(tuple(shape) for shape in shapes))
+    except ValueError as error:
+        words = " and ".join(str(tuple(shape)) for shape in shapes)
+        raise UnsupportedError(f"values of shapes {words} do not fit together") from error
+
+
+def _narrow(view: View) -> View:
+    """A view without the axes along which it only repeats itself: an expanded gate, a norm."""
+    if view.index is None or len(view.shape) < 2:
+        return view
+    index = view.index
+    for axis in range(1, index.ndim):
+        first = np.take(index, [0], axis)
+        if index.shape[axis] > 1 and np.array_equal(index, np.broadcast_to(first, index.shape)):
+            index = first
+    return View(view.value, index.shape, index)
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    rows, columns = (*values, *values)[:2]
+    return int(rows), int(columns)

@@ -1,0 +1,196 @@
+"""A simplified graph to kernels: element-wise operators become steps of the kernel before them."""
+
+from leancnn.compiler.graph import (
+    Activate,
+    Affine,
+    Combine,
+    Conv,
+    Crop,
+    Graph,
+    Join,
+    Node,
+    Pool,
+    Reduce,
+    Reshape,
+    Shape,
+    Softmax,
+    Take,
+)
+from leancnn.compiler.program import (
+    Blend,
+    Buffer,
+    Dense,
+    Flatten,
+    Fold,
+    Line,
+    Program,
+    Soft,
+    Step,
+    Store,
+    Value,
+    whole,
+)
+from leancnn.errors import UnsupportedError
+
+
+def lower(graph: Graph) -> Program:
+    """Kernels for a simplified graph, in its order. Buffers have no places yet."""
+    lowering = Lowering(graph)
+    for node in graph.nodes:
+        if node not in lowering.done:
+            lowering.node(node)
+    program = lowering.program
+    program.logits = lowering.values[graph.output]
+    if program.logits.height * program.logits.width != 1:
+        raise UnsupportedError(
+            f"the network's answer has the shape {graph.shapes[graph.output]}; "
+            "the compiler takes classifiers, whose answer is one vector"
+        )
+    return program
+
+
+class Lowering:
+    """The values known so far and the program that computes them."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.users = graph.users()
+        self.done: set[Node] = set()  # element-wise nodes that became steps of an earlier kernel
+        image = self._new(graph.shapes[graph.input], "image")
+        self.values = {graph.input: whole(image)}
+        self.program = Program(graph, image, whole(image), [image])
+
+    def node(self, node: Node) -> None:
+        """Turn one node, and the element-wise ones that can follow it at once, into a kernel."""
+        op, x = node.op, self.values[node.inputs[0]]
+        shape = self.graph.shapes[node.output]
+        match op:
+            case Take(channels):
+                planes = tuple(x.planes[c] for c in channels)
+                self.values[node.output] = Value(planes, x.height, x.width, x.top, x.left)
+            case Join():
+                self.values[node.output] = self._joined([self.values[v] for v in node.inputs])
+            case Crop(top, left, height, width):
+                value = Value(x.planes, height, width, x.top + top, x.left + left)
+                self.values[node.output] = value
+            case Reshape():
+                out = self._new(shape, node.output)
+                self.program.kernels.append(Flatten(node.output, x, out))
+                self._keep(node.output, out)
+            case Softmax(log):
+                if log:
+                    raise UnsupportedError(
+                        f"the logarithm of a softmax (at {node.output}) stands only at an end"
+                    )
+                out = self._new(shape, node.output)
+                self.program.kernels.append(Soft(node.output, x, out))
+                self._keep(node.output, out)
+            case Reduce(how, over):
+                steps = self._steps(node.output, (), positive=False)
+                self.program.kernels.append(Fold(node.output, how, over, x, steps))
+            case _:
+                self._line(node, x, shape)
+
+    def _line(self, node: Node, x: Value, shape: Shape) -> None:
+        """A convolution, a pooling, or element-wise operators with no kernel before them."""
+        if isinstance(node.op, Conv | Pool):
+            op: Conv | Pool | None = node.op
+            if any(node.op.padding) and self._cropped(x):
+                x = self._copied(x, f"{node.output}_window")
+            positive = isinstance(node.op, Pool) and all(b.positive for b in x.buffers)
+            first: tuple[Step, ...] = ()
+        else:
+            op, positive = None, False
+            first = (self._step(node, node.inputs[0]),)
+        steps = self._steps(node.output, first, positive)
+        if shape[1:] == (1, 1) and not isinstance(op, Pool):
+            self.program.kernels.append(Dense(node.output, op, x, shape[0], steps))
+        else:
+            self.program.kernels.append(Line(node.output, op, x, *shape, steps))
+
+    def _cropped(self, x: Value) -> bool:
+        """Whether a value shows less than its buffers: then the zeros around it are elsewhere."""
+        return any((b.height, b.width) != (x.height, x.width) for b in x.buffers)
+
+    def _copied(self, x: Value, name: str) -> Value:
+        out = self._new((len(x.planes), x.height, x.width), name)
+        self.program.kernels.append(
+            Line(name, None, x, len(x.planes), x.height, x.width, (Store(out),))
+        )
+        return whole(out)
+
+    def _joined(self, parts: list[Value]) -> Value:
+        """Planes of several values, as one; views of different windows are copied first."""
+        if len({(part.top, part.left) for part in parts}) > 1:
+            parts = [self._copied(part, "part") if self._cropped(part) else part for part in parts]
+        first = parts[0]
+        planes = tuple(plane for part in parts for plane in part.planes)
+        return Value(planes, first.height, first.width, first.top, first.left)
+
+    def _steps(self, value: str, first: tuple[Step, ...], positive: bool) -> tuple[Step, ...]:
+        """Follow the element-wise nodes from `value` on, storing what others read."""
+        steps = list(first)
+        if first:
+            positive = is_positive(first[-1], positive)
+        while True:
+            following = self._following(value)
+            others = [user for user in self.users[value] if user is not following]
+            if following is None or others or value == self.graph.output:
+                out = self._new(self.graph.shapes[value], value, positive)
+                steps.append(Store(out))
+                self._keep(value, out)
+            if following is None:
+                return tuple(steps)
+            steps.append(self._step(following, value))
+            self.done.add(following)
+            positive = is_positive(steps[-1], positive)
+            value = following.output
+
+    def _following(self, value: str) -> Node | None:
+        """An element-wise reader of `value` whose other operand is already there."""
+        for user in self.users[value]:
+            if isinstance(user.op, Activate | Affine):
+                return user
+            if isinstance(user.op, Combine):
+                others = [v for v in user.inputs if v != value]
+                fits = self.graph.shapes[user.output] == self.graph.shapes[value]
+                known = all(v in self.values for v in others)
+                plain = all(not self._cropped(self.values[v]) for v in others if known)
+                if fits and known and plain and not (user.inputs[1] == value and self._small(user)):
+                    return user
+        return None
+
+    def _small(self, node: Node) -> bool:
+        """Whether the first operand of a combination does not have the full shape."""
+        return self.graph.shapes[node.inputs[0]] != self.graph.shapes[node.output]
+
+    def _step(self, node: Node, value: str) -> Step:
+        if isinstance(node.op, Activate | Affine):
+            return node.op
+        if not isinstance(node.op, Combine):
+            raise UnsupportedError(f"{type(node.op).__name__} at {node.output} has no kernel")
+        if node.inputs[0] == node.inputs[1]:
+            return Blend(node.op, None)
+        flipped = node.inputs[1] == value
+        other = self.values[node.inputs[0 if flipped else 1]]
+        return Blend(node.op, other, flipped)
+
+    def _new(self, shape: Shape, name: str, positive: bool = False) -> Buffer:
+        buffer = Buffer(name, *shape, positive=positive)
+        if hasattr(self, "program"):
+            self.program.buffers.append(buffer)
+        return buffer
+
+    def _keep(self, value: str, buffer: Buffer) -> None:
+        self.values[value] = whole(buffer)
+
+
+def is_positive(step: Step, before: bool) -> bool:
+    """Whether nothing is below zero after a step."""
+    if isinstance(step, Activate):
+        bounded = step.curve in ("sigmoid", "hardsigmoid", "exp", "sqrt")
+        return bounded or (step.curve == "clip" and step.low >= 0)
+    if isinstance(step, Blend) and step.other is not None:
+        both = before and all(b.positive for b in step.other.buffers)
+        return both and step.how.how in ("add", "mul", "max", "min")
+    return False

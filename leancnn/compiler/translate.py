@@ -1,0 +1,55 @@
+"""The whole way from a graph to C text."""
+
+from collections.abc import Sequence
+
+import leancnn
+from leancnn.compiler.emit import Facts, Written, emit
+from leancnn.compiler.graph import Graph
+from leancnn.compiler.lower import lower
+from leancnn.compiler.memory import schedule
+from leancnn.compiler.simplify import simplify
+from leancnn.compiler.tune import tune as best_tiles
+from leancnn.errors import MismatchError, UnsupportedError
+
+
+def translate(
+    graph: Graph,
+    *,
+    name: str,
+    classes: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    about: str = "",
+    source: str = "",
+    logits: bool = True,
+    tune: float | None = None,
+) -> Written:
+    """A graph as C. `about` is JSON for whoever loads the library; `source` is for people;
+    `logits` says that softmax makes probabilities of the answers; `tune` is for how many seconds
+    tiles may be timed, None for the cost model alone.
+
+    Raises `UnsupportedError` for a network that is no image classifier, `MismatchError` for class
+    names or means that do not fit it.
+    """
+    graph = simplify(graph)
+    answers, channels = graph.shapes[graph.output][0], graph.shapes[graph.input][0]
+    if odd := [
+        word for word in classes if any(c == "\0" or "\ud800" <= c < "\ue000" for c in word)
+    ]:
+        raise UnsupportedError(f"the class {odd[0]!r} has a character that no text in C can hold")
+    if len(classes) != answers:
+        raise MismatchError(f"{len(classes)} class names for a network of {answers} answers")
+    if not len(mean) == len(std) == channels:
+        raise MismatchError(f"{channels} channels need as many means and stds")
+    facts = Facts(
+        name=name,
+        classes=tuple(classes),
+        mean=tuple(mean),
+        std=tuple(std),
+        source=source,
+        version=leancnn.__version__,
+        about=about,
+        logits=logits,
+    )
+    tiles = {} if tune is None else best_tiles(graph, tune)
+    return emit(schedule(lower(graph), tiles), facts)

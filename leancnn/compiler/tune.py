@@ -1,0 +1,154 @@
+"""Register tiles by measurement: the likely ones of each layer shape, timed on this machine.
+
+The winners are kept in the cache folder, one file for each processor and compiler, so that a shape
+is timed once.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from leancnn.compiled import Native
+from leancnn.compiler.blocked import is_pointwise, likely
+from leancnn.compiler.emit import Facts, emit
+from leancnn.compiler.graph import Conv, Graph, Reduce, empty, floats
+from leancnn.compiler.loops import Tiles, likely_tiles, shape_key
+from leancnn.compiler.lower import lower
+from leancnn.compiler.memory import schedule
+from leancnn.compiler.program import Abreast, Line
+from leancnn.compiler.winograd import is_winograd
+from leancnn.errors import MismatchError, WriteError
+from leancnn.toolchain import FAST_FLAGS, cache_folder, compile_library, find_compiler, processor
+
+CANDIDATES = 5  # tiles of each shape that are timed: the best by the cost model
+TURNS = 7
+TURN_SECONDS = 0.004
+
+
+def tune(graph: Graph, seconds: float) -> dict[str, tuple[int, int]]:
+    """The best tile known for each shape of a simplified graph, measuring for about so long.
+
+    Shapes with the most multiply-adds come first; what there is no time for keeps the tile of the
+    cost model. 0 seconds measure nothing. Raises `MismatchError` for no time, `WriteError`,
+    `MissingDependencyError`.
+    """
+    if not 0 <= seconds < float("inf"):
+        raise MismatchError(f"tiles are timed for 0 seconds or more, not {seconds}")
+    until = time.monotonic() + seconds
+    known = load_tiles()
+    for key, kernel in shapes(graph).items():
+        if key in known:
+            continue
+        if time.monotonic() >= until:
+            break
+        known[key] = fastest(kernel, key)
+        save_tiles({**load_tiles(), key: known[key]})
+    return known
+
+
+def shapes(graph: Graph) -> dict[str, Line | Abreast]:
+    """A convolution of each shape in the program, that with the most multiply-adds first."""
+    program = lower(graph)
+    schedule(program)
+    work: dict[str, float] = {}
+    found: dict[str, Line | Abreast] = {}
+    for kernel in program.kernels:
+        if not isinstance(kernel, Line | Abreast):
+            continue
+        tiled = isinstance(kernel, Line) or is_pointwise(kernel) or is_winograd(kernel)
+        if tiled and isinstance(kernel.op, Conv):
+            key = shape_key(kernel)
+            found.setdefault(key, kernel)
+            work[key] = work.get(key, 0) + kernel.op.weight.size * kernel.height * kernel.width
+    return {key: found[key] for key in sorted(found, key=lambda key: -work[key])}
+
+
+def fastest(kernel: Line | Abreast, key: str) -> tuple[int, int]:
+    """The tile with the least time, candidates taking turns."""
+    runs = []
+    for tile in candidates(kernel, CANDIDATES):
+        native = alone(kernel, {key: tile})
+        runs.append(
+            (tile, native.bare(np.zeros((1, *native.shape[1:], native.shape[0]), np.uint8)))
+        )
+    best = dict.fromkeys((tile for tile, _ in runs), float("inf"))
+    for _ in range(TURNS):
+        for tile, run in runs:
+            until = time.perf_counter() + TURN_SECONDS
+            while (before := time.perf_counter()) < until:
+                run()
+                best[tile] = min(best[tile], time.perf_counter() - before)
+    return min(best, key=lambda tile: best[tile])
+
+
+def candidates(kernel: Line | Abreast, count: int) -> list[tuple[int, int]]:
+    """The likeliest register tiles of a kernel, the best by the cost model first."""
+    return likely(kernel, count) if isinstance(kernel, Abreast) else likely_tiles(kernel, count)
+
+
+def alone(kernel: Line | Abreast, tiles: Tiles) -> Native:
+    """A program of nothing but this convolution, in its layout, and a mean."""
+    assert isinstance(kernel.op, Conv)
+    graph = empty((len(kernel.x.planes), kernel.x.height, kernel.x.width))
+    value = graph.add(plain(kernel.op), graph.input, name="layer")
+    graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
+    channels = len(kernel.x.planes)
+    facts = Facts(
+        name="alone",
+        classes=tuple(map(str, range(kernel.channels))),
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+    )
+    plan = schedule(lower(graph), tiles, "abreast" if isinstance(kernel, Abreast) else "planes")
+    return Native(compile_library(emit(plan, facts).source, name="alone"))
+
+
+def plain(op: Conv) -> Conv:
+    """The same shape with small weights that are the same each time."""
+    weight = np.random.default_rng(0).standard_normal(op.weight.shape) * 0.1
+    bias = floats(np.zeros(len(op.weight)))
+    return Conv(floats(weight), bias, op.stride, op.padding, op.dilation, op.groups)
+
+
+def place() -> Path:
+    """The file of this processor's and compiler's winners."""
+    compiler = find_compiler()
+    parts = (*FAST_FLAGS, *compiler.command, compiler.version, processor())
+    key = sha256("\0".join(parts).encode()).hexdigest()[:20]
+    return cache_folder() / "native" / f"tiles-{key}.json"
+
+
+def load_tiles() -> dict[str, tuple[int, int]]:
+    """The winners so far; a file that cannot be read is none."""
+    try:
+        return dict(_checked(json.loads(place().read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _checked(values: dict[str, list[int]]) -> Iterator[tuple[str, tuple[int, int]]]:
+    for key, (outputs, vectors) in values.items():
+        if not (1 <= outputs <= 28 and 1 <= vectors <= 8 and outputs * vectors + vectors < 32):
+            raise ValueError(f"{key}: no tile of {outputs} x {vectors} vectors")
+        yield key, (int(outputs), int(vectors))
+
+
+def save_tiles(tiles: Tiles) -> None:
+    """Write all at once or not at all. Raises `WriteError`."""
+    target = place()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(dir=target.parent, prefix=".tiles-")
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            json.dump(dict(sorted(tiles.items())), file, indent=1)
+        Path(name).replace(target)
+    except OSError as error:
+        raise WriteError(
+            f"{target}: {error.strerror or error}; set LEANCNN_CACHE to a writable folder"
+        ) from error

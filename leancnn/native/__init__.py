@@ -1,4 +1,0 @@
-"""The compiler: a trained network in, one C file out. Read in the order of the data:
-
-import_torch or import_onnx → graph → simplify → schedule → emit → toolchain.
-"""

@@ -1,0 +1,235 @@
+"""Channels abreast in the lanes: the same answers, where the cost model wants them."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from leancnn import models
+from leancnn.bench import untrained
+from leancnn.compiler.blocked import _Price, can_lie_abreast, is_pointwise, likely, tile
+from leancnn.compiler.emit_blocked import _weights
+from leancnn.compiler.graph import Conv, Reduce, empty, floats
+from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.lower import lower
+from leancnn.compiler.memory import _set_pitches, schedule
+from leancnn.compiler.program import Abreast, Fold, Line, Turn, writes
+from leancnn.compiler.simplify import simplify
+from leancnn.compiler.winograd import in_vectors
+from leancnn.layers import AverageVector, conv_bn
+from leancnn.preprocess import Road
+from leancnn.speed import liked
+from leancnn.wiring import wire
+from tests.compiler_nets import (
+    WAYS,
+    Dense,
+    Inverted,
+    Itself,
+    apart,
+    compiled,
+    laid,
+    random_network,
+    settled,
+)
+
+WITHIN = 1e-5
+
+
+def noise(shape):
+    return np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+
+
+def lowered(module, shape):
+    return lower(simplify(import_torch(module, shape)))
+
+
+def small():
+    """Odd sizes, kernels, strides, dilations and channel counts; wide rows in several tiles."""
+    return nn.Sequential(
+        nn.Conv2d(3, 9, 3, padding=1),
+        Inverted(9, 9, 17),
+        Inverted(9, 20, 33, kernel=5, stride=2, act=nn.SiLU()),
+        nn.BatchNorm2d(20),
+        nn.Hardswish(),
+        Inverted(20, 20, 21, dilation=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(20, 5),
+    )
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 8, 16])
+def test_every_vector_width_answers_as_torch_does(lanes):
+    body, shape = settled(small()), (3, 12, 21)
+    registers = 32 if lanes == 16 else 16
+    flags = ("-std=c11", "-O1", "-march=native", f"-DLANES={lanes}", f"-DREGISTERS={registers}")
+    native = laid(body, shape, "abreast", (*flags, "-Wall", "-Wextra", "-Werror"))
+    assert apart(body, native, noise(shape)) < WITHIN
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_networks_answer_as_torch_does_in_both_layouts(seed):
+    choice = random.Random(100 + seed).choice
+    shape = (choice((1, 2, 3, 6)), choice(range(5, 20)), choice(range(5, 20)))
+    body = settled(random_network(lambda options: choice(list(options)), shape), seed)
+    for layout in ("planes", "abreast"):
+        assert apart(body, laid(body, shape, layout), noise(shape)) < WITHIN
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("layout", ["planes", "abreast", None])
+def test_a_step_reads_what_its_own_kernel_wrote(way, layout):
+    layers = [nn.Conv2d(3, 16, 1), Itself(way), nn.Conv2d(16, 16, 3, padding=1, groups=16)]
+    body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+    body, shape = settled(body), (3, 8, 8)
+    native = compiled(body, shape) if layout is None else laid(body, shape, layout)
+    assert apart(body, native, noise(shape)) < WITHIN
+
+
+def test_a_join_of_both_layouts_is_turned():
+    body = nn.Sequential(Dense(6), nn.MaxPool2d(2), Dense(12), nn.Flatten(), nn.Linear(24 * 9, 3))
+    body, shape = settled(body), (6, 6, 6)
+    assert apart(body, laid(body, shape, "abreast"), noise(shape)) < WITHIN
+
+
+def test_pruning_for_speed_likes_whole_vectors_of_channels_where_they_lie_abreast():
+    network = untrained("resnet8")
+    network.road = Road(size=(8, 8))
+    network.body = settled(
+        nn.Sequential(
+            conv_bn(3, 12, 3),
+            conv_bn(12, 12, 3, stride=2),
+            conv_bn(12, 40, 1),
+            conv_bn(40, 40, 3, groups=40),
+            conv_bn(40, 20, 1),
+            AverageVector(),
+            nn.Linear(20, 5),
+        )
+    ).eval()
+    assert liked(network, wire(network.body, 3)) == {"0.0": 4, "1.0": 4, "2.0": 16, "4.0": 16}
+
+
+@pytest.fixture(scope="module")
+def mobile():
+    """MobileNetV2's graph."""
+    return simplify(import_torch(models.create_model("mobilenetv2"), (3, 32, 32)))
+
+
+@pytest.fixture(scope="module")
+def abreast():
+    """The kernels and buffers of a small network, all abreast that can."""
+    program = lowered(settled(small()), (3, 12, 21))
+    schedule(program, layout="abreast")
+    return program
+
+
+def test_a_network_of_small_maps_turns_once(mobile):
+    program = lower(mobile)
+    schedule(program)
+    kinds = [type(kernel) for kernel in program.kernels]
+    assert kinds.count(Turn) == 1
+    after = kinds[kinds.index(Turn) + 1 :]
+    assert Line not in after
+    assert after.count(Abreast) > 40
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [("squeezenet1_1", {}, (3, 224, 224)), ("rsenet", {"stem": "cifar"}, (3, 64, 64))],
+)
+def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape):
+    body = models.create_model(name, **arguments)
+    graph = simplify(import_torch(body.eval(), shape))
+    planned = lower(graph)
+    schedule(planned)
+    laid_abreast = {k.name for k in planned.kernels if isinstance(k, Abreast)}
+    program = lower(graph)
+    _set_pitches(program)
+    able = [kernel for kernel in program.kernels if can_lie_abreast(kernel)]
+    chosen = {kernel for kernel in able if kernel.name in laid_abreast}
+    price = _Price(program)
+    assert len(chosen) == len(laid_abreast)
+    assert all(price(chosen ^ {kernel}) >= price(chosen) for kernel in able)
+
+
+def test_what_reads_channels_abreast_finds_them(abreast):
+    for kernel in abreast.kernels:
+        if isinstance(kernel, Line):
+            assert not any(buffer.abreast for buffer in kernel.x.buffers)
+        if isinstance(kernel, Abreast):
+            assert all(buffer.abreast for buffer in [*kernel.x.buffers, *writes(kernel)])
+            assert is_pointwise(kernel) or in_vectors(kernel.x)
+        if isinstance(kernel, Fold) and any(buffer.abreast for buffer in kernel.x.buffers):
+            assert kernel.x.whole is not None
+
+
+def test_every_number_of_an_abreast_buffer_has_a_place_of_its_own(abreast):
+    for buffer in (b for b in abreast.buffers if b.abreast):
+        rows, columns = np.indices((buffer.height, buffer.width))
+        places = [
+            buffer.plane(c) + rows * buffer.pitch + columns * buffer.step
+            for c in range(buffer.channels)
+        ]
+        found = np.unique(np.stack(places))
+        assert len(found) == buffer.channels * buffer.height * buffer.width
+        assert buffer.origin == found[0]
+        assert found[-1] < buffer.origin + buffer.size
+
+
+@pytest.mark.parametrize("channels", [5, 16, 24, 96, 112])
+def test_weights_lie_in_the_order_in_which_they_are_read(channels):
+    draw = np.random.default_rng(0).standard_normal
+    conv = Conv(floats(draw((channels, 7, 1, 1))), floats(draw(channels)))
+    graph = empty((7, 4, 4))
+    value = graph.add(conv, graph.input, name="layer")
+    graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
+    program = lower(graph)
+    schedule(program, layout="abreast")
+    kernel = next(kernel for kernel in program.kernels if isinstance(kernel, Abreast))
+    vectors = tile(kernel).vectors
+    blocks = _weights(kernel, vectors)
+    back = blocks.transpose(1, 0, 2).reshape(8, -1)
+    assert blocks.shape[2] == 16 * vectors
+    assert np.array_equal(back[0, :channels], kernel.op.bias)
+    assert np.array_equal(back[1:, :channels], kernel.op.weight[:, :, 0, 0].T)
+    assert not back[:, channels:].any()
+
+
+def test_tiles_fit_the_registers(mobile):
+    program = lower(mobile)
+    schedule(program, layout="abreast")
+    for kernel in program.kernels:
+        if isinstance(kernel, Abreast) and is_pointwise(kernel):
+            for given in likely(kernel, 8):
+                found = tile(kernel, given)
+                blocks = -(-kernel.channels // 16)
+                assert blocks % found.vectors == 0
+                for pixels, registers in ((found.pixels, 32), (found.few, 16)):
+                    assert pixels * found.vectors + found.vectors + 1 <= registers
+
+
+def test_strided_and_grouped_convolutions_stay_in_planes():
+    body = nn.Sequential(
+        nn.Conv2d(8, 8, 1, stride=2),
+        nn.Conv2d(8, 8, 1, groups=2),
+        nn.Conv2d(8, 8, 5, padding=2),
+        nn.Conv2d(8, 16, 3, padding=1, groups=8),
+        nn.Flatten(),
+        nn.Linear(16 * 9, 2),
+    )
+    kernels = lowered(body, (8, 6, 6)).kernels
+    assert not any(can_lie_abreast(kernel) for kernel in kernels)
+
+
+def test_gates_are_as_exact_as_floats_allow():
+    body = nn.Sequential(nn.Sigmoid(), nn.Flatten(), nn.Linear(400, 400, bias=False)).eval()
+    with torch.no_grad():
+        body[2].weight.copy_(torch.eye(400))
+    x = np.linspace(-100, 100, 400, dtype=np.float32).reshape(1, 1, 20, 20)
+    expected = 1 / (1 + np.exp(-x.astype(np.float64).ravel()))
+    for layout in ("planes", "abreast"):
+        answer = laid(body, (1, 20, 20), layout).logits(x)[0]
+        assert np.abs(answer - expected).max() < 3e-7
+        assert np.allclose(answer[200:], expected[200:], rtol=1e-6)

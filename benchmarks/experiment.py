@@ -23,9 +23,9 @@ import torch
 from leancnn import recipes, runs
 from leancnn.errors import RunError
 from leancnn.evaluate import evaluate
-from leancnn.plan import road_for
 from leancnn.recipes import Recipe
 from leancnn.train import resume, train
+from leancnn.training_data import road_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

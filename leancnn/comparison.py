@@ -25,7 +25,6 @@ from leancnn.data import Split, load_dataset
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.evaluate import recut
-from leancnn.plan import Plan, check_place, kept_road, road_for
 from leancnn.predict import probabilities
 from leancnn.preprocess import Road
 from leancnn.prune import Goal, one_goal, prune
@@ -34,6 +33,8 @@ from leancnn.report import gate_distributions, pruning_picture
 from leancnn.scoring import Source, scored, source_of
 from leancnn.speed import SILENT, Clock
 from leancnn.train import resume, train
+from leancnn.train.plan import Plan
+from leancnn.training_data import check_place, kept_road, road_for
 from leancnn.verdict import Comparison, Row, means, verdict
 from leancnn.weights import Network
 from leancnn.wiring import wire

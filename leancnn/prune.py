@@ -21,12 +21,13 @@ from leancnn.count import Cost
 from leancnn.data import open_source
 from leancnn.errors import MismatchError, ParityError, UsageError
 from leancnn.export import trial_images
-from leancnn.plan import check_place, check_wishes, kept_road
 from leancnn.recipes import Recipe
 from leancnn.scoring import Source, scored, source_of, subject_of
 from leancnn.speed import SILENT, Clock, fast_enough
 from leancnn.surgery import cut_body, silence
 from leancnn.train import Trained, resume, train
+from leancnn.train.plan import check_wishes
+from leancnn.training_data import check_place, kept_road
 from leancnn.weights import Network
 from leancnn.widths import Widths, widths_of
 from leancnn.wiring import wire

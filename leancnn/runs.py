@@ -20,7 +20,7 @@ import platform
 import socket
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -315,3 +315,11 @@ def _forget_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def free_folder(stem: str, of_first: Callable[[int], int]) -> Path:
+    """The first of runs/stem-1, -2, … that does not exist; `of_first` makes processes agree."""
+    number = 1
+    while (Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{stem}-{of_first(number)}"

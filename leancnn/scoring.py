@@ -27,9 +27,9 @@ from leancnn.errors import (
     RunError,
     WriteError,
 )
-from leancnn.plan import LARGEST_SEED, images_for, kept_cut
 from leancnn.progress import Progress
 from leancnn.safe_files import seal, unseal
+from leancnn.training_data import LARGEST_SEED, images_for, kept_cut
 from leancnn.weights import FOLDERS, Network, digest
 from leancnn.wiring import Wiring
 

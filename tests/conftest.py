@@ -74,7 +74,7 @@ def no_curves() -> Iterator[None]:
     from importlib import import_module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("leancnn.train"), "training_curve", lambda epochs: b"")
+        patch.setattr(import_module("leancnn.train.loop"), "training_curve", lambda epochs: b"")
         yield
 
 

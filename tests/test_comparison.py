@@ -14,10 +14,11 @@ from leancnn.comparison import _control_recipe, _epochs, _recipe, compare
 from leancnn.controls import control_start
 from leancnn.count import count
 from leancnn.errors import DivergedError, MismatchError, RunError
-from leancnn.plan import Plan, road_for
 from leancnn.preprocess import Road
 from leancnn.scoring import Source, scored
 from leancnn.train import train
+from leancnn.train.plan import Plan
+from leancnn.training_data import road_for
 from leancnn.wiring import wire
 from tests.tiny import RECIPE as TINY
 from tests.tiny import make_pictures
@@ -31,7 +32,7 @@ def trained(pictures, tmp_path_factory):
     """A run of a network that can be cut; no pictures are drawn."""
     out = tmp_path_factory.mktemp("comparison") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("leancnn.train"), "training_curve", lambda epochs: b"")
+        patch.setattr(import_module("leancnn.train.loop"), "training_curve", lambda epochs: b"")
         patch.setattr(import_module("leancnn.comparison"), "pruning_picture", lambda lines: b"")
         train(pictures, model="resnet8", recipe=RECIPE, out=out, progress=False)
         yield out

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "leancnn"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-STAGES = {"compiler", "cpu_training"}  # folders whose files read in the order of the data
+STAGES = {"compiler", "cpu_training", "train"}  # folders whose files read in the order of the data
 DRAWERS = {"utils", "util", "common", "helpers", "misc", "core", "manager", "tools", "base"}
 LIGHT = [
     "leancnn",
@@ -36,7 +36,7 @@ def block(title):
 
 
 def room(path):
-    """`leancnn/models/henet.py` → `models`; `leancnn/train.py` → `train`."""
+    """`leancnn/models/henet.py` → `models`; `leancnn/train/loop.py` → `train`."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

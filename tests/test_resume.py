@@ -15,12 +15,12 @@ from leancnn import runs
 from leancnn.cpu_training import compiler
 from leancnn.distributed import World
 from leancnn.errors import MismatchError, RunError, StoppedError, WriteError
-from leancnn.plan import Plan
 from leancnn.train import resume, train
+from leancnn.train.plan import Plan
 from tests.tiny import RECIPE, make_pictures
 from tests.tiny_runs import metrics_of, stopped_at, weights_of
 
-train_module = import_module("leancnn.train")  # `leancnn.train` is the function
+train_module = import_module("leancnn.train.loop")  # `leancnn.train` is the function
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -170,7 +170,7 @@ def test_another_torch_is_said_to_change_bits(
         train(pictures, recipe=RECIPE, out=folder, progress=False)
     torch.set_num_threads(2)
     monkeypatch.setattr(torch, "__version__", "9.9")
-    module, threads = import_module("leancnn.train"), []
+    module, threads = import_module("leancnn.train.loop"), []
     begin = module.begin
     monkeypatch.setattr(
         module, "begin", lambda *a: (threads.append(torch.get_num_threads()), begin(*a))[1]

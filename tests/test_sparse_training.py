@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from leancnn.learner import Descent
 from leancnn.train import resume, train
+from leancnn.train.state import Descent
 from tests.tiny import RECIPE, tiny
 from tests.tiny_runs import stopped_at, weights_of
 

@@ -11,8 +11,8 @@ from torch import nn
 from leancnn import models, recipes, runs, weights
 from leancnn.commands.train import answer
 from leancnn.errors import DataError, DivergedError, RunError, UnknownNameError, UsageError
-from leancnn.learner import Descent
 from leancnn.train import resume, train
+from leancnn.train.state import Descent
 from tests.tiny import RECIPE
 from tests.tiny_runs import metrics_of, weights_of
 

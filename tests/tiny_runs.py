@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from leancnn import learner, runs
+from leancnn import runs
 from leancnn.errors import StoppedError
+from leancnn.train import state
 
-train_module = import_module("leancnn.train")  # `leancnn.train` is the function
+train_module = import_module("leancnn.train.loop")  # `leancnn.train` is the function
 
 
 def weights_of(folder: Path) -> list[Mapping[str, str]]:
@@ -33,7 +34,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 @contextmanager
 def stopped_at(step: int) -> Iterator[pytest.ExceptionInfo[StoppedError]]:
     """Let Ctrl-C fall into a step of the training inside, which must stop there."""
-    follow, steps = learner.follow, 0
+    follow, steps = state.follow, 0
 
     def interrupted(*arguments: Any) -> None:
         nonlocal steps

@@ -22,31 +22,29 @@ import torch
 from torch import Tensor
 
 from leancnn import recipes, runs, weights
-from leancnn.batches import Batches
 from leancnn.data import Dataset, recognise
 from leancnn.data._augment import partners, step_seed
 from leancnn.distributed import World, join
-from leancnn.engine import Choice, autocast, choose, facts, training_forward
 from leancnn.errors import DivergedError, RunError, StoppedError, UsageError
-from leancnn.history import Counters, close_epoch, diverged, edited, line, made, note
-from leancnn.learner import Learner, adopt, begin, follow, pack, unpack
 from leancnn.losses import update_centres
-from leancnn.plan import (
-    Plan,
+from leancnn.process import Stop, keep_pages, kept_threads
+from leancnn.progress import Progress
+from leancnn.recipes import Recipe, learning_rate
+from leancnn.report import training_curve
+from leancnn.train.backend import Choice, autocast, choose, facts, training_forward
+from leancnn.train.batches import Batches
+from leancnn.train.history import Counters, close_epoch, diverged, edited, line, made, note
+from leancnn.train.plan import Plan, check_wishes
+from leancnn.train.state import Learner, adopt, begin, follow, pack, unpack
+from leancnn.train.validation import answers_numbers, validate
+from leancnn.training_data import (
     check_place,
-    check_wishes,
-    free_folder,
     images_for,
     keep_margin,
     kept_cut,
     kept_road,
     road_for,
 )
-from leancnn.process import Stop, keep_pages, kept_threads
-from leancnn.progress import Progress
-from leancnn.recipes import Recipe, learning_rate
-from leancnn.report import training_curve
-from leancnn.validate import answers_numbers, validate
 from leancnn.weights import Network
 
 
@@ -114,7 +112,9 @@ def train(
     if out == "":
         raise UsageError("the name of the run's folder is empty; name one, or . for this one")
     world = join()
-    folder = Path(out) if out is not None else free_folder(f"{model}-{chosen.name}", world)
+    folder = (
+        Path(out) if out is not None else runs.free_folder(f"{model}-{chosen.name}", world.of_first)
+    )
     check_place(folder, data)
     with runs.Lock(folder) if world.first else nullcontext():
         if world.first and runs.is_run(folder):

@@ -10,7 +10,7 @@ from torch import Tensor
 from leancnn.data import Split
 from leancnn.data._augment import augment, mix_share, order, partners
 from leancnn.distributed import World
-from leancnn.plan import Plan
+from leancnn.train.plan import Plan
 from leancnn.weights import Network
 
 ON_DEVICE_BYTES = 8 << 30  # a train part up to this size moves to the GPU as a whole

@@ -1,6 +1,7 @@
 """What is decided, or refused, before the first step."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from leancnn import recipes, runs, weights
 from leancnn.data import Dataset
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, UsageError
-from leancnn.plan import Plan, check_place, check_wishes, keep_margin, kept_road, road_for
+from leancnn.train.plan import Plan, check_wishes
+from leancnn.training_data import check_place, keep_margin, kept_road, road_for
 from tests.tiny import RECIPE
 
 
@@ -147,12 +149,14 @@ def test_a_step_that_may_not_fit_into_memory_is_remarked(
     )  # fmt: skip
     data = Dataset(name="folder", classes=(), manifest={"parts": ["test"], "skipped": []})
     for free, remarked in ((10**9, True), (6 * 10**9, True), (8 * 10**9, False), (None, False)):
-        monkeypatch.setattr("leancnn.plan.free_memory", lambda free=free: free)
+        monkeypatch.setattr(
+            import_module("leancnn.train.plan"), "free_memory", lambda free=free: free
+        )
         found = [text for text in plan.remarks(data) if "a step on 128 images of 224×224" in text]
         assert bool(found) is remarked
         assert all("smaller --batch" in text for text in found)
     shared = replace(plan, processes=4)
-    monkeypatch.setattr("leancnn.plan.free_memory", lambda: 2 * 10**9)
+    monkeypatch.setattr(import_module("leancnn.train.plan"), "free_memory", lambda: 2 * 10**9)
     assert not [text for text in shared.remarks(data) if "a step on" in text]
 
 

@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from leancnn import losses, weights
 from leancnn.distributed import World, whole_batch_norms
 from leancnn.losses import Loss
-from leancnn.plan import Plan
 from leancnn.recipes import Recipe
 from leancnn.safe_files import Tensors
+from leancnn.train.plan import Plan
 from leancnn.weights import Network
 
 

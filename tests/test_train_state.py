@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from leancnn import learner
-from leancnn.learner import Descent
+from leancnn.train import state
+from leancnn.train.state import Descent
 from tests.tiny import RECIPE, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +58,7 @@ def test_weight_decay_leaves_out_norms_and_biases() -> None:
 def test_the_average_follows_the_weights() -> None:
     body, average = tiny(), tiny()
     start = {k: v.clone() for k, v in average.state_dict().items()}
-    learner.follow(average, body, 0.75)
+    state.follow(average, body, 0.75)
     for name, value in average.state_dict().items():
         if value.is_floating_point():
             expected = 0.75 * start[name] + 0.25 * body.state_dict()[name]

@@ -15,8 +15,8 @@ from leancnn.errors import (
     RunError,
     UnknownNameError,
 )
-from leancnn.plan import Plan
 from leancnn.recipes import learning_rate
+from leancnn.train.plan import Plan
 
 
 @dataclass(slots=True)

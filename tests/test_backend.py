@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from leancnn import cpu_training, engine, runs, toolchain
+from leancnn import cpu_training, runs, toolchain
 from leancnn.distributed import World
-from leancnn.engine import choose
 from leancnn.errors import MissingDependencyError
 from leancnn.models import create_model
-from leancnn.train import train
+from leancnn.train import backend, train
+from leancnn.train.backend import choose
 from tests.tiny import RECIPE, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +21,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 AUTO = RECIPE.changed(engine="auto")
 
 
-def chosen(recipe: Any, world: World = ALONE) -> engine.Choice:
+def chosen(recipe: Any, world: World = ALONE) -> backend.Choice:
     return choose(tiny(), recipe, torch.randn(16, 3, 8, 8), world, uses_features=False)
 
 
@@ -33,15 +33,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     def step(forward: Any, way: tuple[str, str], images: Any) -> float:
         return seconds[way[0]] + (way[1] == "bf16")
 
-    monkeypatch.setattr(engine, "_seconds_of_step", step)
+    monkeypatch.setattr(backend, "_seconds_of_step", step)
     return seconds
 
 
 def test_nothing_is_measured_where_the_recipe_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine, "_seconds_of_step", None)
-    assert chosen(RECIPE) == engine.Choice("torch", "fp32", "the recipe says so")
+    monkeypatch.setattr(backend, "_seconds_of_step", None)
+    assert chosen(RECIPE) == backend.Choice("torch", "fp32", "the recipe says so")
 
 
 def test_measuring_changes_no_weight_and_leaves_no_gradient() -> None:
@@ -66,7 +66,7 @@ def test_the_fastest_engine_is_chosen_and_all_times_are_told(clock: dict[str, fl
         "2 s a step in the lanes, 3.5 s in torch, 3 s with channels last"
     )
     for named in ("lanes", "channels_last"):
-        assert chosen(RECIPE.changed(engine=named)) == engine.Choice(
+        assert chosen(RECIPE.changed(engine=named)) == backend.Choice(
             named, "fp32", "the recipe says so"
         )
 
@@ -104,7 +104,7 @@ def test_channels_last_gives_the_same_gradients_and_leaves_parameters_as_they_li
     results = []
     for way in ("torch", "channels_last"):
         mine = copy.deepcopy(body).double().train()
-        forward = engine.training_forward(mine, way, "fp32", torch.device("cpu"))
+        forward = backend.training_forward(mine, way, "fp32", torch.device("cpu"))
         forward(images.double()).logsumexp(1).sum().backward()
         assert all(p.is_contiguous() and p.grad.is_contiguous() for p in mine.parameters())
         results.append([p.grad for p in mine.parameters()])
@@ -116,13 +116,13 @@ def test_channels_last_gives_the_same_gradients_and_leaves_parameters_as_they_li
 def test_all_processes_measure_since_their_norms_wait_for_each_other(
     clock: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, ways = engine._seconds_of_step, []
+    step, ways = backend._seconds_of_step, []
 
     def noted(forward: Any, way: tuple[str, str], images: Any) -> float:
         ways.append(way)
         return step(forward, way, images)
 
-    monkeypatch.setattr(engine, "_seconds_of_step", noted)
+    monkeypatch.setattr(backend, "_seconds_of_step", noted)
     monkeypatch.setattr(World, "of_first", lambda self, value: value)
     done = []
     for rank in range(2):
@@ -154,7 +154,7 @@ def test_a_run_says_once_which_engine_it_took_and_keeps_the_reason(
     plan = runs.read_json(tmp_path / "run" / "run.json")["plan"]
     assert plan["engine"] in ("torch", "channels_last")
     assert plan["engine_why"].startswith(f"{why}; ")
-    shown = engine.SHOWN[plan["engine"]]
+    shown = backend.SHOWN[plan["engine"]]
     assert lines.count(f"training in {shown}, fp32: {plan['engine_why']}") == 1
     assert sum("lanes" in line for line in lines) == 1
     assert cpu_training.compiler() == "none"

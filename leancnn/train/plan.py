@@ -6,30 +6,27 @@ and, in the lanes, C compiler.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from leancnn import losses, models, recipes, weights
+from leancnn import losses, recipes, weights
 from leancnn.count import held
-from leancnn.data import Dataset, load_dataset, names
+from leancnn.data import Dataset
 from leancnn.distributed import World, own_device
-from leancnn.engine import facts
 from leancnn.errors import (
     DamagedError,
-    DataError,
     MismatchError,
     RunError,
     UnknownNameError,
-    UsageError,
 )
 from leancnn.preprocess import Road, shown
 from leancnn.process import free_memory
 from leancnn.recipes import Recipe
+from leancnn.train.backend import facts
+from leancnn.training_data import LARGEST_SEED
 
 MOST_STEPS = 99_999_999  # eight digits in the names of checkpoints
-LARGEST_SEED = 2**63 - 1
 IN_FLIGHT = 1.6  # a step's memory in what it keeps, gradients included: R-SeNet, ResNet-20
 DIGITS = ("digits", "svhn")  # data sets that no one should mirror
 
@@ -242,85 +239,3 @@ def check_wishes(
     with torch.device("meta"), torch.no_grad():  # shapes alone: nothing is drawn, nothing computed
         network = weights.build(model, arguments, 2, road).eval()
         network(torch.empty(1, road.channels, *road.size))  # images of this size can go through
-
-
-def images_for(
-    data: str | Path, road: Road, *, val_share: float | None, split_seed: int
-) -> Dataset:
-    """Train and validation part; with a `val_share` of 0 the first alone. Raises `DataError`."""
-    dataset = load_dataset(
-        data,
-        road,
-        parts=("train",) if val_share == 0 else ("train", "val"),
-        val_share=val_share,
-        seed=split_seed,
-    )
-    if dataset.train is None or not len(dataset.train.labels):
-        raise DataError(f"{data} has no images to train on")
-    return dataset
-
-
-def kept_cut(
-    start: weights.Network, val_share: float | None, split_seed: int | None
-) -> tuple[float | None, int | None]:
-    """What sets the val part apart, unless it is given: as where the network was trained.
-
-    Otherwise images that it learnt from would choose the best of the networks that come of it.
-    """
-    before = start.trained
-    if val_share is None:
-        val_share = before.get("val_share")
-    return val_share, before.get("split_seed") if split_seed is None else split_seed
-
-
-def check_place(folder: Path, data: str | Path) -> None:
-    """Refuse, with `RunError`, a run in its own data: its folders would be classes."""
-    place = Path(data)
-    inside = place.is_dir() and folder.resolve().is_relative_to(place.resolve())
-    if inside and data not in names():
-        raise RunError(
-            f"{shown(folder)} lies in the data, {shown(place)}; choose a folder outside with --out"
-        )
-
-
-def free_folder(stem: str, world: World) -> Path:
-    """The first of runs/stem-1, -2, … that does not exist."""
-    number = 1
-    while world.first and (Path("runs") / f"{stem}-{number}").exists():
-        number += 1
-    return Path("runs") / f"{stem}-{world.of_first(number)}"
-
-
-def road_for(model: str, recipe: Recipe) -> Road:
-    """From image files to what a network takes under a recipe. Raises `UnknownNameError`."""
-    channels, *usual = models.card(model).image
-    height, width = recipe.size or usual
-    scale = recipe.scale or (height, width)
-    return Road(
-        size=(height, width),
-        channels=recipe.channels or channels,
-        scale=(max(scale[0], height), max(scale[1], width)),
-        fit=recipe.fit,
-    )
-
-
-def keep_margin(recipe: Recipe, model: str, overrides: Mapping[str, Any]) -> Recipe:
-    """A recipe of which `size` was changed and `scale` was not: the margin between them stays.
-
-    Else smaller windows would be cut out of images as large as before. Raises `UnknownNameError`.
-    """
-    _, *usual = models.card(model).image
-    if "size" not in overrides or "scale" in overrides or None in (recipe.size, recipe.scale):
-        return recipe
-    sides = zip(recipe.size or (), recipe.scale or (), usual, strict=True)
-    return recipe.changed(scale=[size + max(0, stored - side) for size, stored, side in sides])
-
-
-def kept_road(start: weights.Network, overrides: Mapping[str, Any] | None) -> Road:
-    """The road of a network that training starts from. `UsageError`: another one is asked for."""
-    if given := {"size", "scale", "fit", "channels"} & set(overrides or {}):
-        raise UsageError(
-            "training that starts from a network takes the same images; leave out "
-            + ", ".join(sorted(given))
-        )
-    return start.road

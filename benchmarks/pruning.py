@@ -31,17 +31,17 @@ from experiment import chosen, machine, share_of
 from henet_table import PRINTED as HENET
 
 from leancnn import models, runs, weights
-from leancnn.again import same_recipe
 from leancnn.bench import ENGINES, WITHIN, Worker
-from leancnn.comparison import compare
 from leancnn.count import count
 from leancnn.errors import LeanCNNError
 from leancnn.export import trial_images, writer
 from leancnn.prune import Goal
+from leancnn.prune.compare import compare
+from leancnn.prune.resume import same_recipe
+from leancnn.prune.significance import Comparison, means
 from leancnn.recipes import Recipe
 from leancnn.report import table as text_table
 from leancnn.train import resume, train
-from leancnn.verdict import Comparison, means
 from leancnn.weights import Network
 
 ROOT = Path(__file__).parent.parent

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from leancnn import models
+from leancnn.channels.sizes import reshape
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.layers import INITS, initialise
 from leancnn.preprocess import Road
 from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
-from leancnn.widths import reshape
 
 FORMAT = 1
 MANIFEST = "network.json"

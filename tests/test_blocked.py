@@ -9,6 +9,7 @@ from torch import nn
 
 from leancnn import models
 from leancnn.bench import untrained
+from leancnn.channels.dependencies import wire
 from leancnn.compiler.blocked import _Price, can_lie_abreast, is_pointwise, likely, tile
 from leancnn.compiler.emit_blocked import _weights
 from leancnn.compiler.graph import Conv, Reduce, empty, floats
@@ -20,8 +21,7 @@ from leancnn.compiler.simplify import simplify
 from leancnn.compiler.winograd import in_vectors
 from leancnn.layers import AverageVector, conv_bn
 from leancnn.preprocess import Road
-from leancnn.speed import liked
-from leancnn.wiring import wire
+from leancnn.prune.latency import liked
 from tests.compiler_nets import (
     WAYS,
     Dense,

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leancnn import criteria, models
+from leancnn.channels.dependencies import wire
 from leancnn.criteria import Scores, Subject, reconstruction, se_gate
 from leancnn.errors import MismatchError
 from leancnn.layers import LocalBinaryConv2d, SqueezeExcite
-from leancnn.wiring import wire
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

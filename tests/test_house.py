@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "leancnn"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-STAGES = {"compiler", "cpu_training", "train"}  # folders whose files read in the order of the data
+# Folders whose files read in the order of the data.
+STAGES = {"channels", "compiler", "cpu_training", "prune", "train"}
 DRAWERS = {"utils", "util", "common", "helpers", "misc", "core", "manager", "tools", "base"}
 LIGHT = [
     "leancnn",

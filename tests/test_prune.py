@@ -11,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leancnn import models, speed, weights
-from leancnn.allot import best, legal
+from leancnn import models, weights
 from leancnn.bench import untrained
-from leancnn.candidates import Candidates
-from leancnn.controls import control_start
+from leancnn.channels.dependencies import wire
+from leancnn.channels.remove import cut_body, silence
+from leancnn.channels.select import best, legal
+from leancnn.channels.sizes import reshape, widths_of
 from leancnn.count import count
 from leancnn.errors import (
     DamagedError,
@@ -25,12 +26,11 @@ from leancnn.errors import (
     UnsupportedError,
     UsageError,
 )
-from leancnn.prune import Plan
+from leancnn.prune import Plan, latency
 from leancnn.prune import cut as cut_network
 from leancnn.prune import plan as make_plan
-from leancnn.surgery import cut_body, silence
-from leancnn.widths import reshape, widths_of
-from leancnn.wiring import wire
+from leancnn.prune.baselines import control_start
+from leancnn.prune.budget import Candidates
 
 LARGE = {"alexnet", "vgg16"}  # hundreds of MB: in the slow tests
 SMALLER = {  # the same blocks, fewer of them
@@ -307,9 +307,9 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
             asked.append(macs)
             return self.whole / macs * (1 if asked.count(macs) == 1 else 0.9)
 
-    monkeypatch.setattr(speed, "Clock", Unsteady)
+    monkeypatch.setattr(latency, "Clock", Unsteady)
     steps = {"blocks.1.conv1": 16, "blocks.2.conv1": 16}
-    monkeypatch.setattr(speed, "liked", lambda _, wiring: dict.fromkeys(
+    monkeypatch.setattr(latency, "liked", lambda _, wiring: dict.fromkeys(
         (family.name for family in wiring.families), 4) | steps)  # fmt: skip
     plan = make_plan(untrained("resnet8"), criterion="l1", speedup=2)
     assert plan.before["macs"] / 4 < plan.after["macs"] <= plan.before["macs"] / 2
@@ -340,7 +340,7 @@ def test_a_liked_width_is_the_nearest_one_and_the_whole_is_liked():
 
 
 def test_what_cannot_be_timed_is_pruned_all_the_same(monkeypatch):
-    monkeypatch.setattr(speed, "LARGEST", 1000)
+    monkeypatch.setattr(latency, "LARGEST", 1000)
     plan = make_plan(untrained("resnet8"), criterion="l1", keep=0.5, timed=True)
     assert plan.microseconds is None
     assert plan.notes[-1].startswith("not timed: resnet8 has 312,744 bytes of weights; above 1,000")
@@ -355,7 +355,7 @@ def test_mending_draws_its_pixels_by_the_seed_of_the_plan(monkeypatch):
         asked.append(seed)
         raise RunError("so far and no further")
 
-    monkeypatch.setattr(sys.modules["leancnn.prune"], "subject_of", subject_of)
+    monkeypatch.setattr(sys.modules["leancnn.prune.run"], "subject_of", subject_of)
     net = untrained("resnet8")
     plan = make_plan(net, criterion="l1", keep=0.5, seed=7)
     with pytest.raises(RunError, match="so far"):

@@ -53,7 +53,7 @@ def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(
     words += ["--finetune", str(wide / "recipe.json"), "--quiet"]
     with monkeypatch.context() as patch:
         for name in ("cut", "plan", "train"):  # a finished pruning is not done again
-            patch.setattr(import_module("leancnn.prune"), name, None)
+            patch.setattr(import_module("leancnn.prune.run"), name, None)
         assert answer(capsys, *words)["trained"]["epochs"] == 1
     assert main([*words, "--change", "lr=0.01"]) == 1
     assert "another recipe" in capsys.readouterr().err
@@ -88,7 +88,7 @@ def test_a_schedule_cuts_trains_and_cuts_again(wide, tmp_path):
 
 
 def test_a_schedule_is_refused_before_its_first_step_is_trained(wide, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("leancnn.prune"), "scored", None)
+    monkeypatch.setattr(import_module("leancnn.prune.run"), "scored", None)
     for schedule, words in (((3, 1), "no cut of this"), ((3, 2, 0), "expansion of 1 or more")):
         with pytest.raises(MismatchError, match=words):
             leancnn.prune(wide, out=tmp_path / "no", schedule=schedule, progress=False)

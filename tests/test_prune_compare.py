@@ -10,9 +10,9 @@ import leancnn
 from leancnn import recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
-from leancnn.comparison import _Test, compare
 from leancnn.errors import DivergedError, MismatchError, RunError
-from leancnn.scoring import source_of
+from leancnn.prune.compare import _Test, compare
+from leancnn.prune.importance import source_of
 from tests.tiny_gates import answer
 from tests.tiny_runs import weights_of
 
@@ -64,8 +64,8 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
 ):
     out, _ = compared
     before = runs.read_json(out / "comparison.json")
-    for name in ("comparison", "prune"):
-        monkeypatch.setattr(import_module(f"leancnn.{name}"), "train", None)
+    for name in ("compare", "run"):
+        monkeypatch.setattr(import_module(f"leancnn.prune.{name}"), "train", None)
     words = ["prune", "--compare", str(wide), "--to-expansion", "2", "--out", str(out)]
     words += ["--criteria", ",".join(CRITERIA), "--controls", ",".join(CONTROLS)]
     found = answer(capsys, *words, "--seeds", "2", "--no-time", "--quiet")
@@ -81,7 +81,7 @@ def test_a_control_that_cannot_be_trained_does_not_end_a_comparison(wide, tmp_pa
     def trained(folder, *_):
         raise DivergedError("no") if "scratch" in folder.name else MismatchError("too small")
 
-    monkeypatch.setattr(import_module("leancnn.comparison"), "_trained", trained)
+    monkeypatch.setattr(import_module("leancnn.prune.compare"), "_trained", trained)
     found = compare(
         wide, out=tmp_path / "cmp", criteria=["l1"], controls=["scratch", "henet_r2"], keep=0.5,
         timed=False, progress=False,

@@ -9,8 +9,8 @@ import leancnn
 from leancnn import runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
-from leancnn.comparison import compare
 from leancnn.errors import RunError
+from leancnn.prune.compare import compare
 from tests.tiny_gates import answer
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -141,7 +141,7 @@ def test_no_pruning_lies_in_its_images(tmp_path, capsys):
 @pytest.mark.parametrize("compared", [False, True])
 def test_two_prunings_do_not_write_into_one_folder(wide, tmp_path, monkeypatch, compared):
     out, said = tmp_path / "small", []
-    module = import_module("leancnn.prune")
+    module = import_module("leancnn.prune.run")
     cut = module.cut
 
     def meanwhile(*given, **named):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from leancnn import criteria, models, recipes, runs
-from leancnn.controls import check_control
 from leancnn.prune import Goal
-from leancnn.verdict import Comparison, Row, verdict
+from leancnn.prune.baselines import check_control
+from leancnn.prune.significance import Comparison, Row, verdict
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 

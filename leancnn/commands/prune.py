@@ -170,7 +170,7 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
     from leancnn import criteria, runs
     from leancnn.data import open_source
     from leancnn.prune import plan
-    from leancnn.scoring import source_of
+    from leancnn.prune.importance import source_of
     from leancnn.weights import load
 
     if args.schedule:
@@ -195,7 +195,7 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
 
 
 def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
-    from leancnn.comparison import compare
+    from leancnn.prune.compare import compare
 
     _refuse(args, "--compare", "schedule", "criterion", "seed", "which", "dry_run")
     if all(value is None for value in goal.values()):
@@ -217,7 +217,7 @@ def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
 
 
 def _gates(args: Namespace) -> Answer:
-    from leancnn.comparison import gates
+    from leancnn.prune.compare import gates
 
     if not args.gates:
         raise UsageError("--gates is empty; name the picture that is drawn")

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from leancnn.channels.dependencies import Wiring
 from leancnn.registry import Shelf
-from leancnn.wiring import Wiring
 
 Scores = dict[str, NDArray[np.float64]]
 """By module path: the worth of each channel the module puts out, (C,); more is better."""

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from leancnn.channels.dependencies import ALONE_TOO
 from leancnn.criteria._base import Scores, Subject, criterion
 from leancnn.criteria._looking import Walk, device_of, finished, gated, writers
 from leancnn.errors import MismatchError
 from leancnn.layers import RMAC, ChannelShuffle, LocalBinaryConv2d, PadChannels
-from leancnn.wiring import ALONE_TOO
 
 
 @criterion(

@@ -1,6 +1,6 @@
 """What a comparison says: a difference is one when it is larger than its noise."""
 
-from leancnn.verdict import Row, verdict
+from leancnn.prune.significance import Row, verdict
 
 
 def rows(label, kind, *after):

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from leancnn import recipes, runs
-from leancnn.candidates import Plan
+from leancnn.channels.sizes import widths_of
 from leancnn.data import Dataset
 from leancnn.errors import DamagedError, RunError
+from leancnn.prune.plan import Plan
 from leancnn.recipes import Recipe
 from leancnn.safe_files import TEMPORARY
 from leancnn.weights import MANIFEST, WEIGHTS, Network, digest, load
-from leancnn.widths import widths_of
 
 PRUNING = ".prune"  # the folder in a pruning's that says that one is at work there
 NETWORK_FILES = (MANIFEST, WEIGHTS, f"{WEIGHTS}.next")

@@ -18,8 +18,7 @@ import numpy as np
 
 from leancnn import criteria as family
 from leancnn import models, recipes, runs, weights
-from leancnn.again import PRUNING, same_recipe
-from leancnn.controls import check_control, control_start
+from leancnn.channels.dependencies import wire
 from leancnn.count import count
 from leancnn.data import Split, load_dataset
 from leancnn.distributed import own_device
@@ -27,17 +26,18 @@ from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.evaluate import recut
 from leancnn.predict import probabilities
 from leancnn.preprocess import Road
-from leancnn.prune import Goal, one_goal, prune
+from leancnn.prune.baselines import check_control, control_start
+from leancnn.prune.importance import Source, scored, source_of
+from leancnn.prune.latency import SILENT, Clock
+from leancnn.prune.resume import PRUNING, same_recipe
+from leancnn.prune.run import Goal, one_goal, prune
+from leancnn.prune.significance import Comparison, Row, means, verdict
 from leancnn.recipes import Recipe
 from leancnn.report import gate_distributions, pruning_picture
-from leancnn.scoring import Source, scored, source_of
-from leancnn.speed import SILENT, Clock
 from leancnn.train import resume, train
 from leancnn.train.plan import Plan
 from leancnn.training_data import check_place, kept_road, road_for
-from leancnn.verdict import Comparison, Row, means, verdict
 from leancnn.weights import Network
-from leancnn.wiring import wire
 
 CONTROL = "control.json"  # in a control's folder: what it was made from
 

@@ -10,16 +10,16 @@ import torch
 import leancnn
 from leancnn import distributed, models, recipes, runs, weights
 from leancnn.bench import untrained
-from leancnn.comparison import _control_recipe, _epochs, _recipe, compare
-from leancnn.controls import control_start
+from leancnn.channels.dependencies import wire
 from leancnn.count import count
 from leancnn.errors import DivergedError, MismatchError, RunError
 from leancnn.preprocess import Road
-from leancnn.scoring import Source, scored
+from leancnn.prune.baselines import control_start
+from leancnn.prune.compare import _control_recipe, _epochs, _recipe, compare
+from leancnn.prune.importance import Source, scored
 from leancnn.train import train
 from leancnn.train.plan import Plan
 from leancnn.training_data import road_for
-from leancnn.wiring import wire
 from tests.tiny import RECIPE as TINY
 from tests.tiny import make_pictures
 from tests.tiny_runs import stopped_at
@@ -33,7 +33,7 @@ def trained(pictures, tmp_path_factory):
     out = tmp_path_factory.mktemp("comparison") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(import_module("leancnn.train.loop"), "training_curve", lambda epochs: b"")
-        patch.setattr(import_module("leancnn.comparison"), "pruning_picture", lambda lines: b"")
+        patch.setattr(import_module("leancnn.prune.compare"), "pruning_picture", lambda lines: b"")
         train(pictures, model="resnet8", recipe=RECIPE, out=out, progress=False)
         yield out
 
@@ -164,7 +164,7 @@ def test_scoring_testing_and_comparing_are_done_where_training_is(
         return network
 
     monkeypatch.setattr(weights.Network, "on", on)
-    for module in ("scoring", "comparison", "evaluate"):
+    for module in ("prune.importance", "prune.compare", "evaluate"):
         monkeypatch.setattr(import_module(f"leancnn.{module}"), "own_device", lambda: gpu)
     network = weights.load(whole)
     for criterion in ("taylor", "reconstruction"):
@@ -190,7 +190,7 @@ def test_a_network_is_where_it_is_or_copied():
 
 def test_other_images_than_those_of_the_run_are_refused(whole, tmp_path, monkeypatch):
     make_pictures(tmp_path / "fewer", each=16)
-    monkeypatch.setattr(import_module("leancnn.comparison"), "recut", lambda *_: False)
+    monkeypatch.setattr(import_module("leancnn.prune.compare"), "recut", lambda *_: False)
     with pytest.raises(RunError, match="the images changed"):
         compare(
             whole, out=tmp_path / "cmp", data=tmp_path / "fewer", criteria=["l1"], keep=0.5,
@@ -212,7 +212,7 @@ def test_one_precision_for_all_and_no_penalty_after_the_cut(whole):
 def test_controls_are_of_the_first_criterion_also_where_its_training_diverged(
     whole, tmp_path, monkeypatch
 ):
-    module = import_module("leancnn.comparison")
+    module = import_module("leancnn.prune.compare")
     prune = module.prune
 
     def diverges(path, *, criterion, **options):

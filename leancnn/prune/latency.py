@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from leancnn.candidates import Candidates
+from leancnn.channels.dependencies import Wiring
+from leancnn.channels.remove import Keep
 from leancnn.compiled import Native
 from leancnn.compiler.import_torch import import_torch, readable
 from leancnn.compiler.lower import lower
@@ -21,11 +22,10 @@ from leancnn.compiler.simplify import simplify
 from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
 from leancnn.export import trial_images
 from leancnn.progress import Progress
-from leancnn.surgery import Keep
+from leancnn.prune.budget import Candidates
 from leancnn.targets.c import to_c
 from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network
-from leancnn.wiring import Wiring
 
 SHARES = 32  # that a speed tries, each compiled and timed
 ROUNDS = 9

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leancnn import runs, scoring
+from leancnn import runs
 from leancnn.bench import untrained
-from leancnn.candidates import Plan
+from leancnn.channels.dependencies import wire
 from leancnn.criteria import Scores, se_gate
 from leancnn.data import cache_folder
 from leancnn.preprocess import Road
-from leancnn.prune import cut, plan
-from leancnn.scoring import Source, source_of
-from leancnn.wiring import wire
+from leancnn.prune import cut, importance, plan
+from leancnn.prune.plan import Plan
+from leancnn.prune.importance import Source, source_of
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def score(pictures: Path) -> Callable[..., Scores]:
     network.classes = ("class 0", "class 1", "class 2")
     wiring, source = wire(network.body, network.road.channels), Source(str(pictures))
     return lambda criterion="taylor", seed=0: (
-        scoring.scored(network, wiring, criterion, source, seed=seed, progress=False).worth
+        importance.scored(network, wiring, criterion, source, seed=seed, progress=False).worth
     )
 
 
@@ -43,7 +43,7 @@ def test_scores_are_kept_by_the_format_they_have(
     score()
     score()
     assert kept() == 1
-    monkeypatch.setattr(scoring, "FORMAT", scoring.FORMAT + 1)
+    monkeypatch.setattr(importance, "FORMAT", importance.FORMAT + 1)
     score()
     assert kept() == 2, "scores of another format are not taken for these"
 
@@ -56,7 +56,7 @@ def test_scores_are_kept_by_the_size_at_which_images_were_seen(
     network.classes = ("class 0", "class 1", "class 2")
     network.road = Road(size=(24, 24))
     wiring = wire(network.body, network.road.channels)
-    scoring.scored(network, wiring, "taylor", Source(str(pictures)), progress=False)
+    importance.scored(network, wiring, "taylor", Source(str(pictures)), progress=False)
     assert kept() == 2
 
 
@@ -83,7 +83,9 @@ def test_another_cut_of_the_same_images_is_scored_anew(
     network.classes = ("class 0", "class 1", "class 2")
     wiring = wire(network.body, network.road.channels)
     for seed in (0, 1):
-        scoring.scored(network, wiring, "taylor", Source(str(pictures), seed=seed), progress=False)
+        importance.scored(
+            network, wiring, "taylor", Source(str(pictures), seed=seed), progress=False
+        )
     assert kept() == 2
 
 
@@ -92,9 +94,9 @@ def test_batches_are_mixed_on_demand_and_hold_the_same_images(
 ) -> None:
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
-    monkeypatch.setattr(scoring, "BATCH", 16)
+    monkeypatch.setattr(importance, "BATCH", 16)
     wiring = wire(network.body, network.road.channels)
-    subject, _ = scoring.subject_of(
+    subject, _ = importance.subject_of(
         network, wiring, "taylor", Source(str(pictures)), progress=False
     )
     kinds = {}
@@ -137,7 +139,7 @@ def test_what_a_criterion_tells_is_kept_with_its_scores(
     wiring, source = wire(network.body, network.road.channels), Source(str(pictures))
 
     def told() -> dict[str, Any]:
-        return scoring.scored(network, wiring, "se_gate", source, progress=False).told
+        return importance.scored(network, wiring, "se_gate", source, progress=False).told
 
     first = told()
     monkeypatch.setattr(se_gate, "distribution", None)  # nothing is read a second time
@@ -154,7 +156,7 @@ def test_large_images_are_scored_a_few_at_a_time(pictures: Path) -> None:
     for size, batch in most.items():
         network.road = Road(size=(size, size), scale=(size, size))
         wiring = wire(network.body, 3)
-        subject, _ = scoring.subject_of(network, wiring, "taylor", source, progress=False)
+        subject, _ = importance.subject_of(network, wiring, "taylor", source, progress=False)
         images, labels = next(iter(subject.batches()))
         assert images.shape == (len(labels), 3, size, size)
         assert len(images) == min(batch, len(source.load(network).train.labels))

@@ -15,22 +15,23 @@ import numpy as np
 import torch
 
 from leancnn import criteria, models, recipes, runs, weights
-from leancnn.again import PRUNING, check_free, continues, kept, same_images, same_recipe
-from leancnn.candidates import Candidates, Plan
+from leancnn.channels.dependencies import wire
+from leancnn.channels.remove import cut_body, silence
+from leancnn.channels.sizes import Widths, widths_of
 from leancnn.count import Cost
 from leancnn.data import open_source
 from leancnn.errors import MismatchError, ParityError, UsageError
 from leancnn.export import trial_images
+from leancnn.prune.budget import Candidates
+from leancnn.prune.importance import Source, scored, source_of, subject_of
+from leancnn.prune.latency import SILENT, Clock, fast_enough
+from leancnn.prune.plan import Plan
+from leancnn.prune.resume import PRUNING, check_free, continues, kept, same_images, same_recipe
 from leancnn.recipes import Recipe
-from leancnn.scoring import Source, scored, source_of, subject_of
-from leancnn.speed import SILENT, Clock, fast_enough
-from leancnn.surgery import cut_body, silence
 from leancnn.train import Trained, resume, train
 from leancnn.train.plan import check_wishes
 from leancnn.training_data import check_place, kept_road
 from leancnn.weights import Network
-from leancnn.widths import Widths, widths_of
-from leancnn.wiring import wire
 
 CLOSE = 1e-4  # of the logits' scale: further apart, a cut was not the cut that was planned
 

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from leancnn.channels.dependencies import Wiring
+from leancnn.channels.sizes import Widths, reshape, widths_of
 from leancnn.layers import PadChannels
-from leancnn.widths import Widths, reshape, widths_of
-from leancnn.wiring import Wiring
 
 Keep = NDArray[np.bool_]
 """Of each unit of a wiring, whether it stays."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.wiring import Family, Row, Wiring
+from leancnn.channels.dependencies import Family, Row, Wiring
 
 Worth = NDArray[np.float64]
 SECONDS = 20.0  # for one integer program; the best answer so far is taken then

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from leancnn import criteria, runs
+from leancnn.channels.dependencies import Wiring
 from leancnn.criteria import Scores, Subject
 from leancnn.data import Dataset, cache_folder
 from leancnn.distributed import own_device
@@ -31,7 +32,6 @@ from leancnn.progress import Progress
 from leancnn.safe_files import seal, unseal
 from leancnn.training_data import LARGEST_SEED, images_for, kept_cut
 from leancnn.weights import FOLDERS, Network, digest
-from leancnn.wiring import Wiring
 
 BATCH = 128  # images at a time; larger images share the memory of as many of 64×64
 PIXELS = BATCH * 64 * 64

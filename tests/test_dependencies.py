@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from leancnn import criteria
+from leancnn.channels.dependencies import wire
+from leancnn.channels.remove import cut_body, silence
 from leancnn.criteria import Subject
 from leancnn.errors import UnsupportedError
-from leancnn.surgery import cut_body, silence
-from leancnn.wiring import wire
 from tests.test_prune import kept
 
 

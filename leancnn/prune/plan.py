@@ -1,0 +1,108 @@
+"""What a cut will do: a value that can be printed, stored and compared before anything is cut."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from leancnn.channels.dependencies import Wiring
+from leancnn.channels.remove import Keep
+from leancnn.errors import DamagedError, MismatchError
+from leancnn.report import table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer of a plan: the channels that it keeps writing."""
+
+    path: str
+    before: int
+    kept: tuple[int, ...]
+    """Ascending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a cut will do; plain data."""
+
+    network: str
+    criterion: str
+    goal: Mapping[str, float]
+    """What was asked for: one of keep, expansion, macs, bytes, speedup, and its number."""
+    layers: tuple[Layer, ...]
+    """Of the layers that write channels, those that lose some."""
+    before: Mapping[str, int]
+    """trainable, frozen, macs, bytes."""
+    after: Mapping[str, int]
+    microseconds: tuple[float, float] | None
+    """Of the compiled network here, one image, one core, before and after; None: not timed."""
+    notes: tuple[str, ...]
+    """Where groups, or the clock, wanted another number than was asked for."""
+    seed: int = 0
+    """Of the criterion random, and of training again."""
+    within: tuple[str, ...] | None = None
+    """The families that could be cut; None: all that the criterion scores."""
+    mended: bool
+    """Whether the criterion fits the kept weights to the old responses."""
+    images: str | None = None
+    """Hash of the training images that the criterion read; None: it read weights alone."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What the criterion saw beside its scores: of `se_gate`, `gates` as `--gates` draws them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> "Plan":
+        """The plan that `to_json` wrote. Raises `DamagedError` for anything else."""
+        try:
+            layers = [Layer(**{**layer, "kept": tuple(layer["kept"])}) for layer in value["layers"]]
+            times, within = value["microseconds"], value.get("within")
+            lists = {
+                "microseconds": None if times is None else tuple(times),
+                "notes": tuple(value["notes"]),
+                "within": None if within is None else tuple(within),
+            }
+            return cls(**{**value, **lists, "layers": tuple(layers)})
+        except (KeyError, TypeError) as error:
+            raise DamagedError(f"no plan of this version of leancnn ({error!r})") from error
+
+    def keep(self, wiring: Wiring) -> Keep:
+        """The same in units. Raises `MismatchError` for another network's plan."""
+        keep = np.ones(wiring.units, bool)
+        for layer in self.layers:
+            row = wiring.writes.get(layer.path)
+            if row is None or len(row) != layer.before:
+                raise MismatchError(
+                    f"this plan is not for this network: '{layer.path}' of {layer.before} channels"
+                )
+            keep[row] = False
+        for layer in self.layers:
+            keep[wiring.writes[layer.path][list(layer.kept)]] = True
+        return keep
+
+    def text(self) -> str:
+        """The plan for people."""
+        rows = [
+            {"layer": layer.path, "channels": layer.before, "kept": len(layer.kept)}
+            for layer in self.layers
+        ]
+        costs = [
+            {
+                "": name,
+                "before": f"{self.before[name]:,}",
+                "after": f"{self.after[name]:,}",
+                "share": f"{self.after[name] / self.before[name]:.1%}",
+            }
+            for name in ("trainable", "frozen", "macs", "bytes")
+            if self.before[name]
+        ]
+        if self.microseconds:
+            one, two = self.microseconds
+            times = {"before": f"{one:,.0f}", "after": f"{two:,.0f}", "share": f"{two / one:.1%}"}
+            costs.append({"": "µs, compiled", **times})
+        goal = " ".join(f"{key} {value:g}" for key, value in self.goal.items())
+        lines = [f"{self.network} by {self.criterion}, {goal}", "", table(rows), "", table(costs)]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])

@@ -20,8 +20,9 @@ from typing import Any
 
 import leancnn
 from leancnn.bench import ENGINES, Row, bench, to_json, untrained
-from leancnn.report import bench_picture, table
+from leancnn.plots import bench_picture
 from leancnn.runs import atomic_write, machine, now, write_json
+from leancnn.tables import table
 from leancnn.toolchain import find_compiler
 
 RESULT = Path(__file__).parent.parent / "results" / "engines.json"

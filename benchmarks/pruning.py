@@ -40,7 +40,7 @@ from leancnn.prune.compare import compare
 from leancnn.prune.resume import same_recipe
 from leancnn.prune.significance import Comparison, means
 from leancnn.recipes import Recipe
-from leancnn.report import table as text_table
+from leancnn.tables import table as text_table
 from leancnn.train import resume, train
 from leancnn.weights import Network
 

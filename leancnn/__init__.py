@@ -8,6 +8,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from leancnn.version import __version__
+
 if TYPE_CHECKING:
     from leancnn.bench import bench
     from leancnn.check import check
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from leancnn.train import train
     from leancnn.weights import load
 
-__version__ = "0.1.0"
 
 __all__ = [
     "LeanCNNError",

@@ -17,10 +17,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-import leancnn
 from leancnn.commands import Answer, commands
 from leancnn.errors import LeanCNNError, UsageError
-from leancnn.report import printable
+from leancnn.tables import printable
+from leancnn.version import __version__
 
 INTERRUPTED = 130
 
@@ -122,7 +122,7 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"leancnn {leancnn.__version__}")
+    parser.add_argument("--version", action="version", version=f"leancnn {__version__}")
     verbs = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in commands.items():
         verb = verbs.add_parser(

@@ -16,8 +16,8 @@ from leancnn.count import count
 from leancnn.data import load_dataset
 from leancnn.errors import DataError
 from leancnn.evaluate import evaluate
+from leancnn.plots import demo_picture
 from leancnn.predict import predict
-from leancnn.report import demo_picture
 from leancnn.runs import atomic_write
 from leancnn.train import train
 

@@ -18,9 +18,10 @@ from leancnn import runs
 from leancnn.data import load_dataset, names
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, MismatchError, RunError
+from leancnn.plots import confusion_matrix
 from leancnn.predict import probabilities
 from leancnn.preprocess import shown
-from leancnn.report import confusion_matrix, printable, table
+from leancnn.tables import printable, table
 from leancnn.weights import FOLDERS, MANIFEST, Network, load
 
 Which = Literal["best", "last"]

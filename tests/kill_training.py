@@ -20,7 +20,7 @@ from tiny import RECIPE, make_pictures
 
 from leancnn import runs
 from leancnn.errors import RunError
-from leancnn.report import training_curve
+from leancnn.plots import training_curve
 from leancnn.train import resume, train
 
 EPOCHS, SAVE_EVERY = 6, 2

@@ -24,7 +24,8 @@ LIGHT = [
     "leancnn.preprocess",
     "leancnn.progress",
     "leancnn.recipes",
-    "leancnn.report",
+    "leancnn.plots",
+    "leancnn.tables",
     "leancnn.runs",
     "leancnn.safe_files",
     "leancnn.registry",
@@ -107,6 +108,22 @@ def test_imports_go_down_only(path):
         if other not in (path, PACKAGE / "__init__.py") and (why := climbs(path, other))
     }
     assert not wrong
+
+
+def test_nobody_inside_uses_the_front_door():
+    inside = [path for path in SOURCES if path.parent != PACKAGE or path.name[0] != "_"]
+    users = [
+        str(path.relative_to(ROOT))
+        for path in inside
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Import) and "leancnn" in [alias.name for alias in node.names])
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "leancnn"
+            and "__version__" in [alias.name for alias in node.names]
+        )
+    ]
+    assert not users
 
 
 def test_nothing_imports_in_a_circle():

@@ -17,8 +17,8 @@ from leancnn.criteria import Scores, se_gate
 from leancnn.data import cache_folder
 from leancnn.preprocess import Road
 from leancnn.prune import cut, importance, plan
-from leancnn.prune.plan import Plan
 from leancnn.prune.importance import Source, source_of
+from leancnn.prune.plan import Plan
 
 
 @pytest.fixture

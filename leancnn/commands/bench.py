@@ -5,7 +5,8 @@ from pathlib import Path
 
 from leancnn.commands._base import Answer, Command, put
 from leancnn.errors import UsageError
-from leancnn.report import bench_picture, table
+from leancnn.plots import bench_picture
+from leancnn.tables import table
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from leancnn.commands._base import Answer, Command, add_set, network_arguments, put, size
 from leancnn.errors import UsageError
-from leancnn.report import table
+from leancnn.tables import table
 
 UNITS = {"macs": "multiply-accumulates for one image", "bytes": "of the trainable, as float32"}
 

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from leancnn.commands._base import Answer, Command, put
-from leancnn.report import table
+from leancnn.tables import table
 
 FORMATS = ("c", "onnx", "openvino", "ncnn", "litert", "torch")
 

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from leancnn.commands._base import Answer, Command, no_arguments, put
-from leancnn.report import short, table
+from leancnn.tables import short, table
 
 
 def run(args: Namespace) -> Answer:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from leancnn.commands._base import Answer, Command, put
 from leancnn.errors import UsageError
-from leancnn.report import printable, table
+from leancnn.tables import printable, table
 
 MOST_ON_A_SHEET = 200
 
@@ -49,7 +49,7 @@ def run(args: Namespace) -> Answer:
         )
     ]
     if args.sheet:
-        from leancnn.report import contact_sheet
+        from leancnn.plots import contact_sheet
         from leancnn.runs import atomic_write
 
         shown = found[:MOST_ON_A_SHEET]

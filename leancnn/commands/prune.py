@@ -7,7 +7,7 @@ from typing import Any
 
 from leancnn.commands._base import Answer, Command, put, recipe_fields
 from leancnn.errors import DamagedError, RunError, UsageError
-from leancnn.report import printable
+from leancnn.tables import printable
 
 SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 GOALS = ("keep", "macs", "bytes", "speedup")

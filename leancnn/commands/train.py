@@ -13,7 +13,7 @@ from leancnn.commands._base import (
     size,
 )
 from leancnn.errors import UsageError
-from leancnn.report import printable
+from leancnn.tables import printable
 
 # fields of the recipe with an option of their own
 SHORTCUTS = ("size", "epochs", "batch", "lr", "loss")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import leancnn
 from leancnn.compiler.emit import Facts, Written, emit
 from leancnn.compiler.graph import Graph
 from leancnn.compiler.lower import lower
@@ -10,6 +9,7 @@ from leancnn.compiler.memory import schedule
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.tune import tune as best_tiles
 from leancnn.errors import MismatchError, UnsupportedError
+from leancnn.version import __version__
 
 
 def translate(
@@ -47,7 +47,7 @@ def translate(
         mean=tuple(mean),
         std=tuple(std),
         source=source,
-        version=leancnn.__version__,
+        version=__version__,
         about=about,
         logits=logits,
     )

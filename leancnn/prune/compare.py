@@ -24,6 +24,7 @@ from leancnn.data import Split, load_dataset
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, DivergedError, MismatchError, RunError
 from leancnn.evaluate import recut
+from leancnn.plots import gate_distributions, pruning_picture
 from leancnn.predict import probabilities
 from leancnn.preprocess import Road
 from leancnn.prune.baselines import check_control, control_start
@@ -33,7 +34,6 @@ from leancnn.prune.resume import PRUNING, same_recipe
 from leancnn.prune.run import Goal, one_goal, prune
 from leancnn.prune.significance import Comparison, Row, means, verdict
 from leancnn.recipes import Recipe
-from leancnn.report import gate_distributions, pruning_picture
 from leancnn.train import resume, train
 from leancnn.train.plan import Plan
 from leancnn.training_data import check_place, kept_road, road_for

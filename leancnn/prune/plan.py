@@ -9,7 +9,7 @@ import numpy as np
 from leancnn.channels.dependencies import Wiring
 from leancnn.channels.remove import Keep
 from leancnn.errors import DamagedError, MismatchError
-from leancnn.report import table
+from leancnn.tables import table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from leancnn.report import table
+from leancnn.tables import table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

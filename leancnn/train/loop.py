@@ -27,10 +27,10 @@ from leancnn.data._augment import partners, step_seed
 from leancnn.distributed import World, join
 from leancnn.errors import DivergedError, RunError, StoppedError, UsageError
 from leancnn.losses import update_centres
+from leancnn.plots import training_curve
 from leancnn.process import Stop, keep_pages, kept_threads
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe, learning_rate
-from leancnn.report import training_curve
 from leancnn.train.backend import Choice, autocast, choose, facts, training_forward
 from leancnn.train.batches import Batches
 from leancnn.train.history import Counters, close_epoch, diverged, edited, line, made, note

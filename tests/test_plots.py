@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from leancnn import report
+from leancnn import plots, tables
 
 HOSTILE = [
     "$\\frac{",
@@ -31,19 +31,19 @@ def opened(png: bytes) -> np.ndarray:
 
 @given(st.text(st.characters(codec=None)))
 def test_printable_text_holds_nothing_a_terminal_obeys(text):
-    safe = report.printable(text)
+    safe = tables.printable(text)
     assert not {unicodedata.category(char) for char in safe} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     safe.encode()
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp"])))
 def test_printable_leaves_ordinary_text_as_it_is(text):
-    assert report.printable(text) == text
+    assert tables.printable(text) == text
 
 
 @given(st.text(), st.integers(3, 40))
 def test_a_short_name_is_never_longer_than_asked(text, longest):
-    assert len(report.short(text, longest)) <= longest
+    assert len(tables.short(text, longest)) <= longest
 
 
 @given(
@@ -59,15 +59,15 @@ def test_a_short_name_is_never_longer_than_asked(text, longest):
     )
 )
 def test_a_table_has_one_line_for_each_row_and_its_numbers_end_together(rows):
-    lines = report.table(rows, ["name", "n", "share"]).split("\n")
+    lines = tables.table(rows, ["name", "n", "share"]).split("\n")
     assert len(lines) == len(rows) + 2
-    assert len({report._width(line) for line in lines[1:]}) == 1
+    assert len({tables._width(line) for line in lines[1:]}) == 1
 
 
 def test_a_table_shows_the_columns_asked_for_in_their_order():
     rows = [{"a": 1, "b": True, "c": "x"}]
-    assert report.table(rows, ["c", "b"]).split() == ["c", "b", "─", "───", "x", "yes"]
-    assert report.table([]) == ""
+    assert tables.table(rows, ["c", "b"]).split() == ["c", "b", "─", "───", "x", "yes"]
+    assert tables.table([]) == ""
 
 
 @pytest.mark.parametrize("classes", [2, len(HOSTILE), 60])
@@ -76,14 +76,14 @@ def test_a_confusion_matrix_is_drawn_for_any_class_names(classes):
     counts = np.eye(classes, dtype=np.int64) * 7
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pixels = opened(report.confusion_matrix(names, counts, "$title\x1b"))
+        pixels = opened(plots.confusion_matrix(names, counts, "$title\x1b"))
     assert pixels.std() > 0
 
 
 def test_a_training_curve_is_drawn_from_one_epoch_and_without_validation():
-    one = opened(report.training_curve([{"epoch": 1, "train_loss": 2.3, "val_loss": None}]))
+    one = opened(plots.training_curve([{"epoch": 1, "train_loss": 2.3, "val_loss": None}]))
     two = opened(
-        report.training_curve(
+        plots.training_curve(
             [
                 {"epoch": 1, "train_loss": 2.3, "val_accuracy": 0.1},
                 {"epoch": 2, "train_loss": 1.3, "val_accuracy": 0.4},
@@ -98,9 +98,9 @@ def test_pictures_do_not_depend_on_the_users_style_and_leave_it_alone():
     import matplotlib
 
     epochs = [{"epoch": 1, "train_loss": 2.3}]
-    plain = report.training_curve(epochs)
+    plain = plots.training_curve(epochs)
     with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "red"}):
-        assert report.training_curve(epochs) == plain
+        assert plots.training_curve(epochs) == plain
         assert matplotlib.rcParams["text.usetex"]
 
 
@@ -108,7 +108,7 @@ def test_pictures_do_not_depend_on_the_users_style_and_leave_it_alone():
 def test_a_contact_sheet_holds_every_picture(many):
     images = [np.full((9, 7, 3), (255, 0, 0), np.uint8) for _ in range(many)]
     captions = [HOSTILE[i % len(HOSTILE)] for i in range(many)]
-    pixels = opened(report.contact_sheet(images, captions, marks=[i % 2 == 0 for i in range(many)]))
+    pixels = opened(plots.contact_sheet(images, captions, marks=[i % 2 == 0 for i in range(many)]))
     red = (pixels == (255, 0, 0)).all(axis=2)
     starts = (red[:, 1:] & ~red[:, :-1]).sum(axis=1).max()  # pictures in the fullest row
     assert starts == min(many, 10)
@@ -117,7 +117,7 @@ def test_a_contact_sheet_holds_every_picture(many):
 def test_gray_pictures_are_not_stretched_to_full_contrast():
     image = np.full((8, 8, 1), 100, np.uint8)
     image[0, 0] = 110
-    pixels = opened(report.contact_sheet([image], [""]))
+    pixels = opened(plots.contact_sheet([image], [""]))
     assert (pixels == 100).all(axis=2).mean() > 0.2
 
 
@@ -126,7 +126,5 @@ def test_the_demo_picture_is_drawn():
     images = [np.zeros((8, 8, 1), np.uint8)] * 16
     names = [*"0123456789"]
     counts = np.eye(10, dtype=np.int64)
-    png = report.demo_picture(
-        epochs, names, counts, images, ["7\n0.99"] * 16, [True] * 16, "digits"
-    )
+    png = plots.demo_picture(epochs, names, counts, images, ["7\n0.99"] * 16, [True] * 16, "digits")
     assert opened(png).shape[1] > 1000

@@ -117,7 +117,7 @@ def build_parser() -> Parser:
     """The parser of the whole command line, with one subparser for each command."""
     parser = Parser(
         prog="leancnn",
-        description=(leancnn.__doc__ or "").split("\n")[0],
+        description="Small convolutional networks: train on your images, measure, run anywhere.",
         epilog=FIRST_STEPS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

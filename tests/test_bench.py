@@ -90,7 +90,7 @@ def test_an_engine_whose_answers_are_no_numbers_is_not_timed(monkeypatch):
     monkeypatch.setattr(import_module("leancnn.bench"), "difference", lambda *answers: math.nan)
     rows, missing = bench([untrained("henet_r2")], on=["torch"], rounds=1, seconds=0.01)
     assert not rows
-    assert missing[0] == "henet_r2 on torch: its logits differ by nan of their scale"
+    assert missing[0] == "henet_r2 on torch: its answers differ by nan of their scale"
 
 
 def test_every_row_has_its_figures_and_every_gap_a_reason():

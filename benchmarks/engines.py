@@ -97,7 +97,7 @@ def main() -> None:
     """Time, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("networks", nargs="*", default=list(BARS))
-    parser.add_argument("--on", default=",".join(ENGINES))
+    parser.add_argument("--engines", "--on", dest="on", default=",".join(ENGINES))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
@@ -118,7 +118,7 @@ def keep(args: argparse.Namespace, rows: Sequence[Row], missing: Sequence[str]) 
     """Write what there is so far."""
     lines = ratios(rows)
     some = args.networks if args.networks != list(BARS) else []
-    on = [] if args.on == ",".join(ENGINES) else ["--on", args.on]
+    on = [] if args.on == ",".join(ENGINES) else ["--engines", args.on]
     words = [*some, *on, "--rounds", str(args.rounds)]
     lacking = [f"missing: {reason}" for reason in missing]
     value: dict[str, Any] = {

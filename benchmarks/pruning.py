@@ -3,7 +3,7 @@
     python benchmarks/pruning.py lbmbnet CIFAR [--wide 20] [--epochs 30] [--images 5000] [--seeds 2]
     python benchmarks/pruning.py resnet56 CIFAR [--criteria l1,bn_scale,fpgm,taylor,random]
     python benchmarks/pruning.py henet CIFAR [--epochs 60]
-    python benchmarks/pruning.py clock [--on c,onnxruntime]
+    python benchmarks/pruning.py clock [--engines c,onnxruntime]
 
 lbmbnet: LB-MBNet-32 of expansion --wide to r = 6 and 3; the LB-MBNet paper's Table 3. resnet56: to
 2.1 times fewer MACs, the field's yardstick. henet: henet_r4 to the MACs of henet_r3 and henet_r2,
@@ -334,7 +334,7 @@ def clock(args: argparse.Namespace) -> None:
             args.result,
             {
                 "title": "Does the clock follow the MACs?",
-                "command": f"python benchmarks/pruning.py clock --on {args.on} "
+                "command": f"python benchmarks/pruning.py clock --engines {args.on} "
                 f"--rounds {args.rounds}",
                 "machine": {**machine(), "threads": 1},
                 "made": runs.now(),
@@ -365,7 +365,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=0, help="side of the images; default: 32")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--criteria", help="with commas; the verdict is about the first")
-    parser.add_argument("--on", default="c,onnxruntime", help="engines of clock")
+    parser.add_argument(
+        "--engines", "--on", dest="on", default="c,onnxruntime", help="engines of clock"
+    )
     parser.add_argument("--rounds", type=int, default=12, help="of clock")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "pruning")
     parser.add_argument("--result", type=Path, help="default: results/pruning-NAME.json")

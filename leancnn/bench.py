@@ -30,7 +30,7 @@ from leancnn.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
-from leancnn.export import difference, trial_images, writer
+from leancnn.export import difference, probabilities_apart, trial_images, writer
 from leancnn.preprocess import Road
 from leancnn.process import Memory
 from leancnn.targets import targets
@@ -198,9 +198,12 @@ def _bench_one(
                 sizes[engine] = _bytes(shipped)
                 worker = Worker(ENGINES[engine], loads, folder / "images.npy", core)
                 apart[engine] = difference(np.array(worker.logits), expected)
+                if worker.probabilities is not None:
+                    entry = probabilities_apart(np.array(worker.probabilities), expected)
+                    apart[engine] = float(np.max([apart[engine], entry]))  # nan where one is
                 if not apart[engine] <= WITHIN:
                     worker.close()
-                    raise LeanCNNError(f"its logits differ by {apart[engine]:.2g} of their scale")
+                    raise LeanCNNError(f"its answers differ by {apart[engine]:.2g} of their scale")
                 workers[engine] = worker
             except LeanCNNError as error:
                 missing.append(f"{label} on {engine}: {error}")
@@ -281,6 +284,7 @@ class Worker:
             missing = answer.get("kind") == "MissingDependencyError"
             raise (MissingDependencyError if missing else LeanCNNError)(answer["error"])
         self.logits: list[list[float]] = answer["logits"]
+        self.probabilities: list[list[float]] | None = answer["probabilities"]
         self.startup: float = answer["startup"]
         self.macs: int = answer["macs"]
 
@@ -334,18 +338,20 @@ def _work(target: str, artifact: str, images: str, core: str) -> None:
 
             peak = Peak()
             run: Any = peak
-            logits, macs = [[0.0]], peak.macs
+            logits, macs, shares = [[0.0]], peak.macs, None
         else:
             loaded = targets[target].load(Path(artifact))
             run = loaded.prepare(given[1:2])
             run()
             logits, macs = loaded.logits(given).tolist(), 0
+            entry = loaded.probabilities
+            shares = None if entry is None else entry(given).tolist()
     except Exception as error:
         kind = type(error).__name__
         print(json.dumps({"error": f"{kind}: {error}", "kind": kind}), file=answers, flush=True)
         return
     startup = time.perf_counter() - start
-    ready = {"logits": logits, "startup": startup, "macs": macs}
+    ready = {"logits": logits, "probabilities": shares, "startup": startup, "macs": macs}
     print(json.dumps(ready), file=answers, flush=True)
     for line in sys.stdin:
         for _ in range(3):

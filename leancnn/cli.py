@@ -17,9 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-from leancnn.commands import Answer, commands
+from leancnn.commands import Answer, commands, renew, warn
 from leancnn.errors import LeanCNNError, UsageError
-from leancnn.tables import printable
 from leancnn.version import __version__
 
 INTERRUPTED = 130
@@ -36,6 +35,9 @@ a first session:
 
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints are errors of ours, printed as one line."""
+
+    verbs: dict[str, "Parser"]
+    """Of the whole command line: by name, what each command takes."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see '{self.prog} --help'")
@@ -93,7 +95,7 @@ def _speaks() -> bool:
 
 
 def _complain(text: object, status: int) -> int:
-    print(f"leancnn: {printable(text)}", file=sys.stderr)
+    warn(text)
     return status
 
 
@@ -102,6 +104,10 @@ def _answer(words: Sequence[str]) -> tuple[Answer, bool]:
     if verb is not None:
         commands[verb]  # a misspelt one ends here, with the nearest name
     parser = build_parser()
+    if verb is not None:
+        words, old = renew(words, options(parser.verbs[verb]))
+        for was, now in old.items() if _speaks() else ():
+            warn(f"{was} is called {now} now; the old word goes with version 0.3")
     args, unknown = parser.parse_known_args(words or ["--help"])
     if unknown:
         word, known = unknown[0].split("=")[0], options(args.parser)
@@ -132,6 +138,7 @@ def build_parser() -> Parser:
         verb.add_argument("--json", action="store_true", help="print JSON instead of text")
         verb.add_argument("--debug", action="store_true", help="show where an error came from")
         verb.set_defaults(parser=verb)
+    parser.verbs = verbs.choices
     return parser
 
 

@@ -3,22 +3,33 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leancnn.compiled import Native
+from leancnn.compiler.answers import sum_to_one
 from leancnn.compiler.emit import Written
 from leancnn.compiler.import_onnx import Imported, import_onnx
 from leancnn.compiler.translate import translate
 from leancnn.errors import DamagedError, ParityError, UsageError, WriteError
-from leancnn.export import WITHIN, check_parity, difference, trial_images
+from leancnn.export import (
+    WITHIN,
+    check_parity,
+    difference,
+    made_images,
+    probabilities_apart,
+    trial_images,
+)
 from leancnn.runs import atomic_write
 from leancnn.targets.c import loaded, to_c
 from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network, load
 
-TRIALS = 3  # made images on which an ONNX file's answers are compared
+TRIALS = 5  # made images on which an ONNX file's answers are compared
 
 
 def compile(
@@ -59,6 +70,10 @@ def _from_onnx(
     found = import_onnx(path, size)
     written = _written(path, found, tune)
     native = _built(written, None)
+    if not found.final and sum_to_one(native.logits(_planes(found, native))):
+        found = replace(found, final="probabilities")
+        written = _written(path, found, tune)
+        native = _built(written, None)
     if check_onnx(path, found, native) is None:
         print("leancnn: not compared: onnxruntime is not installed", file=sys.stderr)
     return native if out is None else _built(written, out)
@@ -78,15 +93,61 @@ def _written(path: Path, found: Imported, tune: float | None) -> Written:
         std=std,
         about=json.dumps({"road": found.notes["road"], "mean": mean, "std": std}),
         source=f"from {path.name}",
-        logits=answers > 1 and found.final != "sigmoid",
+        logits=answers > 1 and found.final != "probabilities",
         tune=tune,
     )
+
+
+def _pixels(native: Native) -> NDArray[np.uint8]:
+    """Made images (N, H, W, C) on which an ONNX file's answers are compared."""
+    c, h, w = native.shape
+    return made_images((h, w, c), TRIALS)
+
+
+def _planes(found: Imported, native: Native) -> NDArray[np.float32]:
+    """The same as an ONNX file's `_run_float` takes them (N, C, H, W): bytes, or from -1 to 1."""
+    pixels = _pixels(native).transpose(0, 3, 1, 2).astype(np.float32)
+    return pixels if found.integers else pixels / np.float32(127.5) - np.float32(1)
 
 
 def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
     """The largest difference of answers from ONNX Runtime's, relative to their scale; None where
     that is not installed. Raises `ParityError`, `DamagedError` for a file that does not run there.
+
+    Both entries are compared: floats to logits on images from -1 to 1, and what users call, uint8
+    to probabilities.
     """
+    session = _session(path)
+    if session is None:
+        return None
+    planes, pixels = _planes(found, native), _pixels(native)
+    answers = native.logits(planes).astype(np.float64)
+    if found.final in ("softmax", "log softmax"):
+        answers -= answers.max(1, keepdims=True)
+        answers -= np.log(np.exp(answers).sum(1, keepdims=True))
+        answers = np.exp(answers) if found.final == "softmax" else answers
+    apart = difference(answers, _expected(path, session, found, planes))
+    scale = np.float32(1 if found.integers else 255)
+    entered = pixels.transpose(0, 3, 1, 2).astype(np.float32) / scale
+    expected = _expected(path, session, found, entered)
+    if found.final == "softmax":
+        with np.errstate(divide="ignore"):
+            expected = np.log(expected.astype(np.float64)).clip(-100)
+    if found.final == "probabilities" or expected.shape[1] == 1:
+        entry = difference(native(pixels), expected)
+    else:
+        entry = probabilities_apart(native(pixels), expected)
+    apart = float(np.max([apart, entry]))  # nan where one is
+    if not apart <= WITHIN:
+        raise ParityError(
+            f"{path}: the program's answers differ by {apart:.2g} of their scale from ONNX "
+            f"Runtime's, more than {WITHIN:g}; it was not kept"
+        )
+    return apart
+
+
+def _session(path: Path) -> Any:
+    """ONNX Runtime with a file, on one thread; None where that is not installed."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -95,37 +156,34 @@ def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    images = np.random.default_rng(0).integers(0, 256, (TRIALS, *native.shape))
-    pixels = (images if found.integers else images / 127.5 - 1).astype(np.float32)
-    feeds = pixels.transpose(0, 2, 3, 1) if found.channels_last else pixels
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        given = session.get_inputs()[0]
-        shape = {2: (1, -1), 3: (1, *native.shape[1:])}.get(len(given.shape), (1, *feeds.shape[1:]))
-        kind = np.uint8 if found.integers else np.float32
-        expected = np.stack(
-            [
-                session.run(None, {given.name: feed.reshape(shape).astype(kind)})[0].ravel()
-                for feed in feeds
-            ]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no class of their own
-        reason = " ".join(str(error).split())
-        raise DamagedError(f"{path}: ONNX Runtime does not run it ({reason[:200]})") from error
-    answers = native.logits(pixels).astype(np.float64)
-    if found.final in ("softmax", "log softmax"):
-        answers -= answers.max(1, keepdims=True)
-        answers -= np.log(np.exp(answers).sum(1, keepdims=True))
-        answers = np.exp(answers) if found.final == "softmax" else answers
-    apart = difference(answers, expected)
-    if not apart <= WITHIN:
-        raise ParityError(
-            f"{path}: the program's answers differ by {apart:.2g} of their scale from ONNX "
-            f"Runtime's, more than {WITHIN:g}; it was not kept"
-        )
-    return apart
+        raise _not_run(path, error) from error
+
+
+def _expected(
+    path: Path, session: Any, found: Imported, planes: NDArray[np.float32]
+) -> NDArray[Any]:
+    """What ONNX Runtime answers for planes (N, C, H, W): (N, answers)."""
+    given = session.get_inputs()[0]
+    feeds = planes.transpose(0, 2, 3, 1) if found.channels_last else planes
+    sizes = {2: (1, -1), 3: (1, *planes.shape[2:])}
+    shape = sizes.get(len(given.shape), (1, *feeds.shape[1:]))
+    kind = np.uint8 if found.integers else np.float32
+    try:
+        made = [
+            session.run(None, {given.name: feed.reshape(shape).astype(kind)})[0].ravel()
+            for feed in feeds
+        ]
+    except Exception as error:  # onnxruntime's errors share no class of their own
+        raise _not_run(path, error) from error
+    return np.stack(made)
+
+
+def _not_run(path: Path, error: Exception) -> DamagedError:
+    reason = " ".join(str(error).split())
+    return DamagedError(f"{path}: ONNX Runtime does not run it ({reason[:200]})")
 
 
 def _built(written: Written, out: str | Path | None) -> Native:

@@ -16,6 +16,8 @@ from leancnn.weights import Network, load
 
 WITHIN = 1e-4  # of the logits' scale: the largest difference that is kept
 TRIALS = 16  # made images on which the answers are compared
+TOLD = 1e-6  # the least probability whose logarithm still tells the logit behind it
+ROUNDED = 4e-6  # what float32 loses of that logarithm
 
 
 def export(
@@ -72,9 +74,14 @@ def _keep(path: Path, place: Path, work: Path) -> Path:
 
 def trial_images(network: Network, count: int = TRIALS) -> NDArray[np.uint8]:
     """Made images for a comparison: noise, smooth gradients, all black and all white."""
+    return made_images((*network.road.size, network.road.channels), count)
+
+
+def made_images(size: tuple[int, int, int], count: int) -> NDArray[np.uint8]:
+    """The same for images of rows, columns and channels `size`."""
     random = np.random.default_rng(0)
-    height, width = network.road.size
-    shape = (count, height, width, network.road.channels)
+    height, width, channels = size
+    shape = (count, height, width, channels)
     images = random.integers(0, 256, shape).astype(np.uint8)
     ramp = np.linspace(0, 255, height)[:, None, None] * np.linspace(0, 1, width)[None, :, None]
     images[1::3] = (images[1::3] * 0.2 + 0.8 * ramp).astype(np.uint8)
@@ -88,9 +95,27 @@ def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(found - expected).max()) / scale
 
 
+def probabilities_apart(found: NDArray[Any], logits: NDArray[Any]) -> float:
+    """How far probabilities are from the softmax of `logits`, on the scale of these.
+
+    Logarithms are compared where a probability is not too small to have one, for a softmax that is
+    sure of its answer hides what stands before it; elsewhere the probabilities themselves.
+    """
+    expected = logits - logits.max(1, keepdims=True).astype(np.float64)
+    expected -= np.log(np.exp(expected).sum(1, keepdims=True))
+    apart = float(np.abs(found - np.exp(expected)).max())
+    told = (expected > np.log(TOLD)) & (found > TOLD / 10)
+    if not told.any():
+        return apart
+    of_logits = float(np.abs(np.log(found[told]) - expected[told]).max())
+    scale = max(float(np.abs(logits).max()), 1e-6)
+    return float(np.max([apart, (of_logits - ROUNDED) / scale]))
+
+
 @torch.inference_mode()
 def check_parity(network: Network, artifact: Loaded, images: NDArray[np.uint8]) -> float:
-    """The largest difference of logits, relative to their scale. Raises `ParityError`."""
+    """The largest difference of logits, relative to their scale, and where users call another entry
+    that gives probabilities, of these. Raises `ParityError`."""
     if artifact.classes != network.classes:
         raise ParityError(f"the artifact's classes are {artifact.classes}, not {network.classes}")
     expected = network.eval()(torch.from_numpy(images)).numpy()
@@ -101,4 +126,12 @@ def check_parity(network: Network, artifact: Loaded, images: NDArray[np.uint8]) 
             f"the artifact's logits differ by {apart:.2g} of their scale from PyTorch's, "
             f"more than {WITHIN:g}; it was not kept"
         )
-    return apart
+    if artifact.probabilities is None:
+        return apart
+    entry = probabilities_apart(artifact.probabilities(images), expected)
+    if not entry <= WITHIN:
+        raise ParityError(
+            f"the artifact's probabilities of uint8 images differ by {entry:.2g} from PyTorch's, "
+            f"more than {WITHIN:g}, and its logits by {apart:.2g}; it was not kept"
+        )
+    return max(apart, entry)

@@ -182,7 +182,7 @@ def check(name: str, arguments: Mapping[str, Any], label_smoothing: float = 0.0)
         some = f"it takes {' and '.join(known)}" if known else "it takes none"
         raise MismatchError(
             f"loss {name} has no argument {', '.join(foreign)}; {some}: "
-            "change loss_arguments, such as --change 'loss_arguments={}'"
+            "change loss_arguments, such as --override 'loss_arguments={}'"
         )
     for key, value in arguments.items():
         many = takes[key].annotation is not float  # one for each class

@@ -90,7 +90,7 @@ def test_an_engine_whose_answers_are_no_numbers_is_not_timed(monkeypatch):
     monkeypatch.setattr(import_module("leancnn.bench"), "difference", lambda *answers: math.nan)
     rows, missing = bench([untrained("henet_r2")], on=["torch"], rounds=1, seconds=0.01)
     assert not rows
-    assert missing[0] == "henet_r2 on torch: its logits differ by nan of their scale"
+    assert missing[0] == "henet_r2 on torch: its answers differ by nan of their scale"
 
 
 def test_every_row_has_its_figures_and_every_gap_a_reason():
@@ -103,7 +103,7 @@ def test_every_row_has_its_figures_and_every_gap_a_reason():
 
 @pytest.mark.slow
 def test_the_command_times_a_network_in_processes_of_their_own(capsys, tmp_path):
-    words = ["bench", "--model", "shufflenet_r2", "--on", "c,torch", "--rounds", "2"]
+    words = ["bench", "--model", "shufflenet_r2", "--engines", "c,torch", "--rounds", "2"]
     words += ["--seconds", "0.02", "--json", "--picture", str(tmp_path / "bench.png")]
     assert cli.main(words) == 0
     value = json.loads(capsys.readouterr().out)

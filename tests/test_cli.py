@@ -53,17 +53,26 @@ def test_every_command_explains_itself(name, capsys):
         (["cuont"], "no command named 'cuont'; did you mean 'count'?"),
         (["count"], "the following arguments are required: network; see 'leancnn count --help'"),
         (["--json", "models"], "'--json' stands before its command; write it after 'models'"),
-        (["count", "henet_r3", "--set", "classes=5"], "'classes' is no argument for --set"),
-        (["count", "henet_r3", "--set", "channels=1"], "'channels' is no argument for --set"),
+        (
+            ["count", "henet_r3", "--model-arg", "classes=5"],
+            "'classes' is no argument for --model-arg",
+        ),
+        (
+            ["count", "henet_r3", "--model-arg", "channels=1"],
+            "'channels' is no argument for --model-arg",
+        ),
         (["count", "henet_r3", "--clases", "3"], "'--clases' is one word too many; did you mean"),
         (["count", "henet_r3", "--classes", "x"], "argument --classes: invalid int value: 'x'"),
         (["count", "henet_r9"], "no network named 'henet_r9'; did you mean 'henet_r"),
-        (["count", "henet_r3", "--set", "repat=4"], "'repat'; did you mean 'repeat'?"),
-        (["count", "henet_r3", "--set", "repeat"], "--set takes key=value, not 'repeat'"),
+        (["count", "henet_r3", "--model-arg", "repat=4"], "'repat'; did you mean 'repeat'?"),
+        (
+            ["count", "henet_r3", "--model-arg", "repeat"],
+            "--model-arg takes key=value, not 'repeat'",
+        ),
         (["count", "henet_r3", "--size", "3x"], "'3x' is no size"),
         (["train"], "train needs a folder of images, or --resume and a run"),
         (["train", "--resume", "a", "--lr", "1"], "a run goes on as it began"),
-        (["train", "x", "--change", "lr"], "--change takes key=value, not 'lr'"),
+        (["train", "x", "--override", "lr"], "--override takes key=value, not 'lr'"),
     ],
 )
 def test_a_wrong_word_is_one_line_and_status_2(words, message, capsys):
@@ -230,9 +239,9 @@ def test_recipes_are_listed(capsys):
     ("words", "trainable", "macs"),
     [
         (["henet_r3"], 87_058, 10_046_040),
-        (["henet_r3", "--set", "conv_bias=false"], 85_378, 10_046_040),
+        (["henet_r3", "--model-arg", "conv_bias=false"], 85_378, 10_046_040),
         (["henet_r3", "--classes", "100"], 104_428, 10_046_040 + 192 * 90),
-        (["henet_r3", "--set", "repeat=5"], 105_490 + 18_432, 12_966_504 + 2_920_464),
+        (["henet_r3", "--model-arg", "repeat=5"], 105_490 + 18_432, 12_966_504 + 2_920_464),
         (["henet_r3", "--channels", "1"], 87_058 - 432, 10_046_040 - 432 * 31 * 31),
         (["henet_r3", "--size", "32"], 87_058, None),
     ],
@@ -303,7 +312,14 @@ def test_train_resume_and_evaluate_follow_each_other(tmp_path, capsys):
                 image.save(tmp_path / "photos" / part / name / f"{i}.png")
     run = str(tmp_path / "run")
     words = ["train", str(tmp_path / "photos"), "--recipe", "smoke", "--out", run, "--quiet"]
-    words += ["--change", "engine=torch", "--change", "precision=fp32", "--set", "repeat=1"]
+    words += [
+        "--override",
+        "engine=torch",
+        "--override",
+        "precision=fp32",
+        "--model-arg",
+        "repeat=1",
+    ]
     assert cli.main([*words, "--epochs", "1", "--batch", "5", "--json"]) == 0
     trained = json.loads(capsys.readouterr().out)
     assert (trained["run"], trained["epochs"]) == (run, 1)

@@ -243,7 +243,7 @@ def test_a_named_control_takes_its_own_size_where_the_run_had_another(tmp_path):
 def test_a_cut_and_a_cut_that_is_trained_again_are_not_taken_for_each_other(whole, tmp_path):
     once, again = tmp_path / "once", tmp_path / "again"
     leancnn.prune(whole, out=once, criterion="l1", keep=0.5, progress=False)
-    with pytest.raises(RunError, match="leancnn train DATA --start"):
+    with pytest.raises(RunError, match="leancnn train DATA --init-from"):
         leancnn.prune(whole, out=once, criterion="l1", keep=0.5, finetune=RECIPE, progress=False)
     leancnn.prune(whole, out=again, criterion="l1", keep=0.5, finetune=RECIPE, progress=False)
     with pytest.raises(RunError, match=r"trained again after the cut, which is .*cut;"):

@@ -182,7 +182,7 @@ def test_a_library_that_cannot_predict_is_refused_in_one_line(tmp_path, capsys):
         (tmp_path / "text.so", [], "not a network compiled by leancnn"),
         (tmp_path / "none.so", [], "no such file"),
         (roadless, [], "does not say how a picture becomes its input"),
-        (roadless, ["--which", "last"], "has no 'last'"),
+        (roadless, ["--checkpoint", "last"], "has no 'last'"),
     ]
     for path, more, reason in cases:
         status, printed = answer(capsys, "predict", str(path), "x.png", *more)

@@ -262,7 +262,7 @@ def test_the_command_prints_one_json_value_and_draws_the_matrix(run, capsys):
     assert one["low"] <= one["accuracy"] <= one["high"]
     with Image.open(one["picture"]) as image:
         assert image.format == "PNG"
-    assert cli.main(["evaluate", str(run), "--json", "--which", "both"]) == 0
+    assert cli.main(["evaluate", str(run), "--json", "--checkpoint", "both"]) == 0
     assert [item["which"] for item in json.loads(capsys.readouterr().out)] == ["best", "last"]
 
 

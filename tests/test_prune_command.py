@@ -55,9 +55,9 @@ def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(
         for name in ("cut", "plan", "train"):  # a finished pruning is not done again
             patch.setattr(import_module("leancnn.prune.run"), name, None)
         assert answer(capsys, *words)["trained"]["epochs"] == 1
-    assert main([*words, "--change", "lr=0.01"]) == 1
+    assert main([*words, "--override", "lr=0.01"]) == 1
     assert "another recipe" in capsys.readouterr().err
-    assert main([*words[:2], "--keep", "0.5", "--out", str(small)]) == 1
+    assert main([*words[:2], "--keep-ratio", "0.5", "--out", str(small)]) == 1
     assert "another pruning" in capsys.readouterr().err
 
 
@@ -104,26 +104,26 @@ def test_a_network_without_a_choice_of_first_weights_is_pruned_too(wide, tmp_pat
 
 
 @pytest.mark.parametrize(("words", "reason"), [
-    (["--keep", "0.5", "--macs", "5e6"], "name one goal"),
+    (["--keep-ratio", "0.5", "--macs", "5e6"], "name one goal"),
     ([], "name one goal"),
     (["--schedule", "2,3"], "goes down"),
-    (["--keep", "0.5", "--criterion", "se_gat"], "did you mean 'se_gate'"),
-    (["--keep", "0.5", "--seeds", "3"], "belong to --compare"),
-    (["--keep", "0.5", "--change", "epochs=1"], "--finetune"),
-    (["--keep", "0.5", "--seeds", "0"], "belong to --compare"),
-    (["--keep", "0.5", "--criterion", "random", "--seed", "-1"], "a seed is 0 to"),
-    (["--keep", "0.5", "--finetune", "nosuch"], "no recipe named 'nosuch'"),
+    (["--keep-ratio", "0.5", "--criterion", "se_gat"], "did you mean 'se_gate'"),
+    (["--keep-ratio", "0.5", "--seeds", "3"], "belong to --compare"),
+    (["--keep-ratio", "0.5", "--override", "epochs=1"], "--finetune"),
+    (["--keep-ratio", "0.5", "--seeds", "0"], "belong to --compare"),
+    (["--keep-ratio", "0.5", "--criterion", "random", "--seed", "-1"], "a seed is 0 to"),
+    (["--keep-ratio", "0.5", "--finetune", "nosuch"], "no recipe named 'nosuch'"),
     (["--compare", "--seeds", "0"], "seeds are 1 or more"),
-    (["--keep", "0.5", "--finetune", "smoke", "--change", "size=[9,9]"], "leave out size"),
-    (["--compare", "--change", "fit=contain"], "leave out fit"),
+    (["--keep-ratio", "0.5", "--finetune", "smoke", "--override", "size=[9,9]"], "leave out size"),
+    (["--compare", "--override", "fit=contain"], "leave out fit"),
     (["--compare", "--criteria", ","], "no names such as l1,random"),
-    (["--compare", "--controls", "scrath"], "no control named 'scrath'"),
-    (["--keep", "1"], "share of channels"),
+    (["--compare", "--baselines", "scrath"], "no control named 'scrath'"),
+    (["--keep-ratio", "1"], "share of channels"),
     (["--speedup", "1"], "above 1"),
     (["--compare", "--seed", "0"], "--compare has no use for --seed"),
-    (["--compare", "--dry-run", "--which", "last"], "no use for --which, --dry-run"),
-    (["--keep", "0.5", "--dry-run", "--finetune", "smoke"], "--dry-run has no use for --out, --fi"),
-    (["--gates", "x.png", "--keep", "0.5", "--no-time"], "use for --keep, --out, --no-time"),
+    (["--compare", "--dry-run", "--checkpoint", "last"], "no use for --checkpoint, --dry-run"),
+    (["--keep-ratio", "0.5", "--dry-run", "--finetune", "smoke"], "--dry-run has no use for --out"),
+    (["--plot-gates", "x.png", "--keep-ratio", "0.5", "--no-time"], "for --keep-ratio, --out, "),
     (["--macs", "1"], "cannot be cut to macs 1"),
 ])  # fmt: skip
 def test_bad_words_get_one_line(wide, tmp_path, capsys, words, reason):
@@ -138,13 +138,21 @@ def test_a_network_without_numbers_is_called_so(wide, tmp_path, capsys, pictures
     broken = weights.load(wide)
     next(broken.body.parameters()).data.view(-1)[0] = float("nan")
     weights.save(broken, tmp_path / "broken")
-    words = ["--keep", "0.5", "--no-time", "--data", str(pictures), "--out", str(tmp_path / "out")]
+    words = [
+        "--keep-ratio",
+        "0.5",
+        "--no-time",
+        "--data",
+        str(pictures),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["prune", str(tmp_path / "broken"), "--criterion", criterion, *words]) == 1
     assert "has its training diverged?" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_finished_is_cut_and_said_to_be(wide, tmp_path, capsys):
-    words = ["--keep", "0.5", "--criterion", "l1", "--dry-run", "--no-time"]
+    words = ["--keep-ratio", "0.5", "--criterion", "l1", "--dry-run", "--no-time"]
     assert main(["prune", str(wide), *words]) == 0
     assert capsys.readouterr().err == ""
     shutil.copytree(wide, tmp_path / "wide")
@@ -156,9 +164,18 @@ def test_a_run_that_is_not_finished_is_cut_and_said_to_be(wide, tmp_path, capsys
 
 
 def test_what_training_again_would_refuse_is_refused_before_the_cut(wide, tmp_path, capsys):
-    words = ["prune", str(wide), "--criterion", "l1", "--keep", "0.5", "--out", str(tmp_path / "n")]
+    words = [
+        "prune",
+        str(wide),
+        "--criterion",
+        "l1",
+        "--keep-ratio",
+        "0.5",
+        "--out",
+        str(tmp_path / "n"),
+    ]
     words += ["--finetune", str(wide / "recipe.json")]
-    assert main([*words, "--change", "loss=center"]) == 1
+    assert main([*words, "--override", "loss=center"]) == 1
     assert "never trains the classifier" in capsys.readouterr().err
     assert main([*words, "--data", str(tmp_path / "nowhere")]) == 1
     assert not (tmp_path / "n").exists()

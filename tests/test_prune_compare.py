@@ -1,4 +1,4 @@
-"""leancnn prune --compare and --gates: one protocol, a verdict, pictures."""
+"""leancnn prune --compare and --plot-gates: one protocol, a verdict, pictures."""
 
 import shutil
 from dataclasses import replace
@@ -67,7 +67,7 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
     for name in ("compare", "run"):
         monkeypatch.setattr(import_module(f"leancnn.prune.{name}"), "train", None)
     words = ["prune", "--compare", str(wide), "--to-expansion", "2", "--out", str(out)]
-    words += ["--criteria", ",".join(CRITERIA), "--controls", ",".join(CONTROLS)]
+    words += ["--criteria", ",".join(CRITERIA), "--baselines", ",".join(CONTROLS)]
     found = answer(capsys, *words, "--seeds", "2", "--no-time", "--quiet")
     assert found == before
     for folder in out.glob("*-seed?"):
@@ -116,7 +116,9 @@ def test_no_comparison_tests_on_images_that_may_have_been_trained_on(wide, tmp_p
 
 def test_the_gates_of_several_networks_are_drawn(wide, compared, tmp_path, capsys):
     several = [str(wide), str(compared[0] / "se_gate-seed0")]
-    found = answer(capsys, "prune", *several, "--gates", str(tmp_path / "gates.png"), "--quiet")
+    found = answer(
+        capsys, "prune", *several, "--plot-gates", str(tmp_path / "gates.png"), "--quiet"
+    )
     assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
     assert list(found) == several
     before, after = found.values()
@@ -127,8 +129,8 @@ def test_the_gates_of_several_networks_are_drawn(wide, compared, tmp_path, capsy
 
 
 def test_a_picture_without_a_name_is_refused_before_anything_is_scored(wide, capsys):
-    assert main(["prune", str(wide), "--gates", ""]) == 2
-    assert "--gates is empty" in capsys.readouterr().err
+    assert main(["prune", str(wide), "--plot-gates", ""]) == 2
+    assert "--plot-gates is empty" in capsys.readouterr().err
 
 
 def test_each_network_is_measured_on_images_of_its_own_size(wide):

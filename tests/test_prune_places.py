@@ -22,7 +22,7 @@ def test_a_saved_network_is_not_written_over_nor_taken_for_another(tmp_path, cap
         network = untrained("resnet8")
         network.body.get_parameter("conv1.weight").data *= factor
         weights.save(network, place)
-    words = ["--criterion", "l1", "--keep", "0.5", "--no-time", "--out"]
+    words = ["--criterion", "l1", "--keep-ratio", "0.5", "--no-time", "--out"]
     for out in (one, other):
         before = (out / "network.json").read_bytes()
         assert main(["prune", str(one), *words, str(out)]) == 1
@@ -55,7 +55,15 @@ def test_files_that_pruning_did_not_write_stay_as_they_are(tmp_path, capsys, fil
     theirs = tmp_path / "out" / file
     theirs.parent.mkdir(parents=True)
     theirs.write_text(text)
-    words = ["--criterion", "l1", "--keep", "0.5", "--no-time", "--out", str(tmp_path / "out")]
+    words = [
+        "--criterion",
+        "l1",
+        "--keep-ratio",
+        "0.5",
+        "--no-time",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["prune", str(tmp_path / "whole"), *words]) == 1
     assert "holds something else" in capsys.readouterr().err
     assert theirs.read_text() == text
@@ -75,24 +83,24 @@ def test_a_schedule_is_refused_where_another_pruning_stands_before_its_first_ste
 @pytest.mark.parametrize("criterion", ["l1", "taylor"])
 def test_images_that_are_not_there_are_no_wish(tmp_path, capsys, criterion):
     weights.save(untrained("resnet8"), tmp_path / "whole")
-    words = ["--criterion", criterion, "--keep", "0.5", "--data", str(tmp_path / "nowhere")]
+    words = ["--criterion", criterion, "--keep-ratio", "0.5", "--data", str(tmp_path / "nowhere")]
     for more in (["--out", str(tmp_path / "out")], ["--dry-run"]):
         assert main(["prune", str(tmp_path / "whole"), *words, *more]) == 1
         assert "nowhere" in capsys.readouterr().err
-    assert main(["prune", "/", "--criterion", criterion, "--keep", "0.5"]) == 1
+    assert main(["prune", "/", "--criterion", criterion, "--keep-ratio", "0.5"]) == 1
     assert "/: no run" in capsys.readouterr().err
 
 
 def test_a_network_in_the_folder_where_one_stands_goes_beside_it(tmp_path, monkeypatch):
     weights.save(untrained("resnet8"), tmp_path / "small")
     monkeypatch.chdir(tmp_path / "small")
-    assert main(["prune", ".", "--criterion", "l1", "--keep", "0.5", "--no-time"]) == 0
+    assert main(["prune", ".", "--criterion", "l1", "--keep-ratio", "0.5", "--no-time"]) == 0
     assert (tmp_path / "small-l1-keep0.5" / "plan.json").exists()
 
 
 def test_an_empty_name_is_not_beside_the_network(tmp_path, capsys):
     weights.save(untrained("resnet8"), tmp_path / "small")
-    for words in (["--keep", "0.5"], ["--compare"]):
+    for words in (["--keep-ratio", "0.5"], ["--compare"]):
         assert main(["prune", str(tmp_path / "small"), *words, "--out", ""]) == 2
         assert "--out is empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
@@ -104,7 +112,16 @@ def test_a_pruning_belongs_to_its_images_and_says_when_they_are_others(
     others = tmp_path / "others"
     shutil.copytree(pictures, others)
     for parts in (["--dry-run"], ["--out", str(tmp_path / "small")]):
-        words = ["prune", str(wide), "--keep", "0.5", "--no-time", "--data", str(others), *parts]
+        words = [
+            "prune",
+            str(wide),
+            "--keep-ratio",
+            "0.5",
+            "--no-time",
+            "--data",
+            str(others),
+            *parts,
+        ]
         assert "scored on other images" not in str(answer(capsys, *words))
     first, *rest = sorted(path for path in others.rglob("*") if path.is_file())
     for path in rest:
@@ -117,7 +134,15 @@ def test_a_pruning_belongs_to_its_images_and_says_when_they_are_others(
 
 def test_a_plan_that_does_not_fit_its_network_is_damaged(tmp_path, capsys):
     weights.save(untrained("resnet8"), tmp_path / "whole")
-    words = ["prune", str(tmp_path / "whole"), "--criterion", "l1", "--keep", "0.5", "--no-time"]
+    words = [
+        "prune",
+        str(tmp_path / "whole"),
+        "--criterion",
+        "l1",
+        "--keep-ratio",
+        "0.5",
+        "--no-time",
+    ]
     words += ["--out", str(tmp_path / "small")]
     assert main(words) == 0
     plan = runs.read_json(tmp_path / "small" / "plan.json")
@@ -131,7 +156,7 @@ def test_a_plan_that_does_not_fit_its_network_is_damaged(tmp_path, capsys):
 def test_no_pruning_lies_in_its_images(tmp_path, capsys):
     weights.save(untrained("resnet8"), tmp_path / "small")
     (tmp_path / "photos").mkdir()
-    words = ["--criterion", "taylor", "--keep", "0.5", "--data", str(tmp_path / "photos")]
+    words = ["--criterion", "taylor", "--keep-ratio", "0.5", "--data", str(tmp_path / "photos")]
     out = tmp_path / "photos" / "cut"
     assert main(["prune", str(tmp_path / "small"), *words, "--out", str(out)]) == 1
     assert "lies in the data" in capsys.readouterr().err

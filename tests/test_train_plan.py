@@ -135,7 +135,7 @@ def test_mirrored_digits_are_remarked(quiet: Path, name: str, flip: bool) -> Non
     found = plan.remarks(
         Dataset(name=name, classes=(), manifest={"parts": ["test"], "skipped": []})
     )
-    assert any("--change flip=false" in text for text in found) is (flip and name == "svhn")
+    assert any("--override flip=false" in text for text in found) is (flip and name == "svhn")
 
 
 def test_a_step_that_may_not_fit_into_memory_is_remarked(

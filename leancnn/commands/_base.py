@@ -4,13 +4,15 @@ Members import torch, and whatever loads it, inside that function, so that `--he
 """
 
 import json
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from leancnn.errors import MismatchError, UsageError
 from leancnn.registry import Shelf
+from leancnn.tables import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,18 @@ class Command:
 
 commands: Shelf[Command] = Shelf("command")
 
+RENAMED = {
+    "--set": "--model-arg",
+    "--change": "--override",
+    "--start": "--init-from",
+    "--on": "--engines",
+    "--keep": "--keep-ratio",
+    "--which": "--checkpoint",
+    "--gates": "--plot-gates",
+    "--controls": "--baselines",
+}
+"""Options of 0.1 to what they are called now; the old words work until 0.3, and are not listed."""
+
 OF_THE_DATA = ("classes", "channels")  # arguments of every network that are not free to choose
 
 
@@ -46,10 +60,41 @@ def no_arguments(parser: ArgumentParser) -> None:
     """For commands that take nothing but what every command takes."""
 
 
-def add_set(parser: ArgumentParser) -> None:
+def warn(text: object) -> None:
+    """Say one line on stderr."""
+    print(f"leancnn: {printable(text)}", file=sys.stderr)
+
+
+def renew(words: Sequence[str], options: Collection[str]) -> tuple[list[str], dict[str, str]]:
+    """The words with options that were renamed called as one of `options`; and which were, to what.
+
+    What stands behind `--` is no option.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    found: dict[str, str] = {}
+    renewed = []
+    for word in words[:end]:
+        old, *value = word.split("=", 1)
+        new = RENAMED.get(old, old)
+        if old not in options and new in options and old != new:
+            found[old] = new
+            word = "=".join([new, *value])
+        renewed.append(word)
+    return [*renewed, *words[end:]], found
+
+
+def flag(args: Namespace, name: str) -> str:
+    """The option whose value is `args.NAME`, as a user types it."""
+    actions = [action for action in args.parser._actions if action.dest == name]
+    texts: list[str] = actions[0].option_strings
+    return texts[0]
+
+
+def add_model_arg(parser: ArgumentParser) -> None:
     """Let a command take arguments of a network."""
     parser.add_argument(
-        "--set",
+        "--model-arg",
+        dest="arguments",
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -77,10 +122,10 @@ def network_arguments(pairs: Iterable[str], defaults: Mapping[str, Any]) -> dict
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise UsageError(f"--set takes key=value, not '{pair}'")
+            raise UsageError(f"--model-arg takes key=value, not '{pair}'")
         if key in OF_THE_DATA:
             raise UsageError(
-                f"'{key}' is no argument for --set: training takes it from the data and the "
+                f"'{key}' is no argument for --model-arg: training takes it from the data and the "
                 f"recipe, and count from --{key}"
             )
         chosen[key] = _typed(key, text, known[key])
@@ -114,7 +159,7 @@ def recipe_fields(pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise UsageError(f"--change takes key=value, not '{pair}'")
+            raise UsageError(f"--override takes key=value, not '{pair}'")
         try:
             changes[key] = json.loads(text)
         except (ValueError, RecursionError):

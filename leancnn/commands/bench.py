@@ -1,4 +1,4 @@
-"""`leancnn bench runs/a --on c,onnxruntime`"""
+"""`leancnn bench runs/a --engines c,onnxruntime`"""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -14,7 +14,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAMES", help="untrained networks by name, with commas; or all"
     )
-    parser.add_argument("--on", metavar="ENGINES", help="with commas; default: all there are")
+    parser.add_argument(
+        "--engines", dest="on", metavar="ENGINES", help="with commas; default: all there are"
+    )
     parser.add_argument("--rounds", type=int, default=12, help="turns of each engine, default 12")
     parser.add_argument("--seconds", type=float, default=0.15, help="of one turn, default 0.15")
     parser.add_argument(

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from leancnn.commands._base import Answer, Command, add_set, network_arguments, put, size
+from leancnn.commands._base import Answer, Command, add_model_arg, network_arguments, put, size
 from leancnn.errors import UsageError
 from leancnn.tables import table
 
@@ -16,7 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--classes", type=int, help="default: those of the network's source")
     parser.add_argument("--channels", type=int, help="1 for gray, 3 for colour")
     parser.add_argument("--size", type=size, metavar="HxW", help="of the image, such as 31")
-    add_set(parser)
+    add_model_arg(parser)
 
 
 def run(args: Namespace) -> Answer:
@@ -29,16 +29,16 @@ def run(args: Namespace) -> Answer:
     if Path(args.network).is_dir():
         from leancnn.weights import load
 
-        if args.set or args.classes is not None or args.channels is not None:
+        if args.arguments or args.classes is not None or args.channels is not None:
             raise UsageError(
-                "a saved network is counted as it is; --set and the like are for names"
+                "a saved network is counted as it is; --model-arg and the like are for names"
             )
         saved = load(args.network)
         module, name, channels = saved.body, saved.name, saved.road.channels
         height, width = args.size or saved.road.size
     else:
         card = models.card(args.network)
-        changes = network_arguments(args.set, models.arguments(args.network))
+        changes = network_arguments(args.arguments, models.arguments(args.network))
         sizes = {"classes": args.classes, "channels": args.channels}
         with torch.device("meta"):  # shapes are enough
             module = models.create_model(args.network, **sizes, **changes)

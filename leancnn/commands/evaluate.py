@@ -10,7 +10,8 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", help="a run, or the folder of a saved network")
     parser.add_argument("--data", help="another test set; default: the one of the run's data")
     parser.add_argument(
-        "--which",
+        "--checkpoint",
+        dest="which",
         choices=("best", "last", "both"),
         help="of a run's networks: best in validation (default), last epoch, or both",
     )

@@ -16,7 +16,10 @@ def arguments(parser: ArgumentParser) -> None:
         "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"
     )
     parser.add_argument(
-        "--which", choices=("best", "last"), help="of a run's networks; default: best"
+        "--checkpoint",
+        dest="which",
+        choices=("best", "last"),
+        help="of a run's networks; default: best",
     )
 
 

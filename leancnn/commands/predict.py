@@ -1,12 +1,11 @@
 """`leancnn predict runs/a picture.jpg folder/`"""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, put, warn
 from leancnn.errors import UsageError
-from leancnn.tables import printable, table
+from leancnn.tables import table
 
 MOST_ON_A_SHEET = 200
 
@@ -17,7 +16,10 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=3, help="classes to list, default 3")
     parser.add_argument("--sheet", metavar="PNG", help="draw the pictures with their labels")
     parser.add_argument(
-        "--which", choices=("best", "last"), help="of a run's networks; default: best"
+        "--checkpoint",
+        dest="which",
+        choices=("best", "last"),
+        help="of a run's networks; default: best",
     )
 
 
@@ -58,7 +60,7 @@ def run(args: Namespace) -> Answer:
         value["sheet"] = args.sheet
         lines.append(f"{args.sheet}: {len(shown)} of {len(found)} pictures")
     for item in refused:
-        print(f"leancnn: {printable(item.reason)}", file=sys.stderr)
+        warn(item.reason)
     return Answer(value, "\n".join(filter(None, lines)), 1 if refused else 0)
 
 

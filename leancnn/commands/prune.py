@@ -1,19 +1,18 @@
 """`leancnn prune runs/wide --to-expansion 6 --criterion se_gate --finetune lbmbnet-paper`"""
 
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import suppress
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, put, recipe_fields
+from leancnn.commands._base import Answer, Command, flag, put, recipe_fields, warn
 from leancnn.errors import DamagedError, RunError, UsageError
 from leancnn.tables import printable
 
 SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
-GOALS = ("keep", "macs", "bytes", "speedup")
+GOALS = ("keep", "expansion", "macs", "bytes", "speedup")
 CHOICES = (
-    "criterion", "keep", "to_expansion", "schedule", "macs", "bytes", "speedup", "out", "finetune",
-    "change", "data", "which", "seed", "dry_run", "no_time", "gates", "compare", "criteria",
+    "criterion", "keep", "expansion", "schedule", "macs", "bytes", "speedup", "out", "finetune",
+    "overrides", "data", "which", "seed", "dry_run", "no_time", "gates", "compare", "criteria",
     "controls", "seeds",
 )  # fmt: skip
 """All options that say what is done."""
@@ -45,12 +44,22 @@ def names(text: str) -> list[str]:
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "network", nargs="+", help="a run, or the folder of a saved network; several for --gates"
+        "network",
+        nargs="+",
+        help="a run, or the folder of a saved network; several for --plot-gates",
     )
     parser.add_argument("--criterion", help="how channels are scored; default: se_gate")
     goal = parser.add_argument_group("how much (one of)")
-    goal.add_argument("--keep", type=number, help="the share of channels that stays, as 0.5")
-    goal.add_argument("--to-expansion", type=int, metavar="R", help="of LB-MBNet: the r it ends at")
+    goal.add_argument(
+        "--keep-ratio", dest="keep", type=number, help="the share of channels that stays, as 0.5"
+    )
+    goal.add_argument(
+        "--to-expansion",
+        dest="expansion",
+        type=int,
+        metavar="R",
+        help="of LB-MBNet: the r it ends at",
+    )
     goal.add_argument(
         "--schedule",
         type=whole_numbers,
@@ -63,18 +72,23 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="where it goes; default: beside the run")
     parser.add_argument("--finetune", metavar="RECIPE", help="train again by this recipe")
     parser.add_argument(
-        "--change",
+        "--override",
+        dest="overrides",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="a field of that recipe; may be given again",
     )
     parser.add_argument("--data", help="the images; default: those of the run")
-    parser.add_argument("--which", choices=("best", "last"), help="of a run; default: best")
+    parser.add_argument(
+        "--checkpoint", dest="which", choices=("best", "last"), help="of a run; default: best"
+    )
     parser.add_argument("--seed", type=int, help="of what is random; default 0")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("--no-time", action="store_true", help="do not compile and time it")
-    parser.add_argument("--gates", metavar="PNG", help="draw the gates of the networks, and stop")
+    parser.add_argument(
+        "--plot-gates", dest="gates", metavar="PNG", help="draw the gates of the networks, and stop"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     several = parser.add_argument_group("comparison")
     several.add_argument(
@@ -82,7 +96,8 @@ def arguments(parser: ArgumentParser) -> None:
     )
     several.add_argument("--criteria", type=names, metavar="NAME,…", help="default: all that apply")
     several.add_argument(
-        "--controls",
+        "--baselines",
+        dest="controls",
         type=names,
         metavar="NAME,…",
         help="scratch, kept_kernels, random_kernels, zoo, or a network's name; default: scratch",
@@ -93,9 +108,8 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Answer:
     """Score channels, cut the least of them, train again."""
     goal = {key: getattr(args, key) for key in GOALS}
-    goal["expansion"] = args.to_expansion
     if args.gates is not None:
-        _refuse(args, "--gates", *(key for key in CHOICES if key not in ("gates", "data")))
+        _refuse(args, "--plot-gates", *(key for key in CHOICES if key not in ("gates", "data")))
         return _gates(args)
     if len(args.network) > 1:
         raise UsageError(f"prune takes one network, not {len(args.network)}")
@@ -104,9 +118,9 @@ def run(args: Namespace) -> Answer:
     if args.compare:
         return _compare(args, goal)
     if args.criteria or args.controls or args.seeds is not None:
-        raise UsageError("--criteria, --controls and --seeds belong to --compare")
-    if args.change and args.finetune is None:
-        raise UsageError("--change is for the recipe of --finetune; name one")
+        raise UsageError("--criteria, --baselines and --seeds belong to --compare")
+    if args.overrides and args.finetune is None:
+        raise UsageError("--override is for the recipe of --finetune; name one")
     criterion, timed = args.criterion or "se_gate", not args.no_time
     if args.dry_run:
         return _plan(args, goal, criterion, timed)
@@ -118,7 +132,7 @@ def run(args: Namespace) -> Answer:
         criterion=criterion,
         schedule=args.schedule or (),
         finetune=args.finetune,
-        overrides=recipe_fields(args.change),
+        overrides=recipe_fields(args.overrides),
         data=args.data,
         which=args.which,
         seed=args.seed or 0,
@@ -132,7 +146,9 @@ def run(args: Namespace) -> Answer:
     value: dict[str, Any] = {"folder": str(pruned.folder)}
     value["plans"] = [plan.to_json() for plan in pruned.plans]
     if pruned.trained is None:
-        text.append("not trained again: --finetune RECIPE does, and 'leancnn train --start' too")
+        text.append(
+            "not trained again: --finetune RECIPE does, and 'leancnn train --init-from' too"
+        )
     else:
         last = pruned.trained.history[-1]
         value["trained"] = {"epochs": len(pruned.trained.history), "last": last}
@@ -149,16 +165,13 @@ def _tell_unfinished(network: str) -> None:
     run = Path(network).parent if Path(network).name in ("best", "last") else Path(network)
     with suppress(DamagedError, RunError, AttributeError):  # whoever needs it will complain
         if (state := runs.read_json(run / "run.json").get("state", "finished")) != "finished":
-            where = printable(run)
-            print(
-                f"leancnn: {where} is {state}; 'leancnn train --resume {where}' goes on with it",
-                file=sys.stderr,
-            )
+            where = run
+            warn(f"{where} is {state}; 'leancnn train --resume {where}' goes on with it")
 
 
 def _refuse(args: Namespace, what: str, *odd: str) -> None:
     """Refuse, with `UsageError`, options that `what` would not heed."""
-    values = {f"--{key.replace('_', '-')}": getattr(args, key) for key in odd}
+    values = {flag(args, key): getattr(args, key) for key in odd}
     given = [k for k, v in values.items() if v is not None and v is not False and v != []]
     if given:
         raise UsageError(f"{what} has no use for {', '.join(given)}; leave it out")
@@ -175,7 +188,7 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
 
     if args.schedule:
         raise UsageError("a schedule cannot be planned without training; plan its first step")
-    _refuse(args, "--dry-run", "out", "finetune", "change")
+    _refuse(args, "--dry-run", "out", "finetune", "overrides")
     path = Path(args.network)
     network = load(path, args.which)
     reads = criteria.get(criterion).reads != "weights"
@@ -207,7 +220,7 @@ def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
         seeds=1 if args.seeds is None else args.seeds,
         out=_place(args, "compared", goal),
         finetune=args.finetune,
-        overrides=recipe_fields(args.change),
+        overrides=recipe_fields(args.overrides),
         data=args.data,
         timed=not args.no_time,
         progress=not args.quiet,
@@ -220,7 +233,7 @@ def _gates(args: Namespace) -> Answer:
     from leancnn.prune.compare import gates
 
     if not args.gates:
-        raise UsageError("--gates is empty; name the picture that is drawn")
+        raise UsageError("--plot-gates is empty; name the picture that is drawn")
     found: dict[str, Any] = gates(args.network, args.gates, data=args.data, progress=not args.quiet)
     return Answer(found, f"drawn: {printable(args.gates)}")
 

@@ -6,7 +6,7 @@ from typing import Any
 from leancnn.commands._base import (
     Answer,
     Command,
-    add_set,
+    add_model_arg,
     network_arguments,
     put,
     recipe_fields,
@@ -31,13 +31,15 @@ def arguments(parser: ArgumentParser) -> None:
         "--resume", metavar="RUN", help="go on with a run; DATA only if it has moved"
     )
     parser.add_argument(
-        "--start",
+        "--init-from",
+        dest="start",
         metavar="NETWORK",
         help="begin with the weights of a run or a saved network, in the place of --model",
     )
-    add_set(parser)
+    add_model_arg(parser)
     parser.add_argument(
-        "--change",
+        "--override",
+        dest="overrides",
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -67,7 +69,7 @@ def run(args: Namespace) -> Answer:
     if args.resume is not None:
         named = ("model", "recipe", "out", "start", "seed", "val_share", "threads", *SHORTCUTS)
         given = [key for key in named if getattr(args, key) is not None]
-        if given or args.set or args.change:
+        if given or args.arguments or args.overrides:
             raise UsageError("a run goes on as it began: --resume takes no option that changes it")
     if args.threads is not None and not 1 <= args.threads <= MOST_THREADS:
         raise UsageError(f"--threads is 1 to {MOST_THREADS}, not {args.threads}")
@@ -81,18 +83,20 @@ def run(args: Namespace) -> Answer:
     if args.resume is not None:
         return answer(resume(args.resume, data=args.data, progress=not args.quiet))
     model = args.model
-    if args.start is not None and (args.set or model is not None):
-        raise UsageError("--start brings its own network: leave out --model and --set")
-    if args.set and model is None:
+    if args.start is not None and (args.arguments or model is not None):
+        raise UsageError("--init-from brings its own network: leave out --model and --model-arg")
+    if args.arguments and model is None:
         model = recipes.read(args.recipe).network if args.recipe else "henet_r3"
-    changes = recipe_fields(args.change)
+    changes = recipe_fields(args.overrides)
     changes |= {key: getattr(args, key) for key in SHORTCUTS if getattr(args, key) is not None}
     trained = train(
         args.data,
         model=model,
         recipe=args.recipe,
         out=args.out,
-        arguments=network_arguments(args.set, models.arguments(model)) if args.set else {},
+        arguments=network_arguments(args.arguments, models.arguments(model))
+        if args.arguments
+        else {},
         start=args.start,
         seed=args.seed or 0,
         val_share=args.val_share,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from leancnn.compiler import onnx_activations  # noqa: F401  registers more
+from leancnn.compiler.answers import ends_in_probabilities
 from leancnn.compiler.c_text import identifier
-from leancnn.compiler.graph import Activate, Graph, Reshape, Shape, Softmax
+from leancnn.compiler.graph import Graph, Reshape, Shape, Softmax
 from leancnn.compiler.index_maps import Builder
 from leancnn.compiler.materialise import View
 from leancnn.compiler.onnx_ops import Call, handlers
@@ -40,7 +41,7 @@ class Imported:
     notes: dict[str, Any]  # what our own files say about themselves: classes, road
     integers: bool  # its input is uint8
     channels_last: bool
-    final: str  # "softmax" or "log softmax", where the graph leaves it off; "sigmoid"; or ""
+    final: str  # "softmax" or "log softmax", where the graph leaves it off; "probabilities"; or ""
 
 
 def import_onnx(path: Path, size: tuple[int, int] | None = None) -> Imported:
@@ -313,13 +314,9 @@ def _without_end(graph: Graph) -> tuple[Graph, str]:
     while value in makers and isinstance(makers[value].op, Reshape):
         after.append(value)
         value = makers[value].inputs[0]
-    if value not in makers:
-        return graph, ""
-    last = makers[value]
-    if isinstance(last.op, Activate) and last.op.curve == "sigmoid":
-        return graph, "sigmoid"
-    if not isinstance(last.op, Softmax):
-        return graph, ""
+    last = makers.get(value)
+    if last is None or not isinstance(last.op, Softmax):
+        return graph, "probabilities" if ends_in_probabilities(graph) else ""
     nodes = [node for node in graph.nodes if node is not last]
     nodes = [
         replace(node, inputs=tuple(last.inputs[0] if v == value else v for v in node.inputs))

@@ -48,7 +48,7 @@ class Plan:
     images: str | None = None
     """Hash of the training images that the criterion read; None: it read weights alone."""
     told: Mapping[str, Any] = field(default_factory=dict)
-    """What the criterion saw beside its scores: of `se_gate`, `gates` as `--gates` draws them."""
+    """What the criterion saw beside its scores: of `se_gate`, what `--plot-gates` draws."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""

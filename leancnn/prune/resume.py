@@ -58,8 +58,8 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
         )
     if not (place / MANIFEST).exists():
         raise RunError(
-            f"{folder} was cut and not trained again; 'leancnn train DATA --start {folder}' does, "
-            "or choose another --out"
+            f"{folder} was cut and not trained again; 'leancnn train DATA --init-from {folder}' "
+            "does, or choose another --out"
         )
     return True
 

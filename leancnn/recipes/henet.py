@@ -26,8 +26,8 @@ HENET_PAPER = recipe(
         source=(
             "HENet paper, section 4.1, and the authors' Caffe solver: 65,000 steps of 128, "
             "rate 0.01, a tenth at 32,000 and 48,000; in proportion where a part is set apart "
-            "for validation. Their first weights: --set init=gaussian001. Silent: what stands "
-            "outside the image (black)"
+            "for validation. Their first weights: --model-arg init=gaussian001. Silent: what "
+            "stands outside the image (black)"
         ),
         network="henet_r3",
         epochs=epochs_of(65_000, images=50_000, batch=128),  # CIFAR's; 166.4 with parts of batches

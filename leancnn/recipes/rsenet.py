@@ -25,7 +25,7 @@ RSENET_PAPER = recipe(
 recipe(
     Recipe(
         name="rsenet-fast",
-        source="ours: one short cycle; with --set stem=cifar for images of 32×32",
+        source="ours: one short cycle; with --model-arg stem=cifar for images of 32×32",
         network="rsenet",
         epochs=20,
         batch=128,

@@ -22,6 +22,8 @@ class Loaded:
     classes: tuple[str, ...]
     prepare: Callable[[NDArray[np.uint8]], Callable[[], Any]]
     """One image (1, H, W, C) to the bare call that is timed; it answers for that image."""
+    probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
+    """The entry that users call where that is another than `logits`, and is what is timed."""
 
 
 @dataclass(frozen=True, slots=True)

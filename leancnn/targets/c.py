@@ -66,7 +66,7 @@ def loaded(native: Native) -> Loaded:
         normal = images.astype(np.float32) * scale + shift
         return native.logits(normal.transpose(0, 3, 1, 2))
 
-    return Loaded(logits, native.classes, native.bare)
+    return Loaded(logits, native.classes, native.bare, native)
 
 
 put(Target("c", "one C file, no dependencies", ".c", write, load))

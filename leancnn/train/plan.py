@@ -140,7 +140,7 @@ class Plan:
         if self.recipe.flip and dataset.name in DIGITS:
             found.append(
                 f"the recipe {self.recipe.name} mirrors every second image, and a mirrored digit "
-                "is another or none; --change flip=false"
+                "is another or none; --override flip=false"
             )
         for key, kept in (("size", self.road.size), ("channels", self.road.channels)):
             if (wanted := getattr(self.recipe, key)) not in (None, kept):

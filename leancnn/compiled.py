@@ -42,6 +42,7 @@ class Native:
             table = (ctypes.c_char_p * count).in_dll(library, f"{prefix}_class_names")
             self._run = getattr(library, f"{prefix}_run")
             self._run_float = getattr(library, f"{prefix}_run_float")
+            self._preprocess = getattr(library, f"{prefix}_preprocess_from", None)
             self.scratch_bytes = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes").value
         except (OSError, AttributeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
@@ -49,6 +50,9 @@ class Native:
                 f"{self.path}: not a network compiled by leancnn ({reason})"
             ) from error
         pointer = ctypes.c_void_p
+        if self._preprocess is not None:
+            whole, gap = ctypes.c_int, ctypes.c_ssize_t
+            self._preprocess.argtypes = [whole, pointer, whole, whole, gap, pointer]
         for function in (self._run, self._run_float):
             function.argtypes = [pointer, pointer, pointer]
             function.restype = None
@@ -74,6 +78,24 @@ class Native:
             c, h, w = self.shape
             raise MismatchError(f"{self.name} takes (N, {c}, {h}, {w}), not {images.shape}")
         return self._each(self._run_float, images, threads)
+
+    def preprocess(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The network's pixels (H, W, C) of a picture (h, w) or (h, w, 1 | 3 | 4), bit for bit as
+        `Road.of_array`; the fourth channel is alpha. Raises `MismatchError`.
+        """
+        pixels = np.ascontiguousarray(pixels[..., None] if pixels.ndim == 2 else pixels)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
+            raise MismatchError(
+                f"a picture is uint8 (h, w, 1, 3 or 4), not {pixels.dtype} {pixels.shape}"
+            )
+        if self._preprocess is None:
+            raise MismatchError(f"{self.name} does not say how a picture becomes its input")
+        c, h, w = self.shape
+        height, width, layout = pixels.shape
+        image = np.empty((h, w, c), np.uint8)
+        if not self._preprocess(layout, _at(pixels), width, height, 0, _at(image)):
+            raise MismatchError(f"a picture of {pixels.shape} is too small or too large to scale")
+        return image
 
     def bare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
         """The call for one image (1, H, W, C) with nothing around it, to be timed."""
@@ -103,6 +125,10 @@ class Native:
             with ThreadPoolExecutor(threads) as pool:  # ctypes lets other threads run meanwhile
                 list(pool.map(part, (range(i, len(images), threads) for i in range(threads))))
         return answers
+
+
+def _at(array: NDArray[np.uint8]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
 
 
 def _open(path: Path) -> ctypes.CDLL:

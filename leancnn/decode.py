@@ -101,13 +101,11 @@ def decode(
     source: str | Path | bytes,
     background: tuple[int, int, int] = (255, 255, 255),
     *,
-    near: int | None = None,
     name: str = "",
 ) -> Decoded:
     """Decode one file, or the bytes of one called `name`, at its own size: upright, 8-bit, opaque.
 
-    With `near`, a JPEG may be decoded at 1/2, 1/4 or 1/8, no side below `near`: much faster for
-    photographs. Raises `ImageError` for what is no image, cut short, damaged, float, or larger than
+    Raises `ImageError` for what is no image, cut short, damaged, float, or larger than
     `MOST_PIXELS` by its header.
     """
     data = source if isinstance(source, bytes) else file_bytes(source)
@@ -115,7 +113,7 @@ def decode(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on metadata; pixels are checked here
-            found = _decode(data, background, near)
+            found = _decode(data, background)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # on garbage, decoders raise OSError, SyntaxError, struct.error ...
@@ -160,7 +158,7 @@ def _reason(error: Exception) -> str:
     return f"damaged or cut short ({shown(str(error)) or type(error).__name__})"
 
 
-def _decode(data: bytes, background: tuple[int, int, int], near: int | None) -> Decoded:
+def _decode(data: bytes, background: tuple[int, int, int]) -> Decoded:
     image = _opened(data)
     kind, mode = "JPEG" if image.format == "MPO" else str(image.format), image.mode
     _refuse_hidden_damage(kind, data)
@@ -172,8 +170,6 @@ def _decode(data: bytes, background: tuple[int, int, int], near: int | None) -> 
     notes = [FRAME] if getattr(image, "is_animated", False) else []
     orientation = _orientation(image)
     depth, inverted = (tiff.get(BITS_PER_SAMPLE) or (16,))[0], tiff.get(PHOTOMETRIC) == 0
-    if kind == "JPEG" and near is not None and min(image.size) >= 2 * near:
-        image.draft(None, (near, near))  # None keeps the mode
     image.load()
     if kind == "PNG":
         orientation = _orientation(image)  # may stand behind the pixels

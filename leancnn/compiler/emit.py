@@ -13,6 +13,7 @@ from leancnn.compiler.emit_blocked import emit_abreast
 from leancnn.compiler.emit_dense import emit_dense, emit_flatten, emit_fold, emit_soft
 from leancnn.compiler.emit_layout import emit_turn
 from leancnn.compiler.emit_planar import emit_line
+from leancnn.compiler.emit_preprocess import emit_preprocess
 from leancnn.compiler.emit_winograd import emit_winograd
 from leancnn.compiler.graph import floats
 from leancnn.compiler.memory import Schedule
@@ -58,7 +59,9 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
     program = schedule.program
     prefix = identifier(facts.name[:99])  # files are called by it
     file = File(prefix)
-    entries = ("run", "run_float", "class_names", "scratch_bytes")
+    notes = json.loads(facts.about or "null")
+    preprocess = emit_preprocess((notes or {}).get("road"))
+    entries = ("run", "run_float", "class_names", "scratch_bytes", "preprocess", "preprocess_from")
     file.used.update(
         dict.fromkeys([prefix, "leancnn_about", *(f"{prefix}_{e}" for e in entries)], 1)
     )
@@ -106,7 +109,7 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
                     "classes": len(facts.classes),
                     "image": [c, h, w],
                     "macs": macs,
-                    "about": json.loads(facts.about or "null"),
+                    "about": notes,
                 }
             )
         ),
@@ -122,7 +125,10 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
             if program.image.masked
             else ""
         ),
+        **preprocess.values,
     }
+    values["DECLARED"] = _fill(preprocess.header, values)
+    values["PREPROCESS"] = _fill(preprocess.source, values)
     about = [
         f"{facts.name}: {c}x{h}x{w} image -> {len(facts.classes)} classes",
         facts.source,

@@ -65,6 +65,7 @@ void @NAME@_run_float(const float *image_chw, float *logits, void *scratch)
     answer(s, logits);
 }
 
+@PREPROCESS@
 #ifdef LEANCNN_MAIN
 /* Classify a PPM, PGM or raw file of exactly the network's size, and time it. */
 #include <stdio.h>

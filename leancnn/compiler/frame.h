@@ -22,7 +22,7 @@ void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch);
 
 /* The same for an image that is normalised already, as planes, to the logits. */
 void @NAME@_run_float(const float *image_chw, float *logits, void *scratch);
-
+@DECLARED@
 /* The network's name, sizes and preprocessing as JSON, under the same name in every library. */
 const char *leancnn_about(void);
 

@@ -31,7 +31,7 @@ from leancnn.errors import DamagedError, WriteError
 from leancnn.preprocess import Pixels
 from leancnn.safe_files import atomic_write, write_error
 
-VERSION = 2  # of this layout, and of what `preprocess.py` makes of a file
+VERSION = 3  # of this layout, and of what `preprocess.py` makes of a file
 BLOCK = 8 << 20  # bytes under one checksum
 DAY_S = 86_400
 

@@ -1,0 +1,44 @@
+"""C for the way from a picture of any size to the network's pixels, as training went it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+WORDS = {
+    "cover": "scaled until the shorter side fits, the centre kept",
+    "contain": "scaled until the longer side fits, on the background",
+    "stretch": "scaled to the size, whatever its shape",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Templates for the C file and its header, and what their names stand for; or nothing."""
+
+    source: str
+    header: str
+    values: dict[str, object]
+
+
+def emit_preprocess(road: Mapping[str, Any] | None) -> Preprocess:
+    """The function of a network whose road from file to input is known, as `Road.to_json` has it.
+
+    It does to decoded pixels what `Road.of_array` does, bit for bit.
+    """
+    if not isinstance(road, Mapping):
+        return Preprocess("", "", {})
+    (high, wide), (height, width) = road["scale"], road["size"]
+    values: dict[str, object] = {
+        "HIGH": high,
+        "WIDE": wide,
+        "TOP": (high - height) // 2,
+        "LEFT": (wide - width) // 2,
+        "BACKGROUND": ", ".join(map(str, road["background"])),
+        "FIT": road["fit"].upper(),
+        "FITS": WORDS[road["fit"]],
+    }
+    folder = files("leancnn.compiler")
+    source = (folder / "preprocess.c").read_text(encoding="utf-8")
+    header = (folder / "preprocess.h").read_text(encoding="utf-8")
+    return Preprocess(source, header, values)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import leancnn
-from leancnn.bench import ENGINES, Row, bench, to_json, untrained
+from leancnn.bench import ENGINES, Missing, Row, bench, to_json, untrained
 from leancnn.plots import bench_picture
 from leancnn.runs import atomic_write, machine, now, write_json
 from leancnn.tables import table
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     rows: list[Row] = []
-    missing: list[str] = []
+    missing: list[Missing] = []
     for name in args.networks or BARS:
         found, reasons = bench([untrained(name)], on=args.on.split(","), rounds=args.rounds)
         rows += found
@@ -111,10 +111,12 @@ def main() -> None:
         keep(args, rows, missing)  # a stop loses one network
     lines = ratios(rows)
     print(table(lines))
-    print("\n".join([*missing, *(f"{key}: {value}" for key, value in claim(lines).items())]))
+    print(
+        "\n".join([*map(str, missing), *(f"{key}: {value}" for key, value in claim(lines).items())])
+    )
 
 
-def keep(args: argparse.Namespace, rows: Sequence[Row], missing: Sequence[str]) -> None:
+def keep(args: argparse.Namespace, rows: Sequence[Row], missing: Sequence[Missing]) -> None:
     """Write what there is so far."""
     lines = ratios(rows)
     some = args.networks if args.networks != list(BARS) else []

@@ -17,6 +17,7 @@ experiment goes on, and a finished training is not repeated.
 """
 
 import argparse
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,7 +32,7 @@ from experiment import chosen, machine, share_of
 from henet_table import PRINTED as HENET
 
 from leancnn import models, runs, weights
-from leancnn.bench import ENGINES, WITHIN, Worker
+from leancnn.bench import ENGINES, WITHIN
 from leancnn.count import count
 from leancnn.errors import LeanCNNError
 from leancnn.export import trial_images, writer
@@ -41,6 +42,7 @@ from leancnn.prune.resume import same_recipe
 from leancnn.prune.significance import Comparison, means
 from leancnn.recipes import Recipe
 from leancnn.tables import table as text_table
+from leancnn.timed_worker import Worker
 from leancnn.train import resume, train
 from leancnn.weights import Network
 
@@ -261,6 +263,7 @@ def times(
     """By network and engine, the median of each round in seconds, all in turns; what is missing."""
     workers: dict[tuple[str, str], Worker] = {}
     missing: list[str] = []
+    core = min(os.sched_getaffinity(0))
     try:
         for label, network in networks.items():
             images = trial_images(network, 4)
@@ -272,7 +275,7 @@ def times(
                 np.save(place / "images.npy", images)
                 try:
                     artifact = writer(ENGINES[engine], None)(network, place)[0]
-                    worker = Worker(ENGINES[engine], artifact, place / "images.npy", None)
+                    worker = Worker(ENGINES[engine], artifact, place / "images.npy", core)
                 except LeanCNNError as why:
                     missing.append(f"{label} on {engine}: {why}")
                     continue

@@ -6,13 +6,8 @@ are compared with PyTorch's before anything is timed, and a fixed loop of multip
 has a turn in each round: speed as a share of it means the same on another day.
 """
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,16 +19,19 @@ import torch
 
 from leancnn import models
 from leancnn.count import count
+from leancnn.disturbance import disturbances, read_steal, stolen_share
 from leancnn.errors import (
+    ArgumentError,
     LeanCNNError,
     MismatchError,
     MissingDependencyError,
+    ParityError,
     UnknownNameError,
 )
 from leancnn.export import difference, probabilities_apart, trial_images, writer
 from leancnn.preprocess import Road
-from leancnn.process import Memory
-from leancnn.targets import targets
+from leancnn.progress import Waiting
+from leancnn.timed_worker import Worker
 from leancnn.toolchain import compile_library
 from leancnn.weights import Network
 
@@ -73,6 +71,8 @@ class Row:
     """From nothing to the first answer, the interpreter's own start left out."""
     difference: float
     """Largest difference of logits from PyTorch's, relative to their scale."""
+    disturbed: tuple[str, ...] = ()
+    """What shows that the core did other work while the network's engines were timed."""
 
     @property
     def median_us(self) -> float:
@@ -100,6 +100,19 @@ class Row:
         each = np.divide(other.rounds_us, self.rounds_us)
         low, middle, high = np.percentile(each, (25, 50, 75))
         return float(middle), float(low), float(high)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An engine that was not timed on a network, and why."""
+
+    model: str
+    engine: str
+    reason: str
+    not_installed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.engine}: {self.reason}"
 
 
 def untrained(name: str) -> Network:
@@ -132,117 +145,152 @@ def bench(
     seconds: float = SECONDS,
     core: int | None = None,
     tune: float | None = None,
-) -> tuple[list[Row], list[str]]:
+    progress: bool = False,
+) -> tuple[list[Row], list[Missing]]:
     """Time every network on every engine; the rows, and why an engine is missing from them.
 
     `tune` is for how many seconds the C program's register tiles may be timed before. Of networks
-    that have one name the second is "name (2)" in the rows, and so on.
+    that have one name the second is "name (2)" in the rows, and so on. `progress` shows on a
+    terminal what is going on.
 
-    Raises `UnknownNameError` for an engine that does not exist, `MismatchError` for no rounds, no
-    time or a core that is not ours.
+    Raises `UnknownNameError` for an engine that does not exist, `ArgumentError` for no rounds or no
+    time, `MismatchError` for a core that is not ours.
     """
     cores = os.sched_getaffinity(0)
-    if rounds < 1 or not 0 < seconds <= LONGEST_S:
-        raise MismatchError(
-            f"bench takes 1 round or more of up to {LONGEST_S} seconds, not {rounds} of {seconds}"
-        )
+    if rounds < 1:
+        raise ArgumentError(f"`rounds` is 1 or more, not {rounds}")
+    if not 0 < seconds <= LONGEST_S:
+        raise ArgumentError(f"`seconds` is above 0 and at most {LONGEST_S}, not {seconds:g}")
     if core is not None and core not in cores:
         raise MismatchError(f"no core {core} for this process; it has {sorted(cores)}")
     for engine in on:
         if engine not in ENGINES:
             raise UnknownNameError(f"no engine named '{engine}'; there are: {', '.join(ENGINES)}")
+    core = min(cores) if core is None else core
     rows: list[Row] = []
-    missing: list[str] = []
+    missing: list[Missing] = []
     named: Counter[str] = Counter()
-    on = list(dict.fromkeys(on))
     for network in networks:
         named[network.name] += 1
         times = named[network.name]
         label = network.name if times == 1 else f"{network.name} ({times})"
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder)
-            found, reasons = _bench_one(network, label, on, rounds, seconds, core, tune, place)
-            rows += found
-            missing += reasons
-    return rows, missing
-
-
-def _bench_one(
-    network: Network,
-    label: str,
-    on: Sequence[str],
-    rounds: int,
-    seconds: float,
-    core: int | None,
-    tune: float | None,
-    folder: Path,
-) -> tuple[list[Row], list[str]]:
-    images = trial_images(network, 4)
-    with torch.inference_mode():
-        expected = network.eval()(torch.from_numpy(images)).numpy()
-    np.save(folder / "images.npy", images)
-    missing: list[str] = []
-    workers: dict[str, Worker] = {}
-    sizes: dict[str, int] = {}
-    apart: dict[str, float] = {}
-    try:
-        for engine in on:
-            place = folder / engine
-            place.mkdir()
+        with tempfile.TemporaryDirectory() as folder, Waiting(label, shown=progress) as sign:
+            turns = _Turns(network, label, Path(folder), core, sign)
             try:
-                written = writer(ENGINES[engine], tune if engine == "c" else None)(network, place)
-                loads, shipped = written[0], place
-                if engine == "c":
-                    text = loads.read_text(encoding="utf-8")
-                    loads = shipped = compile_library(text, name=loads.stem)
-                sizes[engine] = _bytes(shipped)
-                worker = Worker(ENGINES[engine], loads, folder / "images.npy", core)
-                apart[engine] = difference(np.array(worker.logits), expected)
-                if worker.probabilities is not None:
-                    entry = probabilities_apart(np.array(worker.probabilities), expected)
-                    apart[engine] = float(np.max([apart[engine], entry]))  # nan where one is
-                if not apart[engine] <= WITHIN:
-                    worker.close()
-                    raise LeanCNNError(f"its answers differ by {apart[engine]:.2g} of their scale")
-                workers[engine] = worker
-            except LeanCNNError as error:
-                missing.append(f"{label} on {engine}: {error}")
-        try:
-            workers["peak"] = Worker("peak", folder, folder / "images.npy", core)
-        except MissingDependencyError as error:
-            missing.append(f"peak: {error}")
-        times: dict[str, list[list[float]]] = {name: [] for name in workers}
-        for _ in range(rounds):
-            for name, worker in workers.items():
-                times[name].append(worker.time(seconds))
-        memory = {name: worker.close() for name, worker in workers.items()}
-    finally:
-        for worker in workers.values():
-            worker.close()
-    channels, (height, width) = network.road.channels, network.road.size
-    macs = count(network.body, (channels, height, width)).macs
-    loops = [min(turn) / workers["peak"].macs for turn in times.get("peak", [])]
-    rows = []
-    for name in workers:
-        if name == "peak":
-            continue
-        turns = [float(np.median(turn)) for turn in times[name]]
-        shares = [macs * loop / turn for loop, turn in zip(loops, turns, strict=bool(loops))]
-        rows.append(
-            Row(
-                model=label,
-                engine=name,
-                rounds_us=tuple(1e6 * turn for turn in turns),
-                p95_us=1e6 * float(np.percentile(np.concatenate(times[name]), 95)),
-                share_of_peak=float(np.median(shares)) if shares else None,
-                macs=macs,
-                peak_mb=memory[name],
-                artifact_bytes=sizes[name],
-                startup_s=workers[name].startup,
-                difference=apart[name],
-            )
-        )
+                for engine in dict.fromkeys(on):
+                    turns.admit(engine, tune)
+                turns.take(rounds, seconds)
+                rows += turns.rows()
+            finally:
+                missing += turns.missing
+                turns.close()
     return rows, missing
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """An engine that is ready: its process, and what is known of it before any turn."""
+
+    worker: Worker
+    artifact_bytes: int
+    difference: float
+
+
+class _Turns:
+    """The engines of one network, each in a process of its own, taking turns on one core."""
+
+    def __init__(
+        self, network: Network, label: str, folder: Path, core: int, sign: Waiting
+    ) -> None:
+        self.network, self.label, self.folder, self.core = network, label, folder, core
+        self.missing: list[Missing] = []
+        self._sign = sign
+        self._timed: dict[str, _Timed] = {}
+        self._loop: Worker | None = None
+        self._calls: dict[str, list[list[float]]] = {}
+        self._loops: list[list[float]] = []
+        self._stolen = 0.0
+        images = trial_images(network, 4)
+        with torch.inference_mode():
+            self._expected = network.eval()(torch.from_numpy(images)).numpy()
+        np.save(folder / "images.npy", images)
+
+    def admit(self, engine: str, tune: float | None) -> None:
+        """Write, load and compare for an engine; why not, if it cannot be timed, is `missing`."""
+        self._sign.to(f"{engine}: written, loaded and compared")
+        place = self.folder / engine
+        place.mkdir()
+        try:
+            write = writer(ENGINES[engine], tune if engine == "c" else None)
+            loads, shipped = write(self.network, place)[0], place
+            if engine == "c":
+                text = loads.read_text(encoding="utf-8")
+                loads = shipped = compile_library(text, name=loads.stem)
+            worker = Worker(ENGINES[engine], loads, self.folder / "images.npy", self.core)
+            apart = difference(np.array(worker.logits), self._expected)
+            if worker.probabilities is not None:
+                entry = probabilities_apart(np.array(worker.probabilities), self._expected)
+                apart = float(np.max([apart, entry]))  # nan where one is
+            if not apart <= WITHIN:
+                worker.close()
+                raise ParityError(f"its answers differ by {apart:.2g} of their scale")
+            self._timed[engine] = _Timed(worker, _bytes(shipped), apart)
+        except LeanCNNError as error:
+            lacks = isinstance(error, MissingDependencyError)
+            self.missing.append(Missing(self.label, engine, str(error), not_installed=lacks))
+
+    def take(self, rounds: int, seconds: float) -> None:
+        """So many turns of each engine, and of the loop that is its own measure."""
+        if not self._timed:
+            return
+        try:
+            self._loop = Worker("peak", self.folder, self.folder / "images.npy", self.core)
+        except MissingDependencyError as error:
+            self.missing.append(Missing(self.label, "peak", str(error), not_installed=True))
+        self._calls = {name: [] for name in self._timed}
+        before = read_steal(self.core)
+        for number in range(rounds):
+            self._sign.to(f"round {number + 1} of {rounds}")
+            for name, each in self._timed.items():
+                self._calls[name].append(each.worker.time(seconds))
+            if self._loop is not None:
+                self._loops.append(self._loop.time(seconds))
+        self._stolen = stolen_share(before, read_steal(self.core))
+
+    def rows(self) -> list[Row]:
+        """The figures of each engine."""
+        channels, size = self.network.road.channels, self.network.road.size
+        macs = count(self.network.body, (channels, *size)).macs
+        signs = disturbances(self._calls, self._loops, self._stolen)
+        loop_macs = 0 if self._loop is None else self._loop.macs
+        best = [min(calls) / loop_macs for calls in self._loops]
+        found = []
+        for name, each in self._timed.items():
+            turns = [float(np.median(calls)) for calls in self._calls[name]]
+            shares = [macs * loop / turn for loop, turn in zip(best, turns, strict=bool(best))]
+            found.append(
+                Row(
+                    model=self.label,
+                    engine=name,
+                    rounds_us=tuple(1e6 * turn for turn in turns),
+                    p95_us=1e6 * float(np.percentile(np.concatenate(self._calls[name]), 95)),
+                    share_of_peak=float(np.median(shares)) if shares else None,
+                    macs=macs,
+                    peak_mb=each.worker.close(),
+                    artifact_bytes=each.artifact_bytes,
+                    startup_s=each.worker.startup,
+                    difference=each.difference,
+                    disturbed=signs,
+                )
+            )
+        return found
+
+    def close(self) -> None:
+        """End all processes."""
+        for each in self._timed.values():
+            each.worker.close()
+        if self._loop is not None:
+            self._loop.close()
 
 
 def _bytes(path: Path) -> int:
@@ -251,122 +299,35 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
+def rivals(rows: Sequence[Row]) -> list[Row]:
+    """Of one network: the row of the least median, and those whose interval overlaps its own."""
+    if not rows:
+        return []
+    first, *others = sorted(rows, key=lambda row: row.median_us)
+    return [first, *(row for row in others if row.low_us <= first.high_us)]
+
+
 def winner(rows: Sequence[Row]) -> str | None:
-    """The fastest engine of one network, or None when its interval overlaps another's."""
-    order = sorted(rows, key=lambda row: row.median_us)
-    if not order or (len(order) > 1 and order[0].high_us >= order[1].low_us):
+    """The fastest engine of one network; None when its interval overlaps another's, or when the
+    core was disturbed meanwhile.
+    """
+    found = rivals(rows)
+    if len(found) != 1 or any(row.disturbed for row in rows):
         return None
-    return order[0].engine
+    return found[0].engine
 
 
-class Worker:
-    """A process that holds one engine. Raises what the engine raised while it was loaded."""
-
-    def __init__(self, target: str, artifact: Path, images: Path, core: int | None) -> None:
-        home = str(Path(__file__).parents[1])
-        found = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = found
-        chosen = min(os.sched_getaffinity(0)) if core is None else core
-        self._process = subprocess.Popen(
-            # -P: what lies in the current folder is not imported.
-            [sys.executable, "-P", "-m", "leancnn.bench", target, artifact, images, str(chosen)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        self._memory: float | None = None
-        answer = self._read()
-        if "error" in answer:
-            self.close()
-            missing = answer.get("kind") == "MissingDependencyError"
-            raise (MissingDependencyError if missing else LeanCNNError)(answer["error"])
-        self.logits: list[list[float]] = answer["logits"]
-        self.probabilities: list[list[float]] | None = answer["probabilities"]
-        self.startup: float = answer["startup"]
-        self.macs: int = answer["macs"]
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            return {"error": f"its process ended with status {self._process.wait()}"}
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def time(self, seconds: float) -> list[float]:
-        """Seconds of each call of one turn, after a short warm-up."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended: what is read says how
-            print(seconds, file=self._process.stdin, flush=True)
-        answer = self._read()
-        if "error" in answer:
-            raise LeanCNNError(f"while it was timed, {answer['error']}")
-        self._memory = answer["memory"]
-        times: list[float] = answer["times"]
-        return times
-
-    def close(self) -> float | None:
-        """End the process; the most memory its engine took, in MB."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-        return self._memory
+def verdict(rows: Sequence[Row]) -> str:
+    """What `winner` finds of one network, as a sentence with the reason."""
+    if signs := list(dict.fromkeys(sign for row in rows for sign in row.disturbed)):
+        return f"no winner, the core was disturbed: {'; '.join(signs)}"
+    if len(found := rivals(rows)) > 1:
+        return f"no winner, intervals overlap: {', '.join(row.engine for row in found)}"
+    return found[0].engine
 
 
-def _work(target: str, artifact: str, images: str, core: str) -> None:
-    """What the process does: load, answer, then time as often as it is asked to."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # engines print what they like elsewhere
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(core)})
-    torch.set_num_threads(1)
-    given = np.load(images)
-    memory = Memory()
-    start = time.perf_counter()
-    try:
-        if target == "peak":
-            from leancnn.compiler.peak import Peak
-
-            peak = Peak()
-            run: Any = peak
-            logits, macs, shares = [[0.0]], peak.macs, None
-        else:
-            loaded = targets[target].load(Path(artifact))
-            run = loaded.prepare(given[1:2])
-            run()
-            logits, macs = loaded.logits(given).tolist(), 0
-            entry = loaded.probabilities
-            shares = None if entry is None else entry(given).tolist()
-    except Exception as error:
-        kind = type(error).__name__
-        print(json.dumps({"error": f"{kind}: {error}", "kind": kind}), file=answers, flush=True)
-        return
-    startup = time.perf_counter() - start
-    ready = {"logits": logits, "probabilities": shares, "startup": startup, "macs": macs}
-    print(json.dumps(ready), file=answers, flush=True)
-    for line in sys.stdin:
-        for _ in range(3):
-            run()
-        times: list[float] = []
-        until = time.perf_counter() + float(line)
-        while not times or (before := time.perf_counter()) < until:
-            before = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - before)
-        print(json.dumps({"times": times, "memory": memory.most_mb()}), file=answers, flush=True)
-
-
-def to_json(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, Any]:
-    """All rows, the winner of each network or null, and what is missing."""
+def to_json(rows: Sequence[Row], missing: Sequence[Missing]) -> dict[str, Any]:
+    """All rows, the winner of each network or null and why, and what is missing."""
     names = list(dict.fromkeys(row.model for row in rows))
     return {
         "rows": [
@@ -379,9 +340,6 @@ def to_json(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, Any]:
             for row in rows
         ],
         "winners": {name: winner([r for r in rows if r.model == name]) for name in names},
-        "missing": list(missing),
+        "verdicts": {name: verdict([r for r in rows if r.model == name]) for name in names},
+        "missing": [asdict(each) for each in missing],
     }
-
-
-if __name__ == "__main__":
-    _work(*sys.argv[1:])

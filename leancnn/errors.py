@@ -4,6 +4,7 @@
   + UsageError                 words on the command line that no command understands (exit status 2)
   + UnknownNameError           a network, recipe, data set … that is on no shelf (exit status 2)
   + MismatchError              sizes that cannot fit together: shapes, groups, channels, class lists
+    + ArgumentError            a value that no data and no network could make right (exit status 2)
   + UncountableError           a model in which nothing could be counted
   + ImageError                 one file that cannot become a network's input: which, and why
   + DataError                  a data set that cannot be used as it stands
@@ -39,6 +40,16 @@ class UnknownNameError(LeanCNNError):
 
 class MismatchError(LeanCNNError):
     """Sizes that cannot fit together."""
+
+
+class ArgumentError(MismatchError):
+    """A value that is out of range or of another type, whatever the data, the network, the machine.
+
+    The message calls the argument by its Python name in backticks; the command line puts the option
+    there instead.
+    """
+
+    exit_status = 2
 
 
 class UncountableError(LeanCNNError):

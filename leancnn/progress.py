@@ -1,9 +1,13 @@
-"""Progress on stderr: a live bar on a terminal, plain lines elsewhere, or nothing."""
+"""Progress on stderr: a live bar on a terminal, plain lines elsewhere, or nothing.
+
+Work whose end nobody knows has a spinner that says what is going on; away from a terminal it is
+silent.
+"""
 
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 LINES_EVERY_S = 30.0  # where there is no terminal
 
@@ -20,6 +24,7 @@ class Progress:
         self._next_line = time.monotonic() + LINES_EVERY_S
 
     def __enter__(self) -> Self:
+        self._live = self._live and Waiting._outermost is None
         if self._live:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -65,3 +70,57 @@ class Progress:
             self._rich.console.print(text, markup=False, highlight=False)
         elif self._plain:
             print(text, file=sys.stderr, flush=True)
+
+
+class Waiting:
+    """A spinner: `with Waiting("henet_r3") as sign: sign.to("gcc compiles")`.
+
+    Shown on a terminal only, and only by the outermost of several: what is called inside may show
+    its own when it is called alone.
+    """
+
+    _outermost: ClassVar["Waiting | None"] = None
+
+    def __init__(self, title: str, *, shown: bool = True) -> None:
+        self.title = title
+        self._shown = shown
+        self._rich: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if self._shown and Waiting._outermost is None and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress as Rich
+            from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            Waiting._outermost = self
+            self._rich = Rich(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._rich.start()
+            self._task = self._rich.add_task(_plain(self.title), total=None)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+            self._rich = Waiting._outermost = None
+
+    def to(self, text: str) -> None:
+        """Say what is going on now."""
+        if self._rich is not None:
+            self._rich.update(self._task, description=_plain(f"{self.title}: {text}"))
+
+
+def _plain(text: str) -> str:
+    """Without what would steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

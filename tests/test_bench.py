@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 from importlib import import_module
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leancnn import cli
-from leancnn.bench import Row, bench, to_json, untrained, winner
+from leancnn.bench import Missing, Row, bench, rivals, to_json, untrained, verdict, winner
 from leancnn.errors import MismatchError, UnknownNameError
 
 ROW = Row(
@@ -34,6 +35,38 @@ def test_overlapping_intervals_have_no_winner():
     assert winner([ROW, slower]) is None
     assert winner([ROW, replace(slower, rounds_us=(11.0, 12.0, 13.0))]) == "c"
     assert winner([ROW]) == "c"
+
+
+def test_the_winner_is_compared_with_every_rival_not_only_the_second():
+    second = replace(ROW, engine="torch", rounds_us=(12.0, 12.0, 12.0))
+    third = replace(ROW, engine="ncnn", rounds_us=(9.5, 30.0, 31.0))
+    assert third.median_us > second.median_us
+    assert third.low_us > ROW.high_us, "not yet an overlap"
+    assert winner([third, second, ROW]) == "c"
+    wide = replace(third, rounds_us=(9.0, 10.0, 30.0, 31.0, 32.0))
+    assert wide.low_us < ROW.high_us < second.low_us < wide.median_us
+    assert [row.engine for row in rivals([wide, second, ROW])] == ["c", "ncnn"]
+    assert winner([wide, second, ROW]) is None
+    assert verdict([wide, second, ROW]) == "no winner, intervals overlap: c, ncnn"
+
+
+ROWS = st.lists(st.lists(st.floats(1, 100), min_size=1, max_size=5), min_size=1, max_size=5)
+
+
+@given(ROWS)
+def test_a_winner_overlaps_nobody_and_no_winner_overlaps_somebody(rounds):
+    rows = [replace(ROW, engine=str(i), rounds_us=tuple(each)) for i, each in enumerate(rounds)]
+    best = min(rows, key=lambda row: row.median_us)
+    overlap = [
+        row for row in rows if row is not best and row.low_us <= best.high_us and row.high_us >= 1
+    ]
+    assert winner(rows) == (None if overlap else best.engine)
+
+
+def test_a_disturbed_core_has_no_winner_and_says_why():
+    rows = [replace(ROW, disturbed=("the core slept",)), replace(ROW, engine="d", rounds_us=(99,))]
+    assert winner(rows) is None
+    assert verdict(rows) == "no winner, the core was disturbed: the core slept"
 
 
 TURN = st.floats(1.0, 1e5)
@@ -64,9 +97,9 @@ def test_an_unknown_engine_is_named():
 @pytest.mark.parametrize(
     ("wish", "text"),
     [
-        ({"rounds": 0}, "1 round or more .* not 0 of"),
-        ({"seconds": 0}, "not 12 of 0"),
-        ({"seconds": float("nan")}, "not 12 of nan"),
+        ({"rounds": 0}, "`rounds` is 1 or more, not 0"),
+        ({"seconds": 0}, "`seconds` is above 0 .* not 0"),
+        ({"seconds": float("nan")}, "not nan"),
         ({"core": 10**6}, "no core 1000000 for this process"),
     ],
 )
@@ -90,15 +123,65 @@ def test_an_engine_whose_answers_are_no_numbers_is_not_timed(monkeypatch):
     monkeypatch.setattr(import_module("leancnn.bench"), "difference", lambda *answers: math.nan)
     rows, missing = bench([untrained("henet_r2")], on=["torch"], rounds=1, seconds=0.01)
     assert not rows
-    assert missing[0] == "henet_r2 on torch: its answers differ by nan of their scale"
+    assert str(missing[0]) == "henet_r2 on torch: its answers differ by nan of their scale"
 
 
 def test_every_row_has_its_figures_and_every_gap_a_reason():
-    value = to_json([ROW], ["b on c: no compiler"])
+    value = to_json([ROW], [Missing("b", "c", "no compiler")])
     assert value["winners"] == {"a": "c"}
     assert value["rows"][0]["median_us"] == 10.0
-    assert value["missing"] == ["b on c: no compiler"]
+    (gap,) = value["missing"]
+    assert (gap["model"], gap["engine"], gap["reason"]) == ("b", "c", "no compiler")
     json.dumps(value, allow_nan=False)
+
+
+class Gone:
+    """In the place of a module: not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name in ("ncnn", "pnnx"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+@pytest.fixture
+def without_ncnn(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [Gone(), *sys.meta_path])
+    for name in [name for name in sys.modules if name.split(".")[0] in ("ncnn", "pnnx")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.usefixtures("without_ncnn")
+@pytest.mark.parametrize("asked", ["ncnn", "ncnn,torch"])
+def test_an_engine_that_was_asked_for_and_is_not_there_is_a_row_and_status_1(asked, capsys):
+    words = [
+        "bench",
+        "--model",
+        "henet_r2",
+        "--engines",
+        asked,
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.01",
+    ]
+    assert cli.main(words) == 1
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "ncnn" in line]
+    assert row.startswith("henet_r2")
+    assert "pip install 'leancnn[ncnn]'" in row
+    assert cli.main([*words, "--json"]) == 1
+    value = json.loads(capsys.readouterr().out)
+    assert [each["engine"] for each in value["missing"]] == ["ncnn"]
+
+
+@pytest.mark.usefixtures("without_ncnn")
+def test_an_engine_that_nobody_asked_for_and_is_not_there_is_a_row_and_status_0(
+    capsys, monkeypatch
+):
+    engines = {"torch": "torch", "ncnn": "ncnn"}
+    monkeypatch.setattr(import_module("leancnn.bench"), "ENGINES", engines)
+    words = ["bench", "--model", "henet_r2", "--rounds", "1", "--seconds", "0.01"]
+    assert cli.main(words) == 0
+    assert "pip install 'leancnn[ncnn]'" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from leancnn.errors import MismatchError, UsageError
+from leancnn.errors import MismatchError, UsageError, WriteError
 from leancnn.registry import Shelf
 from leancnn.tables import printable
 
@@ -63,6 +64,23 @@ def no_arguments(parser: ArgumentParser) -> None:
 def warn(text: object) -> None:
     """Say one line on stderr."""
     print(f"leancnn: {printable(text)}", file=sys.stderr)
+
+
+def check_picture(args: Namespace, name: str) -> None:
+    """Refuse, before any work, to draw the picture of an option where no file can be written.
+
+    Raises `WriteError` for a folder that is not there, so that a misspelt path makes none.
+    """
+    text = getattr(args, name)
+    if text is None:
+        return
+    if text == "":
+        raise UsageError(f"{flag(args, name)} is empty; name the picture that is drawn")
+    folder = Path(text).parent
+    if not folder.is_dir():
+        raise WriteError(f"{text}: there is no folder {folder}; make it, or choose another")
+    if Path(text).is_dir():
+        raise WriteError(f"{text} is a folder; name the picture in it")
 
 
 def renew(words: Sequence[str], options: Collection[str]) -> tuple[list[str], dict[str, str]]:

@@ -2,11 +2,17 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, check_picture, put
 from leancnn.errors import UsageError
 from leancnn.plots import bench_picture
 from leancnn.tables import table
+
+COLUMNS = [
+    "network", "engine", "median µs", "p95 µs", "of peak", "MB", "artifact bytes", "start s",
+    "difference", "not timed",
+]  # fmt: skip
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -28,7 +34,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Latencies of networks on engines, in turns on one core."""
-    from leancnn.bench import ENGINES, bench, to_json, untrained, winner
+    from leancnn.bench import ENGINES, bench, to_json, untrained, verdict
     from leancnn.weights import load
 
     names = args.model.split(",") if args.model else []
@@ -38,44 +44,47 @@ def run(args: Namespace) -> Answer:
         names = models.names()
     if not names and not args.networks:
         raise UsageError("bench needs a saved network, or --model with names")
-    engines = list(ENGINES) if args.on is None else args.on.split(",")
+    check_picture(args, "picture")
     networks = [load(path) for path in args.networks] + [untrained(name) for name in names]
     rows, missing = bench(
         networks,
-        on=engines,
+        on=list(ENGINES) if args.on is None else args.on.split(","),
         rounds=args.rounds,
         seconds=args.seconds,
         core=args.core,
         tune=args.tune,
+        progress=True,
     )
-    lines = [
-        table(
-            [
-                {
-                    "network": row.model,
-                    "engine": row.engine,
-                    "median µs": round(row.median_us, 1),
-                    "p95 µs": round(row.p95_us, 1),
-                    "of peak": "" if row.share_of_peak is None else f"{row.share_of_peak:.0%}",
-                    "MB": "" if row.peak_mb is None else round(row.peak_mb),
-                    "artifact bytes": row.artifact_bytes,
-                    "start s": round(row.startup_s, 2),
-                    "difference": f"{row.difference:.1e}",
-                }
-                for row in rows
-            ]
-        )
-    ]
+    shown = [*map(_figures, rows), *map(_gap, missing)]
+    lines = [table(shown, COLUMNS if missing else COLUMNS[:-1])]
     for name in dict.fromkeys(row.model for row in rows):
-        best = winner([row for row in rows if row.model == name])
-        lines.append(f"{name}: {'no winner, intervals overlap' if best is None else best}")
-    lines += missing
+        lines.append(f"{name}: {verdict([row for row in rows if row.model == name])}")
     if args.picture:
         from leancnn.runs import atomic_write
 
         figures = to_json(rows, missing)["rows"]
         atomic_write(Path(args.picture), bench_picture(figures))
-    return Answer(to_json(rows, missing), "\n".join(lines))
+    # Without --engines what is not installed was not asked for.
+    failed = [each for each in missing if args.on is not None or not each.not_installed]
+    return Answer(to_json(rows, missing), "\n".join(lines), int(bool(failed) or not rows))
+
+
+def _figures(row: Any) -> dict[str, object]:
+    return {
+        "network": row.model,
+        "engine": row.engine,
+        "median µs": round(row.median_us, 1),
+        "p95 µs": round(row.p95_us, 1),
+        "of peak": "" if row.share_of_peak is None else f"{row.share_of_peak:.0%}",
+        "MB": "" if row.peak_mb is None else round(row.peak_mb),
+        "artifact bytes": row.artifact_bytes,
+        "start s": round(row.startup_s, 2),
+        "difference": f"{row.difference:.1e}",
+    }
+
+
+def _gap(missing: Any) -> dict[str, object]:
+    return {"network": missing.model, "engine": missing.engine, "not timed": missing.reason}
 
 
 put(Command("bench", "time networks on several engines, one core", arguments, run))

@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: help demo test test-slow check lint format readme clean
+.PHONY: help demo test test-slow check lint format docs readme clean
 
 help:
 	@echo 'make demo       train, test and use a network on handwritten digits (about 2 minutes)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test-slow  the slow ones: kills, bit flips, odd files, two processes'
 	@echo 'make check      format, lint, types and tests: what a change must pass'
 	@echo 'make format     let ruff format and repair'
+	@echo 'make docs       a site of docs/ and of every public name, in build/docs'
 	@echo 'make readme     write the tables in README.md and docs/ from results/'
 
 demo: $(VENV)/.run
@@ -38,6 +39,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
+	@echo 'build/docs/index.html'
 
 readme: $(VENV)/.run
 	$(BIN)/python benchmarks/tables.py
@@ -62,3 +67,7 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.test $(VENV)/.run
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet --editable '.[docs]'
+	@touch $@ $(VENV)/.run

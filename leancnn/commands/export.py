@@ -5,12 +5,15 @@ from argparse import ArgumentParser, Namespace
 from leancnn.commands._base import Answer, Command, put
 from leancnn.tables import table
 
-FORMATS = ("c", "onnx", "openvino", "ncnn", "litert", "torch")
-
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", help="a run, or the folder of a saved network")
-    parser.add_argument("--to", choices=FORMATS, default="c", help="the format; default: c")
+    parser.add_argument(
+        "--to",
+        metavar="FORMAT",
+        default="c",
+        help="c (the default), onnx, openvino, ncnn, litert …",
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
     parser.add_argument(
         "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"

@@ -14,6 +14,7 @@
   + DivergedError              the first loss or gradient that is not finite (exit status 3)
   + UnsupportedError           a network with an operator that the compiler does not have
   + CompileError               C that the machine's compiler refused, with its first complaint
+  + ProgramError               a program of the compiler's that would read what it has overwritten
   + ParityError                an exported network that answers otherwise; nothing was kept
   + StoppedError               Ctrl-C or SIGTERM; all is saved, and how to go on (exit status 130)
   + MissingDependencyError     an optional package or tool, with the command that installs it
@@ -88,6 +89,10 @@ class UnsupportedError(LeanCNNError):
 
 class CompileError(LeanCNNError):
     """The C compiler failed."""
+
+
+class ProgramError(LeanCNNError):
+    """A program that reads what it has overwritten: a fault of the compiler, which never ran."""
 
 
 class ParityError(LeanCNNError):

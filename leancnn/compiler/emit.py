@@ -19,6 +19,7 @@ from leancnn.compiler.graph import floats
 from leancnn.compiler.memory import Schedule
 from leancnn.compiler.program import Abreast, Dense, Flatten, Fold, Line, Turn
 from leancnn.compiler.tiles import tile_macros
+from leancnn.compiler.verify import verify
 
 SOFTMAX = """
     float most = probabilities[0], sum = 0.0f;
@@ -55,7 +56,11 @@ class Written:
 
 
 def emit(schedule: Schedule, facts: Facts) -> Written:
-    """The C file: constants, one function a layer shape, the network, the entry points."""
+    """The C file: constants, one function a layer shape, the network, the entry points.
+
+    Raises `ProgramError` when the program would read what it has overwritten.
+    """
+    verify(schedule)
     program = schedule.program
     prefix = identifier(facts.name[:99])  # files are called by it
     file = File(prefix)

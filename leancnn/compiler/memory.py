@@ -179,28 +179,36 @@ def _set_lives(program: Program) -> None:
 
 
 def _heir(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] | None:
-    """A buffer of this kernel that may lie where one it reads element by element ends its life."""
+    """A buffer of this kernel that may lie where one it reads element by element ends its life.
+
+    The place is free from the last step that reads it on. A line kernel whose planes are single
+    floats writes over the next ones, too.
+    """
     if not isinstance(kernel, Line | Abreast):
         return None
-    before = [kernel.x.whole] if kernel.op is None else []
-    for step in kernel.steps:
+    if isinstance(kernel, Line) and (kernel.height, kernel.width) == (1, 1):
+        return None
+    last = dict.fromkeys(kernel.x.buffers, -1) if kernel.op is None else {}
+    for place, step in enumerate(kernel.steps):
         if isinstance(step, Blend) and step.other is not None:
-            before.append(step.other.whole)
-        if isinstance(step, Store):
-            for old in before:
-                if old is None or old.dies != at or old in taken:
-                    continue
-                busy = kernel.op is not None and old in kernel.x.buffers
-                busy = busy or any(old in v.buffers and v.whole is None for v in reads(kernel))
-                if not busy and _layout(old) == _layout(step.buffer):
-                    return old, step.buffer
+            last.update(dict.fromkeys(step.other.buffers, place))
+    for place, step in enumerate(kernel.steps):
+        if not isinstance(step, Store):
+            continue
+        for old in [buffer for buffer, read in last.items() if read < place]:
+            busy = kernel.op is not None and old in kernel.x.buffers
+            busy = busy or any(old in v.buffers and v.whole is None for v in reads(kernel))
+            if old.dies != at or old in taken or busy or old is step.buffer:
+                continue
+            if _layout(old) == _layout(step.buffer):
+                return old, step.buffer
     return None
 
 
 def _layout(buffer: Buffer) -> tuple[object, ...]:
     """What two buffers must have in common to lie in the same place."""
     shape = (buffer.channels, buffer.height, buffer.width)
-    return (*shape, buffer.gap, buffer.stride, buffer.abreast)
+    return (*shape, buffer.gap, buffer.pitch, buffer.stride, buffer.abreast)
 
 
 def _place(program: Program, scratch: Iterable[Buffer]) -> None:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,8 @@ from leancnn.plots import confusion_matrix
 from leancnn.predict import probabilities
 from leancnn.preprocess import shown
 from leancnn.tables import printable, table
-from leancnn.weights import FOLDERS, MANIFEST, Network, load
+from leancnn.weights import Network, Which, load, run_of
 
-Which = Literal["best", "last"]
 Z95 = 1.959964  # standard normal: 95 % lie within ± this
 
 
@@ -126,14 +125,17 @@ def evaluate(
     other `data` has their name in its own.
     Raises `DataError` without test images, `MismatchError` when the class names differ, `RunError`.
     """
-    run: Path | None = None
+    run: Path | None = None  # where openings are counted
     if isinstance(network, Network):
         title = network.name
+        source = _source(None, None, data)
     else:
-        run, which = _run_of(Path(network), which)
-        title = str(network)
-        network = load(network if run is None else run, which)
-    source = _source(run, data)
+        title, place = str(network), Path(network)
+        run, which = run_of(place, which)
+        network = load(place if run is None else run, which)
+        source = _source(run, network, data)
+        if run is None and "cut from" in network.made:  # pruned, and its images are known
+            run = place
     if run is not None:
         runs.evaluations(run)  # a damaged count stops here, not after the opening
     dataset = load_dataset(source, network.road, parts=("test",))
@@ -147,7 +149,7 @@ def evaluate(
     opened, openings, changed = None, None, False
     if picture is None and run is not None:  # other data than its own leave its picture alone
         other = "" if data is None else f"-{Path(data).resolve().name}"
-        picture = run / f"confusion-{which}{other}.png"
+        picture = run / f"confusion-{which or 'cut'}{other}.png"
     if picture is not None:  # what cannot be written is no opening, what was seen is one
         runs.check_writable(Path(picture))
     skipped = len(dataset.manifest["skipped"])
@@ -197,7 +199,7 @@ def recut(run: Path, manifest: Mapping[str, Any]) -> bool:
     try:
         then = runs.read_json(run / "run.json")["data"]["cuts"]["test"]["names"]
         return bool(then != manifest["cuts"]["test"]["names"])
-    except (KeyError, TypeError):  # one of them has a test part of its own
+    except (KeyError, TypeError, RunError):  # a test part of its own, or no run
         return False
 
 
@@ -256,33 +258,26 @@ def _places(given: Sequence[str], known: Sequence[str]) -> list[int]:
     return [place[name] for name in names]
 
 
-def _run_of(path: Path, which: Which | None) -> tuple[Path | None, Which | None]:
-    """The run a path belongs to, if any, and which of its networks is meant."""
-    if path.name not in FOLDERS and path.resolve().name in FOLDERS and not runs.is_run(path):
-        path = path.resolve()  # "." or a link
-    if path.name in FOLDERS and which is None and runs.is_run(path.parent):
-        return path.parent, "best" if path.name == "best" else "last"
-    if not runs.is_run(path):
-        return None, which
-    if which is None:
-        which = "best" if (path / "best" / MANIFEST).exists() else "last"
-    return path, which
-
-
-def _source(run: Path | None, data: str | Path | None) -> str | Path:
-    """Where the test images are: where we are told, else where the run's training images were."""
+def _source(run: Path | None, network: Network | None, data: str | Path | None) -> str | Path:
+    """Where the test images are: where we are told, else where the training images were."""
     if data is not None:
         return data
     if run is None:
-        raise RunError("a network outside a run does not know its data; name it with --data")
+        if network is None or (told := network.known_data) is None:
+            raise RunError("a network outside a run does not know its data; name it with --data")
+        return _there(told, network.name)
     try:
         told = str(runs.read_json(run / "run.json")["data"]["source"])
     except (KeyError, TypeError):
         raise RunError(
             f"{run / 'run.json'} does not say what data it used; name it with --data"
         ) from None
+    return _there(told, run)
+
+
+def _there(told: str, of: str | Path) -> str:
     if told not in names() and not Path(told).exists():
         raise DataError(
-            f"{shown(told)}, the data of {shown(run)}, is not there; name its place with --data"
+            f"{shown(told)}, the data of {shown(of)}, is not there; name its place with --data"
         )
     return told

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from leancnn import models
+from leancnn import models, runs
 from leancnn.channels.sizes import reshape
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.layers import INITS, initialise
@@ -25,6 +25,7 @@ from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
 FORMAT = 1
 MANIFEST = "network.json"
 WEIGHTS = "weights.safetensors"
+Which = Literal["best", "last"]
 FOLDERS = ("best", "last")  # the saved networks of a run, in the order of preference
 
 
@@ -79,6 +80,15 @@ class Network(nn.Module):
         while "cut from" in made:
             made = made["cut from"]
         return made
+
+    @property
+    def known_data(self) -> str | None:
+        """Where the images lie that it was last trained on, or cut by: a path or a name."""
+        made: Mapping[str, Any] = self.made
+        while "data" not in made and "cut from" in made:
+            made = made["cut from"]
+        told = made.get("data")
+        return None if told is None else str(told)
 
     @property
     def epochs(self) -> float:
@@ -160,7 +170,7 @@ def save(network: Network, folder: str | Path) -> None:
     seal(folder / MANIFEST, folder / WEIGHTS, manifest, to_arrays(state))
 
 
-def load(path: str | Path, which: Literal["best", "last"] | None = None) -> Network:
+def load(path: str | Path, which: Which | None = None) -> Network:
     """The network saved in `path`, ready to predict: its folder, or a run's (best, else last).
 
     Raises `RunError` when nothing is saved there, `DamagedError` when what is saved is not what was
@@ -187,6 +197,22 @@ def load(path: str | Path, which: Literal["best", "last"] | None = None) -> Netw
         raise DamagedError(f"{folder / MANIFEST}: not a saved network ({error!r})") from error
     fill(network.body.state_dict(), arrays, folder / WEIGHTS)
     return network.eval()
+
+
+def run_of(path: Path, which: Which | None = None) -> tuple[Path | None, Which | None]:
+    """The run that a path belongs to, if any, and which of its networks is meant.
+
+    The path may be the run, its `best` or `last`, a link to one of them, or "." in one of them.
+    """
+    if path.name not in FOLDERS and path.resolve().name in FOLDERS and not runs.is_run(path):
+        path = path.resolve()  # "." or a link
+    if path.name in FOLDERS and which is None and runs.is_run(path.parent):
+        return path.parent, "best" if path.name == "best" else "last"
+    if not runs.is_run(path):
+        return None, which
+    if which is None:
+        which = "best" if (path / "best" / MANIFEST).exists() else "last"
+    return path, which
 
 
 def digest(network: Network) -> str:

@@ -11,6 +11,7 @@ from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.errors import RunError
 from leancnn.prune.compare import compare
+from leancnn.prune.run import fitting
 from tests.tiny_gates import answer
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -184,3 +185,43 @@ def test_two_prunings_do_not_write_into_one_folder(wide, tmp_path, monkeypatch, 
     assert "\n" not in said[0]
     assert not (out / ".prune").exists()
     assert leancnn.prune(wide, out=out, criterion="l1", keep=0.5).folder == out
+
+
+def test_a_pruned_network_knows_its_images_and_its_openings_are_counted(
+    wide, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(wide / "best")  # a pruning of "here" is one of the run
+    words = ["prune", ".", "--keep-ratio", "0.5", "--no-time", "--quiet"]
+    assert answer(capsys, *words, "--dry-run")["criterion"] == "se_gate"
+    assert answer(capsys, *words, "--criterion", "l1")["plans"]
+    cut = next(wide.parent.glob("wide-l1-keep0.5"))
+    data = weights.load(cut).known_data
+    assert data == runs.read_json(wide / "run.json")["data"]["source"]
+    monkeypatch.chdir(tmp_path)
+    for opened in (1, 2):
+        assert answer(capsys, "evaluate", str(cut))["opened"] == opened
+    assert len(runs.evaluations(cut)) == 2
+    again = tmp_path / "again"  # by a criterion that reads images, and without --data
+    words = ["--criterion", "taylor", "--keep-ratio", "0.5", "--no-time", "--quiet", "--out"]
+    assert main(["prune", str(cut), *words, str(again)]) == 0
+    assert weights.load(again).known_data == data
+    shutil.rmtree(cut)
+
+
+@pytest.mark.parametrize(
+    ("model", "criterion"),
+    [("henet_r3", "taylor"), ("resnet8", "taylor"), ("lbmbnet59_r3", "se_gate")],
+)
+def test_the_criterion_that_nobody_names_fits_the_network(model, criterion):
+    assert fitting(untrained(model)) == criterion
+
+
+def test_the_readmes_words_cut_a_run_of_henet(pictures, tmp_path):
+    from leancnn.train import train
+    from tests.tiny import RECIPE
+
+    recipe = RECIPE.changed(epochs=0.2, size=(31, 31), scale=(31, 31), pad=0)
+    train(pictures, model="henet_r2", recipe=recipe, out=tmp_path / "a", progress=False)
+    found = leancnn.prune(tmp_path / "a", out=tmp_path / "b", keep=0.5, progress=False)
+    assert found.plans[0].criterion == "taylor"
+    assert found.plans[0].after["trainable"] < found.plans[0].before["trainable"]

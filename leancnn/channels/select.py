@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.channels.dependencies import Family, Row, Wiring
+from leancnn.errors import MismatchError
 
 Worth = NDArray[np.float64]
-SECONDS = 20.0  # for one integer program; the best answer so far is taken then
+NODES = 20_000  # of branch and bound for one program, no clock: the networks here need one
+OPTIMAL, INFEASIBLE = 0, 2  # of the states that `milp` ends in
 
 
 def best(
@@ -24,7 +26,7 @@ def best(
 
     worth (units,): more is better; `most`: how many channels each layer may keep. Where that
     allows no number that the balances allow, the smallest such number above it is taken. Ties go to
-    the lower channel.
+    the lower channel. Raises `MismatchError` for rules so tangled that the best is not found.
     """
     rows = {path: _counts(family, wiring.writes[path]) for path in family.layers}
     first = rows[family.layers[0]]
@@ -73,6 +75,7 @@ class _Program:
     def __init__(
         self, family: Family, rows: Mapping[str, NDArray[np.float64]], most: Mapping[str, int]
     ) -> None:
+        self.name = family.name
         self.number = np.sum([row / row.sum() for row in rows.values()], 0)
         lines, low, high = [], [], []
         for path, row in rows.items():
@@ -88,6 +91,7 @@ class _Program:
         self.lines, self.low, self.high = np.array(lines), np.array(low), np.array(high)
 
     def solve(self, worth: Worth) -> NDArray[np.bool_]:
+        """As many units as the rules allow, then those worth most."""
         most = self._run(-self.number, self.high)
         if most is None:
             high = np.full(len(self.high), np.inf)
@@ -101,7 +105,8 @@ class _Program:
         value = value + 1e-6 * np.linspace(1, 0, len(value))  # ties: the lower channel
         number = self.number @ kept
         chosen = self._run(-value, ceiling, (self.number, number - 1e-6, number + 1e-6))
-        return (kept if chosen is None else chosen).astype(bool)
+        assert chosen is not None, "what was kept is itself an answer"
+        return chosen.astype(bool)
 
     def possible(self, row: NDArray[np.float64], low: int, high: int) -> bool:
         return self._run(np.zeros(len(row)), self.high, (row, low, high)) is not None
@@ -124,6 +129,13 @@ class _Program:
             constraints=rules,
             integrality=np.ones(len(cost)),
             bounds=Bounds(0, 1),
-            options={"time_limit": SECONDS},
+            options={"node_limit": NODES, "mip_rel_gap": 0.0},
         )
-        return None if found.x is None else np.round(found.x)
+        if found.status == INFEASIBLE:
+            return None
+        if found.status != OPTIMAL or found.x is None:
+            raise MismatchError(
+                f"which channels of {self.name} stay was not found in {NODES:,} nodes of branch "
+                f"and bound ({found.message}); leave its family out (within) or cut less"
+            )
+        return np.round(found.x)

@@ -1,6 +1,7 @@
 """`leancnn prune runs/wide --to-expansion 6 --criterion se_gate --finetune lbmbnet-paper`"""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +28,26 @@ def number(text: str) -> float:
         raise ArgumentTypeError(f"'{text}' is no number such as 200k, 5e6 or 1.5M") from None
 
 
+def share(text: str) -> float:
+    """A share above 0 and below 1."""
+    if not 0 < (found := number(text)) < 1:
+        raise ArgumentTypeError(
+            f"the share of channels that stay is above 0 and below 1, not {text}; 1 cuts nothing"
+        )
+    return found
+
+
+def above(least: float) -> Callable[[str], float]:
+    """A finite number above `least`."""
+
+    def read(text: str) -> float:
+        if not least < (found := number(text)) < float("inf"):
+            raise ArgumentTypeError(f"a finite number above {least:g}, not {text}")
+        return found
+
+    return read
+
+
 def whole_numbers(text: str) -> list[int]:
     """`80,40,20` as numbers."""
     try:
@@ -48,10 +69,12 @@ def arguments(parser: ArgumentParser) -> None:
         nargs="+",
         help="a run, or the folder of a saved network; several for --plot-gates",
     )
-    parser.add_argument("--criterion", help="how channels are scored; default: se_gate")
+    parser.add_argument(
+        "--criterion", help="how channels are scored; default: se_gate with gates, else taylor"
+    )
     goal = parser.add_argument_group("how much (one of)")
     goal.add_argument(
-        "--keep-ratio", dest="keep", type=number, help="the share of channels that stays, as 0.5"
+        "--keep-ratio", dest="keep", type=share, help="the share of channels that stays, as 0.5"
     )
     goal.add_argument(
         "--to-expansion",
@@ -66,9 +89,9 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="R,R,…",
         help="expansions, one step after the other, each retrained: 80,40,20,10,6",
     )
-    goal.add_argument("--macs", type=number, help="the most multiply-accumulates, as 5e6")
-    goal.add_argument("--bytes", type=number, help="the most bytes of weights, as 200k")
-    goal.add_argument("--speedup", type=number, help="times faster on this machine, compiled, as 2")
+    goal.add_argument("--macs", type=above(0), help="the most multiply-accumulates, as 5e6")
+    goal.add_argument("--bytes", type=above(0), help="the most bytes of weights, as 200k")
+    goal.add_argument("--speedup", type=above(1), help="times faster here, compiled, as 2")
     parser.add_argument("--out", metavar="FOLDER", help="where it goes; default: beside the run")
     parser.add_argument("--finetune", metavar="RECIPE", help="train again by this recipe")
     parser.add_argument(
@@ -114,6 +137,7 @@ def run(args: Namespace) -> Answer:
     if len(args.network) > 1:
         raise UsageError(f"prune takes one network, not {len(args.network)}")
     args.network = args.network[0]
+    _one_goal(args)
     _tell_unfinished(args.network)
     if args.compare:
         return _compare(args, goal)
@@ -121,7 +145,7 @@ def run(args: Namespace) -> Answer:
         raise UsageError("--criteria, --baselines and --seeds belong to --compare")
     if args.overrides and args.finetune is None:
         raise UsageError("--override is for the recipe of --finetune; name one")
-    criterion, timed = args.criterion or "se_gate", not args.no_time
+    criterion, timed = args.criterion or _fitting(args), not args.no_time
     if args.dry_run:
         return _plan(args, goal, criterion, timed)
     from leancnn.prune import prune
@@ -162,11 +186,28 @@ def _tell_unfinished(network: str) -> None:
 
     from leancnn import runs
 
-    run = Path(network).parent if Path(network).name in ("best", "last") else Path(network)
+    path = Path(network) if Path(network).name else Path(network).resolve()
+    run = path.parent if path.name in ("best", "last") else path
     with suppress(DamagedError, RunError, AttributeError):  # whoever needs it will complain
         if (state := runs.read_json(run / "run.json").get("state", "finished")) != "finished":
             where = run
             warn(f"{where} is {state}; 'leancnn train --resume {where}' goes on with it")
+
+
+def _fitting(args: Namespace) -> str:
+    from leancnn.prune.run import fitting
+    from leancnn.weights import load
+
+    return fitting(load(args.network, args.which))
+
+
+def _one_goal(args: Namespace) -> None:
+    """Refuse, with `UsageError`, no goal or several, by the names of the options."""
+    flags = {flag(args, key): getattr(args, key) for key in (*GOALS, "schedule")}
+    given = [one for one, value in flags.items() if value is not None]
+    if len(given) > 1 or not (given or args.compare):  # which has one of its own
+        known, found = ", ".join(flags), " and ".join(given) or "none"
+        raise UsageError(f"name one goal of {known}; not {found}")
 
 
 def _refuse(args: Namespace, what: str, *odd: str) -> None:
@@ -180,11 +221,11 @@ def _refuse(args: Namespace, what: str, *odd: str) -> None:
 def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) -> Answer:
     from pathlib import Path
 
-    from leancnn import criteria, runs
+    from leancnn import criteria
     from leancnn.data import open_source
     from leancnn.prune import plan
     from leancnn.prune.importance import source_of
-    from leancnn.weights import load
+    from leancnn.weights import load, run_of
 
     if args.schedule:
         raise UsageError("a schedule cannot be planned without training; plan its first step")
@@ -192,7 +233,8 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
     path = Path(args.network)
     network = load(path, args.which)
     reads = criteria.get(criterion).reads != "weights"
-    source = source_of(path, args.data, network) if reads or runs.is_run(path) else None
+    known = args.data is not None or run_of(path)[0] is not None or network.known_data
+    source = source_of(path, args.data, network) if reads or known else None
     if args.data is not None:
         open_source(args.data)
     found = plan(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from leancnn.channels.dependencies import Wiring
 from leancnn.criteria._base import Subject
 from leancnn.errors import MismatchError
 from leancnn.layers import SqueezeExcite
@@ -14,6 +15,16 @@ from leancnn.layers import SqueezeExcite
 ANY = "l1, fpgm, nisp, taylor and reconstruction score any network"
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Hardsigmoid)
 FINISHING = (nn.BatchNorm2d, nn.Identity, *ACTIVATIONS)
+
+
+def fitting(body: nn.Module, wiring: Wiring) -> str:
+    """The criterion for a network when none is named: its gates where they can lose channels.
+
+    Else `taylor`, the better of those that score any network in results/pruning-*.json.
+    """
+    gates = (path for path, module in body.named_modules() if isinstance(module, SqueezeExcite))
+    cuttable = any(wiring.family_of(f"{path}.gate") is not None for path in gates)
+    return "se_gate" if cuttable else "taylor"
 
 
 def writers(subject: Subject) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:

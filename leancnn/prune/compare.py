@@ -69,8 +69,8 @@ def compare(
     other images than the run's, and for an `out` that is in use.
     """
     path, out = Path(path), Path(out)
-    run = path.parent if path.name in weights.FOLDERS else path
-    if not runs.is_run(run):
+    run, of_path = weights.run_of(path)
+    if run is None:
         raise RunError(f"{path} is no run; a comparison needs the recipe it was trained by")
     one_goal(goal)
     controls = list(dict.fromkeys(controls))  # one that is named twice has no more runs
@@ -98,8 +98,7 @@ def compare(
             clock = Clock(whole) if timed else None
         except SILENT as why:
             left_out.append(f"times: {why}")
-        there = [name for name in weights.FOLDERS if (run / name / weights.MANIFEST).exists()]
-        which = path.name if path.name in there else there[0]
+        which = of_path or "best"
         before = _epochs(run)
         known = whole, test, clock, before
         rows: list[Row] = []

@@ -19,7 +19,7 @@ from torch import Tensor
 from leancnn import criteria, runs
 from leancnn.channels.dependencies import Wiring
 from leancnn.criteria import Scores, Subject
-from leancnn.data import Dataset, cache_folder
+from leancnn.data import Dataset, cache_folder, names
 from leancnn.distributed import own_device
 from leancnn.errors import (
     DamagedError,
@@ -31,7 +31,7 @@ from leancnn.errors import (
 from leancnn.progress import Progress
 from leancnn.safe_files import seal, unseal
 from leancnn.training_data import LARGEST_SEED, images_for, kept_cut
-from leancnn.weights import FOLDERS, Network, digest
+from leancnn.weights import Network, digest, run_of
 
 BATCH = 128  # images at a time; larger images share the memory of as many of 64×64
 PIXELS = BATCH * 64 * 64
@@ -46,6 +46,11 @@ class Source:
     val_share: float | None = None
     seed: int = 0
     """Of the cut of the val part."""
+
+    @property
+    def place(self) -> str:
+        """`data`, absolute where it is a folder: for whoever reads it elsewhere."""
+        return self.data if self.data in names() else str(Path(self.data).resolve())
 
     def load(self, network: Network) -> Dataset:
         """Train and validation part. Raises `DataError`, `MismatchError` for other classes."""
@@ -66,9 +71,9 @@ def source_of(path: Path, data: str | Path | None, network: Network) -> Source:
     Outside a run the images are set apart as they were where `network`, saved in `path`, was
     trained, if it says so.
     """
-    run = path.parent if path.name in FOLDERS and runs.is_run(path.parent) else path
-    if not runs.is_run(run):
-        if data is None:
+    run, _ = run_of(path)
+    if run is None:
+        if data is None and (data := network.known_data) is None:
             raise RunError(f"{path} is no run and does not know its data; name it with --data")
         share, cut_by = kept_cut(network, None, None)
         return Source(str(data), share, cut_by or 0)

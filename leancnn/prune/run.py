@@ -156,6 +156,8 @@ def cut(
     short = {**plan.to_json(), "layers": len(plan.layers)}
     del short["told"]
     made = {"cut from": dict(network.made), "weights": weights.digest(network), "plan": short}
+    if source is not None:  # so that it can be cut, trained and tested again
+        made["data"] = source.place
     return Network(
         small,
         name=network.name,
@@ -166,6 +168,11 @@ def cut(
         std=network.std,
         made=made,
     ).eval()
+
+
+def fitting(network: Network) -> str:
+    """The name of the criterion for a network when none is named; see `criteria.fitting`."""
+    return criteria.fitting(network.body, wire(network.body, network.road.channels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +191,7 @@ def prune(
     path: str | Path,
     *,
     out: str | Path,
-    criterion: str = "se_gate",
+    criterion: str | None = None,
     schedule: Sequence[int] = (),
     finetune: str | Path | Recipe | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -198,12 +205,12 @@ def prune(
 ) -> Pruned:
     """Prune a run or a saved network into the folder `out`, and train again.
 
-    `goal` as `plan` takes it, or `schedule`: expansions, one step after the other, of which the
-    first may be that of the network. `finetune` is the recipe of the training after each cut, with
-    `overrides`; `data` where the run's images have moved. A pruning that was stopped goes on when
-    it is called again. Without `finetune` `out` is the folder of a saved network, else a run;
-    earlier steps stand in `out/steps`. Raises as `plan`, `cut` and `train`; `RunError` when `out`
-    holds something else or is in use.
+    `criterion` None: the one that fits the network. `goal` as `plan` takes it, or `schedule`:
+    expansions, one step after the other, of which the first may be that of the network. `finetune`
+    is the recipe of the training after each cut, with `overrides`; `data` where the run's images
+    have moved. A pruning that was stopped goes on when it is called again. Without `finetune` `out`
+    is the folder of a saved network, else a run; earlier steps stand in `out/steps`. Raises as
+    `plan`, `cut` and `train`; `RunError` when `out` holds something else or is in use.
     """
     path, out = Path(path), Path(out)
     if schedule and any(value is not None for value in goal.values()):
@@ -214,10 +221,12 @@ def prune(
         finetune = recipes.read(finetune).changed(**dict(overrides or {}))
     network = weights.load(path, which)
     kept_road(network, overrides)
+    criterion = criterion or fitting(network)
     goals = _steps(network, schedule) if schedule else [dict([one_goal(goal)])]
     reads = criteria.get(criterion).reads
     needs = reads != "weights" or finetune is not None or criteria.get(criterion).mend is not None
-    source = source_of(path, data, network) if needs or runs.is_run(path) else None
+    known = data is not None or weights.run_of(path)[0] is not None or network.known_data
+    source = source_of(path, data, network) if needs or known else None
     images = None
     if source is not None:
         check_place(out, source.data)
@@ -304,7 +313,9 @@ def one_goal(goal: Goal) -> tuple[str, float]:
     if not 0 < value < float("inf"):
         raise MismatchError(f"{wanted} is a finite number above 0, not {value}")
     if wanted == "keep" and value >= 1:
-        raise MismatchError(f"keep is the share of channels that stay, in 0..1, not {value}")
+        raise MismatchError(
+            f"keep is the share of channels that stay, above 0 and below 1, not {value:g}"
+        )
     return wanted, float(value)
 
 
@@ -326,7 +337,8 @@ def _with_expansion(network: Network, value: float) -> Widths:
     arguments = {key: v for key, v in network.arguments.items() if key != "cut"}
     if "expansion" not in models.arguments(network.name) or value != int(value):
         raise MismatchError(
-            f"{network.name} has no expansion of {value:g}; use keep, macs, bytes or speedup"
+            f"{network.name} has no expansion of {value:g}; name a share of its channels, MACs, "
+            "bytes or a speedup instead"
         )
     with torch.device("meta"):
         body = weights.build(

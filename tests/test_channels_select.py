@@ -1,0 +1,118 @@
+"""Which units stay: the best there is, by counting all, and no clock in it."""
+
+from importlib import import_module
+from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leancnn import models
+from leancnn.channels.dependencies import Balance, Family, wire
+from leancnn.channels.select import best, legal
+from leancnn.errors import MismatchError
+
+UNITS = 8
+
+
+def family_of(blocks: list[list[list[int]]]) -> Family:
+    balances = tuple(
+        Balance("group", tuple(np.array(block, np.int64) for block in parts)) for parts in blocks
+    )
+    return Family("layer", np.arange(UNITS), ("layer",), balances)
+
+
+def by_counting(blocks: list[list[list[int]]], worth: np.ndarray, most: int) -> tuple[int, float]:
+    """The largest number allowed, else the smallest above, and the worth of its best choice."""
+    found: dict[int, float] = {}
+    for number in range(1, UNITS + 1):
+        for chosen in combinations(range(UNITS), number):
+            even = all(len({len({*block} & {*chosen}) for block in parts}) == 1 for parts in blocks)
+            if even:
+                found[number] = max(found.get(number, -1.0), float(worth[list(chosen)].sum()))
+    below = [number for number in found if number <= most]
+    number = max(below) if below else min(found)
+    return number, found[number]
+
+
+@st.composite
+def halves(draw: st.DrawFn) -> list[list[int]]:
+    order = draw(st.permutations(range(UNITS)))
+    return [sorted(order[: UNITS // 2]), sorted(order[UNITS // 2 :])]
+
+
+@settings(max_examples=40)
+@given(st.lists(halves(), min_size=1, max_size=3), st.integers(1, UNITS), st.integers(0, 2**32 - 1))
+def test_no_choice_that_the_groups_allow_is_better(
+    blocks: list[list[list[int]]], most: int, seed: int
+) -> None:
+    worth = np.random.default_rng(seed).random(UNITS)
+    wiring: Any = SimpleNamespace(writes={"layer": np.arange(UNITS)})
+    stay = best(family_of(blocks), wiring, worth, {"layer": most})
+    number, value = by_counting(blocks, worth, most)
+    assert stay.sum() == number
+    assert worth[stay].sum() == pytest.approx(value, abs=1e-4)
+
+
+@pytest.fixture
+def tangled() -> tuple[Any, Any]:
+    """A family of henet_r2 with balances, and its wiring."""
+    wiring = wire(models.create_model("henet_r2", seed=0), 3)
+    return next(one for one in wiring.families if len(one.units) == 96 and one.balances), wiring
+
+
+def test_no_clock_ends_the_search(tangled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import scipy.optimize
+
+    real, seen = scipy.optimize.milp, []
+
+    def milp(*args: Any, **named: Any) -> Any:
+        seen.append(dict(named["options"]))
+        return real(*args, **named)
+
+    monkeypatch.setattr(scipy.optimize, "milp", milp)
+    family, wiring = tangled
+    most = {path: len(wiring.writes[path]) // 2 for path in family.layers}
+    best(family, wiring, np.random.default_rng(0).random(len(family.units)), most)
+    assert seen
+    assert all("time_limit" not in options and options["node_limit"] > 0 for options in seen)
+
+
+@pytest.mark.parametrize("status", [1, 3, 4])
+def test_an_answer_that_is_not_known_to_be_the_best_is_refused(
+    status: int, tangled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import scipy.optimize
+
+    real = scipy.optimize.milp
+
+    def milp(*args: Any, **named: Any) -> Any:
+        found = real(*args, **named)
+        found.status = status
+        return found
+
+    monkeypatch.setattr(scipy.optimize, "milp", milp)
+    family, wiring = tangled
+    worth = np.ones(len(family.units))
+    with pytest.raises(MismatchError, match=f"channels of {family.name} stay"):
+        best(family, wiring, worth, dict.fromkeys(family.layers, 5))
+    with pytest.raises(MismatchError, match="not found in"):
+        legal(family, wiring)
+
+
+def test_a_search_of_too_few_nodes_is_no_answer(
+    tangled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("leancnn.channels.select"), "NODES", 0)
+    family, wiring = tangled
+    worth = np.random.default_rng(0).random(len(family.units))
+    most = {path: len(wiring.writes[path]) // 2 for path in family.layers}
+    try:
+        few = best(family, wiring, worth, most)
+    except MismatchError:
+        return
+    monkeypatch.undo()
+    assert np.array_equal(few, best(family, wiring, worth, most))  # solved before any node

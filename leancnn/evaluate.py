@@ -130,12 +130,12 @@ def evaluate(
         title = network.name
         source = _source(None, None, data)
     else:
-        title, place = str(network), Path(network)
-        run, which = run_of(place, which)
-        network = load(place if run is None else run, which)
+        title, folder = str(network), Path(network)
+        run, which = run_of(folder, which)
+        network = load(folder if run is None else run, which)
         source = _source(run, network, data)
         if run is None and "cut from" in network.made:  # pruned, and its images are known
-            run = place
+            run = folder
     if run is not None:
         runs.evaluations(run)  # a damaged count stops here, not after the opening
     dataset = load_dataset(source, network.road, parts=("test",))

@@ -138,4 +138,5 @@ class _Program:
                 f"which channels of {self.name} stay was not found in {NODES:,} nodes of branch "
                 f"and bound ({found.message}); leave its family out (within) or cut less"
             )
-        return np.round(found.x)
+        answer: NDArray[np.float64] = np.round(found.x)
+        return answer

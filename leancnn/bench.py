@@ -29,6 +29,7 @@ from leancnn.errors import (
     UnknownNameError,
 )
 from leancnn.export import difference, probabilities_apart, trial_images, writer
+from leancnn.modes import evaluating
 from leancnn.preprocess import Road
 from leancnn.progress import Waiting
 from leancnn.timed_worker import Worker
@@ -211,8 +212,8 @@ class _Turns:
         self._loops: list[list[float]] = []
         self._stolen = 0.0
         images = trial_images(network, 4)
-        with torch.inference_mode():
-            self._expected = network.eval()(torch.from_numpy(images)).numpy()
+        with torch.inference_mode(), evaluating(network):
+            self._expected = network(torch.from_numpy(images)).numpy()
         np.save(folder / "images.npy", images)
 
     def admit(self, engine: str, tune: float | None) -> None:

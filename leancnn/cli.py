@@ -72,7 +72,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if "--debug" in words or not _no_memory(error):
             raise
         advice = "a smaller --batch or --size needs less, if the command has them"
-        return _complain(f"not enough memory; {advice} ({str(error).splitlines()[0]})", 1)
+        said = "".join(f" ({line})" for line in str(error).splitlines()[:1])
+        return _complain(f"not enough memory; {advice}{said}", 1)
     except OSError as error:
         if "--debug" in words or error.strerror is None:
             raise

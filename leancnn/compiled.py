@@ -64,8 +64,11 @@ class Native:
     def __call__(self, images: NDArray[np.uint8], *, threads: int = 1) -> NDArray[np.float32]:
         """Probabilities (N, classes) of images (N, H, W, C). Raises `MismatchError`."""
         c, h, w = self.shape
-        images = np.ascontiguousarray(images)
-        if images.dtype != np.uint8 or images.shape[1:] != (h, w, c):
+        try:
+            images = np.ascontiguousarray(images)
+        except Exception as error:  # of whoever's array that is
+            raise MismatchError(f"{self.name} takes arrays of uint8 ({error})") from error
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (h, w, c):
             raise MismatchError(
                 f"{self.name} takes uint8 (N, {h}, {w}, {c}), not {images.dtype} {images.shape}"
             )

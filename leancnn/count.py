@@ -11,8 +11,7 @@ One convention everywhere, also in the reports:
   of the HENet paper.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from leancnn.errors import MismatchError, UncountableError
+from leancnn.modes import evaluating
 
 BYTES_PER_WEIGHT = 4  # float32
 LONGEST = 1 << 20  # side of an image, and its channels
@@ -87,7 +87,7 @@ def _macs(module: nn.Module, image: tuple[int, int, int]) -> int:
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     }
     counter = FlopCounterMode(display=False)
-    with _evaluating(module), torch.no_grad(), counter, _Norms(lambda x: x):
+    with evaluating(module), torch.no_grad(), counter, _Norms(lambda x: x):
         functional_call(module, shapes, (torch.empty(1, *image, device="meta"),))
     if counter.get_total_flops() == 0:
         raise UncountableError(
@@ -113,7 +113,7 @@ def held(module: nn.Module, image: tuple[int, int, int]) -> int:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with _evaluating(module), torch.enable_grad(), hooks, _Norms(torch.square):
+    with evaluating(module), torch.enable_grad(), hooks, _Norms(torch.square):
         functional_call(module, shapes, (torch.empty(1, *image, device="meta"),))
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
 
@@ -133,15 +133,3 @@ class _Norms(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         return self.instead(args[0]) if func is F.batch_norm else func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every part then gets its own mode back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -63,6 +63,7 @@ SIGNATURES = (
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer"),
 )
 
+FAST: dict[str, Any] = {"compress_level": 0}  # of a PNG that is read at once
 SCALED = "16-bit scaled to 8"
 TURNED = "EXIF orientation applied"
 FRAME = "first frame of several"
@@ -98,18 +99,23 @@ class Decoded:
 
 
 def decode(
-    source: str | Path | bytes,
+    source: str | Path | bytes | Image.Image,
     background: tuple[int, int, int] = (255, 255, 255),
     *,
     name: str = "",
 ) -> Decoded:
     """Decode one file, or the bytes of one called `name`, at its own size: upright, 8-bit, opaque.
 
+    A picture that Pillow holds is taken as a file of it would be.
+
     Raises `ImageError` for what is no image, cut short, damaged, float, or larger than
     `MOST_PIXELS` by its header.
     """
-    data = source if isinstance(source, bytes) else file_bytes(source)
-    name = shown(name or (f"image of {len(data)} bytes" if isinstance(source, bytes) else source))
+    if isinstance(source, str | Path):
+        data, name = file_bytes(source), shown(name or source)
+    else:
+        data = source if isinstance(source, bytes) else _stored(source, name)
+        name = shown(name or f"image of {len(data)} bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on metadata; pixels are checked here
@@ -121,6 +127,31 @@ def decode(
     if SUFFIXES.get(Path(name).suffix.lower(), found.format) != found.format:
         return replace(found, notes=(*found.notes, MISNAMED))
     return found
+
+
+def _stored(image: Image.Image, name: str) -> bytes:
+    """A picture in memory as a file of the same pixels, orientation and transparency.
+
+    Only a file goes through every rule below: that of 16 bits, of alpha, of turning upright.
+    Raises `ImageError`.
+    """
+    what = shown(name or "image")
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        raise ImageError(f"{what}: {image.mode} pixels, whose range is not stated; convert to L")
+    if min(image.size) < 1:
+        raise ImageError(f"{what}: no pixels ({image.width}×{image.height})")
+    file = io.BytesIO()
+    try:
+        if image.mode in ("La", "PA"):
+            image = image.convert("LA")
+        elif image.mode in ("RGBa", "RGBX", "HSV"):
+            image = image.convert("RGBA" if image.mode == "RGBa" else "RGB")
+        tiff = image.mode in ("CMYK", "YCbCr", "LAB", "I;16B")
+        exif = image.getexif()
+        image.save(file, "TIFF" if tiff else "PNG", exif=exif, **({} if tiff else FAST))
+    except Exception as error:  # a lazily opened file may be damaged
+        raise ImageError(f"{what}: {_reason(error)}") from error
+    return file.getvalue()
 
 
 def file_bytes(path: str | Path) -> bytes:

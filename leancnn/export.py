@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from leancnn.errors import ParityError, UsageError, WriteError
+from leancnn.modes import evaluating
 from leancnn.targets import Loaded, c, targets
 from leancnn.weights import Network, load
 
@@ -118,7 +119,8 @@ def check_parity(network: Network, artifact: Loaded, images: NDArray[np.uint8]) 
     that gives probabilities, of these. Raises `ParityError`."""
     if artifact.classes != network.classes:
         raise ParityError(f"the artifact's classes are {artifact.classes}, not {network.classes}")
-    expected = network.eval()(torch.from_numpy(images)).numpy()
+    with evaluating(network):
+        expected = network(torch.from_numpy(images)).numpy()
     found = artifact.logits(images)
     apart = difference(found, expected)
     if not apart <= WITHIN:

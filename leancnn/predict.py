@@ -11,13 +11,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from leancnn.compiled import SUFFIXES as LIBRARIES
 from leancnn.compiled import Native
 from leancnn.errors import DamagedError, ImageError, MismatchError
-from leancnn.preprocess import SUFFIXES, UNREAD, Picture, Road
+from leancnn.modes import evaluating
+from leancnn.preprocess import SUFFIXES, UNREAD, WANTED, Picture, Road, Source
 from leancnn.weights import Network, load
 
+IN_MEMORY = (str, Path, bytes, bytearray, memoryview, Image.Image)
 BATCH = 64  # images that are in memory at once
 
 
@@ -93,16 +96,23 @@ def road_of(network: Network | Native) -> Road:
 
 def predict(
     network: Network | Native | str | Path,
-    paths: Iterable[str | Path] | str | Path,
+    images: Source | Iterable[Source],
     *,
     top: int = 5,
 ) -> list[Prediction]:
     """Predict image files, and those in folders and the folders below them, in a stable order.
 
+    An image in memory is taken as well, alone or among others: the bytes of a file, an open file, a
+    PIL image, or an array of pixels 0 to 255, uint8 (h, w) or (h, w, C); one of (N, h, w, C) is N
+    images. Its `path` in the prediction is "image 1" by its place.
+
+        predict(network, "photos/")
+        predict(network, [PIL.Image.open("a.jpg"), array, request.body])
+
     Raises `ImageError` naming every file that cannot be used; `predict_readable` goes on without
     them. `network` is a network, the folder of a saved one, a run (its best), or a compiled one.
     """
-    found, refused = predict_readable(network, paths, top=top)
+    found, refused = predict_readable(network, images, top=top)
     if refused:
         reasons = "; ".join(item.reason for item in refused[:5])
         more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
@@ -112,27 +122,26 @@ def predict(
 
 def predict_readable(
     network: Network | Native | str | Path,
-    paths: Iterable[str | Path] | str | Path,
+    images: Source | Iterable[Source],
     *,
     top: int = 5,
 ) -> tuple[list[Prediction], list[Refused]]:
     """As `predict`, with the files that cannot be used beside the predictions, not as an error."""
-    paths = [paths] if isinstance(paths, str | Path) else paths
     network = network if isinstance(network, Network | Native) else opened(network)
     road = road_of(network)
     found: list[Prediction] = []
     refused: list[Refused] = []
-    stream = files(paths)
+    stream = _named(images)
     while group := list(islice(stream, BATCH)):
         read: list[tuple[str, Picture]] = []
-        for item in group:
+        for name, item in group:
             if isinstance(item, Refused):
                 refused.append(item)
                 continue
             try:
-                read.append((str(item), road.read(item)))
+                read.append((name, road.read(item, name=name)))
             except ImageError as error:
-                refused.append(Refused(str(item), str(error)))
+                refused.append(Refused(name, str(error)))
         if read:
             rows = probabilities(network, np.stack([picture.image for _, picture in read]))
             for (path, picture), row in zip(read, rows, strict=True):
@@ -150,6 +159,20 @@ def _prediction(
     order = np.argsort(-row, kind="stable")[:top]  # of equals the first, as argmax has it
     best = tuple((classes[place], float(row[place])) for place in order)
     return Prediction(path=path, label=best[0][0], probability=best[0][1], top=best, notes=notes)
+
+
+def _named(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source | Refused]]:
+    """Every image with its name: a file's own, or its place among those that were given."""
+    alone = isinstance(images, IN_MEMORY) or hasattr(images, "read")
+    if hasattr(images, "__array__"):
+        alone = getattr(images, "ndim", 0) != 4
+    if not alone and not isinstance(images, Iterable):
+        raise MismatchError(f"{type(images).__name__} is no image; {WANTED}")
+    for number, given in enumerate([images] if alone else images, 1):
+        if isinstance(given, str | Path):
+            yield from ((str(getattr(item, "path", item)), item) for item in files([given]))
+        else:
+            yield f"image {number}", given
 
 
 def files(paths: Iterable[str | Path]) -> Iterator[Path | Refused]:
@@ -205,15 +228,11 @@ def probabilities(
     if isinstance(network, Native):
         return _numbers(network, network(road.window(images)).astype(np.float64))
     device = network.scale.device
-    mode = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         for start in range(0, len(images), batch):
             seen = np.array(road.window(images[start : start + batch]))  # (n, H, W, C)
             logits = network(torch.from_numpy(seen).to(device))
             rows.append(logits.double().softmax(1).cpu().numpy())
-    finally:
-        network.train(mode)
     return _numbers(network, np.concatenate(rows) if rows else np.empty((0, len(network.classes))))
 
 

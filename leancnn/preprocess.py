@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from leancnn.decode import SUFFIXES, UNREAD, Decoded, decode, file_bytes, shown
-from leancnn.errors import MismatchError
+from leancnn.errors import ImageError, MismatchError
 
 __all__ = [
     "SUFFIXES",
@@ -29,6 +29,9 @@ __all__ = [
 
 Fit = Literal["cover", "stretch", "contain"]
 Pixels = NDArray[np.uint8]
+Source = Any
+"""A path, bytes, a file, a picture of Pillow's or an array; see `Road.read`."""
+WANTED = "name a file, or give its bytes, a PIL image or uint8 pixels (h, w, 1 or 3)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,29 @@ class Picture:
     image: Pixels
     """uint8 (H, W, C) at `Road.scale`."""
     notes: tuple[str, ...] = ()
+
+
+def _picture(source: Any, name: str) -> Image.Image:
+    """Pixels in memory as Pillow's picture. Raises `ImageError`."""
+    try:
+        array = np.asarray(source)
+    except Exception as error:  # such as a tensor on a GPU
+        raise ImageError(f"{name}: no array of pixels ({error})") from error
+    channels = array.shape[2:]
+    if array.dtype == np.uint16 and array.ndim == 2 and array.size:
+        return Image.fromarray(array)
+    if array.dtype != np.uint8 or array.ndim < 2 or channels not in ((), (1,), (3,), (4,)):
+        turned = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        hint = "; channels go last" if turned else ""
+        kind = "; multiply by 255 if it is 0 to 1" if array.dtype.kind == "f" else ""
+        raise ImageError(
+            f"{name}: pixels are uint8 (h, w) or (h, w, 1, 3 or 4), not {array.dtype} "
+            f"{array.shape}{hint or kind}"
+        )
+    if not array.size:
+        raise ImageError(f"{name}: no pixels, {array.shape}")
+    array = np.ascontiguousarray(array)
+    return Image.fromarray(array[:, :, 0] if channels == (1,) else array)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +132,25 @@ class Road:
         except (TypeError, ValueError) as error:
             raise MismatchError(f"not a road from image to network: {values}") from error
 
-    def read(self, source: str | Path | bytes, *, name: str = "") -> Picture:
-        """Read one file, or the bytes of a file called `name`.
+    def read(self, source: Source, *, name: str = "") -> Picture:
+        """Read one file, or what is in memory and called `name`.
 
-        Raises `ImageError`: which file, why, what to do.
+        In memory it may be the bytes of a file or an open one, a picture of Pillow's, or an array
+        of pixels: uint8 (h, w) or (h, w, 1, 3 or 4), uint16 (h, w). Raises `ImageError`: which
+        image, why, what to do.
         """
+        if isinstance(source, bytearray | memoryview):
+            source = bytes(source)
+        elif hasattr(source, "read") and not isinstance(source, Image.Image):
+            inside = source.read()
+            source = inside if isinstance(inside, bytes) else source  # of text it is told below
+        if hasattr(source, "__array__") and not isinstance(source, Image.Image):
+            picture = _picture(source, name or "array")
+            if picture.mode in ("L", "RGB"):
+                return Picture(self._pixels(picture))
+            source = picture
+        if not isinstance(source, str | Path | bytes | Image.Image):
+            raise ImageError(f"{name or 'image'}: {type(source).__name__} is no image; {WANTED}")
         decoded = decode(source, self.background, name=name)
         return Picture(self._pixels(decoded.image), decoded.notes)
 

@@ -26,6 +26,20 @@ def keep_pages() -> bool:
 
 
 @contextlib.contextmanager
+def kept_pages() -> Iterator[None]:
+    """`keep_pages` for a while; then memory goes back to the system as it usually does."""
+    kept = keep_pages()
+    try:
+        yield
+    finally:
+        if kept:
+            libc = ctypes.CDLL(None)
+            for key, value in ((-4, 65_536), (-1, 128 << 10), (-2, 0)):  # glibc's own
+                libc.mallopt(key, value)
+            libc.malloc_trim(0)
+
+
+@contextlib.contextmanager
 def kept_threads() -> Iterator[None]:
     """Give torch its thread count back at the end, whatever was set in between."""
     import torch

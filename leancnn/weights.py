@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from leancnn import models, runs
@@ -112,11 +114,35 @@ class Network(nn.Module):
         planes = images.permute(0, 3, 1, 2).contiguous()
         return planes.to(self.scale.dtype).mul_(self.scale).add_(self.shift)
 
+    def _tensor(self, images: Any) -> Tensor:
+        """What is no tensor yet, on the network's device. Raises `MismatchError`."""
+        try:
+            return torch.from_numpy(np.array(images)).to(self.scale.device)
+        except (TypeError, ValueError) as error:
+            raise MismatchError(
+                f"{self.name} takes uint8 arrays or tensors (N, H, W, C), not "
+                f"{type(images).__name__} ({error})"
+            ) from error
+
     def on(self, device: torch.device) -> "Network":
         """This network where it is there already, else a copy on `device`."""
         return self if self.scale.device == device else copy.deepcopy(self).to(device)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor | NDArray[np.uint8]) -> Tensor:
+        """Logits (N, classes) of uint8 images (N, H, W, C), a tensor or an array.
+
+        Raises `MismatchError` for other shapes and for pixels that are not uint8: floats of 0 to 1
+        would be answered, wrongly, without a word.
+        """
+        if not isinstance(images, Tensor):
+            images = self._tensor(images)
+        (height, width), channels = self.road.size, self.road.channels
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (height, width, channels):
+            raise MismatchError(
+                f"{self.name} takes uint8 (N, {height}, {width}, {channels}), not "
+                f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}; "
+                "leancnn.predict takes images of any size and kind"
+            )
         logits: Tensor = self.body(self.normalise(images))
         return logits
 

@@ -8,10 +8,11 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leancnn import cli
+from leancnn import cli, models
 from leancnn.bench import Missing, Row, bench, rivals, to_json, untrained, verdict, winner
 from leancnn.errors import MismatchError, UnknownNameError
 
@@ -193,3 +194,34 @@ def test_the_command_times_a_network_in_processes_of_their_own(capsys, tmp_path)
     assert {row["engine"] for row in value["rows"]} == {"c", "torch"}
     assert all(row["difference"] < 1e-3 for row in value["rows"])
     assert (tmp_path / "bench.png").stat().st_size > 1000
+
+
+class Timed:
+    """A worker with a clock of its own: 2 ms a call, or 1 ms for the loop of 3 million MACs."""
+
+    macs, startup, memory, probabilities = 3_000_000, 0.25, 4.5, None
+
+    def __init__(self, target, artifact, images, core):
+        self.target = target
+        self.logits = self.expected
+
+    def time(self, seconds):
+        return [0.004, 0.002, 0.002] if self.target != "peak" else [0.005, 0.001, 0.003]
+
+    def close(self):
+        return self.memory
+
+
+def test_the_share_of_peak_is_our_rate_over_that_of_the_loop(monkeypatch):
+    """MACs a second of a median call, over MACs a second of the loop's fastest one."""
+    network = untrained("resnet8")
+    images = import_module("leancnn.bench").trial_images(network, 4)
+    with torch.inference_mode():
+        monkeypatch.setattr(Timed, "expected", network(torch.from_numpy(images)).tolist(), False)
+    monkeypatch.setattr(import_module("leancnn.bench"), "Worker", Timed)
+    (row,), missing = bench([network], on=["torch"], rounds=3)
+    assert not missing
+    assert row.share_of_peak == pytest.approx((row.macs / 0.002) / (3_000_000 / 0.001))
+    assert row.macs == models.card("resnet8").macs
+    assert row.rounds_us == pytest.approx([2000] * 3)
+    assert (row.peak_mb, row.startup_s) == (4.5, 0.25)

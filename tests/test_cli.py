@@ -120,6 +120,7 @@ def test_what_the_system_refuses_is_one_line_with_the_path(command, capsys):
 
 @pytest.mark.parametrize("error", [
     MemoryError("Unable to allocate 72 GiB for an array"),
+    MemoryError(),
     RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
 ])  # fmt: skip

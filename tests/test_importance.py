@@ -160,3 +160,21 @@ def test_large_images_are_scored_a_few_at_a_time(pictures: Path) -> None:
         images, labels = next(iter(subject.batches()))
         assert images.shape == (len(labels), 3, size, size)
         assert len(images) == min(batch, len(source.load(network).train.labels))
+
+
+def test_scores_are_kept_by_the_weights_they_are_of(
+    score: Callable[[], Scores], pictures: Path
+) -> None:
+    """One number in one tensor: of a weight, or of what a norm remembers."""
+    before = score()
+    wiring = wire(untrained("resnet8").body, 3)
+    for number, name in enumerate(("fc.weight", "stages.0.bn1.running_var"), 2):
+        network = untrained("resnet8")
+        network.classes = ("class 0", "class 1", "class 2")
+        state = network.body.state_dict()
+        name = name if name in state else next(key for key in state if key.endswith("running_var"))
+        state[name].view(-1)[0] += 0.5
+        source = Source(str(pictures))
+        found = importance.scored(network, wiring, "taylor", source, progress=False).worth
+        assert kept() == number
+        assert any((found[path] != before[path]).any() for path in before)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from leancnn import process
-from leancnn.process import Memory, Stop, free_memory, keep_pages
+from leancnn.process import Memory, Stop, free_memory, keep_pages, kept_pages
 
 
 def test_the_second_ctrl_c_ends_at_once() -> None:
@@ -46,6 +46,27 @@ def test_pages_are_kept_on_glibc_and_nothing_happens_elsewhere(
     assert keep_pages() is (platform.libc_ver()[0] == "glibc")
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     assert keep_pages() is False
+
+
+def test_pages_are_kept_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: list[tuple[int, int]] = []
+
+    class Libc:
+        def mallopt(self, key: int, value: int) -> int:
+            settings.append((key, value))
+            return 1
+
+        def malloc_trim(self, pad: int) -> int:
+            settings.append((0, pad))
+            return 1
+
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Libc())
+    with kept_pages():
+        kept = dict(settings)
+    given_back = dict(settings[3:])
+    assert given_back.keys() == {*kept, 0}
+    assert all(given_back[key] != kept[key] for key in kept)
 
 
 @pytest.mark.skipif(not Memory.STATUS.exists(), reason="needs Linux")

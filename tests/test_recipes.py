@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leancnn import models, recipes
-from leancnn.errors import DamagedError, MismatchError, UnknownNameError
+import leancnn
+from leancnn import models, recipes, runs
+from leancnn.errors import DamagedError, DivergedError, MismatchError, UnknownNameError
 from leancnn.recipes import learning_rate
+from tests.tiny import RECIPE
 
 STEP = recipes.get("henet-paper").changed(lr=1.0, schedule="multistep", milestones=[0.5, 0.75])
 
@@ -149,6 +152,8 @@ def test_another_loss_begins_with_its_own_arguments() -> None:
         ({"epochs": 1e300}, MismatchError, "epochs above 0 and at most 100,000"),
         ({"scale": [10**6, 32]}, MismatchError, "a scale of 1 to 4096 pixels"),
         ({"pad": 10**9}, MismatchError, "pad, shift, cutout and mixup of at most 4096"),
+        ({"lr": 1e308}, MismatchError, "lr of at most 1,000,000"),
+        ({"weight_decay": 1e39, "clip": 2e6}, MismatchError, "weight_decay, clip of at most"),
         ({"final": -0.1}, MismatchError, "factor and final of 0 or more"),
         ({"schedule": "cosin"}, MismatchError, "schedule is one of"),
         ({"scale": [32]}, MismatchError, "scale is a list of 2"),
@@ -187,3 +192,21 @@ def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
 
 def test_a_network_without_a_recipe_of_its_own_trains_fast() -> None:
     assert recipes.for_network("shufflenet_r3").name == "henet-fast"
+
+
+NUMBERS = [key for key, given in recipes.get("smoke").to_json().items() if type(given) is float]
+
+
+@pytest.mark.parametrize("key", sorted({*NUMBERS, "mixup", "clip"} - {"epochs"}))
+@pytest.mark.usefixtures("one_thread")
+def test_the_largest_number_that_is_taken_trains_or_is_said_to_diverge(
+    key: str, pictures: Path, tmp_path: Path
+) -> None:
+    """No number of a recipe ends in an error of torch's, such as an overflow of float32."""
+    for value in (1e6, 1e3, 4096.0, 0.999999, 1e-308):
+        with suppress(MismatchError):
+            recipe = RECIPE.changed(epochs=0.5, **{key: value})
+            break
+    with suppress(DivergedError):
+        leancnn.train(pictures, recipe=recipe, out=tmp_path / "run", progress=False)
+    assert runs.load_checkpoint(tmp_path / "run")[0] is not None

@@ -20,7 +20,7 @@ from leancnn.train.plan import Plan
 from tests.tiny import RECIPE, make_pictures
 from tests.tiny_runs import metrics_of, stopped_at, weights_of
 
-train_module = import_module("leancnn.train.loop")  # `leancnn.train` is the function
+loop_module = import_module("leancnn.train.loop")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +45,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
 def test_ctrl_c_is_heard_while_validating(
     pictures: Path, quiet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validate = train_module.validate
+    validate = loop_module.validate
 
     def interrupted(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
@@ -53,7 +53,7 @@ def test_ctrl_c_is_heard_while_validating(
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "validate", interrupted)
+        patch.setattr(loop_module, "validate", interrupted)
         with pytest.raises(StoppedError, match="step 4 of 16"):
             train(pictures, recipe=RECIPE, out=folder, progress=False)
     resume(folder, progress=False)
@@ -170,7 +170,7 @@ def test_another_torch_is_said_to_change_bits(
         train(pictures, recipe=RECIPE, out=folder, progress=False)
     torch.set_num_threads(2)
     monkeypatch.setattr(torch, "__version__", "9.9")
-    module, threads = import_module("leancnn.train.loop"), []
+    module, threads = import_module("leancnn.train.run"), []
     begin = module.begin
     monkeypatch.setattr(
         module, "begin", lambda *a: (threads.append(torch.get_num_threads()), begin(*a))[1]
@@ -234,7 +234,7 @@ def test_every_kind_of_run_resumes_to_the_same_bits(
     recipe = recipe.changed(precision=plan["precision"])  # what auto measured
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        rate, steps = train_module.learning_rate, 0
+        rate, steps = loop_module.learning_rate, 0
 
         def interrupted(given: Any, progress: float) -> float:
             nonlocal steps
@@ -243,7 +243,7 @@ def test_every_kind_of_run_resumes_to_the_same_bits(
                 signal.raise_signal(signal.SIGINT)
             return rate(given, progress)
 
-        patch.setattr(train_module, "learning_rate", interrupted)
+        patch.setattr(loop_module, "learning_rate", interrupted)
         with pytest.raises(StoppedError):
             train(pictures, recipe=recipe, out=folder, progress=False)
     resume(folder, progress=False)

@@ -14,7 +14,7 @@ from leancnn import runs
 from leancnn.errors import StoppedError
 from leancnn.train import state
 
-train_module = import_module("leancnn.train.loop")  # `leancnn.train` is the function
+loop_module = import_module("leancnn.train.loop")
 
 
 def weights_of(folder: Path) -> list[Mapping[str, str]]:
@@ -44,6 +44,6 @@ def stopped_at(step: int) -> Iterator[pytest.ExceptionInfo[StoppedError]]:
         follow(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "follow", interrupted)
+        patch.setattr(loop_module, "follow", interrupted)
         with pytest.raises(StoppedError, match=f"stopped at step {step} of") as caught:
             yield caught

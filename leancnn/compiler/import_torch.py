@@ -15,6 +15,7 @@ from leancnn.compiler.index_maps import Builder
 from leancnn.compiler.materialise import View
 from leancnn.compiler.torch_ops import handlers
 from leancnn.errors import UnsupportedError
+from leancnn.modes import evaluating
 
 
 def import_torch(body: nn.Module, shape: Shape) -> Graph:
@@ -22,7 +23,8 @@ def import_torch(body: nn.Module, shape: Shape) -> Graph:
 
     Raises `UnsupportedError` naming an operator the compiler does not have.
     """
-    exported = _export(body.eval(), shape)
+    with evaluating(body):
+        exported = _export(body, shape)
     builder = Builder(shape)
     known: dict[str, Any] = dict(_constants(exported))
     for node in exported.graph.nodes:

@@ -28,6 +28,7 @@ from leancnn.errors import (
     RunError,
     WriteError,
 )
+from leancnn.modes import evaluating
 from leancnn.progress import Progress
 from leancnn.safe_files import seal, unseal
 from leancnn.training_data import LARGEST_SEED, images_for, kept_cut
@@ -108,15 +109,17 @@ def scored(
     if not 0 <= seed <= LARGEST_SEED:
         raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
     if member.reads == "weights":
-        subject = Subject(network.body.eval(), wiring, _none, seed)
-        return Scored(_finite(member.score(subject)), subject.told)
+        subject = Subject(network.body, wiring, _none, seed)
+        with evaluating(network):
+            return Scored(_finite(member.score(subject)), subject.told)
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
     subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
     place = cache_folder() / "scores" / key
     with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: score again
         about, found = unseal(place / "scores.json", place / "scores.safetensors")
         return Scored(dict(found), about["told"])
-    found = _finite(member.score(subject))
+    with evaluating(subject.body):
+        found = _finite(member.score(subject))
     about = {"criterion": criterion, "network": network.name, "told": subject.told}
     try:
         seal(place / "scores.json", place / "scores.safetensors", about, found)
@@ -144,7 +147,8 @@ def subject_of(
 ) -> tuple[Subject, str]:
     """What a criterion that reads images is given, and the name its scores are kept under.
 
-    Its body is where a training here would be: the network's own or a copy on the GPU.
+    Its body is where a training here would be: the network's own or a copy on the GPU. Criteria
+    want it in evaluation mode, which the caller sees to.
     """
     if source is None:
         raise RunError(f"{criterion} reads the training images; name them with --data")
@@ -169,7 +173,7 @@ def subject_of(
                 yield network.normalise(images), labels.to(device)
                 bar.to(min(start + batch, len(order)))
 
-    subject = Subject(network.body.eval(), wiring, batches, seed)
+    subject = Subject(network.body, wiring, batches, seed)
     facts = [
         FORMAT,
         criterion,

@@ -140,7 +140,7 @@ class Clock:
     def _program(self, body: nn.Module) -> Callable[[], Any]:
         network = copy.copy(self.network)
         network._modules = {"body": body}
-        written = to_c(network.eval())
+        written = to_c(network)
         library = compile_library(written.source, name=written.prefix, flags=FAST_FLAGS)
         return Native(library).bare(self._image)
 

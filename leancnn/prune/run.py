@@ -22,6 +22,7 @@ from leancnn.count import Cost
 from leancnn.data import open_source
 from leancnn.errors import MismatchError, ParityError, UsageError
 from leancnn.export import trial_images
+from leancnn.modes import evaluating
 from leancnn.prune.budget import Candidates
 from leancnn.prune.importance import Source, scored, source_of, subject_of
 from leancnn.prune.latency import SILENT, Clock, fast_enough
@@ -141,7 +142,7 @@ def cut(
         subject, _ = subject_of(
             network, wiring, plan.criterion, source, seed=plan.seed, progress=progress
         )
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(subject.body):
             for path, new in mend(subject, keep).items():
                 body.get_parameter(f"{path}.weight").copy_(new)
     small, widths = cut_body(body, wiring, keep)

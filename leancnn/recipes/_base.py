@@ -13,6 +13,7 @@ from leancnn.registry import Shelf
 
 Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
 MOST_EPOCHS = 100_000
+MOST = 1_000_000  # of a number that is not whole: float32 holds its square times any weight
 LARGEST = 1e300  # a whole number beyond it may be no float
 SIDE = 4096  # pixels; a larger image is no input of these networks
 
@@ -230,11 +231,18 @@ def _fit(key: str, given: Any, wanted: Any) -> Any:
     return given
 
 
+def _numbers(value: Recipe) -> list[tuple[str, float]]:
+    """Its numbers by field."""
+    return [(key, number) for key, number in asdict(value).items() if isinstance(number, float)]
+
+
 def _check(value: Recipe) -> None:
     """Refuse numbers no run could use, all at once. Raises `MismatchError`."""
+    large = [key for key, given in _numbers(value) if abs(given) > MOST]
     wrong = [
         text
         for bad, text in (
+            (bool(large), f"{', '.join(large)} of at most {MOST:,}, as steps are float32"),
             (
                 not 0 < value.epochs <= MOST_EPOCHS,
                 f"epochs above 0 and at most {MOST_EPOCHS:,}, not {value.epochs:g}",

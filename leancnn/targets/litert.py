@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
+from leancnn.modes import evaluating
 from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import Network
@@ -44,10 +45,10 @@ def write(network: Network, folder: Path) -> list[Path]:
         python = str(Path(python).absolute())  # the converter starts in another folder
     road, path = network.road, folder / f"{network.name}.tflite"
     shape = (1, road.channels, *road.size)
-    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         program = Path(work, "net.pt2")
-        torch.export.save(torch.export.export(network.body.eval(), (torch.zeros(shape),)), program)
+        torch.export.save(torch.export.export(network.body, (torch.zeros(shape),)), program)
         command = [python, "-c", CONVERT, str(program), str(shape), str(path.absolute())]
         try:
             done = subprocess.run(command, cwd=work, capture_output=True, text=True)

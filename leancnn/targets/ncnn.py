@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
+from leancnn.modes import evaluating
 from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import Network
@@ -73,8 +74,8 @@ def write(network: Network, folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trace: Any = torch.jit.trace
-        with Spelled():
-            traced = trace(network.body.eval(), example, check_trace=False)
+        with Spelled(), evaluating(network):
+            traced = trace(network.body, example, check_trace=False)
         traced.save(str(Path(work, "net.pt")))
         shape = ",".join(map(str, example.shape))
         files = [f"ncnnparam={path.absolute()}", f"ncnnbin={path.with_suffix('.bin').absolute()}"]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from leancnn.errors import DamagedError, MissingDependencyError
+from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
 from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.weights import Network
@@ -35,11 +36,11 @@ def to_onnx(network: Network) -> bytes:
         raise MissingDependencyError(f"ONNX export needs {error.name}; {NEEDED}") from error
     road = network.road
     example = torch.zeros(1, *road.size, road.channels, dtype=torch.uint8)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            network.eval(),
+            network,
             (example,),
             input_names=["image"],
             output_names=["logits"],

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from leancnn.errors import DamagedError, MissingDependencyError
+from leancnn.modes import evaluating
 from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.weights import Network
 
@@ -39,10 +40,10 @@ def write(network: Network, folder: Path) -> list[Path]:
     openvino = _openvino()
     road = network.road
     example = torch.zeros(1, *road.size, road.channels, dtype=torch.uint8)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         model = openvino.convert_model(
-            network.eval(), example_input=example, input=[1, *road.size, road.channels]
+            network, example_input=example, input=[1, *road.size, road.channels]
         )
     notes = {"classes": list(network.classes), "road": road.to_json(), "name": network.name}
     model.set_rt_info(json.dumps(notes), "leancnn")

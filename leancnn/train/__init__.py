@@ -1,9 +1,10 @@
 """Train a network. Read in the order of the data:
 
 plan (the value) → batches → backend (which forward pass) → state (weights, optimiser, average) →
-loop (steps, checkpoints, exact resume) → validation → history.
+loop (steps and their checkpoints) → validation → history; run: one is begun, or resumed to the
+same bits.
 """
 
-from leancnn.train.loop import Trained, resume, train
+from leancnn.train.run import Trained, resume, train
 
 __all__ = ["Trained", "resume", "train"]

@@ -97,6 +97,13 @@ def choose(
     they cannot run, torch does, and `why` says so. Several processes measure together, for their
     norms wait for each other, and the first one's clock decides.
     """
+    with torch.random.fork_rng(devices=[]):  # dropout draws; the caller's chance stays as it was
+        return _choose(body, recipe, images, world, uses_features=uses_features)
+
+
+def _choose(
+    body: nn.Module, recipe: Recipe, images: Tensor, world: World, *, uses_features: bool
+) -> Choice:
     precisions = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
     engine, why = _engine(body, recipe, images, world, precisions[0], uses_features=uses_features)
     precision = precisions[0]

@@ -1,6 +1,7 @@
 """Where a training run stands, and what it says about itself in its folder."""
 
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,6 +37,14 @@ class Counters:
     """Highest validation accuracy, 0..1, and the epoch, from 1, that first reached it."""
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, step: int, loss: float, right: float, images: int, started: float) -> None:
+        """Count one more step: sums over its images, which began at `started` of the clock."""
+        self.step = step
+        self.loss += loss
+        self.right += int(right)
+        self.seen += images
+        self.seconds += time.perf_counter() - started
 
 
 def close_epoch(

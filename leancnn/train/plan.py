@@ -91,6 +91,10 @@ class Plan:
         """Steps of the whole run."""
         return self.recipe.steps(self.images)
 
+    def done(self, epoch: int) -> bool:
+        """Whether so many closed epochs are the whole run."""
+        return epoch * self.steps_per_epoch >= self.steps
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
         return {**asdict(self), "recipe": self.recipe.to_json(), "road": self.road.to_json()}

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from leancnn.data import Split
 from leancnn.distributed import World
+from leancnn.modes import evaluating
 from leancnn.weights import Network
 
 VALIDATION_BATCH = 256  # images in each process
@@ -17,8 +18,7 @@ SAMPLE = 16  # images that tell whether weights are broken; what fills a vector 
 
 def answers_numbers(forward: nn.Module, images: Tensor) -> bool:
     """Whether the answers to the first of some normalised images are finite, in evaluation."""
-    forward.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(forward):
         return bool(forward(images[:SAMPLE]).isfinite().all())
 
 
@@ -35,10 +35,9 @@ def validate(
     """
     if split is None:
         return None
-    forward.eval()
     device = world.device
     sums = torch.zeros(2, dtype=torch.float64)
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(forward):
         for first in range(0, len(split.labels), VALIDATION_BATCH * world.size):
             if stopped() and world.size == 1:
                 return None

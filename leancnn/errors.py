@@ -1,6 +1,8 @@
 """Every error leancnn raises on purpose.
 
-* LeanCNNError                 catch this one to catch them all; printed as one line
+Each stands below the one that catches it too::
+
+  LeanCNNError                 catch this one to catch them all; printed as one line
   + UsageError                 words on the command line that no command understands (exit status 2)
   + UnknownNameError           a network, recipe, data set … that is on no shelf (exit status 2)
   + MismatchError              sizes that cannot fit together: shapes, groups, channels, class lists

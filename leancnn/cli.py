@@ -67,6 +67,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except LeanCNNError as error:
         if "--debug" in words:
             raise
+        if "--json" in words and error.details and _speaks():
+            print(json.dumps({"error": str(error), **error.details}, indent=2))
         return _complain(error, error.exit_status)
     except (MemoryError, RuntimeError) as error:
         if "--debug" in words or not _no_memory(error):

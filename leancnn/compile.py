@@ -1,7 +1,6 @@
 """A network, or a foreign ONNX file, as one C file and the library built from it."""
 
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,9 @@ from leancnn.compiled import Native
 from leancnn.compiler.answers import sum_to_one
 from leancnn.compiler.emit import Written
 from leancnn.compiler.import_onnx import Imported, import_onnx
+from leancnn.compiler.onnx_engine import Run, engine, not_run
 from leancnn.compiler.translate import translate
-from leancnn.errors import DamagedError, ParityError, UsageError, WriteError
+from leancnn.errors import LeanCNNError, ParityError, UsageError, WriteError
 from leancnn.export import (
     WITHIN,
     check_parity,
@@ -38,6 +38,8 @@ def compile(
     out: str | Path | None = None,
     tune: float | None = None,
     size: tuple[int, int] | None = None,
+    input: str | None = None,
+    output: str | None = None,
 ) -> Native:
     """A trained network as machine code: uint8 images (N, H, W, C) in, probabilities out.
 
@@ -45,7 +47,8 @@ def compile(
     are compared with PyTorch's, an ONNX file's with those of ONNX Runtime where that is installed,
     before it is returned. With `out` the C file, its header and the library are written there too.
     `tune` is for how many seconds register tiles may be timed here; the winners are remembered.
-    `size` is rows and columns of the image for an ONNX file that leaves them open. Raises
+    `size` is rows and columns of the image for an ONNX file that leaves them open, `input` and
+    `output` the names of those that are meant where it has several. Raises
     `UsageError` for anything else, `UnsupportedError` naming an operator that the compiler does not
     have, `MissingDependencyError` without a C compiler, `ParityError` when the answers differ.
     """
@@ -54,9 +57,11 @@ def compile(
         kind = type(network).__name__
         raise UsageError(f"compile takes a leancnn.Network, a folder or an ONNX file, not {kind}")
     if not isinstance(network, Network) and Path(network).suffix.lower() == ".onnx":
-        return _from_onnx(Path(network), out, tune, size)
-    if size is not None:
-        raise UsageError("only an ONNX file that leaves its size open takes one")
+        found = import_onnx(Path(network), size, input=input, output=output)
+        return _from_onnx(Path(network), found, out, tune)
+    for name, value in (("a size", size), ("an input", input), ("an output", output)):
+        if value is not None:
+            raise UsageError(f"only an ONNX file takes {name}")
     network = network if isinstance(network, Network) else load(network)
     written = to_c(network, tune)
     native = _built(written, None)
@@ -64,10 +69,7 @@ def compile(
     return native if out is None else _built(written, out)
 
 
-def _from_onnx(
-    path: Path, out: str | Path | None, tune: float | None, size: tuple[int, int] | None
-) -> Native:
-    found = import_onnx(path, size)
+def _from_onnx(path: Path, found: Imported, out: str | Path | None, tune: float | None) -> Native:
     written = _written(path, found, tune)
     native = _built(written, None)
     if not found.final and sum_to_one(native.logits(_planes(found, native))):
@@ -111,25 +113,31 @@ def _planes(found: Imported, native: Native) -> NDArray[np.float32]:
 
 
 def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
-    """The largest difference of answers from ONNX Runtime's, relative to their scale; None where
-    that is not installed. Raises `ParityError`, `DamagedError` for a file that does not run there.
+    """The largest difference of answers from another engine's, relative to their scale; None where
+    there is none. Raises `ParityError`, `DamagedError` for a file that does not run there.
 
     Both entries are compared: floats to logits on images from -1 to 1, and what users call, uint8
     to probabilities.
     """
-    session = _session(path)
-    if session is None:
-        return None
-    planes, pixels = _planes(found, native), _pixels(native)
+    try:
+        other = engine(found.model, found.name, native.facts["macs"])
+        if other is None:
+            return None
+        name, run = other
+        planes, pixels = _planes(found, native), _pixels(native)
+        scale = np.float32(1 if found.integers else 255)
+        entered = pixels.transpose(0, 3, 1, 2).astype(np.float32) / scale
+        of_planes, of_pixels = (_expected(run, found, part) for part in (planes, entered))
+    except LeanCNNError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except Exception as error:  # engines' errors share no class of their own
+        raise not_run(f"{path}: {name}", error) from error
     answers = native.logits(planes).astype(np.float64)
     if found.final in ("softmax", "log softmax"):
         answers -= answers.max(1, keepdims=True)
         answers -= np.log(np.exp(answers).sum(1, keepdims=True))
         answers = np.exp(answers) if found.final == "softmax" else answers
-    apart = difference(answers, _expected(path, session, found, planes))
-    scale = np.float32(1 if found.integers else 255)
-    entered = pixels.transpose(0, 3, 1, 2).astype(np.float32) / scale
-    expected = _expected(path, session, found, entered)
+    apart, expected = difference(answers, of_planes), of_pixels
     if found.final == "softmax":
         with np.errstate(divide="ignore"):
             expected = np.log(expected.astype(np.float64)).clip(-100)
@@ -140,50 +148,17 @@ def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
     apart = float(np.max([apart, entry]))  # nan where one is
     if not apart <= WITHIN:
         raise ParityError(
-            f"{path}: the program's answers differ by {apart:.2g} of their scale from ONNX "
-            f"Runtime's, more than {WITHIN:g}; it was not kept"
+            f"{path}: the program's answers differ by {apart:.2g} of their scale from those of "
+            f"{name}, more than {WITHIN:g}; it was not kept"
         )
     return apart
 
 
-def _session(path: Path) -> Any:
-    """ONNX Runtime with a file, on one thread; None where that is not installed."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no class of their own
-        raise _not_run(path, error) from error
-
-
-def _expected(
-    path: Path, session: Any, found: Imported, planes: NDArray[np.float32]
-) -> NDArray[Any]:
-    """What ONNX Runtime answers for planes (N, C, H, W): (N, answers)."""
-    given = session.get_inputs()[0]
+def _expected(run: Run, found: Imported, planes: NDArray[np.float32]) -> NDArray[Any]:
+    """What another engine answers for planes (N, C, H, W): (N, answers)."""
     feeds = planes.transpose(0, 2, 3, 1) if found.channels_last else planes
-    sizes = {2: (1, -1), 3: (1, *planes.shape[2:])}
-    shape = sizes.get(len(given.shape), (1, *feeds.shape[1:]))
     kind = np.uint8 if found.integers else np.float32
-    try:
-        made = [
-            session.run(None, {given.name: feed.reshape(shape).astype(kind)})[0].ravel()
-            for feed in feeds
-        ]
-    except Exception as error:  # onnxruntime's errors share no class of their own
-        raise _not_run(path, error) from error
-    return np.stack(made)
-
-
-def _not_run(path: Path, error: Exception) -> DamagedError:
-    reason = " ".join(str(error).split())
-    return DamagedError(f"{path}: ONNX Runtime does not run it ({reason[:200]})")
+    return np.stack([run(feed.reshape(found.shape).astype(kind)).ravel() for feed in feeds])
 
 
 def _built(written: Written, out: str | Path | None) -> Native:

@@ -15,6 +15,7 @@ Each stands below the one that catches it too::
   + WriteError                 a file that could not be written: disk full, read-only, no permission
   + DivergedError              the first loss or gradient that is not finite (exit status 3)
   + UnsupportedError           a network with an operator that the compiler does not have
+    + UnknownOperatorError     the same of an ONNX file; `details` lists what the compiler has
   + CompileError               C that the machine's compiler refused, with its first complaint
   + ProgramError               a program of the compiler's that would read what it has overwritten
   + ParityError                an exported network that answers otherwise; nothing was kept
@@ -22,11 +23,15 @@ Each stands below the one that catches it too::
   + MissingDependencyError     an optional package or tool, with the command that installs it
 """
 
+from collections.abc import Mapping, Sequence
+
 
 class LeanCNNError(Exception):
     """Base of all that leancnn raises on purpose; one line: what, where, what to do."""
 
     exit_status = 1
+    details: Mapping[str, object] = {}
+    """More than fits a line; `--json` prints it."""
 
 
 class UsageError(LeanCNNError):
@@ -87,6 +92,14 @@ class DivergedError(LeanCNNError):
 
 class UnsupportedError(LeanCNNError):
     """A network the native compiler cannot translate; names the operator and those it knows."""
+
+
+class UnknownOperatorError(UnsupportedError):
+    """An operator of an ONNX file that the compiler does not have; `details` lists those it has."""
+
+    def __init__(self, message: str, operators: Sequence[str]) -> None:
+        super().__init__(message)
+        self.details = {"operators": list(operators)}
 
 
 class CompileError(LeanCNNError):

@@ -26,6 +26,8 @@ CURVES = {
     "erf": torch.erf,
     "sqrt": torch.sqrt,
     "reciprocal": torch.reciprocal,
+    "log": torch.log,
+    "softplus": functional.softplus,
 }
 COMBINED = {
     "add": torch.add,
@@ -59,6 +61,8 @@ def computed(op, x, *others):
             return x.clamp(low, high)
         case Activate("leaky", low):
             return functional.leaky_relu(x, low)
+        case Activate("power", exponent):
+            return torch.pow(x, exponent)
         case Activate(curve):
             return CURVES[curve](x)
         case Combine(how):

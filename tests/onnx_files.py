@@ -11,7 +11,7 @@ def model(text, *, shape=(1, 3, 8, 8), kind="float", opset=13, ir=8, seed=0):
     """A model from `x` to `y` whose operators are `text`, one a line.
 
     `k_4_1` is an array of random floats of shape (4, 1), `k_` a scalar, `p_4` one of positive
-    floats, and `i_2_m1` the whole numbers (2, -1).
+    floats, `b_4` one of random bytes, and `i_2_m1` the whole numbers (2, -1).
     """
     from onnx import numpy_helper, parser
 
@@ -19,9 +19,11 @@ def model(text, *, shape=(1, 3, 8, 8), kind="float", opset=13, ir=8, seed=0):
     body = f"g ({kind}[{sizes}] x) => (float[A, B] y) {{\n{text}\n}}"
     made = parser.parse_model(HEADER.format(ir=ir, opset=opset) + body)
     random = np.random.default_rng(seed)
-    for name in sorted(set(re.findall(r"\b[kpi]_[\w]*", text))):
+    for name in sorted(set(re.findall(r"\b[kpib]_[\w]*", text))):
         numbers = [int(n.replace("m", "-")) for n in name[2:].split("_") if n]
-        if name[0] == "i":
+        if name[0] == "b":
+            array = random.integers(-128, 128, numbers).astype(np.int8)
+        elif name[0] == "i":
             array = np.array(numbers, np.int64)
         else:
             array = random.standard_normal(numbers).astype(np.float32) * np.float32(0.4)

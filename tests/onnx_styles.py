@@ -126,6 +126,95 @@ STYLES = {
     "weights that are computed": """a = Exp(k_4_4_1_1)
         w = Transpose<perm = [1, 0, 2, 3]>(a)
         h = Conv(f, w)""",
+    "a constant image": "h = Add(f, k_1_4_8_8)",
+    "a constant row": "h = Mul(f, k_8)",
+    "rows for columns": """a = Transpose<perm = [0, 1, 3, 2]>(f)
+        h = Conv(a, k_4_4_3_3)""",
+    "a mirror image": """s = Slice(f, i_m1, i_m99, i_3, i_m1)
+        h = Concat<axis = 3>(f, s)""",
+    "rows below rows": "h = Concat<axis = 2>(f, f)",
+    "channels last, beside each other": """a = Transpose<perm = [0, 2, 3, 1]>(f)
+        b = Relu(a)
+        c = Concat<axis = 3>(a, b, k_1_8_8_2)
+        d = Transpose<perm = [0, 3, 1, 2]>(c)
+        h = Conv(d, k_4_10_3_3)""",
+    "softmax of many": """a = Reshape(f, i_1_2_128)
+        b = Softmax<axis = -1>(a)
+        h = Reshape(b, i_1_4_8_8)""",
+    "softmax of channels": "h = Softmax<axis = 1>(f)",
+    "log softmax of rows": "h = LogSoftmax<axis = 2>(f)",
+    "log softmax between": """p = GlobalAveragePool(f)
+        v = Flatten(p)
+        l = LogSoftmax<axis = 1>(v)
+        u = Unsqueeze(l, i_2_3)
+        h = Mul(f, u)""",
+    "reflection": 'h = Pad<mode = "reflect">(f, i_0_0_1_2_0_0_3_1)',
+    "edges": 'h = Pad<mode = "edge">(f, i_0_0_1_2_0_0_3_1)',
+    "softplus": "h = Softplus(f)",
+    "a logarithm": """a = Abs(f)
+        b = Add(a, p_)
+        h = Log(b)""",
+    "depth to space": """a = Conv(f, k_12_4_3_3)
+        h = DepthToSpace<blocksize = 2>(a)""",
+    "depth to space by columns": """a = Conv(f, k_12_4_3_3)
+        h = DepthToSpace<blocksize = 2, mode = "CRD">(a)""",
+    "smaller, then as it was": """a = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(f)
+        h = Resize<mode = "nearest", nearest_mode = "floor",
+            coordinate_transformation_mode = "asymmetric">(a, , k_0, i_1_4_8_8)""",
+    "twice as large by lines": """s = Constant<value_floats = [1.0, 1.0, 2.0, 3.0]>()
+        h = Resize<mode = "linear">(f, , s)""",
+    "twice as large, corners kept": """s = Constant<value_floats = [1.0, 1.0, 2.0, 2.0]>()
+        h = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(f, , s)""",
+    "lines of pytorch": """s = Constant<value_floats = [1.0, 1.0, 2.0, 2.0]>()
+        h = Resize<mode = "linear",
+            coordinate_transformation_mode = "pytorch_half_pixel">(f, , s)""",
+    "uneven sizes, the nearest": "h = Resize(f, , , i_1_4_5_11)",
+    "powers of every kind": """a = Abs(f)
+        b = Constant<value_floats = [0.3, -1.5, 7.0, 0.0]>()
+        c = Reshape(b, i_4_1_1)
+        d = Add(a, p_)
+        h = Pow(d, c)""",
+    "a large power": """e = Constant<value_float = 11.0>()
+        h = Pow(f, e)""",
+    "a constant to a power": "h = Pow(p_4_1_1, f)",
+    "where a constant says": """c = Constant<value = bool[4, 1, 1] {1, 0, 0, 1}>()
+        a = Neg(f)
+        h = Where(c, f, a)""",
+    "where pixels are told": """c = Constant<value = bool[1, 8] {1, 0, 0, 1, 1, 1, 0, 0}>()
+        h = Where(c, f, k_)""",
+    "a transposed convolution": """h = ConvTranspose<strides = [2, 2], pads = [1, 1, 1, 1],
+            output_padding = [1, 1]>(f, k_4_5_3_3, k_5)""",
+    "transposed in groups, dilated": """h = ConvTranspose<strides = [3, 1], dilations = [1, 2],
+            group = 2, pads = [0, 1, 2, 0]>(f, k_4_2_2_3)""",
+    "pooling along one axis": """a = Reshape(f, i_1_4_64)
+        b = MaxPool<kernel_shape = [3], strides = [2], pads = [1, 0]>(a)
+        c = AveragePool<kernel_shape = [2], strides = [2]>(b)
+        d = Unsqueeze(c, i_2)
+        h = Relu(d)""",
+    "the least of rows": """m = ReduceMin<axes = [2]>(f)
+        h = Mul(f, m)""",
+    "sums of sizes": """m = ReduceL1<axes = [1]>(f)
+        n = ReduceSumSquare<axes = [2, 3]>(f)
+        o = ReduceLogSumExp<axes = [1]>(f)
+        a = Add(m, n)
+        h = Mul(a, o)""",
+    "the logarithm of a sum": """a = Abs(f)
+        m = ReduceLogSum<axes = [1], keepdims = 1>(a)
+        h = Mul(f, m)""",
+    "cropped before a layer norm": """a = Slice(f, i_1_2, i_7_7, i_2_3)
+        b = Transpose<perm = [0, 2, 3, 1]>(a)
+        m = ReduceMean<axes = [-1]>(b)
+        c = Sub(b, m)
+        d = Mul(c, c)
+        v = ReduceMean<axes = [-1]>(d)
+        w = Add(v, p_)
+        e = Sqrt(w)
+        g = Div(c, e)
+        h = Transpose<perm = [0, 3, 1, 2]>(g)""",
+    "a matrix with a batch axis": """a = Reshape(f, i_1_32_8)
+        b = MatMul(a, k_1_8_6)
+        h = Reshape(b, i_1_4_8_6)""",
+    "response of channels beside": "h = LRN<size = 3, alpha = 0.5, beta = 0.6, bias = 1.5>(f)",
     "a branch that is known": """c = Constant<value = bool {1}>()
         h = If(c) <then_branch = t () => (float[1, 4, 8, 8] a) { a = Relu(f) },
             else_branch = e () => (float[1, 4, 8, 8] b) { b = Neg(f) }>""",
@@ -133,7 +222,14 @@ STYLES = {
         e = Cast<to = 1>(d)
         h = Add(f, e)""",
 }
-CHANNELS = {"depth multiplier and dilation": 8, "every second pixel": 16}
+CHANNELS = {
+    "channels last, beside each other": 4,
+    "depth to space": 3,
+    "depth to space by columns": 3,
+    "a transposed convolution": 5,
+    "depth multiplier and dilation": 8,
+    "every second pixel": 16,
+}
 
 OLDER = {
     "slices by attributes": (9, "h = Slice<starts = [0, 1], ends = [99, 7], axes = [2, 3]>(f)"),
@@ -149,6 +245,16 @@ OLDER = {
     "uneven parts": (18, "g = Slice(f, i_0, i_1, i_1)\nd = Concat<axis = 1>(f, g)\n"
                          "a, b = Split<axis = 1, num_outputs = 2>(d)\nc = Concat<axis = 1>(b, a)\n"
                          "h = Conv(c, k_4_5_1_1)"),
+    "dequantized weights": (13, "w = DequantizeLinear<axis = 0>(b_4_4_1_1, p_4)\nh = Conv(f, w)"),
+    "dequantized weights, one scale": (10, "w = DequantizeLinear(b_4_4_1_1, p_)\nh = Conv(f, w)"),
+    "group norm": (21, "h = GroupNormalization<num_groups = 2>(f, k_4, k_4)"),
+    "space to depth by columns": (13, "a = SpaceToDepth<blocksize = 2>(f)\n"
+                                      "h = DepthToSpace<blocksize = 2>(a)"),
+    "upsample": (9, "s = Constant<value = float[4] {1, 1, 2, 2}>()\nh = Upsample(f, s)"),
+    "upsample by lines": (9, "s = Constant<value = float[4] {1, 1, 2, 2}>()\n"
+                             'h = Upsample<mode = "linear">(f, s)'),
+    "resize of the first set": (10, "s = Constant<value = float[4] {1, 1, 2, 2}>()\n"
+                                    'h = Resize<mode = "linear">(f, s)'),
     "GELU": (20, "h = Gelu(f)"),
     "GELU by tanh": (20, 'h = Gelu<approximate = "tanh">(f)'),
     "mish": (18, "h = Mish(f)"),

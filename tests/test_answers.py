@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.native_saved import network, on_shelf
 
 import leancnn
 from leancnn.bench import bench
@@ -11,6 +10,7 @@ from leancnn.compiler import emit
 from leancnn.compiler.answers import sum_to_one
 from leancnn.compiler.import_onnx import import_onnx
 from leancnn.errors import ParityError
+from tests.compiler_saved import network, on_shelf
 from tests.onnx_files import answers, model
 
 pytest.importorskip("onnxruntime")

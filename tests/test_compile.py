@@ -124,10 +124,21 @@ def test_a_foreign_onnx_file_becomes_machine_code(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_onnx_operator_we_do_not_have_is_named(tmp_path, monkeypatch):
-    foreign(nn.Sequential(nn.Softplus(), nn.Flatten()), (1, 4, 4), tmp_path / "x.onnx", monkeypatch)
-    with pytest.raises(UnsupportedError, match="operator Softplus"):
-        leancnn.compile(tmp_path / "x.onnx")
+def test_an_onnx_operator_we_do_not_have_is_named(tmp_path, monkeypatch, capsys):
+    class Sine(nn.Module):
+        def forward(self, x):
+            return torch.sin(x).flatten(1)
+
+    foreign(Sine(), (1, 4, 4), tmp_path / "x.onnx", monkeypatch)
+    words = ["compile", str(tmp_path / "x.onnx"), "--out", str(tmp_path)]
+    for more in ([], ["--json"]):
+        status, printed = answer(capsys, *words, *more)
+        assert status == 1
+        assert "x.onnx: operator Sin (at " in printed.err
+        assert printed.err.count("\n") == 1
+        assert len(printed.err) < 200
+        if more:
+            assert "Relu" in json.loads(printed.out)["operators"]
 
 
 def test_what_is_no_onnx_file_is_refused(tmp_path):

@@ -14,13 +14,22 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=size, metavar="HxW", help="of the image, if an ONNX file leaves it open"
     )
+    parser.add_argument("--input", metavar="NAME", help="which input, if an ONNX file has several")
+    parser.add_argument("--output", metavar="NAME", help="which output, if it has several")
 
 
 def run(args: Namespace) -> Answer:
     """A C file, its header, and the library built from them on this machine."""
     from leancnn.compile import compile
 
-    native = compile(args.network, out=args.out, tune=args.tune, size=args.size)
+    native = compile(
+        args.network,
+        out=args.out,
+        tune=args.tune,
+        size=args.size,
+        input=args.input,
+        output=args.output,
+    )
     value = {
         "network": native.name,
         "library": str(native.path),

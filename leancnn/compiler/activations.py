@@ -60,19 +60,39 @@ def absolute(b: Builder, x: View) -> View:
 
 
 def power(b: Builder, x: View, exponent: Any) -> View:
-    """x to a whole power up to 8, to a half, or one over these. Raises `UnsupportedError`."""
-    exponents = np.unique(np.asarray(exponent, np.float64))
-    number = float(exponents[0])
-    if len(exponents) > 1 or abs(number) not in (0.5, *range(1, 9)):
-        raise UnsupportedError(
-            f"the power {exponents.tolist()} (at {b.name}) is not supported; only 1/2, 1, 2 … 8 "
-            "and one over these"
-        )
-    if number < 0:
-        return b.activate(power(b, x, -number), "reciprocal")
+    """x to constant powers, one for all or one for each channel."""
+    exponents = np.asarray(exponent, np.float64)
+    kinds = np.unique(exponents)
+    if len(kinds) == 1:
+        return _power(b, x, kinds.item())
+    shape = np.broadcast_shapes(x.shape, exponents.shape)
+    each = np.broadcast_to(exponents, shape)
+    x = x.moved(lambda a: np.broadcast_to(a, shape))
+    made = _power(b, x, float(kinds[0]))
+    for number in kinds[1:]:
+        made = b.select(each == number, _power(b, x, float(number)), made)
+    return made
+
+
+def _power(b: Builder, x: View, number: float) -> View:
+    """Products for whole numbers up to 4, roots and reciprocals by their own curves."""
+    if number in (-0.5, -1.0, -2.0):
+        return b.activate(_power(b, x, -number), "reciprocal")
     if number == 0.5:
         return b.activate(x, "sqrt")
+    if number not in (1.0, 2.0, 3.0, 4.0):
+        return b.activate(x, "power", number)
     made = x
     for _ in range(int(number) - 1):
         made = b.combine("mul", made, x)
     return made
+
+
+def power_of(b: Builder, base: Any, x: View) -> View:
+    """Positive constants to the power of x, by exp(x · log(base)). Raises `UnsupportedError`."""
+    base = np.asarray(base, np.float64)
+    if not (base > 0).all():
+        raise UnsupportedError(
+            f"a power of {base.min():g} with a computed exponent; only of positive numbers"
+        )
+    return b.activate(b.affine(x, np.log(base), 0), "exp")

@@ -54,6 +54,9 @@ CURVES = {
     "erf": 24.0,
     "sqrt": 20.0,
     "reciprocal": 16.0,
+    "log": 80.0,
+    "softplus": 160.0,
+    "power": 160.0,
 }
 """Cycles, about, of each curve on a vector of 16."""
 TURNED = {True: 0.5, False: 0.8}  # cycles of turning one number, to abreast and back

@@ -149,6 +149,10 @@ def curve(step: Activate, y: str) -> str:
             return f"root({y})"
         case "reciprocal":
             return f"1.0f / {y}"
+        case "log":
+            return f"logarithm({y})"
+        case "power":
+            return f"power({y}, {low})"
     return f"{step.curve}({y})"
 
 
@@ -164,7 +168,7 @@ def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
     return f"{first} {sign} {second}"
 
 
-LONG = {"sigmoid", "silu", "exp", "erf", "sqrt"}
+LONG = {"sigmoid", "silu", "exp", "erf", "sqrt", "log", "softplus", "power"}
 """Curves that need registers of their own: written into a tile they would push its sums out."""
 
 

@@ -114,6 +114,12 @@ def _curve(op: Activate, x: NDArray[np.float64]) -> NDArray[np.float64]:
                 return np.sqrt(x)
             case "reciprocal":
                 return 1 / x
+            case "log":
+                return np.log(x)
+            case "softplus":
+                return np.logaddexp(0, x)
+            case "power":
+                return np.power(x, op.low)
 
 
 def _combined(op: Combine, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

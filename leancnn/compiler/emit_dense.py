@@ -346,15 +346,19 @@ def emit_soft(file: File, kernel: Soft) -> None:
     """Softmax inside a network."""
     places = kernel.x.places()
     table = file.integers(f"{kernel.name}_planes", places)
+    each = f"    for (int i = 0; i < {len(places)}; i++)"
+    sums = ["sum += y[i] = expf(s[t[i]] - most);", "y[i] /= sum;"]
+    if kernel.log:
+        sums = ["sum += expf((y[i] = s[t[i]] - most));", "y[i] -= logf(sum);"]
     body = "\n".join(
         [
             "LAYER @(float *s, const int32_t *t)\n{",
             f"    float most = s[t[0]], sum = 0.0f, *y = s + {kernel.out.origin};",
             f"    for (int i = 1; i < {len(places)}; i++) most = most > s[t[i]] ? most : s[t[i]];",
-            f"    for (int i = 0; i < {len(places)}; i++) sum += y[i] = expf(s[t[i]] - most);",
-            f"    for (int i = 0; i < {len(places)}; i++) y[i] /= sum;",
+            *(f"{each} {one}" for one in sums),
             "}",
         ]
     )
-    name = file.function(kernel.name, f"{kernel.name}: softmax of {len(places)}", body)
+    what = "log softmax" if kernel.log else "softmax"
+    name = file.function(kernel.name, f"{kernel.name}: {what} of {len(places)}", body)
     file.calls.append(f"{name}(s, {table});")

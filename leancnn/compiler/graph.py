@@ -57,12 +57,16 @@ Curve = Literal[
     "erf",
     "sqrt",
     "reciprocal",
+    "log",
+    "softplus",
+    "power",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """A function of each element. ReLU is `clip` from 0 up; `low` is the slope of `leaky`."""
+    """A function of each element. ReLU is `clip` from 0 up; `low` is the slope of `leaky`, and the
+    exponent of `power`."""
 
     curve: Curve
     low: float = 0.0

@@ -2,25 +2,31 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leancnn.compiler import onnx_activations  # noqa: F401  registers more
+from leancnn.compiler import onnx_activations, onnx_moves, onnx_ops, onnx_resize  # noqa: F401  register
 from leancnn.compiler.answers import ends_in_probabilities
 from leancnn.compiler.c_text import identifier
 from leancnn.compiler.graph import Graph, Reshape, Shape, Softmax
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
-from leancnn.compiler.onnx_ops import Call, handlers
-from leancnn.errors import DamagedError, MissingDependencyError, RunError, UnsupportedError
+from leancnn.compiler.materialise import MOST, View
+from leancnn.compiler.onnx_call import Call, operators
+from leancnn.compiler.onnx_constants import computed, shapes
+from leancnn.compiler.onnx_file import ends, read_onnx
+from leancnn.errors import DamagedError, UnknownOperatorError, UnsupportedError
 
+BUDGET_S = 300  # for the walk over a model
+CONSTANTS = 2**27  # numbers that may be computed from constants, all together
+WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"))
+"""Operators that infinite weights make nonsense of; elsewhere infinity is a bound."""
 COLOURS = (1, 3, 4)
 """Channels by which an axis of an image is known as the one of its channels."""
-MOST = 2**26  # numbers of an input: places in the arena are 32-bit integers
 MISTAKES = (
     ValueError,
     TypeError,
@@ -42,78 +48,46 @@ class Imported:
     integers: bool  # its input is uint8
     channels_last: bool
     final: str  # "softmax" or "log softmax", where the graph leaves it off; "probabilities"; or ""
+    name: str  # of its input
+    shape: tuple[int, ...]  # and its own shape
+    model: Any  # the file with its weights, and of its outputs the one that was chosen
 
 
-def import_onnx(path: Path, size: tuple[int, int] | None = None) -> Imported:
+def import_onnx(
+    path: Path,
+    size: tuple[int, int] | None = None,
+    *,
+    input: str | None = None,
+    output: str | None = None,
+) -> Imported:
     """The graph of a file; a softmax at its end is left off. `size`: rows and columns of the image
-    where the file leaves them open.
+    where the file leaves them open; `input` and `output`: which of several inputs and outputs.
 
-    Of other files only weights are read that lie beside it, as the file says. Raises `RunError`
-    when there is none, `DamagedError` for what is no ONNX file, `UnsupportedError` naming an
-    operator or shape that cannot be compiled, `MissingDependencyError` without onnx.
+    Raises as `read_onnx`, and `UnsupportedError` naming an operator or shape that cannot be
+    compiled.
     """
-    model = _loaded(path)
+    model = read_onnx(path)
     try:
-        made = Walk(model, size)
+        made = Walk(model, size, input, output)
         graph, final = _without_end(made.graph)
     except UnsupportedError as error:
-        raise UnsupportedError(f"{path}: {error}") from error
+        whole = UnsupportedError(f"{path}: {error}")
+        whole.details = error.details
+        raise whole from error
     except MISTAKES as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(f"{path}: it contradicts itself ({reason})") from error
     notes = {item.key: item.value for item in model.metadata_props}
-    return Imported(graph, _read(notes), made.integers, made.channels_last, final)
-
-
-def _loaded(path: Path) -> Any:
-    try:
-        import onnx
-        from onnx import inliner
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnx is not installed; pip install 'leancnn[onnx]'"
-        ) from error
-    if not path.is_file():
-        raise RunError(f"{path}: no such file")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-        if not model.graph.node:
-            raise ValueError("no operator in it")
-        _fetch(_weights(model.graph), path.parent)
-        if model.functions:
-            model = inliner.inline_local_functions(model)
-    except UnsupportedError:
-        raise
-    except Exception as error:  # protobuf's errors share no class of their own
-        reason = " ".join(str(error).split())
-        raise DamagedError(f"{path}: not an ONNX file ({reason})") from error
-    return model
-
-
-def _weights(graph: Any) -> Iterator[Any]:
-    """Those of a graph and of its branches."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            for branch in (attribute.g, *attribute.graphs):
-                yield from _weights(branch)
-
-
-def _fetch(tensors: Iterable[Any], folder: Path) -> None:
-    """Put weights that lie in files beside the model into it. Raises `UnsupportedError`."""
-    from onnx import external_data_helper as external
-
-    for tensor in tensors:
-        if not external.uses_external_data(tensor):
-            continue
-        name = external.ExternalDataInfo(tensor).location
-        place = folder / name
-        if Path(name).name != name or place.is_symlink() or not place.is_file():
-            raise UnsupportedError(
-                f"{folder}: weights are to be in the file {name!r}, which is not beside the model"
-            )
-        external.load_external_data_for_tensor(tensor, str(folder))
-        tensor.data_location = tensor.DEFAULT
+    return Imported(
+        graph,
+        _read(notes),
+        made.integers,
+        made.channels_last,
+        final,
+        made.name,
+        made.shape,
+        model,
+    )
 
 
 def _read(notes: dict[str, str]) -> dict[str, Any]:
@@ -135,27 +109,32 @@ def _read(notes: dict[str, str]) -> dict[str, Any]:
 class Walk:
     """One walk over a model: constants are computed, the rest becomes a graph."""
 
-    def __init__(self, model: Any, size: tuple[int, int] | None) -> None:
-        from onnx import TensorProto
+    def __init__(
+        self, model: Any, size: tuple[int, int] | None, given: str | None, output: str | None
+    ) -> None:
+        from onnx import TensorProto, defs
 
         graph = model.graph
         names = {"ai.onnx": ""}  # one domain by two names
         self.opsets = {names.get(i.domain, i.domain): i.version for i in model.opset_import}
+        if self.opsets.get("", 1) > defs.onnx_opset_version():
+            raise UnsupportedError(
+                f"it is of operator set {self.opsets['']}; the onnx package here knows "
+                f"{defs.onnx_opset_version()} (pip install -U onnx)"
+            )
+        start, end = ends(model, given, output)
+        self.until = time.monotonic() + BUDGET_S
         self.known: dict[str, Any] = {}
+        self.numbers = 0  # of computed constants
         for tensor in graph.initializer:
             self.known[tensor.name] = _array(tensor)
-        inputs = [value for value in graph.input if value.name not in self.known]
-        if len(inputs) != 1 or len(graph.output) != 1:
-            raise UnsupportedError(
-                f"{len(inputs)} inputs and {len(graph.output)} outputs; the compiler takes one of "
-                "each"
-            )
-        kind = inputs[0].type.tensor_type.elem_type
+        kind = start.type.tensor_type.elem_type
         self.integers = kind == TensorProto.UINT8
         if kind not in (TensorProto.FLOAT, TensorProto.UINT8):
             name = TensorProto.DataType.Name(kind).lower()
             raise UnsupportedError(f"its input is {name}; the compiler takes float or uint8")
-        shape = _fixed(inputs[0].type.tensor_type.shape.dim, size)
+        shape = _fixed(start.type.tensor_type.shape.dim, size)
+        self.name, self.shape = start.name, shape
         self.channels_last = False
         orders = (
             [False] if len(shape) != 4 else [True, False] if _ends_in_channels(shape) else [False]
@@ -166,10 +145,10 @@ class Walk:
             c, h, w = _planes(shape, last)
             self.builder = Builder((c, h, w))
             view = self.builder.image(shape, channels_last=last)
-            self.known[inputs[0].name] = view
+            self.known[start.name] = view
             try:
                 self._walk(graph.node)
-                self.graph = self._finished(graph.output[0].name)
+                self.graph = self._finished(end.name)
                 return
             except UnsupportedError as error:
                 reasons.append(error)
@@ -191,6 +170,10 @@ class Walk:
         for node in nodes:
             kind = node.op_type
             where = node.name or (node.output[0] if node.output else kind)
+            if time.monotonic() > self.until:
+                raise UnsupportedError(
+                    f"it is not read within {BUDGET_S} seconds; at {where} it was left"
+                )
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             values = [self._value(name, where) if name else None for name in node.input]
             if kind == "If" and not isinstance(values[0], View):
@@ -200,8 +183,7 @@ class Walk:
                 results = [self._value(out.name, where) for out in branch.output]
             else:
                 self.builder.name = identifier((node.name or kind.lower()).strip("/"))
-                call = Call(values, attributes, len(node.output), self.opsets.get("", 1))
-                results = self._results(node, call, where)
+                results = self._results(node, values, attributes, where)
             self.known.update(zip(node.output, results, strict=False))
 
     def _value(self, name: str, where: str) -> Any:
@@ -209,28 +191,50 @@ class Walk:
             raise UnsupportedError(f"'{name}', which {where} reads, is made by nothing before it")
         return self.known[name]
 
-    def _results(self, node: Any, call: Call, where: str) -> list[Any]:
+    def _results(
+        self, node: Any, values: list[Any], attributes: dict[str, Any], where: str
+    ) -> list[Any]:
         kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        shape_only = kind in ("Shape", "Size")
-        if kind not in handlers and not shape_only and _has_view(call.values):
-            known = ", ".join(sorted(handlers))
-            raise UnsupportedError(
-                f"operator {kind} (at {where}) is not supported; there are: {known}"
-            )
         try:
-            if shape_only and isinstance(call.values[0], View):
-                shape = np.array(call.values[0].shape, np.int64)
-                part = shape[call.get("start", 0) : call.get("end")]
-                return [part if kind == "Shape" else np.array(shape.prod())]
-            if not _has_view(call.values):
-                return _computed(node, call.values, self.opsets)
-            results = handlers[kind](self.builder, call)
+            if not _has_view(values):
+                made = computed(node, values, self.opsets)
+                self.numbers += sum(np.size(value) for value in made if value is not None)
+                if self.numbers > CONSTANTS:
+                    raise UnsupportedError(f"its constants are more than {CONSTANTS:,} numbers")
+                return made
+            if kind not in operators:
+                raise UnknownOperatorError(
+                    f"operator {kind} (at {where}) is not supported", sorted(operators)
+                )
+            return self._made(kind, node, values, attributes)
+        except UnknownOperatorError:
+            raise
         except UnsupportedError as error:
             raise UnsupportedError(f"{kind} (at {where}): {error}") from error
         except MISTAKES as error:
             reason = " ".join(str(error).split())
             raise UnsupportedError(f"{kind} (at {where}) cannot be read ({reason})") from error
-        return results if isinstance(results, list) else [results]
+
+    def _made(
+        self, kind: str, node: Any, values: list[Any], attributes: dict[str, Any]
+    ) -> list[Any]:
+        """What a handler makes, if it knows all that is asked for, in the shapes that ONNX says."""
+        operator, opset = operators[kind], self.opsets.get("", 1)
+        operator.check(kind, attributes, opset)
+        for name, value in zip(node.input, values, strict=True):
+            _check_numbers(kind, name, value)
+        expected = shapes(node, values, self.opsets)
+        if any(shape is not None and math.prod(shape) > MOST for shape in expected):
+            raise UnsupportedError(f"it makes {expected[0]}, which is too large to compile")
+        call = Call(values, attributes, len(node.output), opset, operator.reads)
+        made = operator.make(self.builder, call)
+        results = made if isinstance(made, list) else [made]
+        for shape, result in zip(expected, results, strict=False):
+            if attributes.get("ceil_mode"):  # ONNX counts windows that ONNX Runtime does not have
+                break
+            if shape is not None and isinstance(result, View) and result.shape != shape:
+                raise UnsupportedError(f"it makes {result.shape}, where ONNX has {shape}")
+        return results
 
 
 def _has_view(values: Iterable[Any]) -> bool:
@@ -243,28 +247,20 @@ def _array(tensor: Any) -> Any:
     return numpy_helper.to_array(tensor)
 
 
-def _computed(node: Any, values: list[Any], opsets: dict[str, int]) -> list[Any]:
-    """What an operator makes of constants, by ONNX's own reference. Raises `UnsupportedError`."""
-    import onnx
-    from onnx import helper
-    from onnx.reference import ReferenceEvaluator
-
-    feeds = {name: np.asarray(v) for name, v in zip(node.input, values, strict=True) if name}
-    kinds = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in feeds.items()}
-    inputs = [
-        helper.make_tensor_value_info(name, kinds[name], list(value.shape))
-        for name, value in feeds.items()
-    ]
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-    graph = helper.make_graph([node], "constants", inputs, outputs)
-    versions = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
-    try:
-        made = ReferenceEvaluator(helper.make_model(graph, opset_imports=versions)).run(None, feeds)
-    except Exception as error:  # the reference's errors share no class of their own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnsupportedError(f"cannot be computed from constants ({reason[:120]})") from error
-    found = iter(made)
-    return [next(found) if name else None for name in node.output]
+def _check_numbers(kind: str, name: str, value: Any) -> None:
+    """Raises `UnsupportedError` for constants of which nothing can be computed."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return
+    if odd := int(np.isnan(value).sum()):
+        raise UnsupportedError(
+            f"its weights '{name}' hold NaN, {odd:,} of {value.size:,} numbers: what was trained "
+            "has diverged"
+        )
+    if kind in WEIGHTED and not np.isfinite(value).all():
+        odd = int((~np.isfinite(value)).sum())
+        raise UnsupportedError(
+            f"its weights '{name}' are infinite in {odd:,} of {value.size:,} numbers"
+        )
 
 
 def _fixed(dims: Iterable[Any], size: tuple[int, int] | None) -> tuple[int, ...]:

@@ -1,11 +1,13 @@
 """Building a graph from views: operators, with broadcasting and shapes as numpy has them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leancnn.compiler.graph import (
     Activate,
@@ -22,7 +24,7 @@ from leancnn.compiler.graph import (
     empty,
     floats,
 )
-from leancnn.compiler.materialise import View, settle
+from leancnn.compiler.materialise import MOVED, View, settle
 from leancnn.errors import UnsupportedError
 
 
@@ -49,9 +51,9 @@ class Builder:
             raise UnsupportedError(f"a value of shape {tuple(like)}, computed as {shape}")
         return View(value, tuple(like) if like is not None else (1, *shape))
 
-    def settle(self, view: View) -> str:
+    def settle(self, view: View, *, by_pixel: bool = True) -> str:
         """The name of a value that holds what the view shows, as (C, H, W)."""
-        return settle(self.graph, view)
+        return settle(self.graph, view, by_pixel=by_pixel)
 
     def conv(
         self,
@@ -107,8 +109,19 @@ class Builder:
         scale, shift = floats(scale), floats(shift)
         shape = _broadcast(x.shape, scale.shape, shift.shape)
         x = self._whole(x.moved(lambda a: np.broadcast_to(a, shape)))
-        op = Affine(self._by_channel(x, scale), self._by_channel(x, shift))
-        return View(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
+        factors, terms = self._by_channel(x, scale), self._by_channel(x, shift)
+        if factors is None or terms is None:  # a number for each pixel
+            if math.prod(shape) > MOVED:
+                raise UnsupportedError(
+                    f"a constant that differs from pixel to pixel, for {math.prod(shape):,} of "
+                    f"them; only for {MOVED:,}"
+                )
+            x = View(self.settle(x.moved(lambda a: a.reshape(1, -1))), shape)
+            factors, terms = (
+                floats(np.broadcast_to(numbers, shape).ravel()) for numbers in (scale, shift)
+            )
+        made = self.graph.add(Affine(factors, terms), x.value, name=self.name)
+        return View(made, x.shape, x.index)
 
     def activate(self, x: View, curve: Curve, low: float = 0.0, high: float = math.inf) -> View:
         """A function of each element."""
@@ -157,19 +170,17 @@ class Builder:
         sides = (kernel[0] - 1, kernel[1] - 1) * 2
         return self.graph.add(Pool("max", kernel, (1, 1), sides), value, name=f"{value}_spread")
 
-    def _by_channel(self, x: View, numbers: Floats) -> Floats:
-        """A constant as one number for each channel of the value that a view shows."""
+    def _by_channel(self, x: View, numbers: Floats) -> Floats | None:
+        """A constant as one number for each channel of the value that a view shows; None where
+        pixels of a channel get different ones."""
         have = self.graph.shapes[x.value]
         if numbers.size == 1:
             return np.full(have[0], numbers.ravel()[0])
         order = np.empty(math.prod(have), np.float32)
         order[x.elements().ravel()] = np.broadcast_to(numbers, x.shape).ravel()
         table = order.reshape(have[0], -1)
-        if (table != table[:, :1]).any():
-            raise UnsupportedError(
-                f"a constant of shape {numbers.shape} for {x.shape} that is not the same number in "
-                "all pixels of a channel"
-            )
+        if not np.array_equal(table, np.broadcast_to(table[:, :1], table.shape), equal_nan=True):
+            return None
         return floats(table[:, 0])
 
     def _constant_first(self, how: str, x: Floats, y: View) -> View:
@@ -195,13 +206,20 @@ class Builder:
         return self.combine(how, x, self.affine(x, 0, y))
 
     def join(self, parts: Sequence[View | Any], axis: int) -> View:
-        """Concatenation along the channels, or of vectors that become rows of one."""
+        """Concatenation along any axis: that of the channels costs nothing."""
         base = next(part for part in parts if isinstance(part, View))
-        views = [part if isinstance(part, View) else self._made(base, part) for part in parts]
         first = base.shape
         axis %= len(first)
-        if math.prod(first[:axis]) != 1:
-            raise UnsupportedError(f"a concatenation of {first} along axis {axis}; only channels")
+        _same_sizes([np.shape(p) if not isinstance(p, View) else p.shape for p in parts], axis)
+        if math.prod(first[:axis]) != 1:  # in front of the others, behind the batch
+            lead = first[0] == 1
+            turned = [
+                rearranged(p, lambda a: np.moveaxis(a if lead else a[None], axis + (not lead), 1))
+                for p in parts
+            ]
+            made = self.join(turned, 1).moved(lambda a: np.moveaxis(a, 1, axis + (not lead)))
+            return made if lead else made.moved(itemgetter(0))
+        views = [part if isinstance(part, View) else self._made(base, part) for part in parts]
         shape = (*first[:axis], sum(part.shape[axis] for part in views), *first[axis + 1 :])
         room: tuple[int, ...] = (1, -1)
         if len(first) >= 4 and axis <= len(first) - 3:
@@ -219,6 +237,20 @@ class Builder:
             raise UnsupportedError(f"a constant of shape {numbers.shape} beside {like.shape}")
         chosen = np.arange(numbers.shape[1]) % like.shape[1]
         return self.affine(like.moved(partial(np.take, indices=chosen, axis=1)), 0, numbers)
+
+    def select(self, chosen: NDArray[np.bool_], x: View | Any, y: View | Any) -> Any:
+        """Elements of `x` where it is chosen, of `y` elsewhere; constants broadcast."""
+        shape = chosen.shape
+        x, y = (rearranged(part, lambda a: np.broadcast_to(a, shape)) for part in (x, y))
+        if chosen.all() or not chosen.any():
+            return x if chosen.all() else y
+        flat = [rearranged(part, lambda a: a.reshape(1, *shape)) for part in (x, y)]
+        if len(shape) > 1 and shape[0] == 1:
+            flat = [x, y]
+        joined, count = self.join(flat, 1), flat[0].shape[1]
+        where = chosen.reshape(flat[0].shape)
+        picked = joined.moved(lambda a: np.where(where, a[:, :count], a[:, count:]))
+        return picked.moved(lambda a: a.reshape(shape))
 
     def pool(self, x: View, op: Pool) -> View:
         """Sliding windows."""
@@ -250,6 +282,19 @@ class Builder:
         filled = [np.full((1, count, *x.shape[2:]), fill) for count in (front, back)]
         parts = [part for part in (filled[0], x, filled[1]) if part.shape[1]]
         return self.join(parts, 1) if len(parts) > 1 else x
+
+
+def rearranged(part: View | Any, move: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
+    """A view or a constant after a rearrangement."""
+    return part.moved(move) if isinstance(part, View) else move(np.asarray(part))
+
+
+def _same_sizes(shapes: Sequence[Sequence[int]], axis: int) -> None:
+    """Raises `UnsupportedError` for a concatenation of what does not fit together."""
+    others = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
+    if len(others) > 1 or len({len(shape) for shape in shapes}) > 1:
+        words = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise UnsupportedError(f"a concatenation of {words} along axis {axis}")
 
 
 def _shift(bias: Any, count: int) -> Floats:

@@ -78,12 +78,8 @@ class Lowering:
                 self.program.kernels.append(Flatten(node.output, x, out))
                 self._keep(node.output, out)
             case Softmax(log):
-                if log:
-                    raise UnsupportedError(
-                        f"the logarithm of a softmax (at {node.output}) stands only at an end"
-                    )
                 out = self._new(shape, node.output)
-                self.program.kernels.append(Soft(node.output, x, out))
+                self.program.kernels.append(Soft(node.output, x, out, log))
                 self._keep(node.output, out)
             case Reduce(how, over):
                 steps = self._steps(node.output, (), positive=False)

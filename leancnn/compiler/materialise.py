@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from leancnn.compiler.graph import Crop, Graph, Pool, Reshape, Shape, Take
 from leancnn.errors import UnsupportedError
 
+MOST = 2**26  # numbers of a value: places in the arena are 32-bit integers
+MOVED = 2**18  # pixels that may be moved one by one; each has its place in a table
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
@@ -58,8 +61,12 @@ def image_shape(shape: Sequence[int]) -> Shape:
     return (c, h, w)
 
 
-def settle(graph: Graph, view: View) -> str:
-    """The name of a value that holds what the view shows, as (C, H, W)."""
+def settle(graph: Graph, view: View, *, by_pixel: bool = True) -> str:
+    """The name of a value that holds what the view shows, as (C, H, W).
+
+    Channels, windows and flattenings cost little or nothing; any other order is a table of single
+    pixels. Raises `UnsupportedError` where that is too long, or not wanted.
+    """
     have = graph.shapes[view.value]
     shape = _natural(view, have)
     if view.index is None:
@@ -92,9 +99,13 @@ def settle(graph: Graph, view: View) -> str:
         whole = (math.prod(have), 1, 1)
         vector = graph.add(Reshape(whole), view.value, name=f"{view.value}_flat")
         return _take(graph, vector, flat)
+    if by_pixel and len(flat) <= MOVED:
+        everything = settle(graph, View(view.value, (1, math.prod(have))))
+        taken = _take(graph, everything, flat)
+        return graph.add(Reshape(shape), taken, name=f"{view.value}_moved")
     raise UnsupportedError(
-        f"the rearrangement of {view.value} from {have} to {shape} moves single pixels; "
-        "only channels, windows and whole flattenings can be moved"
+        f"the rearrangement of {view.value} from {have} to {shape} moves {len(flat):,} single "
+        f"pixels; only channels, windows and whole flattenings can be moved, or {MOVED:,} pixels"
     )
 
 

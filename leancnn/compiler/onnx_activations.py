@@ -9,16 +9,19 @@ import numpy as np
 from leancnn.compiler import activations
 from leancnn.compiler.index_maps import Builder
 from leancnn.compiler.materialise import View
-from leancnn.compiler.onnx_ops import Call, handles
+from leancnn.compiler.onnx_call import Call, handles
 from leancnn.errors import UnsupportedError
 
+OLD = "consumed_inputs"  # a hint of the first operator sets
+ELEMENTS = (1, 6, 13)
 
-@handles("Relu")
+
+@handles("Relu", sets=(1, 6, 13, 14), hints=OLD)
 def _relu(b: Builder, call: Call) -> View:
     return b.activate(call.view(), "clip")
 
 
-@handles("Clip")
+@handles("Clip", sets=(1, 6, 11, 12, 13), reads="min max", hints=OLD)
 def _clip(b: Builder, call: Call) -> View:
     low, high = call.either("min", 1), call.either("max", 2)
     low = -math.inf if low is None else float(np.ravel(low)[0])
@@ -26,85 +29,93 @@ def _clip(b: Builder, call: Call) -> View:
     return b.activate(call.view(), "clip", low, high)
 
 
-@handles("LeakyRelu")
+@handles("LeakyRelu", sets=(1, 6, 16), reads="alpha", hints=OLD)
 def _leaky(b: Builder, call: Call) -> View:
     return b.activate(call.view(), "leaky", call.get("alpha", 0.01))
 
 
-@handles("PRelu")
+@handles("PRelu", sets=(7, 9, 16))
 def _prelu(b: Builder, call: Call) -> View:
     return activations.prelu(b, call.view(), call.constant(1, "slope"))
 
 
-@handles("HardSigmoid")
+@handles("HardSigmoid", sets=(1, 6, 22), reads="alpha beta", hints=OLD)
 def _hard_sigmoid(b: Builder, call: Call) -> View:
     line = b.affine(call.view(), call.get("alpha", 0.2), call.get("beta", 0.5))
     return b.activate(line, "clip", 0, 1)
 
 
-@handles("Elu")
+@handles("Elu", sets=(1, 6, 22), reads="alpha", hints=OLD)
 def _elu(b: Builder, call: Call) -> View:
     return activations.elu(b, call.view(), call.get("alpha", 1.0))
 
 
-@handles("Selu")
+@handles("Selu", sets=(1, 6, 22), reads="alpha gamma", hints=OLD)
 def _selu(b: Builder, call: Call) -> View:
     alpha, gamma = call.get("alpha", 1.6732632), call.get("gamma", 1.0507010)
     return activations.elu(b, call.view(), alpha, gamma)
 
 
-@handles("Celu")
+@handles("Celu", sets=(12, 28), reads="alpha")
 def _celu(b: Builder, call: Call) -> View:
     alpha = call.get("alpha", 1.0)
     return activations.elu(b, call.view(), alpha, 1.0, alpha)
 
 
-@handles("Gelu")
+@handles("Gelu", sets=(20,), reads="approximate")
 def _gelu(b: Builder, call: Call) -> View:
-    return activations.gelu(b, call.view(), by_tanh=call.get("approximate", "none") == "tanh")
+    approximate = call.get("approximate", "none")
+    if approximate not in ("none", "tanh"):
+        raise UnsupportedError(f"its attribute approximate is {approximate}; known are none, tanh")
+    return activations.gelu(b, call.view(), by_tanh=approximate == "tanh")
 
 
-@handles("Swish")
+@handles("Swish", sets=(24,), reads="alpha")
 def _swish(b: Builder, call: Call) -> View:
     x = call.view()
     return b.combine("mul", x, b.activate(b.affine(x, call.get("alpha", 1.0), 0), "sigmoid"))
 
 
-@handles("Neg")
+@handles("Neg", sets=(1, 6, 13), hints=OLD)
 def _negative(b: Builder, call: Call) -> View:
     return b.affine(call.view(), -1, 0)
 
 
-@handles("Pow")
+@handles("Pow", sets=(7, 12, 13, 15))
 def _power(b: Builder, call: Call) -> View:
-    return activations.power(b, call.view(), call.constant(1, "exponent"))
+    base = call.value(0)
+    if isinstance(base, View):
+        return activations.power(b, base, call.constant(1, "exponent"))
+    return activations.power_of(b, np.asarray(base), call.view(1))
 
 
-for _name, _curve in (
-    ("Sigmoid", "sigmoid"),
-    ("HardSwish", "hardswish"),
-    ("Exp", "exp"),
-    ("Erf", "erf"),
-    ("Sqrt", "sqrt"),
-    ("Reciprocal", "reciprocal"),
+for _name, _curve, _sets in (
+    ("Sigmoid", "sigmoid", ELEMENTS),
+    ("HardSwish", "hardswish", (14, 22)),
+    ("Exp", "exp", ELEMENTS),
+    ("Log", "log", ELEMENTS),
+    ("Softplus", "softplus", (1, 22)),
+    ("Erf", "erf", (9, 13)),
+    ("Sqrt", "sqrt", ELEMENTS),
+    ("Reciprocal", "reciprocal", ELEMENTS),
 ):
 
     def _curved(b: Builder, call: Call, curve: Any = _curve) -> View:
         return b.activate(call.view(), curve)
 
-    handles(_name)(_curved)
-for _name, _function in (
-    ("Abs", activations.absolute),
-    ("Mish", activations.mish),
-    ("Softsign", activations.softsign),
-    ("Tanh", activations.tanh),
+    handles(_name, sets=_sets, hints=OLD)(_curved)
+for _name, _function, _sets in (
+    ("Abs", activations.absolute, ELEMENTS),
+    ("Mish", activations.mish, (18, 22)),
+    ("Softsign", activations.softsign, (1, 22)),
+    ("Tanh", activations.tanh, ELEMENTS),
 ):
 
     def _composed(b: Builder, call: Call, function: Any = _function) -> View:
         made: View = function(b, call.view())
         return made
 
-    handles(_name)(_composed)
+    handles(_name, sets=_sets, hints=OLD)(_composed)
 
 
 def _combined(how: Any, b: Builder, call: Call) -> Any:
@@ -120,7 +131,7 @@ def _combined(how: Any, b: Builder, call: Call) -> Any:
 
 def _aligned(call: Call) -> list[Any]:
     """The operands; before operator set 7 an axis says where the second's first one stands."""
-    if call.get("axis") is None or len(call.values) != 2:
+    if "axis" not in call.known or call.get("axis") is None or len(call.values) != 2:
         return call.values
     first, second = call.values
     after = len(first.shape) - int(call.get("axis")) % len(first.shape) - len(second.shape)
@@ -137,18 +148,15 @@ CONSTANTS: dict[str, Any] = {
     "max": np.maximum,
     "min": np.minimum,
 }
-for _name, _how in (
-    ("Add", "add"),
-    ("Sum", "add"),
-    ("Sub", "sub"),
-    ("Mul", "mul"),
-    ("Div", "div"),
-    ("Max", "max"),
-    ("Min", "min"),
-):
-    handles(_name)(partial(_combined, _how))
+for _name, _how in (("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div", "div")):
+    handles(_name, sets=(1, 6, 7, 13, 14), reads="axis", hints=f"broadcast {OLD}")(
+        partial(_combined, _how)
+    )
+handles("Sum", sets=(1, 6, 8, 13), hints=OLD)(partial(_combined, "add"))
+for _name, _how in (("Max", "max"), ("Min", "min")):
+    handles(_name, sets=(1, 6, 8, 12, 13), hints=OLD)(partial(_combined, _how))
 
 
-@handles("Mean")
+@handles("Mean", sets=(1, 6, 8, 13), hints=OLD)
 def _mean(b: Builder, call: Call) -> View:
     return b.affine(_combined("add", b, call), 1 / len(call.values), 0)

@@ -1,65 +1,20 @@
-"""What each ONNX operator becomes: functions from views to views, by the operator's name."""
+"""ONNX operators that compute sums: convolutions, matrices, norms, reductions, pooling, softmax."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.compiler.graph import Pool
-from leancnn.compiler.handlers import Handlers
 from leancnn.compiler.index_maps import Builder
 from leancnn.compiler.materialise import View
+from leancnn.compiler.onnx_call import Call, handles
 from leancnn.compiler.reductions import normalised, reduce, softmax, windows
 from leancnn.errors import UnsupportedError
 
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One operator: what it reads, views and constants, None where it leaves an input out."""
-
-    values: list[Any]
-    attributes: dict[str, Any]
-    outputs: int  # that somebody could read
-    opset: int
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute; text as str."""
-        found = self.attributes.get(name, default)
-        return found.decode() if isinstance(found, bytes) else found
-
-    def view(self, place: int = 0) -> View:
-        """An input that is computed from the image."""
-        found = self.values[place] if place < len(self.values) else None
-        if not isinstance(found, View):
-            raise UnsupportedError("its inputs are constants where the image's values belong")
-        return found
-
-    def constant(self, place: int, what: str) -> Any:
-        """An input that must be constant, or None. Raises `UnsupportedError`."""
-        found = self.values[place] if place < len(self.values) else None
-        if isinstance(found, View):
-            raise UnsupportedError(
-                f"its {what} is computed from the image, where constants are due"
-            )
-        return found
-
-    def either(self, name: str, place: int) -> Any:
-        """What older operator sets have as an attribute and newer ones as an input."""
-        found = self.attributes.get(name)
-        return self.constant(place, name) if found is None else found
-
-    def numbers(self, name: str, place: int) -> list[int] | None:
-        """The same as whole numbers."""
-        found = self.either(name, place)
-        return None if found is None else [int(number) for number in np.ravel(found)]
-
-
-handlers = Handlers()
-handles = handlers.handles  # functions get the builder and the call
+WINDOW = "auto_pad dilations kernel_shape pads strides"
 
 
 def channelwise(x: View, numbers: Any) -> NDArray[Any]:
@@ -75,6 +30,8 @@ def _pads(call: Call, x: View, kernel: Sequence[int]) -> list[int]:
         return list(call.get("pads", [0] * 2 * len(kernel)))
     if auto == "VALID":
         return [0] * 2 * len(kernel)
+    if auto not in ("SAME_UPPER", "SAME_LOWER"):
+        raise UnsupportedError(f"its auto_pad {auto} is not known")
     strides, dilations = (call.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
     room = [
         max(
@@ -90,10 +47,11 @@ def _pads(call: Call, x: View, kernel: Sequence[int]) -> list[int]:
     return [*first, *(r - f for r, f in zip(room, first, strict=True))]
 
 
-@handles("Conv")
+@handles("Conv", sets=(1, 11, 22), reads=f"{WINDOW} group")
 def _conv(b: Builder, call: Call) -> View:
     x, weight = call.view(), call.constant(1, "weight")
     ones = [1] * (weight.ndim - 2)
+    _same_kernel(call, weight)
     return b.conv(
         x,
         weight,
@@ -105,39 +63,160 @@ def _conv(b: Builder, call: Call) -> View:
     )
 
 
-@handles("Gemm")
+def _same_kernel(call: Call, weight: Any) -> None:
+    said = tuple(call.get("kernel_shape", weight.shape[2:]))
+    if said != weight.shape[2:]:
+        raise UnsupportedError(f"its kernel_shape is {said}, its weights are {weight.shape}")
+
+
+@handles("ConvTranspose", sets=(1, 11, 22), reads=f"{WINDOW} group output_padding output_shape")
+def _conv_transpose(b: Builder, call: Call) -> View:
+    x, weight = call.view(), np.asarray(call.constant(1, "weight"))
+    _same_kernel(call, weight)
+    axes = weight.ndim - 2
+    if axes == 1 and len(x.shape) == 3:
+        raise UnsupportedError("a transposed convolution along one axis; only of images")
+    ones, none = [1] * axes, [0] * axes
+    stride, dilation = call.get("strides", ones), call.get("dilations", ones)
+    more, wanted = call.get("output_padding", none), call.get("output_shape")
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    whole = [s * (n - 1) + r for s, n, r in zip(stride, x.shape[2:], reach, strict=True)]
+    auto = call.get("auto_pad", "NOTSET")
+    if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
+    if wanted is None:
+        pads = call.get("pads", [0] * 2 * axes) if auto in ("NOTSET", "") else [0] * 2 * axes
+    else:
+        room = [w + m - t for w, m, t in zip(whole, more, wanted, strict=True)]
+        first = [r // 2 if auto != "SAME_LOWER" else r - r // 2 for r in room]
+        if auto in ("NOTSET", ""):
+            first = [r - r // 2 for r in room]
+        pads = [*first, *(r - f for r, f in zip(room, first, strict=True))]
+    sides = zip(pads[:axes], pads[axes:], strict=True)
+    sizes = [w + m - p - q for w, m, (p, q) in zip(whole, more, sides, strict=True)]
+    if min(pads) < 0 or min(sizes) < 1:
+        raise UnsupportedError(f"its padding is {pads} and its result {sizes}")
+    return transposed(
+        b,
+        x,
+        weight,
+        call.constant(2, "bias"),
+        stride,
+        dilation,
+        pads[:axes],
+        sizes,
+        call.get("group", 1),
+    )
+
+
+def transposed(
+    b: Builder,
+    x: View,
+    weight: NDArray[Any],
+    bias: Any,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    pads: Sequence[int],
+    sizes: Sequence[int],
+    groups: int,
+) -> View:
+    """A transposed convolution, weight (c_in, c_out / groups, rows, columns): for each place of a
+    pixel in its stride a convolution with every so-manieth tap, and these interleaved."""
+    c_in, each, rows, columns = weight.shape
+    (s, t), (d, e) = stride, dilation
+    taps = np.zeros((c_in, each, d * (rows - 1) + 1, e * (columns - 1) + 1), np.float64)
+    taps[:, :, ::d, ::e] = weight
+    j, k = -(-taps.shape[2] // s), -(-taps.shape[3] // t)
+    room = np.zeros((c_in, each, j * s, k * t))
+    room[:, :, : taps.shape[2], : taps.shape[3]] = taps
+    # (group, in, out, tap row, phase row, tap column, phase column), the last taps first
+    parts = room.reshape(groups, c_in // groups, each, j, s, k, t)[:, :, :, ::-1, :, ::-1]
+    kernel = parts.transpose(0, 2, 4, 6, 1, 3, 5).reshape(groups * each * s * t, -1, j, k)
+    many = [-(-(p + n) // q) for p, n, q in zip(pads, sizes, stride, strict=True)]
+    sides = (j - 1, k - 1, max(many[0] - x.shape[2], 0), max(many[1] - x.shape[3], 0))
+    shift = None if bias is None else np.repeat(np.asarray(bias), s * t)
+    made = b.conv(x, kernel, shift, padding=sides, groups=groups)
+    _, _, h, w = made.shape
+    return made.moved(
+        lambda a: (
+            a.reshape(1, groups * each, s, t, h, w)
+            .transpose(0, 1, 4, 2, 5, 3)
+            .reshape(1, groups * each, h * s, w * t)[
+                :, :, pads[0] : pads[0] + sizes[0], pads[1] : pads[1] + sizes[1]
+            ]
+        )
+    )
+
+
+@handles("Gemm", sets=(1, 6, 7, 9, 11, 13), reads="alpha beta transA transB", hints="broadcast")
 def _gemm(b: Builder, call: Call) -> View:
     """alpha · A · B + beta · C; the image's values may be A, or B of a constant A."""
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
-    first_turned, second_turned = call.get("transA", 0), call.get("transB", 0)
-    if isinstance(call.values[0], View):
-        x, matrix = call.view(), np.asarray(call.constant(1, "B"))
-        x = x.moved(lambda a: a.T) if first_turned else x
-        made = b.linear(x, alpha * (matrix if second_turned else matrix.T), None)
-    else:
-        x, matrix = call.view(1), np.asarray(call.constant(0, "A"))
-        x = x if second_turned else x.moved(lambda a: a.T)
-        made = b.linear(x, alpha * (matrix.T if first_turned else matrix), None)
-        made = made.moved(lambda a: a.T)
-    if len(call.values) < 3 or call.values[2] is None:
+    first, second = call.value(0), call.value(1)
+    turned = [call.get("transA", 0), call.get("transB", 0)]
+    matrices = [
+        (value.moved(lambda a: a.T) if isinstance(value, View) else np.asarray(value).T)
+        if turn
+        else value
+        for value, turn in zip((first, second), turned, strict=True)
+    ]
+    made = b.affine(_product(b, *matrices), alpha, 0) if alpha != 1 else _product(b, *matrices)
+    rest = call.value(2)
+    if rest is None:
         return made
-    rest = call.values[2]
     if isinstance(rest, View):
         return b.combine("add", made, b.affine(rest, beta, 0))
-    return b.affine(made, 1, beta * rest)
+    return b.affine(made, 1, beta * np.asarray(rest, np.float64))
 
 
-@handles("MatMul")
+@handles("MatMul", sets=(1, 9, 13))
 def _matmul(b: Builder, call: Call) -> View:
-    first = call.values[0]
-    if not isinstance(first, View):  # a constant by a column: its rows by a row
-        column = call.view(1)
-        made = b.linear(column.moved(lambda a: a.swapaxes(-1, -2)), np.asarray(first), None)
-        return made.moved(lambda a: a.swapaxes(-1, -2))
-    return b.linear(first, np.asarray(call.constant(1, "second matrix")).T, None)
+    return _product(b, call.value(0), call.value(1))
 
 
-@handles("BatchNormalization")
+def _product(b: Builder, first: Any, second: Any) -> View:
+    """The matrix product of a view and a constant, or the other way round."""
+    if isinstance(first, View) and isinstance(second, View):
+        raise UnsupportedError(
+            "its second matrix is computed from the image, where constants are due"
+        )
+    if isinstance(first, View):
+        matrix, lead = _matrix(second)
+        if matrix.ndim == 1:
+            made = b.linear(first, matrix[None], None)
+            return made.moved(lambda a: a[..., 0])
+        made = b.linear(first, matrix.T, None)
+        shape = (*lead[: max(len(lead) - len(made.shape) + 2, 0)], *made.shape)
+        return made.moved(lambda a: a.reshape(shape))
+    matrix, lead = _matrix(first)
+    if matrix.ndim == 1 or len(second.shape) == 1:
+        made = b.linear(
+            second.moved(lambda a: a.swapaxes(-1, -2)) if len(second.shape) > 1 else second,
+            np.atleast_2d(matrix),
+            None,
+        )
+        return made.moved(lambda a: a[..., 0]) if matrix.ndim == 1 else made
+    made = b.linear(second.moved(lambda a: a.swapaxes(-1, -2)), matrix, None)
+    shape = (*lead[: max(len(lead) - len(made.shape) + 2, 0)], *made.shape)
+    return made.moved(lambda a: a.reshape(shape).swapaxes(-1, -2))
+
+
+def _matrix(given: Any) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """A constant as one matrix, and the axes of one before it. Raises `UnsupportedError`."""
+    matrix = np.asarray(given)
+    lead = matrix.shape[:-2]
+    if math.prod(lead) != 1:
+        raise UnsupportedError(f"a matrix of shape {matrix.shape}; only one for all")
+    return matrix.reshape(matrix.shape[-2:]) if lead else matrix, lead
+
+
+@handles(
+    "BatchNormalization",
+    sets=(7, 9, 14, 15),
+    reads="epsilon training_mode",
+    only={"spatial": 1},
+    hints="momentum",
+)
 def _batch_norm(b: Builder, call: Call) -> View:
     x = call.view()
     names = ("scale", "bias", "mean", "variance")
@@ -150,7 +229,7 @@ def _batch_norm(b: Builder, call: Call) -> View:
     return b.affine(x, channelwise(x, scale), channelwise(x, beta - mean * scale))
 
 
-@handles("InstanceNormalization")
+@handles("InstanceNormalization", sets=(1, 6, 22), reads="epsilon", hints="consumed_inputs")
 def _instance_norm(b: Builder, call: Call) -> View:
     x = call.view()
     scale, shift = (channelwise(x, call.constant(i, n)) for i, n in ((1, "scale"), (2, "bias")))
@@ -158,7 +237,7 @@ def _instance_norm(b: Builder, call: Call) -> View:
     return b.affine(normalised(b, x, axes, call.get("epsilon", 1e-5)), scale, shift)
 
 
-@handles("LayerNormalization")
+@handles("LayerNormalization", sets=(17,), reads="axis epsilon", only={"stash_type": 1})
 def _layer_norm(b: Builder, call: Call) -> View:
     x, shift = call.view(), call.constant(2, "bias")
     axes = range(call.get("axis", -1) % len(x.shape), len(x.shape))
@@ -166,29 +245,87 @@ def _layer_norm(b: Builder, call: Call) -> View:
     return b.affine(made, call.constant(1, "scale"), 0 if shift is None else shift)
 
 
-for _name, _how in (
-    ("ReduceMean", "mean"),
-    ("ReduceSum", "sum"),
-    ("ReduceMax", "max"),
-    ("ReduceL2", "norm"),
+@handles("GroupNormalization", sets=(18, 21), reads="epsilon num_groups", only={"stash_type": 1})
+def _group_norm(b: Builder, call: Call) -> View:
+    x, groups = call.view(), call.get("num_groups")
+    scale, shift = (np.ravel(call.constant(i, n)) for i, n in ((1, "scale"), (2, "bias")))
+    n, c, *pixels = x.shape
+    split = x.moved(lambda a: a.reshape(n, groups, c // groups, *pixels))
+    made = normalised(b, split, range(2, len(split.shape)), call.get("epsilon", 1e-5))
+    if call.opset < 21:  # one number for each group, not for each channel
+        scale, shift = np.repeat(scale, c // groups), np.repeat(shift, c // groups)
+    made = made.moved(lambda a: a.reshape(x.shape))
+    return b.affine(made, channelwise(x, scale), channelwise(x, shift))
+
+
+@handles("MeanVarianceNormalization", sets=(9, 13), reads="axes")
+def _mean_variance_norm(b: Builder, call: Call) -> View:
+    return normalised(b, call.view(), call.get("axes", [0, 2, 3]), 1e-9)
+
+
+@handles("LRN", sets=(1, 13), reads="alpha beta bias size")
+def _local_response(b: Builder, call: Call) -> View:
+    """x over a power of the mean square of the channels beside it."""
+    x, size = call.view(), call.get("size")
+    count, low = x.shape[1], (size - 1) // 2
+    places = np.arange(count)
+    beside = places[None] - places[:, None]
+    band = ((beside >= -low) & (beside <= size - 1 - low)).astype(np.float64)
+    share = call.get("alpha", 1e-4) / size
+    squares = b.combine("mul", x, x)
+    sums = b.conv(squares, share * band[:, :, None, None], np.full(count, call.get("bias", 1.0)))
+    return b.combine("mul", x, b.activate(sums, "power", -call.get("beta", 0.75)))
+
+
+for _name, _how, _later in (
+    ("ReduceMean", "mean", (18,)),
+    ("ReduceSum", "sum", ()),
+    ("ReduceMax", "max", (12, 18, 20)),
+    ("ReduceMin", "min", (12, 18, 20)),
+    ("ReduceL1", "l1", (18,)),
+    ("ReduceL2", "norm", (18,)),
+    ("ReduceSumSquare", "squares", (18,)),
+    ("ReduceLogSum", "log", (18, 28)),
+    ("ReduceLogSumExp", "logexp", (18, 28)),
 ):
 
     def _reduce(b: Builder, call: Call, how: Any = _how) -> View:
         x, axes = call.view(), call.numbers("axes", 1)
         if not axes and call.get("noop_with_empty_axes", 0):
-            return x
-        return reduce(b, x, how, axes or range(len(x.shape)), bool(call.get("keepdims", 1)))
+            if how in ("mean", "sum", "max", "min", "logexp"):
+                return x
+            raise UnsupportedError("it reduces no axis; only sums, means and extremes can")
+        return reduced(b, x, how, axes or range(len(x.shape)), bool(call.get("keepdims", 1)))
 
-    handles(_name)(_reduce)
+    handles(_name, sets=(1, 11, 13, *_later), reads="axes keepdims noop_with_empty_axes")(_reduce)
 
 
-@handles("GlobalAveragePool")
+def reduced(b: Builder, x: View, how: str, axes: Sequence[int], keep: bool) -> View:
+    """A reduction by any of ONNX's names, composed of those that there are."""
+    match how:
+        case "min":
+            return b.affine(reduce(b, b.affine(x, -1, 0), "max", axes, keep), -1, 0)
+        case "l1":
+            return reduce(b, b.activate(x, "leaky", -1.0), "sum", axes, keep)
+        case "squares":
+            return reduce(b, b.combine("mul", x, x), "sum", axes, keep)
+        case "log":
+            return b.activate(reduce(b, x, "sum", axes, keep), "log")
+        case "logexp":
+            most = reduce(b, x, "max", axes, keep=True)
+            shares = b.activate(b.combine("sub", x, most), "exp")
+            total = b.activate(reduce(b, shares, "sum", axes, keep=True), "log")
+            return reduce(b, b.combine("add", total, most), "sum", axes, keep)
+    return reduce(b, x, how, axes, keep)  # type: ignore[arg-type]
+
+
+@handles("GlobalAveragePool", sets=(1, 22))
 def _global_mean(b: Builder, call: Call) -> View:
     x = call.view()
     return reduce(b, x, "mean", range(2, len(x.shape)), keep=True)
 
 
-@handles("GlobalMaxPool")
+@handles("GlobalMaxPool", sets=(1, 22))
 def _global_max(b: Builder, call: Call) -> View:
     x = call.view()
     return reduce(b, x, "max", range(2, len(x.shape)), keep=True)
@@ -196,22 +333,29 @@ def _global_max(b: Builder, call: Call) -> View:
 
 def _pool(b: Builder, call: Call, how: Any, count_padding: bool) -> View:
     x, kernel = call.view(), tuple(call.get("kernel_shape"))
+    axes = len(kernel)
     if set(call.get("dilations", [1])) != {1}:
         raise UnsupportedError("its windows are dilated, which is not supported")
-    if len(x.shape) != 4 or len(kernel) != 2:
-        raise UnsupportedError(f"pooling of {x.shape}; only of (1, C, H, W)")
-    stride: Any = tuple(call.get("strides", [1, 1]))
+    if len(x.shape) != axes + 2 or axes not in (1, 2):
+        raise UnsupportedError(f"pooling of {x.shape}; only of (1, C, H, W) and (1, C, W)")
+    stride: Any = tuple(call.get("strides", [1] * axes))
     sides: Any = tuple(_pads(call, x, kernel))
-    sides, beyond = windows(x.shape, kernel, stride, sides, bool(call.get("ceil_mode", 0)))
-    return b.pool(x, Pool(how, kernel, stride, sides, beyond, count_padding))
+    if axes == 1:  # one row
+        line = x.moved(lambda a: a[:, :, None])
+        kernel, stride, sides = (1, *kernel), (1, *stride), (0, sides[0], 0, sides[1])
+    else:
+        line = x
+    sides, beyond = windows(line.shape, kernel, stride, sides, bool(call.get("ceil_mode", 0)))
+    made = b.pool(line, Pool(how, kernel, stride, sides, beyond, count_padding))
+    return made.moved(lambda a: a[:, :, 0]) if axes == 1 else made
 
 
-@handles("MaxPool")
+@handles("MaxPool", sets=(1, 8, 10, 11, 12, 22), reads=f"{WINDOW} ceil_mode", hints="storage_order")
 def _max_pool(b: Builder, call: Call) -> View:
     return _pool(b, call, "max", True)
 
 
-@handles("AveragePool")
+@handles("AveragePool", sets=(1, 7, 10, 11, 19, 22), reads=f"{WINDOW} ceil_mode count_include_pad")
 def _mean_pool(b: Builder, call: Call) -> View:
     return _pool(b, call, "mean", bool(call.get("count_include_pad", 0)))
 
@@ -226,137 +370,11 @@ def _soft(b: Builder, call: Call, *, log: bool) -> View:
     return flat.moved(lambda a: a.reshape(x.shape))
 
 
-@handles("Softmax")
+@handles("Softmax", sets=(1, 11, 13), reads="axis")
 def _softmax(b: Builder, call: Call) -> View:
     return _soft(b, call, log=False)
 
 
-@handles("LogSoftmax")
+@handles("LogSoftmax", sets=(1, 11, 13), reads="axis")
 def _log_softmax(b: Builder, call: Call) -> View:
     return _soft(b, call, log=True)
-
-
-@handles("Identity", "Dropout")
-def _same(b: Builder, call: Call) -> View:
-    if any(np.any(value) for value in call.values[2:3] if value is not None):
-        raise UnsupportedError("it is in training mode; export the network in evaluation mode")
-    return call.view()
-
-
-@handles("Cast")
-def _cast(b: Builder, call: Call) -> View:
-    if call.get("to") not in (1, 11):
-        raise UnsupportedError(
-            "it makes other numbers than float32, in which the compiler computes; export the "
-            "network in float32"
-        )
-    return call.view()
-
-
-@handles("Reshape")
-def _reshape(b: Builder, call: Call) -> View:
-    x, to = call.view(), [int(size) for size in call.constant(1, "shape")]
-    if not call.get("allowzero", 0):
-        to = [x.shape[axis] if size == 0 else size for axis, size in enumerate(to)]
-    return x.moved(lambda a: a.reshape(to))
-
-
-@handles("Flatten")
-def _flatten(b: Builder, call: Call) -> View:
-    x = call.view()
-    axis = call.get("axis", 1)
-    axis += len(x.shape) if axis < 0 else 0
-    return x.moved(lambda a: a.reshape(math.prod(x.shape[:axis]), -1))
-
-
-@handles("Transpose")
-def _transpose(b: Builder, call: Call) -> View:
-    return call.view().moved(lambda a: a.transpose(call.get("perm")))
-
-
-@handles("Squeeze")
-def _squeeze(b: Builder, call: Call) -> View:
-    axes = call.numbers("axes", 1)
-    return call.view().moved(lambda a: a.squeeze(None if axes is None else tuple(axes)))
-
-
-@handles("Unsqueeze")
-def _unsqueeze(b: Builder, call: Call) -> View:
-    axes = call.numbers("axes", 1) or []
-    return call.view().moved(lambda a: np.expand_dims(a, tuple(axes)))
-
-
-@handles("Expand")
-def _expand(b: Builder, call: Call) -> View:
-    x, to = call.view(), tuple(int(size) for size in call.constant(1, "shape"))
-    shape = np.broadcast_shapes(x.shape, to)
-    return x.moved(lambda a: np.broadcast_to(a, shape))
-
-
-@handles("Tile")
-def _tile(b: Builder, call: Call) -> View:
-    return call.view().moved(lambda a: np.tile(a, [int(n) for n in call.constant(1, "repeats")]))
-
-
-@handles("Slice")
-def _slice(b: Builder, call: Call) -> View:
-    x = call.view()
-    starts, ends = (call.numbers(name, i) or [] for i, name in ((1, "starts"), (2, "ends")))
-    axes = call.numbers("axes", 3) or list(range(len(starts)))
-    steps = call.numbers("steps", 4) or [1] * len(starts)
-    cut = [slice(None)] * len(x.shape)
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        size = x.shape[axis]
-        stop = end if step > 0 or end >= -size else None  # beyond the first element, backwards
-        cut[axis] = slice(start, stop, step)
-    return x.moved(lambda a: a[tuple(cut)])
-
-
-@handles("Gather")
-def _gather(b: Builder, call: Call) -> View:
-    places = call.constant(1, "list of places")
-    return call.view().moved(lambda a: np.take(a, places, call.get("axis", 0)))
-
-
-@handles("Split")
-def _split(b: Builder, call: Call) -> list[View]:
-    x, sizes = call.view(), call.numbers("split", 1)
-    axis = call.get("axis", 0) % len(x.shape)
-    if sizes is None:
-        each = -(-x.shape[axis] // call.outputs)
-        sizes = [min(each, max(x.shape[axis] - i * each, 0)) for i in range(call.outputs)]
-    ends = np.cumsum(sizes)
-    pieces = [(slice(None),) * axis + (slice(e - n, e),) for n, e in zip(sizes, ends, strict=True)]
-    return [x.moved(itemgetter(piece)) for piece in pieces]
-
-
-@handles("Concat")
-def _concat(b: Builder, call: Call) -> View:
-    if len(call.values) == 1:
-        return call.view()
-    return b.join(call.values, call.get("axis"))
-
-
-@handles("SpaceToDepth")
-def _space_to_depth(b: Builder, call: Call) -> View:
-    x, n = call.view(), call.get("blocksize")
-    whole = slice(None)
-    steps = [slice(i, None, n) for i in range(n)]
-    places = [(whole, whole, rows, columns) for rows in steps for columns in steps]
-    return b.join([x.moved(itemgetter(place)) for place in places], 1)
-
-
-@handles("Pad")
-def _pad(b: Builder, call: Call) -> View:
-    x, pads, fill = call.view(), call.numbers("pads", 1) or [], call.either("value", 2)
-    axes = call.constant(3, "axes")
-    axes = range(len(x.shape)) if axes is None else [int(axis) % len(x.shape) for axis in axes]
-    sides = np.zeros((len(x.shape), 2), np.int64)
-    sides[list(axes)] = np.reshape(pads, (2, -1)).T
-    if not sides.any():
-        return x
-    mode = call.get("mode", "constant")
-    if mode != "constant" or sides[0].any():
-        raise UnsupportedError(f"padding by {pads}, mode {mode}; only with a number, around images")
-    number = 0.0 if fill is None else float(np.ravel(fill)[0])
-    return b.pad(x, [int(side) for side in sides[1:].ravel()], number)

@@ -92,6 +92,29 @@ HELPER vf root(vf x)
     for (int i = 0; i < LANES; i++) v[i] = sqrtf(v[i]);
     return load(v);
 }
+/* Functions of C's library, number by number. */
+HELPER vf logarithm(vf x)
+{
+    float v[LANES];
+    store(v, x);
+    for (int i = 0; i < LANES; i++) v[i] = logf(v[i]);
+    return load(v);
+}
+HELPER vf power(vf x, float n)
+{
+    float v[LANES];
+    store(v, x);
+    for (int i = 0; i < LANES; i++) v[i] = powf(v[i], n);
+    return load(v);
+}
+/* log(1 + exp x) */
+HELPER vf softplus(vf x)
+{
+    float v[LANES];
+    store(v, x);
+    for (int i = 0; i < LANES; i++) v[i] = (v[i] > 0.0f ? v[i] : 0.0f) + log1pf(expf(-fabsf(v[i])));
+    return load(v);
+}
 
 /* exp to 5e-7 of itself for |x| < 10 and 4e-6 at the ends, beyond which it stays: 2^n by the exponent's
    bits, 2^r by a polynomial on |r| <= 1/2. */

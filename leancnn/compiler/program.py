@@ -195,11 +195,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Soft:
-    """Softmax of a vector."""
+    """Softmax of a vector, or its logarithm."""
 
     name: str
     x: Value
     out: Buffer
+    log: bool = False
 
 
 Kernel = Line | Abreast | Dense | Fold | Flatten | Turn | Soft

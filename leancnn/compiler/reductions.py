@@ -73,7 +73,7 @@ def _pixels(b: Builder, x: View, flat: View, how: How, real: list[int]) -> View 
     for height, width in sizes:
         image = _shaped(flat, 1, -1, height, width)
         try:
-            value = b.settle(image)
+            value = b.settle(image, by_pixel=False)
         except UnsupportedError:
             continue
         return b.add(Reduce(how, "pixels"), value, like=(1, flat.shape[1]))
@@ -92,7 +92,7 @@ def _shaped(x: View, *shape: int) -> View:
 def _is_image(b: Builder, x: View) -> bool:
     """Whether a view can be held as (1, C, H, W), as it is."""
     try:
-        b.settle(x)
+        b.settle(x, by_pixel=False)
     except UnsupportedError:
         return False
     return True
@@ -127,7 +127,8 @@ def _over_rows(b: Builder, flat: View, how: How) -> View:
     """(1, K, R) over R: vector by vector, or vectors against each other, whichever are fewer."""
     _, rows, count = flat.shape
     if min(rows, count) > ROWS:
-        raise UnsupportedError(f"{how} of {rows} rows of {count} numbers each, at {b.name}")
+        turned = flat.moved(lambda a: a.transpose(0, 2, 1)[..., None])
+        return _shaped(_over_channels(b, turned, how), 1, rows)
     value = b.settle(flat.moved(lambda a: a.reshape(1, -1)))
     whole = View(value, flat.shape)
     if rows <= count:
@@ -146,35 +147,23 @@ def _over_rows(b: Builder, flat: View, how: How) -> View:
 
 
 def softmax(b: Builder, x: View, axis: int, *, log: bool = False) -> View:
-    """exp over its sum along an axis; `log` can stand at a network's end only."""
+    """exp over its sum along an axis; or the logarithm of that."""
     axis %= len(x.shape)
     count = x.shape[axis]
     if count == math.prod(x.shape):
         value = b.settle(x.moved(lambda a: a.reshape(1, -1)))
         return b.add(Softmax(log), value, like=x.shape)
-    if log or count > ROWS:
-        raise UnsupportedError(f"softmax of {x.shape} over axis {axis} (at {b.name})")
-    parts = [_part(x, axis, slice(place, place + 1)) for place in range(count)]
-    most = parts[0]
-    for part in parts[1:]:
-        most = b.combine("max", most, part)
-    shares = [b.activate(b.combine("sub", part, most), "exp") for part in parts]
-    total = shares[0]
-    for share in shares[1:]:
-        total = b.combine("add", total, share)
-    made = [b.combine("div", share, total) for share in shares]
-    return (
-        made[0]
-        if count == 1
-        else b.join([_first(part, axis) for part in made], 1).moved(
-            lambda a: np.moveaxis(a.reshape(count, *_rest(x.shape, axis)), 0, axis)
-        )
-    )
-
-
-def _first(x: View, axis: int) -> View:
-    """A view in which an axis of length one stands in second place, behind the batch."""
-    return x.moved(lambda a: np.moveaxis(a, axis, 1) if axis else a[None])
+    flat = x.moved(lambda a: np.moveaxis(a, axis, 0).reshape(1, count, *_rest(x.shape, axis)))
+    flat = flat.moved(lambda a: a.reshape(1, count, -1, a.shape[-1]))
+    most = reduce(b, flat, "max", [1], keep=True)
+    less = b.combine("sub", flat, most)
+    shares = b.activate(less, "exp")
+    total = reduce(b, shares, "sum", [1], keep=True)
+    if log:
+        made = b.combine("sub", less, b.activate(total, "log"))
+    else:
+        made = b.combine("div", shares, total)
+    return made.moved(lambda a: np.moveaxis(a.reshape(count, *_rest(x.shape, axis)), 0, axis))
 
 
 def _rest(shape: Sequence[int], axis: int) -> list[int]:

@@ -7,7 +7,6 @@ has a turn in each round: speed as a share of it means the same on another day.
 """
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ from leancnn.progress import Waiting
 from leancnn.timed_worker import Worker
 from leancnn.toolchain import compile_library
 from leancnn.weights import Network
+from leancnn.workspaces import workspace
 
 ENGINES = {
     "torch": "torch",
@@ -175,8 +175,8 @@ def bench(
         named[network.name] += 1
         times = named[network.name]
         label = network.name if times == 1 else f"{network.name} ({times})"
-        with tempfile.TemporaryDirectory() as folder, Waiting(label, shown=progress) as sign:
-            turns = _Turns(network, label, Path(folder), core, sign)
+        with workspace() as folder, Waiting(label, shown=progress) as sign:
+            turns = _Turns(network, label, folder, core, sign)
             try:
                 for engine in dict.fromkeys(on):
                     turns.admit(engine, tune)

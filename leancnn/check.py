@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from leancnn.data import cache_folder, open_source, recognise
+from leancnn import cache
+from leancnn.data import open_source, recognise
 from leancnn.data._base import PARTS, Reading
 from leancnn.data._classes import natural, nfc, ordered
 from leancnn.data._listing import Listing, listing
@@ -168,7 +169,7 @@ def _arrays(source: str | Path, road: Road | None) -> Report:
     """A set whose images are rows of arrays: nothing to decode, all else alike."""
     opened = open_source(source)
     assert opened.size is not None, "sets of arrays have one size"
-    reading = Reading(road=Road(size=opened.size), cache=cache_folder())
+    reading = Reading(road=Road(size=opened.size), cache=cache.folder())
     problems, images = [], []
     counts: dict[str, dict[str, int]] = {}
     for part, read in opened.read.items():

@@ -1,9 +1,8 @@
 """A compiled network as a Python function, by ctypes."""
 
 import ctypes
+import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,31 +11,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leancnn import manifests
 from leancnn.errors import DamagedError, MismatchError, RunError
+from leancnn.safe_files import check_library
+from leancnn.workspaces import workspace
 
 SUFFIXES = (".so", ".dylib", ".dll")
-_opened: dict[str, tuple[int, int, int]] = {}
-"""By path, what stood there when it was loaded: a loader takes the same path for the same library.
-"""
+_opened: dict[str, ctypes.CDLL] = {}  # by digest: what is loaded once stays loaded
 
 
 class Native:
     """uint8 images (N, H, W, C) to probabilities (N, classes), one image after another.
 
-    `path` is a library built from a file of ours; its name, classes and sizes stand in it. To load
-    a library is to run it: open only your own. Raises `RunError` when there is no such file,
-    `DamagedError` for a library that is not one of ours or that this machine cannot load.
+    `path` is a library built from a file of ours; its name, classes and sizes stand in it. What
+    `compile` wrote carries a digest, which is checked before it is loaded; what a C compiler was
+    given by hand carries none. To load a library is to run it: open only your own. Raises
+    `RunError` when there is no such file, `DamagedError` for a library that is not one of ours or
+    that this machine cannot load.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise RunError(f"{self.path}: no such file")
         try:
-            library = _open(self.path.resolve())
+            library = open_library(self.path)
             about = library.leancnn_about
             about.restype = ctypes.c_char_p
-            self.facts = json.loads(about())
+            self.facts = manifests.check(json.loads(about()), manifests.About, self.path)
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: no such file") from None
+        except (OSError, AttributeError, ValueError) as error:
+            raise _not_ours(self.path, error) from error
+        try:
             prefix = self.facts["prefix"]
             count = self.facts["classes"]
             table = (ctypes.c_char_p * count).in_dll(library, f"{prefix}_class_names")
@@ -44,11 +49,8 @@ class Native:
             self._run_float = getattr(library, f"{prefix}_run_float")
             self._preprocess = getattr(library, f"{prefix}_preprocess_from", None)
             self.scratch_bytes = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes").value
-        except (OSError, AttributeError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise DamagedError(
-                f"{self.path}: not a network compiled by leancnn ({reason})"
-            ) from error
+        except (AttributeError, ValueError) as error:
+            raise _not_ours(self.path, error) from error
         pointer = ctypes.c_void_p
         if self._preprocess is not None:
             whole, gap = ctypes.c_int, ctypes.c_ssize_t
@@ -134,13 +136,25 @@ def _at(array: NDArray[np.uint8]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
-def _open(path: Path) -> ctypes.CDLL:
-    """The library that stands at `path` now, whatever was loaded from there before."""
-    about = path.stat()
-    stamp = (about.st_ino, about.st_mtime_ns, about.st_size)
-    if _opened.setdefault(str(path), stamp) == stamp:
-        return ctypes.CDLL(str(path))
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        shutil.copy(path, copy)
-        return ctypes.CDLL(str(copy))
+def open_library(path: Path) -> ctypes.CDLL:
+    """Load the library that stands at `path` now, once its digest was found right.
+
+    What is loaded is a copy of the bytes that were checked, made once for the same bytes: writing
+    to `path` later changes nothing here. Raises `DamagedError`, `OSError` from the loader.
+    """
+    library, _ = check_library(path)
+    digest = hashlib.sha256(library).hexdigest()
+    if digest not in _opened:
+        with workspace() as folder:
+            copy = folder / path.name
+            copy.write_bytes(library)
+            try:
+                _opened[digest] = ctypes.CDLL(str(copy))
+            except OSError:  # where temporary files may not be run
+                _opened[digest] = ctypes.CDLL(str(path.resolve()))
+    return _opened[digest]
+
+
+def _not_ours(path: Path, error: Exception) -> DamagedError:
+    reason = " ".join(str(error).split())
+    return DamagedError(f"{path}: not a network compiled by leancnn ({reason})")

@@ -1,6 +1,5 @@
 """Write a network for another engine, and keep it only if it answers like the original."""
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from leancnn.errors import ParityError, UsageError, WriteError
 from leancnn.modes import evaluating
 from leancnn.targets import Loaded, c, targets
 from leancnn.weights import Network, load
+from leancnn.workspaces import workspace
 
 WITHIN = 1e-4  # of the logits' scale: the largest difference that is kept
 TRIALS = 16  # made images on which the answers are compared
@@ -36,12 +36,12 @@ def export(
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as work:
-            written = write(network, Path(work))
+        with workspace(out) as work:
+            written = write(network, work)
             check_parity(network, target.load(written[0]), trial_images(network))
             for path in written:
                 _check_place(path, out / path.name)
-            return [_keep(path, out / path.name, Path(work)) for path in written]
+            return [_keep(path, out / path.name, work) for path in written]
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from error
 

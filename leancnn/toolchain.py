@@ -1,5 +1,6 @@
 """C source to a shared library with the compiler at hand, cached by what went into it."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -7,14 +8,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from leancnn.errors import CompileError, MissingDependencyError, WriteError
+from leancnn import cache as kept
+from leancnn.errors import CompileError, DamagedError, MissingDependencyError, WriteError
+from leancnn.safe_files import atomic_write, check_library, sign_library
+from leancnn.workspaces import workspace
 
 CANDIDATES = ("cc", "gcc", "clang")
 PORTABLE_FLAGS = ("-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
@@ -54,14 +57,6 @@ def find_compiler() -> Compiler:
     )
 
 
-def cache_folder() -> Path:
-    """Where built libraries are kept: $LEANCNN_CACHE, else leancnn in the user's cache."""
-    own = os.environ.get("LEANCNN_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leancnn"
-
-
 @cache
 def processor() -> str:
     """The name and instruction sets of this machine's processor, as the system tells them."""
@@ -80,8 +75,9 @@ def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS
     """Compile C text into a shared library and return its path; an equal call only finds it.
 
     `name` begins the file's name, with 60 letters at most; the rest is a hash of source, flags,
-    compiler and processor. Two processes may build the same library at once: each writes a file of
-    its own and renames it into place. Raises `MissingDependencyError` without a compiler,
+    compiler and processor. Its digest stands at its end: one that is damaged is thrown away and
+    built again. Two processes may build the same library at once: each writes a file of its own and
+    renames it into place. Raises `MissingDependencyError` without a compiler,
     `CompileError` with the first complaint of one that refuses the source, `WriteError` when the
     cache cannot be written.
     """
@@ -89,21 +85,34 @@ def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS
     parts = (source, *flags, *compiler.command, compiler.version, processor())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     name = name[:60]
-    target = cache_folder() / "native" / f"{name}-{key}.so"
-    if target.exists():
+    target = kept.folder() / "native" / f"{name}-{key}.so"
+    with contextlib.suppress(DamagedError, FileNotFoundError):
+        check_library(target, signed=True)
+        kept.mark_used(target)
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as work:
-            text, built = Path(work, f"{name}.c"), Path(work, f"{name}.so")
+        with workspace(target.parent) as work:
+            text, built = work / f"{name}.c", work / f"{name}.so"
             text.write_text(source, encoding="utf-8")
             run_compiler([*flags, "-shared", "-fPIC", "-o", str(built), str(text), "-lm"])
-            built.replace(target)
+            library = built.read_bytes()
     except OSError as error:
         raise WriteError(
             f"{target}: {error.strerror or error}; set LEANCNN_CACHE to a writable folder"
         ) from error
+    _keep(target, sign_library(library))
     return target
+
+
+def _keep(target: Path, library: bytes) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target, ignore_errors=True)  # whatever it is, it is in our way
+    try:
+        atomic_write(target, library)
+    except WriteError as error:
+        raise WriteError(f"{error}; LEANCNN_CACHE names the folder") from error
+    kept.trim()
 
 
 def run_compiler(arguments: Sequence[str], compiler: Compiler | None = None) -> None:

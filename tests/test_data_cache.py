@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from photos import draw, photos
 
-from leancnn.data import Split, _cache, _workers, cache_folder, load_dataset
+from leancnn.cache import folder as cache_folder
+from leancnn.data import Split, _cache, _workers, load_dataset
 from leancnn.data._workers import each
 from leancnn.errors import WriteError
 from leancnn.preprocess import Road

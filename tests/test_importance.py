@@ -12,9 +12,9 @@ import pytest
 
 from leancnn import runs
 from leancnn.bench import untrained
+from leancnn.cache import folder as cache_folder
 from leancnn.channels.dependencies import wire
 from leancnn.criteria import Scores, se_gate
-from leancnn.data import cache_folder
 from leancnn.preprocess import Road
 from leancnn.prune import cut, importance, plan
 from leancnn.prune.importance import Source, source_of

@@ -137,10 +137,10 @@ def test_a_pair_that_is_replaced_while_it_is_read_is_read_again(
 ) -> None:
     bytes_of, steps = safe_files._bytes_of, [4]
 
-    def replaced(path: Path) -> bytes | None:
+    def replaced(path: Path, most: int = 1 << 30) -> bytes | None:
         if steps:
             seal(*pair, {"step": steps.pop()}, {"weight": np.ones(3)})
-        return bytes_of(path)
+        return bytes_of(path, most)
 
     monkeypatch.setattr(safe_files, "_bytes_of", replaced)
     manifest, tensors = unseal(*pair)
@@ -178,7 +178,7 @@ def test_whatever_call_fails_the_old_file_stands(
     elif call == "fsync":
         monkeypatch.setattr(safe_files.os, "fsync", fail)
     else:
-        monkeypatch.setattr(Path, "open", fail)
+        monkeypatch.setattr(safe_files.os, "open", fail)
     with pytest.raises(WriteError, match="free that much"):
         atomic_write(path, b"new")
     monkeypatch.undo()

@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from leancnn import toolchain
+from leancnn import cache, toolchain
 from leancnn.errors import CompileError, MissingDependencyError, WriteError
 
 ANSWER = "int answer(void) { return 42; }\n"
@@ -33,7 +33,7 @@ def test_another_source_or_flag_is_another_library():
 def test_a_refused_source_gives_the_compilers_first_complaint_and_no_litter():
     with pytest.raises(CompileError, match="error"):
         toolchain.compile_library("int f( { }", name="broken")
-    assert not list((toolchain.cache_folder() / "native").iterdir())
+    assert not list((cache.folder() / "native").iterdir())
 
 
 def test_no_compiler_names_the_package_that_brings_one(monkeypatch):

@@ -3,6 +3,7 @@
 import ctypes
 from importlib.resources import files
 
+from leancnn.compiled import open_library
 from leancnn.toolchain import compile_library
 
 SUMS = 24  # independent ones, enough to hide the latency of two units
@@ -35,7 +36,7 @@ class Peak:
     """A loop of multiply-adds in registers. Raises `MissingDependencyError` without a compiler."""
 
     def __init__(self) -> None:
-        library = ctypes.CDLL(str(compile_library(_source(), name="peak")))
+        library = open_library(compile_library(_source(), name="peak"))
         self._run = library.peak
         self._run.argtypes = [ctypes.c_int, ctypes.c_float]
         self._run.restype = ctypes.c_float

@@ -4,9 +4,6 @@ The winners are kept in the cache folder, one file for each processor and compil
 is timed once.
 """
 
-import json
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from leancnn.cache import folder
 from leancnn.compiled import Native
 from leancnn.compiler.blocked import is_pointwise, likely
 from leancnn.compiler.emit import Facts, emit
@@ -23,8 +21,9 @@ from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.program import Abreast, Line
 from leancnn.compiler.winograd import is_winograd
-from leancnn.errors import MismatchError, WriteError
-from leancnn.toolchain import FAST_FLAGS, cache_folder, compile_library, find_compiler, processor
+from leancnn.errors import LeanCNNError, MismatchError, WriteError
+from leancnn.safe_files import read_json, write_sealed
+from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler, processor
 
 CANDIDATES = 5  # tiles of each shape that are timed: the best by the cost model
 TURNS = 7
@@ -121,14 +120,14 @@ def place() -> Path:
     compiler = find_compiler()
     parts = (*FAST_FLAGS, *compiler.command, compiler.version, processor())
     key = sha256("\0".join(parts).encode()).hexdigest()[:20]
-    return cache_folder() / "native" / f"tiles-{key}.json"
+    return folder() / "native" / f"tiles-{key}.json"
 
 
 def load_tiles() -> dict[str, tuple[int, int]]:
     """The winners so far; a file that cannot be read is none."""
     try:
-        return dict(_checked(json.loads(place().read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError, AttributeError):
+        return dict(_checked(read_json(place())))
+    except (LeanCNNError, ValueError, TypeError, AttributeError):
         return {}
 
 
@@ -143,12 +142,6 @@ def save_tiles(tiles: Tiles) -> None:
     """Write all at once or not at all. Raises `WriteError`."""
     target = place()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(dir=target.parent, prefix=".tiles-")
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            json.dump(dict(sorted(tiles.items())), file, indent=1)
-        Path(name).replace(target)
-    except OSError as error:
-        raise WriteError(
-            f"{target}: {error.strerror or error}; set LEANCNN_CACHE to a writable folder"
-        ) from error
+        write_sealed(target, {key: list(tile) for key, tile in sorted(tiles.items())})
+    except WriteError as error:
+        raise WriteError(f"{error}; LEANCNN_CACHE names the folder") from error

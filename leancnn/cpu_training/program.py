@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from leancnn.compiled import open_library
 from leancnn.cpu_training.trace import Late, Node, NoLanesError, Trace, mapped
 from leancnn.errors import LeanCNNError
 from leancnn.toolchain import compile_library
@@ -316,6 +317,6 @@ def _library(shapes: tuple[str, ...], half: bool) -> ctypes.CDLL:
     lines = [f"CONVOLUTION({shape}, {', '.join(shape.split('_'))})" for shape in shapes]
     text = "\n".join([source, *lines, ""])
     path = compile_library(text, name="lanes", flags=(*FLAGS, f"-DHALF={half:d}"))
-    library = ctypes.CDLL(str(path))
+    library = open_library(path)
     library.lanes_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
     return library

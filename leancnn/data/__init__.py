@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from leancnn.cache import folder as cache_folder
 from leancnn.data._base import (
     PARTS,
     Dataset,
@@ -19,13 +20,12 @@ from leancnn.data._base import (
     Split,
     formats,
 )
-from leancnn.data._cache import cache_folder
 from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError, UnknownNameError
 from leancnn.preprocess import Road, shown
 from leancnn.registry import import_members
 
-__all__ = ["Dataset", "Split", "cache_folder", "load_dataset", "names", "open_source", "recognise"]
+__all__ = ["Dataset", "Split", "load_dataset", "names", "open_source", "recognise"]
 
 import_members(__name__)
 

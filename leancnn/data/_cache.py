@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,30 +23,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leancnn.cache import mark_used, trim
 from leancnn.data._base import Part, Reading, Skipped, Split
 from leancnn.data._listing import File
 from leancnn.data._workers import Answer, each
 from leancnn.errors import DamagedError, WriteError
 from leancnn.preprocess import Pixels
-from leancnn.safe_files import atomic_write, write_error
+from leancnn.safe_files import atomic_write, hold, read_bytes, write_error
 
 VERSION = 3  # of this layout, and of what `preprocess.py` makes of a file
 BLOCK = 8 << 20  # bytes under one checksum
-DAY_S = 86_400
-
-
-def cache_folder() -> Path:
-    """`LEANCNN_CACHE`, or `leancnn` in the user's cache folder. Raises `WriteError` for neither."""
-    wish = os.environ.get("LEANCNN_CACHE")
-    if wish:
-        return Path(wish)
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:  # a user without a name, as in some containers
-        raise WriteError(
-            "no home folder to keep a cache in; LEANCNN_CACHE names another"
-        ) from error
-    return Path(home) / "leancnn"
 
 
 def _unwritten(path: Path, size: int, error: OSError) -> WriteError:
@@ -87,7 +72,6 @@ def read_files(root: Path, part: str, files: Sequence[File], reading: Reading) -
             if found is not None:
                 _write_index(index, files, hashes)
                 return found
-        _sweep(home / "images")
         return _build(root, part, files, reading, home, index)
 
 
@@ -107,9 +91,9 @@ def _content(files: Sequence[File], hashes: Sequence[str]) -> str:
 def _known_hashes(root: Path, files: Sequence[File], index: Path, verify: bool) -> list[str] | None:
     """sha256 of every file, reading only those that changed; None when too many did."""
     try:
-        stored = json.loads(index.read_bytes())
+        stored = json.loads(read_bytes(index))
         old = {name: (tuple(stamp), sha) for name, stamp, sha in stored}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError, DamagedError):
         return None
     hashes = [
         entry[1] or None  # what could not be read may be there again
@@ -161,12 +145,12 @@ class _Store:
             return None
         try:
             return self._opened(files)
-        except (DamagedError, OSError, ValueError, KeyError, TypeError) as error:
+        except (DamagedError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             print(f"cache: {self.rows} is damaged ({error}); decoding again", file=sys.stderr)
             return None
 
     def _opened(self, files: Sequence[File]) -> Decoded:
-        sealed = json.loads(self.facts.read_bytes())
+        sealed = json.loads(read_bytes(self.facts))
         facts = sealed["facts"]
         if sealed["sha256"] != _digest(facts):
             raise DamagedError("its list of checksums")
@@ -177,6 +161,7 @@ class _Store:
         images = np.memmap(self.rows, np.uint8, "r", shape=shape)
         if _checksums(images) != facts["blocks"]:
             raise DamagedError("its pixels")
+        mark_used(self.rows, self.facts)
         skipped = tuple(Skipped(name, reason) for name, reason in facts["skipped"])
         return Decoded(images, rows, skipped, facts["notes"], self.content)
 
@@ -204,10 +189,12 @@ def _build(
     row_bytes = int(np.prod(reading.road.shape))
     need = row_bytes * len(files)
     temporary = home / "images" / f".{index.stem}.{os.getpid()}.tmp"
+    held = None
     try:
-        with temporary.open("wb") as out:
-            os.posix_fallocate(out.fileno(), 0, max(need, 1))  # a full disk is known now
-            out.truncate(need)
+        held = temporary.open("wb")
+        hold(held.fileno())
+        os.posix_fallocate(held.fileno(), 0, max(need, 1))  # a full disk is known now
+        held.truncate(need)
         answers = each(
             "decode",
             {"road": reading.road.to_json(), "out": str(temporary)},
@@ -227,10 +214,13 @@ def _build(
             temporary.replace(store.rows)
             store.write(rows, _checksums(images), **_facts(files, answers))
             _write_index(index, files, hashes)
+        trim()
     except OSError as error:
         raise _unwritten(temporary, need, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        if held is not None:
+            held.close()
     facts = _facts(files, answers)
     skipped = tuple(Skipped(name, reason) for name, reason in facts["skipped"])
     return Decoded(images, rows, skipped, facts["notes"], store.content)
@@ -260,14 +250,6 @@ def _close_gaps(path: Path, rows: NDArray[np.int64], row_bytes: int, size: int) 
         os.close(handle)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process left more than a day ago."""
-    for litter in folder.glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - litter.stat().st_mtime > DAY_S:
-                litter.unlink()
-
-
 @contextlib.contextmanager
 def _alone(home: Path, name: str) -> Iterator[None]:
     """One process at a time for one part; the others then find its work done."""
@@ -275,12 +257,21 @@ def _alone(home: Path, name: str) -> Iterator[None]:
     try:
         for folder in ("index", "images"):
             (home / folder).mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
+        handle = _locked(lock)
     except OSError as error:
         raise _unwritten(lock, 0, error) from error
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(path: Path) -> int:
+    """The handle of a lock file that is held, and is still the one of that name."""
+    while True:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)  # the cache was cleared meanwhile

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leancnn import criteria, runs
+from leancnn import cache, criteria, manifests, runs
 from leancnn.channels.dependencies import Wiring
 from leancnn.criteria import Scores, Subject
-from leancnn.data import Dataset, cache_folder, names
+from leancnn.data import Dataset, names
 from leancnn.distributed import own_device
 from leancnn.errors import (
     DamagedError,
@@ -114,15 +114,17 @@ def scored(
             return Scored(_finite(member.score(subject)), subject.told)
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
     subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
-    place = cache_folder() / "scores" / key
+    place = cache.folder() / "scores" / key
     with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: score again
-        about, found = unseal(place / "scores.json", place / "scores.safetensors")
+        about, found = unseal(place / "scores.json", place / "scores.safetensors", manifests.Scores)
+        cache.mark_used(place / "scores.json")
         return Scored(dict(found), about["told"])
     with evaluating(subject.body):
         found = _finite(member.score(subject))
     about = {"criterion": criterion, "network": network.name, "told": subject.told}
     try:
         seal(place / "scores.json", place / "scores.safetensors", about, found)
+        cache.trim()
     except WriteError as error:
         print(f"leancnn: the scores are not kept for another time: {error}", file=sys.stderr)
     return Scored(found, subject.told)

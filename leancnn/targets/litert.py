@@ -7,7 +7,6 @@ exported program, not as code.
 
 import os
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from leancnn.modes import evaluating
 from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import Network
+from leancnn.workspaces import workspace
 
 PYTHON = "LEANCNN_LITERT_PYTHON"
 CONVERT = """
@@ -45,7 +45,7 @@ def write(network: Network, folder: Path) -> list[Path]:
         python = str(Path(python).absolute())  # the converter starts in another folder
     road, path = network.road, folder / f"{network.name}.tflite"
     shape = (1, road.channels, *road.size)
-    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings(), evaluating(network):
+    with workspace() as work, warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         program = Path(work, "net.pt2")
         torch.export.save(torch.export.export(network.body, (torch.zeros(shape),)), program)

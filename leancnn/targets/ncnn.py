@@ -1,7 +1,6 @@
 """ncnn's param and bin, made by pnnx; float32 arithmetic, one thread."""
 
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from leancnn.modes import evaluating
 from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import Network
+from leancnn.workspaces import workspace
 
 NEEDED = "pip install 'leancnn[ncnn]'"
 LESS_EXACT = (
@@ -71,7 +71,7 @@ def write(network: Network, folder: Path) -> list[Path]:
         raise MissingDependencyError(f"ncnn's converter is not installed; {NEEDED}") from error
     road, path = network.road, folder / f"{network.name}.param"
     example = torch.zeros(1, road.channels, *road.size)
-    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+    with workspace() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trace: Any = torch.jit.trace
         with Spelled(), evaluating(network):

@@ -1,0 +1,253 @@
+"""What stands in every JSON file of ours, field by field, and the one check of it.
+
+A file may come from a stranger: whatever is read is first held against its kind here, so that a
+list in the place of an object, a text in the place of a number or a size beyond reason is one
+`DamagedError` that names the file and the field, and nothing further in meets it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
+from msgspec import Meta
+
+from leancnn.errors import DamagedError
+
+SIDE = 4096  # pixels; a larger image is no input of these networks
+MOST = 2**53  # of a whole number that others count with
+Count = Annotated[int, Meta(ge=0, le=MOST)]
+Side = Annotated[int, Meta(ge=0, le=SIDE)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Names = Annotated[list[str], Meta(max_length=1_000_000)]
+Values = Annotated[list[Annotated[float, Meta(ge=-1e6, le=1e6)]], Meta(max_length=64)]
+Arguments = dict[str, Any]
+
+
+class Preprocessing(TypedDict, total=False):
+    size: tuple[Side, Side]
+    scale: tuple[Side, Side]
+    channels: int
+    fit: str
+    background: tuple[Byte, Byte, Byte]
+
+
+class File(TypedDict):
+    """The tensors beside a manifest."""
+
+    name: str
+    bytes: Count
+    sha256: str
+
+
+class Pair(TypedDict):
+    """The manifest of a sealed pair."""
+
+    file: File
+    tensors: dict[str, str]
+
+
+class Saved(Pair):
+    """network.json"""
+
+    format: Count
+    name: str
+    arguments: Arguments
+    classes: Names
+    road: Preprocessing
+    mean: Values
+    std: Values
+    made: dict[str, Any]
+
+
+class Plan(TypedDict):
+    """What is decided before the first step, in run.json and in every checkpoint."""
+
+    data: str
+    data_sha256: dict[str, str]
+    val_share: Share
+    classes: Names
+    images: Count
+    model: str
+    arguments: Arguments
+    recipe: dict[str, Any]
+    road: Preprocessing
+    mean: Values
+    std: Values
+    seed: Seed
+    split_seed: NotRequired[Seed | None]
+    epochs_before: NotRequired[Number]
+    engine: str
+    precision: str
+    engine_why: NotRequired[str]
+    threads: Annotated[int, Meta(ge=1, le=4096)]
+    processes: Annotated[int, Meta(ge=1, le=65536)]
+    machine: dict[str, Any]
+    save_every_s: Number
+    save_every_steps: Count | None
+
+
+class Epoch(TypedDict):
+    """A row of metrics.jsonl."""
+
+    epoch: Count
+    step: Count
+    lr: Number
+    train_loss: Number
+    train_accuracy: Share
+    val_loss: Number | None
+    val_accuracy: Share | None
+    images: Count
+    images_per_s: Number
+    train_seconds: Number
+    seconds: Number
+
+
+class Counters(TypedDict, total=False):
+    """Where a run stands."""
+
+    step: Count
+    epoch: Count
+    loss: Number
+    right: Count
+    correct: Count
+    seen: Count
+    seconds: Number
+    best: Number
+    best_epoch: Count
+    history: list[Epoch]
+
+
+class Checkpoint(Pair):
+    """checkpoints/step-XXXXXXXX.json"""
+
+    step: Count
+    plan: Plan
+    counters: Counters
+
+
+class Cut(TypedDict):
+    """How a part was cut out of another."""
+
+    names: NotRequired[str]
+
+
+class Data(TypedDict):
+    """Of run.json: the images of the run, of which the train and val parts were read."""
+
+    source: str
+    kind: NotRequired[str]
+    classes: NotRequired[Names]
+    parts: NotRequired[Names]
+    counts: NotRequired[dict[str, dict[str, Count]]]
+    sha256: NotRequired[dict[str, str]]
+    cuts: NotRequired[dict[str, dict[str, Any]]]
+    skipped: NotRequired[list[dict[str, str]]]
+    notes: NotRequired[Any]
+
+
+class Run(TypedDict):
+    """run.json"""
+
+    format: NotRequired[Count]
+    plan: Plan
+    machine: NotRequired[dict[str, Any]]
+    data: NotRequired[Data]
+    notes: NotRequired[Names]
+    began: NotRequired[str]
+    at: NotRequired[str]
+    state: NotRequired[str]
+    step: NotRequired[Count]
+    diverged: NotRequired[dict[str, Any]]
+    result: NotRequired[dict[str, Any]]
+
+
+class Opening(TypedDict, total=False):
+    """One use of a test set."""
+
+    when: str
+    which: str | None
+    data: str
+    sha256: str | None
+    images: Count
+    accuracy: Share
+    weights: str
+
+
+class Evaluations(TypedDict):
+    """evaluations.json"""
+
+    evaluations: list[Opening]
+
+
+class Layer(TypedDict):
+    """Of a pruning: what a layer keeps."""
+
+    path: str
+    before: Count
+    kept: list[Count]
+
+
+class Pruning(TypedDict):
+    """plan.json"""
+
+    network: str
+    criterion: str
+    goal: dict[str, Number]
+    layers: list[Layer]
+    before: dict[str, Count]
+    after: dict[str, Count]
+    microseconds: tuple[Number, Number] | None
+    notes: list[str]
+    seed: NotRequired[Seed]
+    within: NotRequired[list[str] | None]
+    mended: bool
+    images: NotRequired[str | None]
+    told: NotRequired[dict[str, Any]]
+
+
+class Scores(Pair):
+    """scores.json in the cache"""
+
+    told: dict[str, Any]
+
+
+class Beside(TypedDict):
+    """The notes beside an exported network."""
+
+    name: NotRequired[str]
+    classes: Names
+    mean: Values
+    std: Values
+    road: NotRequired[Preprocessing]
+
+
+class About(TypedDict):
+    """What a compiled library says of itself."""
+
+    prefix: str
+    name: str
+    classes: Annotated[int, Meta(ge=1, le=10_000_000)]
+    image: tuple[Annotated[int, Meta(ge=1, le=65536)], Side, Side]
+    about: NotRequired[dict[str, Any] | None]
+
+
+def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> Any:
+    """`value` as it is, once it is what `kind` says.
+
+    With `closed` an object must hold nothing else. Raises `DamagedError` with file and field.
+
+    >>> check({"path": "fc", "before": 3, "kept": [0, 2]}, Layer, "plan.json")["kept"]
+    [0, 2]
+    """
+    try:
+        msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+        raise DamagedError(f"{where} is not what leancnn writes: {error}") from error
+    if closed and isinstance(value, dict):
+        odd = sorted(map(str, value.keys() - kind.__annotations__.keys()))
+        if odd:
+            raise DamagedError(f"{where} is not what leancnn writes: it holds {odd[0]!r}, too")
+    return value

@@ -19,6 +19,7 @@ from leancnn.compiler.graph import (
     Graph,
     Join,
     Pool,
+    Reduce,
     Shape,
     Sides,
     empty,
@@ -253,8 +254,11 @@ class Builder:
         return picked.moved(lambda a: a.reshape(shape))
 
     def pool(self, x: View, op: Pool) -> View:
-        """Sliding windows."""
-        return self.add(op, self.settle(x))
+        """Sliding windows; one as large as the image is a reduction of its pixels."""
+        value = self.settle(x)
+        if not any(op.padding) and op.kernel == self.graph.shapes[value][1:]:
+            return self.add(Reduce(op.how, "pixels"), value)
+        return self.add(op, value)
 
     def pad(self, x: View, sides: Sequence[int], fill: float = 0.0) -> View:
         """A number around an image; `sides` are channels before and after, then rows, then columns.

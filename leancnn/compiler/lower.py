@@ -32,6 +32,8 @@ from leancnn.compiler.program import (
 )
 from leancnn.errors import UnsupportedError
 
+LONGEST = 64  # steps of a kernel: C compilers take hours for one of thousands
+
 
 def lower(graph: Graph) -> Program:
     """Kernels for a simplified graph, in its order. Buffers have no places yet."""
@@ -131,6 +133,8 @@ class Lowering:
         while True:
             following = self._following(value)
             others = [user for user in self.users[value] if user is not following]
+            if len(steps) >= LONGEST:  # goes on in a kernel of its own
+                following = None
             if following is None or others or value == self.graph.output:
                 out = self._new(self.graph.shapes[value], value, positive)
                 steps.append(Store(out))

@@ -13,6 +13,11 @@ import numpy as np
 from leancnn.compiler.materialise import View
 from leancnn.errors import UnsupportedError
 
+YES_OR_NO = """allowzero ceil_mode count_include_pad keepdims noop_with_empty_axes training_mode
+    transA transB"""
+FLAGS = frozenset(YES_OR_NO.split())
+"""Attributes that are yes or no; of another number engines make one or the other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -93,6 +98,8 @@ class Operator:
             shown = value.decode(errors="replace") if isinstance(value, bytes) else value
             if key not in schema.attributes:
                 raise UnsupportedError(f"operator set {opset} gives it no attribute {key}")
+            if key in FLAGS and value not in (0, 1):
+                raise UnsupportedError(f"its attribute {key} is {value}; only 0 and 1 are known")
             if key in self.only and shown != self.only[key]:
                 raise UnsupportedError(
                     f"its attribute {key} is {shown}; only {self.only[key]} is supported"

@@ -103,12 +103,13 @@ def _tile(b: Builder, call: Call) -> View:
     return x.moved(lambda a: np.tile(a, repeats))
 
 
-@handles("Slice", sets=(1, 10, 11, 13), reads="starts ends axes steps")
+@handles("Slice", sets=(1, 10, 11, 13), reads="starts ends axes")
 def _slice(b: Builder, call: Call) -> View:
     x = call.view()
     starts, ends = (call.numbers(name, i) or [] for i, name in ((1, "starts"), (2, "ends")))
     axes = call.numbers("axes", 3) or list(range(len(starts)))
-    steps = call.numbers("steps", 4) or [1] * len(starts)
+    given = call.constant(4, "steps")
+    steps = [1] * len(starts) if given is None else [int(step) for step in np.ravel(given)]
     cut = [slice(None)] * len(x.shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         size = x.shape[axis]

@@ -138,7 +138,8 @@ def _check_results(kernel: Line | Abreast) -> None:
 def _check_input(kernel: Line | Abreast) -> None:
     x, pitch = kernel.x, writes(kernel)[0].pitch
     if isinstance(kernel, Line):
-        straight = moves_straight(kernel) and not (x.height == x.width == 1)
+        one = (1, 1) in ((x.height, x.width), (kernel.height, kernel.width))
+        straight = moves_straight(kernel) and not one
         if any(b.abreast for b in x.buffers) or (straight and x.pitch != pitch):
             _refuse(kernel.name, f"walks over {x.buffers[0].name} as if it lay otherwise")
         return

@@ -222,7 +222,7 @@ class _Turns:
         place = self.folder / engine
         place.mkdir()
         try:
-            write = writer(ENGINES[engine], tune if engine == "c" else None)
+            write = writer(ENGINES[engine], tune=tune if engine == "c" else None)
             loads, shipped = write(self.network, place)[0], place
             if engine == "c":
                 text = loads.read_text(encoding="utf-8")

@@ -25,7 +25,8 @@ from leancnn.export import (
     trial_images,
 )
 from leancnn.runs import atomic_write
-from leancnn.targets.c import loaded, to_c
+from leancnn.targets._c_text import to_c
+from leancnn.targets.c import loaded
 from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network, load
 

@@ -287,7 +287,9 @@ def _scaled_key(image: Image.Image, depth: int) -> Image.Image:
         raise ImageError("one transparent colour among 16-bit ones; convert to 8 bits")
     if depth < 8:
         image = image.convert("L")
-        image.info["transparency"] = image.info["transparency"] * 255 // ((1 << depth) - 1)
+        key = image.info["transparency"]
+        key = bool(key) if depth == 1 else key  # of 1 bit, Pillow has it scaled already
+        image.info["transparency"] = key * 255 // ((1 << depth) - 1)
     return image
 
 

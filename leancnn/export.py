@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from leancnn.errors import ParityError, UsageError, WriteError
 from leancnn.modes import evaluating
-from leancnn.targets import Loaded, c, targets
+from leancnn.targets import Loaded, targets
 from leancnn.weights import Network, load
 from leancnn.workspaces import workspace
 
@@ -22,17 +22,23 @@ ROUNDED = 4e-6  # what float32 loses of that logarithm
 
 
 def export(
-    network: Network | str | Path, *, to: str, out: str | Path, tune: float | None = None
+    network: Network | str | Path,
+    *,
+    to: str,
+    out: str | Path,
+    tune: float | None = None,
+    single: bool = False,
 ) -> list[Path]:
     """Write `network` as target `to` into the folder `out`, and return the files.
 
     What was written is loaded back and compared with PyTorch first. Raises `ParityError` with the
     largest difference, and leaves `out` as it was, when the answers differ by more than a
-    ten-thousandth of the logits' scale. `tune` is for "c" only, as in `compile`.
+    ten-thousandth of the logits' scale. `tune` is for "c", as in `compile`; `single`
+    for "web": one page that holds all. Raises `UsageError` for what is not of the format.
     """
     network = network if isinstance(network, Network) else load(network)
     target = targets[to]
-    write = writer(to, tune)
+    write = writer(to, tune=tune, single=single or None)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -46,13 +52,15 @@ def export(
         raise WriteError(f"{out}: {error.strerror or error}") from error
 
 
-def writer(to: str, tune: float | None) -> Callable[[Network, Path], list[Path]]:
-    """How a target writes. Raises `UsageError` for tuning what is not C."""
-    if tune is None:
-        return targets[to].write
-    if to != "c":
-        raise UsageError(f"only C can be tuned, not {to}")
-    return partial(c.write, tune=tune)
+def writer(to: str, **options: object) -> Callable[[Network, Path], list[Path]]:
+    """How a target writes, with those options that are not None. Raises `UsageError` for one that
+    is of another target."""
+    target = targets[to]
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given.keys() - set(target.options):
+        of = ", ".join(name for name, other in targets.items() if key in other.options)
+        raise UsageError(f"--{key} is for {of}, not for {to}")
+    return partial(target.write, **given)
 
 
 def _check_place(path: Path, place: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from leancnn import cache as kept
 from leancnn.errors import CompileError, DamagedError, MissingDependencyError, WriteError
-from leancnn.safe_files import atomic_write, check_library, sign_library
+from leancnn.safe_files import TAIL, atomic_write, check_library, sign_library
 from leancnn.workspaces import workspace
 
 CANDIDATES = ("cc", "gcc", "clang")
@@ -81,11 +81,23 @@ def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS
     `CompileError` with the first complaint of one that refuses the source, `WriteError` when the
     cache cannot be written.
     """
-    compiler = find_compiler()
-    parts = (source, *flags, *compiler.command, compiler.version, processor())
+    built = [*flags, "-shared", "-fPIC"]
+    return _cached(source, name, ".so", built, find_compiler(), processor(), "-lm")
+
+
+def _cached(
+    source: str,
+    name: str,
+    suffix: str,
+    flags: Sequence[str],
+    compiler: Compiler,
+    machine: str,
+    *libraries: str,
+) -> Path:
+    parts = (source, *flags, *compiler.command, compiler.version, machine)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     name = name[:60]
-    target = kept.folder() / "native" / f"{name}-{key}.so"
+    target = kept.folder() / "native" / f"{name}-{key}{suffix}"
     with contextlib.suppress(DamagedError, FileNotFoundError):
         check_library(target, signed=True)
         kept.mark_used(target)
@@ -93,9 +105,9 @@ def compile_library(source: str, *, name: str, flags: Sequence[str] = FAST_FLAGS
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with workspace(target.parent) as work:
-            text, built = work / f"{name}.c", work / f"{name}.so"
+            text, built = work / f"{name}.c", work / f"{name}{suffix}"
             text.write_text(source, encoding="utf-8")
-            run_compiler([*flags, "-shared", "-fPIC", "-o", str(built), str(text), "-lm"])
+            run_compiler([*flags, "-o", str(built), str(text), *libraries], compiler)
             library = built.read_bytes()
     except OSError as error:
         raise WriteError(
@@ -113,6 +125,31 @@ def _keep(target: Path, library: bytes) -> None:
     except WriteError as error:
         raise WriteError(f"{error}; LEANCNN_CACHE names the folder") from error
     kept.trim()
+
+
+@cache
+def find_cross_compiler() -> Compiler:
+    """Clang for other machines: the ziglang package, which brings their C libraries along.
+
+    Raises `MissingDependencyError` without it.
+    """
+    if not find_spec("ziglang"):
+        raise MissingDependencyError(
+            "building for other machines needs ziglang; pip install 'leancnn[web]'"
+        )
+    command = (sys.executable, "-P", "-m", "ziglang", "cc")
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True)
+    return Compiler(command, (done.stdout.splitlines() or ["unknown"])[0])
+
+
+def cross_compile(source: str, *, name: str, suffix: str, flags: Sequence[str]) -> bytes:
+    """Compile C text for another machine, such as `-target wasm32-wasi`, once; what was built.
+
+    `flags` say the target and what becomes of it. Raises `MissingDependencyError` without ziglang,
+    `CompileError`, `WriteError`.
+    """
+    path = _cached(source, name, suffix, flags, find_cross_compiler(), "")
+    return check_library(path, signed=True)[0][:-TAIL]
 
 
 def run_compiler(arguments: Sequence[str], compiler: Compiler | None = None) -> None:

@@ -112,6 +112,6 @@ def test_only_c_is_tuned(capsys, tmp_path):
         words = ["export", str(tmp_path / "saved"), "--to", "torch", "--tune", "1", "--json"]
         assert cli.main([*words, "--out", str(tmp_path / "out")]) == 2
         printed = capsys.readouterr()
-        assert "only C can be tuned" in printed.err + json.dumps(printed.out)
+        assert "--tune is for c" in printed.err + json.dumps(printed.out)
     finally:
         off()

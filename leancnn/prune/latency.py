@@ -23,7 +23,7 @@ from leancnn.errors import CompileError, MissingDependencyError, UnsupportedErro
 from leancnn.export import trial_images
 from leancnn.progress import Progress
 from leancnn.prune.budget import Candidates
-from leancnn.targets.c import to_c
+from leancnn.targets._c_text import to_c
 from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.registry import Shelf
-from leancnn.weights import Network
 
 Logits = NDArray[np.float32]
 
@@ -34,9 +33,11 @@ class Target:
     summary: str
     suffix: str
     """Of the file that is loaded; a target without one stays in the process."""
-    write: Callable[[Network, Path], list[Path]]
+    write: Callable[..., list[Path]]
     """Write into a folder; the files written, that which is loaded first."""
     load: Callable[[Path], Loaded]
+    options: tuple[str, ...] = ()
+    """What `write` takes beside the network and the folder, by name."""
 
 
 targets: Shelf[Target] = Shelf("target")

@@ -1,44 +1,16 @@
 """One C file without dependencies, written by the compiler in `native/`."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.compiled import Native
-from leancnn.compiler.emit import Written
-from leancnn.compiler.import_torch import import_torch
-from leancnn.compiler.translate import translate
 from leancnn.runs import atomic_write
 from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._c_text import to_c
 from leancnn.toolchain import compile_library
 from leancnn.weights import Network
-
-
-def to_c(network: Network, tune: float | None = None) -> Written:
-    """The C file of a network, with its classes, its normalisation and its road inside.
-
-    `tune`: seconds for timing register tiles on this machine; None: trust the cost model.
-    """
-    road = network.road
-    given = {**network.arguments, "cut": "pruned"} if "cut" in network.arguments else {}
-    settings = ", ".join(f"{k}={v}" for k, v in (given or network.arguments).items())
-    about = {
-        "road": road.to_json(),
-        "mean": list(network.mean),
-        "std": list(network.std),
-    }
-    return translate(
-        import_torch(network.body, (road.channels, *road.size)),
-        name=network.name,
-        classes=network.classes,
-        mean=network.mean,
-        std=network.std,
-        about=json.dumps(about),
-        source=f"from {network.name}({settings})",
-        tune=tune,
-    )
 
 
 def write(network: Network, folder: Path, *, tune: float | None = None) -> list[Path]:
@@ -69,4 +41,4 @@ def loaded(native: Native) -> Loaded:
     return Loaded(logits, native.classes, native.bare, native)
 
 
-put(Target("c", "one C file, no dependencies", ".c", write, load))
+put(Target("c", "one C file, no dependencies", ".c", write, load, ("tune",)))

@@ -1,0 +1,33 @@
+"""The C file of a network, for every target that is made of it."""
+
+import json
+
+from leancnn.compiler.emit import Written
+from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.translate import translate
+from leancnn.weights import Network
+
+
+def to_c(network: Network, tune: float | None = None) -> Written:
+    """The C file of a network, with its classes, its normalisation and its road inside.
+
+    `tune`: seconds for timing register tiles on this machine; None: trust the cost model.
+    """
+    road = network.road
+    given = {**network.arguments, "cut": "pruned"} if "cut" in network.arguments else {}
+    settings = ", ".join(f"{k}={v}" for k, v in (given or network.arguments).items())
+    about = {
+        "road": road.to_json(),
+        "mean": list(network.mean),
+        "std": list(network.std),
+    }
+    return translate(
+        import_torch(network.body, (road.channels, *road.size)),
+        name=network.name,
+        classes=network.classes,
+        mean=network.mean,
+        std=network.std,
+        about=json.dumps(about),
+        source=f"from {network.name}({settings})",
+        tune=tune,
+    )

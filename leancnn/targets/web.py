@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -202,7 +202,7 @@ class Module:
 
         self.store = wasmtime.Store(engine)
         instance = wasmtime.Instance(self.store, wasmtime.Module(engine, code), [])
-        self.exports: Any = instance.exports(self.store)
+        self.exports = cast(Any, instance.exports(self.store))
         if "_initialize" in self.exports:
             self.exports["_initialize"](self.store)
         self.memory = self.exports["memory"]

@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from leancnn.errors import MismatchError
 from leancnn.registry import Shelf
 
+Weights = Sequence[float] | None
 losses: Shelf[Callable[..., "Loss"]] = Shelf("loss")
 
 
@@ -29,7 +30,28 @@ class Loss(nn.Module):
         raise NotImplementedError
 
 
-class Focal(Loss):
+class Weighted(Loss):
+    """A loss that counts classes by weights, and is their plain mean without.
+
+    The mean is over the images, not over the weights, so that a batch's share of a run does not
+    depend on which classes it drew.
+    """
+
+    class_weights: Tensor
+
+    def __init__(self, class_weights: Sequence[float] | None) -> None:
+        super().__init__()
+        self.weighted = class_weights is not None
+        if class_weights is not None:
+            values = torch.tensor(class_weights, dtype=torch.float32)
+            self.register_buffer("class_weights", values)
+
+    def mean(self, each: Tensor, labels: Tensor) -> Tensor:
+        """Of one number for each image, (N,)."""
+        return (each * self.class_weights[labels]).mean() if self.weighted else each.mean()
+
+
+class Focal(Weighted):
     """−α_t (1 − p_t)^γ log p_t, where p_t is the probability of the true class.
 
     γ = 0 and α = 1 is cross-entropy.
@@ -42,9 +64,15 @@ class Focal(Loss):
     alpha: Tensor
 
     def __init__(
-        self, *, classes: int, gamma: float, alpha: float | Sequence[float], label_smoothing: float
+        self,
+        *,
+        classes: int,
+        gamma: float,
+        alpha: float | Sequence[float],
+        label_smoothing: float,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(class_weights)
         weights = [float(alpha)] * classes if isinstance(alpha, int | float) else list(alpha)
         if len(weights) != classes:
             raise MismatchError(f"focal loss got {len(weights)} alphas for {classes} classes")
@@ -61,18 +89,25 @@ class Focal(Loss):
             # 1 − p from log p; the floor keeps the slope finite where p is 1
             each = each * (-torch.expm1(logp)).clamp_min(1e-12) ** self.gamma
         true = each.gather(1, labels[:, None]).squeeze(1)
-        return ((1 - self.smoothing) * true + self.smoothing * each.mean(1)).mean()
+        return self.mean((1 - self.smoothing) * true + self.smoothing * each.mean(1), labels)
 
 
-class CrossEntropy(Loss):
+class CrossEntropy(Weighted):
     """−log p_t, with label smoothing."""
 
-    def __init__(self, *, label_smoothing: float) -> None:
-        super().__init__()
+    def __init__(
+        self, *, label_smoothing: float, class_weights: Sequence[float] | None = None
+    ) -> None:
+        super().__init__(class_weights)
         self.smoothing = _share(label_smoothing)
 
     def forward(self, logits: Tensor, labels: Tensor, features: Tensor | None = None) -> Tensor:
-        return F.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
+        if not self.weighted:
+            return F.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
+        each = F.cross_entropy(
+            logits.float(), labels, label_smoothing=self.smoothing, reduction="none"
+        )
+        return self.mean(each, labels)
 
 
 class Center(Loss):
@@ -125,13 +160,20 @@ class SoftmaxCenter(Loss):
     uses_features = True
 
     def __init__(
-        self, *, classes: int, features: int, gamma: float, alpha: float, label_smoothing: float
+        self,
+        *,
+        classes: int,
+        features: int,
+        gamma: float,
+        alpha: float,
+        label_smoothing: float,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if gamma < 0:
             raise MismatchError(f"the centre loss weighs 0 or more (gamma), not {gamma}")
         self.gamma = gamma
-        self.softmax = CrossEntropy(label_smoothing=label_smoothing)
+        self.softmax = CrossEntropy(label_smoothing=label_smoothing, class_weights=class_weights)
         self.center = Center(classes=classes, features=features, alpha=alpha)
 
     def forward(self, logits: Tensor, labels: Tensor, features: Tensor | None = None) -> Tensor:
@@ -155,7 +197,13 @@ def names() -> list[str]:
 
 
 def create(
-    name: str, *, classes: int, features: int, label_smoothing: float = 0.0, **arguments: Any
+    name: str,
+    *,
+    classes: int,
+    features: int,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    **arguments: Any,
 ) -> Loss:
     """Build a loss for networks of `classes` classes and `features` (their `fc.in_features`).
 
@@ -166,7 +214,11 @@ def create(
     arguments = {key: _plain(value) for key, value in arguments.items()}
     check(name, arguments, label_smoothing)
     return losses[name](
-        classes=classes, features=features, label_smoothing=label_smoothing, **arguments
+        classes=classes,
+        features=features,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        **arguments,
     )
 
 
@@ -199,12 +251,13 @@ def check(name: str, arguments: Mapping[str, Any], label_smoothing: float = 0.0)
         classes=max(map(len, lists), default=0) or 2,
         features=1,
         label_smoothing=label_smoothing,
+        class_weights=None,
         **arguments,
     )
 
 
 LARGEST = 1_000_000  # of an argument: far above any use, far below what float32 holds
-_GIVEN = ("classes", "features", "label_smoothing")  # to every loss
+_GIVEN = ("classes", "features", "label_smoothing", "class_weights")  # to every loss
 
 
 def _plain(value: Any) -> Any:
@@ -218,8 +271,10 @@ def _share(label_smoothing: float) -> float:
     return label_smoothing
 
 
-def _cross_entropy(*, classes: int, features: int, label_smoothing: float) -> Loss:
-    return CrossEntropy(label_smoothing=label_smoothing)
+def _cross_entropy(
+    *, classes: int, features: int, label_smoothing: float, class_weights: Weights
+) -> Loss:
+    return CrossEntropy(label_smoothing=label_smoothing, class_weights=class_weights)
 
 
 def _focal(
@@ -227,13 +282,29 @@ def _focal(
     classes: int,
     features: int,
     label_smoothing: float,
+    class_weights: Weights,
     gamma: float = 2.0,
     alpha: float | Sequence[float] = 1.0,
 ) -> Loss:
-    return Focal(classes=classes, gamma=gamma, alpha=alpha, label_smoothing=label_smoothing)
+    return Focal(
+        classes=classes,
+        gamma=gamma,
+        alpha=alpha,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+    )
 
 
-def _center(*, classes: int, features: int, label_smoothing: float, alpha: float = 0.5) -> Loss:
+def _center(
+    *,
+    classes: int,
+    features: int,
+    label_smoothing: float,
+    class_weights: Weights,
+    alpha: float = 0.5,
+) -> Loss:
+    if class_weights is not None:
+        raise MismatchError("the centre loss alone has no class weights")
     if label_smoothing:
         raise MismatchError(
             "the centre loss alone has no labels to smooth; label_smoothing is 0 with it"
@@ -246,6 +317,7 @@ def _softmax_center(
     classes: int,
     features: int,
     label_smoothing: float,
+    class_weights: Weights,
     gamma: float = 0.003,
     alpha: float = 0.5,
 ) -> Loss:
@@ -255,6 +327,7 @@ def _softmax_center(
         gamma=gamma,
         alpha=alpha,
         label_smoothing=label_smoothing,
+        class_weights=class_weights,
     )
 
 

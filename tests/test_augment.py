@@ -147,3 +147,73 @@ def test_the_type_and_the_number_of_channels_stay(dtype: torch.dtype) -> None:
     cut = augment(pictures(2, c=1), np.arange(2), size=(5, 5), seed=0, epoch=0, pad=2)
     assert cut.dtype == dtype
     assert cut.shape == (2, 5, 5, 1)
+
+
+STRONG = {"size": (8, 8), "seed": 1, "epoch": 2, "rotate": 30.0, "zoom": 0.4, "colour": 0.5}
+
+
+def test_turns_scales_and_colours_of_an_image_do_not_depend_on_its_batch() -> None:
+    images, index = pictures(16, 11, 12), np.arange(16)
+    for border in ("black", "reflect"):
+        whole = augment(images, index, border=border, flip=True, cutout=2, **STRONG)
+        for rows in (np.array([7]), np.array([15, 3, 11])):
+            alone = augment(images[rows], rows, border=border, flip=True, cutout=2, **STRONG)
+            assert (alone == whole[rows]).all()
+    assert (augment(images, index, **STRONG) == augment(images, index, **STRONG)).all()
+    assert (augment(images, index, **{**STRONG, "epoch": 3}) != whole).any()
+
+
+def test_next_to_no_turn_is_none() -> None:
+    images, index = pictures(9, 10, 10), np.arange(9)
+    still = augment(images, index, size=(8, 8), seed=1, epoch=2, pad=1, flip=True)
+    turned = augment(
+        images, index, size=(8, 8), seed=1, epoch=2, pad=1, flip=True, rotate=1e-9, zoom=1e-12
+    )
+    assert (turned == still).all()
+
+
+def test_a_window_is_turned_about_its_centre_by_the_angle_that_was_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By −90° when the draw is all zeros: a quarter turn is exact, and so is a reflection."""
+    images = pictures(2, 7, 7)
+    monkeypatch.setattr(_augment, "draw", lambda s, e, stream, index: np.zeros(len(index), "u8"))
+    quarter = augment(images, np.arange(2), size=(7, 7), seed=0, epoch=0, rotate=90)
+    assert (quarter == torch.rot90(images, -1, (1, 2))).all() or (
+        quarter == torch.rot90(images, 1, (1, 2))
+    ).all()
+    half = augment(images, np.arange(2), size=(7, 7), seed=0, epoch=0, rotate=180)
+    assert (half == images.flip(1, 2)).all()
+
+
+def test_zoom_doubles_or_halves_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bright square of 4 pixels in the middle becomes one of 8, or of 2."""
+    image = torch.zeros(1, 16, 16, 1, dtype=torch.uint8)
+    image[:, 6:10, 6:10] = 255
+    for bits, side in ((0, 2), (2**64 - 1, 8)):
+        monkeypatch.setattr(_augment, "draw", lambda *a, b=bits: np.full(len(a[3]), b, np.uint64))
+        seen = augment(image, np.arange(1), size=(16, 16), seed=0, epoch=0, zoom=1.0)
+        assert float(seen.float().sum() / 255) == pytest.approx(side**2, rel=0.02)
+
+
+def test_colour_changes_brightness_contrast_and_saturation_each_by_its_share() -> None:
+    index = np.arange(2000)
+    flat = torch.full((2000, 2, 2, 1), 100, dtype=torch.uint8)
+    bright = augment(flat, index, size=(2, 2), seed=0, epoch=0, colour=0.4)[:, 0, 0, 0]
+    assert (int(bright.min()), int(bright.max())) == (60, 140)
+    assert abs(float(bright.float().mean()) - 100) < 2
+    gray = torch.arange(2000 * 3 * 3).view(2000, 3, 3, 1).to(torch.uint8).expand(-1, -1, -1, 3)
+    still_gray = augment(gray.contiguous(), index, size=(3, 3), seed=0, epoch=0, colour=1.0)
+    assert (still_gray == still_gray[..., :1]).all()
+    red = torch.zeros(2000, 1, 1, 3, dtype=torch.uint8)
+    red[..., 0] = 200
+    seen = augment(red, index, size=(1, 1), seed=0, epoch=0, colour=0.5)
+    assert int((seen[..., 1] > 0).sum()) > 500, "less saturated, it has some green"
+    assert int((seen[..., 1] == 0).sum()) > 500
+
+
+def test_cutout_is_black_whatever_the_colours_become() -> None:
+    images = pictures(40, 12, 12)
+    cut = augment(images, np.arange(40), size=(12, 12), seed=0, epoch=0, cutout=4, colour=0.3)
+    plain = augment(images, np.arange(40), size=(12, 12), seed=0, epoch=0, cutout=4)
+    assert (cut[(plain == 0).all(3)] == 0).all()

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from leancnn import losses
 from leancnn.data import Dataset, Split
-from leancnn.data._augment import HOLE_COLUMN, HOLE_ROW, below, draw, mix_share
+from leancnn.data._augment import HOLE_COLUMN, HOLE_ROW, balanced_order, below, draw, mix_share
 from leancnn.distributed import World
 from leancnn.preprocess import Road
 from leancnn.recipes import Recipe
 from leancnn.train.history import Counters
 from leancnn.train.loop import Loop
 from leancnn.train.plan import Plan
-from leancnn.train.state import Descent, Features, Learner
+from leancnn.train.state import Descent, Features, Learner, class_weights
 from leancnn.train.validation import VALIDATION_BATCH, validate
 from leancnn.weights import Network
 
@@ -74,8 +74,10 @@ class Golden:
         network = Network(
             body, name="tiny", arguments={}, classes=names, road=road, mean=(MEAN,), std=(STD,)
         )
+        counts = tuple(np.bincount(self.labels).tolist())
         plan = Plan(
-            data="none", data_sha256={}, val_share=0.1, classes=names, images=images, model="tiny",
+            counts=counts, data="none", data_sha256={}, val_share=0.1, classes=names,
+            images=images, model="tiny",
             arguments={}, recipe=self.recipe, road=road, mean=(MEAN,), std=(STD,), seed=1,
             engine="torch", precision="fp32", threads=1, processes=1, machine={},
             save_every_s=60, save_every_steps=None,
@@ -85,6 +87,7 @@ class Golden:
             classes=CLASSES,
             features=4,
             label_smoothing=self.recipe.label_smoothing,
+            class_weights=class_weights(counts) if "class_weights" in changes else None,
             **self.recipe.loss_arguments,
         )
         average = None
@@ -261,3 +264,50 @@ def test_an_epoch_holds_whole_batches_in_an_order_of_its_own(tmp_path: Path) -> 
     assert all(len(set(rows.tolist())) == 8 for rows in epochs)
     assert len({tuple(rows) for rows in epochs}) == 4
     assert set(np.concatenate(epochs).tolist()) == set(range(11))
+
+
+def test_balanced_weights_count_an_image_by_the_rarity_of_its_class(tmp_path: Path) -> None:
+    """Classes of 2, 1 and 1 images: weights of 4/6, 4/3 and 4/3, and a plain mean over images."""
+    golden = Golden(tmp_path, class_weights="balanced", label_smoothing=0.1)
+    assert class_weights(golden.plan.counts) == pytest.approx([2 / 3, 4 / 3, 4 / 3])
+    x, labels = golden.inputs(0), golden.labels[golden.rows(0)]
+    shares = np.array([2 / 3, 4 / 3, 4 / 3])[labels]
+    total_w, total_b, total = np.zeros_like(golden.w), np.zeros_like(golden.b), 0.0
+    for row in range(4):
+        one = slice(row, row + 1)
+        gw, gb, loss = gradient(golden.w, golden.b, x[one], labels[one], smoothing=0.1)
+        total_w, total_b = total_w + shares[row] / 4 * gw, total_b + shares[row] / 4 * gb
+        total += shares[row] * loss
+    golden.loop.step(0)
+    golden.close(golden.w - 0.5 * total_w, golden.b - 0.5 * total_b)
+    assert golden.loop.counters.loss == pytest.approx(total, abs=1e-5)
+
+
+def test_focal_loss_takes_class_weights_as_cross_entropy_does() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(9, 3, generator=random), torch.arange(9) % 3
+    given = {"classes": 3, "features": 4, "class_weights": [0.5, 1.0, 2.0]}
+    focal = losses.create("focal", **given, gamma=0.0, alpha=1.0)(logits, labels)
+    plain = losses.create("cross_entropy", **given)(logits, labels)
+    torch.testing.assert_close(focal, plain)
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(plain, (each * torch.tensor([0.5, 1.0, 2.0])[labels]).mean())
+
+
+def test_balanced_sampling_shows_each_class_as_often_and_each_coming_otherwise(
+    tmp_path: Path,
+) -> None:
+    labels = np.array([0] * 20 + [1] * 3 + [2] * 6)
+    for epoch in range(3):
+        drawn = balanced_order(5, epoch, labels)
+        rows = drawn % len(labels)
+        assert len(set(drawn.tolist())) == len(drawn) == len(labels)
+        counts = np.bincount(labels[rows])
+        assert counts.max() - counts.min() <= 1
+        for row in np.flatnonzero(labels == 1):
+            assert abs(int((rows == row).sum()) - counts[1] / 3) < 1
+    assert (balanced_order(5, 0, labels) != balanced_order(5, 1, labels)).any()
+    golden = Golden(tmp_path, images=11, sampling="balanced", shift=1)
+    seen = np.concatenate([golden.rows(step) for step in range(8)])
+    assert np.bincount(golden.labels[seen]).min() >= 8
+    assert golden.loop.batches.of(0).images.shape[0] == 4

@@ -1,8 +1,12 @@
 """Recipes as values, and the learning rate as a function of progress."""
 
+import ast
+import inspect
 import json
 import math
+import typing
 from contextlib import suppress
+from dataclasses import MISSING, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -210,3 +214,37 @@ def test_the_largest_number_that_is_taken_trains_or_is_said_to_diverge(
     with suppress(DivergedError):
         leancnn.train(pictures, recipe=recipe, out=tmp_path / "run", progress=False)
     assert runs.load_checkpoint(tmp_path / "run")[0] is not None
+
+
+def field_rows() -> list[str]:
+    """A line of the page for each field: its name, what it is where nothing is said, its words."""
+    source = Path(inspect.getfile(recipes.Recipe)).read_text(encoding="utf-8")
+    body = next(
+        node.body
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == "Recipe"
+    )
+    words = {
+        one.target.id: " ".join(ast.literal_eval(two.value).split())
+        for one, two in pairwise(body)
+        if isinstance(one, ast.AnnAssign)
+        and isinstance(two, ast.Expr)
+        and isinstance(one.target, ast.Name)
+    }
+    kinds = typing.get_type_hints(recipes.Recipe)
+    rows = []
+    for one in fields(recipes.Recipe):
+        choices = typing.get_args(kinds[one.name])
+        options = typing.get_origin(kinds[one.name]) is typing.Literal
+        among = f"one of {', '.join(f'`{choice}`' for choice in choices)}. " if options else ""
+        default = "" if one.default is MISSING else f"`{json.dumps(one.default)}`"
+        default = default if one.default_factory is MISSING else "`{}`"
+        said = among + words.get(one.name, "")
+        rows.append(f"| `{one.name}` | {default} | {said} |".replace("  ", " "))
+    return rows
+
+
+def test_the_page_of_recipes_lists_every_field_with_its_default_and_what_it_does() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    shown = [line for line in page.splitlines() if line.startswith("| `")]
+    assert shown == field_rows()

@@ -32,8 +32,11 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def stopped_at(step: int) -> Iterator[pytest.ExceptionInfo[StoppedError]]:
-    """Let Ctrl-C fall into a step of the training inside, which must stop there."""
+def stopped_at(step: int, after: int = 0) -> Iterator[pytest.ExceptionInfo[StoppedError]]:
+    """Let Ctrl-C fall into a step of the training inside, which must stop there.
+
+    `after` are the steps that were done before.
+    """
     follow, steps = state.follow, 0
 
     def interrupted(*arguments: Any) -> None:
@@ -45,5 +48,5 @@ def stopped_at(step: int) -> Iterator[pytest.ExceptionInfo[StoppedError]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop_module, "follow", interrupted)
-        with pytest.raises(StoppedError, match=f"stopped at step {step} of") as caught:
+        with pytest.raises(StoppedError, match=f"stopped at step {after + step} of") as caught:
             yield caught

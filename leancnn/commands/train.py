@@ -16,7 +16,8 @@ from leancnn.errors import UsageError
 from leancnn.tables import printable
 
 # fields of the recipe with an option of their own
-SHORTCUTS = ("size", "epochs", "batch", "lr", "loss")
+SHORTCUTS = ("size", "epochs", "batch", "lr", "loss", "patience")
+OF_A_RESUMED = ("epochs", "patience")  # what may be changed when a run goes on
 MOST_THREADS = 1024
 
 
@@ -34,7 +35,8 @@ def arguments(parser: ArgumentParser) -> None:
         "--init-from",
         dest="start",
         metavar="NETWORK",
-        help="begin with the weights of a run or a saved network, in the place of --model",
+        help="begin with the weights of a run or a saved network, in the place of --model; or of a "
+        "file for --model: .pt, .safetensors or .onnx",
     )
     add_model_arg(parser)
     parser.add_argument(
@@ -52,6 +54,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--loss", help="cross_entropy, focal or softmax+center")
+    parser.add_argument(
+        "--patience", type=int, help="epochs without a better validation after which it ends"
+    )
     parser.add_argument("--seed", type=int, help="of everything random; default 0")
     parser.add_argument(
         "--val-share",
@@ -68,22 +73,28 @@ def run(args: Namespace) -> Answer:
         raise UsageError("train needs a folder of images, or --resume and a run")
     if args.resume is not None:
         named = ("model", "recipe", "out", "start", "seed", "val_share", "threads", *SHORTCUTS)
-        given = [key for key in named if getattr(args, key) is not None]
+        given = {key for key in named if getattr(args, key) is not None} - {*OF_A_RESUMED}
         if given or args.arguments or args.overrides:
-            raise UsageError("a run goes on as it began: --resume takes no option that changes it")
+            raise UsageError(
+                "a run goes on as it began: --resume takes no option that changes it but --epochs "
+                "and --patience"
+            )
     if args.threads is not None and not 1 <= args.threads <= MOST_THREADS:
         raise UsageError(f"--threads is 1 to {MOST_THREADS}, not {args.threads}")
     import torch
 
     from leancnn import models, recipes
+    from leancnn.pretrained import is_file_of_weights
     from leancnn.train import resume, train
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.resume is not None:
-        return answer(resume(args.resume, data=args.data, progress=not args.quiet))
+        longer = {key: getattr(args, key) for key in OF_A_RESUMED}
+        return answer(resume(args.resume, data=args.data, progress=not args.quiet, **longer))
     model = args.model
-    if args.start is not None and (args.arguments or model is not None):
+    own = args.start is not None and not is_file_of_weights(args.start)
+    if own and (args.arguments or model is not None):
         raise UsageError("--init-from brings its own network: leave out --model and --model-arg")
     if args.arguments and model is None:
         model = recipes.read(args.recipe).network if args.recipe else "henet_r3"

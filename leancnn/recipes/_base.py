@@ -15,6 +15,7 @@ Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
 MOST_EPOCHS = 100_000
 MOST = 1_000_000  # of a number that is not whole: float32 holds its square times any weight
 LARGEST = 1e300  # a whole number beyond it may be no float
+MOST_ZOOM = 4
 SIDE = 4096  # pixels; a larger image is no input of these networks
 
 
@@ -82,6 +83,21 @@ class Recipe:
     """Side of a black square at a random place, pixels; 0: none."""
     mixup: float = 0.0
     """Both parameters of the Beta distribution that mixes pairs of images; 0: none."""
+    rotate: float = 0.0
+    """Largest turn about the window's centre in each direction, degrees, 0 to 180."""
+    zoom: float = 0.0
+    """Largest change of scale: a factor of 1/(1 + zoom) to 1 + zoom, even in its logarithm."""
+    colour: float = 0.0
+    """Largest change of brightness, contrast and saturation, each by a factor of 1 − colour to
+    1 + colour, in this order; 0 to 1. A gray image has no saturation."""
+
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """balanced: an epoch draws as many images, of each class equally many; those of rare classes
+    several times, augmented otherwise each time."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: the loss of an image counts by images / (classes · images of its class)."""
+    patience: int = 0
+    """Epochs without a better validation accuracy after which training ends; 0: it never does."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast where a few measured steps say that it is faster."""
@@ -269,6 +285,14 @@ def _check(value: Recipe) -> None:
             (not all(0 <= share <= 1 for share in value.milestones), "milestones from 0 to 1"),
             (min(value.factor, value.final) < 0, "factor and final of 0 or more"),
             (bool(value.pad and value.shift), "pad or shift, not both"),
+            (not 0 <= value.rotate <= 180, f"rotate from 0 to 180 degrees, not {value.rotate:g}"),
+            (not 0 <= value.zoom <= MOST_ZOOM, f"zoom from 0 to {MOST_ZOOM}, not {value.zoom:g}"),
+            (not 0 <= value.colour <= 1, f"colour from 0 to 1, not {value.colour:g}"),
+            (value.patience < 0, f"patience of 0 or more epochs, not {value.patience}"),
+            (
+                value.sampling == "balanced" and value.class_weights == "balanced",
+                "balanced sampling or balanced class_weights: both would count classes twice",
+            ),
             (
                 min(value.pad, value.shift, value.cutout, value.mixup, value.clip) < 0
                 or min(value.weight_decay, value.bn_l1) < 0,

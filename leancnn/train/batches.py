@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from leancnn.data import Split
-from leancnn.data._augment import augment, mix_share, order, partners
+from leancnn.data._augment import augment, balanced_order, mix_share, order, partners
 from leancnn.distributed import World
 from leancnn.train.plan import Plan
 from leancnn.weights import Network
@@ -40,12 +40,27 @@ class Batches:
         if world.device.type == "cuda" and split.images.nbytes <= ON_DEVICE_BYTES:
             self._images = torch.from_numpy(np.array(split.images)).to(world.device)
 
+    def draws(self, step: int) -> NDArray[np.int64]:
+        """What the images of a step are drawn by, over all processes.
+
+        Number k stands for the image in place k mod n of the split: where classes are balanced, one
+        comes several times, each time augmented by a number of its own.
+        """
+        plan = self.plan
+        epoch, place = divmod(step, plan.steps_per_epoch)
+        if epoch != self._epoch:
+            balanced = plan.recipe.sampling == "balanced"
+            self._epoch = epoch
+            self._order = (
+                balanced_order(plan.seed, epoch, self.split.labels)
+                if balanced
+                else order(plan.seed, epoch, plan.images)
+            )
+        return self._order[place * plan.batch :][: plan.batch]
+
     def rows(self, step: int) -> NDArray[np.int64]:
         """The places in the split of all images of a step, over all processes."""
-        epoch, place = divmod(step, self.plan.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, order(self.plan.seed, epoch, self.plan.images)
-        return self._order[place * self.plan.batch :][: self.plan.batch]
+        return self.draws(step) % self.plan.images
 
     def files(self, step: int) -> list[str]:
         """The files of a step."""
@@ -55,10 +70,11 @@ class Batches:
         """The batch of a step. Raises `MismatchError` when processes cannot share it equally."""
         plan, recipe = self.plan, self.plan.recipe
         epoch = step // plan.steps_per_epoch
-        rows = self.world.part(self.rows(step))
+        drawn = self.world.part(self.draws(step))
+        rows = drawn % plan.images
         windows = augment(
             self._stored(rows),
-            rows,
+            drawn,
             size=plan.road.size,
             seed=plan.seed,
             epoch=epoch,
@@ -67,6 +83,9 @@ class Batches:
             border=recipe.border,
             flip=recipe.flip,
             cutout=recipe.cutout,
+            rotate=recipe.rotate,
+            zoom=recipe.zoom,
+            colour=recipe.colour,
         )
         images = self.network.normalise(windows)
         share = 1.0

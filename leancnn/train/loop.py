@@ -44,6 +44,23 @@ class Trained:
     """In training steps."""
 
 
+STEPS_BEFORE_ESTIMATE = 5
+LONG_S = 600  # from which on the time to go is told
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 40 s, 12 min, 3 h 20 min, 2 days 4 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} days {hours % 24} h"
+
+
 class Loop:
     """A run between its first step here and its last.
 
@@ -87,8 +104,10 @@ class Loop:
             Progress(title, plan.steps, done=counters.step, shown=shown and world.first) as bar,
         ):
             bar.say(str(Choice(plan.engine, plan.precision, plan.engine_why)))
+            self.measured = False
             self.begun, self.saved = counters.step, time.monotonic()
-            while not plan.done(counters.epoch):
+            self.entered = self.saved
+            while not plan.done(counters.epoch, counters.best_epoch):
                 self.epoch(bar)
 
     def epoch(self, bar: Progress) -> None:
@@ -181,6 +200,12 @@ class Loop:
     def _tell(self, bar: Progress) -> None:
         counters, plan = self.counters, self.plan
         why_not = str(getattr(self.forward, "why_not", ""))
+        if not self.measured and counters.step - self.begun == STEPS_BEFORE_ESTIMATE:
+            left = plan.steps - counters.step
+            seconds = (time.monotonic() - self.entered) / STEPS_BEFORE_ESTIMATE * left
+            if seconds > LONG_S:
+                bar.say(f"about {duration(seconds)} to go for {plan.recipe.epochs:g} epochs")
+            self.measured = True
         if counters.step == self.begun + 1 and why_not:
             bar.say(f"torch's own forward pass, because of the lanes: {why_not}")
         bar.to(
@@ -225,6 +250,7 @@ def finish(plan: Plan, learner: Learner, counters: Counters, folder: Path, world
             "epochs": counters.epoch,
             "steps": counters.step,
             "best_epoch": counters.best_epoch or None,
+            "stopped_early": counters.step < plan.steps,
             "best_val_accuracy": counters.best if counters.best_epoch else None,
             "last_val_accuracy": history[-1]["val_accuracy"],
             "seconds": seconds,

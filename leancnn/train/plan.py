@@ -5,10 +5,11 @@ and, in the lanes, C compiler.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from leancnn import losses, recipes, weights
 from leancnn.count import held
@@ -22,12 +23,14 @@ from leancnn.errors import (
 )
 from leancnn.preprocess import Road, shown
 from leancnn.process import free_memory
-from leancnn.recipes import Recipe
+from leancnn.recipes import Recipe, learning_rate
 from leancnn.train.backend import facts
 from leancnn.training_data import LARGEST_SEED
 
 MOST_STEPS = 99_999_999  # eight digits in the names of checkpoints
 IN_FLIGHT = 1.6  # a step's memory in what it keeps, gradients included: R-SeNet, ResNet-20
+NO_VALIDATION = "patience looks at the validation part, and nothing is set apart for it"
+GRAY_SAMPLE = 256  # images that tell whether all are gray
 DIGITS = ("digits", "svhn")  # data sets that no one should mirror
 
 
@@ -53,6 +56,8 @@ class Plan:
     """Of the weights, the order and the augmentation."""
     split_seed: int | None = None
     """Of the cut of the val part; None: the seed."""
+    counts: tuple[int, ...] = ()
+    """Images of the train part by class."""
     epochs_before: float = 0.0
     """Of all trainings behind the weights that this one begins with."""
     engine: str
@@ -91,9 +96,39 @@ class Plan:
         """Steps of the whole run."""
         return self.recipe.steps(self.images)
 
-    def done(self, epoch: int) -> bool:
-        """Whether so many closed epochs are the whole run."""
-        return epoch * self.steps_per_epoch >= self.steps
+    def done(self, epoch: int, best_epoch: int = 0) -> bool:
+        """Whether so many closed epochs are the whole run, or too many since the best one."""
+        patience = self.recipe.patience
+        early = patience and best_epoch and epoch - best_epoch >= patience
+        return bool(early) or epoch * self.steps_per_epoch >= self.steps
+
+    def with_length(
+        self, step: int, epochs: float | None, patience: int | None
+    ) -> tuple["Plan", str]:
+        """The same run with another length, and a sentence that says what becomes of its rate.
+
+        Raises `MismatchError` for one that lies behind the steps that are done, and for patience
+        without a validation part.
+        """
+        old = self.recipe
+        asked = {"epochs": epochs, "patience": patience}
+        new = old.changed(**{key: given for key, given in asked.items() if given is not None})
+        plan = replace(self, recipe=new)
+        if new.patience and self.val_share == 0:
+            raise MismatchError(NO_VALIDATION)
+        if new.epochs != old.epochs and plan.steps <= step:
+            done = step / self.steps_per_epoch
+            raise MismatchError(f"{done:g} epochs are done; a run is lengthened to more than those")
+        plan.check_sizes(asked=False)
+        if new.epochs == old.epochs:
+            return plan, f"patience is {new.patience} epochs from here on, it was {old.patience}"
+        was = learning_rate(old, min(step / self.steps, 1.0))
+        now = learning_rate(new, step / plan.steps)
+        return plan, (
+            f"from {old.epochs:g} to {new.epochs:g} epochs: the schedule {new.schedule} is "
+            f"stretched over all of them, so the rate goes from {was:.3g} to {now:.3g} at step "
+            f"{step} and ends at {learning_rate(new, 1.0):.3g}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -103,7 +138,11 @@ class Plan:
     def of_json(cls, value: Mapping[str, Any]) -> "Plan":
         """The plan that `to_json` wrote. Raises `DamagedError` for one of another leancnn."""
         try:
-            lists = {key: tuple(value[key]) for key in ("classes", "mean", "std")}
+            lists = {
+                key: tuple(value[key])
+                for key in ("classes", "mean", "std", "counts")
+                if key in value
+            }
             recipe, road = recipes.of_json(value["recipe"]), Road.from_json(value["road"])
             return cls(**{**value, **lists, "recipe": recipe, "road": road})
         except (KeyError, TypeError, UnknownNameError, MismatchError) as error:
@@ -141,11 +180,22 @@ class Plan:
                 f"all {self.images} images to train on make one step, for the recipe's batch "
                 f"is {self.recipe.batch}; a smaller --batch makes more steps"
             )
-        if self.recipe.flip and dataset.name in DIGITS:
+        if self.recipe.flip and characters(dataset):
             found.append(
                 f"the recipe {self.recipe.name} mirrors every second image, and a mirrored digit "
-                "is another or none; --override flip=false"
+                "or letter is another or none; --override flip=false"
             )
+        if self.recipe.patience and self.recipe.schedule in ("one-cycle", "cosine"):
+            found.append(
+                f"the schedule {self.recipe.schedule} lowers the rate until the last epoch: where "
+                f"patience ends a run of {self.recipe.epochs:g} epochs early, it misses that"
+            )
+        if self.road.channels == 3 and _gray(dataset):
+            found.append(
+                "all images are gray and are trained on in three equal channels; --override "
+                "channels=1 takes one"
+            )
+        found += _left_out(dataset)
         for key, kept in (("size", self.road.size), ("channels", self.road.channels)):
             if (wanted := getattr(self.recipe, key)) not in (None, kept):
                 found.append(
@@ -218,6 +268,31 @@ class Plan:
         ]
 
 
+def characters(data: Dataset) -> bool:
+    """Whether the classes are digits or letters, by the name of the data or their own."""
+    single = all(len(name) == 1 and name.isalnum() for name in data.classes)
+    return data.name in DIGITS or (single and len(data.classes) > 2)
+
+
+def _gray(data: Dataset) -> bool:
+    """Whether the three channels of some images, spread over the train part, are equal."""
+    if data.train is None or not len(data.train):
+        return False
+    images = data.train.images
+    some = images[:: max(1, len(images) // GRAY_SAMPLE)]
+    return bool(some.shape[3] == 3 and (some == some[..., :1]).all())
+
+
+def _left_out(data: Dataset) -> list[str]:
+    """A sentence on what lies in the class folders and is no image."""
+    stray = [one for one in data.manifest.get("stray", []) if one["reason"].startswith("no image")]
+    if not stray:
+        return []
+    first = shown(stray[0]["file"])
+    are = "file is" if len(stray) == 1 else "files are"
+    return [f"{len(stray)} {are} left out as no image ({first}); 'leancnn check' names all"]
+
+
 def check_wishes(
     model: str,
     arguments: Mapping[str, Any],
@@ -226,8 +301,8 @@ def check_wishes(
     *,
     seed: int,
     val_share: float | None,
-) -> None:
-    """Refuse what no run can be, before any image is decoded.
+) -> nn.Module:
+    """Refuse what no run can be, before any image is decoded; the network, as shapes alone.
 
     Raises `UnknownNameError` for the names, `MismatchError` for the values.
     """
@@ -239,7 +314,10 @@ def check_wishes(
         raise MismatchError(
             "the centre loss alone never trains the classifier; choose softmax+center"
         )
+    if recipe.patience and val_share == 0:
+        raise MismatchError(NO_VALIDATION)
     losses.check(recipe.loss, recipe.loss_arguments, recipe.label_smoothing)
     with torch.device("meta"), torch.no_grad():  # shapes alone: nothing is drawn, nothing computed
         network = weights.build(model, arguments, 2, road).eval()
         network(torch.empty(1, road.channels, *road.size))  # images of this size can go through
+    return network

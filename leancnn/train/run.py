@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from leancnn import recipes, runs, weights
-from leancnn.data import recognise
+from leancnn import pretrained, recipes, runs, weights
+from leancnn.data import Dataset, recognise
 from leancnn.distributed import World, join
 from leancnn.errors import RunError, UsageError
 from leancnn.process import kept_pages, kept_threads
@@ -27,7 +27,7 @@ from leancnn.recipes import Recipe
 from leancnn.train.backend import choose, facts
 from leancnn.train.history import Counters, edited
 from leancnn.train.loop import Loop, Trained, finish
-from leancnn.train.plan import Plan, check_wishes
+from leancnn.train.plan import Plan, characters, check_wishes
 from leancnn.train.state import adopt, begin, unpack
 from leancnn.training_data import (
     check_place,
@@ -67,7 +67,8 @@ def train(
     recipe. `fields` are fields of the recipe by their names, such as epochs=20, lr=0.05 or
     rotate=10; so are `overrides`. `arguments` are those of the network's builder.
     `start` is a network, a saved one or a run, whose weights, input and normalisation training
-    begins with, in the place of `model` and `arguments`.
+    begins with, in the place of `model` and `arguments`; or a file of weights for them, which
+    somebody else trained: a torch state dict, safetensors or ONNX (see `pretrained`).
     `val_share` of the train part is set aside for validation where the data has no val part; None:
     a tenth, or about 2,000 images; 0: nothing is, and a val part stays shut. Which images those are
     is a matter of `split_seed`, else of `seed`. With `start` both are, unless given, as they were
@@ -81,6 +82,8 @@ def train(
         trained = leancnn.train("photos/", model="henet_r3", epochs=20, out="runs/a")
     """
     overrides = _overrides(overrides, fields)
+    foreign = pretrained.read(str(start)) if pretrained.is_file_of_weights(start) else {}
+    origin, start = (str(start), None) if foreign else ("", start)
     if start is not None:
         start = start if isinstance(start, Network) else weights.load(start)
         if model is not None or arguments:
@@ -93,7 +96,9 @@ def train(
     chosen = keep_margin(chosen, model, overrides)
     arguments = dict(arguments or {})
     road = kept_road(start, overrides) if isinstance(start, Network) else road_for(model, chosen)
-    check_wishes(model, arguments, chosen, road, seed=seed, val_share=val_share)
+    body = check_wishes(model, arguments, chosen, road, seed=seed, val_share=val_share)
+    if foreign:
+        pretrained.check(foreign, body, origin)
     recognise(data)
     if out == "":
         raise UsageError("the name of the run's folder is empty; name one, or . for this one")
@@ -121,12 +126,14 @@ def train(
         if isinstance(start, Network):
             start.check_classes(dataset.classes, data)
             mean, std = start.mean, start.std
+        chosen, said = _unmirrored(chosen, dataset, asked=recipe is not None or "flip" in overrides)
         plan = Plan(
             data=str(data),
             data_sha256=dataset.manifest["sha256"],
             val_share=dataset.val_share if val_share is None else val_share,
             classes=dataset.classes,
             images=len(split.labels),
+            counts=tuple(np.bincount(split.labels, minlength=len(dataset.classes)).tolist()),
             model=model,
             arguments=arguments,
             recipe=chosen,
@@ -145,13 +152,17 @@ def train(
             save_every_steps=save_every_steps,
         )
         plan.check_sizes(asked="batch" in overrides)
-        notes = plan.remarks(dataset, start)
-        _tell(notes, world)
+        notes = [*said, *plan.remarks(dataset, start)]
         learner = begin(plan, world)
         if isinstance(start, Network):
             adopt(learner, start)
         some = torch.from_numpy(np.array(road.window(split.images[: plan.batch])))
         batch = learner.network.normalise(world.part(some).to(world.device))
+        if foreign:
+            whole = learner.network.normalise(some.to(world.device))  # alike in all processes
+            notes.append(pretrained.fill(learner.network.body, foreign, whole, origin))
+            adopt(learner, learner.network)
+        _tell(notes, world)
         if progress and world.first and chosen.engine in ("auto", "lanes"):
             print("comparing engines; the first time kernels are compiled", file=sys.stderr)
         way = choose(
@@ -170,12 +181,21 @@ def train(
 
 @kept_threads()
 @kept_pages()
-def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool = True) -> Trained:
+def resume(
+    folder: str | Path,
+    *,
+    data: str | Path | None = None,
+    epochs: float | None = None,
+    patience: int | None = None,
+    progress: bool = True,
+) -> Trained:
     """Go on where a run stands, to the same bits as without the stop; hand a finished one back.
 
-    `data` names the images where they have moved; the same images are needed. Raises `RunError`
-    when there is no checkpoint that can be read, or other images; `MismatchError` for other
-    classes; otherwise as `train`.
+    `data` names the images where they have moved; the same images are needed. `epochs` gives the
+    run another length, counted from its beginning, also when it is finished, and `patience` another
+    patience: the schedule is then stretched over all of it, from the next step on.
+    Raises `RunError` when there is no checkpoint that can be read, or other images;
+    `MismatchError` for other classes; otherwise as `train`.
     """
     folder = Path(folder)
     world = join()
@@ -192,18 +212,21 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
         plan = plan if data is None else replace(plan, data=str(data))
         counters = Counters(**checkpoint.manifest["counters"])
         torch.set_num_threads(plan.threads)  # other sums, other bits
+        notes += edited(folder, plan)
+        if epochs is not None or patience is not None:
+            plan, said = plan.with_length(counters.step, epochs, patience)
+            notes.append(said)
         changed = plan.differences(world)
         notes += (
             [f"not bit-exact from step {counters.step} on: {'; '.join(changed)}"] if changed else []
         )
-        notes += edited(folder, plan)
         learner = begin(plan, world)
         unpack(learner, checkpoint.tensors, folder)
         _tell(notes, world)
         if world.first:
             runs.set_aside(folder, newer_than=checkpoint.step)
             runs.sweep(folder)
-        if plan.done(counters.epoch):
+        if plan.done(counters.epoch, counters.best_epoch):
             print(f"leancnn: {folder} is finished: {counters.epoch} epochs", file=sys.stderr)
             return finish(plan, learner, counters, folder, world)
         dataset = world.first_then_others(
@@ -217,6 +240,14 @@ def resume(folder: str | Path, *, data: str | Path | None = None, progress: bool
         plan.check_data(dataset)
         Loop(plan, dataset, learner, counters, folder, world).run(shown=progress, notes=notes)
         return finish(plan, learner, counters, folder, world)
+
+
+def _unmirrored(recipe: Recipe, data: Dataset, *, asked: bool) -> tuple[Recipe, list[str]]:
+    """A recipe that nobody chose does not mirror characters."""
+    if asked or not recipe.flip or not characters(data):
+        return recipe, []
+    said = "nothing is mirrored, as the classes are characters; --override flip=true does it"
+    return recipe.changed(flip=False), [said]
 
 
 def _overrides(named: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The tensors of a training run: begun from a plan, packed into a checkpoint, and unpacked."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,10 +141,16 @@ def begin(plan: Plan, world: World) -> Learner:
         classes=len(plan.classes),
         features=int(body.get_submodule("fc").in_features),  # type: ignore[arg-type]
         label_smoothing=recipe.label_smoothing,
+        class_weights=class_weights(plan.counts) if recipe.class_weights == "balanced" else None,
         **dict(recipe.loss_arguments),
     ).to(world.device)
     average = copy.deepcopy(body).requires_grad_(False).eval() if recipe.ema else None
     return Learner(network, Descent(body, recipe), loss, Features(body, loss), average)
+
+
+def class_weights(counts: Sequence[int]) -> list[float]:
+    """images / (classes · images of the class): 1 on average over the images."""
+    return [sum(counts) / (len(counts) * count) for count in counts]
 
 
 def adopt(learner: Learner, network: Network) -> None:

@@ -23,6 +23,8 @@ CURVES = {
     "silu": functional.silu,
     "hardswish": functional.hardswish,
     "exp": torch.exp,
+    "expm1": torch.expm1,
+    "tanh": torch.tanh,
     "erf": torch.erf,
     "sqrt": torch.sqrt,
     "reciprocal": torch.reciprocal,

@@ -12,14 +12,14 @@ from leancnn.errors import UnsupportedError
 
 
 def tanh(b: Builder, x: View) -> View:
-    """Twice the sigmoid of twice x, less one."""
-    return b.affine(b.activate(b.affine(x, 2, 0), "sigmoid"), 2, -1)
+    """The hyperbolic tangent."""
+    return b.activate(x, "tanh")
 
 
 def elu(b: Builder, x: View, alpha: float = 1.0, scale: float = 1.0, wide: float = 1.0) -> View:
     """x where it is positive, else α(exp(x / wide) − 1); all times `scale`."""
     low = b.affine(b.activate(x, "clip", -math.inf, 0.0), 1 / wide, 0)
-    bent = b.affine(b.activate(low, "exp"), alpha * scale, -alpha * scale)
+    bent = b.affine(b.activate(low, "expm1"), alpha * scale, 0)
     return b.combine("add", b.affine(b.activate(x, "clip"), scale, 0), bent)
 
 

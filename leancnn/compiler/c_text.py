@@ -133,9 +133,9 @@ def curve(step: Activate, y: str) -> str:
     match step.curve:
         case "clip":
             if step.high == float("inf"):
-                return f"larger({y}, splat({low}))"
+                return f"floored({y}, splat({low}))"
             if step.low == float("-inf"):
-                return f"smaller({y}, splat({high}))"
+                return f"capped({y}, splat({high}))"
             return f"clip({y}, {low}, {high})"
         case "leaky":
             return f"choose({y}, {y}, {y} * {low})"
@@ -143,6 +143,10 @@ def curve(step: Activate, y: str) -> str:
             return f"{y} * hardsigmoid({y})"
         case "exp":
             return f"exponential({y})"
+        case "expm1":
+            return f"growth({y})"
+        case "tanh":
+            return f"tangent({y})"
         case "erf":
             return f"error_function({y})"
         case "sqrt":
@@ -168,7 +172,7 @@ def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
     return f"{first} {sign} {second}"
 
 
-LONG = {"sigmoid", "silu", "exp", "erf", "sqrt", "log", "softplus", "power"}
+LONG = {"sigmoid", "silu", "exp", "expm1", "tanh", "erf", "sqrt", "log", "softplus", "power"}
 """Curves that need registers of their own: written into a tile they would push its sums out."""
 
 

@@ -108,6 +108,10 @@ def _curve(op: Activate, x: NDArray[np.float64]) -> NDArray[np.float64]:
                 return (x if op.curve == "hardswish" else 1.0) * np.clip(x / 6 + 0.5, 0, 1)
             case "exp":
                 return np.exp(x)
+            case "expm1":
+                return np.expm1(x)
+            case "tanh":
+                return np.tanh(x)
             case "erf":
                 return np.array([math.erf(number) for number in x])
             case "sqrt":

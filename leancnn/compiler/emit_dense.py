@@ -221,7 +221,7 @@ def emit_fold(file: File, kernel: Fold) -> None:
 
 def _over_channels(places: list[int], how: str, out: str, at: Places) -> list[str]:
     n = len(places)
-    each = {"max": "y = y > z ? y : z;", "norm": "y += z * z;"}.get(how, "y += z;")
+    each = {"max": "y = z > y || z != z ? z : y;", "norm": "y += z * z;"}.get(how, "y += z;")
     lanes = {"max": "v = larger(v, z);", "norm": "v += z * z;"}.get(how, "v += z;")
     start = "-INFINITY" if how == "max" else "0.0f"
     end = {"mean": f"y * {1 / n!r}f", "norm": "sqrtf(y)"}.get(how, "y")
@@ -274,11 +274,14 @@ def _over_pixels(file: File, kernel: Fold, out: Buffer, at: Places) -> list[str]
                 f"                const int last = {x.width} >= LANES ? {x.width} - LANES : 0;",
                 "                most = larger(most, load(x + last));",
                 "                const float z = largest(most);",
-                "                y = y > z ? y : z;",
+                "                y = z > y || z != z ? z : y;",
                 f"                i = {x.width};",
                 "            }",
             ]
-        lines += [f"            for (; i < {x.width}; i++) y = y > x[i] ? y : x[i];", "        }"]
+        lines += [
+            f"            for (; i < {x.width}; i++) y = x[i] > y || x[i] != x[i] ? x[i] : y;",
+            "        }",
+        ]
     else:
         mask = file.mask(x.height, x.width, pitch)
         value = f"keep(load(x + p), {mask} + p)"

@@ -54,6 +54,8 @@ Curve = Literal[
     "silu",
     "hardswish",
     "exp",
+    "expm1",
+    "tanh",
     "erf",
     "sqrt",
     "reciprocal",

@@ -1,5 +1,8 @@
 /* Vectors of LANES floats with the compiler's own vector types. Choose another width with -DLANES=n
    (16, 8, 4, or 1 for plain loops) and say how many vector registers there are with -DREGISTERS=n. */
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__)
+#error "this file needs sums in the order written, NaN and infinities: leave out -ffast-math and -Ofast; -O3 is as fast"
+#endif
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,11 +29,16 @@
 #endif
 #endif
 
-#if LANES > 1 && defined(__AVX512F__) && LANES == 16
+#if (LANES == 16 && defined(__AVX512F__)) || (LANES == 8 && defined(__AVX__)) || (LANES == 4 && defined(__SSE__))
 #include <immintrin.h>
+#elif LANES == 4 && defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 #if defined(__GNUC__) && LANES > 1
 #pragma GCC diagnostic ignored "-Wpsabi" /* wider vectors than the processor's stay in this file */
+#endif
+#if defined(__clang__) && __clang_major__ >= 12
+#pragma clang fp reassociate(off) /* also with -funsafe-math-optimizations, which no macro tells */
 #endif
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=fast") /* a * b + c in one instruction, which -std=c11 forbids */
@@ -53,38 +61,71 @@
 #if LANES == 1
 typedef float vf;
 typedef int32_t vi;
+typedef uint32_t vu;
 HELPER vf load(const float *p) { return *p; }
 HELPER void store(float *p, vf x) { *p = x; }
 HELPER vf keep(vf x, const int32_t *mask) { return *mask ? x : 0.0f; }
-HELPER vf larger(vf x, vf y) { return x > y ? x : y; }
-HELPER vf smaller(vf x, vf y) { return x < y ? x : y; }
 HELPER vf choose(vf x, vf y, vf z) { return x > 0.0f ? y : z; }
+HELPER vf greater(vf x, vf y) { return x > y ? x : y; }
+HELPER vf lesser(vf x, vf y) { return x < y ? x : y; }
+HELPER vu bits(vf x) { vu y; memcpy(&y, &x, sizeof y); return y; }
+HELPER vf real(vu x) { vf y; memcpy(&y, &x, sizeof y); return y; }
 #else
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef float vf_anywhere __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t vi_anywhere __attribute__((vector_size(4 * LANES), aligned(4)));
 HELPER vf load(const float *p) { return *(const vf_anywhere *)p; }
 HELPER void store(float *p, vf x) { *(vf_anywhere *)p = x; }
 HELPER vf keep(vf x, const int32_t *mask) { return (vf)((vi)x & *(const vi_anywhere *)mask); }
+HELPER vu bits(vf x) { return (vu)x; }
+HELPER vf real(vu x) { return (vf)x; }
 /* y where x is above 0, else z */
 HELPER vf choose(vf x, vf y, vf z)
 {
     vi above = (vi)(x > 0.0f);
     return (vf)(((vi)y & above) | ((vi)z & ~above));
 }
-#if defined(__AVX512F__) && LANES == 16
-HELPER vf larger(vf x, vf y) { return (vf)_mm512_max_ps((__m512)x, (__m512)y); }
-HELPER vf smaller(vf x, vf y) { return (vf)_mm512_min_ps((__m512)x, (__m512)y); }
+/* The one that is greater, or lesser; y where one of them is not a number. */
+#if LANES == 16 && defined(__AVX512F__)
+HELPER vf greater(vf x, vf y) { return (vf)_mm512_max_ps((__m512)x, (__m512)y); }
+HELPER vf lesser(vf x, vf y) { return (vf)_mm512_min_ps((__m512)x, (__m512)y); }
+#elif LANES == 8 && defined(__AVX__)
+HELPER vf greater(vf x, vf y) { return (vf)_mm256_max_ps((__m256)x, (__m256)y); }
+HELPER vf lesser(vf x, vf y) { return (vf)_mm256_min_ps((__m256)x, (__m256)y); }
+#elif LANES == 4 && defined(__SSE__)
+HELPER vf greater(vf x, vf y) { return (vf)_mm_max_ps((__m128)x, (__m128)y); }
+HELPER vf lesser(vf x, vf y) { return (vf)_mm_min_ps((__m128)x, (__m128)y); }
+#elif LANES == 4 && defined(__ARM_NEON) /* not a number where one of them is not: as good */
+HELPER vf greater(vf x, vf y) { return (vf)vmaxq_f32((float32x4_t)x, (float32x4_t)y); }
+HELPER vf lesser(vf x, vf y) { return (vf)vminq_f32((float32x4_t)x, (float32x4_t)y); }
 #else
-HELPER vf larger(vf x, vf y) { return choose(x - y, x, y); }
-HELPER vf smaller(vf x, vf y) { return choose(x - y, y, x); }
+HELPER vf greater(vf x, vf y)
+{
+    vi above = (vi)(x > y);
+    return (vf)(((vi)x & above) | ((vi)y & ~above));
+}
+HELPER vf lesser(vf x, vf y)
+{
+    vi below = (vi)(x < y);
+    return (vf)(((vi)x & below) | ((vi)y & ~below));
+}
 #endif
 #endif
 
+/* What is not a number stays so in all that follows. Of two values both are asked, and their bits put
+   together: those of equal numbers are the same, and of something and NaN they are NaN. */
+HELPER vf larger(vf x, vf y) { return real(bits(greater(x, y)) | bits(greater(y, x))); }
+HELPER vf smaller(vf x, vf y) { return real(bits(lesser(x, y)) | bits(lesser(y, x))); }
+/* x where it is above, or below, a number */
+HELPER vf floored(vf x, vf low) { return greater(low, x); }
+HELPER vf capped(vf x, vf high) { return lesser(high, x); }
 /* x - 0 is x, so this is one broadcast. */
 HELPER vf splat(float x) { return x - (vf){0}; }
-HELPER vf clip(vf x, float low, float high) { return smaller(larger(x, splat(low)), splat(high)); }
+HELPER vf clip(vf x, float low, float high) { return capped(floored(x, splat(low)), splat(high)); }
+HELPER vf magnitude(vf x) { return real(bits(x) & 0x7FFFFFFFu); }
+HELPER vf signs(vf x, vf y) { return real(bits(x) | (bits(y) & 0x80000000u)); } /* of y, on x >= 0 */
 HELPER vf root(vf x)
 {
     float v[LANES];
@@ -116,39 +157,74 @@ HELPER vf softplus(vf x)
     return load(v);
 }
 
-/* exp to 5e-7 of itself for |x| < 10 and 4e-6 at the ends, beyond which it stays: 2^n by the exponent's
-   bits, 2^r by a polynomial on |r| <= 1/2. */
-HELPER vf exponential(vf x)
+/* exp x is e^r 2^n: n, and (e^r - 1) / r, for |x| < 105; r, |r| < 0.35, is x less n times log 2 in two parts. */
+HELPER vf reduced(vf x, vf *n, vf *r)
 {
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
-    x = clip(x, -87.0f, 87.0f);
-    vf t = x * 1.44269504f + shift;
-    vf n = t - shift, r = x * 1.44269504f - n;
-    vf e = 1.535336188e-4f * r + 1.339887440e-3f;
-    e = e * r + 9.618437357e-3f;
-    e = e * r + 5.550332471e-2f;
-    e = e * r + 2.402264791e-1f;
-    e = e * r + 6.931472029e-1f;
-    e = e * r + 1.0f;
-    vi bits, power;
-    memcpy(&bits, &t, sizeof bits);
-    memcpy(&power, &e, sizeof power);
-    power += (bits - 0x4B400000) * (1 << 23);
-    memcpy(&e, &power, sizeof e);
-    return e;
+    const vf t = x * 1.44269504f + shift;
+    *n = t - shift;
+    *r = (x - *n * 0.693359375f) + *n * 2.12194440e-4f;
+    vf m = 1.39506534e-3f * *r + 8.36900622e-3f;
+    m = m * *r + 4.1666206e-2f;
+    m = m * *r + 0.166665182f;
+    m = m * *r + 0.5f;
+    return m * *r + 1.0f;
 }
-HELPER vf sigmoid(vf x) { return 1.0f / (1.0f + exponential(-x)); }
-HELPER vf silu(vf x) { return x / (1.0f + exponential(-x)); }
-/* erf to 5e-7: Abramowitz and Stegun 7.1.26. */
+/* x times 2^n for whole n, also where that is no normal number: in two steps, neither of which is too far */
+HELPER vf scaled(vf x, vf n)
+{
+#if LANES == 16 && defined(__AVX512F__)
+    return (vf)_mm512_scalef_ps((__m512)x, (__m512)n);
+#else
+    const vu whole = bits(n + 12583168.0f) - 0x4B400000u; /* n + 256 */
+    const vu half = whole / 2, rest = whole - half;
+    return x * real((half - 1) << 23) * real((rest - 1) << 23);
+#endif
+}
+/* exp to 1 unit in the last place, from 0 to infinity */
+HELPER vf exponential(vf x)
+{
+    vf n, r;
+    const vf m = reduced(clip(x, -104.0f, 89.0f), &n, &r);
+    return scaled(m * r + 1.0f, n);
+}
+/* exp x - 1, to 2 units in the last place also near 0 */
+HELPER vf growth(vf x)
+{
+    vf n, r;
+    const vf m = reduced(clip(x, -30.0f, 89.0f), &n, &r);
+    return scaled(m * r + (1.0f - scaled(splat(1.0f), -n)), n);
+}
+/* 1 / (1 + e^-x), far below 0 as e^x */
+HELPER vf sigmoid(vf x)
+{
+    const vf e = exponential(-magnitude(x)), y = 1.0f / (1.0f + e);
+    return choose(x, y, e * y);
+}
+HELPER vf silu(vf x) { return x * sigmoid(x); }
+HELPER vf tangent(vf x)
+{
+    const vf e = growth(2.0f * capped(magnitude(x), splat(10.0f)));
+    return signs(e / (e + 2.0f), x);
+}
+/* erf: x times a polynomial of its square; from 0.93 on 1 - exp of one, the logarithm of what is missing */
 HELPER vf error_function(vf x)
 {
-    const vf a = larger(x, -x), t = 1.0f / (1.0f + 0.3275911f * a);
-    vf y = 1.061405429f * t - 1.453152027f;
-    y = y * t + 1.421413741f;
-    y = y * t - 0.284496736f;
-    y = y * t + 0.254829592f;
-    y = 1.0f - y * t * exponential(-a * a);
-    return choose(x, y, -y);
+    const vf a = capped(magnitude(x), splat(4.05f)), s = a * a;
+    vf y = 8.34522507e-5f * s - 8.13743798e-4f;
+    y = y * s + 5.20063424e-3f;
+    y = y * s - 2.68592704e-2f;
+    y = y * s + 0.112836942f;
+    y = y * s - 0.376126349f;
+    y = y * s + 0.128379166f;
+    y = y * a + a;
+    vf q = 1.98221009e-4f * a - 3.06550274e-3f;
+    q = q * a + 2.2315260e-2f;
+    q = q * a - 0.104113765f;
+    q = q * a - 0.636976004f;
+    q = q * a - 1.12779725f;
+    q = q * a - 1.66435537e-4f;
+    return signs(choose(a - 0.93f, 1.0f - exponential(q), y), x);
 }
 HELPER vf hardsigmoid(vf x) { return clip(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f); }
 
@@ -165,7 +241,10 @@ HELPER float largest(vf x)
     float v[LANES];
     store(v, x);
     for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
+        for (int i = 0; i < half; i++) {
+            const float x1 = v[i + half]; /* also where it is not a number */
+            if (x1 > v[i] || x1 != x1) v[i] = x1;
+        }
     return v[0];
 }
 /* LANES floats from anywhere in the arena. */

@@ -53,7 +53,18 @@ def _leaky(b: Builder, x: View, slope: float = 0.01) -> View:
     return b.activate(x, "leaky", slope)
 
 
-for _curve in ("sigmoid", "hardsigmoid", "silu", "hardswish", "exp", "erf", "sqrt", "reciprocal"):
+for _curve in (
+    "sigmoid",
+    "hardsigmoid",
+    "silu",
+    "hardswish",
+    "exp",
+    "expm1",
+    "tanh",
+    "erf",
+    "sqrt",
+    "reciprocal",
+):
     handles(_curve)(lambda b, x, curve=_curve: b.activate(x, curve))
 
 
@@ -122,6 +133,5 @@ def _prelu(b: Builder, x: View, slope: Tensor) -> View:
 for _name, _function in (
     ("abs", activations.absolute),
     ("mish", activations.mish),
-    ("tanh", activations.tanh),
 ):
     handles(_name)(lambda b, x, function=_function: function(b, x))

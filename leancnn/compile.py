@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from leancnn.compiled import Native
 from leancnn.compiler.answers import sum_to_one
 from leancnn.compiler.emit import Written
+from leancnn.compiler.graph import Affine, Conv
 from leancnn.compiler.import_onnx import Imported, import_onnx
 from leancnn.compiler.onnx_engine import Run, engine, not_run
 from leancnn.compiler.translate import translate
-from leancnn.errors import LeanCNNError, ParityError, UsageError, WriteError
+from leancnn.errors import DamagedError, LeanCNNError, ParityError, UsageError, WriteError
 from leancnn.export import (
     WITHIN,
     check_parity,
@@ -28,7 +29,7 @@ from leancnn.runs import atomic_write
 from leancnn.targets._c_text import to_c
 from leancnn.targets.c import loaded
 from leancnn.toolchain import FAST_FLAGS, compile_library
-from leancnn.weights import Network, load
+from leancnn.weights import Network, check_finite, load
 
 TRIALS = 5  # made images on which an ONNX file's answers are compared
 
@@ -51,7 +52,8 @@ def compile(
     `size` is rows and columns of the image for an ONNX file that leaves them open, `input` and
     `output` the names of those that are meant where it has several. Raises
     `UsageError` for anything else, `UnsupportedError` naming an operator that the compiler does not
-    have, `MissingDependencyError` without a C compiler, `ParityError` when the answers differ.
+    have, `MissingDependencyError` without a C compiler, `ParityError` when the answers differ,
+    `DamagedError` for weights that are no numbers.
     """
     given: object = network
     if not isinstance(given, Network | str | Path):
@@ -64,6 +66,7 @@ def compile(
         if value is not None:
             raise UsageError(f"only an ONNX file takes {name}")
     network = network if isinstance(network, Network) else load(network)
+    check_finite(network)
     written = to_c(network, tune)
     native = _built(written, None)
     check_parity(network, loaded(native), trial_images(network))
@@ -71,6 +74,7 @@ def compile(
 
 
 def _from_onnx(path: Path, found: Imported, out: str | Path | None, tune: float | None) -> Native:
+    _check_numbers(path, found)
     written = _written(path, found, tune)
     native = _built(written, None)
     if not found.final and sum_to_one(native.logits(_planes(found, native))):
@@ -80,6 +84,15 @@ def _from_onnx(path: Path, found: Imported, out: str | Path | None, tune: float 
     if check_onnx(path, found, native) is None:
         print("leancnn: not compared: onnxruntime is not installed", file=sys.stderr)
     return native if out is None else _built(written, out)
+
+
+def _check_numbers(path: Path, found: Imported) -> None:
+    """That no weight of an ONNX file is NaN. Raises `DamagedError` naming the node."""
+    for node in found.graph.nodes:
+        op = node.op
+        arrays = {Conv: ("weight", "bias"), Affine: ("scale", "shift")}.get(type(op), ())
+        if any(np.isnan(getattr(op, array)).any() for array in arrays):
+            raise DamagedError(f"{path}: the weights of {node.output} hold NaN; export it again")
 
 
 def _written(path: Path, found: Imported, tune: float | None) -> Written:

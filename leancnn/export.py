@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from leancnn.errors import ParityError, UsageError, WriteError
 from leancnn.modes import evaluating
 from leancnn.targets import Loaded, targets
-from leancnn.weights import Network, load
+from leancnn.weights import Network, check_finite, load
 from leancnn.workspaces import workspace
 
 WITHIN = 1e-4  # of the logits' scale: the largest difference that is kept
@@ -33,10 +33,12 @@ def export(
 
     What was written is loaded back and compared with PyTorch first. Raises `ParityError` with the
     largest difference, and leaves `out` as it was, when the answers differ by more than a
-    ten-thousandth of the logits' scale. `tune` is for "c", as in `compile`; `single`
-    for "web": one page that holds all. Raises `UsageError` for what is not of the format.
+    ten-thousandth of the logits' scale, `DamagedError` for weights that are no numbers. `tune` is
+    for "c", as in `compile`; `single` for "web": one page that holds all. Raises `UsageError` for
+    what is not of the format.
     """
     network = network if isinstance(network, Network) else load(network)
+    check_finite(network)
     target = targets[to]
     write = writer(to, tune=tune, single=single or None)
     out = Path(out)

@@ -18,7 +18,7 @@ from leancnn.compiled import Native
 from leancnn.errors import DamagedError, ImageError, MismatchError
 from leancnn.modes import evaluating
 from leancnn.preprocess import SUFFIXES, UNREAD, WANTED, Picture, Road, Source
-from leancnn.weights import Network, load
+from leancnn.weights import Network, check_finite, load
 
 IN_MEMORY = (str, Path, bytes, bytearray, memoryview, Image.Image)
 BATCH = 64  # images that are in memory at once
@@ -143,8 +143,11 @@ def predict_readable(
             except ImageError as error:
                 refused.append(Refused(name, str(error)))
         if read:
-            rows = probabilities(network, np.stack([picture.image for _, picture in read]))
+            rows = _rows(network, np.stack([picture.image for _, picture in read]))
             for (path, picture), row in zip(read, rows, strict=True):
+                if not np.isfinite(row).all():
+                    refused.append(Refused(path, f"{path}: {_no_number(network)}"))
+                    continue
                 found.append(_prediction(path, picture.notes, row, network.classes, max(top, 1)))
     return found, refused
 
@@ -215,7 +218,6 @@ def _below(folder: Path) -> Iterator[Path | Refused]:
         yield Refused(str(path), f"{path}: {error.strerror or error}; check the folder")
 
 
-@torch.inference_mode()
 def probabilities(
     network: Network | Native, images: NDArray[np.uint8], batch: int = BATCH
 ) -> NDArray[np.float64]:
@@ -223,23 +225,35 @@ def probabilities(
 
     Raises `DamagedError` when the network's answer is not a number.
     """
+    rows = _rows(network, images, batch)
+    if not np.isfinite(rows).all():
+        raise DamagedError(_no_number(network))
+    return rows
+
+
+def _no_number(network: Network | Native) -> str:
+    """What to say of an answer that is NaN. Raises `DamagedError` when a weight is."""
+    if isinstance(network, Network):
+        check_finite(network)
+    return f"{network.name} answers with what is no number (NaN) for it"
+
+
+@torch.inference_mode()
+def _rows(
+    network: Network | Native, images: NDArray[np.uint8], batch: int = BATCH
+) -> NDArray[np.float64]:
+    """`probabilities` that may be NaN."""
     road = road_of(network)
     rows: list[NDArray[np.float64]] = []
     if isinstance(network, Native):
-        return _numbers(network, network(road.window(images)).astype(np.float64))
+        return network(road.window(images)).astype(np.float64)
     device = network.scale.device
     with evaluating(network):
         for start in range(0, len(images), batch):
             seen = np.array(road.window(images[start : start + batch]))  # (n, H, W, C)
             logits = network(torch.from_numpy(seen).to(device))
             rows.append(logits.double().softmax(1).cpu().numpy())
-    return _numbers(network, np.concatenate(rows) if rows else np.empty((0, len(network.classes))))
-
-
-def _numbers(network: Network | Native, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not np.isfinite(rows).all():
-        raise DamagedError(f"{network.name} answers with what is no number; train it again")
-    return rows
+    return np.concatenate(rows) if rows else np.empty((0, len(network.classes)))
 
 
 def captions(predictions: Sequence[Prediction]) -> list[str]:

@@ -241,6 +241,17 @@ def run_of(path: Path, which: Which | None = None) -> tuple[Path | None, Which |
     return path, which
 
 
+def check_finite(network: Network) -> None:
+    """That every weight and statistic is a number. Raises `DamagedError` naming the first not."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
+            odd = int((~finite).sum())
+            raise DamagedError(
+                f"{network.name}: {odd} of {tensor.numel()} numbers of {name} are NaN or infinite; "
+                "take another checkpoint or train it again"
+            )
+
+
 def digest(network: Network) -> str:
     """SHA-256 of its weights and statistics with their names and shapes, 64 hexadecimal digits."""
     arrays = to_arrays(network.body.state_dict())

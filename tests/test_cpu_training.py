@@ -289,3 +289,29 @@ def test_backward_after_another_forward_is_refused():
     fast(images)
     with pytest.raises(RuntimeError, match="one pass"):
         first.backward()
+
+
+def test_structures_lie_in_c_as_they_are_filled(monkeypatch):
+    program.check_layout(program._library((), False))
+    node = program._CNode
+    for fields in (node._fields_[1:], (*node._fields_[:9], *node._fields_[10:], node._fields_[9])):
+        moved = type("_CNode", (program.ctypes.Structure,), {"_fields_": tuple(fields)})
+        monkeypatch.setitem(program.STRUCTURES, "Node", moved)
+        with pytest.raises(LeanCNNError, match="structures otherwise"):
+            program._library((), True)
+
+
+@pytest.mark.parametrize("pattern", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001])
+@pytest.mark.parametrize("kind", ["lanes", "half"])
+def test_nan_reaches_the_loss_whatever_its_bits(pattern, kind):
+    body = nn.Sequential(
+        nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    images = torch.randn(16, 1, 3, 3)
+    images.view(torch.int32)[3, 0, 1, 1] = pattern - (1 << 32 if pattern >> 31 else 0)
+    assert images.isnan().sum() == 1
+    run = accelerate(body, half=kind == "half", threads=1)
+    values = run(images)
+    assert not run.why_not
+    assert values[3].isnan().all()
+    assert values[:3].isfinite().all()

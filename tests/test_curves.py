@@ -13,8 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from leancnn.compiled import Native
 from leancnn.compiler.c_text import curve
-from leancnn.compiler.graph import Activate
+from leancnn.compiler.graph import Activate, Reduce, empty
+from leancnn.compiler.lower import LONGEST, lower
+from leancnn.compiler.translate import translate
 from leancnn.toolchain import PORTABLE_FLAGS, compile_library
 from tests.compiler_nets import FLAGS, compiled, laid, random_network, settled, written
 
@@ -52,7 +55,10 @@ def library(request, tmp_path_factory):
         source += f"""
 void {name}_of(const float *x, float *z, int n)
 {{
-    for (int i = 0; i < n; i += LANES) {{ vf y = load(x + i); store(z + i, {curve(Activate(name), "y")}); }}
+    for (int i = 0; i < n; i += LANES) {{
+        vf y = load(x + i);
+        store(z + i, {curve(Activate(name), "y")});
+    }}
 }}
 """
     for name in ("larger", "smaller"):
@@ -284,3 +290,21 @@ def test_a_pixel_that_is_nan_makes_nan_of_every_probability():
         body[0].weight[0] = torch.nan
     assert np.isnan(compiled(body, (1, 4, 4))(np.zeros((1, 4, 4, 1), np.uint8))).all()
     assert np.isfinite(native(np.zeros((1, 4, 4, 1), np.uint8))).all()
+
+
+def test_a_long_chain_goes_on_in_the_next_kernel():
+    graph = empty((2, 3, 3))
+    value = graph.input
+    for number in range(3000):
+        value = graph.add(Activate("sigmoid"), value, name=f"s{number}")
+    graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
+    program = lower(graph)
+    assert max(len(k.steps) for k in program.kernels) <= LONGEST + 1
+    assert len(program.kernels) == -(-3000 // LONGEST) + 1
+    classes = ["a", "b"]
+    text = translate(graph, name="chain", classes=classes, mean=[0.0, 0.0], std=[1.0, 1.0])
+    native = Native(compile_library(text.source, name="chain", flags=FLAGS))
+    fixed = 0.5
+    for _ in range(100):
+        fixed = 1 / (1 + math.exp(-fixed))
+    assert np.allclose(native.logits(np.ones((1, 2, 3, 3), np.float32)), fixed, rtol=1e-6)

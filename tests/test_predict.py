@@ -2,11 +2,13 @@ import copy
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import leancnn
 from leancnn import cli, models
@@ -115,8 +117,38 @@ def test_a_network_whose_answer_is_no_number_is_refused(network):
     )
     with torch.no_grad():
         next(broken.body.parameters()).fill_(torch.nan)
-    with pytest.raises(DamagedError, match="no number"):
+    with pytest.raises(DamagedError, match=r"numbers of body\..*weight are NaN or infinite"):
         probabilities(broken, np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_a_picture_whose_answer_is_no_number_is_named(network, tmp_path):
+    """One that divides by nothing: its deviation."""
+
+    class Standardised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.fc(
+                ((x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True))[..., 0, 0]
+            )
+
+    blind = Network(
+        Standardised(),
+        name="blind",
+        arguments={},
+        classes=CLASSES,
+        road=network.road,
+        mean=network.mean,
+        std=network.std,
+    )
+    Image.new("RGB", (40, 40), "grey").save(tmp_path / "flat.png")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    found, refused = predict_readable(blind, tmp_path)
+    assert [Path(item.path).name for item in found] == ["noise.png"]
+    assert "flat.png: blind answers with what is no number (NaN)" in refused[0].reason
 
 
 def test_predicting_leaves_a_training_network_in_training(network):

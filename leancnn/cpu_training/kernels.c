@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -32,8 +33,9 @@ typedef uint16_t hvec __attribute__((vector_size(2 * LANES), aligned(2 * LANES))
 typedef hvec stored;
 INLINE vec load(const stored *p) { return (vec)(__builtin_convertvector(*p, uvec) << 16); }
 INLINE void store(stored *p, vec v) {
-    uvec bits = (uvec)v;
-    *p = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, hvec);
+    const uvec bits = (uvec)v, nan = (uvec)(v != v); /* rounded up, some NaN would become zero */
+    const uvec half = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    *p = __builtin_convertvector((half & ~nan) | (((bits >> 16) | 0x40) & nan), hvec);
 }
 #else
 typedef vec stored;

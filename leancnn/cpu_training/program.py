@@ -51,6 +51,10 @@ class _CStep(ctypes.Structure):
     _fields_ = (("run", ctypes.c_void_p), ("node", ctypes.c_void_p))
 
 
+STRUCTURES: dict[str, Any] = {"Tensor": _CTensor, "Node": _CNode, "Step": _CStep}
+"""What is laid out here as kernels.c declares it, by its name there."""
+
+
 class Program:
     """A traced network over its own memory, for one shape of input, run by `threads` threads.
 
@@ -310,13 +314,34 @@ def _huge_pages(data: Tensor) -> None:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), HUGE_PAGES)
 
 
+def _layout() -> str:
+    """C that tells the size of each structure and the place of each of its fields."""
+    words = []
+    for name, structure in STRUCTURES.items():
+        fields = [field for field, *_ in structure._fields_]
+        words += [f"sizeof({name})", *(f"offsetof({name}, {field})" for field in fields)]
+    return f"const int64_t lanes_layout[] = {{{', '.join(words)}}};"
+
+
+def check_layout(library: ctypes.CDLL) -> None:
+    """That C lays its structures out as they are filled here. Raises `LeanCNNError`."""
+    wanted: list[int] = []
+    for structure in STRUCTURES.values():
+        places = [getattr(structure, field).offset for field, *_ in structure._fields_]
+        wanted += [ctypes.sizeof(structure), *places]
+    found = list((ctypes.c_int64 * len(wanted)).in_dll(library, "lanes_layout"))
+    if found != wanted:
+        raise LeanCNNError("the C compiler lays out the training kernels' structures otherwise")
+
+
 @cache
 def _library(shapes: tuple[str, ...], half: bool) -> ctypes.CDLL:
     """The kernels, specialised for these shapes."""
     source = Path(__file__).with_name("kernels.c").read_text(encoding="utf-8")
     lines = [f"CONVOLUTION({shape}, {', '.join(shape.split('_'))})" for shape in shapes]
-    text = "\n".join([source, *lines, ""])
+    text = "\n".join([source, *lines, _layout(), ""])
     path = compile_library(text, name="lanes", flags=(*FLAGS, f"-DHALF={half:d}"))
     library = open_library(path)
+    check_layout(library)
     library.lanes_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
     return library

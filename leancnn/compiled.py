@@ -48,8 +48,11 @@ class Native:
             self._run = getattr(library, f"{prefix}_run")
             self._run_float = getattr(library, f"{prefix}_run_float")
             self._preprocess = getattr(library, f"{prefix}_preprocess_from", None)
-            self.scratch_bytes = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes").value
-        except (AttributeError, ValueError) as error:
+            if "scratch_bytes" not in self.facts:  # written by 0.1
+                size = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes")
+                self.facts["scratch_bytes"] = size.value
+            self.scratch_bytes = int(self.facts["scratch_bytes"])
+        except (AttributeError, ValueError, TypeError) as error:
             raise _not_ours(self.path, error) from error
         pointer = ctypes.c_void_p
         if self._preprocess is not None:

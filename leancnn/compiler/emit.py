@@ -114,11 +114,16 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
                     "classes": len(facts.classes),
                     "image": [c, h, w],
                     "macs": macs,
+                    "scratch_bytes": scratch,
+                    "class_names": facts.classes,
+                    "preprocess": preprocess.about,
                     "about": notes,
                 }
             )
         ),
         "NAMES": "\n".join(f'    "{escaped(name)}",' for name in facts.classes),
+        "MEAN": _numbers(facts.mean),
+        "STD": _numbers(facts.std),
         "SCALE": _numbers([1 / (255 * s) for s in facts.std]),
         "SHIFT": _numbers([-m / s for m, s in zip(facts.mean, facts.std, strict=True)]),
         "SOFTMAX": SOFTMAX if facts.logits else "",

@@ -19,6 +19,8 @@ class Preprocess:
     source: str
     header: str
     values: dict[str, object]
+    about: dict[str, object] | None = None
+    """What somebody who writes this function again must know, as JSON values."""
 
 
 def emit_preprocess(road: Mapping[str, Any] | None) -> Preprocess:
@@ -41,4 +43,11 @@ def emit_preprocess(road: Mapping[str, Any] | None) -> Preprocess:
     folder = files("leancnn.compiler")
     source = (folder / "preprocess.c").read_text(encoding="utf-8")
     header = (folder / "preprocess.h").read_text(encoding="utf-8")
-    return Preprocess(source, header, values)
+    about: dict[str, object] = {
+        "fit": road["fit"],
+        "filter": "triangle, antialiased: BILINEAR of Pillow, along rows, then down columns",
+        "scale": [high, wide],
+        "window": [values["TOP"], values["LEFT"], height, width],
+        "background": list(road["background"]),
+    }
+    return Preprocess(source, header, values, about)

@@ -1,18 +1,24 @@
 enum { CHANNELS = @CHANNELS@, HEIGHT = @HEIGHT@, WIDTH = @WIDTH@, CLASSES = @CLASSES@ };
 
-const char *const @NAME@_class_names[CLASSES] = {
-@NAMES@
-};
-extern const size_t @NAME@_scratch_bytes;
-const size_t @NAME@_scratch_bytes = @SCRATCH@;
+#ifdef __cplusplus
+extern "C" {
+#endif
+enum { @NAME@_scratch_bytes = @SCRATCH@ };
+extern const char *const @NAME@_class_names[CLASSES];
 void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch);
 void @NAME@_run_float(const float *image_chw, float *logits, void *scratch);
-
-/* Weak, where that can be said: a program may hold several networks. */
+@DECLARED@/* Weak, where that can be said: a program may hold several networks. */
 #if defined __GNUC__ && !defined _WIN32
 __attribute__((weak))
 #endif
 const char *leancnn_about(void);
+#ifdef __cplusplus
+}
+#endif
+
+const char *const @NAME@_class_names[CLASSES] = {
+@NAMES@
+};
 const char *leancnn_about(void)
 {
     return "@ABOUT@";
@@ -28,8 +34,12 @@ static void layers(float *s)
 /* The arena inside the caller's scratch, aligned to a cache line, with its image planes cleared. */
 static float *arena(void *scratch)
 {
+#ifdef LEANCNN_NO_ARENA /* the caller always gives one */
+    char *from = (char *)scratch;
+#else
     static float own[@ARENA@ + 16];
     char *from = scratch ? (char *)scratch : (char *)own;
+#endif
     float *s = (float *)(void *)(from + (64 - (uintptr_t)from % 64) % 64);
 @CLEAR@    return s;
 }

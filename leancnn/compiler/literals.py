@@ -46,7 +46,7 @@ def wrapped(words: Sequence[str], indent: str = "    ", width: int = 100) -> str
 
 def array(kind: str, name: str, words: Sequence[str]) -> str:
     """A constant array of numbers; floats begin a cache line, so that no vector lies in two."""
-    align = "_Alignas(64) " if kind == "float" else ""
+    align = "ALIGNED(64) " if kind == "float" else ""
     return f"static const {align}{kind} {name}[{len(words)}] = {{\n{wrapped(words)}\n}};\n"
 
 
@@ -70,7 +70,7 @@ def _trimmed(word: str) -> str:
 def byte_array(name: str, values: Floats) -> str:
     """A constant array of floats as a string; the floats are `name.f`."""
     parts = [_quoted(values[start : start + 65_536]) for start in range(0, len(values), 65_536)]
-    bytes_ = f"_Alignas(64) char bytes[{4 * len(values) + 1}]"
+    bytes_ = f"ALIGNED(64) char bytes[{4 * len(values) + 1}]"
     head = f"static const union {{ {bytes_}; float f[{len(values)}]; }}"
     return f"{head} {name} = {{\n{''.join(parts)}}};\n"
 

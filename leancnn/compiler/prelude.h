@@ -3,10 +3,26 @@
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__)
 #error "this file needs sums in the order written, NaN and infinities: leave out -ffast-math and -Ofast; -O3 is as fast"
 #endif
-#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#if defined(__STDC_HOSTED__) && !__STDC_HOSTED__ /* -ffreestanding: these four, and nothing else, are yours */
+#ifdef __cplusplus
+extern "C" {
+#endif
+void *memcpy(void *to, const void *from, size_t count);
+void *memset(void *to, int value, size_t count);
+float expf(float x);
+float sqrtf(float x);
+#ifdef __cplusplus
+}
+#endif
+#define INFINITY __builtin_inff()
+#define NAN __builtin_nanf("")
+#else
+#define HOSTED
+#include <math.h>
 #include <string.h>
+#endif
 
 #ifndef LANES
 #if !defined(__GNUC__)
@@ -29,7 +45,14 @@
 #endif
 #endif
 
-#if (LANES == 16 && defined(__AVX512F__)) || (LANES == 8 && defined(__AVX__)) || (LANES == 4 && defined(__SSE__))
+#if defined(HOSTED) && LANES == 16 && defined(__AVX512F__)
+#define AVX512
+#elif defined(HOSTED) && LANES == 8 && defined(__AVX__)
+#define AVX
+#elif defined(HOSTED) && LANES == 4 && defined(__SSE__)
+#define SSE
+#endif
+#if defined(AVX512) || defined(AVX) || defined(SSE)
 #include <immintrin.h>
 #elif LANES == 4 && defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -42,6 +65,19 @@
 #endif
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=fast") /* a * b + c in one instruction, which -std=c11 forbids */
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Woverlength-strings" /* weights as strings of their bytes */
+#define ALIGNED(n) __attribute__((aligned(n)))
+#elif defined(_MSC_VER)
+#define ALIGNED(n) __declspec(align(n))
+#elif defined(__cplusplus)
+#define ALIGNED(n) alignas(n)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define ALIGNED(n) _Alignas(n)
+#else
+#define ALIGNED(n)
 #endif
 
 #if defined(__GNUC__)
@@ -88,13 +124,13 @@ HELPER vf choose(vf x, vf y, vf z)
     return (vf)(((vi)y & above) | ((vi)z & ~above));
 }
 /* The one that is greater, or lesser; y where one of them is not a number. */
-#if LANES == 16 && defined(__AVX512F__)
+#ifdef AVX512
 HELPER vf greater(vf x, vf y) { return (vf)_mm512_max_ps((__m512)x, (__m512)y); }
 HELPER vf lesser(vf x, vf y) { return (vf)_mm512_min_ps((__m512)x, (__m512)y); }
-#elif LANES == 8 && defined(__AVX__)
+#elif defined(AVX)
 HELPER vf greater(vf x, vf y) { return (vf)_mm256_max_ps((__m256)x, (__m256)y); }
 HELPER vf lesser(vf x, vf y) { return (vf)_mm256_min_ps((__m256)x, (__m256)y); }
-#elif LANES == 4 && defined(__SSE__)
+#elif defined(SSE)
 HELPER vf greater(vf x, vf y) { return (vf)_mm_max_ps((__m128)x, (__m128)y); }
 HELPER vf lesser(vf x, vf y) { return (vf)_mm_min_ps((__m128)x, (__m128)y); }
 #elif LANES == 4 && defined(__ARM_NEON) /* not a number where one of them is not: as good */
@@ -122,7 +158,11 @@ HELPER vf smaller(vf x, vf y) { return real(bits(lesser(x, y)) | bits(lesser(y, 
 HELPER vf floored(vf x, vf low) { return greater(low, x); }
 HELPER vf capped(vf x, vf high) { return lesser(high, x); }
 /* x - 0 is x, so this is one broadcast. */
-HELPER vf splat(float x) { return x - (vf){0}; }
+HELPER vf splat(float x)
+{
+    const vf none = {0};
+    return x - none;
+}
 HELPER vf clip(vf x, float low, float high) { return capped(floored(x, splat(low)), splat(high)); }
 HELPER vf magnitude(vf x) { return real(bits(x) & 0x7FFFFFFFu); }
 HELPER vf signs(vf x, vf y) { return real(bits(x) | (bits(y) & 0x80000000u)); } /* of y, on x >= 0 */
@@ -173,7 +213,7 @@ HELPER vf reduced(vf x, vf *n, vf *r)
 /* x times 2^n for whole n, also where that is no normal number: in two steps, neither of which is too far */
 HELPER vf scaled(vf x, vf n)
 {
-#if LANES == 16 && defined(__AVX512F__)
+#ifdef AVX512
     return (vf)_mm512_scalef_ps((__m512)x, (__m512)n);
 #else
     const vu whole = bits(n + 12583168.0f) - 0x4B400000u; /* n + 256 */

@@ -158,9 +158,6 @@ static int fitted(const Picture *picture, uint8_t *image)
     return resample(picture, box, WIDE, TALL, -LEFT, -TOP, image);
 }
 
-int @NAME@_preprocess_from(int layout, const uint8_t *pixels, int width, int height, ptrdiff_t stride, uint8_t *image_hwc);
-int @NAME@_preprocess(const uint8_t *rgb, int width, int height, ptrdiff_t stride, uint8_t *image_hwc);
-
 int @NAME@_preprocess_from(int layout, const uint8_t *pixels, int width, int height, ptrdiff_t stride, uint8_t *image_hwc)
 {
     const int step = layout < 0 ? -layout : layout, grey = step == 1, flip = layout < 0;

@@ -18,6 +18,7 @@ from leancnn.compiler.onnx_engine import Run, engine, not_run
 from leancnn.compiler.translate import translate
 from leancnn.errors import DamagedError, LeanCNNError, ParityError, UsageError, WriteError
 from leancnn.export import (
+    REAL,
     WITHIN,
     check_parity,
     difference,
@@ -31,7 +32,8 @@ from leancnn.targets.c import loaded
 from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network, check_finite, load
 
-TRIALS = 5  # made images on which an ONNX file's answers are compared
+FAR = 4  # of these one in so many is made far brighter, too
+TRIALS = 16  # made images on which an ONNX file's answers are compared
 
 
 def compile(
@@ -69,7 +71,7 @@ def compile(
     check_finite(network)
     written = to_c(network, tune)
     native = _built(written, None)
-    check_parity(network, loaded(native), trial_images(network))
+    check_parity(network, loaded(native), trial_images(network, real=REAL))
     return native if out is None else _built(written, out)
 
 
@@ -130,28 +132,28 @@ def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
     """The largest difference of answers from another engine's, relative to their scale; None where
     there is none. Raises `ParityError`, `DamagedError` for a file that does not run there.
 
-    Both entries are compared: floats to logits on images from -1 to 1, and what users call, uint8
-    to probabilities.
+    Both entries are compared: floats to logits on images from -1 to 1 and far beyond, each by its
+    own scale, and what users call, uint8 to probabilities.
     """
     try:
         other = engine(found.model, found.name, native.facts["macs"])
         if other is None:
             return None
         name, run = other
-        planes, pixels = _planes(found, native), _pixels(native)
+        near, pixels = _planes(found, native), _pixels(native)
+        far = [near[1::FAR] * np.float32(times) for times in (4, 127.5) if not found.integers]
         scale = np.float32(1 if found.integers else 255)
         entered = pixels.transpose(0, 3, 1, 2).astype(np.float32) / scale
-        of_planes, of_pixels = (_expected(run, found, part) for part in (planes, entered))
+        told = [_expected(run, found, part) for part in (near, *far, entered)]
     except LeanCNNError as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:  # engines' errors share no class of their own
         raise not_run(f"{path}: {name}", error) from error
-    answers = native.logits(planes).astype(np.float64)
-    if found.final in ("softmax", "log softmax"):
-        answers -= answers.max(1, keepdims=True)
-        answers -= np.log(np.exp(answers).sum(1, keepdims=True))
-        answers = np.exp(answers) if found.final == "softmax" else answers
-    apart, expected = difference(answers, of_planes), of_pixels
+    *of_planes, expected = told
+    each = [
+        difference(_answers(found, native, planes), answers)
+        for planes, answers in zip((near, *far), of_planes, strict=True)
+    ]
     if found.final == "softmax":
         with np.errstate(divide="ignore"):
             expected = np.log(expected.astype(np.float64)).clip(-100)
@@ -159,13 +161,24 @@ def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
         entry = difference(native(pixels), expected)
     else:
         entry = probabilities_apart(native(pixels), expected)
-    apart = float(np.max([apart, entry]))  # nan where one is
+    apart = float(np.max([*each, entry]))  # nan where one is
     if not apart <= WITHIN:
         raise ParityError(
             f"{path}: the program's answers differ by {apart:.2g} of their scale from those of "
             f"{name}, more than {WITHIN:g}; it was not kept"
         )
     return apart
+
+
+def _answers(found: Imported, native: Native, planes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The program's answers as the ONNX file gives them, a softmax at its end included."""
+    answers = native.logits(planes).astype(np.float64)
+    if found.final not in ("softmax", "log softmax"):
+        return answers
+    with np.errstate(invalid="ignore", divide="ignore"):
+        answers -= answers.max(1, keepdims=True)
+        answers -= np.log(np.exp(answers).sum(1, keepdims=True))
+    return np.exp(answers) if found.final == "softmax" else answers
 
 
 def _expected(run: Run, found: Imported, planes: NDArray[np.float32]) -> NDArray[Any]:

@@ -1,7 +1,9 @@
 """Write a network for another engine, and keep it only if it answers like the original."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from leancnn.errors import ParityError, UsageError, WriteError
+from leancnn.errors import ImageError, ParityError, UsageError, WriteError
 from leancnn.modes import evaluating
+from leancnn.preprocess import SUFFIXES
 from leancnn.targets import Loaded, targets
 from leancnn.weights import Network, check_finite, load
 from leancnn.workspaces import workspace
 
 WITHIN = 1e-4  # of the logits' scale: the largest difference that is kept
-TRIALS = 16  # made images on which the answers are compared
+TRIALS = 24  # made images on which the answers are compared
+REAL = 8  # and of those that the network was trained with, where they are at hand
 TOLD = 1e-6  # the least probability whose logarithm still tells the logit behind it
 ROUNDED = 4e-6  # what float32 loses of that logarithm
 
@@ -46,7 +50,7 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
         with workspace(out) as work:
             written = write(network, work)
-            check_parity(network, target.load(written[0]), trial_images(network))
+            check_parity(network, target.load(written[0]), trial_images(network, real=REAL))
             for path in written:
                 _check_place(path, out / path.name)
             return [_keep(path, out / path.name, work) for path in written]
@@ -83,35 +87,77 @@ def _keep(path: Path, place: Path, work: Path) -> Path:
     return path.replace(place)
 
 
-def trial_images(network: Network, count: int = TRIALS) -> NDArray[np.uint8]:
-    """Made images for a comparison: noise, smooth gradients, all black and all white."""
-    return made_images((*network.road.size, network.road.channels), count)
+def trial_images(network: Network, count: int = TRIALS, *, real: int = 0) -> NDArray[np.uint8]:
+    """Images for a comparison: `count` made ones, and up to `real` that it was trained with."""
+    made = made_images((*network.road.size, network.road.channels), count)
+    seen = list(islice(_trained_with(network), real))
+    return np.concatenate([made, np.stack(seen)]) if seen else made
+
+
+def _trained_with(network: Network) -> Iterator[NDArray[np.uint8]]:
+    """Images of a network's training folder, one of each class in turn, where it still stands."""
+    told = Path(network.known_data or "")
+    if not network.known_data or not told.is_dir():
+        return
+    train = told / "train" if (told / "train").is_dir() else told
+    files: list[list[Path]] = []
+    with contextlib.suppress(OSError):
+        folders = [folder for folder in sorted(train.iterdir()) if folder.is_dir()]
+        files += [sorted(islice(folder.iterdir(), REAL)) for folder in folders[:REAL]]
+    for path in (path for turn in zip_longest(*files) for path in turn if path is not None):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            with contextlib.suppress(ImageError):
+                yield network.road.window(network.road.read(path).image[None])[0]
 
 
 def made_images(size: tuple[int, int, int], count: int) -> NDArray[np.uint8]:
-    """The same for images of rows, columns and channels `size`."""
+    """Images of rows, columns and channels `size` that drive values far: black first, noise, smooth
+    gradients, then greys, single bright channels, edges, weak noise, one bright pixel; white last.
+    """
     random = np.random.default_rng(0)
     height, width, channels = size
-    shape = (count, height, width, channels)
-    images = random.integers(0, 256, shape).astype(np.uint8)
+    images = random.integers(0, 256, (count, height, width, channels)).astype(np.uint8)
     ramp = np.linspace(0, 255, height)[:, None, None] * np.linspace(0, 1, width)[None, :, None]
     images[1::3] = (images[1::3] * 0.2 + 0.8 * ramp).astype(np.uint8)
+    odd = [np.full(size, grey) for grey in (64, 128, 192)]
+    odd += [np.broadcast_to(row, size) for row in np.eye(channels) * 255]
+    board = (np.add.outer(np.arange(height), np.arange(width)) % 2 * 255)[..., None]
+    half = np.where(np.arange(width) < width // 2, 0, 255)[:, None]
+    weak = 126 + random.integers(0, 5, size)
+    spot = np.zeros(size)
+    spot[height // 2, width // 2] = 255
+    odd += [np.broadcast_to(image, size) for image in (board, half, weak, spot)]
+    if count > len(odd) + 5:
+        images[5 : 5 + len(odd)] = np.stack(odd)
     images[0], images[-1] = 0, 255
     return images
 
 
 def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The largest difference of answers of one shape, relative to the scale of `expected`."""
-    scale = max(float(np.abs(expected).max()), 1e-6)
-    return float(np.abs(found - expected).max()) / scale
+    """The largest difference of answers of one shape, relative to the scale of `expected`.
+
+    NaN and infinities are answers as others: equal where both have them, else far apart.
+    """
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    scale = max(float(np.abs(expected[np.isfinite(expected)]).max(initial=0)), 1e-6)
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0, np.abs(found - expected))
+    return float(apart.max(initial=0)) / scale
 
 
 def probabilities_apart(found: NDArray[Any], logits: NDArray[Any]) -> float:
     """How far probabilities are from the softmax of `logits`, on the scale of these.
 
     Logarithms are compared where a probability is not too small to have one, for a softmax that is
-    sure of its answer hides what stands before it; elsewhere the probabilities themselves.
+    sure of its answer hides what stands before it; elsewhere the probabilities themselves. Where
+    logits are no numbers, neither are probabilities.
     """
+    sound = np.isfinite(logits).all(1)
+    if not np.isnan(found[~sound]).any(-1).all():
+        return float("inf")
+    if not sound.any():
+        return 0.0
+    found, logits = found[sound], logits[sound]
     expected = logits - logits.max(1, keepdims=True).astype(np.float64)
     expected -= np.log(np.exp(expected).sum(1, keepdims=True))
     apart = float(np.abs(found - np.exp(expected)).max())

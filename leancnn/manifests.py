@@ -231,6 +231,7 @@ class About(TypedDict):
     name: str
     classes: Annotated[int, Meta(ge=1, le=10_000_000)]
     image: tuple[Annotated[int, Meta(ge=1, le=65536)], Side, Side]
+    scratch_bytes: NotRequired[Annotated[int, Meta(ge=1, le=2**40)]]
     about: NotRequired[dict[str, Any] | None]
 
 

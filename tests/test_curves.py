@@ -308,3 +308,44 @@ def test_a_long_chain_goes_on_in_the_next_kernel():
     for _ in range(100):
         fixed = 1 / (1 + math.exp(-fixed))
     assert np.allclose(native.logits(np.ones((1, 2, 3, 3), np.float32)), fixed, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["planes", "abreast"])
+def test_a_softmax_written_by_hand_holds_far_below_zero(layout):
+    """Logits near -90 and near 85, whose exponentials are the smallest and largest floats."""
+
+    class ByHand(nn.Module):
+        def __init__(self, offset):
+            super().__init__()
+            self.conv, self.offset = nn.Conv2d(1, 4, 3), offset
+
+        def forward(self, x):
+            shares = torch.exp(self.conv(x) + self.offset)
+            return (shares / shares.sum(1, keepdim=True)).mean((2, 3))
+
+    images = np.random.default_rng(0).standard_normal((3, 1, 4, 4)).astype(np.float32)
+    for offset in (-90.0, -86.0, 80.0):
+        body = settled(ByHand(offset))
+        with torch.no_grad():
+            expected = (body.conv(torch.from_numpy(images)).double()).softmax(1).mean((2, 3))
+        found = laid(body, (1, 4, 4), layout).logits(images)
+        assert np.abs(found - expected.numpy()).max() < 2e-5
+
+
+@pytest.mark.parametrize("layout", ["planes", "abreast"])
+def test_a_constant_made_beside_an_image_is_no_product_of_it(layout):
+    """Infinity times zero is NaN; a constant, a number beyond the edge, is what it is."""
+
+    class Padded(nn.Module):
+        def forward(self, x):
+            wide = functional.pad(x, (1, 1, 1, 1), value=2.5)
+            beside = torch.cat([wide, torch.full((len(x), 1, 7, 7), 7.0)], 1)
+            return torch.maximum(beside, torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)).amax(
+                (2, 3)
+            )
+
+    images = np.random.default_rng(0).standard_normal((2, 2, 5, 5)).astype(np.float32)
+    images[1, 0, 2, 2], images[1, 1, 0, 0] = np.inf, -np.inf
+    with torch.no_grad():
+        expected = Padded()(torch.from_numpy(images)).numpy()
+    assert np.array_equal(laid(Padded(), (2, 5, 5), layout).logits(images), expected)

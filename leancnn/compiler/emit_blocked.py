@@ -101,7 +101,7 @@ def finish(kernel: Abreast, first: int, row: int, place: str, channel: str) -> l
             lines.append(f"y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
             scale, shift = f"load(u + {head * row})", f"load(u + {(head + 1) * row})"
-            lines.append(f"y = y * {scale} + {shift};")
+            lines.append(f"y = y * {scale} + {shift};" if step.scale.any() else f"y = {shift};")
             head += 2
         elif isinstance(step, Store):
             lines.append(f"store(s + t[{first}] + {place}, y);")

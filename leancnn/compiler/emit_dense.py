@@ -167,10 +167,8 @@ def _steps(file: File, kernel: Dense, row: int, wide: int, first: int, at: Place
         if isinstance(step, Activate):
             lines.append(f"            y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
-            lines.append(
-                f"            y = y * load(w + {offset} + {mine}) + "
-                f"load(w + {offset + row} + {mine});"
-            )
+            scaled = f"y * load(w + {offset} + {mine}) + " if step.scale.any() else ""
+            lines.append(f"            y = {scaled}load(w + {offset + row} + {mine});")
             offset += 2 * row
         elif isinstance(step, Blend):
             other = "y"

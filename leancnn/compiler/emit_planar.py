@@ -282,7 +282,9 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
         if isinstance(step, Activate):
             steps.append(f"y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
-            steps.append(f"y = y * w[{scale} + o] + w[{scale + o} + o];")
+            scaled = f"y * w[{scale} + o] + " if step.scale.any() else ""
+            shift = f"w[{scale + o} + o]"
+            steps.append(f"y = {scaled}{shift};" if scaled else f"y = splat({shift});")
             scale += 2 * o
         elif isinstance(step, Blend):
             if step.other is None:

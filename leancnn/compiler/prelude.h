@@ -1,6 +1,6 @@
 /* Vectors of LANES floats with the compiler's own vector types. Choose another width with -DLANES=n
    (16, 8, 4, or 1 for plain loops) and say how many vector registers there are with -DREGISTERS=n. */
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__)
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST)
 #error "this file needs sums in the order written, NaN and infinities: leave out -ffast-math and -Ofast; -O3 is as fast"
 #endif
 #include <stddef.h>

@@ -40,6 +40,8 @@ CURVES = {
     "silu": (lambda x: x / (1 + np.exp(-x)), 3.4),
     "sqrt": (np.sqrt, 0.5),
     "reciprocal": (np.reciprocal, 0.5),
+    "log": (np.log, 1.5),
+    "softplus": (lambda x: np.logaddexp(0, x), 2.5),
     "hardsigmoid": (lambda x: np.clip(x / 6 + 0.5, 0, 1), 0.5),
     "hardswish": (lambda x: x * np.clip(x / 6 + 0.5, 0, 1), 1.0),
 }

@@ -5,7 +5,7 @@
 #endif
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__STDC_HOSTED__) && !__STDC_HOSTED__ /* -ffreestanding: these four, and nothing else, are yours */
+#if defined(__STDC_HOSTED__) && !__STDC_HOSTED__ /* -ffreestanding: the first four are yours, the others where a network has logarithms or powers */
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -13,6 +13,9 @@ void *memcpy(void *to, const void *from, size_t count);
 void *memset(void *to, int value, size_t count);
 float expf(float x);
 float sqrtf(float x);
+float logf(float x);
+float log1pf(float x);
+float powf(float x, float y);
 #ifdef __cplusplus
 }
 #endif
@@ -193,7 +196,7 @@ HELPER vf softplus(vf x)
 {
     float v[LANES];
     store(v, x);
-    for (int i = 0; i < LANES; i++) v[i] = (v[i] > 0.0f ? v[i] : 0.0f) + log1pf(expf(-fabsf(v[i])));
+    for (int i = 0; i < LANES; i++) v[i] = (v[i] > 0.0f ? v[i] : 0.0f) + log1pf(expf(v[i] > 0.0f ? -v[i] : v[i]));
     return load(v);
 }
 

@@ -210,8 +210,8 @@ def reach(op: Conv | Pool) -> tuple[int, int]:
     return (rows - 1) * op.dilation[0], (columns - 1) * op.dilation[1]
 
 
-def round_up(count: int) -> int:
-    return -(-count // WIDEST) * WIDEST
+def round_up(count: int, grain: int = WIDEST) -> int:
+    return -(-count // grain) * grain
 
 
 def line_cost(kernel: Line) -> float:

@@ -41,11 +41,21 @@ class Schedule:
     walks: dict[Abreast, Winograd]
 
 
-def schedule(program: Program, tiles: Tiles | None = None, layout: Layout = "best") -> Schedule:
-    """Decide everything that is left to decide; `tiles` and `layout` overrule the cost model."""
-    _set_pitches(program)
-    choose(program, layout)
-    _set_pitches(program)
+def schedule(
+    program: Program,
+    tiles: Tiles | None = None,
+    layout: Layout = "best",
+    *,
+    small: bool = False,
+) -> Schedule:
+    """Decide everything that is left to decide; `tiles` and `layout` overrule the cost model.
+
+    `small`: planes float beside float, for plain loops, which never write beyond a line.
+    """
+    grain = 1 if small else WIDEST
+    _set_pitches(program, grain)
+    choose(program, "planes" if small else layout)
+    _set_pitches(program, grain)
     _set_lives(program)
     chosen = {
         kernel: tile(kernel, (tiles or {}).get(shape_key(kernel)))
@@ -71,7 +81,7 @@ def schedule(program: Program, tiles: Tiles | None = None, layout: Layout = "bes
         if floats and isinstance(kernel, Line | Abreast):
             name = f"{kernel.name} scratch"
             scratch[kernel] = Buffer(name, 1, 1, 1, size=round_up(floats), born=at, dies=at)
-    _place(program, scratch.values())
+    _place(program, scratch.values(), grain)
     for kernel, buffer in scratch.items():
         if isinstance(kernel, Abreast):
             walks[kernel] = placed(walks[kernel], buffer.origin)
@@ -94,8 +104,11 @@ def _ask_for_gaps(kernel: Kernel) -> None:
         buffer.gap = (max(rows, top, bottom), max(columns, left, right))
 
 
-def _set_pitches(program: Program) -> None:
-    """Give buffers that one line kernel reads and writes the same pitch, the smallest."""
+def _set_pitches(program: Program, grain: int) -> None:
+    """Give buffers that one line kernel reads and writes the same pitch, the smallest.
+
+    Planes begin a multiple of `grain` floats apart.
+    """
     for buffer in program.buffers:
         buffer.gap = (0, 0)
     for kernel in program.kernels:
@@ -146,8 +159,9 @@ def _set_pitches(program: Program) -> None:
             continue
         buffer.pitch = pitches[root(buffer)]
         rows, columns = buffer.gap
-        buffer.below = round_up(rows * buffer.pitch + columns)
-        buffer.stride = _apart(round_up(buffer.line + rows * buffer.pitch + columns))
+        buffer.below = round_up(rows * buffer.pitch + columns, grain)
+        stride = round_up(buffer.line + rows * buffer.pitch + columns, grain)
+        buffer.stride = stride if grain == 1 else _apart(stride)
         buffer.size = buffer.below + buffer.channels * buffer.stride
 
 
@@ -211,7 +225,7 @@ def _layout(buffer: Buffer) -> tuple[object, ...]:
     return (*shape, buffer.gap, buffer.pitch, buffer.stride, buffer.abreast)
 
 
-def _place(program: Program, scratch: Iterable[Buffer]) -> None:
+def _place(program: Program, scratch: Iterable[Buffer], grain: int) -> None:
     """Give every buffer its place: the lowest that is free for its whole life."""
     heirs: dict[Buffer, Buffer] = {}
     for at, kernel in enumerate(program.kernels):
@@ -232,9 +246,9 @@ def _place(program: Program, scratch: Iterable[Buffer]) -> None:
         at = 0
         for low, high, begin, end in sorted(placed):
             if begin <= dies and born <= end and at < high and low < at + first.size:
-                at = round_up(high)
+                at = round_up(high, grain)
         placed.append((at, at + first.size, born, dies))
         for buffer in lives[first]:
             buffer.origin = at + buffer.below
-    slack = 8 * WIDEST + 2 * max(buffer.pitch for buffer in program.buffers)
+    slack = 8 * grain + 2 * max(buffer.pitch for buffer in program.buffers)
     program.arena = round_up(max(high for _, high, _, _ in placed) + slack)

@@ -1,6 +1,7 @@
 """The whole way from a graph to C text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from leancnn.compiler.emit import Facts, Written, emit
 from leancnn.compiler.graph import Graph
@@ -10,6 +11,8 @@ from leancnn.compiler.simplify import simplify
 from leancnn.compiler.tune import tune as best_tiles
 from leancnn.errors import MismatchError, UnsupportedError
 from leancnn.version import __version__
+
+PLAIN = "#define LANES 1 /* its memory is planned for plain loops */\n#define LEANCNN_NO_ARENA\n"
 
 
 def translate(
@@ -23,10 +26,12 @@ def translate(
     source: str = "",
     logits: bool = True,
     tune: float | None = None,
+    small: bool = False,
 ) -> Written:
     """A graph as C. `about` is JSON for whoever loads the library; `source` is for people;
     `logits` says that softmax makes probabilities of the answers; `tune` is for how many seconds
-    tiles may be timed, None for the cost model alone.
+    tiles may be timed, None for the cost model alone; `small` asks for the least memory, in plain
+    loops (the file sets LANES to 1), and for an arena that the caller always gives.
 
     Raises `UnsupportedError` for a network that is no image classifier, `MismatchError` for class
     names or means that do not fit it.
@@ -52,4 +57,5 @@ def translate(
         logits=logits,
     )
     tiles = {} if tune is None else best_tiles(graph, tune)
-    return emit(schedule(lower(graph), tiles), facts)
+    written = emit(schedule(lower(graph), tiles, small=small), facts)
+    return replace(written, source=PLAIN + written.source) if small else written

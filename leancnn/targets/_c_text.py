@@ -8,10 +8,11 @@ from leancnn.compiler.translate import translate
 from leancnn.weights import Network
 
 
-def to_c(network: Network, tune: float | None = None) -> Written:
+def to_c(network: Network, tune: float | None = None, *, small: bool = False) -> Written:
     """The C file of a network, with its classes, its normalisation and its road inside.
 
     `tune`: seconds for timing register tiles on this machine; None: trust the cost model.
+    `small`: the least memory, in plain loops.
     """
     road = network.road
     given = {**network.arguments, "cut": "pruned"} if "cut" in network.arguments else {}
@@ -30,4 +31,5 @@ def to_c(network: Network, tune: float | None = None) -> Written:
         about=json.dumps(about),
         source=f"from {network.name}({settings})",
         tune=tune,
+        small=small,
     )

@@ -13,8 +13,10 @@ from leancnn.toolchain import compile_library
 from leancnn.weights import Network
 
 
-def write(network: Network, folder: Path, *, tune: float | None = None) -> list[Path]:
-    written = to_c(network, tune)
+def write(
+    network: Network, folder: Path, *, tune: float | None = None, small: bool = False
+) -> list[Path]:
+    written = to_c(network, tune, small=small)
     paths = [folder / f"{written.prefix}.c", folder / f"{written.prefix}.h"]
     for path, text in zip(paths, (written.source, written.header), strict=True):
         atomic_write(path, text.encode())
@@ -41,4 +43,4 @@ def loaded(native: Native) -> Loaded:
     return Loaded(logits, native.classes, native.bare, native)
 
 
-put(Target("c", "one C file, no dependencies", ".c", write, load, ("tune",)))
+put(Target("c", "one C file, no dependencies", ".c", write, load, ("tune", "small")))

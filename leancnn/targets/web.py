@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from leancnn.compiler.emit import escaped
 from leancnn.errors import DamagedError, MismatchError, MissingDependencyError, ParityError
+from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
 from leancnn.targets._base import Loaded, Logits, Target, put
 from leancnn.targets._c_text import to_c
@@ -90,11 +91,8 @@ def _known(network: Network) -> list[float]:
     for place in range(len(picture)):
         x = (x * 1103515245 + 12345) & 0xFFFFFFFF
         picture[place] = x >> 16 & 255
-    mode = network.training
-    try:
-        logits = network.eval()(torch.from_numpy(picture.reshape(shape)))
-    finally:
-        network.train(mode)
+    with evaluating(network):
+        logits = network(torch.from_numpy(picture.reshape(shape)))
     return [round(value, 6) for value in logits.softmax(1)[0].tolist()]
 
 

@@ -1,0 +1,86 @@
+"""What networks take on a Cortex-M4, built by gcc and run in QEMU: results/boards.json.
+
+    python benchmarks/boards.py                 needs gcc-arm-none-eabi and qemu-system-arm
+    python benchmarks/boards.py resnet8
+
+Instructions are those of one image, softmax included; code is what the linker put into
+flash without constants, C library and semihosting included.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from leancnn import models
+from leancnn.export import export
+from leancnn.preprocess import Road
+from leancnn.runs import machine, now, write_json
+from leancnn.targets._c_text import to_c
+from leancnn.weights import Network
+from tests.test_fit import on_board
+
+RESULT = Path(__file__).parent.parent / "results" / "boards.json"
+NETWORKS = ("henet_r2", "henet_r3", "shufflenet_r3", "resnet8", "resnet20", "shufflenetv2_x0_5")
+
+
+def row(name: str) -> dict[str, object]:
+    """One network's sizes and instructions."""
+    torch.manual_seed(0)
+    card = models.card(name)
+    net = Network(
+        models.create_model(name).eval(),
+        name=name,
+        arguments={},
+        classes=[f"class {number}" for number in range(card.classes)],
+        road=Road(size=card.image[1:], channels=card.image[0]),
+        mean=[0.5] * card.image[0],
+        std=[0.25] * card.image[0],
+    )
+    small, fast = to_c(net, small=True), to_c(net)
+    with tempfile.TemporaryDirectory() as folder:
+        (place,) = export(net, to="arduino", out=folder)
+        _, _, count = on_board(place, net, Path(folder))
+        sizes = subprocess.run(
+            ["arm-none-eabi-size", f"{folder}/board.elf"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[1]
+    return {
+        "network": name,
+        "MACs": small.macs,
+        "instructions": count,
+        "per MAC": round(count / small.macs, 2),
+        "constants": small.constant_bytes,
+        "code": int(sizes.split()[0]) - small.constant_bytes,
+        "scratch": small.scratch_bytes,
+        "scratch, fast": fast.scratch_bytes,
+    }
+
+
+def version(command: str) -> str:
+    """The first line of what a tool says of itself."""
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[0]
+
+
+if __name__ == "__main__":
+    names = sys.argv[1:] or list(NETWORKS)
+    rows = []
+    for name in names:
+        rows.append(row(name))
+        print(rows[-1], file=sys.stderr)
+    tools = {"gcc": version("arm-none-eabi-gcc"), "qemu": version("qemu-system-arm")}
+    command = " ".join(["python benchmarks/boards.py", *sys.argv[1:]])
+    result = {
+        "title": "One image on a Cortex-M4: instructions in QEMU, and bytes",
+        "command": command,
+        "machine": {**machine(), **tools},
+        "made": now(),
+        "rows": rows,
+    }
+    write_json(RESULT, result)

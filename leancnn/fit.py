@@ -1,0 +1,124 @@
+"""Whether a network fits a microcontroller board, and what would."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from leancnn import models
+from leancnn.boards import Board, boards
+from leancnn.compiler.emit import Written
+from leancnn.errors import LeanCNNError
+from leancnn.preprocess import Road
+from leancnn.targets._c_text import to_c
+from leancnn.weights import Network, load
+
+CODE = 48_000  # bytes, about, of a network's functions and of the example around it
+RESERVED = 16_384  # bytes of RAM for the framework, its buffers and the stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What a network needs of a board, in bytes; what is left is below 0 where it does not fit."""
+
+    board: Board
+    flash: int
+    """Constants, and `CODE` for functions."""
+    ram: int
+    """Scratch, pixels, probabilities, and `RESERVED` for everything else."""
+    smaller: tuple[str, ...] = ()
+    """Networks of the zoo for the same pixels that would fit, the largest first."""
+
+    @property
+    def flash_left(self) -> int:
+        return self.board.flash - self.flash
+
+    @property
+    def ram_left(self) -> int:
+        return self.board.ram - self.ram
+
+    @property
+    def fits(self) -> bool:
+        return self.flash_left >= 0 and self.ram_left >= 0
+
+    @property
+    def keep(self) -> float:
+        """The share of channels, about, that a cut may keep: maps shrink with it, weights with its
+        square."""
+        maps = (self.board.ram - RESERVED) / (self.ram - RESERVED)
+        weights = max(self.board.flash - CODE, 0) / (self.flash - CODE)
+        return float(max(0.0, min(1.0, maps, weights**0.5)))
+
+    def __str__(self) -> str:
+        """What to tell a person, in a few lines."""
+        left = [("flash", self.flash, self.flash_left), ("RAM", self.ram, self.ram_left)]
+        lines = [
+            f"{what}: {need:,} bytes, {abs(rest):,} {'left' if rest >= 0 else 'missing'}"
+            for what, need, rest in left
+        ]
+        word = "fits" if self.fits else "does not fit"
+        lines.insert(0, f"{word} {self.board.title} ({self.board.core}, {self.board.mhz} MHz)")
+        if not self.fits:
+            lines.append(f"a cut to about {self.keep:.0%} of its channels would: leancnn prune")
+            lines.append(f"of the zoo: {', '.join(self.smaller) or 'none for these pixels'}")
+        return "\n".join(lines)
+
+
+def fit(network: Network | str | Path, board: str, *, zoo: bool = True) -> Fit:
+    """What `network` needs beside what a board has, as C in plain loops and the least memory.
+
+    With `zoo` a network that does not fit is told with those that would. Raises `UnknownNameError`
+    for a board that is not known.
+
+        >>> fit("runs/a", "nano33ble").fits                                     # doctest: +SKIP
+        True
+    """
+    place = boards[board]
+    network = network if isinstance(network, Network) else load(network)
+    (found,) = fits(network, [board])
+    if found.fits or not zoo:
+        return found
+    smaller = tuple(name for _, name in sorted(_smaller(network, place, found), reverse=True))
+    return Fit(board=place, flash=found.flash, ram=found.ram, smaller=smaller)
+
+
+def fits(network: Network, names: Iterable[str]) -> list[Fit]:
+    """The same for several boards, without what would fit instead."""
+    places = [boards[name] for name in names]
+    written = to_c(network, small=True)
+    return [_fit(written, network.road, place) for place in places]
+
+
+def _fit(written: Written, road: Road, board: Board) -> Fit:
+    pixels = road.size[0] * road.size[1] * road.channels
+    ram = written.scratch_bytes + RESERVED
+    return Fit(board=board, flash=written.constant_bytes + pixels + CODE, ram=ram)
+
+
+def _smaller(network: Network, board: Board, than: Fit) -> Iterator[tuple[int, str]]:
+    """Flash and name of networks of the zoo that take the same pixels and fit."""
+    road = network.road
+    for name in models.names():
+        card = models.card(name)
+        if 4 * card.trainable > than.flash or card.image[1:] != road.size:
+            continue
+        try:
+            with torch.random.fork_rng(devices=[]):
+                body = models.create_model(
+                    name, classes=len(network.classes), channels=road.channels
+                )
+            other = Network(
+                body.eval(),
+                name=name,
+                arguments={},
+                classes=network.classes,
+                road=road,
+                mean=network.mean,
+                std=network.std,
+            )
+            found = _fit(to_c(other, small=True), road, board)
+        except LeanCNNError:
+            continue  # one that takes other pixels or has no C
+        if found.fits:
+            yield found.flash, name

@@ -1,0 +1,96 @@
+"""What the projects for boards share: the C of a network in little memory, a picture, and a program
+in the words of Arduino, which is what Arduino's own tools and PlatformIO both build."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from leancnn.compiled import Native
+from leancnn.compiler.emit import Written, commented
+from leancnn.modes import evaluating
+from leancnn.runs import atomic_write
+from leancnn.targets._base import Loaded
+from leancnn.targets._c_text import to_c
+from leancnn.toolchain import compile_library
+from leancnn.weights import Network
+
+PROGRAM = """// Classifies the picture stored beside it; prints class, probability and time.
+#include <Arduino.h>
+#include "@NAME@.h"
+#include "picture.h"
+
+alignas(64) static unsigned char scratch[@SCRATCH@];  // all the memory that the network needs
+static float probabilities[@NAME@_classes];
+
+void setup() {
+  Serial.begin(115200);
+  while (!Serial && millis() < 3000) {
+  }
+}
+
+void loop() {
+  const unsigned long before = micros();
+  @NAME@_run(picture, probabilities, scratch);
+  const unsigned long took = micros() - before;
+  int best = 0;
+  for (int i = 1; i < @NAME@_classes; i++)
+    if (probabilities[i] > probabilities[best]) best = i;
+  Serial.print(@NAME@_class_names[best]);
+  Serial.print(' ');
+  Serial.print(probabilities[best], 4);
+  Serial.print(F(" in "));
+  Serial.print(took);
+  Serial.println(F(" us"));
+  delay(1000);
+}
+"""
+
+
+def sketch(network: Network) -> tuple[Written, dict[str, str]]:
+    """The C of a network and the texts beside it: `program`, `picture`."""
+    written = to_c(network, small=True)
+    program = PROGRAM.replace("@NAME@", written.prefix)
+    program = program.replace("@SCRATCH@", str(written.scratch_bytes))
+    return written, {"program": program, "picture": picture(network)}
+
+
+@torch.inference_mode()
+def picture(network: Network) -> str:
+    """A made picture as constant pixels, with the answer that the network gives it."""
+    height, width = network.road.size
+    y, x = np.mgrid[0:height, 0:width]
+    rings = 128 + 127 * np.cos(0.5 * np.hypot(y - height / 2, x - width / 3))
+    planes = [np.roll(rings, 3 * c, axis=1) for c in range(network.road.channels)]
+    pixels = np.stack(planes, 2).astype(np.uint8)
+    with evaluating(network):
+        logits = network(torch.from_numpy(pixels[None]))[0]
+    best = int(logits.argmax())
+    words = commented(f"class {best}, {network.classes[best]}, logit {float(logits[best]):.5f}")
+    rows = [", ".join(map(str, row.ravel())) + "," for row in pixels]
+    return (
+        f"/* {height}x{width}x{network.road.channels} pixels; {network.name} answers {words} */\n"
+        "#include <stdint.h>\nstatic const uint8_t picture[] = {\n    "
+        + "\n    ".join(rows)
+        + "\n};\n"
+    )
+
+
+def put_texts(folder: Path, texts: dict[str, str]) -> None:
+    """Write files below a folder, folders made."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / name, text.encode())
+
+
+def load(path: Path) -> Loaded:
+    """The network of a project as a function, built for this machine from its C."""
+    (source,) = (place for place in path.rglob("*.c"))
+    native = Native(compile_library(source.read_text(encoding="utf-8"), name=source.stem))
+    mean, std = (np.array(native.about[key], np.float32) for key in ("mean", "std"))
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        normal = images.astype(np.float32) * (1 / (255 * std)).astype(np.float32) - mean / std
+        return native.logits(normal.transpose(0, 3, 1, 2))
+
+    return Loaded(logits, native.classes, native.bare, native)

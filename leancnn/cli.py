@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from leancnn.commands import Answer, commands, renew, warn
 from leancnn.errors import LeanCNNError, UsageError
+from leancnn.tables import printable
 from leancnn.version import __version__
 
 INTERRUPTED = 130
@@ -56,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
         answer, as_json = _answer(words)
         text = json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text
         if text and _speaks():
-            print(text)
+            print("\n".join(map(printable, text.split("\n"))))
         sys.stdout.flush()
     except BrokenPipeError:
         # Who read us has read enough; without this the exit would flush, and complain, again.

@@ -1,7 +1,6 @@
 """A network, or a foreign ONNX file, as one C file and the library built from it."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from leancnn.export import (
     probabilities_apart,
     trial_images,
 )
+from leancnn.progress import tell
 from leancnn.runs import atomic_write
 from leancnn.targets._c_text import to_c
 from leancnn.targets.c import loaded
@@ -84,7 +84,7 @@ def _from_onnx(path: Path, found: Imported, out: str | Path | None, tune: float 
         written = _written(path, found, tune)
         native = _built(written, None)
     if check_onnx(path, found, native) is None:
-        print("leancnn: not compared: onnxruntime is not installed", file=sys.stderr)
+        tell("not compared: onnxruntime is not installed")
     return native if out is None else _built(written, out)
 
 

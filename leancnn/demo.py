@@ -19,6 +19,7 @@ from leancnn.evaluate import evaluate
 from leancnn.plots import demo_picture
 from leancnn.predict import predict
 from leancnn.runs import atomic_write
+from leancnn.tables import printable
 from leancnn.train import train
 
 DATA = RECIPE = "digits"
@@ -36,7 +37,7 @@ def demo(
 
     def say(text: str) -> None:
         if progress:
-            print(text, file=sys.stderr, flush=True)
+            print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
 
     report = check(DATA)
     if not report.ok:

@@ -197,7 +197,7 @@ def evaluate(
 def recut(run: Path, manifest: Mapping[str, Any]) -> bool:
     """See `Evaluation.recut`; `manifest` is that of the data now, wherever they lie."""
     try:
-        then = runs.read_json(run / "run.json")["data"]["cuts"]["test"]["names"]
+        then = runs.read_run(run)["data"]["cuts"]["test"]["names"]
         return bool(then != manifest["cuts"]["test"]["names"])
     except (KeyError, TypeError, RunError):  # a test part of its own, or no run
         return False
@@ -267,7 +267,7 @@ def _source(run: Path | None, network: Network | None, data: str | Path | None) 
             raise RunError("a network outside a run does not know its data; name it with --data")
         return _there(told, network.name)
     try:
-        told = str(runs.read_json(run / "run.json")["data"]["source"])
+        told = str(runs.read_run(run)["data"]["source"])
     except (KeyError, TypeError):
         raise RunError(
             f"{run / 'run.json'} does not say what data it used; name it with --data"

@@ -89,7 +89,7 @@ class Plan(TypedDict):
     save_every_steps: Count | None
 
 
-class Epoch(TypedDict):
+class Epoch(TypedDict, total=False):
     """A row of metrics.jsonl."""
 
     epoch: Count
@@ -120,10 +120,15 @@ class Counters(TypedDict, total=False):
     history: list[Epoch]
 
 
-class Checkpoint(Pair):
-    """checkpoints/step-XXXXXXXX.json"""
+class Numbered(Pair):
+    """checkpoints/step-XXXXXXXX.json, whatever it is a checkpoint of."""
 
     step: Count
+
+
+class Checkpoint(Numbered):
+    """That of a training."""
+
     plan: Plan
     counters: Counters
 
@@ -245,7 +250,7 @@ def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> 
     """
     try:
         msgspec.convert(value, kind)
-    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+    except (msgspec.MsgspecError, RecursionError, OverflowError, ValueError) as error:
         raise DamagedError(f"{where} is not what leancnn writes: {error}") from error
     if closed and isinstance(value, dict):
         odd = sorted(map(str, value.keys() - kind.__annotations__.keys()))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from leancnn.decode import SUFFIXES, UNREAD, Decoded, decode, file_bytes, shown
 from leancnn.errors import ImageError, MismatchError
+from leancnn.manifests import SIDE
 
 __all__ = [
     "SUFFIXES",
@@ -96,8 +97,10 @@ class Road:
             if len(values) != length:
                 raise MismatchError(f"a road's {key} is {length} whole numbers, not {given!r}")
             object.__setattr__(self, key, values)
-        if min(self.size) < 1:
-            raise MismatchError(f"a size is (height, width) of 1 or more, not {self.size}")
+        if not 1 <= min(self.size) <= max(*self.size, *self.scale) <= SIDE:
+            raise MismatchError(
+                f"a size is (height, width) of 1 to {SIDE} pixels, not {self.size} of {self.scale}"
+            )
         if self.scale == (0, 0):
             object.__setattr__(self, "scale", self.size)
         if self.scale[0] < self.size[0] or self.scale[1] < self.size[1]:

@@ -41,7 +41,7 @@ class Progress:
             )
             self._rich.start()
             self._task = self._rich.add_task(
-                self.title, total=self.total, completed=self.done, facts=""
+                _plain(self.title), total=self.total, completed=self.done, facts=""
             )
         return self
 
@@ -59,17 +59,17 @@ class Progress:
         self.done = done
         text = "  ".join(f"{key} {value}" for key, value in facts.items())
         if self._rich is not None:
-            self._rich.update(self._task, completed=done, facts=text)
+            self._rich.update(self._task, completed=done, facts=_plain(text))
         elif self._plain and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINES_EVERY_S
-            print(f"{self.title}: {done} of {self.total}  {text}", file=sys.stderr, flush=True)
+            _print(f"{self.title}: {done} of {self.total}  {text}")
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._rich is not None:
-            self._rich.console.print(text, markup=False, highlight=False)
+            self._rich.console.print(_plain(text), markup=False, highlight=False)
         elif self._plain:
-            print(text, file=sys.stderr, flush=True)
+            _print(text)
 
 
 class Waiting:
@@ -121,6 +121,17 @@ class Waiting:
             self._rich.update(self._task, description=_plain(f"{self.title}: {text}"))
 
 
+def tell(text: object) -> None:
+    """A line on stderr that must not be missed, also without progress."""
+    _print(f"leancnn: {text}")
+
+
+def _print(text: str) -> None:
+    print(_plain(text), file=sys.stderr, flush=True)
+
+
 def _plain(text: str) -> str:
-    """Without what would steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """One line, in which whatever would steer the terminal is written out."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

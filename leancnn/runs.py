@@ -7,37 +7,43 @@ runs/a/
   checkpoints/      the last two, each a sealed pair step-XXXXXXXX.json + .safetensors
   best/ last/       saved networks (weights.py)
   evaluations.json  every opening of a test set
-  run.lock          who is writing here; .evaluations.lock beside it
+  run.lock          who is writing here, while one is; .evaluations.lock beside it
+
+Each JSON object ends with its own sha256, each line of metrics.jsonl with one of all before it.
 """
 
 import contextlib
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
 import platform
-import socket
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from leancnn.errors import DamagedError, RunError, WriteError
+from leancnn import manifests
+from leancnn.errors import DamagedError, RunError
+from leancnn.locks import Lock, open_lock
 from leancnn.safe_files import (
     TEMPORARY,
     Tensors,
     atomic_write,
     check_writable,
+    read_bytes,
+    read_edited,
     read_json,
     seal,
     unseal,
     write_error,
     write_json,
+    write_sealed,
 )
 
 __all__ = [
@@ -54,11 +60,13 @@ __all__ = [
     "now",
     "read_json",
     "read_metrics",
+    "read_run",
     "save_checkpoint",
     "set_aside",
     "sweep",
     "write_json",
     "write_metrics",
+    "write_sealed",
 ]
 
 KEPT = 2  # checkpoints of a run that stay on disk
@@ -93,7 +101,8 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     for step in reversed(_checkpoint_steps(folder)):
         path = _checkpoint_json(folder, step)
         try:
-            manifest, tensors = unseal(path, path.with_suffix(".safetensors"))
+            tensors_path = path.with_suffix(".safetensors")
+            manifest, tensors = unseal(path, tensors_path, manifests.Numbered)
             if manifest["step"] != step:
                 raise DamagedError(f"{path} holds step {manifest['step']}")
         except DamagedError as error:
@@ -149,8 +158,12 @@ def sweep(folder: Path) -> list[Path]:
 
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write metrics.jsonl and metrics.csv, one row per epoch, whole: no epoch twice on resume."""
-    atomic_write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    """Write metrics.jsonl and metrics.csv, one row per epoch, whole: no epoch twice on resume.
+
+    Each line of the first ends with a sha256 of itself and of all before it.
+    """
+    text = "".join(f"{line}\n" for line in _chained(rows))
+    atomic_write(folder / "metrics.jsonl", text.encode())
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -158,15 +171,39 @@ def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     atomic_write(folder / "metrics.csv", table.getvalue().encode())
 
 
+def _chained(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    before = ""
+    for row in rows:
+        before = hashlib.sha256(f"{before} {json.dumps(row)}".encode()).hexdigest()[:16]
+        yield json.dumps({**row, "sha256": before})
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The epochs of a run, oldest first. Raises `RunError` when it has none, `DamagedError`."""
     path = folder / "metrics.jsonl"
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        lines = read_bytes(path).decode().splitlines()
+        rows = [json.loads(line) for line in lines]
+        manifests.check(rows, list[manifests.Epoch], path)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; has an epoch ended yet?") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: not readable ({error})") from error
+    if any("sha256" in row for row in rows):  # else it is one of leancnn 0.1
+        told = [{k: v for k, v in row.items() if k != "sha256"} for row in rows]
+        if lines != [*_chained(told)] or len(told) < _epochs(folder):
+            raise DamagedError(
+                f"{path} is not what was written; 'leancnn train --resume {folder}' writes it anew"
+            )
+        rows = told
+    return rows
+
+
+def _epochs(folder: Path) -> int:
+    """How many epochs a finished run has had, as run.json says."""
+    with contextlib.suppress(RunError, DamagedError, KeyError, TypeError, ValueError):
+        return int(read_run(folder)["result"]["epochs"])
+    return 0
 
 
 def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -176,14 +213,15 @@ def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any
     """
     lock = folder / ".evaluations.lock"
     try:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = open_lock(lock)
     except OSError as error:
         raise write_error(lock, 0, error) from error
     try:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         earlier = evaluations(folder)
-        write_json(folder / "evaluations.json", [*earlier, {"when": now(), **entry}])
+        found = [*earlier, {"when": now(), **entry}]
+        write_sealed(folder / "evaluations.json", {"evaluations": found})
     finally:
         os.close(handle)
     return earlier
@@ -192,16 +230,32 @@ def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """Every opening of a test set so far, oldest first. Raises `DamagedError`."""
     path = folder / "evaluations.json"
-    found = read_json(path) if path.exists() else []
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise DamagedError(f"{path}: no list of openings; move it away to count anew")
-    return found
+    try:
+        found, state = read_edited(path)
+    except RunError:
+        return []
+    except DamagedError as error:
+        raise DamagedError(f"{error}; move it away to count anew") from error
+    if state == "plain" and isinstance(found, list):  # by leancnn 0.1
+        found, state = {"evaluations": found}, "sealed"
+    if state != "sealed":
+        raise DamagedError(f"{path} is not what was written; move it away to count anew")
+    manifests.check(found, manifests.Evaluations, f"{path} (move it away to count anew)")
+    return list(found["evaluations"])
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What run.json says. Raises `RunError` without one, `DamagedError`."""
+    try:
+        return dict(read_json(folder / "run.json", manifests.Run))
+    except DamagedError as error:
+        raise DamagedError(f"{error}; 'leancnn train --resume {folder}' writes it anew") from error
 
 
 def images_of(folder: Path, told: str) -> str:
     """Where a run found its images, wherever one stands now; `told` where that is not known."""
-    with contextlib.suppress(DamagedError, RunError, KeyError, TypeError):
-        there = Path(read_json(folder / "run.json")["data"]["source"])
+    with contextlib.suppress(DamagedError, RunError, KeyError, OSError, ValueError):
+        there = Path(read_run(folder)["data"]["source"])
         if there.is_absolute() and there.exists():
             return str(there)
     return told
@@ -232,89 +286,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
-
-
-# One writer
-
-
-class Lock:
-    """Only one process writes into a run folder: `with Lock(folder): ...`.
-
-    The kernel holds the lock on run.lock and drops it when the process dies, so a dead holder needs
-    no guess about process numbers, and two starters cannot both take over. The file names the
-    holder for the message. Forked children give up their copy, so orphaned workers do not keep the
-    folder. Raises `RunError` when it is taken, `WriteError` when the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "run.lock"
-        self._handle: int | None = None
-        self._made: list[Path] = []  # folders that were not there, innermost first
-
-    def __enter__(self) -> Self:
-        self._made = [place for place in self.path.parents if not place.exists()]
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise write_error(self.path, 0, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = not os.fstat(handle).st_nlink  # its holder has just removed it with the folder
-        except BlockingIOError:
-            taken = True
-        except OSError as error:
-            os.close(handle)
-            raise WriteError(
-                f"{self.path.parent} lies on a file system without locks ({error.strerror}), so "
-                "two runs could ruin each other there; choose a folder elsewhere"
-            ) from error
-        if taken:
-            holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-            os.close(handle)
-            raise RunError(
-                f"{self.path.parent} is in use by {holder}; wait, or choose another folder"
-            )
-        self._handle = handle
-        _held.add(self)
-        with contextlib.suppress(OSError):  # a full disk refuses the name, not the lock
-            os.ftruncate(handle, 0)
-            name = f"process {os.getpid()} on {socket.gethostname()} since {now()}\n"
-            os.pwrite(handle, name.encode(), 0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._handle, 0)
-                self._leave_nothing()
-            fcntl.flock(self._handle, fcntl.LOCK_UN)  # a child may not have dropped its copy yet
-            self.forget()
-
-    def _leave_nothing(self) -> None:
-        """Remove the folders that were made for a run that never began."""
-        if self._made and [*self.path.parent.iterdir()] == [self.path]:
-            self.path.unlink()
-            for place in self._made:
-                place.rmdir()  # fails, and ends this, at the first that holds something else
-
-    def forget(self) -> None:
-        """Close this process's copy; the lock ends with the last copy."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-            _held.discard(self)
-
-
-_held: "weakref.WeakSet[Lock]" = weakref.WeakSet()
-
-
-def _forget_in_child() -> None:
-    for lock in list(_held):
-        lock.forget()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def free_folder(stem: str, of_first: Callable[[int], int]) -> Path:

@@ -17,14 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from leancnn import models, runs
+from leancnn import manifests, models, runs
 from leancnn.channels.sizes import reshape
-from leancnn.errors import DamagedError, MismatchError, RunError
+from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError
 from leancnn.layers import INITS, initialise
 from leancnn.preprocess import Road
 from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
 
 FORMAT = 1
+MORE = 8  # times as many parameters as saved tensors: a module may be made and replaced
+MOST_ELEMENTS = 2**31  # of a network that is loaded, also before it is cut
 MANIFEST = "network.json"
 WEIGHTS = "weights.safetensors"
 Which = Literal["best", "last"]
@@ -203,12 +205,13 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     written, not one network, or written by a newer leancnn.
     """
     folder = _find(Path(path), which)
-    manifest, arrays = unseal(folder / MANIFEST, folder / WEIGHTS)
+    manifest, arrays = unseal(folder / MANIFEST, folder / WEIGHTS, manifests.Saved)
     try:
         if manifest["format"] > FORMAT:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
         road = Road.from_json(manifest["road"])
         classes = manifest["classes"]
+        _check_size(manifest, road, len(arrays), folder / MANIFEST)
         network = Network(
             build(manifest["name"], manifest["arguments"], len(classes), road, seed=0),
             name=manifest["name"],
@@ -219,10 +222,36 @@ def load(path: str | Path, which: Which | None = None) -> Network:
             std=manifest["std"],
             made=manifest["made"],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"{folder / MANIFEST}: not a saved network ({error!r})") from error
+    except LeanCNNError:
+        raise
+    except Exception as error:  # whatever a builder says of arguments that nobody would write
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DamagedError(f"{folder / MANIFEST}: not a saved network ({reason})") from error
     fill(network.body.state_dict(), arrays, folder / WEIGHTS)
     return network.eval()
+
+
+def _check_size(manifest: Mapping[str, Any], road: Road, arrays: int, where: Path) -> None:
+    """Refuse, with `DamagedError`, arguments whose network is not that of the saved tensors.
+
+    Built without memory first, and given up as soon as it has far more parameters than were saved:
+    such as a number of layers that no machine holds.
+    """
+    parameters = elements = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal parameters, elements
+        if parameter is not None:
+            parameters, elements = parameters + 1, elements + parameter.numel()
+        if parameters > MORE * (arrays + MORE) or elements > MOST_ELEMENTS:
+            raise DamagedError(f"{where} describes another network than that of its weights")
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            build(manifest["name"], manifest["arguments"], len(manifest["classes"]), road)
+    finally:
+        hook.remove()
 
 
 def run_of(path: Path, which: Which | None = None) -> tuple[Path | None, Which | None]:

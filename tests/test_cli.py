@@ -333,3 +333,41 @@ def test_train_resume_and_evaluate_follow_each_other(tmp_path, capsys):
     assert cli.main(["count", run, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["network"] == "henet_r2"
     assert cli.main(["count", run, "--classes", "3"]) == 2
+
+
+def test_no_folder_name_steers_the_terminal(pictures, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    from leancnn.train import train
+    from tests.tiny import RECIPE
+
+    name = "a\x1b[31mred\x1b]0;title\x07\r\x9b2J‮b\nleancnn: all is well"
+    monkeypatch.chdir(tmp_path)
+    run, data = f"run {name}", f"data {name}"
+    shutil.copytree(pictures, data)
+    train(data, recipe=RECIPE.changed(epochs=0.5), out=run, progress=False)
+    recipe = tmp_path / run / "recipe.json"
+    recipe.write_text(recipe.read_text().replace('"lr": 0.05', '"lr": 0.06'))
+    for words in (
+        ["train", data, "--out", run],
+        ["train", "--resume", run],
+        ["train", data, "--recipe", f"{run}/recipe.json", "--epochs", "0.5", "--out", f"{run}2"],
+        ["check", data],
+        ["evaluate", run],
+        ["evaluate", f"{run}/best", "--data", "nowhere" + name],
+        ["predict", run, f"{data}/class 0"],
+        ["prune", run, "--keep-ratio", "0.5", "--criterion", "l1", "--no-time"],
+        ["prune", run, "--keep-ratio", "0.5", "--criterion", "l1", "--no-time"],
+        ["export", run, "--to", "c", "--out", f"out {name}"],
+        ["compile", run, "--out", f"out {name}"],
+        ["predict", f"{data}/none", run],
+        ["count", name],
+        [name],
+        ["train", "--resume", name],
+        ["cache", "--clear", name],
+    ):
+        cli.main(words)
+        said = capsys.readouterr()
+        for text in (said.out, said.err):
+            assert not {c for c in text if not c.isprintable() and c != "\n"}, words
+            assert "\nleancnn: all is well" not in text, words

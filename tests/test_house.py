@@ -157,6 +157,18 @@ def test_the_map_in_the_readme_is_the_folder():
     assert {name for name in folders if not name.endswith(".egg-info/")} <= set(outside)
 
 
+SPEAKS = {"progress.py", "cli.py", "demo.py", "commands/_base.py"}  # escaped, each of them
+TO_PROGRAMS = {"bench.py", "timed_worker.py", "data/_workers.py"}  # JSON to another process
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_reaches_the_terminal_goes_through_one_place(path):
+    name = path.relative_to(PACKAGE).as_posix()
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    prints = [call for call in calls if getattr(call.func, "id", "") == "print"]
+    assert not prints or name in SPEAKS | TO_PROGRAMS, "use progress.tell"
+
+
 def test_there_are_no_drawers():
     names = {path.stem.strip("_") for path in PACKAGE.rglob("*") if path.stem != "_base"}
     assert not names & DRAWERS

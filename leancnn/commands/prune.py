@@ -189,7 +189,7 @@ def _tell_unfinished(network: str) -> None:
     path = Path(network) if Path(network).name else Path(network).resolve()
     run = path.parent if path.name in ("best", "last") else path
     with suppress(DamagedError, RunError, AttributeError):  # whoever needs it will complain
-        if (state := runs.read_json(run / "run.json").get("state", "finished")) != "finished":
+        if (state := runs.read_run(run).get("state", "finished")) != "finished":
             where = run
             warn(f"{where} is {state}; 'leancnn train --resume {where}' goes on with it")
 

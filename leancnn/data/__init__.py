@@ -1,7 +1,6 @@
 """Data sets: class folders, CIFAR, SVHN, and the digits that come with scikit-learn."""
 
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from leancnn.data._base import (
 from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError, UnknownNameError
 from leancnn.preprocess import Road, shown
+from leancnn.progress import tell
 from leancnn.registry import import_members
 
 __all__ = ["Dataset", "Split", "load_dataset", "names", "open_source", "recognise"]
@@ -73,10 +73,7 @@ def recognise(source: str | Path) -> Format:
 def _tell_of_folder(name: str) -> None:
     """Say, once, that a folder has the name of a data set that needs none."""
     if Path(name).is_dir():
-        print(
-            f"leancnn: {name} is the data set of that name; your folder is ./{name}",
-            file=sys.stderr,
-        )
+        tell(f"{name} is the data set of that name; your folder is ./{name}")
 
 
 def load_dataset(

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from leancnn.data._listing import File
 from leancnn.data._workers import Answer, each
 from leancnn.errors import DamagedError, WriteError
 from leancnn.preprocess import Pixels
+from leancnn.progress import tell
 from leancnn.safe_files import atomic_write, hold, read_bytes, write_error
 
 VERSION = 3  # of this layout, and of what `preprocess.py` makes of a file
@@ -146,7 +146,7 @@ class _Store:
         try:
             return self._opened(files)
         except (DamagedError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            print(f"cache: {self.rows} is damaged ({error}); decoding again", file=sys.stderr)
+            tell(f"cache: {self.rows} is damaged ({error}); decoding again")
             return None
 
     def _opened(self, files: Sequence[File]) -> Decoded:

@@ -83,7 +83,7 @@ def compare(
     kept_road(whole, overrides)
     check_place(out, source.data)
     with runs.Lock(out / PRUNING):
-        begun = Plan.of_json(runs.read_json(run / "run.json")["plan"])
+        begun = Plan.of_json(runs.read_run(run)["plan"])
         recipe = _recipe(begun, finetune, overrides or {})
         test = _Test(whole, source)
         if recut(run, test.manifest):
@@ -187,7 +187,7 @@ def _written(result: Comparison, rows: Sequence[Row], left_out: Sequence[str]) -
         left_out=tuple(dict.fromkeys(left_out)),
         verdict=verdict(rows, result.images),
     )
-    runs.write_json(Path(result.folder) / "comparison.json", result.to_json())
+    runs.write_sealed(Path(result.folder) / "comparison.json", result.to_json())
     return result
 
 
@@ -277,7 +277,7 @@ def _row(
 
 def _epochs(run: Path) -> float:
     """How long a run has trained, with what came before it; of one that was stopped, so far."""
-    told = runs.read_json(run / "run.json")
+    told = runs.read_run(run)
     plan = Plan.of_json(told["plan"])
     if told["state"] == "finished":
         return plan.epochs
@@ -344,7 +344,7 @@ def _trained(
         _same_control(folder, json.loads(json.dumps(asked)))
         resume(folder, data=source.data, progress=progress)
     else:
-        runs.write_json(folder / CONTROL, asked)
+        runs.write_sealed(folder / CONTROL, asked)
         train(
             source.data,
             model=model,
@@ -362,7 +362,7 @@ def _trained(
 
 def _same_control(folder: Path, asked: Mapping[str, Any]) -> None:
     path = folder / CONTROL
-    there = runs.read_json(path) if path.exists() else {}
+    there = runs.read_json(path, dict[str, Any]) if path.exists() else {}
     odd = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
     if odd:
         short = {key: not isinstance(asked.get(key), dict) and key != "start" for key in odd}

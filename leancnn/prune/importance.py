@@ -5,7 +5,6 @@ Scores that read images are kept in the cache under the hash of the weights and 
 
 import contextlib
 import hashlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from leancnn.errors import (
     WriteError,
 )
 from leancnn.modes import evaluating
-from leancnn.progress import Progress
+from leancnn.progress import Progress, tell
 from leancnn.safe_files import seal, unseal
 from leancnn.training_data import LARGEST_SEED, images_for, kept_cut
 from leancnn.weights import Network, digest, run_of
@@ -78,7 +77,7 @@ def source_of(path: Path, data: str | Path | None, network: Network) -> Source:
             raise RunError(f"{path} is no run and does not know its data; name it with --data")
         share, cut_by = kept_cut(network, None, None)
         return Source(str(data), share, cut_by or 0)
-    plan: dict[str, Any] = runs.read_json(run / "run.json")["plan"]
+    plan: dict[str, Any] = runs.read_run(run)["plan"]
     where = runs.images_of(run, plan["data"]) if data is None else str(data)
     cut_by = plan["seed"] if plan.get("split_seed") is None else plan["split_seed"]
     return Source(where, plan["val_share"], int(cut_by))
@@ -126,7 +125,7 @@ def scored(
         seal(place / "scores.json", place / "scores.safetensors", about, found)
         cache.trim()
     except WriteError as error:
-        print(f"leancnn: the scores are not kept for another time: {error}", file=sys.stderr)
+        tell(f"the scores are not kept for another time: {error}")
     return Scored(found, subject.told)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from leancnn import manifests
 from leancnn.channels.dependencies import Wiring
 from leancnn.channels.remove import Keep
 from leancnn.errors import DamagedError, MismatchError
@@ -57,6 +58,7 @@ class Plan:
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "Plan":
         """The plan that `to_json` wrote. Raises `DamagedError` for anything else."""
+        manifests.check(value, manifests.Pruning, "the plan of a pruning")
         try:
             layers = [Layer(**{**layer, "kept": tuple(layer["kept"])}) for layer in value["layers"]]
             times, within = value["microseconds"], value.get("within")

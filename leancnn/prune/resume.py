@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from leancnn import recipes, runs
+from leancnn import manifests, recipes, runs
 from leancnn.channels.sizes import widths_of
 from leancnn.data import Dataset
 from leancnn.errors import DamagedError, RunError
@@ -20,7 +20,7 @@ NETWORK_FILES = (MANIFEST, WEIGHTS, f"{WEIGHTS}.next")
 def same_recipe(folder: Path, recipe: Recipe) -> None:
     """Refuse, with `RunError`, to go on with a run of another recipe as if it were this one."""
     path = folder / "recipe.json"
-    if path.exists() and recipes.of_json(runs.read_json(path)) != recipe:
+    if path.exists() and recipes.of_json(runs.read_json(path, dict[str, Any])) != recipe:
         raise RunError(f"{folder} was trained by another recipe; choose another folder")
 
 
@@ -29,7 +29,7 @@ def same_images(folder: Path, dataset: Dataset) -> None:
     path = folder / "run.json"
     if not path.exists():
         return  # killed at its first moment
-    if runs.read_json(path)["plan"]["data_sha256"] != dataset.manifest["sha256"]:
+    if runs.read_run(folder)["plan"]["data_sha256"] != dataset.manifest["sha256"]:
         raise RunError(f"{folder} was trained on other images; choose another --out")
 
 
@@ -42,7 +42,8 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
     if not folder.exists() or {child.name for child in folder.iterdir()} <= there_already:
         return False
     try:
-        plan = {"images": None, **runs.read_json(folder / "plan.json")}  # older ones say nothing
+        plan = {"images": None}  # older ones say nothing
+        plan |= runs.read_json(folder / "plan.json", manifests.Pruning)
         there = {key: plan[key] for key in asked}
     except (RunError, KeyError, TypeError):
         if _begun(folder, {"cut", *there_already}, asked):
@@ -82,7 +83,7 @@ def _begun(folder: Path, beside: Collection[str], asked: Mapping[str, Any]) -> b
     if MANIFEST not in names:
         return WEIGHTS not in names  # ours get their name when the manifest stands
     try:
-        plan = runs.read_json(folder / MANIFEST)["made"]["plan"]
+        plan = runs.read_json(folder / MANIFEST, manifests.Saved)["made"]["plan"]
         return all(plan.get(key) == value for key, value in asked.items())
     except (AttributeError, KeyError, RunError, TypeError):
         return False
@@ -93,7 +94,7 @@ def kept(folder: Path, place: Path, whole: Network) -> tuple[Plan, Network]:
 
     Raises `RunError` for another network's, `DamagedError` where the two do not fit each other.
     """
-    plan = Plan.of_json(runs.read_json(folder / "plan.json"))
+    plan = Plan.of_json(runs.read_json(folder / "plan.json", manifests.Pruning))
     small = load(place)
     same = small.made.get("cut from") == whole.made  # older ones tell no weights
     if not (small.made["weights"] == digest(whole) if "weights" in small.made else same):

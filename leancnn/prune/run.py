@@ -269,7 +269,7 @@ def prune(
                 )
                 small = cut(network, the_plan, source=source, progress=progress)
                 weights.save(small, place)
-                runs.write_json(folder / "plan.json", the_plan.to_json())
+                runs.write_sealed(folder / "plan.json", the_plan.to_json())
             the_plan, network = kept(folder, place, network)
             plans.append(the_plan)
             if finetune is not None and source is not None:

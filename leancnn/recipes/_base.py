@@ -1,6 +1,5 @@
 """What a recipe is: every number of a training run that is not data, network or machine."""
 
-import json
 import math
 import typing
 from collections.abc import Mapping
@@ -8,15 +7,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from leancnn.errors import DamagedError, MismatchError, UnknownNameError
+from leancnn.errors import DamagedError, MismatchError, RunError, UnknownNameError
+from leancnn.manifests import SIDE
+from leancnn.progress import tell
 from leancnn.registry import Shelf
+from leancnn.safe_files import read_edited
 
 Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
 MOST_EPOCHS = 100_000
 MOST = 1_000_000  # of a number that is not whole: float32 holds its square times any weight
 LARGEST = 1e300  # a whole number beyond it may be no float
 MOST_ZOOM = 4
-SIDE = 4096  # pixels; a larger image is no input of these networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,20 +165,20 @@ def read(source: "str | Path | Recipe") -> Recipe:
     """A recipe from its name or its JSON file, as every run stores one.
 
     Raises `UnknownNameError` for the name or a field, `MismatchError` for a value, `DamagedError`
-    for a file that is not JSON.
+    for a file that is not JSON. One that was edited since leancnn wrote it is taken, and said so.
     """
     if isinstance(source, Recipe):
         return source
     if not str(source).endswith(".json"):
         return get(str(source))
     try:
-        value = json.loads(Path(source).read_bytes())
-    except FileNotFoundError:
+        value, state = read_edited(Path(source))
+    except RunError:
         raise UnknownNameError(f"{source}: no such recipe file") from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise DamagedError(f"{source}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):
         raise DamagedError(f"{source}: a recipe is one JSON object")
+    if state == "edited":
+        tell(f"{source} was edited since it was written; it is taken as it stands")
     return of_json(value)
 
 

@@ -1,14 +1,14 @@
 """What a network knows about its classes and pixels, beside a format that cannot say it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.errors import DamagedError
-from leancnn.runs import write_json
+from leancnn import manifests
+from leancnn.errors import DamagedError, RunError
+from leancnn.safe_files import read_json, write_sealed
 from leancnn.weights import Network
 
 
@@ -41,15 +41,15 @@ def write_notes(network: Network, artifact: Path) -> Path:
         "std": list(network.std),
         "road": network.road.to_json(),
     }
-    write_json(place(artifact), notes)
+    write_sealed(place(artifact), notes)
     return place(artifact)
 
 
 def read_notes(artifact: Path) -> Notes:
     """What `write_notes` wrote. Raises `DamagedError`."""
     try:
-        notes = json.loads(place(artifact).read_text(encoding="utf-8"))
+        notes = read_json(place(artifact), manifests.Beside)
         mean, std = (np.array(notes[key], np.float32) for key in ("mean", "std"))
         return Notes(tuple(notes["classes"]), mean, std)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (RunError, ValueError) as error:
         raise DamagedError(f"{place(artifact)}: not the notes of a network ({error})") from error

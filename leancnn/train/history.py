@@ -17,6 +17,7 @@ from leancnn.errors import (
     UnknownNameError,
 )
 from leancnn.recipes import learning_rate
+from leancnn.safe_files import read_edited
 from leancnn.train.plan import Plan
 
 
@@ -105,12 +106,16 @@ def made(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
 def note(folder: Path, plan: Plan, state: str, **more: Any) -> None:
     """Write run.json: what earlier calls said, and this; lists grow."""
     path = folder / "run.json"
-    earlier = runs.read_json(path) if path.exists() else {}
+    try:
+        earlier = runs.read_run(folder) if path.exists() else {}
+    except DamagedError as error:
+        path.replace(path.with_name("run.json.damaged"))
+        earlier = {"notes": [f"run.json is begun anew, the old one set aside: {error}"]}
     more["notes"] = [*earlier.get("notes", []), *more.get("notes", [])]
     more["began"] = earlier.get("began", runs.now())
     about = {"plan": plan.to_json(), "machine": {**runs.machine(), **plan.machine}}
-    runs.write_json(
-        path, {**earlier, "format": 1, **about, **more, "state": state, "at": runs.now()}
+    runs.write_sealed(
+        path, {**earlier, "format": 2, **about, **more, "state": state, "at": runs.now()}
     )
 
 
@@ -121,11 +126,11 @@ def edited(folder: Path, plan: Plan) -> list[str]:
     """
     said = ["recipe.json was edited; the run goes on with the recipe that it began with"]
     try:
-        there = runs.read_json(folder / "recipe.json")
+        there, _ = read_edited(folder / "recipe.json")
     except (DamagedError, RunError):
         return []
-    with suppress(MismatchError, UnknownNameError):
-        return [] if recipes.of_json(there) == plan.recipe else said
+    with suppress(MismatchError, UnknownNameError, TypeError, ValueError):
+        return [] if recipes.of_json(dict(there)) == plan.recipe else said
     return said
 
 

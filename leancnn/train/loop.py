@@ -95,7 +95,7 @@ class Loop:
         if counters.step == 0:
             self.save()  # before all else: a folder with a run in it is a run that can go on
         if world.first:
-            runs.write_json(self.folder / "recipe.json", plan.recipe.to_json())
+            runs.write_sealed(self.folder / "recipe.json", plan.recipe.to_json())
             note(self.folder, plan, "running", data=self.dataset.manifest, notes=notes)
         title = f"{plan.model} on {self.dataset.name}"
         with (

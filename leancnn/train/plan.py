@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leancnn import losses, recipes, weights
+from leancnn import losses, manifests, recipes, weights
 from leancnn.count import held
 from leancnn.data import Dataset
 from leancnn.distributed import World, own_device
@@ -137,6 +137,7 @@ class Plan:
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "Plan":
         """The plan that `to_json` wrote. Raises `DamagedError` for one of another leancnn."""
+        manifests.check(value, manifests.Plan, "the plan of a run")
         try:
             lists = {
                 key: tuple(value[key])

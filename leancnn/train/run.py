@@ -8,7 +8,6 @@ say where a run stands, and a run that was stopped or killed at any moment ends 
 one that was not.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from leancnn import pretrained, recipes, runs, weights
+from leancnn import manifests, pretrained, recipes, runs, weights
 from leancnn.data import Dataset, recognise
 from leancnn.distributed import World, join
 from leancnn.errors import RunError, UsageError
 from leancnn.process import kept_pages, kept_threads
+from leancnn.progress import tell
 from leancnn.recipes import Recipe
 from leancnn.train.backend import choose, facts
 from leancnn.train.history import Counters, edited
@@ -164,7 +164,7 @@ def train(
             adopt(learner, learner.network)
         _tell(notes, world)
         if progress and world.first and chosen.engine in ("auto", "lanes"):
-            print("comparing engines; the first time kernels are compiled", file=sys.stderr)
+            tell("comparing engines; the first time kernels are compiled")
         way = choose(
             learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features
         )
@@ -208,6 +208,7 @@ def resume(
                 f"{folder} holds no checkpoint that can be read; begin again in another folder"
                 + "".join(f"; {text}" for text in notes)
             )
+        manifests.check(checkpoint.manifest, manifests.Checkpoint, f"the checkpoint of {folder}")
         plan = Plan.of_json(checkpoint.manifest["plan"])
         plan = plan if data is None else replace(plan, data=str(data))
         counters = Counters(**checkpoint.manifest["counters"])
@@ -227,7 +228,7 @@ def resume(
             runs.set_aside(folder, newer_than=checkpoint.step)
             runs.sweep(folder)
         if plan.done(counters.epoch, counters.best_epoch):
-            print(f"leancnn: {folder} is finished: {counters.epoch} epochs", file=sys.stderr)
+            tell(f"{folder} is finished: {counters.epoch} epochs")
             return finish(plan, learner, counters, folder, world)
         dataset = world.first_then_others(
             lambda: images_for(
@@ -260,4 +261,4 @@ def _overrides(named: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> di
 def _tell(notes: Sequence[str], world: World) -> None:
     """What must not be missed, also without progress."""
     for text in notes if world.first else ():
-        print(f"leancnn: {text}", file=sys.stderr)
+        tell(text)

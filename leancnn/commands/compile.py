@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from leancnn.commands._base import Answer, Command, put, size
+from leancnn.tables import printable
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def run(args: Namespace) -> Answer:
         "library_bytes": native.path.stat().st_size,
     }
     text = (
-        f"{native.path}: {value['library_bytes']:,} bytes\n"
+        f"{printable(native.path)}: {value['library_bytes']:,} bytes\n"
         f"{native.facts['macs']:,} multiply-accumulates, {native.scratch_bytes:,} bytes of scratch"
     )
     return Answer(value, text)

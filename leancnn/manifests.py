@@ -6,7 +6,7 @@ list in the place of an object, a text in the place of a number or a size beyond
 """
 
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, is_typeddict
 
 import msgspec
 from msgspec import Meta
@@ -252,7 +252,7 @@ def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> 
         msgspec.convert(value, kind)
     except (msgspec.MsgspecError, RecursionError, OverflowError, ValueError) as error:
         raise DamagedError(f"{where} is not what leancnn writes: {error}") from error
-    if closed and isinstance(value, dict):
+    if closed and is_typeddict(kind):
         odd = sorted(map(str, value.keys() - kind.__annotations__.keys()))
         if odd:
             raise DamagedError(f"{where} is not what leancnn writes: it holds {odd[0]!r}, too")

@@ -341,6 +341,7 @@ def test_what_leancnn_0_1_wrote_is_read(strange: Path, tmp_path: Path) -> None:
     assert runs.read_run(folder)["state"] == "finished"
     assert recipes.read(folder / "recipe.json") == recipes.read(strange / "recipe.json")
     assert read_json(folder / "plan.json", PlanFile) == read_json(strange / "plan.json", PlanFile)
+    assert read_json(folder / "recipe.json", dict[str, Any])["name"] == "tiny"
 
 
 def test_a_damaged_run_json_is_set_aside_when_the_run_is_resumed(

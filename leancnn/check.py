@@ -115,6 +115,7 @@ def _folder(path: Path, road: Road | None) -> Report:
     for image in good:
         counts[image.part][image.label] += 1
     problems += _empty(found, counts)
+    problems += _unwritable(classes)
     notes = [*_alike(classes)]
     notes += [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in found.stray]
     if not found.split:
@@ -150,6 +151,20 @@ def _empty(found: Listing, counts: Mapping[str, Mapping[str, int]]) -> Iterator[
                 yield Finding("empty class", f"{where}class '{name}' has no images")
             elif not any(counts[p][nfc(name)] for p in counts if part in (p, "all")):
                 yield Finding("empty class", f"{where}class '{name}' has no readable image")
+
+
+def _unwritable(classes: Sequence[str]) -> Iterator[Finding]:
+    """Class names that no exported network can hold: found now, not after a training."""
+    for name in classes:
+        try:
+            bad = "\0" in name
+            name.encode()
+        except UnicodeEncodeError:
+            bad = True
+        if bad:
+            yield Finding(
+                "class name", f"'{name}' is no text that an exported file can hold; rename it"
+            )
 
 
 def _alike(classes: Sequence[str]) -> Iterator[Finding]:

@@ -154,6 +154,24 @@ def _stored(image: Image.Image, name: str) -> bytes:
     return file.getvalue()
 
 
+MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II\*\x00|MM\x00\*|P[1-6]\s+[0-9#]",
+    re.S,
+)
+"""How files of images begin, whatever their names end in."""
+
+
+def begins_as_image(path: str | Path) -> bool:
+    """Whether a regular file begins as one of the formats that are read."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            return False
+        with Path(path).open("rb") as file:
+            return MAGIC.match(file.read(16)) is not None
+    except (OSError, ValueError):
+        return False
+
+
 def file_bytes(path: str | Path) -> bytes:
     """A regular file's bytes. Raises `ImageError`, also for a pipe, which would hang."""
     path = Path(path)

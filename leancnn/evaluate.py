@@ -15,12 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn import runs
-from leancnn.data import load_dataset, names
+from leancnn.data import Split, load_dataset, names
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, MismatchError, RunError
-from leancnn.plots import confusion_matrix
+from leancnn.plots import confusion_matrix, contact_sheet
 from leancnn.predict import probabilities
 from leancnn.preprocess import shown
+from leancnn.scrutiny import (
+    MOST_MISTAKES,
+    Mistake,
+    Rejecting,
+    copies_of_training,
+    rejecting,
+    unfinished,
+    worst,
+)
 from leancnn.tables import printable, table
 from leancnn.weights import Network, Which, load, run_of
 
@@ -73,6 +82,16 @@ class Evaluation:
     """How often this run has opened any test images."""
     picture: str | None
     """Where the confusion matrix was drawn."""
+    copies: tuple[str, ...] = ()
+    """Test images that the run trained on, pixel by pixel."""
+    unfinished: str = ""
+    """A sentence when the run has epochs ahead of it."""
+    mistakes: tuple[Mistake, ...] = ()
+    """The surest of the wrong answers."""
+    sheet: str | None = None
+    """Where they were drawn."""
+    rejecting: Rejecting | None = None
+    """What refusing unsure answers would give, where a threshold was named."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
@@ -107,7 +126,29 @@ class Evaluation:
                 f"{self.skipped:,} unreadable file{'s' * (self.skipped > 1)} left out; leancnn "
                 "check names them"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._doubts()])
+
+    def _doubts(self) -> list[str]:
+        """What a reader of the accuracy should know beside it."""
+        lines = []
+        if self.rejecting is not None:
+            one = self.rejecting
+            rate = "none" if one.accuracy is None else f"{one.accuracy:.2%}"
+            lines.append(
+                f"answering from {one.threshold:g} on: {one.answered:,} of {self.images:,} "
+                f"({one.coverage:.2%}), of which {rate} are right"
+            )
+        if self.sheet is not None:
+            lines.append(f"worst mistakes: {printable(self.sheet)}")
+        if self.copies:
+            first = ", ".join(map(printable, self.copies[:3]))
+            lines.append(
+                f"warning: {len(self.copies):,} test images are copies of training images "
+                f"({first} …), so the accuracy is too high; 'leancnn check' names all"
+            )
+        if self.unfinished:
+            lines.append(f"warning: {printable(self.unfinished)}")
+        return lines
 
 
 def evaluate(
@@ -116,6 +157,7 @@ def evaluate(
     *,
     which: Which | None = None,
     picture: str | Path | None = None,
+    reject: float | None = None,
 ) -> Evaluation:
     """Test a network on a test set, once.
 
@@ -123,6 +165,8 @@ def evaluate(
     `data` defaults to what the run was trained on. Classes are matched by name. For a run the
     opening is counted, and the confusion matrix drawn into it unless `picture` says where; that of
     other `data` has their name in its own.
+    With `reject`, also the coverage and accuracy of answers of at least that probability. The
+    surest mistakes of a run are drawn beside the confusion matrix.
     Raises `DataError` without test images, `MismatchError` when the class names differ, `RunError`.
     """
     run: Path | None = None  # where openings are counted
@@ -172,6 +216,11 @@ def evaluate(
     if picture is not None:
         caption = f"{right / len(truth):.2%} of {len(truth):,} right"
         runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, caption))
+    mistakes, rows = worst(answers, truth, network.classes, dataset.test.files)
+    sheet = None
+    if picture is not None and mistakes:
+        sheet = Path(picture).with_name(f"mistakes-{Path(picture).name.removeprefix('confusion-')}")
+        runs.atomic_write(sheet, _sheet(dataset.test, mistakes, rows))
     likelihood = answers[np.arange(len(truth)), truth].clip(1e-300)
     return Evaluation(
         network=title,
@@ -189,9 +238,24 @@ def evaluate(
         changed=changed,
         recut=run is not None and recut(run, dataset.manifest),
         skipped=skipped,
+        copies=copies_of_training(run, network.road, dataset.test),
+        unfinished=unfinished(run),
+        mistakes=tuple(mistakes[:MOST_MISTAKES]),
+        sheet=None if sheet is None else str(sheet),
+        rejecting=None if reject is None else rejecting(answers, truth, reject),
         openings=openings,
         picture=None if picture is None else str(picture),
     )
+
+
+def _sheet(test: Split, mistakes: Sequence[Mistake], rows: Sequence[int]) -> bytes:
+    """The surest mistakes as a contact sheet: what was said, what is true, which file."""
+    few = mistakes[:MOST_MISTAKES]
+    captions = [
+        f"{one.answer} {one.probability:.0%}\nis {one.true}\n{Path(one.file).name}" for one in few
+    ]
+    images = [np.array(test.images[row]) for row in rows[:MOST_MISTAKES]]
+    return contact_sheet(images, captions, marks=[False] * len(few))
 
 
 def recut(run: Path, manifest: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from leancnn.compiled import SUFFIXES as LIBRARIES
 from leancnn.compiled import Native
+from leancnn.decode import begins_as_image
 from leancnn.errors import DamagedError, ImageError, MismatchError
 from leancnn.modes import evaluating
 from leancnn.preprocess import SUFFIXES, UNREAD, WANTED, Picture, Road, Source
@@ -211,7 +212,8 @@ def _below(folder: Path) -> Iterator[Path | Refused]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES.keys() | UNREAD:
+            known = path.suffix.lower() in SUFFIXES.keys() | UNREAD
+            if not name.startswith(".") and (known or begins_as_image(path)):
                 yield path
     for error in closed:
         path = Path(error.filename)

@@ -16,6 +16,12 @@ def arguments(parser: ArgumentParser) -> None:
         help="of a run's networks: best in validation (default), last epoch, or both",
     )
     parser.add_argument(
+        "--reject",
+        type=float,
+        metavar="P",
+        help="also count as if answers below this probability, 0 to 1, were refused",
+    )
+    parser.add_argument(
         "--picture", metavar="PNG", help="where to draw the confusion matrix; default: the run"
     )
 
@@ -25,11 +31,13 @@ def run(args: Namespace) -> Answer:
     from leancnn.evaluate import evaluate
 
     if args.which != "both":
-        found = evaluate(args.network, args.data, which=args.which, picture=args.picture)
+        found = evaluate(
+            args.network, args.data, which=args.which, picture=args.picture, reject=args.reject
+        )
         return Answer(found.to_json(), found.text())
     both: list[Any] = [
-        evaluate(args.network, args.data, which="best", picture=args.picture),
-        evaluate(args.network, args.data, which="last"),
+        evaluate(args.network, args.data, which="best", picture=args.picture, reject=args.reject),
+        evaluate(args.network, args.data, which="last", reject=args.reject),
     ]
     return Answer([found.to_json() for found in both], "\n\n".join(found.text() for found in both))
 

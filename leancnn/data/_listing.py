@@ -12,6 +12,7 @@ from pathlib import Path
 
 from leancnn.data._base import PartName, Skipped
 from leancnn.data._classes import disagreements, natural, nfc
+from leancnn.decode import begins_as_image
 from leancnn.preprocess import SUFFIXES, UNREAD, shown
 
 PART_NAMES: dict[str, PartName] = {
@@ -129,7 +130,7 @@ def _walk(
             suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - 50,000 times
             if entry.name.startswith("."):
                 found.stray.append(Skipped(name, "hidden"))
-            elif suffix in SUFFIXES:
+            elif suffix in SUFFIXES or _is_image(entry, suffix):
                 try:
                     about = entry.stat()
                 except OSError as error:
@@ -151,7 +152,7 @@ def _walk(
                 reason = f"{suffix[1:].upper()} is not read; convert it to PNG or JPEG"
                 found.bad[part].append(Skipped(name, reason))
             else:
-                found.stray.append(Skipped(name, "no image by its suffix"))
+                found.stray.append(Skipped(name, "no image by its suffix and content"))
 
 
 def _entries(folder: Path, found: Listing, prefix: str) -> "list[os.DirEntry[str]]":
@@ -181,6 +182,11 @@ def _is_class(entry: "os.DirEntry[str]") -> bool:
     inside = _entries(Path(entry.path), Listing(Path(entry.path)), "")
     images = any(os.path.splitext(one.name)[1].lower() in SUFFIXES for one in inside)  # noqa: PTH122
     return images and not any(_is_dir(one) and not one.name.startswith(".") for one in inside)
+
+
+def _is_image(entry: "os.DirEntry[str]", suffix: str) -> bool:
+    """Whether a file of another suffix, such as 000.png?w=200, begins as an image does."""
+    return suffix not in UNREAD and not _is_dir(entry) and begins_as_image(entry.path)
 
 
 def _is_dir(entry: "os.DirEntry[str]") -> bool:

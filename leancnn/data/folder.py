@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,23 +16,21 @@ from leancnn.data._split import TEST_SHARE, cut_test
 from leancnn.errors import DataError
 from leancnn.preprocess import shown
 
+NAMED = 8  # problems of a folder that one message names
+
 
 def _open(path: Path) -> Source:
     found = listing(path)
-    wrong = found.disagreements()
-    if wrong:
-        more = f" (and {len(wrong) - 1} more; run leancnn check)" if len(wrong) > 1 else ""
-        raise DataError(f"{shown(path)}: {shown(wrong[0])}{more}")
     classes = ordered(name for folders in found.files.values() for name in folders)
+    wrong = found.disagreements() + list(_empty(found))
     if not classes:
-        raise DataError(f"{shown(path)} has no class folders; put images into photos/<class>/")
-    for part, folders in found.files.items():
-        for name, files in folders.items():
-            if not files:
-                where = "" if part == "all" else f"{part}: "
-                raise DataError(
-                    f"{shown(path)}: {where}class '{shown(name)}' has no images; fill or remove it"
-                )
+        wrong.append("no class folders; put images into photos/<class>/")
+    if wrong:
+        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        named = "; ".join(map(shown, wrong[:NAMED]))
+        raise DataError(
+            f"{shown(path)}: {named}{more}; 'leancnn check {shown(path)}' looks at every file"
+        )
     label = {name: index for index, name in enumerate(classes)}
     parts: dict[str, list[tuple[File, int]]] = {
         part: [(file, label[nfc(name)]) for name, files in folders.items() for file in files]
@@ -57,6 +55,15 @@ def _open(path: Path) -> Source:
         stray=tuple(found.stray),
         cuts=cuts,
     )
+
+
+def _empty(found: Listing) -> Iterator[str]:
+    """A sentence for each class without a file."""
+    for part, folders in found.files.items():
+        where = "" if part == "all" else f"{part}: "
+        for name, files in folders.items():
+            if not files:
+                yield f"{where}class '{name}' has no images; fill or remove it"
 
 
 def _readers(

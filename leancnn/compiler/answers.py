@@ -62,8 +62,12 @@ def _origin(node: Node, inputs: list[Origin]) -> Origin:
         case Activate("clip", low, high):
             of = x.of or ("positive" if (low, high) == (0, 1) else "")
             return Origin(of, max(x.low, low), min(x.high, high))
-        case Activate("leaky" | "sqrt" | "reciprocal"):
+        case Activate(curve) if str(curve) == "tanh":  # where that is a curve of its own
+            return Origin("positive", -1, 1)
+        case Activate("leaky" | "sqrt" | "reciprocal" | "power"):
             return Origin(x.of, 0) if x.low >= 0 else Origin(x.of)
+        case Affine(scale, shift) if not scale.any():  # a constant, which leaves others as they are
+            return Origin("softmax", float(shift.min()), float(shift.max()))
         case Affine(scale, shift):
             ends = [scale * end + shift for end in (x.low, x.high) if math.isfinite(end)]
             low = (

@@ -94,16 +94,17 @@ class Builder:
         if kernel.ndim != 2 or not x.shape or x.shape[-1] != kernel.shape[1]:
             raise UnsupportedError(f"a matrix of shape {kernel.shape} by values of shape {x.shape}")
         shift = _shift(bias, len(kernel))
-        points, rest = kernel[:, :, None, None], x.shape[1:-1]
-        if math.prod(x.shape[:-1]) == 1:
+        points, rest = kernel[:, :, None, None], x.shape[:-1]
+        count = math.prod(rest)
+        if count == 1:
             vector = self.settle(x.moved(lambda a: a.reshape(1, -1)))
-            return self.add(Conv(points, shift), vector, like=(*x.shape[:-1], len(kernel)))
+            return self.add(Conv(points, shift), vector, like=(*rest, len(kernel)))
         _, *have = self.graph.shapes[x.value]
-        room = tuple(rest) if len(rest) == 2 else (math.prod(rest), 1)
-        room = tuple(have) if math.prod(have) == math.prod(rest) else room
-        image = x.moved(lambda a: np.moveaxis(a, -1, 1).reshape(1, x.shape[-1], *room))
+        room = (rest[1], rest[2]) if len(rest) == 3 and rest[0] == 1 else (count, 1)
+        room = (have[0], have[1]) if math.prod(have) == count else room
+        image = x.moved(lambda a: np.moveaxis(a, -1, 0).reshape(1, x.shape[-1], *room))
         made = self.conv(image, points, shift)
-        return made.moved(lambda a: np.moveaxis(a.reshape(1, len(kernel), *rest), 1, -1))
+        return made.moved(lambda a: np.moveaxis(a.reshape(len(kernel), *rest), 0, -1))
 
     def affine(self, x: View, scale: Any, shift: Any) -> View:
         """Elements times `scale` plus `shift`, numbers or arrays that numpy would broadcast."""

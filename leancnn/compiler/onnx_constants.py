@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from leancnn.compiler.materialise import MOST, View
+from leancnn.compiler.materialise import View
 from leancnn.errors import UnsupportedError
 
+MOST = 2**27  # numbers of a constant: the widest layer of VGG has 102,760,448
 SMALL = 2**12  # numbers of an input that say a shape
 SLOW = 2**16  # numbers that an operator may read and make which the reference computes one by one
 PRODUCT = 2**34  # multiplications of matrices

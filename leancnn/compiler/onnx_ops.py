@@ -189,16 +189,15 @@ def _product(b: Builder, first: Any, second: Any) -> View:
         shape = (*lead[: max(len(lead) - len(made.shape) + 2, 0)], *made.shape)
         return made.moved(lambda a: a.reshape(shape))
     matrix, lead = _matrix(first)
-    if matrix.ndim == 1 or len(second.shape) == 1:
-        made = b.linear(
-            second.moved(lambda a: a.swapaxes(-1, -2)) if len(second.shape) > 1 else second,
-            np.atleast_2d(matrix),
-            None,
-        )
-        return made.moved(lambda a: a[..., 0]) if matrix.ndim == 1 else made
-    made = b.linear(second.moved(lambda a: a.swapaxes(-1, -2)), matrix, None)
-    shape = (*lead[: max(len(lead) - len(made.shape) + 2, 0)], *made.shape)
-    return made.moved(lambda a: a.reshape(shape).swapaxes(-1, -2))
+    columns = len(second.shape) > 1
+    turned = second.moved(lambda a: a.swapaxes(-1, -2)) if columns else second
+    made = b.linear(turned, np.atleast_2d(matrix), None)
+    if matrix.ndim == 1:
+        return made.moved(lambda a: a[..., 0])
+    more = lead[: max(len(lead) - len(made.shape) + 1 + columns, 0)]
+    if not columns:
+        return made.moved(lambda a: a.reshape(*more, *made.shape))
+    return made.moved(lambda a: a.reshape(*more, *made.shape).swapaxes(-1, -2))
 
 
 def _matrix(given: Any) -> tuple[NDArray[Any], tuple[int, ...]]:

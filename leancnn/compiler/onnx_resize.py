@@ -84,6 +84,8 @@ def _places(count: int, size: int, scale: float, how: str) -> NDArray[np.float64
         case "asymmetric":
             return i / scale
         case "align_corners":
+            if abs(scale * count - size) > 1e-4 * size:  # ONNX and ONNX Runtime differ there
+                raise UnsupportedError(f"it aligns corners at {scale:g} times {count}, not whole")
             return i * (count - 1) / (size - 1) if size > 1 else np.zeros(1)
         case "half_pixel_symmetric":
             shift = count / 2 * (1 - size / (scale * count))

@@ -53,7 +53,7 @@ def _leaky(b: Builder, x: View, slope: float = 0.01) -> View:
     return b.activate(x, "leaky", slope)
 
 
-for _curve in (
+CURVES = (
     "sigmoid",
     "hardsigmoid",
     "silu",
@@ -64,8 +64,17 @@ for _curve in (
     "erf",
     "sqrt",
     "reciprocal",
-):
+    "log",
+)
+for _curve in CURVES:
     handles(_curve)(lambda b, x, curve=_curve: b.activate(x, curve))
+
+
+@handles("softplus")
+def _softplus(b: Builder, x: View, beta: float = 1, threshold: float = 20) -> View:
+    if beta == 1:
+        return b.activate(x, "softplus")
+    return b.affine(b.activate(b.affine(x, beta, 0), "softplus"), 1 / beta, 0)
 
 
 def _combiner(how: str) -> Handler:

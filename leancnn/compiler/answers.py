@@ -62,7 +62,7 @@ def _origin(node: Node, inputs: list[Origin]) -> Origin:
         case Activate("clip", low, high):
             of = x.of or ("positive" if (low, high) == (0, 1) else "")
             return Origin(of, max(x.low, low), min(x.high, high))
-        case Activate(curve) if str(curve) == "tanh":  # where that is a curve of its own
+        case Activate("tanh"):
             return Origin("positive", -1, 1)
         case Activate("leaky" | "sqrt" | "reciprocal" | "power"):
             return Origin(x.of, 0) if x.low >= 0 else Origin(x.of)

@@ -98,6 +98,14 @@ class Decoded:
     """(height, width) as displayed."""
 
 
+def pixels_of(data: bytes) -> tuple[int, int]:
+    """Rows and columns of a picture by its header; no pixel is decoded. Raises `ImageError`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = _opened(data)
+    return image.height, image.width
+
+
 def decode(
     source: str | Path | bytes | Image.Image,
     background: tuple[int, int, int] = (255, 255, 255),

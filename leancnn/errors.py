@@ -19,6 +19,7 @@ Each stands below the one that catches it too::
   + CompileError               C that the machine's compiler refused, with its first complaint
   + ProgramError               a program of the compiler's that would read what it has overwritten
   + ParityError                an exported network that answers otherwise; nothing was kept
+  + ServeError                 an address at which no server can listen
   + StoppedError               Ctrl-C or SIGTERM; all is saved, and how to go on (exit status 130)
   + MissingDependencyError     an optional package or tool, with the command that installs it
 """
@@ -112,6 +113,10 @@ class ProgramError(LeanCNNError):
 
 class ParityError(LeanCNNError):
     """An artifact that does not compute what the network computes."""
+
+
+class ServeError(LeanCNNError):
+    """An address at which no server can listen."""
 
 
 class StoppedError(LeanCNNError):

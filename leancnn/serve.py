@@ -1,0 +1,368 @@
+"""Predict over HTTP: a compiled network behind a bounded queue, for clients nobody can trust.
+
+request → admitted (or 503) → body within its limits and its time → pictures → a pool of threads
+that decode, prepare and classify → JSON
+
+Nothing of a request becomes a path, a shell's word, a line of a log or markup. What cannot be
+answered gets a status and one line that says why.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from leancnn.compiled import Native
+from leancnn.decode import pixels_of
+from leancnn.errors import (
+    ImageError,
+    LeanCNNError,
+    MismatchError,
+    MissingDependencyError,
+    ServeError,
+)
+from leancnn.openapi import described
+from leancnn.predict import predict_readable
+from leancnn.tables import printable
+
+try:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+    from python_multipart.exceptions import MultipartParseError
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.formparsers import MultiPartException, MultiPartParser
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+    from uvicorn import Config, Server
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+except ImportError as error:
+    raise MissingDependencyError(
+        f"serving needs {error.name}; pip install 'leancnn[serve]'"
+    ) from error
+
+PICTURES = ("application/octet-stream", "")  # types of a body that is one picture, beside image/…
+RETRY_S = 1
+HEADER_S = 5.0
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one server takes at most. Raises `MismatchError` for what is no limit."""
+
+    body: int = 20_000_000
+    """Bytes of one request."""
+    bodies: int = 200_000_000
+    """Bytes of all requests that are being read or wait."""
+    pictures: int = 32
+    """Of one request."""
+    pixels: int = 16_000_000
+    """Of one picture, by its header."""
+    waiting: int = 64
+    """Requests that are admitted at once; the next gets 503."""
+    header_s: float = HEADER_S
+    """From the first byte of a request, or from connecting, to the end of its headers."""
+    body_s: float = 10.0
+    """From there to the end of its body."""
+    workers: int = os.cpu_count() or 1
+    """Threads that decode and classify."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise MismatchError(f"a server's {name} is more than 0, not {getattr(self, name)}")
+
+
+class RefusedError(Exception):
+    """A request that is not answered: its status, and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Service:
+    """A compiled network as an ASGI application: `Service(native).app`.
+
+    `POST /predict` takes a picture as the body, or several as multipart/form-data; `?top=3` says
+    how many classes are named. `GET /health`, `/ready`, `/metrics`, `/about`, `/openapi.json`.
+
+        uvicorn.run(Service(leancnn.compile("runs/a")).app)
+    """
+
+    def __init__(self, network: Native, limits: Limits | None = None) -> None:
+        self.network, self.limits = network, limits or Limits()
+        self.pool = ThreadPoolExecutor(self.limits.workers, "predict")
+        self.admitted, self.held = 0, 0  # requests; bytes of their bodies
+        self.metrics = Metrics(network)
+        self.app = Starlette(
+            routes=[
+                Route("/predict", self.predict, methods=["POST"]),
+                Route("/health", self.health),
+                Route("/ready", self.ready),
+                Route("/metrics", self.measured),
+                Route("/about", self.about),
+                Route("/openapi.json", self.document),
+            ],
+            exception_handlers={HTTPException: _failed, Exception: _broken},
+        )
+
+    async def predict(self, request: Request) -> Response:
+        """The classes of the pictures in a request."""
+        began = time.perf_counter()
+        try:
+            found = await self._admitted(request)
+            answer: Response = JSONResponse({"model": self.network.name, **found})
+        except RefusedError as refused:
+            answer = _error(refused.status, str(refused))
+        except ClientDisconnect:
+            answer = _error(400, "the client went away")
+        self.metrics.note(answer.status_code, time.perf_counter() - began)
+        return answer
+
+    async def _admitted(self, request: Request) -> dict[str, Any]:
+        limits = self.limits
+        if self.admitted >= limits.waiting:
+            raise RefusedError(503, "too many requests at once; try again later")
+        top = _top(request)
+        self.admitted += 1
+        held = 0
+        try:
+            chunks = []
+            async with asyncio.timeout(limits.body_s):
+                async for chunk in self._chunks(request):
+                    held += len(chunk)
+                    self.held += len(chunk)
+                    chunks.append(chunk)
+            pictures = await _pictures(request, b"".join(chunks), limits.pictures)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self.pool, self._classified, pictures, top)
+        except TimeoutError:
+            raise RefusedError(408, f"the body did not arrive within {limits.body_s:g} s") from None
+        finally:
+            self.admitted -= 1
+            self.held -= held
+
+    async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
+        """The body as it comes, refused as soon as it is known to be too much."""
+        limits, read = self.limits, 0
+        declared = request.headers.get("content-length", "0")
+        if not declared.isascii() or not declared.isdigit():
+            raise RefusedError(400, "Content-Length is no number of bytes")
+        too_large = f"the body is larger than {limits.body:,} bytes"
+        if int(declared) > limits.body:
+            raise RefusedError(413, too_large)
+        if self.held + int(declared) > limits.bodies:
+            raise RefusedError(503, "too much at once; try again later")
+        async for chunk in request.stream():
+            read += len(chunk)
+            if read > limits.body:
+                raise RefusedError(413, too_large)
+            if self.held + len(chunk) > limits.bodies:
+                raise RefusedError(503, "too much at once; try again later")
+            yield chunk
+
+    def _classified(self, pictures: list[tuple[str, bytes]], top: int) -> dict[str, Any]:
+        """Decode, prepare and classify, in a thread of the pool."""
+        began = time.perf_counter()
+        answers = [self._one(name, data, top) for name, data in pictures]
+        if not any("label" in answer for answer in answers):
+            raise RefusedError(422, "; ".join(answer["error"] for answer in answers[:5]))
+        self.metrics.pictures.inc(len(answers))
+        milliseconds = round(1000 * (time.perf_counter() - began), 3)
+        return {"predictions": answers, "milliseconds": milliseconds}
+
+    def _one(self, name: str, data: bytes, top: int) -> dict[str, Any]:
+        try:
+            height, width = pixels_of(data)
+            if height * width > self.limits.pixels:
+                raise ImageError(f"{width}×{height}, more than {self.limits.pixels:,} pixels")
+            found, refused = predict_readable(self.network, data, top=top)
+        except LeanCNNError as error:
+            return {"name": name, "error": str(error)}
+        if refused:
+            return {"name": name, "error": refused[0].reason}
+        return {**found[0].to_json(), "name": name} | {"path": name}
+
+    async def health(self, request: Request) -> Response:
+        """Whether the process answers at all."""
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        """Whether a request would be admitted now."""
+        if self.admitted >= self.limits.waiting:
+            return _error(503, "too many requests at once; try again later")
+        return JSONResponse({"status": "ready", "model": self.network.name})
+
+    async def measured(self, request: Request) -> Response:
+        """Figures in Prometheus' text format."""
+        self.metrics.admitted.set(self.admitted)
+        return Response(
+            generate_latest(self.metrics.registry), media_type="text/plain; version=0.0.4"
+        )
+
+    async def about(self, request: Request) -> Response:
+        """The network: its name, classes, and input as channels, rows and columns."""
+        c, h, w = self.network.shape
+        size = {"channels": c, "height": h, "width": w}
+        classes = list(self.network.classes)
+        return JSONResponse({"name": self.network.name, "classes": classes, "size": size})
+
+    async def document(self, request: Request) -> Response:
+        """This interface as an OpenAPI document."""
+        return JSONResponse(described(self.network))
+
+
+class Metrics:
+    """What is counted, in a registry of its own."""
+
+    def __init__(self, network: Native) -> None:
+        self.registry = CollectorRegistry()
+        own: Any = {"registry": self.registry}
+        self.requests = Counter("leancnn_requests", "Requests to predict", ["status"], **own)
+        self.pictures = Counter("leancnn_pictures", "Pictures in answered requests", **own)
+        self.seconds = Histogram(
+            "leancnn_request_seconds", "Of answered requests", buckets=BUCKETS, **own
+        )
+        self.admitted = Gauge("leancnn_admitted", "Requests being read, waiting or at work", **own)
+        Gauge("leancnn_classes", "Classes of the network", **own).set(len(network.classes))
+
+    def note(self, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self.requests.labels(str(status)).inc()
+        if status == 200:
+            self.seconds.observe(seconds)
+
+
+def _top(request: Request) -> int:
+    text = request.query_params.get("top", "5")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 1000):
+        raise RefusedError(400, "top is how many classes are named, 1 to 1000")
+    return int(text)
+
+
+async def _pictures(request: Request, body: bytes, most: int) -> list[tuple[str, bytes]]:
+    """The pictures of a body, each with a name for people. Raises `RefusedError`."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind.startswith("image/") or kind in PICTURES:
+        if not body:
+            raise RefusedError(400, "no picture: the body is empty")
+        return [("picture", body)]
+    if kind != "multipart/form-data":
+        raise RefusedError(415, "a picture as the body, or pictures as multipart/form-data")
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(request.headers, whole(), max_files=most, max_fields=most)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, MultipartParseError, KeyError, UnicodeError) as error:
+        raise RefusedError(400, f"no multipart/form-data that can be read ({error})") from None
+    try:
+        files = [value for _, value in form.multi_items() if not isinstance(value, str)]
+        pictures = [
+            (file.filename or f"picture {place}", await file.read())
+            for place, file in enumerate(files, 1)
+        ]
+    finally:
+        await form.close()
+    if not pictures:
+        raise RefusedError(400, "no picture: a part with a file name is one")
+    return pictures
+
+
+def _error(status: int, why: str) -> Response:
+    headers = {"Retry-After": str(RETRY_S)} if status == 503 else {}
+    if status >= 400:
+        headers["Connection"] = "close"  # what is left of the body is not read
+    return JSONResponse({"error": why}, status, headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """What Starlette refuses: another path, another method."""
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail).lower())
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return _error(500, "a fault of the server's")
+
+
+class Timed(H11Protocol):
+    """uvicorn's protocol with an end to waiting: headers that do not arrive in time close it."""
+
+    header_s = HEADER_S
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._at_work():
+            self._calm()  # its headers are there; the body has a time of its own
+        elif self._late is None:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._calm()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._late = self.loop.call_later(self.header_s, self._close)
+
+    def _calm(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close(self) -> None:
+        self._late = None
+        if not self._at_work():
+            self.transport.close()
+
+    def _at_work(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
+        return cycle is not None and not cycle.response_complete
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one. Raises `ServeError` naming the address."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ServeError(
+            f"cannot listen at {printable(host)} port {port}: {reason}; choose another --port"
+        ) from error
+    listening.setblocking(False)
+    return listening
+
+
+def settings(service: Service) -> Config:
+    """How uvicorn runs a service: nothing of a request is logged."""
+    protocol = type("Protocol", (Timed,), {"header_s": service.limits.header_s})
+    return Config(
+        service.app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def serve(service: Service, listening: socket.socket) -> None:
+    """Answer until SIGINT or SIGTERM; requests at work then have five seconds."""
+    Server(settings(service)).run(sockets=[listening])

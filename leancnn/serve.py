@@ -8,12 +8,16 @@ answered gets a status and one line that says why.
 """
 
 import asyncio
+import html
 import os
+import re
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
 from typing import Any
 
 from leancnn.compiled import Native
@@ -47,6 +51,10 @@ except ImportError as error:
 
 PICTURES = ("application/octet-stream", "")  # types of a body that is one picture, beside image/…
 RETRY_S = 1
+POLICY = "default-src 'none'; connect-src 'self'; img-src blob: data:; media-src blob:; "
+POLICY += "script-src 'self'; style-src 'self'; form-action 'none'; base-uri 'none'"
+THERE = "They stay on this device: the network runs here."
+HERE = "They are sent to this server, which classifies them and keeps none."
 HEADER_S = 5.0
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
 
@@ -90,7 +98,8 @@ class Service:
     """A compiled network as an ASGI application: `Service(native).app`.
 
     `POST /predict` takes a picture as the body, or several as multipart/form-data; `?top=3` says
-    how many classes are named. `GET /health`, `/ready`, `/metrics`, `/about`, `/openapi.json`.
+    how many classes are named. `GET /` is a page, `/health`, `/ready`, `/metrics`, `/about`,
+    `/openapi.json` say what they are called.
 
         uvicorn.run(Service(leancnn.compile("runs/a")).app)
     """
@@ -108,6 +117,7 @@ class Service:
                 Route("/metrics", self.measured),
                 Route("/about", self.about),
                 Route("/openapi.json", self.document),
+                *(Route(path, partial(_sent, *page)) for path, page in _pages(network).items()),
             ],
             exception_handlers={HTTPException: _failed, Exception: _broken},
         )
@@ -237,6 +247,28 @@ class Metrics:
         self.requests.labels(str(status)).inc()
         if status == 200:
             self.seconds.observe(seconds)
+
+
+def _pages(network: Native) -> dict[str, tuple[str, str]]:
+    """The page, as `leancnn export --to web` has it, with the network here: media type and text."""
+    folder = files("leancnn") / "page"
+    fields = {
+        "POLICY": POLICY,
+        "TITLE": html.escape(network.name),
+        "STYLE": '<link rel="stylesheet" href="page.css">',
+        "SCRIPT": '<script type="module" src="page.mjs"></script>',
+    }
+    page = (folder / "index.html").read_text(encoding="utf-8").replace(THERE, HERE)
+    page = re.sub(r"@([A-Z]+)@", lambda found: fields[found[1]], page)
+    found = {"/": ("text/html", page)}
+    for path, name in (("page.mjs", "page.mjs"), ("classify.mjs", "remote.mjs")):
+        found[f"/{path}"] = ("text/javascript", (folder / name).read_text(encoding="utf-8"))
+    found["/page.css"] = ("text/css", (folder / "page.css").read_text(encoding="utf-8"))
+    return found
+
+
+async def _sent(kind: str, text: str, request: Request) -> Response:
+    return Response(text, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def _top(request: Request) -> int:

@@ -222,7 +222,6 @@ def test_a_body_that_does_not_end_is_answered_with_408(served, client, head):
         b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\x16\x03\x01\x00\xa5\x01\x00",
-        b"GET / HTTP/9.9\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused(served, client, head):
@@ -278,6 +277,16 @@ def test_many_clients_at_once_get_their_own_answers(native):
 
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(ask, range(96)))
+
+
+def test_the_page_and_its_parts_are_there_and_say_where_pictures_go(client):
+    page = client.get("/").text
+    assert "sent to this server" in page
+    assert "stay on this device" not in page
+    for part in ("page.css", "page.mjs", "classify.mjs"):
+        assert client.get(f"/{part}").status_code == 200
+    assert "predict?top" in client.get("/classify.mjs").text
+    assert client.get("/about").json()["classes"] == ["cat", 'd"og', "ünd"]
 
 
 def test_metrics_count_answers_by_status(client):

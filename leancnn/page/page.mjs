@@ -145,9 +145,11 @@ const ready = load(globalThis.leancnnOptions).then(
     const names = found.classes.slice(0, 12).join(", ") + (found.classes.length > 12 ? " …" : "");
     $("about").textContent = `${found.classes.length} classes: ${names}`;
     found.run(new Uint8Array(width * height * channels)); // the first call is compiled only now
-    $("facts").textContent = `${found.name}, ${width}×${height}×${channels} in, WebAssembly: ${found.level}; ready after ${elapsed(performance.now() - began)}`;
+    const remote = found.level === "server";
+    const where = remote ? "at the server" : `WebAssembly: ${found.level}`;
+    $("facts").textContent = `${found.name}, ${width}×${height}×${channels} in, ${where}; ready after ${elapsed(performance.now() - began)}`;
     document.documentElement.dataset.ready = "yes";
-    if (!globalThis.leancnnOptions) keepOffline();
+    if (!globalThis.leancnnOptions && !remote) keepOffline();
   },
   (error) => {
     $("about").textContent = "";

@@ -77,7 +77,7 @@ def needed(name):
     """The words without which a command cannot be parsed."""
     if name in ("compile", "export"):
         return ["x", "--out", "y"]
-    one = {key: ["x"] for key in ("check", "count", "evaluate", "fit", "prune")}
+    one = {key: ["x"] for key in ("check", "count", "evaluate", "fit", "prune", "serve")}
     return {**one, "predict": ["x", "y"]}.get(name, [])
 
 

@@ -25,6 +25,11 @@ function bars(top) {
 
 let classifier, camera;
 
+function spent({ milliseconds, preparation }) {
+  const [own, rest] = [elapsed(milliseconds), elapsed(preparation)];
+  return classifier.level === "server" ? `server ${own}, sending ${rest}` : `network ${own}, reading and scaling ${rest}`;
+}
+
 async function show(picture, name) {
   const item = made("li");
   try {
@@ -33,7 +38,7 @@ async function show(picture, name) {
     image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
     const box = made("div");
     box.append(made("div", answer.label, { className: "label" }), bars(answer.top));
-    box.append(made("p", `${name}: network ${elapsed(answer.milliseconds)}, reading and scaling ${elapsed(answer.preparation)}`, { className: "quiet" }));
+    box.append(made("p", `${name}: ${spent(answer)}`, { className: "quiet" }));
     item.append(image, box);
     $("results").prepend(item);
     while ($("results").children.length > KEPT) $("results").lastChild.remove();

@@ -31,9 +31,10 @@ from leancnn.export import difference, probabilities_apart, trial_images, writer
 from leancnn.modes import evaluating
 from leancnn.preprocess import Road
 from leancnn.progress import Waiting
+from leancnn.signal_window import SignalWindow
 from leancnn.timed_worker import Worker
 from leancnn.toolchain import compile_library
-from leancnn.weights import Network
+from leancnn.weights import Input, Network
 from leancnn.workspaces import workspace
 
 ENGINES = {
@@ -121,6 +122,8 @@ def untrained(name: str) -> Network:
     card = models.card(name)
     channels, height, width = card.image
     body = models.create_model(name, seed=0)
+    picture = channels in (1, 3)
+    road: Input = (Road if picture else SignalWindow)(size=(height, width), channels=channels)
     norms = [m for m in body.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -132,7 +135,7 @@ def untrained(name: str) -> Network:
         name=name,
         arguments={},
         classes=[f"class {number}" for number in range(card.classes)],
-        road=Road(size=(height, width), channels=channels),
+        road=road,
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     ).eval()

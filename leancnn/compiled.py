@@ -63,19 +63,22 @@ class Native:
             function.restype = None
         self.name: str = self.facts["name"]
         self.classes = tuple((name or b"").decode() for name in table)
+        self.dtype = np.dtype(self.facts.get("dtype", "uint8"))
+        """Of what `run` takes: uint8 pixels, or float32 features of signals."""
         self.shape: tuple[int, int, int] = tuple(self.facts["image"])  # (C, H, W)
         self.about: dict[str, Any] = self.facts.get("about") or {}
 
-    def __call__(self, images: NDArray[np.uint8], *, threads: int = 1) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[Any], *, threads: int = 1) -> NDArray[np.float32]:
         """Probabilities (N, classes) of images (N, H, W, C). Raises `MismatchError`."""
         c, h, w = self.shape
         try:
             images = np.ascontiguousarray(images)
         except Exception as error:  # of whoever's array that is
-            raise MismatchError(f"{self.name} takes arrays of uint8 ({error})") from error
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (h, w, c):
+            raise MismatchError(f"{self.name} takes arrays of {self.dtype} ({error})") from error
+        if images.dtype != self.dtype or images.ndim != 4 or images.shape[1:] != (h, w, c):
             raise MismatchError(
-                f"{self.name} takes uint8 (N, {h}, {w}, {c}), not {images.dtype} {images.shape}"
+                f"{self.name} takes {self.dtype} (N, {h}, {w}, {c}), not {images.dtype} "
+                f"{images.shape}"
             )
         return self._each(self._run, images, threads)
 
@@ -105,9 +108,9 @@ class Native:
             raise MismatchError(f"a picture of {pixels.shape} is too small or too large to scale")
         return image
 
-    def bare(self, image: NDArray[np.uint8]) -> Callable[[], Any]:
+    def bare(self, image: NDArray[Any]) -> Callable[[], Any]:
         """The call for one image (1, H, W, C) with nothing around it, to be timed."""
-        image = np.array(image, np.uint8)
+        image = np.array(image, self.dtype)
         answer = np.empty(len(self.classes), np.float32)
         scratch = np.empty(self.scratch_bytes, np.uint8)
         places = [ctypes.c_void_p(array.ctypes.data) for array in (image, answer, scratch)]

@@ -182,7 +182,7 @@ def evaluate(
             run = folder
     if run is not None:
         runs.evaluations(run)  # a damaged count stops here, not after the opening
-    dataset = load_dataset(source, network.road, parts=("test",))
+    dataset = load_dataset(source, network.pictures, parts=("test",))
     if dataset.test is None or len(dataset.test) == 0:
         raise DataError(f"{source} has no test images")
     truth = np.asarray(_places(dataset.classes, network.classes))[dataset.test.labels]
@@ -238,7 +238,7 @@ def evaluate(
         changed=changed,
         recut=run is not None and recut(run, dataset.manifest),
         skipped=skipped,
-        copies=copies_of_training(run, network.road, dataset.test),
+        copies=copies_of_training(run, network.pictures, dataset.test),
         unfinished=unfinished(run),
         mistakes=tuple(mistakes[:MOST_MISTAKES]),
         sheet=None if sheet is None else str(sheet),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from leancnn.errors import ImageError, ParityError, UsageError, WriteError
 from leancnn.modes import evaluating
 from leancnn.preprocess import SUFFIXES
+from leancnn.signal_window import SignalWindow
 from leancnn.targets import Loaded, targets
 from leancnn.weights import Network, check_finite, load
 from leancnn.workspaces import workspace
@@ -88,8 +89,14 @@ def _keep(path: Path, place: Path, work: Path) -> Path:
     return path.replace(place)
 
 
-def trial_images(network: Network, count: int = TRIALS, *, real: int = 0) -> NDArray[np.uint8]:
-    """Images for a comparison: `count` made ones, and up to `real` that it was trained with."""
+def trial_images(network: Network, count: int = TRIALS, *, real: int = 0) -> NDArray[Any]:
+    """Images for a comparison: `count` made ones, and up to `real` that it was trained with.
+
+    Of a network of signals, made features: noise, all 0 and all 1.
+    """
+    if isinstance(network.road, SignalWindow):
+        features: NDArray[Any] = network.road.made(count)
+        return features
     made = made_images((*network.road.size, network.road.channels), count)
     seen = list(islice(_trained_with(network), real))
     return np.concatenate([made, np.stack(seen)]) if seen else made
@@ -108,7 +115,7 @@ def _trained_with(network: Network) -> Iterator[NDArray[np.uint8]]:
     for path in (path for turn in zip_longest(*files) for path in turn if path is not None):
         if path.suffix.lower() in SUFFIXES and path.is_file():
             with contextlib.suppress(ImageError):
-                yield network.road.window(network.road.read(path).image[None])[0]
+                yield network.pictures.window(network.pictures.read(path).image[None])[0]
 
 
 def made_images(size: tuple[int, int, int], count: int) -> NDArray[np.uint8]:
@@ -171,7 +178,7 @@ def probabilities_apart(found: NDArray[Any], logits: NDArray[Any]) -> float:
 
 
 @torch.inference_mode()
-def check_parity(network: Network, artifact: Loaded, images: NDArray[np.uint8]) -> float:
+def check_parity(network: Network, artifact: Loaded, images: NDArray[Any]) -> float:
     """The largest difference of logits, relative to their scale, and where users call another entry
     that gives probabilities, of these. Raises `ParityError`."""
     if artifact.classes != network.classes:

@@ -10,9 +10,8 @@ from leancnn import models
 from leancnn.boards import Board, boards
 from leancnn.compiler.emit import Written
 from leancnn.errors import LeanCNNError
-from leancnn.preprocess import Road
 from leancnn.targets._c_text import to_c
-from leancnn.weights import Network, load
+from leancnn.weights import Input, Network, load
 
 CODE = 48_000  # bytes, about, of a network's functions and of the example around it
 RESERVED = 16_384  # bytes of RAM for the framework, its buffers and the stack
@@ -90,8 +89,8 @@ def fits(network: Network, names: Iterable[str]) -> list[Fit]:
     return [_fit(written, network.road, place) for place in places]
 
 
-def _fit(written: Written, road: Road, board: Board) -> Fit:
-    pixels = road.size[0] * road.size[1] * road.channels
+def _fit(written: Written, road: Input, board: Board) -> Fit:
+    pixels = road.size[0] * road.size[1] * road.channels * road.dtype().itemsize
     ram = written.scratch_bytes + RESERVED
     return Fit(board=board, flash=written.constant_bytes + pixels + CODE, ram=ram)
 

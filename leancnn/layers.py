@@ -53,16 +53,17 @@ def choose(value: str, allowed: tuple[str, ...], argument: str) -> str:
 def grouped_conv(
     c_in: int,
     c_out: int,
-    kernel: int,
+    kernel: int | tuple[int, int],
     *,
     groups: int = 1,
     stride: int = 1,
-    padding: int = 0,
+    padding: int | tuple[int, int] = 0,
     bias: bool = False,
 ) -> nn.Conv2d:
-    """A square convolution whose groups are checked here, where the message can hold the numbers.
+    """A convolution whose groups are checked here, where the message can hold the numbers.
 
-    Raises `MismatchError` when `groups` does not divide both channel counts, or one is 0.
+    `kernel` is a side, or rows and columns. Raises `MismatchError` when `groups` does not divide
+    both channel counts, or one is 0.
     """
     if min(c_in, c_out) < 1:
         raise MismatchError(f"a convolution has 1 or more channels, not {c_in} → {c_out}")
@@ -98,10 +99,10 @@ def initialise(model: nn.Module, init: str) -> None:
 def conv_bn(
     c_in: int,
     c_out: int,
-    kernel: int,
+    kernel: int | tuple[int, int],
     *,
     stride: int = 1,
-    padding: int | None = None,
+    padding: int | tuple[int, int] | None = None,
     groups: int = 1,
     act: Callable[[], nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
@@ -110,7 +111,8 @@ def conv_bn(
     `padding` defaults to half the kernel, which keeps H and W at stride 1. Raises `MismatchError`
     as `grouped_conv` does.
     """
-    padding = kernel // 2 if padding is None else padding
+    if padding is None:
+        padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
     conv = grouped_conv(c_in, c_out, kernel, groups=groups, stride=stride, padding=padding)
     parts: list[nn.Module] = [conv, nn.BatchNorm2d(c_out)]
     return nn.Sequential(*parts, *([] if act is None else [act()]))

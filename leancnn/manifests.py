@@ -6,7 +6,7 @@ list in the place of an object, a text in the place of a number or a size beyond
 """
 
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, is_typeddict
 
 import msgspec
 from msgspec import Meta
@@ -32,6 +32,8 @@ class Preprocessing(TypedDict, total=False):
     channels: int
     fit: str
     background: tuple[Byte, Byte, Byte]
+    kind: str
+    """Of a network's input, where it is no picture."""
 
 
 class File(TypedDict):
@@ -237,6 +239,7 @@ class About(TypedDict):
     classes: Annotated[int, Meta(ge=1, le=10_000_000)]
     image: tuple[Annotated[int, Meta(ge=1, le=65536)], Side, Side]
     scratch_bytes: NotRequired[Annotated[int, Meta(ge=1, le=2**40)]]
+    dtype: NotRequired[Literal["uint8", "float32"]]
     about: NotRequired[dict[str, Any] | None]
 
 

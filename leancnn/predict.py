@@ -79,7 +79,7 @@ def opened(source: str | Path, which: Literal["best", "last"] | None = None) -> 
 def road_of(network: Network | Native) -> Road:
     """From a file to the input. Raises `DamagedError` for a compiled program that has no road."""
     if isinstance(network, Network):
-        return network.road
+        return network.pictures
     written = network.about.get("road")
     if not isinstance(written, dict):
         raise DamagedError(

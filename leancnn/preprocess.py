@@ -6,7 +6,7 @@ file → upright, opaque, 8-bit (decode.py) → RGB or grey → size (H, W) → 
 import operator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,9 @@ class Road:
     the file's format and the version of Pillow; an image that already has the right size keeps its
     exact pixels. `preprocess.c` does the same in C. Raises `MismatchError` for what cannot be.
     """
+
+    dtype: ClassVar[type[np.uint8]] = np.uint8
+    full_scale: ClassVar[float] = 255.0
 
     size: tuple[int, int]
     """(H, W) that enters the network."""

@@ -77,7 +77,7 @@ def kept_road(start: weights.Network, overrides: Mapping[str, Any] | None) -> Ro
             "training that starts from a network takes the same images; leave out "
             + ", ".join(sorted(given))
         )
-    return start.road
+    return start.pictures
 
 
 def check_place(folder: Path, data: str | Path) -> None:

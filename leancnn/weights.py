@@ -19,14 +19,17 @@ from torch import Tensor, nn
 
 from leancnn import manifests, models, runs
 from leancnn.channels.sizes import reshape
-from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError
+from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, UsageError
 from leancnn.layers import INITS, initialise
 from leancnn.preprocess import Road
 from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
+from leancnn.signal_window import KIND, SignalWindow
 
 FORMAT = 1
 MORE = 8  # times as many parameters as saved tensors: a module may be made and replaced
 MOST_ELEMENTS = 2**31  # of a network that is loaded, also before it is cut
+Input = Road | SignalWindow
+"""What a network is fed: pictures by a road, or windows of signal."""
 MANIFEST = "network.json"
 WEIGHTS = "weights.safetensors"
 Which = Literal["best", "last"]
@@ -36,9 +39,10 @@ FOLDERS = ("best", "last")  # the saved networks of a run, in the order of prefe
 class Network(nn.Module):
     """A network that knows its classes and its input.
 
-    uint8 (N, H, W, C) at `road.size` in, logits (N, classes) out.
-    `body` is the plain network of floats; `road` leads from any image file to `road.size`. `mean`
-    and `std` are those of the training images, per channel, where 0 is black and 1 is white.
+    uint8 (N, H, W, C) at `road.size` in, logits (N, classes) out; float32 where the input is a
+    `SignalWindow`. `body` is the plain network of floats; `road` leads from any image file to
+    `road.size`. `mean` and `std` are those of the training images, per channel, where 0 is black
+    and 1 is white.
     Raises `MismatchError` when they do not fit the channels.
     """
 
@@ -49,7 +53,7 @@ class Network(nn.Module):
         name: str,
         arguments: Mapping[str, Any],
         classes: Sequence[str],
-        road: Road,
+        road: Input,
         mean: Sequence[float],
         std: Sequence[float],
         made: Mapping[str, Any] | None = None,
@@ -70,12 +74,21 @@ class Network(nn.Module):
         self.made = dict(made or {})
         """How: recipe, data, accuracy, versions. For people and reports; no answer depends on it.
         """
-        scale = [1 / (255 * s) for s in self.std]
+        scale = [1 / (road.full_scale * s) for s in self.std]
         shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
         self.scale: Tensor
         self.shift: Tensor
         self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
+
+    @property
+    def pictures(self) -> Road:
+        """Its road from picture files. Raises `UsageError` for a network of signals."""
+        if isinstance(self.road, Road):
+            return self.road
+        raise UsageError(
+            f"{self.name} decodes signals and reads no pictures; see leancnn eeg --help"
+        )
 
     @property
     def trained(self) -> Mapping[str, Any]:
@@ -112,8 +125,10 @@ class Network(nn.Module):
             raise MismatchError(f"{where}: its classes are not those of {self.name}: {what}")
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (N, H, W, C) → float (N, C, H, W): pixel / 255, less mean, by std; only here."""
+        """(N, H, W, C) → float (N, C, H, W): pixel / 255, less mean, by std; only here."""
         planes = images.permute(0, 3, 1, 2).contiguous()
+        if planes.is_floating_point():  # no copy was made yet: the caller keeps what he gave
+            return planes.to(self.scale.dtype).mul(self.scale).add_(self.shift)
         return planes.to(self.scale.dtype).mul_(self.scale).add_(self.shift)
 
     def _tensor(self, images: Any) -> Tensor:
@@ -150,7 +165,7 @@ class Network(nn.Module):
 
 
 def build(
-    name: str, arguments: Mapping[str, Any], classes: int, road: Road, seed: int | None = None
+    name: str, arguments: Mapping[str, Any], classes: int, road: Input, seed: int | None = None
 ) -> nn.Module:
     """The body of a network for so many classes and the road's channels, as `create_model`.
 
@@ -209,7 +224,9 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     try:
         if manifest["format"] > FORMAT:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
-        road = Road.from_json(manifest["road"])
+        told = manifest["road"]
+        kind = SignalWindow if told.get("kind") == KIND else Road
+        road: Input = kind.from_json(told)
         classes = manifest["classes"]
         _check_size(manifest, road, len(arrays), folder / MANIFEST)
         network = Network(
@@ -231,7 +248,7 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     return network.eval()
 
 
-def _check_size(manifest: Mapping[str, Any], road: Road, arrays: int, where: Path) -> None:
+def _check_size(manifest: Mapping[str, Any], road: Input, arrays: int, where: Path) -> None:
     """Refuse, with `DamagedError`, arguments whose network is not that of the saved tensors.
 
     Built without memory first, and given up as soon as it has far more parameters than were saved:

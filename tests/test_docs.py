@@ -78,7 +78,7 @@ def needed(name):
     if name in ("compile", "export"):
         return ["x", "--out", "y"]
     one = {key: ["x"] for key in ("check", "count", "evaluate", "fit", "prune", "serve")}
-    return {**one, "predict": ["x", "y"]}.get(name, [])
+    return {**one, "eeg": ["check", "x"], "predict": ["x", "y"]}.get(name, [])
 
 
 @pytest.mark.parametrize("page", PAGES)

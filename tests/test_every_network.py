@@ -26,6 +26,11 @@ MUCH_WORK = 60e6  # multiply-accumulates for one image of the test's size
 BIGGEST = 16  # side of a test's image, where the network takes so small a one
 
 
+def of_signals(card: Card) -> bool:
+    """Whether it is fed features of signals, whose sizes its card fixes: a row a class."""
+    return card.image[0] not in (1, 3)
+
+
 def side(card: Card) -> int:
     """Of the images that run through real numbers."""
     return max(card.smallest, min(BIGGEST, card.image[1] // 2))
@@ -49,8 +54,17 @@ def numbers() -> list[object]:
     ]
 
 
+def sizes(card: Card) -> dict[str, int]:
+    """Classes and channels of the networks under test."""
+    if of_signals(card):
+        return {"classes": card.classes, "channels": card.image[0]}
+    return {"classes": CLASSES, "channels": 3}
+
+
 def images(card: Card, *, batch: int = BATCH, channels: int = 3) -> Tensor:
     made = torch.Generator().manual_seed(0)
+    if of_signals(card):
+        return torch.randn(batch, *card.image, generator=made)
     return torch.randn(batch, channels, side(card), side(card), generator=made)
 
 
@@ -69,7 +83,7 @@ def flat(request: pytest.FixtureRequest) -> tuple[Card, nn.Module]:
 @pytest.fixture(scope="module", params=numbers())
 def net(request: pytest.FixtureRequest) -> tuple[Card, nn.Module]:
     card = models.card(request.param)
-    return card, models.create_model(card.name, classes=CLASSES, channels=3, seed=0)
+    return card, models.create_model(card.name, **sizes(card), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +171,8 @@ def test_every_argument_has_a_default_and_a_type(name: str) -> None:
 
 def test_takes_gray_and_colour_of_several_sizes(net: tuple[Card, nn.Module]) -> None:
     card, colour = net
+    if of_signals(card):
+        pytest.skip("its sizes are those of its card")
     gray = models.create_model(card.name, classes=CLASSES, channels=1).eval()
     size = card.smallest
     with torch.no_grad():
@@ -195,8 +211,8 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(
 ) -> None:
     card, model = net
     before = torch.random.get_rng_state()
-    again = models.create_model(card.name, classes=CLASSES, channels=3, seed=0).state_dict()
-    other = models.create_model(card.name, classes=CLASSES, channels=3, seed=1).state_dict()
+    again = models.create_model(card.name, **sizes(card), seed=0).state_dict()
+    other = models.create_model(card.name, **sizes(card), seed=1).state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
     for key, value in model.state_dict().items():
         assert torch.equal(again[key], value)
@@ -222,12 +238,12 @@ def test_logits_are_the_classifier_of_the_features(seasoned: tuple[Card, nn.Modu
         assert torch.equal(model(x), model.fc(features))
     assert features.ndim in (2, 4)
     assert model.fc.in_features == features.shape[1]
-    assert model.fc.out_features == CLASSES
+    assert model.fc.out_features == sizes(card)["classes"]
 
 
 def test_saving_and_loading_give_the_same_bits(seasoned: tuple[Card, nn.Module]) -> None:
     card, model = seasoned
-    copy = models.create_model(card.name, classes=CLASSES, channels=3, seed=1).eval()
+    copy = models.create_model(card.name, **sizes(card), seed=1).eval()
     copy.load_state_dict(model.state_dict())
     x = images(card, batch=2)
     with torch.no_grad():
@@ -248,11 +264,11 @@ def test_every_trainable_weight_gets_a_gradient_and_no_frozen_one(
     card, model = net
     reached: set[str] = set()
     for seed in range(4):  # a ReLU may be silent at the start, a wrong wire is silent for ever
-        drawn = models.create_model(card.name, classes=CLASSES, channels=3, seed=seed).train()
+        drawn = models.create_model(card.name, **sizes(card), seed=seed).train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             logits = drawn(images(card))
-        nn.functional.cross_entropy(logits, torch.arange(BATCH) % CLASSES).backward()
+        nn.functional.cross_entropy(logits, torch.arange(BATCH) % sizes(card)["classes"]).backward()
         grads = {name: weight.grad for name, weight in drawn.named_parameters()}
         assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
         reached |= {name for name, grad in grads.items() if grad is not None and grad.any()}

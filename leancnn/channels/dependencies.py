@@ -163,6 +163,8 @@ class _Walk:
         if node.op == "output":
             self.fixed.append(given[0])
             return given[0]
+        if node.op == "get_attr":
+            return None
         if node.op == "call_module":
             path = str(node.target)
             module = self.modules[path]
@@ -185,6 +187,8 @@ class _Walk:
         if node.target in (operator.add, operator.mul, torch.add, torch.mul, operator.iadd):
             both = [row for row in given if isinstance(row, np.ndarray)]  # the rest are numbers
             if len(both) == 1:
+                if any(one is None for one in given):  # a parameter, which a cut would not fit
+                    self.fixed.append(both[0])
                 return both[0]
             if len(both) == 2 and len(both[0]) == len(both[1]):
                 return self.join(*both)

@@ -40,6 +40,7 @@ class Facts:
     source: str = ""  # the network this was made from, in words
     version: str = ""
     about: str = ""  # JSON for whoever loads the library
+    full_scale: float = 255.0  # of the input of `run`: bytes for 255, floats for 1
     logits: bool = True  # softmax makes probabilities of the answers; else they are what is wanted
 
 
@@ -93,6 +94,7 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
     arena = program.arena + widest + 64
     scratch = 4 * arena + 64
     macs = program.graph.macs()
+    pixel = "uint8_t" if facts.full_scale == 255 else "float"
     c, h, w = program.image.channels, program.image.height, program.image.width
     values = {
         "NAME": prefix,
@@ -100,6 +102,7 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
         "CHANNELS": c,
         "HEIGHT": h,
         "WIDTH": w,
+        "PIXEL": pixel,
         "CLASSES": len(facts.classes),
         "ARENA": arena,
         "SCRATCH": scratch,
@@ -113,6 +116,7 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
                     "prefix": prefix,
                     "classes": len(facts.classes),
                     "image": [c, h, w],
+                    "dtype": "uint8" if pixel == "uint8_t" else "float32",
                     "macs": macs,
                     "scratch_bytes": scratch,
                     "class_names": facts.classes,
@@ -124,7 +128,7 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
         "NAMES": "\n".join(f'    "{escaped(name)}",' for name in facts.classes),
         "MEAN": _numbers(facts.mean),
         "STD": _numbers(facts.std),
-        "SCALE": _numbers([1 / (255 * s) for s in facts.std]),
+        "SCALE": _numbers([1 / (facts.full_scale * s) for s in facts.std]),
         "SHIFT": _numbers([-m / s for m, s in zip(facts.mean, facts.std, strict=True)]),
         "SOFTMAX": SOFTMAX if facts.logits else "",
         "CALLS": "\n".join(f"    {call}" for call in file.calls),

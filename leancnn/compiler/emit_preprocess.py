@@ -28,7 +28,7 @@ def emit_preprocess(road: Mapping[str, Any] | None) -> Preprocess:
 
     It does to decoded pixels what `Road.of_array` does, bit for bit.
     """
-    if not isinstance(road, Mapping):
+    if not isinstance(road, Mapping) or "fit" not in road:  # a foreign file's, or of signals
         return Preprocess("", "", {})
     (high, wide), (height, width) = road["scale"], road["size"]
     values: dict[str, object] = {

@@ -5,7 +5,7 @@ extern "C" {
 #endif
 enum { @NAME@_scratch_bytes = @SCRATCH@ };
 extern const char *const @NAME@_class_names[CLASSES];
-void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch);
+void @NAME@_run(const @PIXEL@ *image_hwc, float *probabilities, void *scratch);
 void @NAME@_run_float(const float *image_chw, float *logits, void *scratch);
 @DECLARED@/* Weak, where that can be said: a program may hold several networks. */
 #if defined __GNUC__ && !defined _WIN32
@@ -49,12 +49,12 @@ static void answer(const float *s, float *logits)
     for (int i = 0; i < CLASSES; i++) logits[i] = s[@LOGITS@[i]];
 }
 
-void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch)
+void @NAME@_run(const @PIXEL@ *image_hwc, float *probabilities, void *scratch)
 {
     static const float scale[CHANNELS] = {@SCALE@}, shift[CHANNELS] = {@SHIFT@};
     float *s = arena(scratch);
     for (int y = 0; y < HEIGHT; y++) {
-        const uint8_t *row = image_hwc + y * WIDTH * CHANNELS;
+        const @PIXEL@ *row = image_hwc + y * WIDTH * CHANNELS;
         float *to = s + @ORIGIN@ + y * @PITCH@;
         for (int x = 0; x < WIDTH; x++)
             for (int c = 0; c < CHANNELS; c++)
@@ -97,7 +97,8 @@ static int number(FILE *file)
 
 int main(int count, char **words)
 {
-    static uint8_t image[HEIGHT * WIDTH * CHANNELS];
+    static @PIXEL@ image[HEIGHT * WIDTH * CHANNELS];
+    uint8_t *bytes = (uint8_t *)(void *)image;
     static float probabilities[CLASSES], scratch[@SCRATCH@ / sizeof(float) + 1];
     FILE *file = count > 1 ? fopen(words[1], "rb") : NULL;
     int repeats = 1, best = 0;
@@ -114,7 +115,7 @@ int main(int count, char **words)
     size_t have = 0;
     rewind(file);
     const int first = size == (long)sizeof image ? EOF : fgetc(file);
-    if (first == 'P') {
+    if (first == 'P' && sizeof *image == 1) {
         const int kind = fgetc(file), width = number(file), height = number(file), most = number(file);
         if (kind != (CHANNELS == 3 ? '6' : '5') || width != WIDTH || height != HEIGHT || most != 255) {
             fprintf(stderr, "%s: not a binary P%c of %dx%d with 8 bits\n", words[1],
@@ -122,13 +123,13 @@ int main(int count, char **words)
             return 1;
         }
     } else if (size < 0 && first != EOF) {
-        image[have++] = (uint8_t)first;
+        bytes[have++] = (uint8_t)first;
     } else if (size != (long)sizeof image) {
         fprintf(stderr, "%s: neither a binary P%c of %dx%d nor a raw file of %d bytes\n", words[1],
                 CHANNELS == 3 ? '6' : '5', WIDTH, HEIGHT, (int)sizeof image);
         return 1;
     }
-    if (fread(image + have, 1, sizeof image - have, file) != sizeof image - have) {
+    if (fread(bytes + have, 1, sizeof image - have, file) != sizeof image - have) {
         fprintf(stderr, "%s: shorter than %d bytes of pixels\n", words[1], (int)sizeof image);
         return 1;
     }

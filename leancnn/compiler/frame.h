@@ -20,7 +20,7 @@ extern const char *const @NAME@_class_names[@CLASSES@];
        static unsigned char scratch[@NAME@_scratch_bytes];
    NULL takes an array of the file's own, and then only one thread may run; -DLEANCNN_NO_ARENA leaves that
    array out of the program. Nothing is allocated and no other state is kept. */
-void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch);
+void @NAME@_run(const @PIXEL@ *image_hwc, float *probabilities, void *scratch);
 
 /* The same for an image that is normalised already, as planes, one for each channel, to the
    logits: (value / 255 - mean) / std of each channel, where value is 0 to 255,

@@ -27,11 +27,14 @@ def translate(
     logits: bool = True,
     tune: float | None = None,
     small: bool = False,
+    full_scale: float = 255.0,
 ) -> Written:
     """A graph as C. `about` is JSON for whoever loads the library; `source` is for people;
     `logits` says that softmax makes probabilities of the answers; `tune` is for how many seconds
     tiles may be timed, None for the cost model alone; `small` asks for the least memory, in plain
-    loops (the file sets LANES to 1), and for an arena that the caller always gives.
+    loops (the file sets LANES to 1), and for an arena that the caller always gives;
+    `full_scale` is what counts as 1 before the mean is taken off: 255 for pixels of bytes, 1 for
+    features that come as floats.
 
     Raises `UnsupportedError` for a network that is no image classifier, `MismatchError` for class
     names or means that do not fit it.
@@ -55,6 +58,7 @@ def translate(
         version=__version__,
         about=about,
         logits=logits,
+        full_scale=full_scale,
     )
     tiles = {} if tune is None else best_tiles(graph, tune)
     written = emit(schedule(lower(graph), tiles, small=small), facts)

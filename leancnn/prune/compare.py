@@ -160,7 +160,9 @@ def compare(
                         folder,
                         source,
                         seed,
-                        _control_recipe(control, model, recipe, whole.road).changed(epochs=epochs),
+                        _control_recipe(control, model, recipe, whole.pictures).changed(
+                            epochs=epochs
+                        ),
                         start,
                         model,
                         arguments,
@@ -218,7 +220,7 @@ class _Test:
     def accuracy(self, network: Network, run: Path | None = None, which: str = "last") -> float:
         """0..1. In `run`, the folder of a network, an opening of the test part is counted, once."""
         split = self._split(network)
-        of_data = self.sha256.get(network.road)
+        of_data = self.sha256.get(network.pictures)
         known = {"which": which, "sha256": of_data, "weights": weights.digest(network)}
         if run is not None:
             for one in runs.evaluations(run):
@@ -232,15 +234,15 @@ class _Test:
         return found
 
     def _split(self, network: Network) -> Split:
-        if network.road not in self.splits:
-            dataset = load_dataset(self.source.data, network.road, parts=("test",))
+        if network.pictures not in self.splits:
+            dataset = load_dataset(self.source.data, network.pictures, parts=("test",))
             split = dataset.test
             if split is None or not len(split.labels):
                 raise DataError(f"{self.source.data} has no images to test")
             network.check_classes(dataset.classes, self.source.data)
-            self.splits[network.road], self.manifest = split, dataset.manifest
-            self.sha256[network.road] = dataset.manifest["sha256"]["test"]
-        return self.splits[network.road]
+            self.splits[network.pictures], self.manifest = split, dataset.manifest
+            self.sha256[network.pictures] = dataset.manifest["sha256"]["test"]
+        return self.splits[network.pictures]
 
 
 def _row(
@@ -256,10 +258,10 @@ def _row(
     run: Path,
     which: str = "last",
 ) -> Row:
-    cost = count(network.body, (network.road.channels, *network.road.size))
+    cost = count(network.body, (network.pictures.channels, *network.pictures.size))
     microseconds = None
     with contextlib.suppress(*SILENT):  # a control that has no program is not timed
-        if clock is not None and network.road != clock.network.road:
+        if clock is not None and network.pictures != clock.network.pictures:
             clock = Clock(network)  # an image of another size
         microseconds = None if clock is None else clock.pair(network.body)[1]
     return Row(
@@ -289,7 +291,7 @@ def _applicable(
     network: Network, source: Source, names: Sequence[str] | None, progress: bool
 ) -> tuple[list[str], set[str], list[str]]:
     """Criteria that score this network, the families that all of them score, and who cannot."""
-    wiring = wire(network.body, network.road.channels)
+    wiring = wire(network.body, network.pictures.channels)
     for name in names or ():
         family.get(name)
     chosen, left_out = [], []
@@ -388,7 +390,7 @@ def gates(
     for one in map(Path, paths):
         network = weights.load(one)
         source = source_of(one, data, network)
-        wiring = wire(network.body, network.road.channels)
+        wiring = wire(network.body, network.pictures.channels)
         told = scored(network, wiring, "se_gate", source, progress=progress).told
         found[str(one)] = told["gates"]
     runs.atomic_write(Path(picture), gate_distributions(found))

@@ -55,7 +55,7 @@ class Source:
     def load(self, network: Network) -> Dataset:
         """Train and validation part. Raises `DataError`, `MismatchError` for other classes."""
         dataset = images_for(
-            self.data, network.road, val_share=self.val_share, split_seed=self.seed
+            self.data, network.pictures, val_share=self.val_share, split_seed=self.seed
         )
         network.check_classes(dataset.classes, self.data)
         return dataset

@@ -232,7 +232,7 @@ def prune(
     if source is not None:
         check_place(out, source.data)
         if finetune is not None:  # now, not when all has been scored and cut
-            asked_of = network.name, network.arguments, finetune, network.road
+            asked_of = network.name, network.arguments, finetune, network.pictures
             check_wishes(*asked_of, seed=seed, val_share=source.val_share)
             source.load(network)
         if reads != "weights":

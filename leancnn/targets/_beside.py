@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from leancnn import manifests
 from leancnn.errors import DamagedError, RunError
 from leancnn.safe_files import read_json, write_sealed
+from leancnn.signal_window import KIND
 from leancnn.weights import Network
 
 
@@ -19,10 +21,12 @@ class Notes:
     classes: tuple[str, ...]
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    full_scale: float = 255.0
+    """What counts as 1: 255 of pixels, 1 of features of signals."""
 
-    def planes(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (N, H, W, C) → normalised (N, C, H, W)."""
-        scale, shift = (1 / (255 * self.std)).astype(np.float32), -self.mean / self.std
+    def planes(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """uint8 (N, H, W, C), or float32 of signals → normalised (N, C, H, W)."""
+        scale, shift = (1 / (self.full_scale * self.std)).astype(np.float32), -self.mean / self.std
         normal = images.astype(np.float32) * scale + shift
         return np.ascontiguousarray(normal.transpose(0, 3, 1, 2))
 
@@ -50,6 +54,7 @@ def read_notes(artifact: Path) -> Notes:
     try:
         notes = read_json(place(artifact), manifests.Beside)
         mean, std = (np.array(notes[key], np.float32) for key in ("mean", "std"))
-        return Notes(tuple(notes["classes"]), mean, std)
+        full_scale = 1.0 if notes.get("road", {}).get("kind") == KIND else 255.0
+        return Notes(tuple(notes["classes"]), mean, std, full_scale)
     except (RunError, ValueError) as error:
         raise DamagedError(f"{place(artifact)}: not the notes of a network ({error})") from error

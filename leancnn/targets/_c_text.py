@@ -32,4 +32,5 @@ def to_c(network: Network, tune: float | None = None, *, small: bool = False) ->
         source=f"from {network.name}({settings})",
         tune=tune,
         small=small,
+        full_scale=road.full_scale,
     )

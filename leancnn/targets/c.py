@@ -1,6 +1,7 @@
 """One C file without dependencies, written by the compiler in `native/`."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +35,10 @@ def load(path: Path) -> Loaded:
 def loaded(native: Native) -> Loaded:
     """A compiled network as every target's artifact is used."""
     mean, std = (np.array(native.about.get(key, [0]), np.float32) for key in ("mean", "std"))
-    scale, shift = (1 / (255 * std)).astype(np.float32), -mean / std
+    full = 255.0 if native.dtype == np.uint8 else 1.0
+    scale, shift = (1 / (full * std)).astype(np.float32), -mean / std
 
-    def logits(images: NDArray[np.uint8]) -> Logits:
+    def logits(images: NDArray[Any]) -> Logits:
         normal = images.astype(np.float32) * scale + shift
         return native.logits(normal.transpose(0, 3, 1, 2))
 

@@ -35,7 +35,7 @@ def to_onnx(network: Network) -> bytes:
     except ImportError as error:
         raise MissingDependencyError(f"ONNX export needs {error.name}; {NEEDED}") from error
     road = network.road
-    example = torch.zeros(1, *road.size, road.channels, dtype=torch.uint8)
+    example = torch.from_numpy(np.zeros((1, *road.size, road.channels), road.dtype))
     with warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -39,7 +39,7 @@ def _openvino() -> Any:
 def write(network: Network, folder: Path) -> list[Path]:
     openvino = _openvino()
     road = network.road
-    example = torch.zeros(1, *road.size, road.channels, dtype=torch.uint8)
+    example = torch.from_numpy(np.zeros((1, *road.size, road.channels), road.dtype))
     with warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         model = openvino.convert_model(

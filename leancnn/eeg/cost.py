@@ -1,0 +1,67 @@
+"""What the parts of a decision cost: filters, features and decoder, in numpy, torch and C."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from leancnn.eeg.decoders import fbcca, fit_logit
+from leancnn.eeg.features import correlations
+from leancnn.eeg.filters import bank_for
+from leancnn.eeg.recording import Epochs
+from leancnn.eeg.windows import images, windows
+
+ROUNDS = 5
+SECONDS = 0.2  # of a round
+STEP = 64  # new samples between two decisions
+
+
+def median_us(call: Callable[[], Any]) -> float:
+    """Microseconds of a call: the median of rounds, each the mean of many calls."""
+    call()
+    found = []
+    for _ in range(ROUNDS):
+        began, calls = time.perf_counter(), 0
+        while time.perf_counter() - began < SECONDS:
+            call()
+            calls += 1
+        found.append(1e6 * (time.perf_counter() - began) / calls)
+    return float(np.median(found))
+
+
+def cost_rows(epochs: Epochs) -> list[dict[str, Any]]:
+    """Rows of part, how, and µs."""
+    from leancnn.compiled import Native
+    from leancnn.eeg.network import fit_network, in_torch
+    from leancnn.targets._c_text import to_c
+    from leancnn.toolchain import FAST_FLAGS, compile_library
+
+    some = epochs.looking()[np.arange(96)]
+    bank, targets = bank_for(some.targets), some.targets
+    features, labels = images(some, bank, 2.0), some.labels
+    window = next(iter(windows(some, bank, 2.0)))
+    filters = bank.filters(some.fs, len(some.channels))
+    chunk = some.x[0][:, :STEP]
+    logit = fit_logit(features, labels, some.session, targets, bank, strength=0.03)
+    network = fit_network(features, labels, targets, seed=0, epochs=1)
+    native = Native(compile_library(to_c(network).source, name="ssvepnet", flags=FAST_FLAGS))
+    fed = np.ascontiguousarray(features[:1].transpose(0, 2, 3, 1))
+    torch_answer = in_torch(network)
+    untrained = fbcca(targets)
+    timed = {
+        ("filters, 64 new samples", "scipy"): lambda: filters(chunk),
+        ("features, 5 bands × 27 frequencies", "numpy"): lambda: correlations(
+            window, targets, some.fs
+        ),
+        ("FBCCA, 3 frequencies", "numpy"): lambda: untrained.scores(window, some.fs),
+        ("logit on features", "numpy"): lambda: logit.of_image(features[0]),
+        ("ssvepnet on features", "torch"): lambda: torch_answer(fed),
+        ("ssvepnet on features", "C"): native.bare(fed),
+    }
+    return [
+        {"part": part, "in": how, "µs": round(median_us(call), 2)}
+        for (part, how), call in timed.items()
+    ]

@@ -1,0 +1,115 @@
+"""Live sessions on this machine alone, timed: played files, an LSL stream, a BrainFlow playback."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leancnn.eeg.chunks import Source
+from leancnn.eeg.decoders import fbcca
+from leancnn.eeg.live import Live
+from leancnn.eeg.sources import Synthetic
+from leancnn.eeg.synthetic import CHANNELS, FS, Head
+from leancnn.errors import LeanCNNError, StreamError
+
+TARGETS = (7.5, 60 / 7, 10.0, 12.0)
+EVERY_S = 0.25
+CHUNK = 10  # samples that an LSL sender pushes at once
+
+
+def live_rows(minutes: float) -> list[dict[str, Any]]:
+    """One row a source; one that cannot run here says why."""
+    rows = []
+    for name, run in (("synthetic", _synthetic), ("LSL", _lsl), ("BrainFlow playback", _playback)):
+        try:
+            rows.append(row(name, *run(60 * minutes)))
+        except LeanCNNError as error:
+            empty = dict.fromkeys(("seconds", "sent", "came", "lost", "decisions"), "")
+            late = dict.fromkeys(("p50", "p95", "p99", "max", "compute p50"), "")
+            rows.append({"source": f"{name}: {error}", **empty, **late})
+    return rows
+
+
+def row(name: str, live: Live, sent: int) -> dict[str, Any]:
+    """The account of a session whose source sent so many samples."""
+    told = live.session.summary()
+    late, work = told["latency ms"] or {}, told["compute ms"] or {}
+    return {
+        "source": name,
+        "seconds": round(told["seconds"], 1),
+        "sent": sent,
+        "came": told["samples"],
+        "lost": told["lost"],
+        "decisions": told["decisions"],
+        **{key: round(late.get(key, float("nan")), 1) for key in ("p50", "p95", "p99", "max")},
+        "compute p50": round(work.get("p50", float("nan")), 2),
+    }
+
+
+def through(source: Source) -> Live:
+    """Decode a source until it is at its end, or silent."""
+    live = Live(source, fbcca(TARGETS), window=2.0, every=EVERY_S)
+    try:
+        for _ in live:
+            pass
+    except StreamError:
+        pass  # a sender that has sent all is silence
+    return live
+
+
+def _synthetic(seconds: float) -> tuple[Live, int]:
+    live = through(Synthetic(TARGETS, seconds=seconds, trial_s=seconds))
+    return live, round(seconds * FS)
+
+
+def _lsl(seconds: float) -> tuple[Live, int]:
+    from leancnn.eeg.lsl import LSL, pylsl
+
+    lsl = pylsl()
+    info = lsl.StreamInfo("leancnn-loopback", "EEG", len(CHANNELS), FS, "float32", "leancnn-bench")
+    outlet, sent = lsl.StreamOutlet(info), [0]
+    x = np.ascontiguousarray(Head(-8.0).rest(round(seconds * FS)).T.astype(np.float32))
+
+    def send() -> None:
+        while not outlet.have_consumers():
+            time.sleep(0.01)
+        began = time.monotonic()
+        for start in range(0, len(x), CHUNK):
+            part = x[start : start + CHUNK]
+            time.sleep(max(began + (start + len(part)) / FS - time.monotonic(), 0))
+            outlet.push_chunk(part)
+            sent[0] += len(part)
+
+    return _beside(send, lambda: LSL("leancnn-loopback")), sent[0]
+
+
+def _beside(send: Callable[[], None], source: Callable[[], Source]) -> Live:
+    thread = threading.Thread(target=send, daemon=True)
+    opened = source()
+    thread.start()
+    return through(opened)
+
+
+def _playback(seconds: float) -> tuple[Live, int]:
+    from leancnn.eeg.boards import description
+    from leancnn.eeg.brainflow import BrainFlow
+
+    about = description(-1)
+    count = round(seconds * about.fs)
+    table = np.zeros((count, about.rows))
+    made = Head(-8.0, fs=about.fs).rest(count)
+    table[:, about.eeg] = made[np.arange(len(about.eeg)) % len(made)].T.round(6)
+    if about.number is not None:
+        table[:, about.number] = np.arange(count) % 256
+    table[:, about.stamp] = 1e9 + np.arange(count) / about.fs
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "made.csv")
+        np.savetxt(path, table, delimiter="\t", fmt="%.6f")
+        source = BrainFlow("playback_file", [f"file={path}", "master_board=-1"])
+        return through(source), count

@@ -1,0 +1,157 @@
+"""Lab Streaming Layer: a stream of EEG in, markers in, decisions out.
+
+Facts that shape this file: a sender that dies is silence, with no exception, as long as recover is
+on, and with it off what still waited is lost; a pull may never return once the sender is gone;
+`time_correction` raises TimeoutError then. So every call to liblsl lives in a thread of its own,
+and the reader has a deadline. liblsl logs to stderr unless it is told not to before any other call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn.eeg.chunks import POLL_S, Chunk
+from leancnn.eeg.recording import VOLTS, Event, label_of
+from leancnn.errors import DataError, MissingDependencyError, UnknownNameError
+
+NEEDS = "LSL needs pylsl; pip install 'leancnn[eeg]'"
+FIND_S = 5.0  # to look for a stream
+LEAP_S = 0.25  # between the stamps of neighbours: a loss, where less is a sender that was late
+LONG_UNITS = {"microvolts": "uV", "microvolt": "uV", "millivolts": "mV", "volts": "V"}
+
+
+def pylsl() -> Any:
+    """The module, silenced. Raises `MissingDependencyError`, also for a wheel without liblsl."""
+    try:
+        import pylsl as module
+    except (ImportError, RuntimeError, OSError) as error:
+        why = "" if isinstance(error, ImportError) else f" ({str(error).splitlines()[0]})"
+        raise MissingDependencyError(NEEDS + why) from error
+    with contextlib.suppress(AttributeError):
+        module.set_config_content("[log]\nlevel=-3\n")
+    return module
+
+
+def within(seconds: float, call: Callable[[], Any], fallback: Any) -> Any:
+    """What a call returns, or `fallback` when it raises or is not back in time; it may hang on."""
+    found: queue.Queue[Any] = queue.Queue(1)
+
+    def run() -> None:
+        with contextlib.suppress(Exception):
+            found.put(call())
+            return
+        found.put(fallback)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return found.get(timeout=seconds)
+    except queue.Empty:
+        return fallback
+
+
+class LSL:
+    """The stream called `name`, and the streams of markers that its host sends.
+
+    Raises `UnknownNameError` when there is none within five seconds, with the names there are;
+    `DataError` when two carry the name, or it has no fixed rate.
+    """
+
+    def __init__(self, name: str, *, find_s: float = FIND_S) -> None:
+        self._lsl = pylsl()
+        found = within(find_s + 2, lambda: self._lsl.resolve_streams(min(find_s, 2.0)), [])
+        match = [stream for stream in found if stream.name() == name]
+        if not match:
+            found = within(
+                find_s + 2, lambda: self._lsl.resolve_byprop("name", name, 1, find_s), []
+            )
+            match = list(found)
+        if not match:
+            others = within(3, lambda: self._lsl.resolve_streams(1.0), [])
+            names = ", ".join(sorted({stream.name() for stream in others})) or "none at all"
+            raise UnknownNameError(f"no LSL stream named '{name}'; there are: {names}")
+        if len({stream.uid() for stream in match}) > 1:
+            hosts = ", ".join(sorted(f"{s.hostname()} ({s.source_id() or 'no id'})" for s in match))
+            raise DataError(f"{len(match)} LSL streams are named '{name}': {hosts}; stop one")
+        info = match[0]
+        if info.nominal_srate() <= 0:
+            raise DataError(f"the LSL stream '{name}' has no fixed rate; markers are no signal")
+        self.name, self.fs = f"lsl:{name}", float(info.nominal_srate())
+        self._inlet = self._lsl.StreamInlet(info, max_buflen=60, recover=True)
+        self._marks = [
+            self._lsl.StreamInlet(stream, max_buflen=60, recover=True)
+            for stream in within(3, lambda: self._lsl.resolve_byprop("type", "Markers", 0, 1.0), [])
+            if stream.source_id() != "leancnn-decisions"
+        ]
+        self.channels, self.unit = self._described(info.channel_count())
+        self._closed = threading.Event()
+        self._chunks: queue.Queue[Chunk] = queue.Queue()
+
+    def _described(self, count: int) -> tuple[tuple[str, ...], str]:
+        info = within(5, lambda: self._inlet.info(4.0), None)
+        names, units = [], set()
+        if info is not None:
+            child = info.desc().child("channels").child("channel")
+            while not child.empty():
+                names.append(child.child_value("label"))
+                units.add(child.child_value("unit"))
+                child = child.next_sibling("channel")
+        said = units.pop() if len(units) == 1 else ""
+        unit = LONG_UNITS.get(said.lower(), said)
+        if len(names) != count:
+            names = [f"channel {number + 1}" for number in range(count)]
+        return tuple(names), unit if unit in VOLTS else ""
+
+    def _pull(self) -> None:
+        """In a thread: everything that calls liblsl while signals flow."""
+        correction = float(within(2, lambda: self._inlet.time_correction(1.5), 0.0))
+        first, clock = 0, time.monotonic() - float(self._lsl.local_clock())
+        before: float | None = None
+        while not self._closed.is_set():
+            rows, stamps = self._inlet.pull_chunk(timeout=0.05, max_samples=4096)
+            marks: list[tuple[float, str]] = []
+            for inlet in self._marks:
+                words, times = inlet.pull_chunk(timeout=0.0)
+                marks += [(at, str(word[0])) for at, word in zip(times, words, strict=True)]
+            if not stamps:
+                continue
+            x: NDArray[np.float32] = np.asarray(rows, np.float32).T
+            if before is not None and stamps[0] - before > LEAP_S:
+                first += round((stamps[0] - before) * self.fs) - 1
+            last = before = stamps[-1]
+            events = tuple(
+                Event(max(first + round((at - stamps[0]) * self.fs), first), label_of(word))
+                for at, word in marks
+            )
+            self._chunks.put(Chunk(x, first, last + correction + clock, events, first == 0))
+            first += x.shape[1]
+
+    def __iter__(self) -> Iterator[Chunk | None]:
+        threading.Thread(target=self._pull, daemon=True, name="lsl").start()
+        while not self._closed.is_set():
+            try:
+                yield self._chunks.get(timeout=POLL_S)
+            except queue.Empty:
+                yield None
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+class Outlet:
+    """Decisions as a stream of markers called `leancnn-decisions`."""
+
+    def __init__(self, name: str = "leancnn-decisions") -> None:
+        lsl = pylsl()
+        info = lsl.StreamInfo(name, "Markers", 1, 0, "string", "leancnn-decisions")
+        self._outlet = lsl.StreamOutlet(info)
+
+    def send(self, word: str) -> None:
+        self._outlet.push_sample([word])

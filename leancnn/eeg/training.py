@@ -1,0 +1,302 @@
+"""Train a decoder, and know what it does on people it has not seen.
+
+`fit` is one decoder from trials. `train` is a run: for each fold a decoder that has not seen it,
+whose scores are kept, and one of all trials, which is what lives on.
+
+runs/e/
+  decoder.json, decoder.safetensors   the decoder of all trials, checked in every byte
+  best/                               its first network, as `leancnn compile` takes it
+  networks/2 …                        the others
+  held_out.json, .safetensors         scores of each trial by a decoder that has not seen its fold
+  evaluation.json                     what `evaluate` found
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn.eeg.decoders import FBCCA, Blend, Decoder, Logit, fit_logit, temperature_for
+from leancnn.eeg.features import Floats
+from leancnn.eeg.filters import Bank, bank_for
+from leancnn.eeg.recording import Epochs
+from leancnn.eeg.scoring import Split, folds
+from leancnn.eeg.windows import images
+from leancnn.errors import DamagedError, DataError, RunError, UsageError
+from leancnn.safe_files import Tensors, seal, unseal
+from leancnn.version import __version__
+
+Kind = Literal["logit", "ssvepnet", "blend"]
+KINDS: tuple[Kind, ...] = ("logit", "ssvepnet", "blend")
+NETWORKS = 4  # of different seeds, averaged
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Scores of trials by decoders that have not seen their fold.
+
+    `scores` (N, K) are calibrated log-probabilities up to a constant; `tested` says which trials
+    have one. Rest trials carry the label −1.
+    """
+
+    scores: Floats
+    labels: NDArray[np.int64]
+    subject: NDArray[Any]
+    session: NDArray[Any]
+    tested: NDArray[np.bool_]
+
+
+def fit(epochs: Epochs, *, window: float = 2.0, decoder: Kind = "logit", seed: int = 0) -> Decoder:
+    """One decoder from all trials of `epochs` that look at something; `window` in seconds.
+
+    Raises `DataError` for trials that are too short, or of fewer than two people or sessions.
+    """
+    looking = epochs.looking()
+    _check(looking)
+    bank = bank_for(looking.targets)
+    features = images(looking, bank, window)
+    groups = _groups(looking)
+    return _fit(features, looking.labels, groups, looking.targets, bank, decoder, seed)
+
+
+def _check(looking: Epochs) -> None:
+    if len(looking.targets) < 2:
+        raise DataError(
+            f"{looking.source}: a decoder needs trials of two or more frequencies; there are "
+            f"{', '.join(f'{hz:g} Hz' for hz in looking.targets) or 'none'}"
+        )
+    if not np.isfinite(looking.x).all():
+        raise DataError(f"{looking.source}: NaN in its signals; leancnn eeg check says where")
+
+
+def _groups(looking: Epochs) -> NDArray[Any]:
+    """Whose each trial is; where all are one person's, of which session."""
+    return looking.subject if len(np.unique(looking.subject)) > 1 else looking.session
+
+
+def _fit(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    groups: NDArray[Any],
+    frequencies: tuple[float, ...],
+    bank: Bank,
+    kind: Kind,
+    seed: int,
+) -> Decoder:
+    parts: list[Decoder] = []
+    if kind in ("logit", "blend"):
+        parts.append(fit_logit(features, labels, groups, frequencies, bank))
+    if kind in ("ssvepnet", "blend"):
+        from leancnn.eeg.network import decoder_of, fit_network
+
+        networks = [
+            fit_network(features, labels, frequencies, seed=NETWORKS * seed + number)
+            for number in range(NETWORKS)
+        ]
+        parts.append(decoder_of(networks, frequencies, bank))
+    return parts[0] if len(parts) == 1 else Blend(tuple(parts))
+
+
+def train(
+    epochs: Epochs,
+    out: str | Path,
+    *,
+    split: Split = "subject",
+    window: float = 2.0,
+    decoder: Kind = "logit",
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[Decoder, HeldOut]:
+    """A run in the folder `out`: held-out scores by `split`, and the decoder of all trials.
+
+    `progress` is told how many of how many trainings are done. Raises `RunError` for a folder that
+    is taken, `DataError` as `fit` does, `UsageError` for another kind.
+    """
+    if decoder not in KINDS:
+        raise UsageError(f"'{decoder}' is no decoder that is trained; choose {', '.join(KINDS)}")
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty; choose another folder")
+    looking = epochs.looking()
+    _check(looking)
+    bank = bank_for(looking.targets)
+    held = held_out_scores(epochs, split, window, decoder, seed, progress)
+    features = images(looking, bank, window)
+    whole = _fit(features, looking.labels, _groups(looking), looking.targets, bank, decoder, seed)
+    seen = held.tested & (held.labels >= 0)
+    if not isinstance(whole, Logit):
+        # Of people not seen: a network is surer of those that it was trained on.
+        whole = warmer(whole, temperature_for(held.scores[seen], held.labels[seen]))
+    about = {
+        "format": FORMAT,
+        "leancnn": __version__,
+        "data": epochs.source,
+        "split": split,
+        "window": window,
+        "decoder": decoder,
+        "seed": seed,
+        "fs": epochs.fs,
+        "channels": list(epochs.channels),
+        "trials": len(looking),
+        "people": len(np.unique(looking.subject)),
+    }
+    save(whole, out, about)
+    save_held_out(held, out, about)
+    return whole, held
+
+
+def held_out_scores(
+    epochs: Epochs,
+    split: Split,
+    window: float,
+    kind: Kind,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> HeldOut:
+    """Train once for each fold and score what it holds out, rest trials too."""
+    bank = bank_for(epochs.targets)
+    features, labels = images(epochs, bank, window), epochs.labels
+    scores = np.zeros((len(epochs), len(epochs.targets)))
+    tested = np.zeros(len(epochs), bool)
+    parts = list(folds(epochs, split))
+    for done, (_, test) in enumerate(parts):
+        used = ~test & (labels >= 0)
+        made = _fit(
+            features[used], labels[used], _groups(epochs[used]), epochs.targets, bank, kind, seed
+        )
+        for place in np.flatnonzero(test):
+            scores[place] = of_image(made, features[place]) / made.temperature
+        tested |= test
+        progress(done + 1, len(parts))
+    return HeldOut(scores, labels, epochs.subject, epochs.session, tested)
+
+
+def of_image(decoder: Decoder, image: NDArray[np.float32]) -> NDArray[Any]:
+    """Scores from features that were computed already, the same bits as from the window."""
+    if isinstance(decoder, Blend):
+        from leancnn.eeg.decoders import log_softmax
+
+        logs = [log_softmax(of_image(part, image) / part.temperature) for part in decoder.parts]
+        return np.asarray(np.mean(logs, 0), np.float32)
+    found: NDArray[Any] = decoder.of_image(image)  # type: ignore[attr-defined]
+    return found
+
+
+def warmer(decoder: Decoder, temperature: float) -> Decoder:
+    """The same decoder with another temperature."""
+    changed: Any = replace(decoder, temperature=temperature)  # type: ignore[type-var]
+    made: Decoder = changed
+    return made
+
+
+# On disk
+
+
+def save(decoder: Decoder, folder: str | Path, about: dict[str, Any]) -> None:
+    """Save a trained decoder. Raises `WriteError`."""
+    folder = Path(folder)
+    parts = decoder.parts if isinstance(decoder, Blend) else (decoder,)
+    tensors: Tensors = {}
+    told: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, Logit):
+            for key in ("weights", "bias", "mean", "std"):
+                tensors[key] = getattr(part, key)
+            told.append({"kind": "logit", "temperature": part.temperature})
+        elif isinstance(part, FBCCA):
+            told.append(part.to_json())
+        else:
+            told.append(_save_networks(part, folder))
+    tensors["frequencies"] = np.array(decoder.frequencies)
+    manifest = {
+        **about,
+        "bank": decoder.bank.to_json(),
+        "parts": told,
+        "temperature": decoder.temperature,
+        "name": decoder.name,
+    }
+    seal(folder / "decoder.json", folder / "decoder.safetensors", manifest, tensors)
+
+
+def _save_networks(part: Any, folder: Path) -> dict[str, Any]:
+    from leancnn.weights import save as save_network
+
+    places = []
+    for number, network in enumerate(part.networks):
+        place = "best" if number == 0 else f"networks/{number + 1}"
+        save_network(network, folder / place)
+        places.append(place)
+    return {"kind": "ssvepnet", "networks": places, "temperature": part.temperature}
+
+
+def load(folder: str | Path) -> tuple[Decoder, dict[str, Any]]:
+    """A saved decoder, and what was said of it. Raises `RunError`, `DamagedError`."""
+    folder = Path(folder)
+    if not (folder / "decoder.json").exists():
+        raise RunError(f"{folder} holds no decoder of signals; leancnn eeg train makes one")
+    about, tensors = unseal(folder / "decoder.json", folder / "decoder.safetensors")
+    try:
+        if about["format"] > FORMAT:
+            raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
+        frequencies = tuple(map(float, tensors["frequencies"]))
+        bank = Bank.from_json(about["bank"])
+        parts = [_part(folder, told, frequencies, bank, tensors) for told in about["parts"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{folder}: not a saved decoder ({error!r})") from error
+    if len(parts) > 1:
+        return Blend(tuple(parts), about["temperature"]), about
+    return warmer(parts[0], about["temperature"]), about
+
+
+def _part(
+    folder: Path,
+    told: dict[str, Any],
+    frequencies: tuple[float, ...],
+    bank: Bank,
+    tensors: Tensors,
+) -> Decoder:
+    if told["kind"] == "logit":
+        weights, bias, mean, std = (tensors[key] for key in ("weights", "bias", "mean", "std"))
+        return Logit(frequencies, bank, weights, bias, mean, std, told["temperature"])
+    from leancnn.eeg.network import decoder_of
+    from leancnn.weights import load as load_network
+
+    networks = [load_network(folder / place) for place in told["networks"]]
+    return decoder_of(networks, frequencies, bank, told["temperature"])
+
+
+def save_held_out(held: HeldOut, folder: Path, about: dict[str, Any]) -> None:
+    """Keep held-out scores beside the decoder."""
+    tensors: Tensors = {
+        "scores": held.scores,
+        "labels": held.labels,
+        "tested": held.tested.astype(np.uint8),
+    }
+    manifest = {
+        **about,
+        "subject": [str(one) for one in held.subject],
+        "session": [str(one) for one in held.session],
+    }
+    seal(folder / "held_out.json", folder / "held_out.safetensors", manifest, tensors)
+
+
+def load_held_out(folder: str | Path) -> tuple[HeldOut, dict[str, Any]]:
+    """The held-out scores of a run. Raises `RunError`, `DamagedError`."""
+    folder = Path(folder)
+    if not (folder / "held_out.json").exists():
+        raise RunError(f"{folder} holds no held-out scores; leancnn eeg train makes them")
+    about, tensors = unseal(folder / "held_out.json", folder / "held_out.safetensors")
+    held = HeldOut(
+        tensors["scores"],
+        tensors["labels"],
+        np.array(about["subject"]),
+        np.array(about["session"]),
+        tensors["tested"].astype(bool),
+    )
+    return held, about

@@ -1,0 +1,119 @@
+"""The page: what its server serves and takes, and, where a browser is, that it flickers."""
+
+import json
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+
+from leancnn.eeg.page import Page, account, checked, onset
+from leancnn.errors import UsageError
+
+
+@pytest.fixture
+def page():
+    heard = []
+    with Page((7.5, 10.0), port=0, on_onset=heard.append) as served:
+        served.heard = heard
+        yield served
+
+
+def ask(url, body=None, **headers):
+    request = urllib.request.Request(url, data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), error.headers
+
+
+def test_the_page_is_served_whole_warns_and_waits(page):
+    status, body, headers = ask(page.url)
+    text = body.decode()
+    assert status == 200
+    assert '"frequencies": [7.5, 10.0]' in text
+    assert "photosensitive" in text
+    assert 'id="start" disabled' in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+
+
+def test_onsets_and_accounts_are_taken(page):
+    assert ask(page.url + "onset", b'{"hz": 7.5, "at": 1.5}')[0] == 200
+    facts = {"rate": 60, "frames": 600, "dropped": 1, "longest_ms": 33.4, "seconds": 10}
+    assert ask(page.url + "report", json.dumps(facts).encode())[0] == 200
+    assert page.heard == [7.5]
+    assert page.report["dropped"] == 1
+
+
+def test_the_decision_is_shown(page):
+    page.show(letter="B", probabilities=[0.1, 0.9], reason="")
+    assert json.loads(ask(page.url + "decision")[1])["letter"] == "B"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("onset", b"no json"),
+        ("onset", b"[]"),
+        ("onset", b'{"hz": 11, "at": 0}'),
+        ("onset", b'{"hz": NaN, "at": 0}'),
+        ("onset", b'{"hz": true, "at": 0}'),
+        ("report", b'{"rate": 60}'),
+        ("report", b"[" * 30000),
+        ("else", b"{}"),
+    ],
+)
+def test_what_the_page_would_not_post_is_refused(page, path, body):
+    status, text, _ = ask(page.url + path, body)
+    assert status == 400
+    assert text.count(b"\n") == 1
+    assert page.heard == []
+
+
+def test_other_pages_and_other_names_are_refused(page):
+    body = b'{"hz": 7.5, "at": 1.5}'
+    assert ask(page.url + "onset", body, Origin="http://evil.example")[0] == 403
+    assert ask(page.url, None, Host="evil.example")[0] == 403
+    assert ask(page.url + "onset", b"x" * 100_000)[0] == 413
+    assert ask(page.url + "nothing")[0] == 404
+    assert page.heard == []
+
+
+@pytest.mark.parametrize("wrong", [(), (1.0,), (100.0,), tuple(range(3, 20)), (float("nan"),)])
+def test_frequencies_that_no_page_should_show_are_refused(wrong):
+    with pytest.raises(UsageError):
+        checked(wrong)
+
+
+def test_a_taken_port_is_named(page):
+    with pytest.raises(UsageError, match=f"port {page.port} cannot be had"):
+        Page((10.0,), port=page.port)
+
+
+def test_rest_is_an_onset_of_nothing():
+    assert onset({"hz": 0, "at": 3}, (10.0,)) == {"hz": 0.0, "at": 3.0}
+    with pytest.raises(UsageError, match="refused is a list"):
+        account({**dict.fromkeys(KEYS, 1), "refused": "x"})
+
+
+KEYS = ("rate", "frames", "dropped", "longest_ms", "seconds")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_browser_shows_the_warning_and_flickers_only_when_asked(page, tmp_path):
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    done = subprocess.run(
+        [CHROMIUM, *flags, f"--user-data-dir={tmp_path}", "--dump-dom", page.url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Nothing flickers." in done.stdout
+    assert page.report == {}

@@ -1,0 +1,280 @@
+"""Training, scoring on people not seen, saving; and what the recorded data are known to give."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leancnn.eeg import Epochs, evaluate, fit, load, train
+from leancnn.eeg import training as stage
+from leancnn.eeg.decoders import fbcca, fit_logit
+from leancnn.eeg.evaluation import shuffled
+from leancnn.eeg.filters import Bank
+from leancnn.eeg.scoring import (
+    bits_per_minute,
+    chosen,
+    folds,
+    grid_scores,
+    held_out,
+    interval,
+    mcnemar,
+    textbook_scores,
+    undecided_curve,
+)
+from leancnn.eeg.windows import images, windows
+from leancnn.errors import DamagedError, DataError, RunError
+from tests.eeg_data import RECORDED, TARGETS, people, save_trials
+
+
+def labels_only(subjects, sessions):
+    count = len(subjects)
+    return Epochs(
+        x=np.zeros((count, 1, 2), np.float32),
+        hz=np.tile([10.0, 12.0], count)[:count],
+        subject=np.array(subjects),
+        session=np.array(sessions),
+        fs=1.0,
+        t0=0.0,
+        channels=("A",),
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=4, max_size=60))
+@settings(max_examples=60)
+def test_nobody_stands_on_both_sides_of_a_split(trials):
+    subjects = [f"p{person}" for person, _ in trials]
+    sessions = [f"p{person}-{session}" for person, session in trials]
+    epochs = labels_only(subjects, sessions)
+    for split, names in (("subject", epochs.subject), ("session", epochs.session)):
+        try:
+            parts = list(folds(epochs, split))
+        except DataError:
+            continue
+        for _, test in parts:
+            assert not set(names[test]) & set(names[~test])
+            assert test.any()
+        tested = np.sum([test for _, test in parts], 0)
+        assert tested.max() == 1
+        if split == "subject":
+            assert tested.min() == 1
+
+
+def test_scores_come_from_masks_that_leave_the_fold_out():
+    epochs = labels_only(list("aabbcc"), list("123456"))
+    seen = []
+
+    def predict(train_mask, test_mask):
+        seen.append((train_mask, test_mask))
+        return np.ones((int(test_mask.sum()), 2))
+
+    scores, tested = held_out(epochs, "subject", predict)
+    assert tested.all()
+    assert (scores == 1).all()
+    assert all((train_mask ^ test_mask).all() for train_mask, test_mask in seen)
+
+
+def test_one_person_cannot_be_split_by_person():
+    with pytest.raises(DataError, match="try --split session"):
+        list(folds(labels_only(["a"] * 4, list("1122")), "subject"))
+
+
+def test_mcnemar_is_the_exact_binomial():
+    ours = np.array([True] * 19 + [False] * 7 + [True] * 10)
+    theirs = np.array([False] * 19 + [True] * 7 + [True] * 10)
+    won, lost, p = mcnemar(ours, theirs)
+    assert (won, lost) == (19, 7)
+    assert p == pytest.approx(0.0290, abs=1e-4)
+
+
+@given(st.integers(2, 8), st.floats(0, 1))
+def test_the_rate_is_nothing_at_chance_and_most_when_all_is_right(targets, accuracy):
+    rate = bits_per_minute(accuracy, targets, 2.0)
+    assert 0 <= rate <= bits_per_minute(1.0, targets, 2.0) + 1e-9
+    assert bits_per_minute(1.0, targets, 2.0) == pytest.approx(30 * np.log2(targets))
+    assert bits_per_minute(1 / targets, targets, 2.0) == 0
+
+
+def test_an_interval_draws_people_not_trials():
+    right = np.repeat([True, False], 500)
+    people_of = np.repeat(["a", "b"], 500)
+    assert interval(right, people_of) == (0.0, 1.0)
+    assert interval(right, np.arange(1000))[1] < 0.54
+
+
+def test_a_higher_threshold_keeps_fewer():
+    random = np.random.default_rng(0)
+    sure = random.dirichlet((1, 1, 1), 300)
+    rows = undecided_curve(sure, sure.argmax(1), random.dirichlet((3, 3, 3), 100))
+    assert [row["kept"] for row in rows] == sorted((row["kept"] for row in rows), reverse=True)
+    fires = [row["rest fires"] for row in rows]
+    assert fires == sorted(fires, reverse=True)
+    assert all(row["accuracy"] == 1 for row in rows)
+
+
+def test_a_logit_is_a_function_of_its_data_and_beats_chance():
+    epochs = people().looking()
+    features = images(epochs, Bank((6.0, 14.0, 22.0, 30.0, 38.0)), 2.0)
+    args = features, epochs.labels, epochs.subject, epochs.targets, Bank()
+    one, two = fit_logit(*args), fit_logit(*args)
+    assert np.array_equal(one.weights, two.weights)
+    assert one.weights.size + one.bias.size == 24  # 20 shared, one for each of 4 candidates
+    answers = [one.of_image(image).argmax() for image in features]
+    assert (np.array(answers) == epochs.labels).mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("eeg") / "run"
+    epochs = people(rest=4)
+    decoder, held = train(epochs, out, window=2.0, decoder="logit")
+    return out, epochs, decoder, held
+
+
+def test_a_run_comes_back_with_the_same_bits(run):
+    out, epochs, decoder, held = run
+    again, about = stage.load(out)
+    looking = epochs.looking()
+    window = next(iter(windows(looking, decoder.bank, 2.0)))
+    assert np.array_equal(again.scores(window, 250.0), decoder.scores(window, 250.0))
+    assert (about["window"], about["split"]) == (2.0, "subject")
+    kept, _ = stage.load_held_out(out)
+    assert np.array_equal(kept.scores, held.scores)
+    assert held.tested.all()
+
+
+def test_a_run_is_not_written_over_and_damage_is_seen(run, tmp_path):
+    out, epochs, decoder, _ = run
+    with pytest.raises(RunError, match="not empty"):
+        train(epochs, out)
+    stage.save(decoder, tmp_path, {"format": 1, "window": 2.0})
+    bits = bytearray((tmp_path / "decoder.safetensors").read_bytes())
+    bits[-3] ^= 1
+    (tmp_path / "decoder.safetensors").write_bytes(bits)
+    with pytest.raises(DamagedError):
+        stage.load(tmp_path)
+    with pytest.raises(RunError, match="holds no decoder"):
+        stage.load(tmp_path / "no")
+
+
+def test_an_evaluation_says_who_and_beside_what(run):
+    _, epochs, _, held = run
+    report = evaluate(held, epochs, split="subject", window=2.0, decoder="logit", shuffles=3)
+    value = report.to_json()
+    json.dumps(value, allow_nan=False)
+    assert set(value["per person"]) == {f"made-{n}" for n in (1, 2, 3, 4)}
+    assert [one["name"] for one in value["against"]] == ["FBCCA chosen", "FBCCA textbook"]
+    assert value["interval"][0] <= value["accuracy"] <= value["interval"][1]
+    assert value["shuffled"]["repeats"] == 3
+    assert "McNemar" in report.text()
+    with pytest.raises(DataError, match="not the trials"):
+        evaluate(held, people(), split="subject", window=2.0, decoder="logit")
+
+
+def test_shuffled_labels_teach_nothing():
+    epochs = people(snr_db=-14.0).looking()
+    found = [shuffled(epochs, "subject", 1.0, "logit", repeat) for repeat in range(8)]
+    assert abs(np.mean(found) - 0.25) < 0.2  # 64 trials, and one repeat alone strays further
+    assert max(found) - min(found) > 0.02
+
+
+def test_trials_that_cannot_be_trained_on_are_refused():
+    epochs = people()
+    with pytest.raises(DataError, match="two or more frequencies"):
+        fit(epochs[epochs.hz == 10.0])
+    with pytest.raises(DataError, match=r"at most 2.5 s do"):
+        fit(epochs, window=9.0)
+    x = epochs.x.copy()
+    x[3, 2, 100] = np.nan
+    with pytest.raises(DataError, match="NaN in its signals"):
+        fit(Epochs(x, epochs.hz, epochs.subject, epochs.session, 250.0, -1.0, epochs.channels))
+
+
+def test_a_network_learns_saves_and_compiles_to_the_same_answers(tmp_path, monkeypatch):
+    from leancnn.compile import compile
+    from leancnn.weights import load as load_network
+
+    epochs = people(count=3, trials=24)
+    monkeypatch.setattr(stage, "NETWORKS", 2)
+    whole = stage.fit(epochs, decoder="blend")
+    stage.save(whole, tmp_path / "run", {"format": 1, "window": 2.0})
+    again, _ = stage.load(tmp_path / "run")
+    looking = epochs.looking()
+    window = next(iter(windows(looking, whole.bank, 2.0)))
+    assert np.array_equal(whole.scores(window, 250.0), again.scores(window, 250.0))
+    network = load_network(tmp_path / "run")
+    assert network.classes == ("7.5 Hz", "8.57143 Hz", "10 Hz", "12 Hz")
+    native = compile(network)
+    features = images(looking, whole.bank, 2.0).transpose(0, 2, 3, 1)
+    features = np.ascontiguousarray(features)
+    from leancnn.eeg.network import in_torch
+
+    logits = in_torch(network)(features)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(native(features), expected, atol=1e-5)
+    assert (logits.argmax(1) == looking.labels).mean() > 0.7
+
+
+def test_a_network_of_signals_reads_no_pictures(tmp_path):
+    from leancnn.bench import untrained
+    from leancnn.errors import UsageError
+    from leancnn.predict import predict
+    from leancnn.weights import save
+
+    save(untrained("ssvepnet"), tmp_path / "net")
+    with pytest.raises(UsageError, match="decodes signals"):
+        predict(tmp_path / "net", tmp_path)
+
+
+# Recorded people
+
+
+recorded = pytest.mark.skipif(not RECORDED.exists(), reason=f"{RECORDED} is not there")
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    return load(RECORDED).looking()
+
+
+@recorded
+@pytest.mark.slow
+def test_the_yardstick_is_what_it_was_measured_to_be(recordings):
+    scores = grid_scores(recordings, 2.0)[1]
+    assert len(scores) == 224
+    best, tested, picks = chosen(recordings, "subject", scores)
+    assert tested.all()
+    assert len(set(picks)) == 1
+    assert (best.argmax(1) == recordings.labels).mean() == pytest.approx(0.8815, abs=0.002)
+    textbook = textbook_scores(recordings, 2.0)
+    assert (textbook.argmax(1) == recordings.labels).mean() == pytest.approx(0.822, abs=0.002)
+
+
+@recorded
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "least"), [(2.0, 0.88), (4.0, 0.92)])
+def test_the_logit_holds_its_bar_on_people_not_seen(recordings, seconds, least):
+    held = stage.held_out_scores(recordings, "subject", seconds, "logit")
+    assert (held.scores.argmax(1) == held.labels).mean() >= least
+
+
+@recorded
+@pytest.mark.slow
+def test_codes_crossed_in_public_copies_would_be_seen(recordings):
+    from dataclasses import replace
+
+    from leancnn.eeg import check
+
+    hz = np.where(recordings.hz == 17, 21.0, np.where(recordings.hz == 21, 17.0, recordings.hz))
+    assert check(recordings).fit
+    report = check(replace(recordings, hz=hz, _keys=[]))
+    assert any("17 Hz is 21 Hz, 21 Hz is 17 Hz" in line for line in report.problems)
+
+
+def test_the_files_of_two_runs_hold_what_was_trained(tmp_path):
+    epochs = people()
+    path = save_trials(tmp_path / "a.npz", epochs)
+    found = load(path)
+    assert np.array_equal(found.labels, epochs.labels)
+    assert fbcca(found.targets).frequencies == TARGETS

@@ -190,7 +190,7 @@ def test_a_library_that_cannot_predict_is_refused_in_one_line(tmp_path, capsys):
     roadless = compiled(body, (1, 2, 2)).path
     cases = [
         (foreign_one, [], "not a network compiled by leancnn"),
-        (tmp_path / "text.so", [], "not a network compiled by leancnn"),
+        (tmp_path / "text.so", [], "is altered or cut short"),
         (tmp_path / "none.so", [], "no such file"),
         (roadless, [], "does not say how a picture becomes its input"),
         (roadless, ["--checkpoint", "last"], "has no 'last'"),

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from leancnn.commands import Answer, commands, renew, warn
 from leancnn.errors import LeanCNNError, UsageError
+from leancnn.process import ended_by_sigterm
 from leancnn.tables import printable
 from leancnn.version import __version__
 
@@ -54,7 +55,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        answer, as_json = _answer(words)
+        with ended_by_sigterm():
+            answer, as_json = _answer(words)
         text = json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text
         if text and _speaks():
             print("\n".join(map(printable, text.split("\n"))))

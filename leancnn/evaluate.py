@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn import runs
+from leancnn import manifests, runs
 from leancnn.data import Split, load_dataset, names
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, MismatchError, RunError
@@ -261,7 +261,7 @@ def _sheet(test: Split, mistakes: Sequence[Mistake], rows: Sequence[int]) -> byt
 def recut(run: Path, manifest: Mapping[str, Any]) -> bool:
     """See `Evaluation.recut`; `manifest` is that of the data now, wherever they lie."""
     try:
-        then = runs.read_run(run)["data"]["cuts"]["test"]["names"]
+        then = runs.read_run(run, manifests.Told)["data"]["cuts"]["test"]["names"]
         return bool(then != manifest["cuts"]["test"]["names"])
     except (KeyError, TypeError, RunError):  # a test part of its own, or no run
         return False
@@ -331,7 +331,7 @@ def _source(run: Path | None, network: Network | None, data: str | Path | None) 
             raise RunError("a network outside a run does not know its data; name it with --data")
         return _there(told, network.name)
     try:
-        told = str(runs.read_run(run)["data"]["source"])
+        told = str(runs.read_run(run, manifests.Told)["data"]["source"])
     except (KeyError, TypeError):
         raise RunError(
             f"{run / 'run.json'} does not say what data it used; name it with --data"

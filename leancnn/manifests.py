@@ -155,8 +155,24 @@ class Data(TypedDict):
     notes: NotRequired[Any]
 
 
+class Told(TypedDict, total=False):
+    """run.json, for whom the plan does not concern."""
+
+    format: Count
+    plan: dict[str, Any]
+    machine: dict[str, Any]
+    data: Data
+    notes: Names
+    began: str
+    at: str
+    state: str
+    step: Count
+    diverged: dict[str, Any]
+    result: dict[str, Any]
+
+
 class Run(TypedDict):
-    """run.json"""
+    """run.json, with its plan."""
 
     format: NotRequired[Count]
     plan: Plan

@@ -104,6 +104,28 @@ class Memory:
         return 1024 * int(kilobytes[0]) if kilobytes else None
 
 
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let the first SIGTERM end a command as Ctrl-C does, so that it leaves nothing behind.
+
+    The second ends it at once.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class Stop:
     """The first Ctrl-C or SIGTERM asks the loop to save and stop; the second ends at once."""
 

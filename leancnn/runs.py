@@ -202,7 +202,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _epochs(folder: Path) -> int:
     """How many epochs a finished run has had, as run.json says."""
     with contextlib.suppress(RunError, DamagedError, KeyError, TypeError, ValueError):
-        return int(read_run(folder)["result"]["epochs"])
+        return int(read_run(folder, manifests.Told)["result"]["epochs"])
     return 0
 
 
@@ -244,10 +244,13 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     return list(found["evaluations"])
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """What run.json says. Raises `RunError` without one, `DamagedError`."""
+def read_run(folder: Path, kind: Any = manifests.Run) -> dict[str, Any]:
+    """What run.json says; as `manifests.Told` it may have no plan.
+
+    Raises `RunError` without a file, `DamagedError`.
+    """
     try:
-        return dict(read_json(folder / "run.json", manifests.Run))
+        return dict(read_json(folder / "run.json", kind))
     except DamagedError as error:
         raise DamagedError(f"{error}; 'leancnn train --resume {folder}' writes it anew") from error
 
@@ -255,7 +258,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 def images_of(folder: Path, told: str) -> str:
     """Where a run found its images, wherever one stands now; `told` where that is not known."""
     with contextlib.suppress(DamagedError, RunError, KeyError, OSError, ValueError):
-        there = Path(read_run(folder)["data"]["source"])
+        there = Path(read_run(folder, manifests.Told)["data"]["source"])
         if there.is_absolute() and there.exists():
             return str(there)
     return told

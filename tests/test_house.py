@@ -157,7 +157,13 @@ def test_the_map_in_the_readme_is_the_folder():
     assert {name for name in folders if not name.endswith(".egg-info/")} <= set(outside)
 
 
-SPEAKS = {"progress.py", "cli.py", "demo.py", "commands/_base.py"}  # escaped, each of them
+SPEAKS = {
+    "progress.py",
+    "cli.py",
+    "demo.py",
+    "commands/_base.py",
+    "commands/serve.py",
+}  # escaped, each of them
 TO_PROGRAMS = {"bench.py", "timed_worker.py", "data/_workers.py"}  # JSON to another process
 
 

@@ -184,12 +184,12 @@ def _tell_unfinished(network: str) -> None:
     """Say on stderr that a run has not come to its end; what it has so far can be cut."""
     from pathlib import Path
 
-    from leancnn import runs
+    from leancnn import manifests, runs
 
     path = Path(network) if Path(network).name else Path(network).resolve()
     run = path.parent if path.name in ("best", "last") else path
     with suppress(DamagedError, RunError, AttributeError):  # whoever needs it will complain
-        if (state := runs.read_run(run).get("state", "finished")) != "finished":
+        if (state := runs.read_run(run, manifests.Told).get("state", "finished")) != "finished":
             where = run
             warn(f"{where} is {state}; 'leancnn train --resume {where}' goes on with it")
 

@@ -85,7 +85,7 @@ def _begun(folder: Path, beside: Collection[str], asked: Mapping[str, Any]) -> b
     try:
         plan = runs.read_json(folder / MANIFEST, manifests.Saved)["made"]["plan"]
         return all(plan.get(key) == value for key, value in asked.items())
-    except (AttributeError, KeyError, RunError, TypeError):
+    except (AttributeError, DamagedError, KeyError, RunError, TypeError):
         return False
 
 

@@ -34,19 +34,21 @@ def export(
     tune: float | None = None,
     single: bool = False,
     small: bool = False,
+    cmake: bool = False,
 ) -> list[Path]:
     """Write `network` as target `to` into the folder `out`, and return the files.
 
     What was written is loaded back and compared with PyTorch first. Raises `ParityError` with the
     largest difference, and leaves `out` as it was, when the answers differ by more than a
     ten-thousandth of the logits' scale, `DamagedError` for weights that are no numbers. `tune` is
-    for "c", as in `compile`, and `small`: plain loops in the least memory; `single` is for "web":
+    for "c", as in `compile`, and `small`: plain loops in the least memory, and `cmake`: a
+    project with a package, JNI and Swift; `single` is for "web":
     one page that holds all. Raises `UsageError` for what is not of the format.
     """
     network = network if isinstance(network, Network) else load(network)
     check_finite(network)
     target = targets[to]
-    write = writer(to, tune=tune, single=single or None, small=small or None)
+    write = writer(to, tune=tune, single=single or None, small=small or None, cmake=cmake or None)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

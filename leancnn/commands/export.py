@@ -19,6 +19,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"
     )
     parser.add_argument("--small", action="store_true", help="c: plain loops, the least memory")
+    parser.add_argument("--cmake", action="store_true", help="c: a CMake project, JNI and Swift")
     parser.add_argument("--single", action="store_true", help="web: one file, for a double click")
     parser.add_argument(
         "--checkpoint",
@@ -34,9 +35,8 @@ def run(args: Namespace) -> Answer:
     from leancnn.weights import load
 
     network = load(args.network, args.which)
-    paths = export(
-        network, to=args.to, out=args.out, tune=args.tune, single=args.single, small=args.small
-    )
+    options = {key: getattr(args, key) for key in ("tune", "single", "small", "cmake")}
+    paths = export(network, to=args.to, out=args.out, **options)
     files = [{"file": str(path), "bytes": _bytes(path)} for path in paths]
     value = {"network": network.name, "to": args.to, "files": files}
     return Answer(value, f"{table(files)}\nits answers are PyTorch's")

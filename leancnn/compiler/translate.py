@@ -7,6 +7,7 @@ from leancnn.compiler.emit import Facts, Written, emit
 from leancnn.compiler.graph import Graph
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
+from leancnn.compiler.narrow import narrow_tiles
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.tune import tune as best_tiles
 from leancnn.errors import MismatchError, UnsupportedError
@@ -28,11 +29,13 @@ def translate(
     tune: float | None = None,
     small: bool = False,
     full_scale: float = 255.0,
+    narrow: bool = False,
 ) -> Written:
     """A graph as C. `about` is JSON for whoever loads the library; `source` is for people;
     `logits` says that softmax makes probabilities of the answers; `tune` is for how many seconds
     tiles may be timed, None for the cost model alone; `small` asks for the least memory, in plain
-    loops (the file sets LANES to 1), and for an arena that the caller always gives;
+    loops (the file sets LANES to 1), and for an arena that the caller always gives; `narrow` for
+    tiles of four lanes and few registers.
     `full_scale` is what counts as 1 before the mean is taken off: 255 for pixels of bytes, 1 for
     features that come as floats.
 
@@ -61,5 +64,6 @@ def translate(
         full_scale=full_scale,
     )
     tiles = {} if tune is None else best_tiles(graph, tune)
+    tiles = narrow_tiles(graph) if narrow else tiles
     written = emit(schedule(lower(graph), tiles, small=small), facts)
     return replace(written, source=PLAIN + written.source) if small else written

@@ -8,11 +8,13 @@ from leancnn.compiler.translate import translate
 from leancnn.weights import Network
 
 
-def to_c(network: Network, tune: float | None = None, *, small: bool = False) -> Written:
+def to_c(
+    network: Network, tune: float | None = None, *, small: bool = False, narrow: bool = False
+) -> Written:
     """The C file of a network, with its classes, its normalisation and its road inside.
 
     `tune`: seconds for timing register tiles on this machine; None: trust the cost model.
-    `small`: the least memory, in plain loops.
+    `small`: the least memory, in plain loops. `narrow`: tiles of four lanes and few registers.
     """
     road = network.road
     given = {**network.arguments, "cut": "pruned"} if "cut" in network.arguments else {}
@@ -33,4 +35,5 @@ def to_c(network: Network, tune: float | None = None, *, small: bool = False) ->
         tune=tune,
         small=small,
         full_scale=road.full_scale,
+        narrow=narrow,
     )

@@ -62,7 +62,7 @@ def write(network: Network, folder: Path, *, single: bool = False) -> list[Path]
 
 def to_wasm(network: Network) -> dict[str, bytes]:
     """The module of each level of WebAssembly."""
-    written = to_c(network)
+    written = to_c(network, narrow=True)
     road = network.road
     description = {
         "name": network.name,

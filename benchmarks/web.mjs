@@ -1,0 +1,52 @@
+// The web export beside onnxruntime-web, in node or in a page, one thread, in turns.
+//
+//   node benchmarks/web.mjs SITE MODEL.onnx FOLDER ROUNDS MILLISECONDS [LEVEL]
+//
+// FOLDER holds node_modules/onnxruntime-web. Prints one JSON value; benchmarks/web.py calls it.
+
+/** Microseconds an image of each engine, one a round, and how far their probabilities are apart. */
+export async function measure({ load, ort, model, rounds, milliseconds, level }) {
+  const network = await load(level ? { level } : {});
+  const { width, height, channels } = network.size;
+  ort.env.wasm.numThreads = 1;
+  ort.env.logLevel = "error";
+  const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+  const image = Uint8Array.from({ length: width * height * channels }, (_, i) => (i * 31 + (i >> 3) * 17) & 255);
+  const feed = { [session.inputNames[0]]: new ort.Tensor("uint8", image, [1, height, width, channels]) };
+  const engines = {
+    ours: async (count) => { for (let i = 0; i < count; i++) network.run(image); },
+    theirs: async (count) => { for (let i = 0; i < count; i++) await session.run(feed); },
+  };
+  const ours = network.run(image);
+  const logits = (await session.run(feed))[session.outputNames[0]].data;
+  const most = Math.max(...logits);
+  const powers = Array.from(logits, (x) => Math.exp(x - most));
+  const sum = powers.reduce((a, b) => a + b);
+  const apart = Math.max(...powers.map((p, i) => Math.abs(p / sum - ours[i])));
+  const counts = {}, found = { ours: [], theirs: [] };
+  for (const [name, run] of Object.entries(engines)) {
+    await run(30); // compiled and warm
+    const begin = performance.now();
+    await run(10);
+    counts[name] = Math.max(1, Math.round((10 * milliseconds) / Math.max(performance.now() - begin, 0.1)));
+  }
+  for (let round = 0; round < rounds; round++)
+    for (const [name, run] of Object.entries(engines)) {
+      const begin = performance.now();
+      await run(counts[name]);
+      found[name].push((1000 * (performance.now() - begin)) / counts[name]);
+    }
+  return { level: network.level, apart, ...found };
+}
+
+if (globalThis.process?.argv?.[1]?.endsWith("web.mjs")) {
+  const { pathToFileURL } = await import("node:url");
+  const { readFile } = await import("node:fs/promises");
+  const [site, onnx, folder, rounds, milliseconds, level] = process.argv.slice(2);
+  const { load } = await import(pathToFileURL(`${site}/classify.mjs`));
+  const ort = await import(pathToFileURL(`${folder}/node_modules/onnxruntime-web/dist/ort.node.min.mjs`));
+  const model = new Uint8Array(await readFile(onnx));
+  const answer = await measure({ load, ort: ort.default ?? ort, model, rounds: +rounds, milliseconds: +milliseconds, level });
+  process.stdout.write(`${JSON.stringify({ ...answer, node: process.version })}\n`);
+  process.exit(0);
+}

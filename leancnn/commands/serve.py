@@ -1,10 +1,9 @@
 """`leancnn serve runs/a --port 8000`"""
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 from leancnn.commands._base import Answer, Command, put
-from leancnn.tables import printable
+from leancnn.progress import tell
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -40,7 +39,7 @@ def run(args: Namespace) -> Answer:
     native = compile(network) if isinstance(network, Network) else network
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"{printable(native.name)} at {address}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    tell(f"{native.name} at {address}; Ctrl-C ends it")
     serve(Service(native, limits), listening)
     return Answer({"served": native.name, "address": address}, "ended")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from leancnn.errors import MismatchError
 
-PATIENCE = timedelta(minutes=30)  # rank 0 may decode a whole data set while the others wait
+PATIENCE = timedelta(hours=24)  # rank 0 may decode while the others wait; `peers` sees who died
 
 
 @dataclass(frozen=True, slots=True)

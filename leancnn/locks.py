@@ -4,14 +4,16 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import socket
 import stat
+import threading
 import time
 import weakref
 from pathlib import Path
 from typing import Self
 
-from leancnn.errors import RunError, WriteError
+from leancnn.errors import RunError, StoppedError, WriteError
 from leancnn.safe_files import write_error
 
 TRIES = 20  # where others come and go at the same moment
@@ -31,6 +33,7 @@ class Lock:
         self.path = folder / "run.lock"
         self._handle: int | None = None
         self._made: list[Path] = []  # folders that were not there, innermost first
+        self._unwinds = False  # whether SIGTERM does, because of us
 
     def __enter__(self) -> Self:
         self._made = [place for place in self.path.parents if not place.exists()]
@@ -51,6 +54,10 @@ class Lock:
             )
         self._handle = handle
         _held.add(self)
+        if threading.current_thread() is threading.main_thread():
+            self._unwinds = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            if self._unwinds:
+                signal.signal(signal.SIGTERM, _terminated)
         try:
             self._check_links()
         except RunError:
@@ -90,6 +97,8 @@ class Lock:
                 )
 
     def __exit__(self, *_: object) -> None:
+        if self._unwinds:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if self._handle is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink()  # who waits for it sees that its file is gone, and takes another
@@ -126,6 +135,11 @@ def open_lock(path: Path) -> int:
         os.close(handle)
         raise RunError(f"{path} is no file of leancnn's; move it away")
     return handle
+
+
+def _terminated(number: int, frame: object) -> None:
+    """SIGTERM outside the loop that saves: unwind, so that nothing half begun is left."""
+    raise StoppedError("stopped by SIGTERM before anything was begun that could go on")
 
 
 _held: "weakref.WeakSet[Lock]" = weakref.WeakSet()

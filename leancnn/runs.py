@@ -154,6 +154,14 @@ def sweep(folder: Path) -> list[Path]:
     return litter
 
 
+def abandon(folder: Path) -> None:
+    """Remove what a run left whose first checkpoint could not be written."""
+    if not is_run(folder):
+        sweep(folder)
+        with contextlib.suppress(OSError):
+            (folder / "checkpoints").rmdir()
+
+
 # What a run says about itself
 
 

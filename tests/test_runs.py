@@ -260,3 +260,39 @@ def test_a_file_system_without_locks_is_named(
         pass
     assert runs.add_evaluation(tmp_path, {"which": "last"}) == []
     assert len(runs.evaluations(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("before", ["a folder that was there", "nothing"])
+def test_an_early_sigterm_leaves_no_lock_and_no_folder(before: str, tmp_path: Path) -> None:
+    """While images are decoded, say: the run has not begun."""
+    folder = tmp_path / "runs" / "a"
+    if before != "nothing":
+        folder.mkdir(parents=True)
+    words = (
+        "import signal, sys\nfrom pathlib import Path\nfrom leancnn import runs\n"
+        "with runs.Lock(Path(sys.argv[1])):\n    signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", words, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert "StoppedError: stopped by SIGTERM" in done.stderr
+    assert folder.exists() == (before != "nothing")
+    assert not list(tmp_path.rglob("*.lock"))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_disk_that_is_full_before_the_first_checkpoint_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runs" / "a"
+
+    def full() -> None:
+        with runs.Lock(folder):
+            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints" / "step-00000000.safetensors.next").write_bytes(b"half")
+            runs.abandon(folder)
+            raise WriteError("full")
+
+    with pytest.raises(WriteError, match="full"):
+        full()
+    assert not (tmp_path / "runs").exists()

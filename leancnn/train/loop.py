@@ -14,7 +14,7 @@ from leancnn import runs, weights
 from leancnn.data import Dataset
 from leancnn.data._augment import partners, step_seed
 from leancnn.distributed import World
-from leancnn.errors import DivergedError, StoppedError
+from leancnn.errors import DivergedError, StoppedError, WriteError
 from leancnn.losses import update_centres
 from leancnn.plots import training_curve
 from leancnn.process import Stop
@@ -93,7 +93,7 @@ class Loop:
         """Train to the end. Raises `StoppedError`, `DivergedError`, `WriteError`."""
         plan, counters, world = self.plan, self.counters, self.world
         if counters.step == 0:
-            self.save()  # before all else: a folder with a run in it is a run that can go on
+            self._save_first()  # a folder with a run in it is a run that can go on
         if world.first:
             runs.write_sealed(self.folder / "recipe.json", plan.recipe.to_json())
             note(self.folder, plan, "running", data=self.dataset.manifest, notes=notes)
@@ -189,6 +189,13 @@ class Loop:
             state = {"plan": self.plan.to_json(), "counters": asdict(self.counters)}
             runs.save_checkpoint(self.folder, self.counters.step, state, pack(self.learner))
         return sound
+
+    def _save_first(self) -> None:
+        try:
+            self.save()
+        except WriteError:
+            runs.abandon(self.folder)
+            raise
 
     def _save_when_due(self) -> None:
         plan, step = self.plan, self.counters.step

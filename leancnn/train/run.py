@@ -21,6 +21,7 @@ from leancnn import manifests, pretrained, recipes, runs, weights
 from leancnn.data import Dataset, recognise
 from leancnn.distributed import World, join
 from leancnn.errors import RunError, UsageError
+from leancnn.peers import watching
 from leancnn.process import kept_pages, kept_threads
 from leancnn.progress import tell
 from leancnn.recipes import Recipe
@@ -107,7 +108,10 @@ def train(
         Path(out) if out is not None else runs.free_folder(f"{model}-{chosen.name}", world.of_first)
     )
     check_place(folder, data)
-    with runs.Lock(folder) if world.first else nullcontext():
+    with (
+        runs.Lock(folder) if world.first else nullcontext(),
+        watching(world.rank, world.size, folder),
+    ):
         if world.first and runs.is_run(folder):
             raise RunError(
                 f"{folder} holds a run already; go on with 'leancnn train --resume {folder}' "
@@ -201,7 +205,10 @@ def resume(
     world = join()
     if not runs.is_run(folder):
         raise RunError(f"{folder} holds no run; begin one with 'leancnn train DATA --out {folder}'")
-    with runs.Lock(folder) if world.first else nullcontext():
+    with (
+        runs.Lock(folder) if world.first else nullcontext(),
+        watching(world.rank, world.size, folder),
+    ):
         checkpoint, notes = runs.load_checkpoint(folder)
         if checkpoint is None:
             raise RunError(

@@ -1,0 +1,67 @@
+"""Faults put into the program by hand, each with the tests that must notice it.
+
+(what stands in the program, once; what a mutant has instead; the test files). `test_mutants` runs
+them. A mutant that no test notices is a rule that nobody holds.
+"""
+
+STEP = ["test_golden_steps.py"]
+
+MUTANTS = [
+    # train: the loop, its batches, its state
+    ("loss = share * loss + (1 - share)", "loss = (1 - share) * loss + share", STEP),
+    ("images = share * images + (1 - share)", "images = (1 - share) * images + share", STEP),
+    ("min(recipe.ema, (1 + number) / (10 + number))", "recipe.ema", STEP),
+    ("(1 + number) / (10 + number)", "(2 + number) / (10 + number)", STEP),
+    ("recipe.clip or math.inf)", "math.inf)", STEP),
+    ("learning_rate(recipe, number / plan.steps)", "learning_rate(recipe, 0.5)", STEP),
+    ("alpha=-rate * group.rate_share)", "alpha=-rate)", STEP),
+    ("if group.decay:", "if not group.decay:", STEP),
+    ("kind = (0.0, 2.0) if id(p) in last", "kind = (0.0, 1.0) if id(p) in last", STEP),
+    ("weight_decay if p.ndim > 1 else 0.0", "weight_decay", STEP),
+    ("torch._foreach_mul_(group.momentum, momentum)", "pass", STEP),
+    ("moves = gradients if self.recipe.nesterov", "moves = group.momentum if True", STEP),
+    ("1 - decay)\n    for mine", "decay)\n    for mine", STEP),
+    ("return self.draws(step) % self.plan.images", "return self.draws(step)", STEP),
+    ("sum(counts) / (len(counts) * count)", "sum(counts) / count", STEP),
+    ("(each * self.class_weights[labels]).mean()", "each.mean()", STEP),
+    # validation
+    ('labels, reduction="sum").item()', "labels).item()", STEP),
+    ("(world.sum(sums.to(device)) / len(split.labels))", "world.sum(sums.to(device))", STEP),
+    # schedule
+    ("if progress < recipe.warmup:", "if progress <= recipe.warmup / 2:", STEP),
+    ("max(progress / recipe.warmup, 0.01)", "progress / recipe.warmup", STEP),
+    (
+        "recipe.factor ** sum(progress >= share",
+        "recipe.factor ** sum(progress > share",
+        ["test_recipes.py"],
+    ),
+    (
+        "left = (1 - math.cos(math.pi * left)) / 2",
+        "left = math.cos(math.pi * left / 2)",
+        ["test_recipes.py"],
+    ),
+    # augmentation
+    (
+        "cut = cut.masked_fill(hole[..., None], 0)",
+        "cut = cut.masked_fill(hole[..., None], 9)",
+        STEP,
+    ),
+    (
+        "part = [row % FINE if below else",
+        "part = [row % FINE if not below else",
+        ["test_augment.py"],
+    ),
+    # modes
+    ("part.training = mode", "part.training = False", ["test_modes.py"]),
+    # bench and scores
+    ("shares = [macs * loop / turn", "shares = [turn / macs / loop", ["test_bench.py"]),
+    ("network.road, digest(network)]", "network.road]", ["test_importance.py"]),
+    # lengths
+    ("epoch - best_epoch >= patience", "epoch - best_epoch > patience", ["test_train_longer.py"]),
+    ("plan.steps <= step", "plan.steps < step", ["test_train_longer.py"]),
+    (
+        "sure = answers.max(1) >= threshold",
+        "sure = answers.max(1) <= threshold",
+        ["test_scrutiny.py"],
+    ),
+]

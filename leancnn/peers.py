@@ -91,7 +91,7 @@ class _Watch:
             looked, beats = now, beats + 1
             try:
                 if self.store is None:
-                    self.store = dist.TCPStore(*place, None, False, patience)
+                    self.store = dist.TCPStore(*place, None, False, patience)  # type: ignore[attr-defined]
                 self.store.set(f"{self.prefix}/{self.rank}", f"{self.host} {os.getpid()} {beats}")
                 lost = {rank: why for rank in self.others if (why := self._lost(rank, now))}
             except Exception as error:  # torch's errors of a store share no class

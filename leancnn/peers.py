@@ -8,7 +8,6 @@ beats in the store they met at, and looks at the beats of the others.
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from leancnn.errors import LeanCNNError, RunError
+from leancnn.progress import tell
 
 BEAT_S = 1.0
 SILENT_S = 25.0  # without a beat, from which on a process is lost
@@ -124,7 +124,7 @@ class _Watch:
         left = [rank for rank in (self.rank, *self.others) if rank not in lost]
         speaks = min(left) == self.rank if lost else os.environ.get("LOCAL_RANK", "0") == "0"
         if speaks:
-            print(f"leancnn: {why}; {self.advice}", file=sys.stderr, flush=True)
+            tell(f"{why}; {self.advice}")
         os._exit(1)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leancnn.predict import predict
     from leancnn.preprocess import Road
     from leancnn.prune import prune
+    from leancnn.quantize import quantize
     from leancnn.train import train
     from leancnn.weights import load
 
@@ -44,6 +45,7 @@ __all__ = [
     "load_dataset",
     "predict",
     "prune",
+    "quantize",
     "train",
 ]
 
@@ -62,6 +64,7 @@ _HOMES = {
     "load_dataset": "data",
     "predict": "predict",
     "prune": "prune",
+    "quantize": "quantize",
     "train": "train",
 }
 

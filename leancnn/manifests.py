@@ -62,6 +62,7 @@ class Saved(Pair):
     mean: Values
     std: Values
     made: dict[str, Any]
+    quantized: NotRequired[dict[str, Any]]
 
 
 class Plan(TypedDict):

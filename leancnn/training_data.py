@@ -72,6 +72,7 @@ def keep_margin(recipe: Recipe, model: str, overrides: Mapping[str, Any]) -> Rec
 
 def kept_road(start: weights.Network, overrides: Mapping[str, Any] | None) -> Road:
     """The road of a network that training starts from. `UsageError`: another one is asked for."""
+    start.check_floats("training or pruning it")
     if given := {"size", "scale", "fit", "channels"} & set(overrides or {}):
         raise UsageError(
             "training that starts from a network takes the same images; leave out "

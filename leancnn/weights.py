@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from leancnn import manifests, models, runs
 from leancnn.channels.sizes import reshape
+from leancnn.compiler.integers import from_data, to_data
+from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, UsageError
 from leancnn.layers import INITS, initialise
 from leancnn.preprocess import Road
@@ -26,6 +28,7 @@ from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
 from leancnn.signal_window import KIND, SignalWindow
 
 FORMAT = 1
+QUANTIZED = 2  # the format of a network of integers, which an older leancnn has to refuse
 MORE = 8  # times as many parameters as saved tensors: a module may be made and replaced
 MOST_ELEMENTS = 2**31  # of a network that is loaded, also before it is cut
 Input = Road | SignalWindow
@@ -115,6 +118,19 @@ class Network(nn.Module):
         """
         return float(self.trained.get("epochs", self.trained.get("epoch", 0)))
 
+    @property
+    def quantized(self) -> bool:
+        """Whether it computes in integers; then it is trained, pruned and cut no more."""
+        return isinstance(self.body, IntegerNetwork)
+
+    def check_floats(self, what: str) -> None:
+        """Raises `MismatchError` for a network of integers, with which `what` cannot be done."""
+        if self.quantized:
+            raise MismatchError(
+                f"{self.name} is quantized, and {what} needs the floats it was made from: take the "
+                "network it came from, and quantize what comes of it"
+            )
+
     def check_classes(self, classes: Sequence[str], where: object) -> None:
         """Raises `MismatchError` when data has other classes than the network, or another order."""
         if tuple(classes) != self.classes:
@@ -195,9 +211,12 @@ def build(
 def save(network: Network, folder: str | Path) -> None:
     """Save into `folder`; what stood there is replaced in one step. Raises `WriteError`."""
     folder = Path(folder)
-    state = network.body.state_dict()
+    if isinstance(network.body, IntegerNetwork):
+        about, arrays = to_data(network.body.network)
+    else:
+        about, arrays = None, to_arrays(network.body.state_dict())
     manifest = {
-        "format": FORMAT,
+        "format": FORMAT if about is None else QUANTIZED,
         "name": network.name,
         "arguments": network.arguments,
         "classes": list(network.classes),
@@ -206,11 +225,13 @@ def save(network: Network, folder: str | Path) -> None:
         "std": list(network.std),
         "counts": {
             "trainable": sum(p.numel() for p in network.body.parameters()),
-            "stored": sum(tensor.numel() for tensor in state.values()),
+            "stored": sum(array.size for array in arrays.values()),
         },
         "made": network.made,
     }
-    seal(folder / MANIFEST, folder / WEIGHTS, manifest, to_arrays(state))
+    if about is not None:
+        manifest["quantized"] = about
+    seal(folder / MANIFEST, folder / WEIGHTS, manifest, arrays)
 
 
 def load(path: str | Path, which: Which | None = None) -> Network:
@@ -222,15 +243,20 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     folder = _find(Path(path), which)
     manifest, arrays = unseal(folder / MANIFEST, folder / WEIGHTS, manifests.Saved)
     try:
-        if manifest["format"] > FORMAT:
+        if manifest["format"] > QUANTIZED:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
         told = manifest["road"]
         kind = SignalWindow if told.get("kind") == KIND else Road
         road: Input = kind.from_json(told)
         classes = manifest["classes"]
-        _check_size(manifest, road, len(arrays), folder / MANIFEST)
+        body: nn.Module
+        if "quantized" in manifest:
+            body = IntegerNetwork(from_data(manifest["quantized"], arrays))
+        else:
+            _check_size(manifest, road, len(arrays), folder / MANIFEST)
+            body = build(manifest["name"], manifest["arguments"], len(classes), road, seed=0)
         network = Network(
-            build(manifest["name"], manifest["arguments"], len(classes), road, seed=0),
+            body,
             name=manifest["name"],
             arguments=manifest["arguments"],
             classes=classes,
@@ -244,7 +270,8 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     except Exception as error:  # whatever a builder says of arguments that nobody would write
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DamagedError(f"{folder / MANIFEST}: not a saved network ({reason})") from error
-    fill(network.body.state_dict(), arrays, folder / WEIGHTS)
+    if not network.quantized:
+        fill(network.body.state_dict(), arrays, folder / WEIGHTS)
     return network.eval()
 
 

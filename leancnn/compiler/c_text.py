@@ -81,6 +81,20 @@ class File:
             self.arrays.append(array("int32_t", word, [str(value) for value in values]))
         return self.known[key]
 
+    def listed(self, kind: str, name: str, words: Sequence[str], size: int, each: str = "1") -> str:
+        """The name of a constant array of so many bytes of any type, of texts; each may stand for
+        `each` numbers.
+        """
+        key = (kind, each, sha256("\0".join(words).encode()).digest())
+        if key not in self.known:
+            word = self.known[key] = self.fresh(name)
+            self.constants += size
+            text = array(kind, word, words)
+            self.arrays.append(
+                text.replace("] = {", f" * {each}] = {{", 1) if each != "1" else text
+            )
+        return self.known[key]
+
     def mask(self, height: int, width: int, pitch: int) -> str:
         """The name of a table that keeps the pixels of a line and drops the gaps."""
         length = -(-height * pitch // 16) * 16

@@ -2,9 +2,12 @@
 
 import json
 
-from leancnn.compiler.emit import Written
+from leancnn.compiler.emit import Facts, Written
 from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.int8_emit import emit_integers
+from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.translate import translate
+from leancnn.version import __version__
 from leancnn.weights import Network
 
 
@@ -24,6 +27,17 @@ def to_c(
         "mean": list(network.mean),
         "std": list(network.std),
     }
+    if isinstance(network.body, IntegerNetwork):
+        facts = Facts(
+            name=network.name,
+            classes=network.classes,
+            mean=network.mean,
+            std=network.std,
+            source=f"from {network.name}({settings}), quantized",
+            version=__version__,
+            about=json.dumps(about),
+        )
+        return emit_integers(network.body.network, facts)
     return translate(
         import_torch(network.body, (road.channels, *road.size)),
         name=network.name,

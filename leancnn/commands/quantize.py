@@ -1,0 +1,43 @@
+"""`leancnn quantize runs/a --out runs/a8`"""
+
+from argparse import ArgumentParser, Namespace
+
+from leancnn.commands._base import Answer, Command, put
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("network", help="a run, or the folder of a saved network")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where it is saved")
+    parser.add_argument("--data", help="images to calibrate with; default: the run's")
+    parser.add_argument(
+        "--images", type=int, default=512, help="of the train part that set ranges; default 512"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images; default 0")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="POINTS",
+        help="write nothing if more validation accuracy is lost, in percentage points",
+    )
+    parser.add_argument(
+        "--which", choices=("best", "last"), help="of a run's networks; default: best"
+    )
+
+
+def run(args: Namespace) -> Answer:
+    """A network in 8-bit integers, with accuracy, size and time before and after."""
+    from leancnn.quantize import quantize
+
+    found = quantize(
+        args.network,
+        args.out,
+        data=args.data,
+        images=args.images,
+        seed=args.seed,
+        budget=args.budget,
+        which=args.which,
+    )
+    return Answer(found.to_json(), found.text())
+
+
+put(Command("quantize", "turn a trained network into 8-bit integers", arguments, run))

@@ -1,0 +1,183 @@
+"""What moves bytes without multiplying, as C: gathering into quads, pooling, sums, tables."""
+
+from itertools import product
+
+from leancnn.compiler.c_text import File
+from leancnn.compiler.int8_conv import phase_offsets
+from leancnn.compiler.int8_layout import Plane, quads_of
+from leancnn.compiler.int8_program import Lookup, Pack, Phases, Pool, Total
+
+
+def cleared(plane: Plane, quads: str, start: str) -> list[str]:
+    """C that fills the gaps of planes `start` leads to."""
+    if plane.gap == (0, 0):
+        return []
+    fill = f"{plane.fill[0]}u"
+    lines = [
+        f"    for (int q = 0; q < {quads}; q++)",
+        f"        gaps(s + {start} + q * {plane.stride}, {plane.height}, {plane.width}, "
+        f"{plane.pitch}, {plane.stride}, {fill});",
+    ]
+    if plane.below:
+        lines.append(f"    for (int i = 1; i <= {plane.below}; i++) s[{start} - i] = {fill};")
+    return lines
+
+
+def emit_pack(file: File, kernel: Pack) -> None:
+    """Gather four channels into each quad, row by row."""
+    order = kernel.order
+    out, view = kernel.out, kernel.x
+    phases = kernel.phases or Phases(((0, 0),), (1, 1), (0, 0), view.height, view.width)
+    first = next(place for place in view.places)
+    pitch = first.plane.pitch
+    sources: list[int] = []
+    straight = True
+    for at in range(0, len(order), 4):
+        places = [None if c is None else view.places[c] for c in order[at : at + 4]]
+        there = [p for p in places if p is not None]
+        base = there[0]
+        homes = {(p.plane, p.quad, p.top, p.left) for p in there}
+        straight &= len(homes) == 1 and all(
+            p is None or p.lane == lane for lane, p in enumerate(places)
+        )
+        for p in places:
+            word = (p or base).at
+            sources += [word, 0 if p is None else p.lane]
+    each = out.stride // len(phases.which)
+    reads = file.integers("quads", sources[::8] if straight else sources)
+    fill = file.integers("fill", [w - 2**32 if w >= 2**31 else w for w in kernel.fill])
+    lines = ["LAYER @(uint32_t *s, int quads, int to, const int32_t *in, const int32_t *fill)", "{"]
+    lines.append(
+        f"    for (int q = 0; q < quads; q++, in += {1 if straight else 8}, to += {out.stride}) {{"
+    )
+    for number, (a, b) in enumerate(phases.which):
+        lines += _phase(kernel, phases, number * each, (a, b), pitch, straight)
+    lines += ["    }", *cleared(out, "quads", f"to - quads * {out.stride}"), "}"]
+    name = file.function("pack", "channels gathered into quads", "\n".join(lines))
+    file.calls.append(f"{name}(s, {out.quads}, {out.origin}, {reads}, {fill}); /* {out.name} */")
+
+
+def _phase(
+    kernel: Pack,
+    phases: Phases,
+    start: int,
+    phase: tuple[int, int],
+    pitch: int,
+    straight: bool,
+) -> list[str]:
+    """C for the rows of one phase: inside the image what stands there, outside its zero."""
+    h, w = kernel.x.height, kernel.x.width
+    (rows, columns), (top, left) = phases.stride, phases.start
+    low = max(0, -(-(left - phase[1]) // columns))
+    high = min(phases.columns, (w - 1 + left - phase[1]) // columns + 1)
+    high = max(low, high)
+    place = f"y * {pitch * rows} + x * {columns} + ({(phase[0] - top) * pitch + phase[1] - left})"
+    if straight:
+        value = f"s[in[0] + {place}]"
+    else:
+        lanes = [
+            f"(uint32_t)lane(s[in[{2 * i}] + {place}], in[{2 * i + 1}])"
+            + (f" << {8 * i}" if i else "")
+            for i in range(4)
+        ]
+        value = " | ".join(lanes)
+    return [
+        f"        for (int y = 0; y < {phases.rows}; y++) {{",
+        f"            uint32_t *row = s + to + {start} + y * {kernel.out.pitch};",
+        f"            const int row_in = y * {rows} + ({phase[0] - top});",
+        f"            const int inside = row_in >= 0 && row_in < {h};",
+        f"            for (int x = 0; x < {low}; x++) row[x] = (uint32_t)fill[q];",
+        "            if (inside)",
+        f"                for (int x = {low}; x < {high}; x++) row[x] = {value};",
+        "            else",
+        f"                for (int x = {low}; x < {high}; x++) row[x] = (uint32_t)fill[q];",
+        f"            for (int x = {high}; x < {phases.columns}; x++) row[x] = (uint32_t)fill[q];",
+        "        }",
+    ]
+
+
+def emit_pool(file: File, kernel: Pool) -> None:
+    """The largest byte under each window, as shifts of one line."""
+    source, out, phases = kernel.source, kernel.out, kernel.phases
+    rows, columns = kernel.node.kernel
+    places = list(product(range(rows), range(columns)))
+    taps = phase_offsets(phases.which, phases.stride, source, places)
+    count = out.line
+    lines = [
+        "LAYER @(uint32_t *s, int quads, int in, int to)",
+        "{",
+        f"    static const int32_t taps[{len(taps)}] = {{{', '.join(map(str, taps))}}};",
+        f"    for (int q = 0; q < quads; q++, in += {source.stride}, to += {out.stride}) {{",
+        "        uint8_t *y = (uint8_t *)(s + to);",
+        f"        memcpy(y, s + in + taps[0], {4 * count});",
+        f"        for (int i = 1; i < {len(taps)}; i++) {{",
+        "            const uint8_t *x = (const uint8_t *)(s + in + taps[i]);",
+        f"            for (int p = 0; p < {4 * count}; p++) y[p] = x[p] > y[p] ? x[p] : y[p];",
+        "        }",
+        "    }",
+        *cleared(out, "quads", f"to - quads * {out.stride}"),
+        "}",
+    ]
+    name = file.function("largest", f"windows of {kernel.node.kernel}", "\n".join(lines))
+    file.calls.append(f"{name}(s, {out.quads}, {source.origin}, {out.origin}); /* {out.name} */")
+
+
+def emit_total(file: File, kernel: Total) -> None:
+    """Sums of all pixels of each channel."""
+    view = kernel.x
+    quads = quads_of(view.places)
+    table: list[int] = []
+    zeros: list[int] = []
+    channels_at = {(p.plane, p.quad, p.top, p.left, p.lane): c for c, p in enumerate(view.places)}
+    for plane, quad, top, left in quads:
+        table.append(plane.at(quad) + top * plane.pitch + left)
+        for lane in range(4):
+            channel = channels_at.get((plane, quad, top, left, lane))
+            table.append(-1 if channel is None else kernel.out.origin + channel)
+            zero = 0 if channel is None else kernel.zero[channel]
+            zeros.append(view.height * view.width * zero)
+    body = f"""LAYER @(uint32_t *s, int quads, const int32_t *at, const int32_t *zero)
+{{
+    for (int q = 0; q < quads; q++, at += 5, zero += 4) {{
+        uint32_t a = 0, b = 0, c = 0, d = 0;
+        for (int y = 0; y < {view.height}; y++) {{
+            const uint32_t *row = s + at[0] + y * {view.places[0].plane.pitch};
+            for (int x = 0; x < {view.width}; x++) {{
+                a += row[x] & 255, b += row[x] >> 8 & 255;
+                c += row[x] >> 16 & 255, d += row[x] >> 24;
+            }}
+        }}
+        if (at[1] >= 0) s[at[1]] = a - (uint32_t)zero[0];
+        if (at[2] >= 0) s[at[2]] = b - (uint32_t)zero[1];
+        if (at[3] >= 0) s[at[3]] = c - (uint32_t)zero[2];
+        if (at[4] >= 0) s[at[4]] = d - (uint32_t)zero[3];
+    }}
+}}"""
+    name = file.function("total", "all pixels of each channel", body)
+    tables = file.integers("sums", table), file.integers("zeros", zeros)
+    file.calls.append(f"{name}(s, {len(quads)}, {tables[0]}, {tables[1]}); /* {kernel.out.name} */")
+
+
+def emit_lookup(file: File, kernel: Lookup) -> None:
+    """Each byte by a table."""
+    out = kernel.out
+    words = [str(number) for number in kernel.node.table.tolist()]
+    table = file.listed("uint8_t", f"{out.name}_table", words, 256)
+    body = "\n".join(
+        [
+            "LAYER @(uint32_t *s, int quads, const int32_t *in, int to, const uint8_t *table)",
+            "{",
+            f"    for (int q = 0; q < quads; q++, to += {out.stride})",
+            f"        for (int p = 0; p < {out.line}; p++) {{",
+            "            const uint32_t x = s[in[q] + p];",
+            "            s[to + p] = table[x & 255] | (uint32_t)table[x >> 8 & 255] << 8 |",
+            "                (uint32_t)table[x >> 16 & 255] << 16 |",
+            "                (uint32_t)table[x >> 24] << 24;",
+            "        }",
+            *cleared(out, "quads", f"to - quads * {out.stride}"),
+            "}",
+        ]
+    )
+    name = file.function("looked_up", "each byte by a table", body)
+    reads = file.integers("quads", [plane.at(quad) for plane, quad in kernel.quads])
+    file.calls.append(f"{name}(s, {out.quads}, {reads}, {out.origin}, {table}); /* {out.name} */")

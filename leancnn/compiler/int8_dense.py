@@ -1,0 +1,121 @@
+"""Layers whose result is a vector, as C: a matrix by bytes or by sums, then steps one by one."""
+
+from itertools import product
+
+import numpy as np
+
+from leancnn.compiler.c_text import File
+from leancnn.compiler.int8_layout import View
+from leancnn.compiler.int8_program import Dense
+from leancnn.compiler.integers import Add, Array, Clamp, Gate, QConv, QStep, Quantized, Store
+
+
+def emit_dense(file: File, kernel: Dense, network: Quantized) -> None:
+    """Gather what is read, multiply, and do the steps for each output."""
+    node = kernel.node
+    name = next(iter(kernel.outs))
+    lines = _products(file, kernel, name)
+    for at, step in enumerate(node.steps):
+        lines += [f"        {line}" for line in _step(file, kernel, network, at, step)]
+    bias = file.integers("bias", node.bias.tolist())
+    body = "\n".join(
+        [
+            "LAYER @(uint32_t *s)",
+            "{",
+            *lines[: lines.index("LOOP")],
+            f"    for (int o = 0; o < {len(node.bias)}; o++) {{",
+            f"        int32_t a = {bias}[o];",
+            *lines[lines.index("LOOP") + 1 :],
+            "    }",
+            "}",
+        ]
+    )
+    word = file.function("dense", f"{len(node.bias)} numbers", body)
+    file.calls.append(f"{word}(s); /* {name} */")
+
+
+def _products(file: File, kernel: Dense, name: str) -> list[str]:
+    node, x = kernel.node, kernel.x
+    if not isinstance(node, QConv) or x is None:
+        return ["LOOP"]
+    weight = node.weight
+    each, wide = weight.shape[1], len(weight) // node.groups
+    wide_input = x.places[0].lane < 0
+    top, left = node.padding[:2]
+    taps = [
+        (t, y * node.dilation[0] - top, c * node.dilation[1] - left)
+        for t, (y, c) in enumerate(product(*map(range, weight.shape[2:])))
+    ]
+    inside = [(t, y, c) for t, y, c in taps if 0 <= y < x.height and 0 <= c < x.width]
+    flat = weight.reshape(len(weight), each, -1)[:, :, [t for t, _, _ in inside]]
+    table = np.ascontiguousarray(flat.reshape(len(weight), -1))
+    weights = signed_bytes(file, f"{name}_weights", table)
+    places = []
+    for place in x.places:
+        for _, y, c in inside:
+            word = place.at + y * place.plane.pitch + c
+            places.append(word if wide_input else 4 * word + place.lane)
+    at = file.integers("places", places)
+    kind, get = (
+        ("int32_t", f"(int32_t)s[{at}[i]]")
+        if wide_input
+        else ("uint8_t", f"(uint8_t)lane(s[{at}[i] / 4], {at}[i] % 4)")
+    )
+    count = table.shape[1]
+    group = f" + o / {wide} * {count}" if node.groups > 1 else ""
+    return [
+        f"    {kind} x[{len(places)}];",
+        f"    for (int i = 0; i < {len(places)}; i++) x[i] = {get};",
+        "LOOP",
+        f"        const {kind} *y = x{group};",
+        f"        const signed char *w = {weights} + (size_t)o * {count};",
+        f"        for (int i = 0; i < {count}; i++) a += w[i] * y[i];",
+    ]
+
+
+def signed_bytes(file: File, name: str, numbers: Array) -> str:
+    """The name of a constant array of signed bytes."""
+    words = [str(number) for number in numbers.ravel().tolist()]
+    return file.listed("signed char", name, words, len(words))
+
+
+def places_of(file: File, view: View) -> str:
+    """The name of a table of bytes in the arena, four for each word."""
+    return file.integers("places", [4 * place.at + place.lane for place in view.places])
+
+
+def _step(file: File, kernel: Dense, network: Quantized, at: int, step: QStep) -> list[str]:
+    zero_of = {name: value.zero for name, value in network.values.items()}
+    if isinstance(step, Clamp):
+        low = file.integers("low", step.low.tolist())
+        high = file.integers("high", step.high.tolist())
+        return [f"a = between(a, {low}[o], {high}[o]);"]
+    if isinstance(step, Add):
+        places = places_of(file, kernel.others[step.value])
+        factor = file.integers("factor", step.factor.tolist())
+        zero = file.integers("zero", zero_of[step.value].tolist())
+        byte = f"lane(s[{places}[o] / 4], {places}[o] % 4)"
+        return [f"a += {factor}[o] * ({byte} - {zero}[o]);"]
+    if isinstance(step, Gate):
+        terms = []
+        for name in (step.value, step.gate):
+            places = places_of(file, kernel.others[name])
+            zero = file.integers("zero", zero_of[name].tolist())
+            terms.append(f"(lane(s[{places}[o] / 4], {places}[o] % 4) - {zero}[o])")
+        return [f"a += {' * '.join(terms)};"]
+    plane = kernel.outs[step.value]
+    if step.multiplier is None:
+        return [f"s[{plane.origin} + o] = (uint32_t)a;"]
+    return _stored(file, step, plane.origin, int(zero_of[step.value][0]))
+
+
+def _stored(file: File, step: Store, origin: int, zero: int) -> list[str]:
+    assert step.multiplier is not None
+    table = file.floats(f"scale_{step.value}", step.multiplier)
+    return [
+        "{",
+        f"    const uint32_t byte = byte_of(requantize(a, {table}[o]), {zero});",
+        f"    uint32_t *to = s + {origin} + o / 4;",
+        "    *to = o % 4 ? *to | byte << 8 * (o % 4) : byte;",
+        "}",
+    ]

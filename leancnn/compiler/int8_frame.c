@@ -1,0 +1,80 @@
+/* The network: reads the image's quads in the arena and leaves the answer there. */
+static void layers(uint32_t *s)
+{
+@CALLS@
+}
+
+/* The arena inside the caller's scratch, aligned to a cache line. */
+static uint32_t *arena(void *scratch)
+{
+#ifdef LEANCNN_NO_ARENA /* the caller always gives one */
+    char *from = (char *)scratch;
+#else
+    static uint32_t own[@ARENA@ + 16];
+    char *from = scratch ? (char *)scratch : (char *)own;
+#endif
+    return (uint32_t *)(void *)(from + (64 - (uintptr_t)from % 64) % 64);
+}
+
+/* Bytes of four channels of each pixel side by side. */
+static void load_image(uint32_t *s, const uint8_t *image_hwc)
+{
+    static const uint32_t fill[@QUADS@] = {@FILL@};
+    for (int q = 0; q < @QUADS@; q++) {
+        uint32_t *plane = s + @ORIGIN@ + q * @STRIDE@;
+        const int count = CHANNELS - 4 * q < 4 ? CHANNELS - 4 * q : 4;
+        for (int y = 0; y < HEIGHT; y++) {
+            const uint8_t *from = image_hwc + y * WIDTH * CHANNELS + 4 * q;
+            for (int x = 0; x < WIDTH; x++, from += CHANNELS) {
+                uint32_t quad = from[0];
+                if (count > 1) quad |= (uint32_t)from[1] << 8;
+                if (count > 2) quad |= (uint32_t)from[2] << 16;
+                if (count > 3) quad |= (uint32_t)from[3] << 24;
+                plane[y * @PITCH@ + x] = quad;
+            }
+        }
+        gaps(plane, HEIGHT, WIDTH, @PITCH@, @STRIDE@, fill[q]);
+    }
+    for (int i = 1; i <= @BELOW@; i++) s[@ORIGIN@ - i] = fill[0];
+}
+
+static void answer(const uint32_t *s, float *logits)
+{
+    static const float scale[CLASSES] = {@ANSWERSCALE@};
+    for (int i = 0; i < CLASSES; i++) logits[i] = (float)@NUMBER@ * scale[i];
+}
+
+void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch)
+{
+    uint32_t *s = arena(scratch);
+    load_image(s, image_hwc);
+    layers(s);
+    answer(s, probabilities);@SOFTMAX@
+}
+
+/* Planes of normalised floats go back to the bytes they came from. */
+void @NAME@_run_float(const float *image_chw, float *logits, void *scratch)
+{
+    static const double scale[CHANNELS] = {@SCALE@}, shift[CHANNELS] = {@SHIFT@};
+    uint32_t *s = arena(scratch);
+    static const uint32_t fill[@QUADS@] = {@FILL@};
+    for (int q = 0; q < @QUADS@; q++) {
+        uint32_t *plane = s + @ORIGIN@ + q * @STRIDE@;
+        for (int y = 0; y < HEIGHT; y++)
+            for (int x = 0; x < WIDTH; x++) {
+                uint32_t quad = 0;
+                for (int c = 4 * q; c < 4 * q + 4 && c < CHANNELS; c++) {
+                    const double byte = ((double)image_chw[(c * HEIGHT + y) * WIDTH + x] - shift[c]) / scale[c];
+                    const double clipped = byte > 255 ? 255 : byte > 0 ? byte : 0;
+                    quad |= (uint32_t)rint(clipped) << 8 * (c - 4 * q);
+                }
+                plane[y * @PITCH@ + x] = quad;
+            }
+        gaps(plane, HEIGHT, WIDTH, @PITCH@, @STRIDE@, fill[q]);
+    }
+    for (int i = 1; i <= @BELOW@; i++) s[@ORIGIN@ - i] = fill[0];
+    layers(s);
+    answer(s, logits);
+}
+
+@PREPROCESS@

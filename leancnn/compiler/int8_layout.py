@@ -1,0 +1,156 @@
+"""Where the bytes of a quantized network lie: quads, planes, views, the arena.
+
+Four channels of a pixel stand side by side in one 32-bit word, a *quad*; a plane is one quad of
+every pixel, row after row, `pitch` words apart. Between rows stands the padding that convolutions
+read, as bytes that mean zero. A value is a list of places (plane and lane) for its channels, so
+that shuffles, slices and concatenations cost nothing. A vector of 32-bit sums has a word for each
+channel.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+WIDEST = 16  # words of the widest vectors
+
+
+@dataclass(slots=True, eq=False)
+class Plane:
+    """Quads that one kernel writes: a buffer of `quads` planes of one size."""
+
+    name: str
+    quads: int
+    height: int
+    width: int
+    fill: tuple[int, ...]  # of each quad: the word that stands in its gaps
+    gap: tuple[int, int] = (0, 0)  # rows and columns of padding that some reader needs
+    pitch: int = 1
+    stride: int = 1  # words from one plane to the next
+    below: int = 0
+    origin: int = 0
+    size: int = 0
+    born: int = 0
+    dies: int = 0
+    words: int = 0  # of something else than planes: sums, scratch
+
+    @property
+    def line(self) -> int:
+        """Words from a plane's first pixel to the end of its last row."""
+        return self.height * self.pitch
+
+    def at(self, quad: int) -> int:
+        """The place in the arena of a quad's first pixel."""
+        return self.origin + quad * self.stride
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a channel lies: the lane of a quad, or (lane −1) a word of sums; and its window."""
+
+    plane: Plane
+    quad: int
+    lane: int
+    top: int = 0
+    left: int = 0
+
+    @property
+    def at(self) -> int:
+        plane = self.plane
+        return plane.at(self.quad) + self.top * plane.pitch + self.left
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A value: the place of each channel, and the size of what is seen of it."""
+
+    places: tuple[Place, ...]
+    height: int
+    width: int
+
+    @property
+    def planes(self) -> list[Plane]:
+        return list(dict.fromkeys(place.plane for place in self.places))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every channel shows all pixels of its plane."""
+        return all(
+            (p.plane.height, p.plane.width, p.top, p.left) == (self.height, self.width, 0, 0)
+            for p in self.places
+        )
+
+
+@dataclass(slots=True)
+class Arena:
+    """All planes, with their lives by the number of the kernel that makes or last reads them."""
+
+    planes: list[Plane] = field(default_factory=list)
+    heirs: dict[Plane, Plane] = field(default_factory=dict)
+    """A plane that may lie where another ends its life."""
+    words: int = 0
+
+    def pitches(self, reaches: dict[tuple[int, int], int]) -> None:
+        """Give planes of one size one pitch; `reaches`: columns that strided readers go beyond."""
+        pitch: dict[tuple[int, int], int] = {}
+        for plane in self.planes:
+            size = (plane.height, plane.width)
+            least = plane.width + max(plane.gap[1], reaches.get(size, 0))
+            pitch[size] = max(pitch.get(size, 1), least)
+        for plane in self.planes:
+            rows, columns = plane.gap
+            if plane.words:
+                plane.size = round_up(plane.words + WIDEST)
+                continue
+            if (plane.height, plane.width) == (1, 1):
+                plane.pitch = plane.stride = 1
+                plane.size = round_up(plane.quads + WIDEST)
+                continue
+            plane.pitch = pitch[plane.height, plane.width]
+            plane.below = round_up(rows * plane.pitch + columns)
+            plane.stride = apart(round_up(plane.line + rows * plane.pitch + columns))
+            plane.size = plane.below + plane.quads * plane.stride
+
+    def place(self) -> None:
+        """Give every plane its place: the lowest that is free for its whole life."""
+        lives: dict[Plane, list[Plane]] = {}
+        for plane in self.planes:
+            first = plane
+            while first in self.heirs:
+                first = self.heirs[first]
+            lives.setdefault(first, []).append(plane)
+        placed: list[tuple[int, int, int, int]] = []
+        for first in sorted(lives, key=lambda p: (-p.size, p.born)):
+            born = min(p.born for p in lives[first])
+            dies = max(p.dies for p in lives[first])
+            at = 0
+            for low, high, begin, end in sorted(placed):
+                if begin <= dies and born <= end and at < high and low < at + first.size:
+                    at = round_up(high)
+            placed.append((at, at + first.size, born, dies))
+            for plane in lives[first]:
+                plane.origin = MARGIN + at + plane.below
+        widest = max((p.pitch for p in self.planes), default=0)
+        top = max((high for _, high, _, _ in placed), default=0)
+        self.words = round_up(MARGIN + top + 8 * WIDEST + 4 * widest)
+
+
+MARGIN = 4 * WIDEST  # words before the first plane, which taps before a first row may touch
+
+
+def quad_word(zeros: Sequence[int]) -> int:
+    """Four zero points as the word that stands in gaps."""
+    padded = [*zeros, *[0] * (4 - len(zeros))]
+    return sum(int(zero) << (8 * lane) for lane, zero in enumerate(padded))
+
+
+def quads_of(places: Iterable[Place]) -> list[tuple[Plane, int, int, int]]:
+    """The quads that hold these channels, each once, in order of appearance."""
+    return list(dict.fromkeys((p.plane, p.quad, p.top, p.left) for p in places))
+
+
+def round_up(count: int) -> int:
+    return -(-count // WIDEST) * WIDEST
+
+
+def apart(stride: int) -> int:
+    """Words from plane to plane: a power of two apart they would share few cache lines."""
+    return stride + WIDEST if stride % 512 < WIDEST else stride

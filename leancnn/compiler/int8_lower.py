@@ -1,0 +1,362 @@
+"""A quantized network to kernels on planes of quads: what is copied, in what order channels lie."""
+
+from collections.abc import Sequence
+from itertools import product
+
+from leancnn.compiler.graph import Shape
+from leancnn.compiler.int8_layout import Arena, Place, Plane, View, quad_word, quads_of, round_up
+from leancnn.compiler.int8_program import (
+    Dense,
+    Int8Program,
+    Lookup,
+    Order,
+    Pack,
+    Phases,
+    Pool,
+    Tiled,
+    Total,
+    lives,
+    natural,
+    order_of,
+    padded,
+)
+from leancnn.compiler.int8_tiles import Tiling, tilings, waste
+from leancnn.compiler.integers import (
+    Add,
+    Gate,
+    QConv,
+    QCrop,
+    QEach,
+    QJoin,
+    QMaxPool,
+    QTable,
+    QTake,
+    QTotal,
+    Quantized,
+    QValue,
+    conv_shape,
+    reads,
+    stores,
+)
+from leancnn.errors import UnsupportedError
+
+GATHER = 1.25  # times the work that is done on quads as they lie, from which on they are gathered
+
+
+def lower(network: Quantized) -> Int8Program:
+    """Kernels for a quantized network, with every plane in its place.
+
+    Raises `UnsupportedError` for an answer that is no vector.
+    """
+    lowering = Lowering(network)
+    for node in network.nodes:
+        lowering.node(node)
+    program = lowering.program
+    program.answer = lowering.views[network.output]
+    if program.answer.height * program.answer.width != 1:
+        raise UnsupportedError("the compiler takes classifiers, whose answer is one vector")
+    lives(program)
+    program.arena.pitches(lowering.reaches)
+    lowering.place_phases()
+    program.arena.place()
+    return program
+
+
+class Lowering:
+    """The views known so far."""
+
+    def __init__(self, network: Quantized) -> None:
+        self.network = network
+        self.arena = Arena()
+        self.reaches: dict[tuple[int, int], int] = {}
+        self.phased: list[tuple[Plane, Phases, Plane]] = []
+        meaning = network.values[network.image]
+        order = natural(meaning.shape[0])
+        image = self._plane(network.image, meaning, order)
+        self.views = {network.image: self._view(image, order, meaning.shape[0])}
+        self.program = Int8Program(network, image, self.views[network.image], self.arena)
+
+    def node(self, node: object) -> None:
+        """Turn one node into kernels."""
+        match node:
+            case QTake(x, out, channels):
+                seen = self.views[x]
+                self.views[out] = View(
+                    tuple(seen.places[c] for c in channels), seen.height, seen.width
+                )
+            case QJoin(xs, out):
+                parts = [self.views[x] for x in xs]
+                if len({(p.height, p.width) for part in parts for p in part.planes}) > 1:
+                    parts = [self._uncropped(x) for x in xs]
+                places = tuple(place for part in parts for place in part.places)
+                self.views[out] = View(places, parts[0].height, parts[0].width)
+            case QCrop(x, out, top, left):
+                _, h, w = self.network.values[out].shape
+                self.views[out] = View(
+                    tuple(
+                        Place(p.plane, p.quad, p.lane, p.top + top, p.left + left)
+                        for p in self.views[x].places
+                    ),
+                    h,
+                    w,
+                )
+            case QConv():
+                shape = conv_shape(node, self.network.values[node.x].shape)
+                if shape[1:] == (1, 1):
+                    self._dense(node, shape)
+                else:
+                    self._conv(node, shape)
+            case QEach():
+                shape = self.network.values[reads(node)[0]].shape
+                if shape[1:] == (1, 1):
+                    self._dense(node, shape)
+                else:
+                    self._each(node, shape)
+            case QMaxPool():
+                self._pool(node)
+            case QTotal(x, out):
+                self._total(x, out)
+            case QTable():
+                self._table(node)
+
+    # Planes and orders
+
+    def _plane(self, name: str, meaning: QValue, order: Order) -> Plane:
+        zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
+        fill = tuple(quad_word(zeros[at : at + 4]) for at in range(0, len(order), 4))
+        plane = Plane(name, len(order) // 4, meaning.shape[1], meaning.shape[2], fill)
+        self.arena.planes.append(plane)
+        return plane
+
+    def _view(self, plane: Plane, order: Order, channels: int) -> View:
+        slots = {c: slot for slot, c in enumerate(order) if c is not None}
+        places = tuple(Place(plane, slots[c] // 4, slots[c] % 4) for c in range(channels))
+        return View(places, plane.height, plane.width)
+
+    def _order(self, node: QConv | QEach, channels: int) -> Order:
+        """In what order a node's outputs lie: as their one reader wants them, or as they came."""
+        for store in stores(node):
+            takes = [n for n in self.network.nodes if store.value in reads_of(n)]
+            if takes and all(isinstance(n, QTake) for n in takes):
+                wanted = {n.channels for n in takes if isinstance(n, QTake)}
+                first = wanted.pop()
+                if not wanted and sorted(first) == list(range(channels)):
+                    return padded(first)
+        source = self.views[reads(node)[0]]
+        channelwise = isinstance(node, QEach) or node.groups == len(node.weight)
+        if channelwise and len(source.places) == channels:
+            inherited = order_of(source)
+            if inherited is not None:
+                return inherited
+        return natural(channels)
+
+    def _outs(self, node: QConv | QEach, order: Order) -> dict[str, Plane]:
+        outs = {}
+        for store in stores(node):
+            meaning = self.network.values[store.value]
+            if store.multiplier is None:
+                outs[store.value] = self._sums(store.value, meaning.shape[0])
+                continue
+            outs[store.value] = self._plane(store.value, meaning, order)
+            self.views[store.value] = self._view(outs[store.value], order, meaning.shape[0])
+        return outs
+
+    def _sums(self, name: str, channels: int) -> Plane:
+        """A vector of 32-bit sums."""
+        plane = Plane(name, 0, 1, 1, (), words=channels, stride=1)
+        self.arena.planes.append(plane)
+        self.views[name] = View(tuple(Place(plane, c, -1) for c in range(channels)), 1, 1)
+        return plane
+
+    # Kernels
+
+    def _conv(self, node: QConv, shape: Shape) -> None:
+        x, order = self.views[node.x], self._order(node, shape[0])
+        if any(store.multiplier is None for store in stores(node)):
+            raise UnsupportedError("the compiler takes classifiers, whose answer is one vector")
+        twice = len({(p.plane, p.quad, p.lane) for p in x.places}) < len(x.places)
+        direct = node.stride == (1, 1) and x.whole and not twice
+        direct = direct and shape[1:] == (x.height, x.width)
+        outs = self._outs(node, order)
+        phases: Phases | None = None
+        grouped = self._grouped(node)
+        if not direct:
+            first = next(iter(outs.values()))
+            phases = self._phases(node, shape)
+            places = self._packed(node.x, x, grouped, phases, first)
+        else:
+            places = x.places
+            if _gathers(node, x.places, grouped, order):
+                places = self._copied(node.x, x, grouped)
+            top, left, bottom, right = node.padding
+            for plane in {place.plane for place in places}:
+                rows, columns = plane.gap
+                plane.gap = (max(rows, top, bottom), max(columns, left, right))
+        cuts = tilings(node, places, order)
+        self._tiled(node, places, phases, cuts, order, shape, outs)
+
+    def _each(self, node: QEach, shape: Shape) -> None:
+        order = self._order(node, shape[0])
+        outs = self._outs(node, order)
+        quads = len(order) // 4
+        size = next(size for size in (2, 1) if quads % size == 0)
+        tiles = tuple(order[at : at + 4 * size] for at in range(0, len(order), 4 * size))
+        cut = Tiling(size, (0,) * (4 * size), 0, tuple(((),) for _ in tiles), tiles)
+        self._tiled(node, (), None, [cut], order, shape, outs)
+
+    def _tiled(
+        self,
+        node: QConv | QEach,
+        places: Sequence[Place],
+        phases: Phases | None,
+        cuts: list[Tiling],
+        order: Order,
+        shape: Shape,
+        outs: dict[str, Plane],
+    ) -> None:
+        others: dict[str, list[tuple[Plane, int]]] = {}
+        gates: dict[str, View] = {}
+        for step in node.steps:
+            if isinstance(step, Add | Gate):
+                others[step.value] = self._aligned(step.value, order)
+            if isinstance(step, Gate):
+                gates[step.gate] = self.views[step.gate]
+        kernel = Tiled(node, tuple(places), phases, cuts, order, shape, outs, others, gates)
+        self.program.kernels.append(kernel)
+
+    def _dense(self, node: QConv | QEach, shape: Shape) -> None:
+        outs = self._outs(node, natural(shape[0]))
+        x = self.views[node.x] if isinstance(node, QConv) else None
+        others = {name: self.views[name] for name in reads(node)[0 if x is None else 1 :]}
+        self.program.kernels.append(Dense(node, x, natural(shape[0]), outs, others))
+
+    def _pool(self, node: QMaxPool) -> None:
+        x, meaning = self.views[node.x], self.network.values[node.out]
+        order = order_of(x) or natural(meaning.shape[0])
+        out = self._plane(node.out, meaning, order)
+        self.views[node.out] = self._view(out, order, meaning.shape[0])
+        phases = self._phases(node, meaning.shape)
+        source = self._pack(node.x, x, order, phases, out, (0,) * (len(order) // 4))
+        self.program.kernels.append(Pool(node, source, phases, out))
+
+    def _total(self, x: str, out: str) -> None:
+        zero = tuple(int(z) for z in self.network.values[x].zero)
+        seen = self.views[x]
+        once = {place: c for c, place in reversed(list(enumerate(seen.places)))}
+        kept = sorted(once.values())  # a channel that is seen twice is summed once
+        sums = self._sums(out, len(kept))
+        found = {seen.places[c]: Place(sums, at, -1) for at, c in enumerate(kept)}
+        self.views[out] = View(tuple(found[place] for place in seen.places), 1, 1)
+        view = View(tuple(seen.places[c] for c in kept), seen.height, seen.width)
+        self.program.kernels.append(Total(view, tuple(zero[c] for c in kept), sums))
+
+    def _table(self, node: QTable) -> None:
+        x, meaning = self.views[node.x], self.network.values[node.out]
+        order = order_of(x) or natural(meaning.shape[0])
+        quads = self._aligned(node.x, order)
+        out = self._plane(node.out, meaning, order)
+        self.views[node.out] = self._view(out, order, meaning.shape[0])
+        self.program.kernels.append(Lookup(node, quads, out))
+
+    # Copies
+
+    def _grouped(self, node: QConv) -> Order:
+        """The input's channels with each group in quads of its own."""
+        each = node.weight.shape[1]
+        if node.groups == 1 or each % 4 == 0 or node.groups == len(node.weight) or each < 3:
+            return natural(each * node.groups)
+        order: list[int | None] = []
+        for group in range(node.groups):
+            order += [*range(group * each, (group + 1) * each), *[None] * (-each % 4)]
+        return tuple(order)
+
+    def _aligned(self, name: str, order: Order) -> list[tuple[Plane, int]]:
+        """The quads of a value in another's order; copied where it lies otherwise."""
+        view = self.views[name]
+        quads = []
+        for at in range(0, len(order), 4):
+            places = [
+                (lane, view.places[c]) for lane, c in enumerate(order[at : at + 4]) if c is not None
+            ]
+            homes = {(place.plane, place.quad) for _, place in places}
+            if len(homes) != 1 or not view.whole or any(p.lane != lane for lane, p in places):
+                copied = self._copied(name, view, order)
+                planes = {place.plane for place in copied}
+                return [(planes.copy().pop(), quad) for quad in range(len(order) // 4)]
+            quads.append(homes.pop())
+        return quads
+
+    def _uncropped(self, name: str) -> View:
+        """A view that shows all of its planes; a window is copied."""
+        x = self.views[name]
+        if x.whole:
+            return x
+        return View(self._copied(name, x, natural(len(x.places))), x.height, x.width)
+
+    def _copied(self, name: str, x: View, order: Order) -> tuple[Place, ...]:
+        """A value of the same size in another order."""
+        meaning = self.network.values[name]
+        plane = self._plane(f"{name}_packed", meaning, order)
+        self.program.kernels.append(Pack(x, order, plane, plane.fill))
+        return self._view(plane, order, len(x.places)).places
+
+    def _phases(self, node: QConv | QMaxPool, shape: Shape) -> Phases:
+        kernel = node.kernel if isinstance(node, QMaxPool) else node.weight.shape[2:]
+        dilation = (1, 1) if isinstance(node, QMaxPool) else node.dilation
+        taps = [(y * dilation[0], x * dilation[1]) for y, x in product(*map(range, kernel))]
+        rows, columns = node.stride
+        which = tuple(sorted({(y % rows, x % columns) for y, x in taps}))
+        beyond = max(x // columns for _, x in taps)
+        size = (shape[1], shape[2])
+        self.reaches[size] = max(self.reaches.get(size, 0), beyond)
+        high = shape[1] + max(y // rows for y, _ in taps)
+        return Phases(which, node.stride, node.padding[:2], high, shape[2] + beyond)
+
+    def _packed(
+        self, name: str, x: View, order: Order, phases: Phases, like: Plane
+    ) -> tuple[Place, ...]:
+        meaning = self.network.values[name]
+        zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
+        fill = tuple(quad_word(zeros[at : at + 4]) for at in range(0, len(order), 4))
+        plane = self._pack(name, x, order, phases, like, fill)
+        return self._view(plane, order, len(x.places)).places
+
+    def _pack(
+        self,
+        name: str,
+        x: View,
+        order: Order,
+        phases: Phases,
+        like: Plane,
+        fill: tuple[int, ...],
+    ) -> Plane:
+        plane = Plane(f"{name}_phases", len(order) // 4, 0, 0, fill, words=1)
+        self.arena.planes.append(plane)
+        self.phased.append((plane, phases, like))
+        self.program.kernels.append(Pack(x, order, plane, fill, phases))
+        return plane
+
+    def place_phases(self) -> None:
+        """Phases have the pitch of what is computed from them."""
+        for plane, phases, like in self.phased:
+            plane.pitch = max(like.pitch, phases.columns) if like.line == 1 else like.pitch
+            each = round_up(phases.rows * plane.pitch + phases.columns)
+            plane.stride = each * len(phases.which)
+            plane.size = plane.quads * plane.stride + round_up(plane.pitch)
+
+
+def _gathers(node: QConv, places: Sequence[Place], grouped: Order, order: Order) -> bool:
+    """Whether reading quads as they lie multiplies so many zeros that a copy pays."""
+    if node.groups == 1:
+        return len(quads_of(places)) > GATHER * -(-len(places) // 4)
+    ideal = [Place(Plane("", 0, 1, 1, ()), 0, 0)] * len(places)
+    plane = ideal[0].plane
+    for slot, channel in enumerate(grouped):
+        if channel is not None:
+            ideal[channel] = Place(plane, slot // 4, slot % 4)
+    best = waste(tilings(node, ideal, order), node)
+    return waste(tilings(node, places, order), node) > GATHER * best
+
+
+def reads_of(node: object) -> list[str]:
+    return reads(node)  # type: ignore[arg-type]

@@ -1,0 +1,189 @@
+"""What a quantized network is lowered to: kernels that read and write planes of quads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from leancnn.compiler.graph import Shape
+from leancnn.compiler.int8_layout import Arena, Place, Plane, View
+from leancnn.compiler.int8_tiles import Tiling
+from leancnn.compiler.integers import Add, Gate, QConv, QEach, QMaxPool, QTable, Quantized, Store
+
+Order = tuple[int | None, ...]  # the channel in each lane of each quad
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pack:
+    """Channels gathered into quads of another order; `phases` deal rows and columns out."""
+
+    x: View
+    order: Order
+    out: Plane
+    fill: tuple[int, ...]
+    phases: "Phases | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """A window of strides as one of stride 1: phase (a, b) has the pixels of row a and column b."""
+
+    which: tuple[tuple[int, int], ...]
+    stride: tuple[int, int]
+    start: tuple[int, int]  # padding above and to the left
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tiled:
+    """A convolution (or, without one, only steps) pixel by pixel along lines of quads."""
+
+    node: QConv | QEach
+    places: tuple[Place, ...]  # of the input's channels, where the kernel reads them
+    phases: Phases | None
+    cuts: list[Tiling]
+    order: Order
+    shape: Shape
+    outs: dict[str, Plane]
+    others: dict[str, list[tuple[Plane, int]]]  # of an added value: the quad beside each output's
+    gates: dict[str, View]
+
+    @property
+    def outs_name(self) -> str:
+        return next(iter(self.outs))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """A matrix by a vector, of bytes or of sums; or only steps on a vector."""
+
+    node: QConv | QEach
+    x: View | None
+    order: Order
+    outs: dict[str, Plane]
+    others: dict[str, View]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The largest byte of each window, from packed phases."""
+
+    node: QMaxPool
+    source: Plane
+    phases: Phases
+    out: Plane
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Total:
+    """All pixels of each channel as a sum."""
+
+    x: View
+    zero: tuple[int, ...]
+    out: Plane
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lookup:
+    """Each byte of some planes by a table."""
+
+    node: QTable
+    quads: list[tuple[Plane, int]]
+    out: Plane
+
+
+Kernel = Pack | Tiled | Dense | Pool | Total | Lookup
+
+
+@dataclass(slots=True, eq=False)
+class Int8Program:
+    """Kernels in order, where the image goes and where the answer is."""
+
+    network: Quantized
+    image: Plane
+    answer: View
+    arena: Arena
+    kernels: list[Kernel] = field(default_factory=list)
+
+
+def lives(program: Int8Program) -> None:
+    """When each plane is made and last read, and which may take the place of one that ends."""
+    for at, kernel in enumerate(program.kernels):
+        for plane in made(kernel):
+            plane.born = plane.dies = at
+        for plane in used(kernel):
+            plane.dies = at
+    program.image.born = -1
+    for plane in program.answer.planes:
+        plane.dies = len(program.kernels)
+    for at, kernel in enumerate(program.kernels):
+        if isinstance(kernel, Tiled):
+            _heir(program.arena, kernel, at)
+
+
+def _heir(arena: Arena, kernel: Tiled, at: int) -> None:
+    """An added value that is read here for the last time, quad by quad, gives its place."""
+    busy = {place.plane for place in kernel.places} | set(arena.heirs.values())
+    for quads in kernel.others.values():
+        old = quads[0][0]
+        if [(old, n) for n in range(old.quads)] != quads or old in busy or old.dies != at:
+            continue
+        for new in _after(kernel, old):
+            if new.gap == old.gap and new.quads == old.quads and new not in arena.heirs:
+                arena.heirs[new] = old
+                return
+
+
+def _after(kernel: Tiled, old: Plane) -> list[Plane]:
+    """What a kernel stores after it has read these planes for the last time."""
+    steps = kernel.node.steps
+    last = max(
+        at
+        for at, step in enumerate(steps)
+        if isinstance(step, Add | Gate) and old in [p for p, _ in kernel.others[step.value]]
+    )
+    return [kernel.outs[step.value] for step in steps[last:] if isinstance(step, Store)]
+
+
+def made(kernel: Kernel) -> list[Plane]:
+    """The planes that a kernel writes."""
+    return list(kernel.outs.values()) if isinstance(kernel, Tiled | Dense) else [kernel.out]
+
+
+def used(kernel: Kernel) -> list[Plane]:
+    """The planes that a kernel reads."""
+    match kernel:
+        case Pack() | Total():
+            return kernel.x.planes
+        case Pool():
+            return [kernel.source]
+        case Lookup():
+            return [plane for plane, _ in kernel.quads]
+        case Dense():
+            found = [] if kernel.x is None else kernel.x.planes
+            return found + [plane for view in kernel.others.values() for plane in view.planes]
+    found = [place.plane for place in kernel.places]
+    found += [plane for quads in kernel.others.values() for plane, _ in quads]
+    return found + [plane for view in kernel.gates.values() for plane in view.planes]
+
+
+def natural(channels: int) -> Order:
+    """Channels one after another, the last quad filled up."""
+    return padded(range(channels))
+
+
+def padded(channels: Sequence[int]) -> Order:
+    return (*channels, *[None] * (-len(channels) % 4))
+
+
+def order_of(view: View) -> Order | None:
+    """The order in which a view's channels lie, when they are all of one plane."""
+    planes = view.planes
+    if len(planes) != 1 or not view.whole or planes[0].words:
+        return None
+    order: list[int | None] = [None] * (4 * planes[0].quads)
+    for channel, place in enumerate(view.places):
+        slot = 4 * place.quad + place.lane
+        if order[slot] is not None:
+            return None
+        order[slot] = channel
+    return tuple(order) if len(view.places) > len(order) - 4 else None

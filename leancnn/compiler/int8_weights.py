@@ -1,0 +1,87 @@
+"""Weights, biases and scales as integers, chosen so that no sum leaves 32 bits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from leancnn.compiler.graph import Conv, Node, Shape
+from leancnn.compiler.integers import Array, QValue
+from leancnn.compiler.ranges import Range
+from leancnn.errors import UnsupportedError
+
+LEVELS = 127  # the largest weight; −128 is left out
+FACTOR = 32_767  # the largest factor of a value that is added to a sum
+LEAST = 2  # of that factor; below, the shortcut is added in a step of its own
+ROOM = 2**31 - 2**24  # what a sum may reach
+
+
+def no_integers(node: Node) -> UnsupportedError:
+    """What to say of an operator that has no integer form."""
+    how = getattr(node.op, "how", getattr(node.op, "curve", ""))
+    kind = f"{type(node.op).__name__} {how}".strip().lower()
+    return UnsupportedError(f"{kind} (at {node.output}) has no integer form")
+
+
+def as_bytes(range_: Range, shape: Shape) -> QValue:
+    c = shape[0]
+    return QValue(shape, np.full(c, range_.scale), np.full(c, range_.zero, np.int32))
+
+
+def common_scale(scales: Sequence[Array]) -> Array:
+    """A scale of sums of which each of these is a large number of steps."""
+    return np.asarray(np.maximum(np.max(np.stack(scales), 0) / 2**14, 1e-30))
+
+
+def factors(ratio: Array) -> Array:
+    return np.clip(np.rint(ratio), -FACTOR, FACTOR).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bytes:
+    """A convolution's weights and bias as integers, and the scale of its sums."""
+
+    weight: Array  # int8
+    bias: Array  # int32
+    scale: Array  # (c_out,)
+
+
+def to_bytes(
+    op: Conv,
+    x: QValue,
+    others: Sequence[QValue],
+    shift: Array | None = None,
+    means: Array | None = None,
+) -> Bytes:
+    """Weights within ±127 on a scale for each output, fit for the shortcuts that are added.
+
+    Each input channel's scale goes into its weights. `shift` is what the input's reals are beyond
+    (q − zero) · scale; `means` of the input's channels let the bias make up for rounding.
+    """
+    outputs, each = op.weight.shape[:2]
+    inputs = np.arange(outputs)[:, None] // (outputs // op.groups) * each + np.arange(each)
+    real = op.weight.astype(np.float64) * x.scale[inputs][:, :, None, None]
+    bias = op.bias.astype(np.float64)
+    if shift is not None:
+        bias = bias + (op.weight.astype(np.float64) * shift[inputs][:, :, None, None]).sum(
+            (1, 2, 3)
+        )
+    scale = np.abs(real).max((1, 2, 3)) / LEVELS
+    scale = np.maximum(np.maximum(scale, np.abs(bias) / 2**29), 1e-30)
+    for other in others[:1]:
+        scale = np.maximum(scale, other.scale / FACTOR)
+        steps = np.maximum(np.floor(other.scale / scale * (1 + 1e-12)), 1)
+        scale = np.where(steps >= LEAST, other.scale / steps, scale)
+    while True:
+        weight = np.rint(real / scale[:, None, None, None])
+        zeros = (weight * x.zero[inputs][:, :, None, None]).sum((1, 2, 3))
+        most = np.abs(weight).sum((1, 2, 3)) * (x.most if x.wide else 255)
+        most += np.abs(bias / scale - zeros) + 255.0 * FACTOR * len(others)
+        if (most < ROOM).all():
+            break
+        scale = np.where(most < ROOM, scale, scale * 2)
+    left = bias / scale - zeros
+    if means is not None:  # the mean of what rounding took from the weights
+        lost = (real - weight * scale[:, None, None, None]).sum((2, 3))
+        left = left + (lost * (means[inputs] / x.scale[inputs])).sum(1) / scale
+    return Bytes(weight.astype(np.int8), np.rint(left).astype(np.int32), scale)

@@ -1,0 +1,328 @@
+"""A quantized network as data: integer operators on bytes, and how they are written down.
+
+Every value is unsigned bytes (C, H, W), real = scale[c] · (q − zero[c]), or 32-bit sums, real =
+scale[c] · sum. An operator begins with a 32-bit sum for each output (a convolution's, or a bias
+alone), takes steps on it, and stores bytes by the one rule of docs/quantize.md:
+
+    q = clamp(rint(float32(sum) · multiplier[c]) + zero, 0, 255), half to even
+
+A channel shuffle, a slice and a concatenation only name channels, each of which keeps its scale.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn.compiler.graph import Shape, Sides, slide
+from leancnn.errors import DamagedError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QValue:
+    """What the numbers of a value mean. `wide`: 32-bit sums, whose zero is 0."""
+
+    shape: Shape
+    scale: Array  # (c,) float64
+    zero: Array  # (c,) int32, 0 to 255: what padding is filled with
+    wide: bool = False
+    most: int = 255  # the largest magnitude of a number in it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clamp:
+    """The sum of each channel, not below `low` and not above `high`."""
+
+    low: Array  # (c,) int32
+    high: Array  # (c,) int32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Add:
+    """The sum plus factor[c] · (q − zero[c]) of another value."""
+
+    value: str
+    factor: Array  # (c,) int32, −32767 to 32767
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gate:
+    """The sum plus (q − zero) · (g − zero) of a value and one number a channel."""
+
+    value: str
+    gate: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Store:
+    """Requantize the sum to bytes of a value; without a multiplier the sum itself is kept."""
+
+    value: str
+    multiplier: Array | None = None  # (c,) float32
+
+
+QStep = Clamp | Add | Gate | Store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QConv:
+    """A convolution of bytes, or (of a wide value) of sums; its bias holds every zero point."""
+
+    x: str
+    weight: Array  # (c_out, c_in / groups, rows, columns) int8, −127 to 127
+    bias: Array  # (c_out,) int32
+    steps: tuple[QStep, ...]
+    stride: tuple[int, int] = (1, 1)
+    padding: Sides = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QEach:
+    """Steps alone, pixel by pixel, on a sum that begins with a bias."""
+
+    bias: Array  # (c,) int32
+    steps: tuple[QStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QMaxPool:
+    """The largest byte of a window; padding never counts."""
+
+    x: str
+    out: str
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: Sides = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class QTotal:
+    """All pixels of a channel, less its zero point, as one 32-bit sum."""
+
+    x: str
+    out: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QTable:
+    """Each byte by a table of 256."""
+
+    x: str
+    out: str
+    table: Array  # (256,) uint8
+
+
+@dataclass(frozen=True, slots=True)
+class QTake:
+    """The channels named, in that order."""
+
+    x: str
+    out: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QJoin:
+    """Concatenation of channels."""
+
+    xs: tuple[str, ...]
+    out: str
+
+
+@dataclass(frozen=True, slots=True)
+class QCrop:
+    """A window of every channel."""
+
+    x: str
+    out: str
+    top: int
+    left: int
+
+
+QNode = QConv | QEach | QMaxPool | QTotal | QTable | QTake | QJoin | QCrop
+KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (QConv, QEach, QMaxPool, QTotal, QTable, QTake, QJoin, QCrop)
+}
+STEPS: dict[str, Any] = {kind.__name__: kind for kind in (Clamp, Add, Gate, Store)}
+
+
+@dataclass(slots=True, eq=False)
+class Quantized:
+    """Nodes in computing order. `image` are the pixels as they come; the answer is
+    float32(number − zero) · float32(scale) of the value `output`."""
+
+    image: str
+    output: str
+    values: dict[str, QValue]
+    nodes: list[QNode] = field(default_factory=list)
+    shift: Array = field(default_factory=lambda: np.zeros(0))
+    """Of the image: real = scale · pixel + shift, which is not a whole number of steps."""
+
+    def weights(self) -> int:
+        """Bytes of weights, biases, multipliers and tables."""
+        return sum(array.nbytes for array in arrays_of(self).values())
+
+
+def stores(node: QNode) -> list[Store]:
+    """What a node with steps writes."""
+    if isinstance(node, QConv | QEach):
+        return [step for step in node.steps if isinstance(step, Store)]
+    return []
+
+
+def writes(node: QNode) -> list[str]:
+    """The values a node makes."""
+    if isinstance(node, QConv | QEach):
+        return [store.value for store in stores(node)]
+    return [node.out]
+
+
+def reads(node: QNode) -> list[str]:
+    """The values a node reads, those of its steps included."""
+    if isinstance(node, QJoin):
+        return list(node.xs)
+    found = [] if isinstance(node, QEach) else [node.x]
+    if isinstance(node, QConv | QEach):
+        for step in node.steps:
+            if isinstance(step, Add):
+                found.append(step.value)
+            if isinstance(step, Gate):
+                found += [step.value, step.gate]
+    return found
+
+
+def conv_shape(node: QConv, x: Shape) -> Shape:
+    """The shape of a convolution's sums."""
+    kernel = (node.weight.shape[2], node.weight.shape[3])
+    return (len(node.weight), *slide(x, kernel, node.stride, node.padding, node.dilation))
+
+
+def bound(node: QConv | QEach, values: Mapping[str, QValue]) -> Array:
+    """The largest magnitude that each channel's sum can have at any step, (c,) as floats.
+
+    It has to stay below 2^31: the quantizer sees to that, and loading refuses what does not.
+    """
+    total = np.abs(node.bias.astype(np.float64))
+    if isinstance(node, QConv):
+        x = values[node.x]
+        most = float(x.most) if x.wide else 255.0
+        total = total + np.abs(node.weight.astype(np.float64)).sum((1, 2, 3)) * most
+    for step in node.steps:
+        if isinstance(step, Add):
+            total = total + np.abs(step.factor.astype(np.float64)) * 255
+        if isinstance(step, Gate):
+            total = total + 255 * 255 * np.ones_like(total)
+    return np.asarray(total)
+
+
+# As JSON and arrays
+
+
+def to_data(network: Quantized) -> tuple[dict[str, Any], dict[str, Array]]:
+    """JSON and the arrays it names; `from_data` is the way back."""
+    arrays = arrays_of(network)
+    nodes = []
+    for place, node in enumerate(network.nodes):
+        nodes.append({"kind": type(node).__name__, **_plain(node, f"n{place}")})
+    values = {
+        name: {"shape": list(value.shape), "wide": value.wide, "most": value.most}
+        for name, value in network.values.items()
+    }
+    about = {"image": network.image, "output": network.output, "values": values, "nodes": nodes}
+    return about, arrays
+
+
+def arrays_of(network: Quantized) -> dict[str, Array]:
+    """Every array by a name made of its place."""
+    found: dict[str, Array] = {"shift": network.shift}
+    for name, value in network.values.items():
+        found[f"{name}.scale"], found[f"{name}.zero"] = value.scale, value.zero
+    for place, node in enumerate(network.nodes):
+        _collect(node, f"n{place}", found)
+    return found
+
+
+def _collect(item: Any, path: str, found: dict[str, Array]) -> None:
+    for key in item.__dataclass_fields__:
+        value = getattr(item, key)
+        if isinstance(value, np.ndarray):
+            found[f"{path}.{key}"] = value
+        if key == "steps":
+            for number, step in enumerate(value):
+                _collect(step, f"{path}.s{number}", found)
+
+
+def _plain(item: Any, path: str) -> dict[str, Any]:
+    """The fields of a node or step; an array becomes the name it is stored under."""
+    plain: dict[str, Any] = {}
+    for key in item.__dataclass_fields__:
+        value = getattr(item, key)
+        if isinstance(value, np.ndarray):
+            plain[key] = {"array": f"{path}.{key}"}
+        elif key == "steps":
+            plain[key] = [
+                {"kind": type(step).__name__, **_plain(step, f"{path}.s{number}")}
+                for number, step in enumerate(value)
+            ]
+        else:
+            plain[key] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def from_data(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Quantized:
+    """The network that `to_data` wrote. Raises `DamagedError` for what is none."""
+    try:
+        values = {
+            name: QValue(
+                tuple(given["shape"]),
+                arrays[f"{name}.scale"],
+                arrays[f"{name}.zero"],
+                given["wide"],
+                given["most"],
+            )
+            for name, given in about["values"].items()
+        }
+        nodes = [_node(given, arrays) for given in about["nodes"]]
+        made = Quantized(about["image"], about["output"], values, nodes, arrays["shift"])
+        check(made)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DamagedError(f"not a quantized network ({error!r})") from error
+    return made
+
+
+def _node(given: Mapping[str, Any], arrays: Mapping[str, Array]) -> QNode:
+    fields = {key: _field(value, arrays) for key, value in given.items() if key != "kind"}
+    made: QNode = KINDS[given["kind"]](**fields)
+    if isinstance(made, QConv | QEach):
+        steps = tuple(
+            STEPS[step["kind"]](**{k: _field(v, arrays) for k, v in step.items() if k != "kind"})
+            for step in given["steps"]
+        )
+        made = replace(made, steps=steps)
+    return made
+
+
+def _field(value: Any, arrays: Mapping[str, Array]) -> Any:
+    if isinstance(value, dict):
+        return arrays[value["array"]]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check(network: Quantized) -> None:
+    """Raises `DamagedError` where a node reads what is not there or sums may overflow."""
+    known = {network.image}
+    for node in network.nodes:
+        for name in reads(node):
+            if name not in known:
+                raise DamagedError(f"{name} is read before it is made")
+        known.update(writes(node))
+        if isinstance(node, QConv | QEach) and bound(node, network.values).max(initial=0) >= 2**31:
+            raise DamagedError("sums of the network do not fit 32 bits")
+    if network.output not in known:
+        raise DamagedError(f"nothing makes the answer {network.output}")

@@ -1,0 +1,392 @@
+"""A simplified graph and the ranges of its values to a quantized network.
+
+Like `lower`, element-wise operators become steps of what stands before them, here on its 32-bit
+sums, so that a residual sum is rounded once. Where a shortcut is added to a convolution its scale
+is a whole number of steps of the sum: the scale of the weights is made to fit.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from leancnn.compiler.graph import (
+    Activate,
+    Affine,
+    Combine,
+    Conv,
+    Crop,
+    Graph,
+    Join,
+    Node,
+    Pool,
+    Reduce,
+    Take,
+)
+from leancnn.compiler.int8_weights import (
+    ROOM,
+    as_bytes,
+    common_scale,
+    factors,
+    no_integers,
+    to_bytes,
+)
+from leancnn.compiler.integers import (
+    Add,
+    Array,
+    Clamp,
+    Gate,
+    QConv,
+    QCrop,
+    QEach,
+    QJoin,
+    QMaxPool,
+    QStep,
+    QTable,
+    QTake,
+    QTotal,
+    Quantized,
+    QValue,
+    Store,
+    bound,
+)
+from leancnn.compiler.ranges import Range, curve, means_of
+from leancnn.errors import UnsupportedError
+
+CURVES = ("leaky", "sigmoid", "hardsigmoid", "silu", "hardswish", "exp", "erf", "sqrt")
+
+
+def quantize(
+    graph: Graph,
+    ranges: Mapping[str, Range],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Quantized:
+    """The integer form of a simplified graph whose values have these ranges.
+
+    `mean` and `std` normalise the pixels, per channel, where white is 1. Raises `UnsupportedError`
+    naming an operator that has no integer form.
+    """
+    made = Quantizer(graph, ranges, mean, std)
+    for node in graph.nodes:
+        if node not in made.done:
+            made.node(node)
+    made.network.output = made.names[graph.output]
+    return made.network
+
+
+@dataclass(slots=True, eq=False)
+class Chain:
+    """Sums about to be computed: the element-wise nodes that follow, up to where bytes are kept."""
+
+    value: str  # of the graph, the last in the chain
+    nodes: list[Node] = field(default_factory=list)
+
+
+class Quantizer:
+    """The values known so far and the network that computes them."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        ranges: Mapping[str, Range],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self.graph, self.ranges = graph, ranges
+        self.users = graph.users()
+        self.done: set[Node] = set()
+        scale = 1 / (255 * np.array(std, np.float64))
+        shift = -np.array(mean, np.float64) / np.array(std, np.float64)
+        zero = np.clip(np.rint(-shift / scale), 0, 255).astype(np.int32)
+        image = QValue(graph.shapes[graph.input], scale, zero)
+        self.network = Quantized(graph.input, "", {graph.input: image}, [], shift)
+        self.names = {graph.input: graph.input}  # from the graph's values to the network's
+
+    def meaning(self, value: str) -> QValue:
+        return self.network.values[self.names[value]]
+
+    def node(self, node: Node) -> None:
+        """One node, and the element-wise ones that can follow it at once."""
+        match node.op:
+            case Take(channels):
+                self._view(node, QTake(self.names[node.inputs[0]], node.output, channels))
+            case Join():
+                self._join(node)
+            case Crop(top, left, _, _):
+                self._view(node, QCrop(self.names[node.inputs[0]], node.output, top, left))
+            case Conv():
+                self._conv(node, node.op)
+            case Pool("max") | Reduce("max", "pixels"):
+                self._max(node)
+            case Pool("mean"):
+                self._mean(node, node.op)
+            case Reduce("mean" | "sum", "pixels"):
+                self._total(node)
+            case Affine() | Activate() | Combine():
+                self._each(node)
+            case _:
+                raise no_integers(node)
+
+    # Views
+
+    def _view(self, node: Node, made: QTake | QCrop) -> None:
+        x = self.meaning(node.inputs[0])
+        kept = list(made.channels) if isinstance(made, QTake) else list(range(x.shape[0]))
+        value = QValue(self.graph.shapes[node.output], x.scale[kept], x.zero[kept], x.wide, x.most)
+        self._put(node.output, made, value)
+
+    def _join(self, node: Node) -> None:
+        parts = [self.meaning(name) for name in node.inputs]
+        if len({part.wide for part in parts}) > 1:
+            raise no_integers(node)
+        value = QValue(
+            self.graph.shapes[node.output],
+            np.concatenate([part.scale for part in parts]),
+            np.concatenate([part.zero for part in parts]),
+            parts[0].wide,
+            max(part.most for part in parts),
+        )
+        self._put(node.output, QJoin(tuple(self.names[x] for x in node.inputs), node.output), value)
+
+    def _put(
+        self, name: str, node: QTake | QCrop | QJoin | QTotal | QMaxPool, value: QValue
+    ) -> None:
+        self.network.nodes.append(node)
+        self.network.values[name] = value
+        self.names[name] = name
+
+    # Pooling
+
+    def _max(self, node: Node) -> None:
+        x = self.meaning(node.inputs[0])
+        self._bytes(node, x)
+        name, source = node.output, self.names[node.inputs[0]]
+        if isinstance(node.op, Pool):
+            pool = QMaxPool(source, name, node.op.kernel, node.op.stride, node.op.padding)
+        else:
+            pool = QMaxPool(source, name, (x.shape[1], x.shape[2]), (1, 1))
+        self._put(name, pool, QValue(self.graph.shapes[name], x.scale, x.zero))
+
+    def _mean(self, node: Node, op: Pool) -> None:
+        """A mean over windows is a convolution with ones; padding has to count as zeros."""
+        shape = self.graph.shapes[node.output]
+        h, w = self.graph.shapes[node.inputs[0]][1:]
+        counts = np.outer(op.counted(0, h, shape[1]), op.counted(1, w, shape[2]))
+        if (counts != counts[0, 0]).any():
+            raise UnsupportedError(
+                f"a mean whose windows hold different numbers of pixels (at {node.output}) has no "
+                "integer form"
+            )
+        c = shape[0]
+        ones = np.ones((c, 1, *op.kernel), np.float32)
+        conv = Conv(ones / counts[0, 0], np.zeros(c, np.float32), op.stride, op.padding, (1, 1), c)
+        self._conv(node, conv)
+
+    def _total(self, node: Node) -> None:
+        x, name = self.meaning(node.inputs[0]), node.output
+        self._bytes(node, x)
+        c, h, w = x.shape
+        share = h * w if isinstance(node.op, Reduce) and node.op.how == "mean" else 1
+        readers = self.users[name]
+        alone = all(
+            isinstance(user.op, Conv) and self.graph.shapes[user.output][1:] == (1, 1)
+            for user in readers
+        )
+        if alone:  # kept as they are: the classifier or the gate takes sums
+            value = QValue((c, 1, 1), x.scale / share, np.zeros(c, np.int32), True, 255 * h * w)
+            self._put(name, QTotal(self.names[node.inputs[0]], name), value)
+            return
+        ones = np.full((c, 1, h, w), 1 / share, np.float32)
+        self._conv(node, Conv(ones, np.zeros(c, np.float32), groups=c))
+
+    def _bytes(self, node: Node, x: QValue) -> None:
+        if x.wide:
+            raise no_integers(node)
+
+    # Sums
+
+    def _conv(self, node: Node, op: Conv) -> None:
+        if not (np.isfinite(op.weight).all() and np.isfinite(op.bias).all()):
+            raise UnsupportedError(f"{node.output} has weights that are not numbers")
+        source = node.inputs[0]
+        chain = self._chain(node.output)
+        others = [self.meaning(self._other(n, v)) for n, v in self._adds(node.output, chain)]
+        x = self.meaning(source)
+        shift = self.network.shift + x.scale * x.zero if source == self.graph.input else None
+        weights = to_bytes(op, x, others, shift, means_of(self.graph, self.ranges, source))
+        steps, meant = self._steps(node.output, chain, weights.scale)
+        made = QConv(
+            self.names[source],
+            weights.weight,
+            weights.bias,
+            steps,
+            op.stride,
+            op.padding,
+            op.dilation,
+            op.groups,
+        )
+        self._sums(made, weights.scale, meant)
+
+    def _each(self, node: Node) -> None:
+        """Element-wise operators on bytes that stand in memory."""
+        x = self.meaning(node.inputs[0])
+        for name in node.inputs:
+            self._bytes(node, self.meaning(name))
+        if isinstance(node.op, Activate) and node.op.curve != "clip":
+            if node.op.curve not in CURVES:
+                raise no_integers(node)
+            self._table(node, self.names[node.inputs[0]], self._uniform(node, x))
+            return
+        chain = self._chain(node.output)
+        first, bias, scale = self._first(node, x, chain)
+        steps, meant = self._steps(node.output, chain, scale)
+        self._sums(QEach(bias, (*first, *steps)), scale, meant)
+
+    def _first(self, node: Node, x: QValue, chain: Chain) -> tuple[tuple[QStep, ...], Array, Array]:
+        """The first steps of an element-wise operator, its bias and the scale of its sums."""
+        others = [self.meaning(self._other(n, v)) for n, v in self._adds(node.output, chain)]
+        names = [self.names[name] for name in node.inputs]
+        none = np.zeros(x.shape[0], np.int32)
+        if isinstance(node.op, Combine):
+            y = self.meaning(node.inputs[1])
+            full = y.shape == x.shape
+            if node.op.how == "mul" and y.shape == (x.shape[0], 1, 1) and not others:
+                return (Gate(names[0], names[1]),), none, x.scale * y.scale
+            if node.op.how not in ("add", "sub") or not full:
+                raise no_integers(node)
+            scale = common_scale([x.scale, y.scale, *(other.scale for other in others)])
+            sign = 1 if node.op.how == "add" else -1
+            steps = (
+                Add(names[0], factors(x.scale / scale)),
+                Add(names[1], sign * factors(y.scale / scale)),
+            )
+            return steps, none, scale
+        if isinstance(node.op, Affine):
+            factor, shift = node.op.scale.astype(np.float64), node.op.shift.astype(np.float64)
+            scale = common_scale([np.abs(factor) * x.scale, *(other.scale for other in others)])
+            scale = np.maximum(np.maximum(scale, np.abs(shift) / 2**28), 1e-30)
+            bias = np.rint(shift / scale).astype(np.int32)
+            return (Add(names[0], factors(factor * x.scale / scale)),), bias, scale
+        assert isinstance(node.op, Activate)
+        scale = common_scale([x.scale, *(other.scale for other in others)])
+        clamp = self._clamp(node.op, scale)
+        return (Add(names[0], factors(x.scale / scale)), clamp), none, scale
+
+    # What follows sums
+
+    def _chain(self, value: str) -> Chain:
+        """The element-wise nodes that can follow `value` before it is stored."""
+        chain = Chain(value)
+        while (following := self._following(chain.value)) is not None:
+            chain.nodes.append(following)
+            chain.value = following.output
+            if isinstance(following.op, Activate) and following.op.curve != "clip":
+                break
+        return chain
+
+    def _following(self, value: str) -> Node | None:
+        if value == self.graph.output:
+            return None
+        for user in self.users[value]:
+            if isinstance(user.op, Activate) and (
+                user.op.curve == "clip" or user.op.curve in CURVES
+            ):
+                return user
+            if isinstance(user.op, Combine) and user.op.how == "add" and user not in self.done:
+                other = self._other(user, value)
+                if other not in self.names or other == value:
+                    continue
+                meaning = self.meaning(other)
+                if meaning.shape == self.graph.shapes[value] and not meaning.wide:
+                    return user
+        return None
+
+    def _adds(self, value: str, chain: Chain) -> list[tuple[Node, str]]:
+        """The sums in a chain, with the value that is there before each."""
+        found = []
+        for node in chain.nodes:
+            if isinstance(node.op, Combine):
+                found.append((node, value))
+            value = node.output
+        return found
+
+    def _other(self, node: Node, value: str) -> str:
+        return node.inputs[1] if node.inputs[0] == value else node.inputs[0]
+
+    def _steps(
+        self, value: str, chain: Chain, scale: Array
+    ) -> tuple[tuple[QStep, ...], list[tuple[str, QValue]]]:
+        """The steps on sums of this scale, and what the stored values mean."""
+        steps: list[QStep] = []
+        meant: list[tuple[str, QValue]] = []
+        tables: list[tuple[Node, str]] = []
+        for node in [*chain.nodes, None]:
+            others = [user for user in self.users[value] if user is not node]
+            final = node is None or value == self.graph.output
+            table = node is not None and isinstance(node.op, Activate) and node.op.curve != "clip"
+            if others or final or table:
+                steps.append(self._store(value, scale, meant))
+            if node is None:
+                break
+            self.done.add(node)
+            if table:
+                tables.append((node, value))
+                break
+            if isinstance(node.op, Activate):
+                steps.append(self._clamp(node.op, scale))
+            else:
+                other = self._other(node, value)
+                factor = factors(self.meaning(other).scale / scale)
+                steps.append(Add(self.names[other], factor))
+            value = node.output
+        self.tables = tables
+        return tuple(steps), meant
+
+    def _store(self, value: str, scale: Array, meant: list[tuple[str, QValue]]) -> Store:
+        shape = self.graph.shapes[value]
+        if value == self.graph.output:
+            none = np.zeros(shape[0], np.int32)
+            meant.append((value, QValue(shape, scale, none, True, 2**31 - 1)))
+            return Store(value)
+        range_ = self.ranges[value]
+        meaning = as_bytes(range_, shape)
+        meant.append((value, meaning))
+        return Store(value, (scale / meaning.scale).astype(np.float32))
+
+    def _clamp(self, op: Activate, scale: Array) -> Clamp:
+        """The ends of a clip in steps of the sums."""
+        low, high = (
+            np.clip(np.rint(np.float64(end) / scale), -(2**31) + 1, 2**31 - 1).astype(np.int32)
+            for end in (op.low, op.high)
+        )
+        return Clamp(low, high)
+
+    def _sums(self, made: QConv | QEach, scale: Array, meant: list[tuple[str, QValue]]) -> None:
+        """Append a node with steps and the tables that follow it."""
+        self.network.nodes.append(made)
+        for name, value in meant:
+            self.network.values[name] = value
+            self.names[name] = name
+        if bound(made, self.network.values).max(initial=0) > ROOM + 2**24 - 1:
+            raise UnsupportedError(f"the sums of {meant[0][0]} do not fit 32 bits")
+        for node, source in self.tables:
+            self._table(node, self.names[source], self._uniform(node, self.meaning(source)))
+        self.tables = []
+
+    def _uniform(self, node: Node, x: QValue) -> QValue:
+        if (x.scale != x.scale[0]).any() or (x.zero != x.zero[0]).any():
+            raise no_integers(node)
+        return x
+
+    def _table(self, node: Node, source: str, x: QValue) -> None:
+        assert isinstance(node.op, Activate)
+        name = node.output
+        y = as_bytes(self.ranges[name], self.graph.shapes[name])
+        real = torch.from_numpy((np.arange(256) - x.zero[0]) * x.scale[0])
+        bytes_ = np.rint(np.nan_to_num(curve(node.op, real).numpy()) / y.scale[0]) + y.zero[0]
+        table = np.clip(bytes_, 0, 255).astype(np.uint8)
+        self.network.nodes.append(QTable(source, name, table))
+        self.network.values[name] = y
+        self.names[name] = name

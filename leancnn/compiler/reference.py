@@ -1,0 +1,169 @@
+"""The integer arithmetic of a quantized network in PyTorch: what every compiled form has to equal.
+
+Products of bytes are summed in floats, but exactly: a sum of whole numbers below 2^24 (float32) or
+2^53 (float64) is the same in any order.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from leancnn.compiler.integers import (
+    Add,
+    Array,
+    Clamp,
+    Gate,
+    QConv,
+    QCrop,
+    QEach,
+    QJoin,
+    QMaxPool,
+    QNode,
+    QStep,
+    QTable,
+    QTake,
+    QTotal,
+    Quantized,
+    QValue,
+    reads,
+    to_data,
+)
+
+EXACT = 2**24  # float32 holds every whole number up to it
+
+
+class IntegerNetwork(nn.Module):
+    """A quantized network as a module: normalised floats (N, C, H, W) in, logits (N, classes) out.
+
+    The floats are taken back to the pixels they came from; from there on all is integers. Its
+    arrays are buffers, so that they move and are saved like those of any network.
+    """
+
+    def __init__(self, network: Quantized) -> None:
+        super().__init__()
+        self.network = network
+        _, arrays = to_data(network)
+        self.names = {name: f"a{place}" for place, name in enumerate(arrays)}
+        for name, array in arrays.items():
+            self.register_buffer(self.names[name], torch.from_numpy(np.ascontiguousarray(array)))
+        self.places = {id(array): self.names[name] for name, array in arrays.items()}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "IntegerNetwork":
+        """A copy with tensors of its own; the network, which is only read, is the same."""
+        return IntegerNetwork(self.network).train(self.training)
+
+    def on(self, array: Array) -> Tensor:
+        """An array of the network as a tensor on this module's device."""
+        tensor: Tensor = getattr(self, self.places[id(array)])
+        return tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.answer(self.pixels(images))
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised floats to the nearest bytes."""
+        image = self.network.values[self.network.image]
+        scale, shift = _wide(self.on(image.scale)), _wide(self.on(self.network.shift))
+        return ((images.double() - shift) / scale).round().clamp(0, 255).to(torch.int32)
+
+    @torch.no_grad()
+    def answer(self, pixels: Tensor) -> Tensor:
+        """Logits (N, classes) float32 of bytes (N, C, H, W), as int32."""
+        found = self.values(pixels)[self.network.output]
+        meaning = self.network.values[self.network.output]
+        scale = self.on(meaning.scale).to(torch.float32)
+        return (found.flatten(1) - self.on(meaning.zero)).to(torch.float32) * scale
+
+    def values(self, pixels: Tensor, keep: bool = False) -> dict[str, Tensor]:
+        """Every value (N, C, H, W) as int32; those read for the last time go, unless kept."""
+        network = self.network
+        known = {network.image: pixels}
+        last = {name: place for place, node in enumerate(network.nodes) for name in reads(node)}
+        for place, node in enumerate(network.nodes):
+            self._node(node, known)
+            if not keep:
+                for name in set(reads(node)):
+                    if last[name] == place and name != network.output:
+                        del known[name]
+        return known
+
+    def _node(self, node: QNode, known: dict[str, Tensor]) -> None:
+        match node:
+            case QConv(x, _, bias, steps):
+                self._steps(steps, self._conv(node, known[x]) + _wide(self.on(bias)), known)
+            case QEach(bias, steps):
+                shape = next(known[name].shape for name in reads(node))
+                self._steps(steps, _wide(self.on(bias)).expand(shape), known)
+            case QMaxPool(x, out):
+                known[out] = _max_pool(node, known[x])
+            case QTotal(x, out):
+                sums = (known[x] - self._zero(x)).sum((2, 3), keepdim=True)
+                known[out] = sums.to(torch.int32)
+            case QTable(x, out, table):
+                known[out] = self.on(table)[known[x].long()].to(torch.int32)
+            case QTake(x, out, channels):
+                known[out] = known[x][:, list(channels)]
+            case QJoin(xs, out):
+                known[out] = torch.cat([known[x] for x in xs], 1)
+            case QCrop(x, out, top, left):
+                _, h, w = self.network.values[out].shape
+                known[out] = known[x][:, :, top : top + h, left : left + w]
+
+    def _zero(self, name: str) -> Tensor:
+        return _wide(self.on(self.network.values[name].zero))
+
+    def _conv(self, node: QConv, x: Tensor) -> Tensor:
+        """The sums of a convolution less those of its zero points' part, which is in the bias."""
+        zero = self.on(self.network.values[node.x].zero)
+        weight = self.on(node.weight)
+        most = self.network.values[node.x].most
+        exact = bool((np.abs(node.weight.astype(int)).sum((1, 2, 3)) * most).max() < EXACT)
+        kind = torch.float32 if exact and x.device.type == "cpu" else torch.float64
+        top, left, bottom, right = node.padding
+        padded = F.pad((x - _wide(zero)).to(kind), (left, right, top, bottom))
+        sums = F.conv2d(
+            padded, weight.to(kind), None, node.stride, 0, node.dilation, node.groups
+        ).to(torch.int64)
+        each = zero.to(torch.int64).view(node.groups, 1, -1, 1, 1)
+        taps = weight.to(torch.int64).view(node.groups, -1, *weight.shape[1:])
+        return sums + _wide((each * taps).sum((2, 3, 4)).flatten())
+
+    def _steps(self, steps: tuple[QStep, ...], sums: Tensor, known: dict[str, Tensor]) -> None:
+        for step in steps:
+            if isinstance(step, Clamp):
+                low, high = _wide(self.on(step.low)), _wide(self.on(step.high))
+                sums = torch.minimum(torch.maximum(sums, low), high)
+            elif isinstance(step, Add):
+                other = known[step.value] - self._zero(step.value)
+                sums = sums + other.to(torch.int64) * _wide(self.on(step.factor))
+            elif isinstance(step, Gate):
+                gate = known[step.gate] - self._zero(step.gate)
+                sums = sums + (known[step.value] - self._zero(step.value)).to(torch.int64) * gate
+            elif step.multiplier is None:
+                known[step.value] = sums.to(torch.int32)
+            else:
+                product = sums.to(torch.int32).to(torch.float32) * _wide(self.on(step.multiplier))
+                bytes_ = (product.round() + self._zero(step.value)).clamp(0, 255)
+                known[step.value] = bytes_.to(torch.int32)
+
+
+def _wide(numbers: Tensor) -> Tensor:
+    """One number a channel, so that it broadcasts against (N, C, H, W)."""
+    return numbers.view(1, -1, 1, 1)
+
+
+def _max_pool(node: QMaxPool, x: Tensor) -> Tensor:
+    top, left, bottom, right = node.padding
+    padded = F.pad(x.to(torch.float32), (left, right, top, bottom), value=-1.0)
+    return F.max_pool2d(padded, node.kernel, node.stride).to(torch.int32)
+
+
+def meaning(network: Quantized, name: str, numbers: Tensor) -> Tensor:
+    """Integers of a value as the reals they stand for."""
+    value: QValue = network.values[name]
+    zero = _wide(torch.from_numpy(value.zero.astype(np.float64)))
+    real = (numbers.double() - zero) * _wide(torch.from_numpy(value.scale))
+    if name == network.image:
+        real = real + _wide(torch.from_numpy(network.shift + value.zero * value.scale))
+    return real

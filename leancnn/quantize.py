@@ -1,0 +1,316 @@
+"""Post-training quantization: a trained network in 8-bit integers, measured before and after.
+
+Ranges are measured on images of the train part, accuracy on the validation part; the test part is
+never opened.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leancnn import weights
+from leancnn.compiled import Native
+from leancnn.compiler.graph import Conv, Graph
+from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.integers import Quantized
+from leancnn.compiler.quantize import quantize as to_integers
+from leancnn.compiler.ranges import CLIPPED, Range, measure, run
+from leancnn.compiler.reference import IntegerNetwork, meaning
+from leancnn.compiler.simplify import simplify
+from leancnn.data import Dataset, Split
+from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
+from leancnn.predict import probabilities
+from leancnn.progress import Progress
+from leancnn.runs import check_writable
+from leancnn.tables import printable, table
+from leancnn.targets._c_text import to_c
+from leancnn.toolchain import compile_library
+from leancnn.training_data import check_place, images_for, kept_cut
+from leancnn.version import __version__
+from leancnn.weights import Network
+
+IMAGES = 512  # of the train part, for the ranges
+FEWEST = 16
+BATCH = 64
+PROBED = 64  # images on which the error of each layer is told
+TURNS = 15  # of each program on the clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """What quantizing a network cost and brought."""
+
+    network: str
+    out: str
+    images: int
+    """Calibration images, of the train part."""
+    seed: int
+    accuracy: float | None
+    """On the validation part, 0..1, of the floats; None without one."""
+    accuracy_int8: float | None
+    val_images: int
+    bytes: int
+    """Of the weights as floats."""
+    bytes_int8: int
+    us: float | None
+    """One image on this machine's clock, compiled; None without a C compiler."""
+    us_int8: float | None
+    layers: tuple[tuple[str, float], ...]
+    """Those whose output is furthest from the floats', relative to how much that varies."""
+    clipped: tuple[tuple[str, float], ...]
+    """Values of which more than a hundredth lies beyond the range of their bytes, and the share."""
+
+    @property
+    def points_lost(self) -> float | None:
+        """Percentage points of validation accuracy; below 0: gained."""
+        if self.accuracy is None or self.accuracy_int8 is None:
+            return None
+        return 100 * (self.accuracy - self.accuracy_int8)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return {**asdict(self), "points_lost": self.points_lost}
+
+    def text(self) -> str:
+        """The figures for people."""
+        rows: list[dict[str, object]] = []
+        if self.accuracy is not None and self.accuracy_int8 is not None:
+            rows.append(_row("validation accuracy", self.accuracy, self.accuracy_int8, "{:.2%}"))
+        rows.append(_row("bytes of weights", self.bytes, self.bytes_int8, "{:,}"))
+        if self.us is not None and self.us_int8 is not None:
+            rows.append(_row("µs an image, compiled", self.us, self.us_int8, "{:,.1f}"))
+        lines = [
+            f"{printable(self.out)}: {printable(self.network)} in 8-bit integers, ranges from "
+            f"{self.images:,} images of the train part, seed {self.seed}",
+            table(rows),
+        ]
+        if self.points_lost is not None:
+            lines.append(
+                f"{self.points_lost:+.2f} points lost on {self.val_images:,} images of the "
+                "validation part"
+            )
+        worst = ", ".join(f"{name} {error:.1%}" for name, error in self.layers)
+        lines.append(f"layers furthest from the floats: {worst}")
+        if self.clipped:
+            told = ", ".join(f"{name} {share:.1%}" for name, share in self.clipped)
+            lines.append(f"more than {CLIPPED:.0%} of the values clipped: {told}")
+        return "\n".join(lines)
+
+
+def _row(what: str, before: float, after: float, form: str) -> dict[str, object]:
+    return {"": what, "float32": form.format(before), "int8": form.format(after)}
+
+
+def quantize(
+    path: str | Path,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    images: int = IMAGES,
+    seed: int = 0,
+    budget: float | None = None,
+    which: Literal["best", "last"] | None = None,
+) -> Quantization:
+    """Write the network of a run, or a saved one, as one of 8-bit integers into the folder `out`.
+
+    `images` of the train part set the ranges, at least one of each class, chosen by `seed`. With a
+    `budget`, in percentage points of validation accuracy, nothing is written when more is lost.
+    Raises `DataError` for images that cannot set ranges, `MismatchError`, `UnsupportedError` for an
+    operator without an integer form, `WriteError`.
+
+    Example: `quantize("runs/a", "runs/a8").points_lost`
+    """
+    network = weights.load(path, which)
+    network.check_floats("quantizing it")
+    check_writable(Path(out) / weights.MANIFEST)
+    where = network.known_data if data is None else str(data)
+    if where is None:
+        raise RunError(f"{path} does not know its data; name it with --data")
+    check_place(Path(out), where)
+    share, cut_by = kept_cut(network, None, None)
+    dataset = images_for(where, network.pictures, val_share=share, split_seed=cut_by or 0)
+    network.check_classes(dataset.classes, where)
+    chosen = calibration(dataset, images, seed)
+    road = network.pictures
+    graph = simplify(import_torch(network.body, (road.channels, *road.size)))
+    check_weights(graph, network.name)
+    batches = list(_batches(network, dataset.of_train.images, chosen))
+    with Progress("ranges", total=1) as bar:
+        ranges = measure(graph, batches)
+        bar.to(1)
+    integers = to_integers(graph, ranges, network.mean, network.std)
+    made = _network(network, integers, dataset, where, chosen, seed)
+    found = _measured(network, made, graph, ranges, batches, dataset, Path(out), seed)
+    if budget is not None:
+        _check_budget(found, budget)
+    made.made["val_accuracy"] = found.accuracy_int8
+    weights.save(made, out)
+    return found
+
+
+def _network(
+    network: Network,
+    integers: Quantized,
+    dataset: Dataset,
+    where: str,
+    chosen: NDArray[np.intp],
+    seed: int,
+) -> Network:
+    """The network of integers, which says what it was made from."""
+    return Network(
+        IntegerNetwork(integers),
+        name=network.name,
+        arguments=network.arguments,
+        classes=network.classes,
+        road=network.road,
+        mean=network.mean,
+        std=network.std,
+        made={
+            "quantized": {
+                "images": len(chosen),
+                "seed": seed,
+                "which": [int(place) for place in chosen],
+                "data_sha256": dict(dataset.manifest["sha256"]),
+                "leancnn": __version__,
+            },
+            "data": where,
+            "cut from": dict(network.made),
+        },
+    ).eval()
+
+
+def calibration(dataset: Dataset, images: int, seed: int) -> NDArray[np.intp]:
+    """Places of calibration images in the train part: one of every class, then any, by `seed`.
+
+    Raises `MismatchError` for too few, `DataError` for images that are all alike.
+    """
+    train = dataset.of_train
+    least = max(FEWEST, len(dataset.classes))
+    if images < least:
+        raise MismatchError(
+            f"{images} calibration images are too few; {least} or more, one of every class"
+        )
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(train.labels))
+    _, first = np.unique(train.labels[order], return_index=True)
+    if len(first) < len(dataset.classes):
+        there = set(train.labels.tolist())
+        gone = next(c for n, c in enumerate(dataset.classes) if n not in there)
+        raise DataError(f"{dataset.name} has no image of the class {gone!r} to calibrate with")
+    rest = np.delete(order, first)[: max(0, images - len(first))]
+    chosen = np.sort(np.concatenate([order[first], rest]))
+    seen = train.images[chosen]
+    if (seen == seen[:1]).all() or seen.min() == seen.max():
+        raise DataError(f"{dataset.name}: the calibration images are all alike")
+    return chosen
+
+
+def check_weights(graph: Graph, name: str) -> None:
+    """Raises `MismatchError` for a network whose weights are not all numbers."""
+    for node in graph.nodes:
+        if isinstance(node.op, Conv) and not (
+            np.isfinite(node.op.weight).all() and np.isfinite(node.op.bias).all()
+        ):
+            raise MismatchError(f"{name}: {node.output} has weights that are no numbers")
+
+
+def _batches(
+    network: Network, images: NDArray[np.uint8], chosen: NDArray[np.intp]
+) -> Iterator[torch.Tensor]:
+    for start in range(0, len(chosen), BATCH):
+        seen = np.array(network.pictures.window(images[chosen[start : start + BATCH]]))
+        yield network.normalise(torch.from_numpy(seen))
+
+
+def _measured(
+    network: Network,
+    made: Network,
+    graph: Graph,
+    ranges: dict[str, Range],
+    batches: Sequence[torch.Tensor],
+    dataset: Dataset,
+    out: Path,
+    seed: int,
+) -> Quantization:
+    body = made.body
+    assert isinstance(body, IntegerNetwork)
+    val = dataset.val
+    clocks = clock([network, made], dataset.of_train.images[:1])
+    clipped = [(name, r.clipped) for name, r in ranges.items() if r.clipped > CLIPPED]
+    return Quantization(
+        network=network.name,
+        out=str(out),
+        images=sum(map(len, batches)),
+        seed=seed,
+        accuracy=None if val is None else accuracy(network, val),
+        accuracy_int8=None if val is None else accuracy(made, val),
+        val_images=0 if val is None else len(val.labels),
+        bytes=sum(4 * p.numel() for p in network.body.state_dict().values()),
+        bytes_int8=body.network.weights(),
+        us=clocks[0] if clocks else None,
+        us_int8=clocks[1] if clocks else None,
+        layers=tuple(errors(graph, body, batches[0][:PROBED])[:5]),
+        clipped=tuple(clipped),
+    )
+
+
+def accuracy(network: Network, split: Split) -> float:
+    """Share of a part's images that a network gets right."""
+    answers = probabilities(network, split.images)
+    return float((answers.argmax(1) == split.labels).mean())
+
+
+def errors(graph: Graph, body: IntegerNetwork, images: torch.Tensor) -> list[tuple[str, float]]:
+    """Of each value, how far it is from the floats' relative to their spread; the worst first."""
+    found: dict[str, float] = {}
+    values = body.values(body.pixels(images), keep=True)
+
+    def compare(name: str, x: torch.Tensor) -> None:
+        if name not in values or x.shape[2:] == (1, 1):
+            return
+        apart = meaning(body.network, name, values[name]) - x.double()
+        spread = (x.double() - x.double().mean((0, 2, 3), keepdim=True)).norm()
+        found[name] = float(apart.norm() / spread.clamp(min=1e-12))
+
+    run(graph, images, compare)
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def clock(networks: Sequence[Network], image: NDArray[np.uint8]) -> list[float]:
+    """Median µs of one image for each network, compiled, in turns; empty without a C compiler."""
+    try:
+        natives = [
+            Native(compile_library(written.source, name=written.prefix))
+            for written in map(to_c, networks)
+        ]
+    except LeanCNNError:
+        return []
+    seen = np.array(networks[0].pictures.window(image))
+    runs = [native.bare(seen) for native in natives]
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(TURNS):
+        for call, found in zip(runs, times, strict=True):
+            call()
+            before = time.perf_counter()
+            call()
+            found.append(1e6 * (time.perf_counter() - before))
+    return [statistics.median(found) for found in times]
+
+
+def _check_budget(found: Quantization, budget: float) -> None:
+    if found.points_lost is None:
+        raise MismatchError("a budget needs a validation part, and the run has none")
+    if found.points_lost > budget:
+        worst = ", ".join(name for name, _ in found.layers[:3])
+        raise MismatchError(
+            f"{found.points_lost:.2f} points of validation accuracy would go, more than the budget "
+            f"of {budget:g} (most is lost in {worst}); nothing was written. More calibration "
+            "images may help: --images"
+        )

@@ -1,0 +1,178 @@
+"""Random networks that hold what quantized ones are made of, and their ways to an answer."""
+
+import numpy as np
+import torch
+
+from leancnn.compiled import Native
+from leancnn.compiler.emit import Facts
+from leancnn.compiler.graph import (
+    Activate,
+    Affine,
+    Combine,
+    Conv,
+    Crop,
+    Join,
+    Pool,
+    Reduce,
+    Take,
+    empty,
+    floats,
+)
+from leancnn.compiler.int8_emit import emit_integers
+from leancnn.compiler.quantize import quantize
+from leancnn.compiler.ranges import measure
+from leancnn.compiler.reference import IntegerNetwork
+from leancnn.compiler.simplify import simplify
+from leancnn.toolchain import compile_library
+
+QUICK = ("-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function")
+MEAN, STD = (0.45, 0.5, 0.4), (0.25, 0.2, 0.22)
+
+
+class Drawn:
+    """A graph under construction, from a seed."""
+
+    def __init__(self, seed):
+        self.random = np.random.default_rng(seed)
+        shape = (3, *(int(side) for side in self.random.integers(6, 15, 2)))
+        self.graph = empty(shape)
+        self.value = self.conv(self.graph.input, int(self.random.choice([8, 12, 16])), 3)
+        for _ in range(int(self.random.integers(3, 8))):
+            self.step()
+        if self.random.random() < 0.7:
+            self.value = self.add(Reduce("mean", "pixels"), self.value)
+        _, h, w = self.shape(self.value)
+        weight = self.random.normal(0, 0.3, (4, self.shape(self.value)[0], h, w))
+        self.graph.output = self.add(Conv(floats(weight), self.numbers(4)), self.value)
+
+    def shape(self, value):
+        return self.graph.shapes[value]
+
+    def add(self, op, *inputs):
+        return self.graph.add(op, *inputs, name=f"{type(op).__name__.lower()}_value")
+
+    def numbers(self, count):
+        return floats(self.random.normal(0, 0.3, count))
+
+    def conv(self, x, outputs, side, groups=1, stride=1, dilation=1):
+        c = self.shape(x)[0]
+        weight = self.random.normal(
+            0, (c * side * side / groups) ** -0.5, (outputs, c // groups, side, side)
+        )
+        pad = dilation * (side // 2) if self.random.random() < 0.8 else 0
+        h, w = self.shape(x)[1:]
+        if min(h, w) + 2 * pad < dilation * (side - 1) + 1 + stride:
+            pad, stride = dilation * (side // 2), 1
+        op = Conv(
+            floats(weight),
+            self.numbers(outputs),
+            (stride, stride),
+            (pad,) * 4,
+            (dilation,) * 2,
+            groups,
+        )
+        value = self.add(op, x)
+        how = self.random.choice(["relu", "relu", "six", "none", "hardswish", "silu", "leaky"])
+        if how in ("relu", "six"):
+            value = self.add(Activate("clip", 0.0, 1.5 if how == "six" else float("inf")), value)
+        elif how != "none":
+            value = self.add(Activate(how, 0.1), value)
+        return value
+
+    def step(self):
+        x, random = self.value, self.random
+        c, h, w = self.shape(x)
+        groups = [g for g in (1, 2, 3, 4, 6) if c % g == 0]
+        kind = random.choice(
+            [
+                "conv",
+                "grouped",
+                "depthwise",
+                "shuffle",
+                "residual",
+                "join",
+                "gate",
+                "pool",
+                "split",
+                "dilated",
+                "crop",
+                "affine",
+            ]
+        )
+        if kind in ("conv", "grouped", "dilated"):
+            g = int(random.choice(groups)) if kind != "conv" else 1
+            stride = int(random.choice([1, 1, 2])) if min(h, w) > 4 else 1
+            dilation = 2 if kind == "dilated" and min(h, w) > 5 else 1
+            outputs = g * int(random.integers(2, 7))
+            self.value = self.conv(x, outputs, int(random.choice([1, 3])), g, stride, dilation)
+        elif kind == "depthwise":
+            self.value = self.conv(x, c, 3, c, int(random.choice([1, 2])) if min(h, w) > 4 else 1)
+        elif kind == "shuffle":
+            self.value = self.add(Take(tuple(int(i) for i in random.permutation(c))), x)
+        elif kind == "split" and c >= 4:
+            half = self.add(Take(tuple(range(c // 2))), x)
+            other = self.add(Take(tuple(range(c // 2, c))), x)
+            self.value = self.add(Join(), self.conv(half, c // 2, 1), other)
+            if self.shape(half)[1:] != self.shape(self.value)[1:]:
+                self.value = x
+        elif kind == "residual":
+            g = int(random.choice(groups))
+            weight = random.normal(0, (9 * c / g) ** -0.5, (c, c // g, 3, 3))
+            op = Conv(floats(weight), self.numbers(c), (1, 1), (1, 1, 1, 1), (1, 1), g)
+            y = self.add(op, x)
+            early = random.random() < 0.5
+            y = self.add(Activate("clip"), y) if early else y
+            total = self.add(Combine("add"), *((x, y) if random.random() < 0.5 else (y, x)))
+            if early and random.random() < 0.5:
+                total = self.add(Join(), total, y)
+            elif not early:
+                total = self.add(Activate("clip"), total)
+            self.value = total
+        elif kind == "join":
+            y = self.add(Conv(floats(random.normal(0, c**-0.5, (6, c, 1, 1))), self.numbers(6)), x)
+            self.value = self.add(Join(), *((x, y) if random.random() < 0.5 else (y, x)))
+        elif kind == "gate":
+            pooled = self.add(Reduce("mean", "pixels"), x)
+            small = self.add(
+                Conv(floats(random.normal(0, 0.4, (4, c, 1, 1))), self.numbers(4)), pooled
+            )
+            small = self.add(Activate("clip"), small)
+            large = self.add(
+                Conv(floats(random.normal(0, 0.4, (c, 4, 1, 1))), self.numbers(c)), small
+            )
+            gate = self.add(Activate(random.choice(["sigmoid", "hardsigmoid"])), large)
+            self.value = self.add(Combine("mul"), x, gate)
+        elif kind == "pool" and min(h, w) >= 4:
+            how, side = random.choice(["max", "mean"]), int(random.choice([2, 3]))
+            pad = (1, 1, 1, 1) if how == "max" and side == 3 else (0, 0, 0, 0)
+            self.value = self.add(Pool(how, (side, side), (2, 2), pad), x)
+        elif kind == "crop" and min(h, w) >= 5:
+            self.value = self.add(Crop(1, 1, h - 2, w - 1), x)
+        elif kind == "affine":
+            y = self.add(Affine(floats(random.normal(1, 0.5, c)), self.numbers(c)), x)
+            self.value = self.add(Activate("clip"), y)
+
+
+def drawn(seed, images=12):
+    """A random network in integers, its reference, and images (N, C, H, W) as bytes."""
+    graph = simplify(Drawn(seed).graph)
+    shape = graph.shapes[graph.input]
+    random = np.random.default_rng(seed + 1)
+    pixels = random.integers(0, 256, (images, *shape)).astype(np.float32)
+    normal = (pixels / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    network = quantize(graph, measure(graph, [torch.from_numpy(normal).float()]), MEAN, STD)
+    extremes = np.stack([np.zeros(shape), np.full(shape, 255.0)])
+    pixels = np.concatenate([pixels, extremes])
+    return graph, network, IntegerNetwork(network), torch.from_numpy(pixels).to(torch.int32)
+
+
+def written(network, name="drawn"):
+    """Its C."""
+    facts = Facts(name=name, classes=("a", "b", "c", "d"), mean=MEAN, std=STD, logits=False)
+    return emit_integers(network, facts)
+
+
+def answers(source, pixels, flags):
+    """What the C, built so, answers to images (N, C, H, W) as bytes."""
+    native = Native(compile_library(source, name="drawn", flags=(*QUICK, *flags)))
+    return native(pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8))

@@ -1,0 +1,179 @@
+"""Integer programs: the C equals its reference to the last bit, however it is built."""
+
+import platform
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leancnn.compiler.emit import Facts
+from leancnn.compiler.graph import Activate, Combine, Conv, Reduce, Softmax, empty, floats
+from leancnn.compiler.int8_emit import emit_integers
+from leancnn.compiler.integers import QConv, bound, from_data, to_data
+from leancnn.compiler.quantize import quantize
+from leancnn.compiler.ranges import measure, run
+from leancnn.compiler.reference import IntegerNetwork, meaning
+from leancnn.errors import DamagedError, MismatchError, UnsupportedError
+from leancnn.toolchain import run_compiler
+from tests.int8_nets import MEAN, STD, answers, drawn, written
+
+INTEL = platform.machine() in ("x86_64", "AMD64")
+PLAIN = {"plain loops": ["-DLANES=1"], "integers alone": ["-DLANES=1", "-DINTEGERS"]}
+BUILDS = PLAIN | (
+    {
+        "SSE2": ["-mno-sse3"],
+        "SSE4.1": ["-msse4.1"],
+        "AVX2": ["-mavx2"],
+        "this processor": ["-march=native"],
+        "no VNNI": ["-march=native", "-mno-avx512vnni"],
+    }
+    if INTEL
+    else {"this processor": ["-march=native"]}
+)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_the_c_is_its_reference_to_the_bit(seed, build):
+    _, network, reference, pixels = drawn(seed)
+    expected = reference.answer(pixels).numpy()
+    found = answers(written(network).source, pixels, BUILDS[build])
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 102))
+def test_a_hundred_networks_are_equal_at_every_width_and_under_the_sanitizers(seed):
+    _, network, reference, pixels = drawn(seed)
+    expected, source = reference.answer(pixels).numpy(), written(network).source
+    for build, flags in BUILDS.items():
+        assert np.array_equal(answers(source, pixels, flags), expected), build
+    checked = ["-DLANES=1", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    assert np.array_equal(answers(source, pixels, checked), expected)
+
+
+@pytest.mark.parametrize("seed", range(10, 14))
+def test_integers_are_close_to_the_floats_they_came_from(seed):
+    graph, network, reference, pixels = drawn(seed, images=48)
+    pixels = pixels[:48]
+    image = meaning(network, network.image, pixels).float()
+    expected = run(graph, image).flatten(1)
+    found = reference.answer(pixels)
+    spread = (expected - expected.mean(0)).norm()
+    assert (found - expected).norm() < 0.35 * spread + 0.02 * expected.norm()
+
+
+@given(
+    total=st.integers(-(2**31) + 1, 2**31 - 1),
+    scale=st.floats(2.0**-30, 2.0**-1, width=32),
+)
+def test_requantization_is_three_roundings_half_to_even(total, scale):
+    """In numpy, in torch and in whole numbers alone: the same integer."""
+    product = np.float32(total) * np.float32(scale)
+    expected = int(np.rint(product))
+    tensor = torch.tensor(total, dtype=torch.int32).float() * torch.tensor(scale)
+    assert int(tensor.round()) == expected
+    assert in_integers(total, scale) == expected
+
+
+def in_integers(total, scale):
+    """docs/quantize.md: the rule without floats."""
+    word = int(np.float32(scale).view(np.uint32))
+    exponent, factor = word >> 23, (word & 0x7FFFFF) | 1 << 23
+
+    def half_even(x, shift):
+        return (x + (1 << shift - 1) - 1 + (x >> shift & 1)) >> shift if shift > 0 else x << -shift
+
+    x = abs(total)
+    first = max(x.bit_length() - 24, 0)
+    x = half_even(x, first) * factor
+    second = max(x.bit_length() - 24, 0)
+    x = half_even(half_even(x, second), 150 - exponent - first - second)
+    return -x if total < 0 else x
+
+
+def test_the_reference_in_floats_is_that_in_whole_numbers():
+    _, network, reference, pixels = drawn(4)
+    values = reference.values(pixels, keep=True)
+    node = next(n for n in network.nodes if isinstance(n, QConv) and not network.values[n.x].wide)
+    x = values[node.x].numpy().astype(np.int64)
+    zero = network.values[node.x].zero.reshape(1, -1, 1, 1)
+    top, left, bottom, right = node.padding
+    padded = np.pad(x - zero, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    sums = reference._conv(node, values[node.x]) + torch.from_numpy(node.bias).view(1, -1, 1, 1)
+    n, o, h, w = sums.shape
+    each, wide = node.weight.shape[1], o // node.groups
+    for _ in range(20):
+        rng = np.random.default_rng(_)
+        i, c, y, col = (int(rng.integers(size)) for size in (n, o, h, w))
+        rows = y * node.stride[0] + np.arange(node.weight.shape[2]) * node.dilation[0]
+        columns = col * node.stride[1] + np.arange(node.weight.shape[3]) * node.dilation[1]
+        group = c // wide * each
+        seen = padded[i, group : group + each][:, rows][:, :, columns]
+        lost = (node.weight[c].astype(np.int64) * zero[0, group : group + each]).sum()
+        total = int((seen * node.weight[c]).sum() + node.bias[c] + lost)
+        assert int(sums[i, c, y, col]) == total
+
+
+def test_sums_never_leave_32_bits():
+    for seed in range(20, 40):
+        _, network, _, _ = drawn(seed, images=2)
+        for node in network.nodes:
+            if isinstance(node, QConv):
+                assert bound(node, network.values).max() < 2**31
+                assert np.abs(node.weight.astype(int)).max(initial=0) <= 127
+
+
+def test_a_network_survives_being_written_down():
+    _, network, reference, pixels = drawn(5)
+    about, arrays = to_data(network)
+    again = IntegerNetwork(from_data(about, arrays))
+    assert torch.equal(again.answer(pixels), reference.answer(pixels))
+    about["nodes"][0]["x"] = "nothing"
+    with pytest.raises(DamagedError, match="read before it is made"):
+        from_data(about, arrays)
+
+
+def small(*, output="logits"):
+    """One convolution and a mean over 8×8."""
+    graph = empty((3, 8, 8))
+    weight = floats(np.random.default_rng(0).normal(0, 0.2, (4, 3, 3, 3)))
+    conv = Conv(weight, floats(np.zeros(4)), padding=(1, 1, 1, 1))
+    value = graph.add(conv, graph.input, name="first")
+    value = graph.add(Activate("clip"), value, name="relu")
+    graph.output = graph.add(Reduce("mean", "pixels"), value, name=output)
+    return graph
+
+
+def test_an_operator_without_integers_is_named():
+    graph = small()
+    graph.output = graph.add(Softmax(), graph.output, name="probabilities")
+    with pytest.raises(UnsupportedError, match=r"softmax \(at probabilities\) has no integer form"):
+        quantize(graph, measure(graph, [torch.randn(4, 3, 8, 8)]), MEAN, STD)
+    graph = small()
+    graph.output = graph.add(Combine("div"), graph.output, graph.output, name="ratio")
+    with pytest.raises(UnsupportedError, match=r"combine div \(at ratio\)"):
+        quantize(graph, measure(graph, [torch.randn(4, 3, 8, 8)]), MEAN, STD)
+
+
+def test_values_that_are_no_numbers_are_refused():
+    graph = small()
+    with pytest.raises(UnsupportedError, match="not numbers"):
+        measure(graph, [torch.full((2, 3, 8, 8), float("nan"))])
+
+
+def test_as_many_class_names_as_answers():
+    graph = small()
+    network = quantize(graph, measure(graph, [torch.randn(4, 3, 8, 8)]), MEAN, STD)
+    with pytest.raises(MismatchError, match="2 class names for a network of 4 answers"):
+        emit_integers(network, Facts(name="few", classes=("a", "b"), mean=MEAN, std=STD))
+
+
+def test_the_c_needs_nothing_but_the_c_library(tmp_path):
+    _, network, _, _ = drawn(1)
+    path = tmp_path / "drawn.c"
+    path.write_text(written(network).source)
+    flags = ["-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-DLEANCNN_MAIN", "-DLANES=1"]
+    run_compiler([*flags, "-o", str(tmp_path / "a.out"), str(path), "-lm"])

@@ -1,0 +1,47 @@
+"""Built for other processors and emulated by QEMU, integers answer with the same bits."""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests.int8_nets import QUICK, drawn, written
+from tests.test_cross_compile import ARM, cross_compiler, emulator
+
+HARNESS = """
+#include <stdio.h>
+int main(void)
+{
+    static uint8_t image[CHANNELS * HEIGHT * WIDTH];
+    static float logits[CLASSES];
+    while (fread(image, 1, sizeof image, stdin) == sizeof image) {
+        drawn_run(image, logits, NULL);
+        fwrite(logits, 1, sizeof logits, stdout);
+    }
+    return 0;
+}
+"""
+DOT = ("-march=armv8.2-a+dotprod",)
+PLACES = [  # QEMU's name and processor, gcc's name, flags
+    pytest.param("aarch64", "max", "aarch64-linux-gnu", (), id="aarch64"),
+    pytest.param("aarch64", "max", "aarch64-linux-gnu", DOT, id="aarch64 with dot products"),
+    pytest.param("arm", "max", ARM, ("-march=armv7-a+simd", "-mfpu=neon"), id="32-bit Arm"),
+    pytest.param("riscv64", "max", "riscv64-linux-gnu", (), id="riscv64"),
+    pytest.param("riscv64", "max", "riscv64-linux-gnu", ("-DINTEGERS",), id="riscv64, integers"),
+    pytest.param("x86_64", "Haswell", "x86_64-linux-gnu", ("-march=haswell",), id="Haswell"),
+]
+
+
+@pytest.mark.parametrize(("processor", "cpu", "system", "flags"), PLACES)
+def test_another_processor_answers_with_the_same_bits(processor, cpu, system, flags, tmp_path):
+    qemu, gcc = emulator(processor), cross_compiler(system)
+    for seed in (2, 8):
+        _, network, reference, pixels = drawn(seed)
+        source, program = tmp_path / f"{seed}.c", tmp_path / f"{seed}"
+        source.write_text(written(network).source + HARNESS)
+        subprocess.run([gcc, *QUICK, *flags, "-static", "-o", program, source, "-lm"], check=True)
+        bytes_ = pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8).tobytes()
+        done = subprocess.run([qemu, "-cpu", cpu, program], input=bytes_, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        found = np.frombuffer(done.stdout, np.float32).reshape(len(pixels), -1)
+        assert np.array_equal(found, reference.answer(pixels).numpy())

@@ -1,0 +1,95 @@
+"""`leancnn quantize`: what it measures, what it writes, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import leancnn
+from leancnn import cli, weights
+from leancnn.errors import DataError, LeanCNNError, MismatchError
+from leancnn.quantize import calibration, quantize
+from leancnn.train import train
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A network that was trained for a second."""
+    folder = tmp_path_factory.mktemp("quantized")
+    data = tiny.make_pictures(folder / "photos")
+    train(data, recipe=tiny.RECIPE, out=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def eight(run):
+    quantize(run, run.parent / "eight", images=24)
+    return run.parent / "eight"
+
+
+def test_the_saved_network_predicts_and_evaluates_like_any_other(run, eight):
+    found = leancnn.evaluate(eight, run.parent / "photos")
+    assert found.images > 0
+    network = weights.load(eight)
+    assert network.quantized
+    assert network.made["quantized"]["seed"] == 0
+    assert len(network.made["quantized"]["which"]) == 24
+
+
+def test_the_compiled_network_gives_the_same_bits(eight):
+    network = weights.load(eight)
+    native = leancnn.compile(network)
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3)).astype(np.uint8)
+    planes = network.normalise(torch.from_numpy(images))
+    assert np.array_equal(native.logits(planes.numpy()), network.body(planes).numpy())
+
+
+def test_the_command_prints_accuracy_size_and_the_worst_layers(run, tmp_path, capsys):
+    words = ["quantize", str(run), "--out", str(tmp_path / "a8"), "--images", "20", "--json"]
+    assert cli.main(words) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["images"] == 20
+    assert value["bytes_int8"] < value["bytes"]
+    assert value["points_lost"] == pytest.approx(100 * (value["accuracy"] - value["accuracy_int8"]))
+    assert value["layers"]
+
+
+def test_the_same_seed_writes_the_same_weights(run, eight, tmp_path):
+    quantize(run, tmp_path / "again", images=24)
+    assert weights.digest(weights.load(eight)) == weights.digest(weights.load(tmp_path / "again"))
+
+
+def test_every_class_is_among_the_calibration_images(run):
+    dataset = leancnn.load_dataset(run.parent / "photos", weights.load(run).road)
+    for seed in range(5):
+        chosen = calibration(dataset, 16, seed)
+        assert set(dataset.of_train.labels[chosen]) == set(range(len(dataset.classes)))
+
+
+def test_too_few_images_or_a_budget_that_cannot_hold_write_nothing(run, tmp_path):
+    with pytest.raises(MismatchError, match="3 calibration images are too few; 16 or more"):
+        quantize(run, tmp_path / "few", images=3)
+    with pytest.raises(MismatchError, match="nothing was written"):
+        quantize(run, tmp_path / "dear", images=16, budget=-101.0)
+    assert not (tmp_path / "few").exists() or not list((tmp_path / "few").iterdir())
+    assert not (tmp_path / "dear" / "network.json").exists()
+
+
+def test_images_that_are_all_alike_are_refused(run, tmp_path):
+    for label in range(3):
+        (tmp_path / "grey" / f"class {label}").mkdir(parents=True)
+        for number in range(16):
+            grey = Image.new("RGB", (10, 10), (128, 128, 128))
+            grey.save(tmp_path / "grey" / f"class {label}" / f"{number}.png")
+    with pytest.raises(DataError, match="all alike"):
+        quantize(run, tmp_path / "out", data=tmp_path / "grey", images=16)
+
+
+def test_a_quantized_network_is_not_trained_pruned_or_quantized_again(eight, run, tmp_path):
+    with pytest.raises(LeanCNNError, match="is quantized"):
+        quantize(eight, tmp_path / "twice", data=run.parent / "photos")
+    with pytest.raises(LeanCNNError, match="is quantized"):
+        train(run.parent / "photos", start=eight, recipe=tiny.RECIPE, out=tmp_path / "more")

@@ -28,7 +28,7 @@ DRAWING = threading.RLock()
 
 
 @contextlib.contextmanager
-def _own_style() -> Iterator[None]:
+def own_style() -> Iterator[None]:
     """matplotlib as it ships, whatever a matplotlibrc asks for, such as LaTeX for every text.
 
     Its settings are global, so one thread draws at a time.
@@ -40,29 +40,29 @@ def _own_style() -> Iterator[None]:
         yield
 
 
-@_own_style()
+@own_style()
 def training_curve(epochs: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and accuracy over the epochs, as PNG.
 
     Each mapping holds `epoch` and any of `train_loss`, `val_loss`, `train_accuracy` and
     `val_accuracy`; a series that is absent, or None throughout, is left out.
     """
-    figure = _figure(8, 3.2)
+    figure = new_figure(8, 3.2)
     for place, kind in enumerate(("loss", "accuracy")):
         _draw_curve(figure.add_subplot(1, 2, place + 1), epochs, kind)
-    return _png(figure)
+    return png(figure)
 
 
-@_own_style()
+@own_style()
 def confusion_matrix(classes: Sequence[str], counts: NDArray[np.int64], title: str = "") -> bytes:
     """True classes in rows, predicted ones in columns, as PNG; `counts` is (classes, classes)."""
     side = min(4.5 + 0.22 * min(len(classes), MOST_NAMED), 13)
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     _draw_confusion(figure.add_subplot(), classes, counts, title)
-    return _png(figure)
+    return png(figure)
 
 
-@_own_style()
+@own_style()
 def contact_sheet(
     images: Sequence[NDArray[np.uint8]],
     captions: Sequence[str],
@@ -75,15 +75,15 @@ def contact_sheet(
     """
     columns = min(max(len(images), 1), 10)
     rows = -(-max(len(images), 1) // columns)
-    figure = _figure(1.5 * columns, 1.95 * rows)
+    figure = new_figure(1.5 * columns, 1.95 * rows)
     for index, image in enumerate(images):
         mark = None if marks is None else marks[index]
         axes = figure.add_subplot(rows, columns, index + 1)
         _draw_picture(axes, image, captions[index], mark)
-    return _png(figure)
+    return png(figure)
 
 
-@_own_style()
+@own_style()
 def demo_picture(
     epochs: Sequence[Mapping[str, Any]],
     classes: Sequence[str],
@@ -94,7 +94,7 @@ def demo_picture(
     title: str,
 ) -> bytes:
     """A run at a glance, as PNG: curves, confusion matrix and 16 test pictures with answers."""
-    figure = _figure(12, 7.4)
+    figure = new_figure(12, 7.4)
     figure.suptitle(printable(title), parse_math=False)
     halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.1))
     left, right = halves
@@ -105,17 +105,17 @@ def demo_picture(
     for index, image in enumerate(images[:16]):
         axes = right.add_subplot(4, 4, index + 1)
         _draw_picture(axes, image, captions[index], marks[index])
-    return _png(figure)
+    return png(figure)
 
 
-@_own_style()
+@own_style()
 def bench_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Medians of engines by network on a scale of powers of ten, as PNG.
 
     `rows` hold model, engine, median_us and the interval low_us to high_us.
     """
     names = list(dict.fromkeys(row["model"] for row in rows))
-    figure = _figure(8, 1.4 + 0.34 * len(names))
+    figure = new_figure(8, 1.4 + 0.34 * len(names))
     axes = figure.add_subplot()
     for engine in dict.fromkeys(row["engine"] for row in rows):
         found = [row for row in rows if row["engine"] == engine]
@@ -138,17 +138,17 @@ def bench_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axes.set_xlabel("µs for one image on one core, median; to the left is faster")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
-@_own_style()
+@own_style()
 def pruning_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Accuracy against MACs and against time of the networks of a comparison, as PNG.
 
     `rows` as `comparison` makes them: network, kind, before %, after %, ± %, MACs and µs.
     """
     timed = all(row["µs"] != "" for row in rows)
-    figure = _figure(11 if timed else 6.5, 4.4)
+    figure = new_figure(11 if timed else 6.5, 4.4)
     for place, (key, name) in enumerate((("MACs", "MACs"), ("µs", "µs, compiled, one core"))):
         if key == "µs" and not timed:
             continue
@@ -173,16 +173,16 @@ def pruning_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.grid(alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
-@_own_style()
+@own_style()
 def gate_distributions(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes:
     """By network and gate, how the mean gate values of the channels spread, as PNG.
 
     `found`: name of a network → path of a gate → {"mean": a number per channel}.
     """
-    figure = _figure(10, 3.2 * len(found))
+    figure = new_figure(10, 3.2 * len(found))
     for place, (name, gates) in enumerate(found.items()):
         axes = figure.add_subplot(len(found), 1, place + 1)
         means = [list(gate["mean"]) for gate in gates.values()]
@@ -192,17 +192,17 @@ def gate_distributions(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
         axes.set_ylabel("mean gate")
         axes.set_title(short(name, 60))
         axes.grid(alpha=0.3)
-    return _png(figure)
+    return png(figure)
 
 
-def _figure(width_inches: float, height_inches: float) -> Figure:
+def new_figure(width_inches: float, height_inches: float) -> Figure:
     """A figure of its own: no pyplot, so no window and no list of figures."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Class names may be in any script; the font draws a box for what it lacks.

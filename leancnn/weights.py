@@ -161,8 +161,9 @@ class Network(nn.Module):
         """This network where it is there already, else a copy on `device`."""
         return self if self.scale.device == device else copy.deepcopy(self).to(device)
 
-    def forward(self, images: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Logits (N, classes) of uint8 images (N, H, W, C), a tensor or an array.
+    def forward(self, images: Tensor | NDArray[Any]) -> Tensor:
+        """Logits (N, classes) of uint8 images (N, H, W, C), a tensor or an array; of a network of
+        signals of float32 features.
 
         Raises `MismatchError` for other shapes and for pixels that are not uint8: floats of 0 to 1
         would be answered, wrongly, without a word.
@@ -170,9 +171,10 @@ class Network(nn.Module):
         if not isinstance(images, Tensor):
             images = self._tensor(images)
         (height, width), channels = self.road.size, self.road.channels
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (height, width, channels):
+        taken = torch.uint8 if isinstance(self.road, Road) else torch.float32
+        if images.dtype != taken or tuple(images.shape[1:]) != (height, width, channels):
             raise MismatchError(
-                f"{self.name} takes uint8 (N, {height}, {width}, {channels}), not "
+                f"{self.name} takes {str(taken)[6:]} (N, {height}, {width}, {channels}), not "
                 f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}; "
                 "leancnn.predict takes images of any size and kind"
             )

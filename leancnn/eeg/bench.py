@@ -16,6 +16,7 @@ from leancnn.eeg.decoders import fbcca, fit_logit, log_softmax, probabilities
 from leancnn.eeg.evaluation import shuffled
 from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import bank_for
+from leancnn.eeg.pictures import draw
 from leancnn.eeg.read import load_epochs
 from leancnn.eeg.recording import Epochs
 from leancnn.eeg.scoring import (
@@ -55,7 +56,8 @@ def bench(
     for name in names:
         made = TABLES[name](epochs, out, shuffles, minutes)
         written.append(keep(out, name, Path(data).name, shuffles, minutes, **made))
-    return written
+    runs.atomic_write(out / "eeg.png", draw(out))
+    return [*written, out / "eeg.png"]
 
 
 def keep(out: Path, name: str, data: str, shuffles: int, minutes: float, **result: Any) -> Path:

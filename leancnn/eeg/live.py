@@ -181,8 +181,7 @@ class Live:
             self.ring.push(chunk.x[:, start - chunk.first : stop - chunk.first], start)
             for look in [look for look in self._due if look[0] <= stop]:
                 self._due.remove(look)
-                if look[0] == stop:
-                    yield self._look(stop, look[1], chunk)
+                yield self._look(stop, look[1], chunk)  # later, where the window's end was lost
             start = stop
 
     def _planned(self, chunk: Chunk) -> list[tuple[int, float | None]]:

@@ -20,7 +20,7 @@ from leancnn.eeg.recording import VOLTS
 BRIDGED_S = 0.1  # the longest loss that a straight line replaces
 FLAT_VOLTS = 5e-8  # peak to peak in a window: no electrode on a head is so still
 RAILED = 0.1  # of a window's samples at its very highest or lowest value: an amplifier at its end
-ODD = 0.05  # of a window's samples that were made up: more, and it is not decided on
+ODD = 0.1  # of a window's samples that were made up: more, and it is not decided on
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ PARALLEL ?= -n 2 --dist loadfile  # two processes, each test file in one of them
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+QUIET := $(shell test -t 2 || echo --quiet)  # pip shows its bars on a terminal
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
@@ -57,15 +58,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --quiet --editable .
+	@echo 'installing into $(VENV), once: PyTorch is large' >&2
+	$(PIP) install $(QUIET) --editable .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --quiet --editable '.[test]'
+	$(PIP) install $(QUIET) --editable '.[test]'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --quiet --editable '.[dev]'
+	$(PIP) install $(QUIET) --editable '.[dev]'
 	@touch $@ $(VENV)/.test $(VENV)/.run
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

@@ -306,7 +306,7 @@ def _lines(report: Report) -> Iterator[str]:
     if names := ordered(name for own in report.counts.values() for name in own):
         more = f", and {len(names) - CLASSES} more" if len(names) > CLASSES else ""
         yield f"  named  {', '.join(names[:CLASSES])}{more}"
-    for title, table in (("stored", report.modes), ("size", report.sizes)):
+    for title, table in (("stored", report.modes), ("h × w", report.sizes)):
         shares = [f"{name} {count}" for name, count in [*table.items()][:6]]
         more = f", and {len(table) - 6} more" if len(table) > 6 else ""
         if shares:

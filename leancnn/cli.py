@@ -3,8 +3,15 @@
 The commands are the members of `commands/`. Progress and errors go to stderr; stdout holds the
 answer and nothing else, one JSON value with `--json`.
 
-Exit status: 0 done; 1 a problem named in one line, or data that `check` does not let pass; 2 a name
-or option that does not exist; 3 training met a number that is not finite; 130 interrupted.
+Exit status, of every command:
+  0    done, and in full
+  1    the words were understood, and something stood in the way: data, a file, the disk, a network
+       that does not fit, what is not installed; or the answer is no (`check` finds no go), or not
+       all of it is there (a file that `predict` cannot read, an engine that `bench` cannot time)
+  2    the words alone are wrong, on every machine and with any data: a command, option or name that
+       does not exist, a value out of range or of another type, options that exclude or need others
+  3    training met a number that is not finite
+  130  interrupted; what can be saved is saved
 """
 
 import argparse
@@ -17,9 +24,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-from leancnn.commands import Answer, commands, renew, warn
+from leancnn.commands import Answer, commands, flags, renew
 from leancnn.errors import LeanCNNError, UsageError
 from leancnn.process import ended_by_sigterm
+from leancnn.progress import tell
 from leancnn.tables import printable
 from leancnn.version import __version__
 
@@ -57,9 +65,11 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with ended_by_sigterm():
             answer, as_json = _answer(words)
-        text = json.dumps(answer.value, indent=2, allow_nan=False) if as_json else answer.text
+        text = (
+            json.dumps(answer.value, indent=2, allow_nan=False) if as_json else _safe(answer.text)
+        )
         if text and _speaks():
-            print("\n".join(map(printable, text.split("\n"))))
+            print(text)
         sys.stdout.flush()
     except BrokenPipeError:
         # Who read us has read enough; without this the exit would flush, and complain, again.
@@ -72,7 +82,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         if "--json" in words and error.details and _speaks():
             print(json.dumps({"error": str(error), **error.details}, indent=2))
-        return _complain(error, error.exit_status)
+        return _complain(_spelled(str(error), words), error.exit_status)
     except (MemoryError, RuntimeError) as error:
         if "--debug" in words or not _no_memory(error):
             raise
@@ -101,8 +111,19 @@ def _speaks() -> bool:
 
 
 def _complain(text: object, status: int) -> int:
-    warn(text)
+    tell(text)
     return status
+
+
+def _safe(text: str) -> str:
+    """An answer in which no line steers the terminal, whatever the names in it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _spelled(text: str, words: Sequence[str]) -> str:
+    """A message in the words of the command that was typed."""
+    verb = next((word for word in words if word in commands), None)
+    return text if verb is None else flags(text, build_parser().verbs[verb])
 
 
 def _answer(words: Sequence[str]) -> tuple[Answer, bool]:
@@ -113,7 +134,7 @@ def _answer(words: Sequence[str]) -> tuple[Answer, bool]:
     if verb is not None:
         words, old = renew(words, options(parser.verbs[verb]))
         for was, now in old.items() if _speaks() else ():
-            warn(f"{was} is called {now} now; the old word goes with version 0.3")
+            tell(f"{was} is called {now} now; the old word goes with version 0.3")
     args, unknown = parser.parse_known_args(words or ["--help"])
     if unknown:
         word, known = unknown[0].split("=")[0], options(args.parser)

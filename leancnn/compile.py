@@ -1,5 +1,6 @@
 """A network, or a foreign ONNX file, as one C file and the library built from it."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +16,20 @@ from leancnn.compiler.graph import Affine, Conv
 from leancnn.compiler.import_onnx import Imported, import_onnx
 from leancnn.compiler.onnx_engine import Run, engine, not_run
 from leancnn.compiler.translate import translate
-from leancnn.errors import DamagedError, LeanCNNError, ParityError, UsageError, WriteError
+from leancnn.errors import DamagedError, LeanCNNError, ParityError, UsageError
 from leancnn.export import (
     REAL,
     WITHIN,
     check_parity,
     difference,
+    folder_for,
     made_images,
+    own,
     probabilities_apart,
     trial_images,
 )
-from leancnn.progress import tell
+from leancnn.progress import now, tell
+from leancnn.registry import check_file_name
 from leancnn.runs import atomic_write
 from leancnn.targets._c_text import to_c
 from leancnn.targets.c import loaded
@@ -44,6 +48,7 @@ def compile(
     size: tuple[int, int] | None = None,
     input: str | None = None,
     output: str | None = None,
+    name: str | None = None,
 ) -> Native:
     """A trained network as machine code: uint8 images (N, H, W, C) in, probabilities out.
 
@@ -52,10 +57,11 @@ def compile(
     before it is returned. With `out` the C file, its header and the library are written there too.
     `tune` is for how many seconds register tiles may be timed here; the winners are remembered.
     `size` is rows and columns of the image for an ONNX file that leaves them open, `input` and
-    `output` the names of those that are meant where it has several. Raises
-    `UsageError` for anything else, `UnsupportedError` naming an operator that the compiler does not
-    have, `MissingDependencyError` without a C compiler, `ParityError` when the answers differ,
-    `DamagedError` for weights that are no numbers.
+    `output` the names of those that are meant where it has several. `name` is what files and
+    symbols are called by in the place of the network's. Raises `WriteError` where files of another
+    network would be written over, `UsageError` for anything else, `UnsupportedError` naming an
+    operator that the compiler does not have, `MissingDependencyError` without a C compiler,
+    `ParityError` when the answers differ, `DamagedError` for weights that are no numbers.
     """
     given: object = network
     if not isinstance(given, Network | str | Path):
@@ -63,29 +69,36 @@ def compile(
         raise UsageError(f"compile takes a leancnn.Network, a folder or an ONNX file, not {kind}")
     if not isinstance(network, Network) and Path(network).suffix.lower() == ".onnx":
         found = import_onnx(Path(network), size, input=input, output=output)
-        return _from_onnx(Path(network), found, out, tune)
-    for name, value in (("a size", size), ("an input", input), ("an output", output)):
+        return _from_onnx(Path(network), found, out, tune, name)
+    for what, value in (("a size", size), ("an input", input), ("an output", output)):
         if value is not None:
-            raise UsageError(f"only an ONNX file takes {name}")
-    network = network if isinstance(network, Network) else load(network)
+            raise UsageError(f"only an ONNX file takes {what}")
+    network = (network if isinstance(network, Network) else load(network)).called(name)
     check_finite(network)
+    now("writing C")
     written = to_c(network, tune)
-    native = _built(written, None)
+    native = _built(written)
+    now("comparing with PyTorch")
     check_parity(network, loaded(native), trial_images(network, real=REAL))
-    return native if out is None else _built(written, out)
+    return native if out is None else _kept(written, Path(out), network.origin)
 
 
-def _from_onnx(path: Path, found: Imported, out: str | Path | None, tune: float | None) -> Native:
+def _from_onnx(
+    path: Path, found: Imported, out: str | Path | None, tune: float | None, name: str | None
+) -> Native:
     _check_numbers(path, found)
-    written = _written(path, found, tune)
-    native = _built(written, None)
+    name = path.stem if name is None else check_file_name(name)
+    origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    written = _written(path, found, tune, name, origin)
+    native = _built(written)
     if not found.final and sum_to_one(native.logits(_planes(found, native))):
         found = replace(found, final="probabilities")
-        written = _written(path, found, tune)
-        native = _built(written, None)
+        written = _written(path, found, tune, name, origin)
+        native = _built(written)
+    now("comparing with ONNX Runtime")
     if check_onnx(path, found, native) is None:
         tell("not compared: onnxruntime is not installed")
-    return native if out is None else _built(written, out)
+    return native if out is None else _kept(written, Path(out), origin)
 
 
 def _check_numbers(path: Path, found: Imported) -> None:
@@ -97,20 +110,21 @@ def _check_numbers(path: Path, found: Imported) -> None:
             raise DamagedError(f"{path}: the weights of {node.output} hold NaN; export it again")
 
 
-def _written(path: Path, found: Imported, tune: float | None) -> Written:
+def _written(path: Path, found: Imported, tune: float | None, name: str, origin: str) -> Written:
     """The C of an ONNX file, whose pixels are 0 to 255 if it takes bytes, else 0 to 1."""
     graph = found.graph
     channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
     mean, std = [0.0] * channels, [1 / 255 if found.integers else 1.0] * channels
     classes = found.notes["classes"]
+    about = {"road": found.notes["road"], "mean": mean, "std": std, "origin": origin}
     return translate(
         graph,
-        name=path.stem,
+        name=name,
         classes=classes or [f"class {number}" for number in range(answers)],
         mean=mean,
         std=std,
-        about=json.dumps({"road": found.notes["road"], "mean": mean, "std": std}),
-        source=f"from {path.name}",
+        about=json.dumps(about),
+        source=f"from {path.name}, origin {origin}",
         logits=answers > 1 and found.final != "probabilities",
         tune=tune,
     )
@@ -188,17 +202,22 @@ def _expected(run: Run, found: Imported, planes: NDArray[np.float32]) -> NDArray
     return np.stack([run(feed.reshape(found.shape).astype(kind)).ravel() for feed in feeds])
 
 
-def _built(written: Written, out: str | Path | None) -> Native:
-    library = compile_library(written.source, name=written.prefix, flags=FAST_FLAGS)
-    if out is None:
-        return Native(library)
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder}: {error.strerror or error}") from error
-    atomic_write(folder / f"{written.prefix}.c", written.source.encode())
-    atomic_write(folder / f"{written.prefix}.h", written.header.encode())
-    place = folder / f"{written.prefix}.so"
-    atomic_write(place, library.read_bytes())
+def _built(written: Written) -> Native:
+    return Native(_library(written))
+
+
+def _library(written: Written) -> Path:
+    return compile_library(written.source, name=written.prefix, flags=FAST_FLAGS)
+
+
+def _kept(written: Written, out: Path, origin: str) -> Native:
+    """The same in a folder: C, header and library, none of them or all."""
+    parts = {
+        out / f"{written.prefix}.c": written.source.encode(),
+        out / f"{written.prefix}.h": written.header.encode(),
+        out / f"{written.prefix}.so": _library(written).read_bytes(),
+    }
+    with folder_for(out), own(list(parts), origin):
+        for place, data in parts.items():
+            atomic_write(place, data)
     return Native(place)

@@ -23,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from leancnn.errors import MismatchError, UncountableError
+from leancnn.errors import ArgumentError, UncountableError
 from leancnn.modes import evaluating
 
 BYTES_PER_WEIGHT = 4  # float32
@@ -53,7 +53,7 @@ def count(module: nn.Module, image: tuple[int, int, int]) -> Cost:
     ran, and what the network raises for an image it cannot take; ours raise `MismatchError`.
     """
     if not 1 <= min(image) <= max(image) <= LONGEST:
-        raise MismatchError(
+        raise ArgumentError(
             f"an image has 1 to {LONGEST:,} channels, rows and columns, not {tuple(image)}"
         )
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)

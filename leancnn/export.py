@@ -1,7 +1,10 @@
 """Write a network for another engine, and keep it only if it answers like the original."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from leancnn.errors import ImageError, ParityError, UsageError, WriteError
 from leancnn.modes import evaluating
 from leancnn.preprocess import SUFFIXES
+from leancnn.progress import now
 from leancnn.signal_window import SignalWindow
 from leancnn.targets import Loaded, targets
 from leancnn.weights import Network, check_finite, load
@@ -23,6 +27,8 @@ WITHIN = 1e-4  # of the logits' scale: the largest difference that is kept
 TRIALS = 24  # made images on which the answers are compared
 REAL = 8  # and of those that the network was trained with, where they are at hand
 TOLD = 1e-6  # the least probability whose logarithm still tells the logit behind it
+ORIGIN = re.compile(rb"\borigin(?:&quot;|\W){1,8}([0-9a-f]{16})\b")
+"""How C, JSON, ONNX's metadata and OpenVINO's XML spell where a network comes from."""
 ROUNDED = 4e-6  # what float32 loses of that logarithm
 
 
@@ -35,31 +41,87 @@ def export(
     single: bool = False,
     small: bool = False,
     cmake: bool = False,
+    name: str | None = None,
 ) -> list[Path]:
     """Write `network` as target `to` into the folder `out`, and return the files.
 
     What was written is loaded back and compared with PyTorch first. Raises `ParityError` with the
     largest difference, and leaves `out` as it was, when the answers differ by more than a
-    ten-thousandth of the logits' scale, `DamagedError` for weights that are no numbers. `tune` is
-    for "c", as in `compile`, and `small`: plain loops in the least memory, and `cmake`: a
-    project with a package, JNI and Swift; `single` is for "web":
-    one page that holds all. Raises `UsageError` for what is not of the format.
+    ten-thousandth of the logits' scale; `WriteError` where files of another network would be
+    written over, `DamagedError` for weights that are no numbers. `tune` is for "c", as in
+    `compile`, and `small`: plain loops in the least memory, and `cmake`: a project with a package,
+    JNI and Swift; `single` is for "web": one page that holds all; `name` is what files, and in C
+    the symbols, are called by in the place of the network's. Raises `UsageError` for what is not
+    of the format.
     """
-    network = network if isinstance(network, Network) else load(network)
+    network = (network if isinstance(network, Network) else load(network)).called(name)
     check_finite(network)
     target = targets[to]
     write = writer(to, tune=tune, single=single or None, small=small or None, cmake=cmake or None)
     out = Path(out)
+    with folder_for(out):
+        try:
+            with workspace(out) as work:
+                now(f"writing {to}")
+                written = write(network, work)
+                now("comparing with PyTorch")
+                check_parity(network, target.load(written[0]), trial_images(network, real=REAL))
+                for path in written:
+                    _check_place(path, out / path.name)
+                with own([out / path.name for path in written], network.origin):
+                    return [_keep(path, out / path.name, work) for path in written]
+        except OSError as error:
+            raise WriteError(f"{out}: {error.strerror or error}") from error
+
+
+@contextmanager
+def folder_for(path: Path) -> Iterator[None]:
+    """A folder to write into; of those it had to make none stays when what is inside fails."""
+    made = [place for place in (path, *path.parents) if not place.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with workspace(out) as work:
-            written = write(network, work)
-            check_parity(network, target.load(written[0]), trial_images(network, real=REAL))
-            for path in written:
-                _check_place(path, out / path.name)
-            return [_keep(path, out / path.name, work) for path in written]
-    except OSError as error:
-        raise WriteError(f"{out}: {error.strerror or error}") from error
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"{path}: {error.strerror or error}") from error
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty, or not there
+            for place in made:
+                place.rmdir()
+        raise
+
+
+@contextmanager
+def own(places: Sequence[Path], origin: str) -> Iterator[None]:
+    """Files of one folder that no other export touches meanwhile.
+
+    Refuses, with `WriteError`, to write over what was not made from the same run. Every artifact
+    names its origin somewhere in one of its files; what names none is not ours.
+    """
+    handle = os.open(places[0].parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        _check_own(places, origin)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_own(places: Sequence[Path], origin: str) -> None:
+    there = [place for place in places if place.exists()]
+    found = {mark for place in there for mark in _origins(place)}
+    if there and found != {origin}:
+        what = "of another network" if found else "that no run of leancnn is known of"
+        raise WriteError(
+            f"{there[0]} is a file {what}, and stays; choose another --out, or another --name"
+        )
+
+
+def _origins(place: Path) -> set[str]:
+    """The marks of `Network.origin` in a file, or in the files of a folder."""
+    files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
+    return {mark.decode() for file in files for mark in ORIGIN.findall(file.read_bytes())}
 
 
 def writer(to: str, **options: object) -> Callable[[Network, Path], list[Path]]:
@@ -111,12 +173,12 @@ def _trained_with(network: Network) -> Iterator[NDArray[np.uint8]]:
         return
     train = told / "train" if (told / "train").is_dir() else told
     files: list[list[Path]] = []
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         folders = [folder for folder in sorted(train.iterdir()) if folder.is_dir()]
         files += [sorted(islice(folder.iterdir(), REAL)) for folder in folders[:REAL]]
     for path in (path for turn in zip_longest(*files) for path in turn if path is not None):
         if path.suffix.lower() in SUFFIXES and path.is_file():
-            with contextlib.suppress(ImageError):
+            with suppress(ImageError):
                 yield network.pictures.window(network.pictures.read(path).image[None])[0]
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from leancnn.errors import MismatchError
+from leancnn.errors import ArgumentError, MismatchError
 from leancnn.registry import Shelf
 
 Weights = Sequence[float] | None
@@ -77,7 +77,7 @@ class Focal(Weighted):
         if len(weights) != classes:
             raise MismatchError(f"focal loss got {len(weights)} alphas for {classes} classes")
         if gamma < 0 or min(weights) < 0:
-            raise MismatchError(f"focal loss: gamma and alpha are 0 or more, not {gamma}, {alpha}")
+            raise ArgumentError(f"focal loss: gamma and alpha are 0 or more, not {gamma}, {alpha}")
         self.gamma = gamma
         self.smoothing = _share(label_smoothing)
         self.register_buffer("alpha", torch.tensor(weights, dtype=torch.float32))
@@ -124,7 +124,7 @@ class Center(Loss):
     def __init__(self, *, classes: int, features: int, alpha: float) -> None:
         super().__init__()
         if not 0 <= alpha <= 1:
-            raise MismatchError(f"centres move by a share in 0..1 (alpha), not {alpha}")
+            raise ArgumentError(f"centres move by a share in 0..1 (alpha), not {alpha}")
         self.alpha = alpha
         self.register_buffer("centres", torch.zeros(classes, features))
 
@@ -171,7 +171,7 @@ class SoftmaxCenter(Loss):
     ) -> None:
         super().__init__()
         if gamma < 0:
-            raise MismatchError(f"the centre loss weighs 0 or more (gamma), not {gamma}")
+            raise ArgumentError(f"the centre loss weighs 0 or more (gamma), not {gamma}")
         self.gamma = gamma
         self.softmax = CrossEntropy(label_smoothing=label_smoothing, class_weights=class_weights)
         self.center = Center(classes=classes, features=features, alpha=alpha)
@@ -232,7 +232,7 @@ def check(name: str, arguments: Mapping[str, Any], label_smoothing: float = 0.0)
     foreign = [key for key in arguments if key not in known]
     if foreign:
         some = f"it takes {' and '.join(known)}" if known else "it takes none"
-        raise MismatchError(
+        raise ArgumentError(
             f"loss {name} has no argument {', '.join(foreign)}; {some}: "
             "change loss_arguments, such as --override 'loss_arguments={}'"
         )
@@ -240,10 +240,10 @@ def check(name: str, arguments: Mapping[str, Any], label_smoothing: float = 0.0)
         many = takes[key].annotation is not float  # one for each class
         each = value if many and isinstance(value, list | tuple) else [value]
         if not each:
-            raise MismatchError(f"loss {name}: {key} is an empty list; it takes one for each class")
+            raise ArgumentError(f"loss {name}: {key} is an empty list; it takes one for each class")
         if not all(type(item) in (int, float) and abs(item) <= LARGEST for item in each):
             words = "numbers" if many else "a number"
-            raise MismatchError(
+            raise ArgumentError(
                 f"loss {name}: {key} takes {words} of at most {LARGEST:,}, not {value!r}"
             )
     lists = [value for value in arguments.values() if isinstance(value, list | tuple)]
@@ -267,7 +267,7 @@ def _plain(value: Any) -> Any:
 
 def _share(label_smoothing: float) -> float:
     if not 0 <= label_smoothing < 1:
-        raise MismatchError(f"label smoothing is a share in 0..1, not {label_smoothing}")
+        raise ArgumentError(f"label smoothing is a share in 0..1, not {label_smoothing}")
     return label_smoothing
 
 
@@ -306,7 +306,7 @@ def _center(
     if class_weights is not None:
         raise MismatchError("the centre loss alone has no class weights")
     if label_smoothing:
-        raise MismatchError(
+        raise ArgumentError(
             "the centre loss alone has no labels to smooth; label_smoothing is 0 with it"
         )
     return Center(classes=classes, features=features, alpha=alpha)

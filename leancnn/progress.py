@@ -126,6 +126,12 @@ def tell(text: object) -> None:
     _print(f"leancnn: {text}")
 
 
+def now(text: str) -> None:
+    """Say, where a spinner turns, what is going on now; elsewhere nothing."""
+    if Waiting._outermost is not None:
+        Waiting._outermost.to(text)
+
+
 def _print(text: str) -> None:
     print(_plain(text), file=sys.stderr, flush=True)
 

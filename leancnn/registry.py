@@ -5,10 +5,13 @@ Networks, recipes, data sets, losses, criteria and targets each stand on a shelf
 
 import importlib
 import pkgutil
+import re
 from difflib import get_close_matches
 from typing import TypeVar
 
-from leancnn.errors import UnknownNameError
+from leancnn.errors import ArgumentError, UnknownNameError
+
+FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
 
 T = TypeVar("T")
 
@@ -38,3 +41,11 @@ def import_members(package: str) -> None:
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{package}.{module.name}")
+
+
+def check_file_name(name: str) -> str:
+    """The name. Raises `ArgumentError` unless files and C symbols can begin with it."""
+    if not FILE_NAME.fullmatch(name):
+        told = "a letter and up to 59 more letters, digits and _"
+        raise ArgumentError(f"`name` is {told}, not '{name}'")
+    return name

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from leancnn import manifests
-from leancnn.errors import DamagedError, RunError
+from leancnn.errors import DamagedError, LeanCNNError, RunError
 from leancnn.locks import Lock, open_lock
 from leancnn.safe_files import (
     TEMPORARY,
@@ -57,6 +57,7 @@ __all__ = [
     "is_run",
     "load_checkpoint",
     "machine",
+    "mark_of",
     "now",
     "read_json",
     "read_metrics",
@@ -305,3 +306,13 @@ def free_folder(stem: str, of_first: Callable[[int], int]) -> Path:
     while (Path("runs") / f"{stem}-{number}").exists():
         number += 1
     return Path("runs") / f"{stem}-{of_first(number)}"
+
+
+def mark_of(network: Path) -> str | None:
+    """Sixteen hexadecimal digits that the saved networks of one run share; None outside a run."""
+    run = network.resolve().parent
+    with contextlib.suppress(LeanCNNError, KeyError, TypeError, AttributeError):
+        if is_run(run):
+            began = read_json(run / "run.json")["began"]
+            return hashlib.sha256(f"{began} {run.name}".encode()).hexdigest()[:16]
+    return None

@@ -21,9 +21,17 @@ from leancnn import manifests, models, runs
 from leancnn.channels.sizes import reshape
 from leancnn.compiler.integers import from_data, to_data
 from leancnn.compiler.reference import IntegerNetwork
-from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, UsageError
+from leancnn.errors import (
+    ArgumentError,
+    DamagedError,
+    LeanCNNError,
+    MismatchError,
+    RunError,
+    UsageError,
+)
 from leancnn.layers import INITS, initialise
 from leancnn.preprocess import Road
+from leancnn.registry import check_file_name
 from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
 from leancnn.signal_window import KIND, SignalWindow
 
@@ -74,6 +82,8 @@ class Network(nn.Module):
         self.road = road
         self.mean = tuple(map(float, mean))
         self.std = tuple(map(float, std))
+        self.file_name = name  # of exported files and the symbols in them; see `called`
+        self.run: str | None = None  # `runs.mark_of` where it was loaded from
         self.made = dict(made or {})
         """How: recipe, data, accuracy, versions. For people and reports; no answer depends on it.
         """
@@ -130,6 +140,17 @@ class Network(nn.Module):
                 f"{self.name} is quantized, and {what} needs the floats it was made from: take the "
                 "network it came from, and quantize what comes of it"
             )
+
+    @property
+    def origin(self) -> str:
+        """Of its run, else of its weights: where two exports differ in it, they are two."""
+        return self.run or digest(self)[:16]
+
+    def called(self, name: str | None) -> "Network":
+        """This network for files and C symbols of another name. Raises `ArgumentError`."""
+        other = copy.copy(self)
+        other.file_name = self.file_name if name is None else check_file_name(name)
+        return other
 
     def check_classes(self, classes: Sequence[str], where: object) -> None:
         """Raises `MismatchError` when data has other classes than the network, or another order."""
@@ -210,8 +231,8 @@ def build(
     return body
 
 
-def save(network: Network, folder: str | Path) -> None:
-    """Save into `folder`; what stood there is replaced in one step. Raises `WriteError`."""
+def save(network: Network, folder: str | Path, *, origin: str | None = None) -> None:
+    """Save into `folder` in one step, in an export with its `origin`. Raises `WriteError`."""
     folder = Path(folder)
     if isinstance(network.body, IntegerNetwork):
         about, arrays = to_data(network.body.network)
@@ -230,6 +251,7 @@ def save(network: Network, folder: str | Path) -> None:
             "stored": sum(array.size for array in arrays.values()),
         },
         "made": network.made,
+        **({} if origin is None else {"origin": origin}),
     }
     if about is not None:
         manifest["quantized"] = about
@@ -267,6 +289,8 @@ def load(path: str | Path, which: Which | None = None) -> Network:
             std=manifest["std"],
             made=manifest["made"],
         )
+    except ArgumentError as error:  # nobody typed it
+        raise MismatchError(f"{folder / MANIFEST}: {error}") from error
     except LeanCNNError:
         raise
     except Exception as error:  # whatever a builder says of arguments that nobody would write
@@ -274,6 +298,7 @@ def load(path: str | Path, which: Which | None = None) -> Network:
         raise DamagedError(f"{folder / MANIFEST}: not a saved network ({reason})") from error
     if not network.quantized:
         fill(network.body.state_dict(), arrays, folder / WEIGHTS)
+    network.run = runs.mark_of(folder) if folder.resolve().name in FOLDERS else None
     return network.eval()
 
 

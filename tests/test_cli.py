@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -138,6 +139,21 @@ def test_ctrl_c_ends_with_130(command, capsys):
     command(raiser(KeyboardInterrupt()))
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "leancnn: interrupted\n"
+
+
+def test_a_sigterm_ends_as_ctrl_c_does_and_leaves_the_handlers_of_others_alone(command, capsys):
+    command(lambda args: os.kill(os.getpid(), signal.SIGTERM))
+    assert cli.main(["models"]) == 130
+    assert capsys.readouterr().err == "leancnn: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    heard = []
+    command(lambda args: os.kill(os.getpid(), signal.SIGTERM) or Answer([], "done"))
+    signal.signal(signal.SIGTERM, lambda *told: heard.append(told))
+    try:
+        assert cli.main(["models"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert len(heard) == 1
 
 
 def test_a_reader_that_has_read_enough_is_no_error(tmp_path):

@@ -148,7 +148,7 @@ def test_refuses_what_it_cannot_take_and_states_the_numbers(flat: tuple[Card, nn
             model(torch.empty(1, channels, size, size - 1, device="meta"))
     for key in ("classes", "channels"):
         wrong = {key: 0}
-        with pytest.raises(MismatchError, match=f"{key} of 1 or more, not 0"):
+        with pytest.raises(MismatchError, match=f"`{key}` of 1 or more, not 0"):
             models.create_model(card.name, **wrong)
 
 

@@ -44,6 +44,7 @@ def test_what_torch_refuses_is_a_line_that_names_the_argument():
     ],
 )
 def test_arguments_that_make_no_network_are_refused(name, arguments, text):
+    text = text.replace(text.split()[0], "`?" + text.split()[0] + "`?", 1)
     with pytest.raises(MismatchError, match=text):
         models.create_model(name, **arguments)
 

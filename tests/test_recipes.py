@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import math
+import re
 import typing
 from contextlib import suppress
 from dataclasses import MISSING, fields
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import leancnn
 from leancnn import models, recipes, runs
-from leancnn.errors import DamagedError, DivergedError, MismatchError, UnknownNameError
+from leancnn.errors import DamagedError, DataError, DivergedError, MismatchError, UnknownNameError
 from leancnn.recipes import learning_rate
 from tests.tiny import RECIPE
 
@@ -170,8 +171,9 @@ def test_another_loss_begins_with_its_own_arguments() -> None:
 def test_a_wrong_field_is_named(
     changes: dict[str, object], error: type[Exception], text: str
 ) -> None:
-    with pytest.raises(error, match=text):
+    with pytest.raises(error) as told:
         recipes.get("smoke").changed(**changes)
+    assert re.search(text, str(told.value).replace("`", ""))
 
 
 def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
     path.write_text('{"name": "x"}')
     with pytest.raises(MismatchError, match="needs source, network"):
         recipes.read(path)
-    with pytest.raises(UnknownNameError, match="no such recipe file"):
+    with pytest.raises(DataError, match="no such recipe file"):
         recipes.read(tmp_path / "other.json")
     with pytest.raises(UnknownNameError, match="did you mean 'smoke'"):
         recipes.read("smoky")

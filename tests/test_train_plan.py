@@ -46,11 +46,11 @@ def test_a_smaller_size_is_no_smaller_window_of_images_as_large_as_before() -> N
 @pytest.mark.parametrize(
     ("wish", "text"),
     [
-        ({"seed": -1}, "a seed is 0 to"),
-        ({"seed": 2**63}, "a seed is 0 to"),
-        ({"val_share": 1}, "val_share is 0"),
-        ({"val_share": -0.1}, "val_share is 0"),
-        ({"val_share": float("nan")}, "val_share is 0"),
+        ({"seed": -1}, "a `seed` is 0 to"),
+        ({"seed": 2**63}, "a `seed` is 0 to"),
+        ({"val_share": 1}, "`val_share` is 0"),
+        ({"val_share": -0.1}, "`val_share` is 0"),
+        ({"val_share": float("nan")}, "`val_share` is 0"),
         (
             {"arguments": {"width": 10**12}},
             "tiny with width=10+ is too large",

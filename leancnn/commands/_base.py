@@ -4,16 +4,15 @@ Members import torch, and whatever loads it, inside that function, so that `--he
 """
 
 import json
-import sys
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from leancnn.errors import MismatchError, UsageError, WriteError
 from leancnn.registry import Shelf
-from leancnn.tables import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,7 @@ RENAMED = {
 }
 """Options of 0.1 to what they are called now; the old words work until 0.3, and are not listed."""
 
+ARGUMENT = re.compile(r"`(\w+)`")  # of a function, in a message
 OF_THE_DATA = ("classes", "channels")  # arguments of every network that are not free to choose
 
 
@@ -59,11 +59,6 @@ def put(command: Command) -> None:
 
 def no_arguments(parser: ArgumentParser) -> None:
     """For commands that take nothing but what every command takes."""
-
-
-def warn(text: object) -> None:
-    """Say one line on stderr."""
-    print(f"leancnn: {printable(text)}", file=sys.stderr)
 
 
 def check_picture(args: Namespace, name: str) -> None:
@@ -106,6 +101,25 @@ def flag(args: Namespace, name: str) -> str:
     actions = [action for action in args.parser._actions if action.dest == name]
     texts: list[str] = actions[0].option_strings
     return texts[0]
+
+
+def flags(text: str, parser: ArgumentParser) -> str:
+    """A message of the library with its arguments, in backticks, as the options of a command.
+
+    A field of a recipe without an option of its own is `--override NAME`, where there is one.
+    """
+    if not ARGUMENT.search(text):
+        return text
+    from leancnn.recipes import Recipe  # it loads numpy, and most messages have no field of it
+
+    known = {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
+    recipe = {field.name for field in fields(Recipe)} if "overrides" in known else set()
+
+    def option(name: re.Match[str]) -> str:
+        field = f"--override {name[1]}" if name[1] in recipe else name[0]
+        return known.get(name[1], field)
+
+    return ARGUMENT.sub(option, text)
 
 
 def add_model_arg(parser: ArgumentParser) -> None:

@@ -3,12 +3,21 @@
 from argparse import ArgumentParser, Namespace
 
 from leancnn.commands._base import Answer, Command, put, size
+from leancnn.errors import UsageError
+from leancnn.progress import Waiting
 from leancnn.tables import printable
 
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", help="a run, a saved network, or an ONNX file")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument("--name", help="of files and C symbols; default: the network's")
+    parser.add_argument(
+        "--checkpoint",
+        dest="which",
+        choices=("best", "last"),
+        help="of a run's networks; default: best",
+    )
     parser.add_argument(
         "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"
     )
@@ -22,15 +31,20 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Answer:
     """A C file, its header, and the library built from them on this machine."""
     from leancnn.compile import compile
+    from leancnn.weights import load
 
-    native = compile(
-        args.network,
-        out=args.out,
-        tune=args.tune,
-        size=args.size,
-        input=args.input,
-        output=args.output,
-    )
+    if args.which is not None and args.network.lower().endswith(".onnx"):
+        raise UsageError("an ONNX file is one network; leave out --checkpoint")
+    with Waiting("compile"):
+        native = compile(
+            args.network if args.which is None else load(args.network, args.which),
+            out=args.out,
+            tune=args.tune,
+            size=args.size,
+            input=args.input,
+            output=args.output,
+            name=args.name,
+        )
     value = {
         "network": native.name,
         "library": str(native.path),

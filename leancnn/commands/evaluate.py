@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, check_picture, put
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Accuracy with its interval, figures per class, and a picture; the opening is counted."""
+    check_picture(args, "picture")
     from leancnn.evaluate import evaluate
 
     if args.which != "both":

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from leancnn.commands._base import Answer, Command, put
+from leancnn.progress import Waiting
 from leancnn.tables import table
 
 
@@ -15,6 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
         help="c (the default), onnx, openvino, ncnn, litert …",
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument("--name", help="of files and C symbols; default: the network's")
     parser.add_argument(
         "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"
     )
@@ -32,11 +34,15 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Answer:
     """The files of a network in another format, after a comparison with PyTorch."""
     from leancnn.export import export
+    from leancnn.targets import targets
     from leancnn.weights import load
 
-    network = load(args.network, args.which)
-    options = {key: getattr(args, key) for key in ("tune", "single", "small", "cmake")}
-    paths = export(network, to=args.to, out=args.out, **options)
+    targets[args.to]  # a misspelt one ends here, whatever the network
+    options = {key: getattr(args, key) for key in ("tune", "single", "small", "cmake", "name")}
+    with Waiting("export") as sign:
+        sign.to("reading the network")
+        network = load(args.network, args.which)
+        paths = export(network, to=args.to, out=args.out, **options)
     files = [{"file": str(path), "bytes": _bytes(path)} for path in paths]
     value = {"network": network.name, "to": args.to, "files": files}
     return Answer(value, f"{table(files)}\nits answers are PyTorch's")

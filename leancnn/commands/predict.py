@@ -3,8 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from leancnn.commands._base import Answer, Command, put, warn
+from leancnn.commands._base import Answer, Command, check_picture, put
 from leancnn.errors import UsageError
+from leancnn.progress import tell
 from leancnn.tables import table
 
 MOST_ON_A_SHEET = 200
@@ -27,6 +28,7 @@ def run(args: Namespace) -> Answer:
     """Labels and probabilities; files that cannot be used are listed, and make the status 1."""
     if args.top < 1:
         raise UsageError(f"--top is 1 or more, not {args.top}")
+    check_picture(args, "sheet")
     from leancnn.predict import captions, opened, predict_readable, road_of
 
     network = opened(args.network, args.which)
@@ -60,7 +62,7 @@ def run(args: Namespace) -> Answer:
         value["sheet"] = args.sheet
         lines.append(f"{args.sheet}: {len(shown)} of {len(found)} pictures")
     for item in refused:
-        warn(item.reason)
+        tell(item.reason)
     return Answer(value, "\n".join(filter(None, lines)), 1 if refused else 0)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, flag, put, recipe_fields, warn
+from leancnn.commands._base import Answer, Command, check_picture, flag, put, recipe_fields
 from leancnn.errors import DamagedError, RunError, UsageError
+from leancnn.progress import tell
 from leancnn.tables import printable
 
 SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -191,7 +192,7 @@ def _tell_unfinished(network: str) -> None:
     with suppress(DamagedError, RunError, AttributeError):  # whoever needs it will complain
         if (state := runs.read_run(run, manifests.Told).get("state", "finished")) != "finished":
             where = run
-            warn(f"{where} is {state}; 'leancnn train --resume {where}' goes on with it")
+            tell(f"{where} is {state}; 'leancnn train --resume {where}' goes on with it")
 
 
 def _fitting(args: Namespace) -> str:
@@ -274,8 +275,7 @@ def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
 def _gates(args: Namespace) -> Answer:
     from leancnn.prune.compare import gates
 
-    if not args.gates:
-        raise UsageError("--plot-gates is empty; name the picture that is drawn")
+    check_picture(args, "gates")
     found: dict[str, Any] = gates(args.network, args.gates, data=args.data, progress=not args.quiet)
     return Answer(found, f"drawn: {printable(args.gates)}")
 

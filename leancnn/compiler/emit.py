@@ -98,7 +98,6 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
     c, h, w = program.image.channels, program.image.height, program.image.width
     values = {
         "NAME": prefix,
-        "UPPER": prefix.upper(),
         "CHANNELS": c,
         "HEIGHT": h,
         "WIDTH": w,

@@ -1,5 +1,5 @@
-#ifndef @UPPER@_H
-#define @UPPER@_H
+#ifndef @NAME@_H
+#define @NAME@_H
 #include <stddef.h>
 #include <stdint.h>
 #ifdef __cplusplus

@@ -61,7 +61,7 @@ def recognise(source: str | Path) -> Format:
             try:
                 known[source]
             except UnknownNameError as error:
-                raise UnknownNameError(f"{error}; nor is a folder of that name here") from None
+                raise DataError(f"{error}; nor is a folder of that name here") from None
         raise DataError(f"no folder at {shown(path)}; check the path")
     if not path.is_dir():
         raise DataError(f"{shown(path)} is a file, not a folder of images; unpack an archive first")

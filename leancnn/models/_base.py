@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leancnn.errors import MismatchError
+from leancnn.errors import ArgumentError
 from leancnn.models._limits import within_limits
 from leancnn.registry import Shelf
 
@@ -110,12 +110,12 @@ def create_model(
     }
     for key, value in chosen.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise MismatchError(f"{name}: {key} is a finite number, not {value}")
+            raise ArgumentError(f"{name}: `{key}` is a finite number, not {value}")
         if type(usual[key]) is int and isinstance(value, bool | float | str):
-            raise MismatchError(f"{name}: {key} is a whole number, not {value!r}")
+            raise ArgumentError(f"{name}: `{key}` is a whole number, not {value!r}")
     for key in ("classes", "channels"):
         if chosen[key] < 1:
-            raise MismatchError(f"{name} needs {key} of 1 or more, not {chosen[key]}")
+            raise ArgumentError(f"{name} needs `{key}` of 1 or more, not {chosen[key]}")
     sizes = {"classes": chosen["classes"], "channels": chosen["channels"]}
     with within_limits(name, changes or sizes):
         if seed is None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from leancnn.errors import MismatchError
+from leancnn.errors import ArgumentError, MismatchError
 
 MOST_WEIGHTS = 1 << 28  # 1 GiB of floats; VGG-16 has half of that
 MOST_TENSORS = 4_000  # ResNet-1001 has 3,000
@@ -35,10 +35,13 @@ def within_limits(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     handle = register_module_parameter_registration_hook(grow)
     try:
         yield
+    except MismatchError as e:
+        raise ArgumentError(str(e)) from e
     except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0][:150]
         if isinstance(e, MemoryError) or "alloc" in reason or "verflow" in reason:
             reason = "it needs more memory than there is; choose smaller arguments"
-        raise MismatchError(f"{name} cannot be built with {given}: {reason}") from e
+        kind = MismatchError if "more memory" in reason else ArgumentError
+        raise kind(f"{name} cannot be built with {given}: {reason}") from e
     finally:
         handle.remove()

@@ -22,7 +22,7 @@ from leancnn.channels.dependencies import wire
 from leancnn.count import count
 from leancnn.data import Split, load_dataset
 from leancnn.distributed import own_device
-from leancnn.errors import DataError, DivergedError, MismatchError, RunError
+from leancnn.errors import ArgumentError, DataError, DivergedError, MismatchError, RunError
 from leancnn.evaluate import recut
 from leancnn.plots import gate_distributions, pruning_picture
 from leancnn.predict import probabilities
@@ -77,7 +77,7 @@ def compare(
     for name in controls:
         check_control(name)
     if seeds < 1:
-        raise MismatchError(f"seeds are 1 or more, not {seeds}")
+        raise ArgumentError(f"`seeds` are 1 or more, not {seeds}")
     whole = weights.load(path)
     source = source_of(path, data, whole)
     kept_road(whole, overrides)

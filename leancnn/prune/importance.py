@@ -21,6 +21,7 @@ from leancnn.criteria import Scores, Subject
 from leancnn.data import Dataset, names
 from leancnn.distributed import own_device
 from leancnn.errors import (
+    ArgumentError,
     DamagedError,
     LeanCNNError,
     MismatchError,
@@ -106,7 +107,7 @@ def scored(
     """
     member = criteria.get(criterion)
     if not 0 <= seed <= LARGEST_SEED:
-        raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
+        raise ArgumentError(f"a `seed` is 0 to {LARGEST_SEED}, not {seed}")
     if member.reads == "weights":
         subject = Subject(network.body, wiring, _none, seed)
         with evaluating(network):

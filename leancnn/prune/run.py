@@ -20,7 +20,7 @@ from leancnn.channels.remove import cut_body, silence
 from leancnn.channels.sizes import Widths, widths_of
 from leancnn.count import Cost
 from leancnn.data import open_source
-from leancnn.errors import MismatchError, ParityError, UsageError
+from leancnn.errors import ArgumentError, MismatchError, ParityError, UsageError
 from leancnn.export import trial_images
 from leancnn.modes import evaluating
 from leancnn.prune.budget import Candidates
@@ -310,12 +310,12 @@ def one_goal(goal: Goal) -> tuple[str, float]:
         raise UsageError(f"name one goal: {known}; not {' and '.join(sorted(given)) or 'none'}")
     ((wanted, value),) = given.items()
     if wanted == "speedup" and 0 < value <= 1:
-        raise MismatchError(f"a speedup is a number above 1, not {value:g}")
+        raise ArgumentError(f"a `speedup` is a number above 1, not {value:g}")
     if not 0 < value < float("inf"):
-        raise MismatchError(f"{wanted} is a finite number above 0, not {value}")
+        raise ArgumentError(f"`{wanted}` is a finite number above 0, not {value}")
     if wanted == "keep" and value >= 1:
-        raise MismatchError(
-            f"keep is the share of channels that stay, above 0 and below 1, not {value:g}"
+        raise ArgumentError(
+            f"`keep` is the share of channels that stay, above 0 and below 1, not {value:g}"
         )
     return wanted, float(value)
 

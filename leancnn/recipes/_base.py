@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from leancnn.errors import DamagedError, MismatchError, RunError, UnknownNameError
+from leancnn.errors import ArgumentError, DamagedError, DataError, MismatchError, RunError
 from leancnn.manifests import SIDE
 from leancnn.progress import tell
 from leancnn.registry import Shelf
@@ -174,12 +174,15 @@ def read(source: "str | Path | Recipe") -> Recipe:
     try:
         value, state = read_edited(Path(source))
     except RunError:
-        raise UnknownNameError(f"{source}: no such recipe file") from None
+        raise DataError(f"{source}: no such recipe file") from None
     if not isinstance(value, dict):
         raise DamagedError(f"{source}: a recipe is one JSON object")
     if state == "edited":
         tell(f"{source} was edited since it was written; it is taken as it stands")
-    return of_json(value)
+    try:
+        return of_json(value)
+    except ArgumentError as error:  # nobody typed it: no option is to blame
+        raise MismatchError(f"{source}: {str(error).replace('`', '')}") from error
 
 
 def of_json(value: Mapping[str, Any]) -> Recipe:
@@ -191,7 +194,7 @@ def of_json(value: Mapping[str, Any]) -> Recipe:
         known[key]
     missing = [key for key in _REQUIRED if key not in value]
     if missing:
-        raise MismatchError(f"a recipe needs {', '.join(missing)}")
+        raise ArgumentError(f"a recipe needs {', '.join(missing)}")
     made = Recipe(**{key: _fit(key, given, types[key]) for key, given in value.items()})
     _check(made)
     return made
@@ -223,7 +226,7 @@ def _fit(key: str, given: Any, wanted: Any) -> Any:
     choices = typing.get_args(wanted)
     if typing.get_origin(wanted) is Literal:
         if given not in choices:
-            raise MismatchError(f"recipe: {key} is one of {', '.join(choices)}, not {given!r}")
+            raise ArgumentError(f"recipe: `{key}` is one of {', '.join(choices)}, not {given!r}")
         return given
     if typing.get_origin(wanted) is not tuple and type(None) in choices:
         return None if given is None else _fit(key, given, choices[0])
@@ -232,7 +235,7 @@ def _fit(key: str, given: Any, wanted: Any) -> Any:
             ... not in choices and len(given) != len(choices)
         ):
             many = "" if ... in choices else f" of {len(choices)}"
-            raise MismatchError(f"recipe: {key} is a list{many}, not {given!r}")
+            raise ArgumentError(f"recipe: `{key}` is a list{many}, not {given!r}")
         return tuple(_fit(key, item, choices[0]) for item in given)
     if wanted is float and type(given) is int:
         given = float(given) if abs(given) < LARGEST else math.inf
@@ -244,7 +247,7 @@ def _fit(key: str, given: Any, wanted: Any) -> Any:
             str: "a word",
             bool: "true or false",
         }
-        raise MismatchError(f"recipe: {key} takes {kind.get(plain, 'an object')}, not {given!r}")
+        raise ArgumentError(f"recipe: `{key}` takes {kind.get(plain, 'an object')}, not {given!r}")
     return given
 
 
@@ -262,20 +265,20 @@ def _check(value: Recipe) -> None:
             (bool(large), f"{', '.join(large)} of at most {MOST:,}, as steps are float32"),
             (
                 not 0 < value.epochs <= MOST_EPOCHS,
-                f"epochs above 0 and at most {MOST_EPOCHS:,}, not {value.epochs:g}",
+                f"`epochs` above 0 and at most {MOST_EPOCHS:,}, not {value.epochs:g}",
             ),
-            (value.batch < 2, f"a batch of 2 or more, not {value.batch}"),
-            (value.lr <= 0, f"lr above 0, not {value.lr:g}"),
-            (not 0 <= value.warmup < 1, f"warmup from 0 to below 1, not {value.warmup:g}"),
-            (not 0 <= value.ema < 1, f"ema from 0 to below 1, not {value.ema:g}"),
-            (not 0 <= value.label_smoothing < 1, "label_smoothing from 0 to below 1"),
-            (not 0 <= value.momentum < 1, f"momentum from 0 to below 1, not {value.momentum:g}"),
+            (value.batch < 2, f"a `batch` of 2 or more, not {value.batch}"),
+            (value.lr <= 0, f"`lr` above 0, not {value.lr:g}"),
+            (not 0 <= value.warmup < 1, f"`warmup` from 0 to below 1, not {value.warmup:g}"),
+            (not 0 <= value.ema < 1, f"`ema` from 0 to below 1, not {value.ema:g}"),
+            (not 0 <= value.label_smoothing < 1, "`label_smoothing` from 0 to below 1"),
+            (not 0 <= value.momentum < 1, f"`momentum` from 0 to below 1, not {value.momentum:g}"),
             (value.nesterov and value.momentum == 0, "momentum for nesterov"),
-            (value.channels not in (None, 1, 3), f"1 or 3 channels, not {value.channels}"),
+            (value.channels not in (None, 1, 3), f"1 or 3 `channels`, not {value.channels}"),
             *(
                 (
                     side is not None and not 1 <= min(side) <= max(side) <= SIDE,
-                    f"a {key} of 1 to {SIDE} pixels",
+                    f"a `{key}` of 1 to {SIDE} pixels",
                 )
                 for key, side in (("size", value.size), ("scale", value.scale))
             ),
@@ -303,4 +306,4 @@ def _check(value: Recipe) -> None:
         if bad
     ]
     if wrong:
-        raise MismatchError(f"recipe {value.name} needs {'; '.join(wrong)}")
+        raise ArgumentError(f"recipe {value.name} needs {'; '.join(wrong)}")

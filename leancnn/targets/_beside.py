@@ -40,6 +40,7 @@ def write_notes(network: Network, artifact: Path) -> Path:
     """Write classes, normalisation and road beside an artifact; the file."""
     notes = {
         "name": network.name,
+        "origin": network.origin,
         "classes": list(network.classes),
         "mean": list(network.mean),
         "std": list(network.std),

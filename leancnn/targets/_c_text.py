@@ -26,6 +26,7 @@ def to_c(
         "road": road.to_json(),
         "mean": list(network.mean),
         "std": list(network.std),
+        "origin": network.origin,
     }
     if isinstance(network.body, IntegerNetwork):
         facts = Facts(
@@ -40,12 +41,12 @@ def to_c(
         return emit_integers(network.body.network, facts)
     return translate(
         import_torch(network.body, (road.channels, *road.size)),
-        name=network.name,
+        name=network.file_name,
         classes=network.classes,
         mean=network.mean,
         std=network.std,
         about=json.dumps(about),
-        source=f"from {network.name}({settings})",
+        source=f"from {network.name}({settings}), origin {network.origin}",
         tune=tune,
         small=small,
         full_scale=road.full_scale,

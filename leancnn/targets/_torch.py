@@ -13,8 +13,8 @@ from leancnn.weights import Network, save
 
 
 def write(network: Network, folder: Path) -> list[Path]:
-    save(network, folder / network.name)
-    return [folder / network.name]
+    save(network, folder / network.file_name, origin=network.origin)
+    return [folder / network.file_name]
 
 
 def in_process(

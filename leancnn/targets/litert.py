@@ -43,7 +43,7 @@ def write(network: Network, folder: Path) -> list[Path]:
         )
     if os.path.dirname(python):  # noqa: PTH120 - no bare name, for which PATH is searched
         python = str(Path(python).absolute())  # the converter starts in another folder
-    road, path = network.road, folder / f"{network.name}.tflite"
+    road, path = network.road, folder / f"{network.file_name}.tflite"
     shape = (1, road.channels, *road.size)
     with workspace() as work, warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")

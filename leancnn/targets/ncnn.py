@@ -69,7 +69,7 @@ def write(network: Network, folder: Path) -> list[Path]:
         import pnnx
     except ImportError as error:
         raise MissingDependencyError(f"ncnn's converter is not installed; {NEEDED}") from error
-    road, path = network.road, folder / f"{network.name}.param"
+    road, path = network.road, folder / f"{network.file_name}.param"
     example = torch.zeros(1, road.channels, *road.size)
     with workspace() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")

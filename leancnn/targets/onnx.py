@@ -22,7 +22,7 @@ NEEDED = "pip install 'leancnn[onnx]'"
 
 
 def write(network: Network, folder: Path) -> list[Path]:
-    path = folder / f"{network.name}.onnx"
+    path = folder / f"{network.file_name}.onnx"
     atomic_write(path, to_onnx(network))
     return [path]
 
@@ -50,7 +50,12 @@ def to_onnx(network: Network) -> bytes:
     if program is None:
         raise DamagedError("torch.onnx returned nothing")
     model = program.model_proto
-    notes = {"classes": list(network.classes), "road": road.to_json(), "name": network.name}
+    notes = {
+        "classes": list(network.classes),
+        "road": road.to_json(),
+        "name": network.name,
+        "origin": network.origin,
+    }
     onnx.helper.set_model_props(model, {"leancnn": json.dumps(notes)})
     data: bytes = model.SerializeToString()
     return data

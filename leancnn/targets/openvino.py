@@ -45,9 +45,14 @@ def write(network: Network, folder: Path) -> list[Path]:
         model = openvino.convert_model(
             network, example_input=example, input=[1, *road.size, road.channels]
         )
-    notes = {"classes": list(network.classes), "road": road.to_json(), "name": network.name}
+    notes = {
+        "classes": list(network.classes),
+        "road": road.to_json(),
+        "name": network.name,
+        "origin": network.origin,
+    }
     model.set_rt_info(json.dumps(notes), "leancnn")
-    path = folder / f"{network.name}.xml"
+    path = folder / f"{network.file_name}.xml"
     openvino.save_model(model, path, compress_to_fp16=False)
     return [path, path.with_suffix(".bin")]
 

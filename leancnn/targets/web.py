@@ -48,7 +48,8 @@ def write(network: Network, folder: Path, *, single: bool = False) -> list[Path]
     """
     modules = to_wasm(network)
     if single:
-        return [_put(folder, f"{network.name}.html", _alone(network, modules).encode())]
+        page = f"{_alone(network, modules)}<!-- origin {network.origin} -->\n"
+        return [_put(folder, f"{network.file_name}.html", page.encode())]
     page = _filled(
         network,
         OWN,
@@ -66,6 +67,7 @@ def to_wasm(network: Network) -> dict[str, bytes]:
     road = network.road
     description = {
         "name": network.name,
+        "origin": network.origin,
         "classes": list(network.classes),
         "image": [road.channels, *road.size],
         "road": road.to_json(),

@@ -15,12 +15,7 @@ from leancnn import losses, manifests, recipes, weights
 from leancnn.count import held
 from leancnn.data import Dataset
 from leancnn.distributed import World, own_device
-from leancnn.errors import (
-    DamagedError,
-    MismatchError,
-    RunError,
-    UnknownNameError,
-)
+from leancnn.errors import ArgumentError, DamagedError, MismatchError, RunError, UnknownNameError
 from leancnn.preprocess import Road, shown
 from leancnn.process import free_memory
 from leancnn.recipes import Recipe, learning_rate
@@ -308,11 +303,11 @@ def check_wishes(
     Raises `UnknownNameError` for the names, `MismatchError` for the values.
     """
     if not 0 <= seed <= LARGEST_SEED:
-        raise MismatchError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
+        raise ArgumentError(f"a `seed` is 0 to {LARGEST_SEED}, not {seed}")
     if val_share is not None and not 0 <= val_share < 1:
-        raise MismatchError(f"val_share is 0 (no validation) to below 1, not {val_share}")
+        raise ArgumentError(f"`val_share` is 0 (no validation) to below 1, not {val_share}")
     if recipe.loss == "center":
-        raise MismatchError(
+        raise ArgumentError(
             "the centre loss alone never trains the classifier; choose softmax+center"
         )
     if recipe.patience and val_share == 0:

@@ -23,7 +23,7 @@ from leancnn.distributed import World, join
 from leancnn.errors import RunError, UsageError
 from leancnn.peers import watching
 from leancnn.process import kept_pages, kept_threads
-from leancnn.progress import tell
+from leancnn.progress import Waiting, tell
 from leancnn.recipes import Recipe
 from leancnn.train.backend import choose, facts
 from leancnn.train.history import Counters, edited
@@ -167,11 +167,11 @@ def train(
             notes.append(pretrained.fill(learner.network.body, foreign, whole, origin))
             adopt(learner, learner.network)
         _tell(notes, world)
-        if progress and world.first and chosen.engine in ("auto", "lanes"):
-            tell("comparing engines; the first time kernels are compiled")
-        way = choose(
-            learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features
-        )
+        slow = progress and world.first and chosen.engine in ("auto", "lanes")
+        with Waiting("comparing engines; the first time kernels are compiled", shown=slow):
+            way = choose(
+                learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features
+            )
         known = facts(world.device, way.engine)
         plan = replace(
             plan, engine=way.engine, precision=way.precision, engine_why=way.why, machine=known

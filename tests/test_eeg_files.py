@@ -229,6 +229,16 @@ def test_labels_that_nothing_answers_to_are_refused():
     assert any("spectra do not peak" in line for line in report.problems)
 
 
+def test_one_session_alone_is_refused_only_where_other_labels_fit():
+    epochs = people(count=1, trials=32, snr_db=-4.0)
+    alone = replace(epochs, session=np.array(["one"] * 32), _keys=[])
+    few = alone[np.arange(4)]
+    assert check(few).fit
+    assert any("too few trials" in line for line in check(few).warnings)
+    hz = np.roll(np.array(TARGETS), 1)[alone.labels]
+    assert any("fits:" in line for line in check(replace(alone, hz=hz, _keys=[])).problems)
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
 def test_the_assignment_that_fits_is_the_permutation_of_the_heights(order):
     means = np.full((3, 3), -1.0)

@@ -322,18 +322,22 @@ def _bench_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the results go")
     parser.add_argument("--only", metavar="NAMES", help="tables, with commas; default: all")
     parser.add_argument("--shuffles", type=int, default=20, help="default 20")
+    parser.add_argument(
+        "--networks", type=int, default=4, help="seeds of ssvepnet in the yardstick, default 4"
+    )
     parser.add_argument("--minutes", type=positive, default=1.0, help="of each live session")
 
 
 def _bench(args: Namespace) -> Answer:
-    from leancnn.eeg.bench import TABLES, bench
+    from leancnn.eeg.bench import TABLES, Sizes, bench
 
     names = args.only.split(",") if args.only else list(TABLES)
     if odd := [name for name in names if name not in TABLES]:
         raise UsageError(f"no table '{odd[0]}'; there are {', '.join(TABLES)}")
     if not Path(args.data).is_file():
         raise RunError(f"{args.data}: no such file")
-    written = bench(args.data, Path(args.out), names, shuffles=args.shuffles, minutes=args.minutes)
+    sizes = Sizes(shuffles=args.shuffles, networks=args.networks, minutes=args.minutes)
+    written = bench(args.data, Path(args.out), names, sizes=sizes)
     return Answer({"written": [str(path) for path in written]}, "\n".join(map(str, written)))
 
 

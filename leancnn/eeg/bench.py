@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ from leancnn.eeg.scoring import (
     undecided_curve,
 )
 from leancnn.eeg.synthetic import synthetic_trials
-from leancnn.eeg.training import NETWORKS
 from leancnn.eeg.windows import AFTER_CUE, images, windows
 from leancnn.progress import Progress
 
@@ -47,27 +47,39 @@ SYNTHETIC_DB = (-30, -22, -18, -14, -10, -6)
 SYNTHETIC_TARGETS = (7.5, 60 / 7, 10.0, 12.0)
 
 
-def bench(
-    data: str, out: Path, names: Sequence[str], *, shuffles: int, minutes: float
-) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything."""
+
+    shuffles: int = 20
+    """Repeats with shuffled labels."""
+    networks: int = 4
+    """Seeds of SSVEPNet in the yardstick; 0 leaves it out."""
+    minutes: float = 1.0
+    """Of each live session."""
+
+
+def bench(data: str, out: Path, names: Sequence[str], *, sizes: Sizes) -> list[Path]:
     """Write the tables called `names` from the trials in `data`; the files written."""
     epochs = load_epochs([data])
     written = []
     for name in names:
-        made = TABLES[name](epochs, out, shuffles, minutes)
-        written.append(keep(out, name, Path(data).name, shuffles, minutes, **made))
+        made = TABLES[name](epochs, out, sizes)
+        written.append(keep(out, name, Path(data).name, sizes, **made))
     runs.atomic_write(out / "eeg.png", draw(out))
     return [*written, out / "eeg.png"]
 
 
-def keep(out: Path, name: str, data: str, shuffles: int, minutes: float, **result: Any) -> Path:
+def keep(out: Path, name: str, data: str, sizes: Sizes, **result: Any) -> Path:
     """One table as a result file."""
     path = out / f"eeg-{name}.json"
     command = f"leancnn eeg bench {data} --out results --only {name}"
     if name == "shuffled":
-        command += f" --shuffles {shuffles}"
+        command += f" --shuffles {sizes.shuffles}"
     if name == "live":
-        command += f" --minutes {minutes:g}"
+        command += f" --minutes {sizes.minutes:g}"
+    if name == "yardstick":
+        command += f" --networks {sizes.networks}"
     machine = runs.machine()
     for package in ("scipy", "torch", "pylsl", "brainflow"):
         with contextlib.suppress(PackageNotFoundError):
@@ -80,15 +92,13 @@ def keep(out: Path, name: str, data: str, shuffles: int, minutes: float, **resul
 
 
 def scores_by_part(
-    epochs: Epochs, split: Split, window: float, tick: Callable[[], None]
+    epochs: Epochs, split: Split, window: float, networks: int
 ) -> tuple[dict[str, Floats], NDArray[np.bool_]]:
     """Held-out scores of the logit, of each network, of their mean and of the blend."""
-    from leancnn.eeg.network import decoder_of, fit_network
-
     looking = epochs.looking()
     bank, targets = bank_for(looking.targets), looking.targets
     features, labels = images(looking, bank, window), looking.labels
-    names = ["logit", *(f"ssvepnet {n + 1}" for n in range(NETWORKS))]
+    names = ["logit", *(f"ssvepnet {n + 1}" for n in range(networks))]
     logs = {name: np.zeros((len(labels), len(targets))) for name in names}
     tested = np.zeros(len(labels), bool)
     for _, test in folds(looking, split):
@@ -96,22 +106,25 @@ def scores_by_part(
         tested |= test
         logit = fit_logit(features[train], labels[train], looking.subject[train], targets, bank)
         parts: dict[str, Any] = {"logit": logit}
-        for number in range(NETWORKS):
+        for number in range(networks):
+            from leancnn.eeg.network import decoder_of, fit_network
+
             net = fit_network(features[train], labels[train], targets, seed=number)
             parts[names[1 + number]] = decoder_of([net], targets, bank)
-            tick()
         for name, part in parts.items():
             found = np.stack([part.of_image(image) for image in features[test]])
             logs[name][test] = log_softmax(found / part.temperature)
+    if not networks:
+        return logs, tested
     nets: Floats = np.mean([logs[name] for name in names[1:]], 0)
     return {
         **logs,
-        f"mean of {NETWORKS} ssvepnet": nets,
-        f"logit + {NETWORKS} ssvepnet": (logs["logit"] + nets) / 2,
+        f"mean of {networks} ssvepnet": nets,
+        f"logit + {networks} ssvepnet": (logs["logit"] + nets) / 2,
     }, tested
 
 
-def _yardstick(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str, Any]:
+def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     """Every decoder on held-out people and sessions; the file is written after each cell."""
     rows: list[dict[str, Any]] = []
     details: dict[str, Any] = {}
@@ -122,7 +135,7 @@ def _yardstick(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict
             bar.to(done, cell=f"{split} {window:g} s")
             if window not in grids:
                 grids[window] = grid_scores(looking, window)[1]
-            parts, tested = scores_by_part(epochs, split, window, lambda: None)
+            parts, tested = scores_by_part(epochs, split, window, sizes.networks)
             best, _, picks = chosen(looking, split, grids[window])
             parts = {
                 "FBCCA textbook": textbook_scores(looking, window),
@@ -145,7 +158,7 @@ def _yardstick(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict
                     "p: exact McNemar, uncorrected; interval: 95 %, people drawn again"
                 ),
             }
-            keep(out, "yardstick", epochs.source, shuffles, minutes, **result)
+            keep(out, "yardstick", epochs.source, sizes, **result)
     return result
 
 
@@ -197,7 +210,7 @@ def _missed(parts: dict[str, Floats], labels: NDArray[np.int64], tested: NDArray
     return int((~np.logical_or.reduce(right)).sum())
 
 
-def _people(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str, Any]:
+def _people(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     """Accuracy by person at 2 s, untrained and logit."""
     looking, labels = epochs.looking(), epochs.looking().labels
     best, _, _ = chosen(looking, "subject", grid_scores(looking, 2.0)[1])
@@ -232,7 +245,7 @@ def _logit(looking: Epochs, window: float, rest: Epochs | None = None) -> tuple[
     return scores, idle
 
 
-def _rest(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str, Any]:
+def _rest(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     rows = []
     for window in (2.0, 4.0):
         scores, idle = _logit(epochs.looking(), window, epochs.resting())
@@ -253,15 +266,17 @@ def _rest(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str,
     }
 
 
-def _shuffled(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str, Any]:
+def _shuffled(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     looking = epochs.looking()
     rows = []
     for decoder in ("logit", "ssvepnet"):
-        found = [shuffled(looking, "subject", 2.0, decoder, repeat) for repeat in range(shuffles)]
+        found = [
+            shuffled(looking, "subject", 2.0, decoder, repeat) for repeat in range(sizes.shuffles)
+        ]
         rows.append(
             {
                 "decoder": decoder,
-                "repeats": shuffles,
+                "repeats": sizes.shuffles,
                 "mean": round(float(np.mean(found)), 4),
                 "least": round(min(found), 4),
                 "most": round(max(found), 4),
@@ -274,7 +289,7 @@ def _shuffled(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[
     }
 
 
-def _synthetic(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str, Any]:
+def _synthetic(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     decoder = fbcca(SYNTHETIC_TARGETS)
     rows = []
     for decibels in SYNTHETIC_DB:
@@ -296,7 +311,7 @@ def _synthetic(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict
     }
 
 
-def _cost(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str, Any]:
+def _cost(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     """Microseconds of the parts of a decision, in numpy, in torch and in C."""
     from leancnn.eeg.cost import cost_rows
 
@@ -307,17 +322,17 @@ def _cost(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str,
     }
 
 
-def _live(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str, Any]:
+def _live(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     from leancnn.eeg.loopback import live_rows
 
     return {
         "title": "Live: samples lost, and time from the window's last sample to the decision",
-        "rows": live_rows(minutes),
+        "rows": live_rows(sizes.minutes),
         "note": "FBCCA, 2 s windows, a decision each 0.25 s; ms",
     }
 
 
-def _faults(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[str, Any]:
+def _faults(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     from leancnn.eeg.faults import fault_rows
 
     return {
@@ -327,7 +342,7 @@ def _faults(epochs: Epochs, out: Path, shuffles: int, minutes: float) -> dict[st
     }
 
 
-TABLES: dict[str, Callable[[Epochs, Path, int, float], dict[str, Any]]] = {
+TABLES: dict[str, Callable[[Epochs, Path, Sizes], dict[str, Any]]] = {
     "yardstick": _yardstick,
     "people": _people,
     "rest": _rest,

@@ -259,6 +259,13 @@ def _physics(report: Report, looking: Epochs) -> None:
         _sessions(report, looking, heights)
         return
     fits = best_assignment(table)
+    alone = len(np.unique(looking.session)) < 2
+    if alone and not _fits_better(heights, looking, fits):
+        report.warnings.append(
+            f"the spectra of its {len(looking)} trials do not peak at their labels more than "
+            f"chance (p {p:.2g}); one session alone has too few trials to refuse it"
+        )
+        return
     told = ", ".join(
         f"{targets[place]:g} Hz is {targets[to]:g} Hz" for place, to in enumerate(fits)
     )
@@ -273,6 +280,14 @@ def _physics(report: Report, looking: Epochs) -> None:
             f"the spectra do not peak at their labels more than chance (p {p:.2g}, needed "
             f"{SIGNIFICANT}); no answer to the flicker is seen in these {len(looking)} trials"
         )
+
+
+def _fits_better(heights: Floats, looking: Epochs, fits: tuple[int, ...]) -> bool:
+    """Whether another assignment of labels fits by the same test that the given one fails."""
+    if fits == tuple(range(len(fits))):
+        return False
+    renamed = np.array(fits)[looking.labels]
+    return label_test(heights, renamed, looking.session)[0] < SIGNIFICANT
 
 
 def label_test(

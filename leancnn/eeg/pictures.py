@@ -43,8 +43,9 @@ def _people(axes: Any, rows: Rows) -> None:
     axes.axhline(1 / 3, color="black", linestyle=":", linewidth=1)
     axes.set_xticks(range(len(names)), names)
     axes.set_xlabel("person, windows of 2 s")
-    axes.set_ylabel("accuracy")
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_ylabel("accuracy; dotted: chance")
+    axes.set_ylim(0, 1.2)
+    axes.legend(frameon=False, loc="upper center", ncols=2)
 
 
 def _windows(axes: Any, rows: Rows) -> None:

@@ -221,7 +221,8 @@ def prune(
     if finetune is not None:
         finetune = recipes.read(finetune).changed(**dict(overrides or {}))
     network = weights.load(path, which)
-    kept_road(network, overrides)
+    if finetune is not None or overrides:
+        kept_road(network, overrides)
     criterion = criterion or fitting(network)
     goals = _steps(network, schedule) if schedule else [dict([one_goal(goal)])]
     reads = criteria.get(criterion).reads

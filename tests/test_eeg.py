@@ -1,0 +1,76 @@
+"""The command, from files to decisions; each verb says what it takes on its page."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from leancnn import cli
+from tests.eeg_data import people, save_trials
+
+PAGE = (Path(__file__).parent.parent / "docs" / "eeg.md").read_text(encoding="utf-8")
+
+
+def verbs():
+    parser = cli.build_parser().verbs["eeg"]
+    (action,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return action.choices
+
+
+@pytest.mark.parametrize("verb", list(verbs()))
+def test_every_option_of_a_verb_is_on_its_page(verb):
+    known = {"-h", "--help", "--json", "--debug"}
+    assert {word for word in cli.options(verbs()[verb]) if f"`{word}" not in PAGE} <= known
+    assert f"leancnn eeg {verb}" in PAGE
+
+
+def told(capsys, *words):
+    status = cli.main(["eeg", *map(str, words), "--json"])
+    return status, json.loads(capsys.readouterr().out or "null")
+
+
+def test_from_trials_to_decisions(tmp_path, capsys):
+    data = save_trials(tmp_path / "trials.npz", people(rest=2))
+    status, report = told(capsys, "check", data)
+    assert (status, report["fit"], report["people"]) == (0, True, 4)
+    run = tmp_path / "run"
+    status, made = told(capsys, "train", data, "--out", run, "--split", "session", "--window", 1.5)
+    assert status == 0
+    assert made["accuracy"] > 0.7
+    status, report = told(capsys, "evaluate", run, "--shuffles", 1)
+    assert status == 0
+    assert report["accuracy"] == made["accuracy"]
+    assert (run / "evaluation.json").exists()
+    source = f"replay:{data}"
+    status, live = told(capsys, "run", "--source", source, "--decoder", run, "--speed", 0)
+    assert status == 0
+    assert (live["decisions"], live["asked"]) == (72, 64)
+    assert live["right"] > 50
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["check", "no.npz"], 1, "no such file"),
+        (["train", "no.npz"], 2, "--out"),
+        (["run", "--source", "nothing"], 2, "is no source"),
+        (["run", "--source", "synthetic", "--speed", "-1"], 2, "--speed"),
+        (["run", "--source", "synthetic", "--freqs", "1,x"], 2, "are no frequencies"),
+        (["run", "--source", "synthetic", "--decoder", "no"], 1, "holds no decoder"),
+        (["page", "--size", "4000"], 2, "--size"),
+        (["page", "--freqs", "100,200"], 2, "a flicker is"),
+        (["bench", "x.npz", "--out", "y", "--only", "z"], 2, "no table 'z'"),
+        (["evaluate", "no"], 1, "no held-out scores"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(words, status, says, capsys):
+    assert cli.main(["eeg", *words]) == status
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_recording_that_is_not_fit_ends_with_status_1(tmp_path, capsys):
+    data = save_trials(tmp_path / "a.npz", people(snr_db=-60.0))
+    assert told(capsys, "check", data)[0] == 1

@@ -1,4 +1,4 @@
-"""What networks take on a Cortex-M4, built by gcc and run in QEMU: results/boards.json.
+"""What networks take on a Cortex-M4, built by gcc and run in QEMU: results/boards-cortex-m4.json.
 
     python benchmarks/boards.py                 needs gcc-arm-none-eabi and qemu-system-arm
     python benchmarks/boards.py resnet8
@@ -23,7 +23,7 @@ from leancnn.targets._c_text import to_c
 from leancnn.weights import Network
 from tests.test_fit import on_board
 
-RESULT = Path(__file__).parent.parent / "results" / "boards.json"
+RESULT = Path(__file__).parent.parent / "results" / "boards-cortex-m4.json"
 NETWORKS = ("henet_r2", "henet_r3", "shufflenet_r3", "resnet8", "resnet20", "shufflenetv2_x0_5")
 
 

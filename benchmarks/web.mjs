@@ -4,7 +4,7 @@
 //
 // FOLDER holds node_modules/onnxruntime-web. Prints one JSON value; benchmarks/web.py calls it.
 
-/** Microseconds an image of each engine, one a round, and how far their probabilities are apart. */
+/** Microseconds an image of each engine, the median of each turn, and how far their answers are apart. */
 export async function measure({ load, ort, model, rounds, milliseconds, level }) {
   const network = await load(level ? { level } : {});
   const { width, height, channels } = network.size;
@@ -14,8 +14,17 @@ export async function measure({ load, ort, model, rounds, milliseconds, level })
   const image = Uint8Array.from({ length: width * height * channels }, (_, i) => (i * 31 + (i >> 3) * 17) & 255);
   const feed = { [session.inputNames[0]]: new ort.Tensor("uint8", image, [1, height, width, channels]) };
   const engines = {
-    ours: async (count) => { for (let i = 0; i < count; i++) network.run(image); },
-    theirs: async (count) => { for (let i = 0; i < count; i++) await session.run(feed); },
+    ours: async () => network.run(image),
+    theirs: async () => await session.run(feed),
+  };
+  const turn = async (run, until) => {
+    const took = [];
+    for (const end = performance.now() + until; took.length < 5 || performance.now() < end; ) {
+      const begin = performance.now();
+      await run();
+      took.push(1000 * (performance.now() - begin));
+    }
+    return took.sort((a, b) => a - b)[took.length >> 1];
   };
   const ours = network.run(image);
   const logits = (await session.run(feed))[session.outputNames[0]].data;
@@ -23,19 +32,10 @@ export async function measure({ load, ort, model, rounds, milliseconds, level })
   const powers = Array.from(logits, (x) => Math.exp(x - most));
   const sum = powers.reduce((a, b) => a + b);
   const apart = Math.max(...powers.map((p, i) => Math.abs(p / sum - ours[i])));
-  const counts = {}, found = { ours: [], theirs: [] };
-  for (const [name, run] of Object.entries(engines)) {
-    await run(30); // compiled and warm
-    const begin = performance.now();
-    await run(10);
-    counts[name] = Math.max(1, Math.round((10 * milliseconds) / Math.max(performance.now() - begin, 0.1)));
-  }
+  const found = { ours: [], theirs: [] };
+  for (const run of Object.values(engines)) await turn(run, 4 * milliseconds); // compiled and warm
   for (let round = 0; round < rounds; round++)
-    for (const [name, run] of Object.entries(engines)) {
-      const begin = performance.now();
-      await run(counts[name]);
-      found[name].push((1000 * (performance.now() - begin)) / counts[name]);
-    }
+    for (const [name, run] of Object.entries(engines)) found[name].push(await turn(run, milliseconds));
   return { level: network.level, apart, ...found };
 }
 

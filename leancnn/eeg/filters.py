@@ -34,7 +34,8 @@ class Causal:
 
         self.sections = np.ascontiguousarray(sections, np.float64)
         self.channels = channels
-        self._rest: Floats = sosfilt_zi(self.sections)  # (sections, 2), for a constant 1
+        self.at_rest: Floats = sosfilt_zi(self.sections)
+        """(sections, 2): the state in which a constant 1 would have left it."""
         self._state: Floats | None = None
 
     def reset(self) -> None:
@@ -51,7 +52,7 @@ class Causal:
         if not x.shape[1]:
             return x
         if self._state is None:
-            self._state = self._rest[:, None, :] * x[None, :, :1]
+            self._state = self.at_rest[:, None, :] * x[None, :, :1]
         out, self._state = sosfilt(self.sections, x, axis=1, zi=self._state)
         return np.asarray(out, np.float64)
 

@@ -5,6 +5,7 @@ whose scores are kept, and one of all trials, which is what lives on.
 
 runs/e/
   decoder.json, decoder.safetensors   the decoder of all trials, checked in every byte
+  decoder.c                           of a logit: filters, features and decoder in one file
   best/                               its first network, as `leancnn compile` takes it
   networks/2 …                        the others
   held_out.json, .safetensors         scores of each trial by a decoder that has not seen its fold
@@ -28,7 +29,7 @@ from leancnn.eeg.recording import Epochs
 from leancnn.eeg.scoring import Split, folds
 from leancnn.eeg.windows import images
 from leancnn.errors import DamagedError, DataError, RunError, UsageError
-from leancnn.safe_files import Tensors, seal, unseal
+from leancnn.safe_files import Tensors, atomic_write, seal, unseal
 from leancnn.version import __version__
 
 Kind = Literal["logit", "ssvepnet", "blend"]
@@ -147,6 +148,11 @@ def train(
         "people": len(np.unique(looking.subject)),
     }
     save(whole, out, about)
+    if isinstance(whole, Logit):
+        from leancnn.eeg.to_c import pipeline_c
+
+        text = pipeline_c(whole, epochs.fs, len(epochs.channels), window)
+        atomic_write(out / "decoder.c", text.encode())
     save_held_out(held, out, about)
     return whole, held
 

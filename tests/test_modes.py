@@ -1,7 +1,8 @@
 """Whoever is handed a network gives it back as it was: mode, gradients, hooks, threads, chance."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,4 +149,42 @@ def test_it_is_given_back_also_after_an_error() -> None:
 
     with pytest.raises(ZeroDivisionError):
         fails()
+    assert state(network) == before
+
+
+@contextmanager
+def as_set(setting: str) -> Iterator[None]:
+    """What a caller may have set for work of another kind."""
+    if setting == "autocast":
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            yield
+        return
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def answered(name: str, network: Network, pictures: Path) -> Any:
+    """What a function makes of a network, as something to compare."""
+    if name == "predict":
+        return leancnn.predict(network, next(pictures.rglob("*.png")))[0].top
+    if name == "compile":
+        return leancnn.compile(network)(np.full((1, 8, 8, 3), 100, np.uint8)).tolist()
+    if name == "count":
+        return leancnn.count(network.body, (3, 8, 8))
+    return str(plan(network, criterion="l1", keep=0.5))
+
+
+@pytest.mark.parametrize("setting", ["float64", "autocast"])
+@pytest.mark.parametrize("name", ["predict", "compile", "count", "prune.plan"])
+def test_a_callers_default_type_and_autocast_change_no_answer(
+    name: str, setting: str, pictures: Path
+) -> None:
+    network = made()
+    expected = answered(name, network, pictures)
+    before = state(network)
+    with as_set(setting):
+        assert answered(name, network, pictures) == expected
     assert state(network) == before

@@ -55,6 +55,26 @@ PROBABILITIES = {
     "softmax spelt out, its largest taken off": """m = ReduceMax<axes = [1], keepdims = 1>(l)
         d = Sub(l, m)
         """ + BY_HAND.replace("Exp(l)", "Exp(d)"),
+    "a softmax for each of two heads": """r = Reshape(l, i_1_2_2)
+        s = Softmax<axis = -1>(r)
+        y = Flatten(s)""",
+    "softmax, classes taken together": "s = Softmax(l)\ny = MatMul(s, p_4_3)",
+    "softmax, classes added up": """s = Softmax(l)
+        r = Reshape(s, i_1_2_2)
+        y = ReduceSum<keepdims = 0>(r, i_1)""",
+    "softmax of each pixel, the largest": """m = Conv(x, k_4_3_3_3)
+        s = Softmax<axis = 1>(m)
+        g = GlobalMaxPool(s)
+        y = Flatten(g)""",
+    "softmax of each pixel, windows": """m = Conv(x, k_4_3_3_3)
+        s = Softmax<axis = 1>(m)
+        g = MaxPool<kernel_shape = [5, 5], strides = [2, 2]>(s)
+        h = GlobalAveragePool(g)
+        y = Flatten(h)""",
+    "sigmoid of each pixel, their mean": """m = Conv(x, k_4_3_3_3)
+        s = Sigmoid(m)
+        g = GlobalAveragePool(s)
+        y = Flatten(g)""",
     "sigmoid": "y = Sigmoid(l)",
     "hard sigmoid": "y = HardSigmoid(l)",
     "one less a sigmoid": "s = Sigmoid(l)\no = Constant<value_float = 1.0>()\ny = Sub(o, s)",
@@ -72,6 +92,13 @@ PROBABILITIES = {
 SCORES = {
     "logits": "y = Identity(l)",
     "ReLU": "y = Relu(l)",
+    "a matrix after a softmax": "s = Softmax(l)\ny = Gemm(s, k_4_3, k_3)",
+    "a matrix after sigmoids": "s = Sigmoid(l)\ny = MatMul(s, p_4_3)",
+    "attention over pixels": """m = Conv(x, k_4_3_3_3)
+        r = Reshape(m, i_1_4_36)
+        s = Softmax<axis = -1>(r)
+        p = Mul(s, r)
+        y = ReduceSum<keepdims = 0>(p, i_2)""",
     "tanh": "y = Tanh(l)",
     "swish": "s = Sigmoid(l)\ny = Mul(l, s)",
     "log softmax": "y = LogSoftmax(l)",
@@ -104,7 +131,13 @@ def some(names, few):
     return [n if n in few else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
-FEW = ("softmax, then clipped", "softmax spelt out", "a vote that no operator tells", "logits")
+FEW = (
+    "softmax, then clipped",
+    "a softmax for each of two heads",
+    "softmax spelt out",
+    "a vote that no operator tells",
+    "logits",
+)
 
 
 @pytest.mark.parametrize("name", some(PROBABILITIES, FEW))
@@ -155,3 +188,12 @@ def test_the_end_of_a_file_is_known_by_what_stands_before_it(tmp_path):
     for name, text in SCORES.items():
         expected = "log softmax" if name == "log softmax" else ""
         assert import_onnx(file(text, tmp_path)).final == expected, name
+
+
+def test_the_logarithm_of_a_sum_of_exponentials_is_infinite_where_that_sum_is(tmp_path):
+    path = tmp_path / "net.onnx"
+    made = model("y = ReduceLogSumExp<axes = [2, 3], keepdims = 0>(x)", shape=(1, 3, 2, 2))
+    path.write_bytes(made.SerializeToString())
+    rows = [[0, 1, 2, np.inf], [-np.inf] * 4, [-np.inf, 90, 91, -90]]
+    found = leancnn.compile(path).logits(np.float32([rows]).reshape(1, 3, 2, 2))
+    assert np.allclose(found, [[np.inf, -np.inf, 91.31326]], rtol=1e-6)

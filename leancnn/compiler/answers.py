@@ -11,10 +11,12 @@ from leancnn.compiler.graph import (
     Activate,
     Affine,
     Combine,
+    Conv,
     Crop,
     Graph,
     Join,
     Node,
+    Pool,
     Reduce,
     Reshape,
     Softmax,
@@ -40,8 +42,9 @@ def ends_in_probabilities(graph: Graph) -> bool:
     """Whether a softmax, a sigmoid or exponentials stand before the end of a graph, with nothing
     between that makes logits of them: only operators on elements and such as move them.
 
-    A softmax stays one under any line (a percentage, a difference); of sigmoids and exponentials
-    that may have become negative (tanh, ELU) nothing is known. A logarithm makes logits.
+    A softmax stays one under any line (a percentage, a difference) and under sums without negative
+    weights (classes taken together, means over pixels); of sigmoids and exponentials that may have
+    become negative (tanh, ELU) nothing is known. A logarithm makes logits.
     """
     known: dict[str, Origin] = {}
     for node in graph.nodes:
@@ -82,8 +85,16 @@ def _origin(node: Node, inputs: list[Origin]) -> Origin:
             return Origin(of) if plain or min(one.low for one in inputs) < 0 else Origin(of, 0)
         case Take() | Crop() | Reshape():
             return x
-        case Reduce(how):
-            return Origin("", 0) if how == "norm" or x.low >= 0 else UNKNOWN
+        case Pool("max" | "mean"):
+            return Origin(x.of, min(x.low, 0), max(x.high, 0))
+        case Reduce("max" | "mean"):
+            return x
+        case Reduce("norm"):
+            return Origin("", 0)
+        case Reduce("sum") if x.low >= 0:
+            return Origin(x.of, 0)
+        case Conv(weight, bias) if x.low >= 0 and weight.min() >= 0 and bias.min() >= 0:
+            return Origin("softmax" if x.of == "softmax" else "", 0)  # classes taken together
     return UNKNOWN
 
 

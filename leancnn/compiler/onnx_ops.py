@@ -311,7 +311,8 @@ def reduced(b: Builder, x: View, how: str, axes: Sequence[int], keep: bool) -> V
         case "log":
             return b.activate(reduce(b, x, "sum", axes, keep), "log")
         case "logexp":
-            most = reduce(b, x, "max", axes, keep=True)
+            largest = float(np.finfo(np.float32).max)  # infinity less itself would be no number
+            most = b.activate(reduce(b, x, "max", axes, keep=True), "clip", -largest, largest)
             shares = b.activate(b.combine("sub", x, most), "exp")
             total = b.activate(reduce(b, shares, "sum", axes, keep=True), "log")
             return reduce(b, b.combine("add", total, most), "sum", axes, keep)

@@ -148,9 +148,14 @@ def _check_place(path: Path, place: Path) -> None:
 
 def _keep(path: Path, place: Path, work: Path) -> Path:
     """Put an artifact in its place; a folder that was there ends with the folder `work`."""
-    if place.is_dir():
-        place.rename(work / f"old {place.name}")
-    return path.replace(place)
+    if not place.is_dir():
+        return path.replace(place)
+    old = place.rename(work / f"old {place.name}")
+    try:
+        return path.replace(place)
+    except BaseException:
+        old.rename(place)  # `work` ends, and what stood there must not end with it
+        raise
 
 
 def trial_images(network: Network, count: int = TRIALS, *, real: int = 0) -> NDArray[Any]:

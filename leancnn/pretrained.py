@@ -8,6 +8,7 @@
 The classifier stays fresh where it has other classes. Everything else must fit.
 """
 
+import pickle
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
@@ -65,7 +66,13 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _torch(path: Path) -> dict[str, Tensor]:
-    held: Any = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        held: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's words advise to run what it holds
+        raise DamagedError(
+            f"{path}: no weights that can be read safely: it holds more than tensors, or is no "
+            "file of torch; save its state_dict() anew, best as .safetensors"
+        ) from error
     for key in WRAPPERS:
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]

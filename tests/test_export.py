@@ -4,6 +4,8 @@ import json
 import os
 import sys
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,3 +283,15 @@ def test_a_weight_that_is_no_number_is_named_before_anything_is_written(odd, tmp
         with pytest.raises(DamagedError, match=r"1 of 3 numbers of body\.4\.bias are NaN or inf"):
             call()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_replaced_stands_as_it_was(tmp_path, monkeypatch):
+    place, work, made = tmp_path / "site", tmp_path / "work", tmp_path / "work" / "site"
+    for folder in (place, made):
+        folder.mkdir(parents=True)
+        (folder / "of").write_text(folder.parent.name)
+    before = (place / "of").read_text()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
+        import_module("leancnn.export")._keep(made, place, work)
+    assert (place / "of").read_text() == before

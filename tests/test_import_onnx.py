@@ -265,6 +265,7 @@ LEFT_OUT = {
     "not there": ("missing", "is not there"),
     "a folder": ("data", "cannot be read"),
     "a pipe": ("pipe", "is no regular file"),
+    "by a hard link": ("hard", "has other names"),
     "too short": ("short", "ends before byte"),
 }
 
@@ -282,6 +283,7 @@ def test_weights_elsewhere_are_refused_with_the_reason(name, tmp_path):
     (folder / "linked").symlink_to("..")
     (folder / "short").write_bytes(data[:-1])
     os.mkfifo(folder / "pipe")
+    os.link(tmp_path / "secret", folder / "hard")
     with pytest.raises(UnsupportedError, match=reason) as caught:
         import_onnx(path)
     assert "\n" not in str(caught.value)

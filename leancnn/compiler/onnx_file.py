@@ -101,6 +101,8 @@ def _beside(path: Path, name: str, offset: int, length: Any, most: int) -> bytes
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise refused("which is no regular file")
+            if about.st_nlink > 1:  # its other name may stand anywhere
+                raise refused("which has other names (hard links); copy it")
             wanted = about.st_size - offset if length is None else int(length)
             if offset < 0 or wanted < 0 or offset + wanted > about.st_size:
                 raise refused(f"which ends before byte {offset + max(wanted, 0):,}")

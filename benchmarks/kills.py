@@ -1,0 +1,259 @@
+"""Figure 1: SIGKILL while training, pruning and comparing; the same call again, the same bits.
+
+    python benchmarks/kills.py --trials 60
+
+A child trains, prunes and trains again, or compares criteria, and is killed at a random moment,
+every third time while a file of its folder is being written, and once a run when its last network
+begins to stand. Then the same call is made again, and killed again; the last is left in peace. What
+stands then must be what stood where nobody killed: all weights by sha256, plans, metrics, the
+comparison, and how often the test part was opened. The network is tiny, with what can break a
+resumption: dropout, batch norm, shuffling, augmentation, momentum, a schedule, averaged weights.
+The control writes its checkpoints by `torch.save` onto one path, and the same killer must ruin it.
+Children are forked where torch is imported and has computed nothing, so a trial costs no import.
+"""
+
+import argparse
+import itertools
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from figures import at_most, publish
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import tiny  # noqa: E402 - it lies beside the tests
+from kill_training import WIDTH, naive  # noqa: E402
+
+from leancnn import runs  # noqa: E402
+from leancnn.plots import training_curve  # noqa: E402
+from leancnn.prune import prune  # noqa: E402
+from leancnn.prune.compare import compare  # noqa: E402
+from leancnn.safe_files import read_json  # noqa: E402
+from leancnn.train import resume, train  # noqa: E402
+
+EPOCHS, KILLS = 6, 5  # of a training; of a run before it is left in peace
+PATIENCE_S = 120.0
+TIMES = ("second", "per_s", "micro", "folder", "picture", "made", "started", "time")
+RECIPE = tiny.RECIPE.changed(epochs=EPOCHS)
+
+
+def trained(data: Path, _: Path, out: Path) -> None:
+    """What a user does after a crash: go on where there is something, else begin."""
+    if runs.is_run(out):
+        resume(out, progress=False)
+        return
+    wide = {"width": WIDTH}
+    train(data, recipe=RECIPE, arguments=wide, out=out, progress=False, save_every_steps=2)
+
+
+def pruned(_: Path, run: Path, out: Path) -> None:
+    """Half of the channels, and the same training again."""
+    prune(run, out=out, criterion="l1", keep=0.5, finetune=RECIPE, progress=False)
+
+
+def compared(_: Path, run: Path, out: Path) -> None:
+    """Two criteria and a network from scratch: three trainings, the last as long as two."""
+    compare(run, out=out, criteria=["l1", "random"], timed=False, progress=False, keep=0.5)
+
+
+JOBS: dict[str, Callable[[Path, Path, Path], None]] = {
+    "train": trained,
+    "prune": pruned,
+    "compare": compared,
+}
+
+
+def start(job: str, data: Path, run: Path, out: Path) -> int:
+    """The process of a child that does the job in `out`; its error stands beside it."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        torch.set_num_threads(1)
+        JOBS[job](data, run, out)
+        os._exit(0)
+    except BaseException as error:  # a lost run: the parent reads why
+        (out.parent / f"{out.name}.error").write_text(f"{type(error).__name__}: {error}")
+        os._exit(1)
+
+
+class Sign:
+    """Something that appears in a folder: a file that is being written, or a last network."""
+
+    def __init__(self, kind: str, folder: Path, skip: int) -> None:
+        self._pattern = {"save": ".*.tmp", "end": "last/*"}.get(kind)
+        self._folder, self._skip = folder, skip
+        self._seen = self._there()
+
+    def awaited(self) -> bool:
+        return self._pattern is not None
+
+    def now(self) -> bool:
+        """Whether it has appeared once more than it may."""
+        fresh = self._there() - self._seen
+        self._seen |= fresh
+        self._skip -= bool(fresh)
+        return bool(fresh) and self._skip < 0
+
+    def _there(self) -> set[str]:
+        if self._pattern is None:
+            return set()
+        found = itertools.chain(*(p.glob(self._pattern) for p in places(self._folder)))
+        return {str(path) for path in found}
+
+
+def places(folder: Path) -> list[Path]:
+    """The folders where a job writes, without a walk that would be slower than a save."""
+    inner = [folder, *folder.glob("*-seed0")]
+    return [*inner, *(one / name for one in inner for name in ("checkpoints", "best", "cut"))]
+
+
+def killed(child: int, moment: float, sign: Sign) -> int | None:
+    """Kill a child after `moment` seconds or at a sign: None; its status if it ended before."""
+    began = time.monotonic()
+    while True:
+        gone, status = os.waitpid(child, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        late = time.monotonic() - began
+        if sign.now() or (not sign.awaited() and late >= moment) or late > PATIENCE_S:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.0005)
+
+
+def without_times(value: Any) -> Any:
+    """A JSON value without what the clock or the place of a folder put there."""
+    if isinstance(value, dict):
+        kept = {k: without_times(v) for k, v in value.items()}
+        return {k: v for k, v in kept.items() if not any(word in k.lower() for word in TIMES)}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
+def result(out: Path) -> dict[str, Any]:
+    """All that a job leaves, by the path of each file."""
+    found: dict[str, Any] = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.name == "network.json":
+            found[name] = read_json(path)["tensors"]
+        elif path.name == "plan.json":
+            found[name] = {k: v for k, v in read_json(path).items() if k != "sha256"}
+        elif path.name == "comparison.json":
+            found[name] = {k: v for k, v in without_times(read_json(path)).items() if k != "sha256"}
+        elif path.name == "metrics.jsonl":
+            found[name] = without_times(runs.read_metrics(path.parent))
+        elif path.name == "evaluations.json":
+            found[name] = [
+                {key: one[key] for key in ("which", "accuracy", "weights")}
+                for one in runs.evaluations(path.parent)
+            ]
+    return found
+
+
+class Tally:
+    """What came of the trials of one job."""
+
+    def __init__(self) -> None:
+        self.kills = self.in_saves = self.at_ends = self.runs = self.lost = self.different = 0
+        self.reasons: list[str] = []
+
+
+def trials(job: str, most: int, data: Path, run: Path, place: Path) -> Tally:
+    """Kill runs of a job until so many kills have fallen; every run is then led to its end."""
+    place.mkdir(parents=True)
+    dice, told = random.Random(job), Tally()
+    began = time.monotonic()
+    assert killed(start(job, data, run, place / "quiet"), PATIENCE_S, Sign("none", place, 0)) == 0
+    length, expected = time.monotonic() - began, result(place / "quiet")
+    while told.kills < most:
+        out, status = place / f"run {told.runs}", None
+        for number in itertools.count():
+            kinds = ["random", "save", "random", "save", "end"]
+            left = number >= KILLS or told.kills >= most
+            kind = "none" if left else kinds[number]
+            moment = dice.uniform(0.01, length * 0.6) if kind == "random" else PATIENCE_S
+            sign = Sign(kind, out, dice.randrange(8) if kind == "save" else 0)
+            status = killed(start(job, data, run, out), moment, sign)
+            if status is not None:
+                break
+            told.kills += 1
+            told.in_saves += kind == "save"
+            told.at_ends += kind == "end"
+        told.runs += 1
+        if status:
+            told.lost += 1
+            told.reasons.append((place / f"{out.name}.error").read_text())
+        elif (found := result(out)) != expected:
+            told.different += 1
+            apart = [
+                key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)
+            ]
+            told.reasons.append(f"{job} {out.name}: {', '.join(sorted(apart))}")
+    return told
+
+
+def row(what: str, told: Tally, bound: bool = True) -> dict[str, object]:
+    failed = told.lost + told.different
+    return {
+        "what": what,
+        "kills": told.kills,
+        "while a file was written": told.in_saves,
+        "when the last network began to stand": told.at_ends,
+        "runs": told.runs,
+        "lost": told.lost,
+        "other bits": told.different,
+        "at most a kill (95 %)": at_most(failed, told.kills) if bound else "",
+    }
+
+
+def control(most: int, data: Path, run: Path, place: Path) -> Tally:
+    """The same of a training that saves as one does without thinking, in a process of its own."""
+    naive()
+    return trials("train", most, data, run, place)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=300, help="kills, a third for each job")
+    args = parser.parse_args()
+    training_curve([{"epoch": 1, "val_loss": 1.0}])  # fonts, once for all children
+    with tempfile.TemporaryDirectory() as work:
+        place = Path(work)
+        os.environ["LEANCNN_CACHE"] = str(place / "cache")
+        data, run = tiny.make_pictures(place / "pictures"), place / "whole"
+        made = start("train", data, run, run)
+        assert os.waitstatus_to_exitcode(os.waitpid(made, 0)[1]) == 0
+        each = -(-args.trials // len(JOBS))
+        found = {job: trials(job, each, data, run, place / job) for job in JOBS}
+        careless = control(min(each, 20), data, run, place / "naive")
+    whole = Tally()
+    for told in found.values():
+        for key in vars(whole):
+            setattr(whole, key, getattr(whole, key) + getattr(told, key))
+    rows = [row(job, told) for job, told in found.items()]
+    rows += [row("all", whole), row("control: torch.save onto one path", careless, False)]
+    publish(
+        1,
+        "SIGKILL at random moments, then the same call again",
+        rows,
+        note="300 kills are the aim",
+        reasons=whole.reasons,
+        control_reasons=careless.reasons,
+    )
+    sys.exit(bool(whole.reasons) or not careless.lost + careless.different)
+
+
+if __name__ == "__main__":
+    main()

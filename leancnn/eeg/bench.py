@@ -318,7 +318,7 @@ def _cost(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     return {
         "title": "What a decision costs, 2 s windows of 8 channels, one core",
         "rows": cost_rows(epochs),
-        "note": "median of 5 rounds; a decision each 0.25 s filters 64 new samples",
+        "note": "processor time, median of 5 rounds; a decision each 0.25 s filters 64 samples",
     }
 
 

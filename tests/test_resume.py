@@ -248,3 +248,21 @@ def test_every_kind_of_run_resumes_to_the_same_bits(
             train(pictures, recipe=recipe, out=folder, progress=False)
     resume(folder, progress=False)
     assert weights_of(folder) == weights_of(whole.folder)
+
+
+def test_a_stopped_run_resumes_to_the_same_bits_with_turns_scales_and_colours(
+    pictures: Path, tmp_path: Path
+) -> None:
+    strong = RECIPE.changed(epochs=2, rotate=20.0, zoom=0.3, colour=0.4)
+    train(pictures, recipe=strong, out=tmp_path / "whole", progress=False)
+    for step in (3, 5):  # within an epoch, and past its end
+        folder = tmp_path / f"stopped at {step}"
+        with stopped_at(step):
+            train(pictures, recipe=strong, out=folder, progress=False)
+        resume(folder, progress=False)
+        assert weights_of(folder) == weights_of(tmp_path / "whole")
+        assert metrics_of(folder) == metrics_of(tmp_path / "whole")
+    for name in ("rotate", "zoom", "colour"):  # each of them is at work, or this would show nothing
+        folder = tmp_path / f"without {name}"
+        train(pictures, recipe=strong.changed(**{name: 0.0}), out=folder, progress=False)
+        assert weights_of(folder) != weights_of(tmp_path / "whole")

@@ -1,8 +1,8 @@
 """The data doctor: what would spoil training or its figures, found before it starts.
 
 Every file is decoded in full, because a header says nothing about what follows it. Pictures are
-compared by their pixels: a copy that was renamed, or saved anew without loss, is found; one that
-was scaled or compressed again is not.
+compared by their pixels: a copy that was renamed, or saved anew without loss, is found for certain;
+one that was scaled, compressed again or made a little brighter is noted as a near copy by its look.
 """
 
 from collections import Counter, defaultdict
@@ -18,6 +18,7 @@ from leancnn.data import open_source, recognise
 from leancnn.data._base import PARTS, Reading
 from leancnn.data._classes import natural, nfc, ordered
 from leancnn.data._listing import Listing, listing
+from leancnn.data._near_copies import MOST, near_copies, thumbnail
 from leancnn.data._split import cut_test
 from leancnn.data._workers import Answer, each
 from leancnn.errors import DataError
@@ -50,7 +51,7 @@ class Report:
     modes: Mapping[str, int] = field(default_factory=dict)
     """How pixels are stored, such as "JPEG RGB" → images, most frequent first."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """"height×width" → images, most frequent first."""
+    """"height×width" → images, the smallest first."""
     problems: tuple[Finding, ...] = ()
     notes: tuple[Finding, ...] = ()
 
@@ -197,6 +198,7 @@ def _arrays(source: str | Path, road: Road | None) -> Report:
         for pixels, label, name in zip(split.images, split.labels, split.files, strict=True):
             counts[part][opened.classes[label]] += 1
             answer = {"pixels": hash(pixels.tobytes()), "size": opened.size, "mode": "array"}
+            answer["look"] = thumbnail(pixels)
             images.append(_Image(part, opened.classes[label], name, answer))
         problems += [
             Finding("empty class", f"{part}: class '{name}' has no images")
@@ -218,7 +220,7 @@ def _report(
 ) -> Report:
     """What all layouts share: copies, odd ways to store pixels, sizes, balance."""
     modes = Counter(f"{i.answer.get('format', '')} {i.answer['mode']}".strip() for i in images)
-    sizes = Counter("{}×{}".format(*image.answer["size"]) for image in images)
+    sizes = Counter(tuple(image.answer["size"]) for image in images)
     across, within = _copies(images)
     problems = [*problems, *_too_few(counts, problems)]
     odd = defaultdict(list)
@@ -238,9 +240,12 @@ def _report(
         kind=kind,
         counts=counts,
         modes=dict(modes.most_common()),
-        sizes=dict(sizes.most_common()),
+        sizes={
+            f"{height}×{width}": sizes[height, width]
+            for height, width in sorted(sizes, key=lambda size: (size[0] * size[1], size))
+        },
         problems=(*problems, *across),
-        notes=(*notes, *within, *_balance(counts)),
+        notes=(*notes, *within, *_near_copies(images), *_balance(counts)),
     )
 
 
@@ -271,7 +276,7 @@ def _copies(images: Sequence[_Image]) -> tuple[list[Finding], list[Finding]]:
         if len(copies) == 1:
             continue
         names = tuple(image.name for image in copies)
-        shortly = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        shortly = _shortly(names)
         parts = [part for part in PARTS if part in {image.part for image in copies}]
         if len(parts) > 1:
             text = f"the same picture in {' and '.join(parts)}: {shortly}"
@@ -283,6 +288,34 @@ def _copies(images: Sequence[_Image]) -> tuple[list[Finding], list[Finding]]:
             text = f"the same picture twice: {shortly}"
             within.append(Finding("copy", text, names))
     return across, within
+
+
+def _near_copies(images: Sequence[_Image]) -> Iterator[Finding]:
+    """Pictures that look alike without being the same: no proof, so a note, across parts first."""
+    same: dict[str, list[_Image]] = defaultdict(list)
+    for image in images:
+        if image.answer["look"]:
+            same[image.answer["pixels"]].append(image)
+    distinct = list(same.values())
+    found: dict[str, list[Finding]] = {"across parts": [], "in two classes": [], "": []}
+    for group in near_copies([copies[0].answer["look"] for copies in distinct]):
+        alike = [image for place in group for image in distinct[place]]
+        names = tuple(image.name for image in alike)
+        parts = [part for part in PARTS if part in {image.part for image in alike}]
+        where = f" in {' and '.join(parts)}" if len(parts) > 1 else ""
+        kind = "across parts" if where else ""
+        if not where and len({image.label for image in alike}) > 1:
+            kind, where = "in two classes", " in two classes"
+        text = f"nearly the same picture{where}: {_shortly(names)}"
+        found[kind].append(Finding(f"near copy {kind}".strip(), text, names))
+    for findings in found.values():
+        yield from findings
+    if len(distinct) > MOST:
+        yield Finding("near copy", f"not looked for among more than {MOST:,} pictures")
+
+
+def _shortly(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _balance(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
@@ -307,7 +340,8 @@ def _lines(report: Report) -> Iterator[str]:
         more = f", and {len(names) - CLASSES} more" if len(names) > CLASSES else ""
         yield f"  named  {', '.join(names[:CLASSES])}{more}"
     for title, table in (("stored", report.modes), ("h × w", report.sizes)):
-        shares = [f"{name} {count}" for name, count in [*table.items()][:6]]
+        often = sorted(table, key=lambda name: -table[name])[:6]
+        shares = [f"{name} {count}" for name, count in table.items() if name in often]
         more = f", and {len(table) - 6} more" if len(table) > 6 else ""
         if shares:
             yield f"  {title:6} {', '.join(shares)}{more}"

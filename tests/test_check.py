@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from oddities import odd_files
 from photos import draw, nfd, photos
@@ -11,6 +12,7 @@ from PIL import Image
 
 from leancnn.check import Report, check
 from leancnn.data import load_dataset
+from leancnn.data._near_copies import near_copies, thumbnail
 from leancnn.errors import DataError, UnknownNameError
 from leancnn.preprocess import Road
 
@@ -287,3 +289,67 @@ def test_classes_that_are_called_like_parts_stay_classes(tmp_path: Path) -> None
         for seed in range(10):
             draw(tmp_path / name / f"{seed}.png", len(name) * 100 + seed)
     assert check(tmp_path).ok
+
+
+def scene(seed: int, size: tuple[int, int] = (90, 120)) -> Image.Image:
+    """Blots of colour, smooth as a photograph is; another for every seed."""
+    blots = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    return Image.fromarray(blots).resize(size[::-1], Image.Resampling.BICUBIC)
+
+
+CHANGES = {
+    "again.jpg": lambda image: image,
+    "brighter.png": lambda image: image.point(lambda value: min(value * 1.15 + 5, 255)),
+    "smaller.png": lambda image: image.resize((64, 48), Image.Resampling.BICUBIC),
+    "larger.jpg": lambda image: image.resize((240, 180), Image.Resampling.LANCZOS),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_slightly_changed_copy_in_another_part_is_noted(tmp_path: Path, name: str) -> None:
+    root = photos(tmp_path)
+    for part, label, seed in (("train", "s2", 1), ("train", "s10", 2), ("test", "s2", 3)):
+        scene(seed).save(root / part / label / "scene.png")
+    CHANGES[name](scene(1)).save(root / "test" / "s2" / name)
+    report = check(root)
+    (note,) = report.notes
+    assert report.ok
+    assert note.kind == "near copy across parts"
+    assert set(note.files) == {"train/s2/scene.png", f"test/s2/{name}"}
+    assert "nearly the same picture in train and test: " in report.text()
+
+
+def test_near_copies_are_grouped_and_exact_ones_stand_with_them(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for number in range(3):
+        scene(5).save(root / "train" / "s2" / f"near{number}.jpg", quality=60 + 15 * number)
+    shutil.copy(root / "train" / "s2" / "near0.jpg", root / "train" / "s2" / "same.jpg")
+    names = {f"train/s2/{name}.jpg" for name in ("near0", "near1", "near2", "same")}
+    notes = {finding.kind: set(finding.files) for finding in check(root).notes}
+    assert notes == {"copy": {"train/s2/near0.jpg", "train/s2/same.jpg"}, "near copy": names}
+    scene(5).save(root / "train" / "s10" / "near.webp")
+    assert "near copy in two classes" in {finding.kind for finding in check(root).notes}
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_of_two_million_pairs_of_other_pictures_none_is_taken_for_a_near_copy(size: int) -> None:
+    rng = np.random.default_rng(size)
+    noise = [thumbnail(rng.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(1000)]
+    scenes = [thumbnail(np.asarray(scene(seed, (size, size)))) for seed in range(1000)]
+    flat = [thumbnail(np.full((size, size, 3), level, np.uint8)) for level in range(50)]
+    assert near_copies(noise + scenes + flat) == []
+    assert near_copies([noise[0], *scenes, noise[0]]) == [[0, 1001]]
+
+
+def test_sizes_stand_in_the_order_of_size_with_the_frequent_ones_shown(tmp_path: Path) -> None:
+    root = photos(tmp_path)
+    for number in range(9):
+        draw(root / "train" / "s2" / f"wide{number}.png", 600 + number, (10 - number, 9))
+        if number:
+            draw(root / "train" / "s2" / f"twice{number}.png", 700 + number, (10 - number, 9))
+    report = check(root)
+    areas = [int(h) * int(w) for h, w in (size.split("×") for size in report.sizes)]
+    assert areas == sorted(areas)
+    assert report.sizes["6×8"] == 20
+    (line,) = [line for line in report.text().splitlines() if line.startswith("  h × w")]
+    assert line == "  h × w  2×9 2, 3×9 2, 4×9 2, 5×9 2, 6×8 20, 6×9 2, and 4 more"

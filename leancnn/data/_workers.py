@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from leancnn.data._near_copies import thumbnail
 from leancnn.errors import ImageError
 from leancnn.preprocess import Road, decode, file_bytes
 from leancnn.progress import Progress
@@ -92,13 +93,14 @@ def _decode(setup: dict[str, Any]) -> Callable[[int, str], Answer]:
 
 
 def _inspect(setup: dict[str, Any]) -> Callable[[int, str], Answer]:
-    """Decode at full size and describe; `pixels` is equal for equal pictures."""
+    """Decode at full size and describe; `pixels` is equal for equal pictures, `look` about so."""
 
     def work(row: int, path: str) -> Answer:
         found = decode(path)
         array = np.asarray(found.image.convert("RGB"))
         shape = repr(array.shape).encode()
         return {
+            "look": thumbnail(array),
             "pixels": hashlib.sha256(shape + array.tobytes()).hexdigest(),
             "format": found.format,
             "mode": found.mode,

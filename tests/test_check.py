@@ -13,7 +13,7 @@ from PIL import Image
 from leancnn.check import Report, check
 from leancnn.data import load_dataset
 from leancnn.data._near_copies import near_copies, thumbnail
-from leancnn.errors import DataError, UnknownNameError
+from leancnn.errors import DataError
 from leancnn.preprocess import Road
 
 Found = set[tuple[str, tuple[str, ...]]]
@@ -202,7 +202,7 @@ def test_the_digits_pass_and_count(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(UnknownNameError, match="did you mean 'digits'"):
+    with pytest.raises(DataError, match="did you mean 'digits'"):
         check("digitz")
     with pytest.raises(DataError, match="no folder"):
         check("no/where")

@@ -17,7 +17,7 @@ from leancnn import data
 from leancnn.data import Dataset, Split, _base, load_dataset
 from leancnn.data._classes import disagreements, natural, ordered
 from leancnn.data._split import cut, val_share_of
-from leancnn.errors import DataError, UnknownNameError
+from leancnn.errors import DataError
 from leancnn.preprocess import Road
 
 ROAD = Road(size=(6, 8))
@@ -272,7 +272,7 @@ def test_hostile_class_names_work_and_stay_json(tmp_path: Path, name: str) -> No
 
 
 def test_wrong_sources_are_told_what_is_right(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="did you mean 'digits'"):
+    with pytest.raises(DataError, match="did you mean 'digits'"):
         load_dataset("digit", ROAD)
     with pytest.raises(DataError, match="the path of the data is empty"):
         load_dataset("", ROAD)

@@ -46,7 +46,7 @@ def open_source(source: str | Path) -> Source:
 def recognise(source: str | Path) -> Format:
     """What kind of data set lies in a folder, or has a name.
 
-    Raises `DataError` for what is no folder, `UnknownNameError` for a name that is neither.
+    Raises `DataError` for what is no folder, and for a name that is neither.
     """
     path = Path(source)
     if source == "":

@@ -268,7 +268,8 @@ def main() -> None:
     for name in args.networks or BARS:
         found += timed(name, args.rounds, args.seconds)
         print(table(rows(found[-7:])), file=sys.stderr)
-        words = [*args.networks, "--rounds", str(args.rounds), "--seconds", str(args.seconds)]
+        done = list(dict.fromkeys(row["network"] for row in found))
+        words = [*done, "--rounds", str(args.rounds), "--seconds", str(args.seconds)]
         write_json(
             args.out,
             {

@@ -12,6 +12,7 @@ from leancnn.compiler.emit import Facts
 from leancnn.compiler.graph import Activate, Combine, Conv, Reduce, Softmax, empty, floats
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import QConv, bound, from_data, to_data
+from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure, run
 from leancnn.compiler.reference import IntegerNetwork, meaning
@@ -177,3 +178,17 @@ def test_the_c_needs_nothing_but_the_c_library(tmp_path):
     path.write_text(written(network).source)
     flags = ["-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-DLEANCNN_MAIN", "-DLANES=1"]
     run_compiler([*flags, "-o", str(tmp_path / "a.out"), str(path), "-lm"])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_onnx_runtime_answers_like_the_integers(seed):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    _, network, reference, pixels = drawn(seed, images=6)
+    c, h, w = network.values[network.image].shape
+    model = to_qdq(network, (h, w), c).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    images = pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    found = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
+    expected = reference.answer(pixels).numpy()
+    assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()

@@ -26,8 +26,8 @@ PLACES = [  # QEMU's name and processor, gcc's name, flags
     pytest.param("aarch64", "max", "aarch64-linux-gnu", (), id="aarch64"),
     pytest.param("aarch64", "max", "aarch64-linux-gnu", DOT, id="aarch64 with dot products"),
     pytest.param("arm", "max", ARM, ("-march=armv7-a+simd", "-mfpu=neon"), id="32-bit Arm"),
-    pytest.param("riscv64", "max", "riscv64-linux-gnu", (), id="riscv64"),
-    pytest.param("riscv64", "max", "riscv64-linux-gnu", ("-DINTEGERS",), id="riscv64, integers"),
+    pytest.param("riscv64", "rv64", "riscv64-linux-gnu", (), id="riscv64"),
+    pytest.param("riscv64", "rv64", "riscv64-linux-gnu", ("-DINTEGERS",), id="riscv64, integers"),
     pytest.param("x86_64", "Haswell", "x86_64-linux-gnu", ("-march=haswell",), id="Haswell"),
 ]
 

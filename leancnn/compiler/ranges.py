@@ -62,7 +62,12 @@ def measure(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Range]:
 
     def limits(name: str, x: Tensor) -> None:
         low, high = ends.get(name, (0.0, 0.0))
-        ends[name] = (min(low, x.min().item()), max(high, x.max().item()))
+        ends[name] = (
+            float(np.minimum(low, x.min().item())),  # not a number where one is none
+            float(np.maximum(high, x.max().item())),
+        )
+        if not np.isfinite(ends[name]).all():
+            raise UnsupportedError(f"{name}: values that are not numbers on the calibration images")
         total = x.double().mean((2, 3)).sum(0).numpy()
         sums[name] = sums.get(name, 0.0) + total
 
@@ -85,8 +90,6 @@ def _range(
     ends: tuple[float, float], counts: NDArray[np.float64], mean: NDArray[np.float64]
 ) -> Range:
     low, high = ends
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise UnsupportedError("its values are not numbers on the calibration images")
     if high <= low:
         return Range(low, high, mean, 1.0, 0, 0.0)
     edges = np.linspace(low, high, BINS + 1)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from leancnn.compiler.qdq import to_qdq
+from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import DamagedError, MissingDependencyError
 from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
@@ -30,10 +32,13 @@ def write(network: Network, folder: Path) -> list[Path]:
 def to_onnx(network: Network) -> bytes:
     """A network as ONNX, classes and road in its metadata. Raises `MissingDependencyError`."""
     try:
-        import onnx
+        import onnx  # noqa: F401  as does whatever writes it
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ImportError as error:
         raise MissingDependencyError(f"ONNX export needs {error.name}; {NEEDED}") from error
+    if isinstance(network.body, IntegerNetwork):
+        size, channels = network.pictures.size, network.pictures.channels
+        return _noted(network, to_qdq(network.body.network, size, channels))
     road = network.road
     example = torch.from_numpy(np.zeros((1, *road.size, road.channels), road.dtype))
     with warnings.catch_warnings(), evaluating(network):
@@ -49,10 +54,16 @@ def to_onnx(network: Network) -> bytes:
         )
     if program is None:
         raise DamagedError("torch.onnx returned nothing")
-    model = program.model_proto
+    return _noted(network, program.model_proto)
+
+
+def _noted(network: Network, model: Any) -> bytes:
+    """The bytes of a model that says its classes, its road and what it came from."""
+    import onnx
+
     notes = {
         "classes": list(network.classes),
-        "road": road.to_json(),
+        "road": network.road.to_json(),
         "name": network.name,
         "origin": network.origin,
     }

@@ -1,0 +1,223 @@
+"""A quantized network as ONNX with QuantizeLinear and DequantizeLinear: standard operators only.
+
+Between each pair of them stands the float operator that the integers stand for, so that any engine
+runs it, and one that knows the pattern in 8-bit integers. Activations are uint8, weights int8 per
+channel, biases int32 at the product of the scales. Where an engine sums in floats a number may
+come out one step from ours.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from leancnn.compiler.integers import (
+    Add,
+    Array,
+    Clamp,
+    Gate,
+    QConv,
+    QCrop,
+    QEach,
+    QJoin,
+    QMaxPool,
+    QNode,
+    QStep,
+    QTable,
+    QTake,
+    QTotal,
+    Quantized,
+    QValue,
+    Store,
+    stores,
+)
+
+OPSET = 17
+PLANES = "image_as_planes"
+
+
+def to_qdq(network: Quantized, size: tuple[int, int], channels: int) -> Any:
+    """The ONNX model: uint8 `image` (1, H, W, C) in, float32 `logits` (1, classes) out.
+
+    Needs the package onnx.
+    """
+    from onnx import TensorProto, helper
+
+    writer = Writer(network)
+    writer.nodes.append(helper.make_node("Transpose", ["image"], [PLANES], perm=[0, 3, 1, 2]))
+    for node in network.nodes:
+        writer.node(node)
+    answer, meaning = network.output, network.values[network.output]
+    if not meaning.wide:
+        answer = writer.real(answer)
+    flat = writer.add("Flatten", [answer], f"{answer}_flat", axis=1)
+    scale = meaning.scale if meaning.wide else np.ones(len(meaning.scale))
+    writer.add("Mul", [flat, writer.constant(scale.astype(np.float32))], "logits")
+    given = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *size, channels])
+    made = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, len(meaning.scale)])
+    graph = helper.make_graph(writer.nodes, "quantized", [given], [made], writer.constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+class Writer:
+    """Nodes and constants so far. A value's bytes have its name; wide values are whole floats."""
+
+    def __init__(self, network: Quantized) -> None:
+        self.network = network
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.known: dict[str, str] = {}
+
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        inputs = [PLANES if name == self.network.image else name for name in inputs]
+        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
+        return output
+
+    def constant(self, array: Array) -> str:
+        from onnx import numpy_helper
+
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def fresh(self, stem: str) -> str:
+        return f"{stem}_{len(self.nodes)}"
+
+    def real(self, name: str, scale: Array | None = None) -> str:
+        """Bytes as reals, by a scale a value or a channel; sums stay whole."""
+        value = self.network.values[name]
+        if value.wide:
+            return name
+        scale = value.scale if scale is None else scale
+        one = (scale == scale[0]).all() and (value.zero == value.zero[0]).all()
+        steps, zero = scale.astype(np.float32), value.zero.astype(np.uint8)
+        inputs = [
+            self.constant(steps[0] if one else steps),
+            self.constant(zero[0] if one else zero),
+        ]
+        attributes = {} if one else {"axis": 1}
+        out = self.fresh(f"{name}_real")
+        return self.add("DequantizeLinear", [name, *inputs], out, **attributes)
+
+    def node(self, node: QNode) -> None:
+        match node:
+            case QConv():
+                self._conv(node)
+            case QEach():
+                self._steps(node.steps, "", _scale_of(node, self.network.values), node.bias)
+            case QMaxPool(x, out, kernel, stride, padding):
+                sides = {"kernel_shape": list(kernel), "strides": list(stride)}
+                self.add("MaxPool", [x], out, pads=list(padding), **sides)
+            case QTotal(x, out):
+                ones = np.ones(len(self.network.values[x].scale))
+                sums = [self.real(x, ones), self.constant(np.array([2, 3]))]
+                self.add("ReduceSum", sums, out, keepdims=1)
+            case QTable(x, out, table):
+                places = self.add("Cast", [x], f"{out}_places", to=6)  # int32
+                self.add("Gather", [self.constant(table), places], out, axis=0)
+            case QTake(x, out, channels):
+                self.add("Gather", [x, self.constant(np.array(channels))], out, axis=1)
+            case QJoin(xs, out):
+                self.add("Concat", list(xs), out, axis=1)
+            case QCrop(x, out, top, left):
+                _, h, w = self.network.values[out].shape
+                ends = [[top, left], [top + h, left + w], [2, 3]]
+                self.add("Slice", [x, *(self.constant(np.array(end)) for end in ends)], out)
+
+    def _conv(self, node: QConv) -> None:
+        """Each channel of the input claims one scale; the weights already hold the others."""
+        x = self.network.values[node.x]
+        scale = _scale_of(node, self.network.values)
+        first = 1.0 if x.wide else float(x.scale[0])
+        own = (scale / first).astype(np.float32)
+        weight = self.add(
+            "DequantizeLinear",
+            [self.constant(node.weight), self.constant(own), self._zeros(own, np.int8)],
+            self.fresh("weight"),
+            axis=0,
+        )
+        bias = node.bias.astype(np.int64) + _zero_part(node, x)
+        total = (np.float32(first) * own).astype(np.float32)
+        moved = self.add(
+            "DequantizeLinear",
+            [
+                self.constant(bias.astype(np.int32)),
+                self.constant(total),
+                self._zeros(own, np.int32),
+            ],
+            self.fresh("bias"),
+            axis=0,
+        )
+        image = self.real(node.x, np.full(len(x.scale), first))
+        sums = self.add(
+            "Conv",
+            [image, weight, moved],
+            self.fresh("sums"),
+            strides=list(node.stride),
+            pads=list(node.padding),
+            dilations=list(node.dilation),
+            group=node.groups,
+        )
+        self._steps(node.steps, sums, scale, None)
+
+    def _zeros(self, like: Array, kind: Any) -> str:
+        return self.constant(np.zeros(len(like), kind))
+
+    def _steps(self, steps: tuple[QStep, ...], sums: str, scale: Array, bias: Array | None) -> None:
+        """Steps on reals; `sums` is empty where they begin with a bias alone."""
+        if bias is not None and bias.any():
+            sums = self.constant(_channels(bias * scale))
+        for step in steps:
+            if isinstance(step, Clamp):
+                for kind, ends in (("Max", step.low), ("Min", step.high)):
+                    if kind == "Min" and ends.min() >= 2**31 - 2**20:
+                        continue
+                    if kind == "Max" and not ends.any():
+                        sums = self.add("Relu", [sums], self.fresh("relu"))
+                        continue
+                    limit = self.constant(_channels(ends * scale))
+                    sums = self.add(kind, [sums, limit], self.fresh("clip"))
+            elif isinstance(step, Store):
+                self._store(step, sums, scale)
+            else:
+                sums = self._added(step, sums, scale)
+
+    def _added(self, step: Add | Gate, sums: str, scale: Array) -> str:
+        if isinstance(step, Add):
+            term = self.real(step.value, step.factor * scale)
+        else:
+            parts = [self.real(step.value), self.real(step.gate)]
+            term = self.add("Mul", parts, self.fresh("gated"))
+        return self.add("Add", [sums, term], self.fresh("sum")) if sums else term
+
+    def _store(self, step: Store, sums: str, scale: Array) -> None:
+        value = self.network.values[step.value]
+        if step.multiplier is None:  # the answer: whole sums again
+            self.add("Div", [sums, self.constant(_channels(scale))], step.value)
+            return
+        steps = np.float32(value.scale[0])
+        zero = np.uint8(value.zero[0])
+        inputs = [sums, self.constant(np.array(steps)), self.constant(np.array(zero))]
+        self.add("QuantizeLinear", inputs, step.value)
+
+
+def _scale_of(node: QConv | QEach, values: dict[str, QValue]) -> Array:
+    """The scale of a node's sums, from what it stores."""
+    store = stores(node)[0]
+    value = values[store.value]
+    if store.multiplier is None:
+        return value.scale
+    return np.asarray(store.multiplier.astype(np.float64) * value.scale)
+
+
+def _zero_part(node: QConv, x: QValue) -> Array:
+    """What a bias holds for the zero points, which ONNX takes off the input instead."""
+    outputs, each = node.weight.shape[:2]
+    first = np.arange(outputs) // (outputs // node.groups) * each
+    zeros = x.zero[first[:, None] + np.arange(each)]
+    return np.asarray((node.weight.astype(np.int64).sum((2, 3)) * zeros).sum(1))
+
+
+def _channels(numbers: Array) -> Array:
+    return numbers.astype(np.float32).reshape(1, -1, 1, 1)

@@ -75,7 +75,7 @@ def test_every_option_of_a_command_is_on_its_page(name):
 
 def needed(name):
     """The words without which a command cannot be parsed."""
-    if name in ("compile", "export"):
+    if name in ("compile", "export", "quantize"):
         return ["x", "--out", "y"]
     one = {key: ["x"] for key in ("check", "count", "evaluate", "fit", "prune", "serve")}
     return {**one, "eeg": ["check", "x"], "predict": ["x", "y"]}.get(name, [])

@@ -1,16 +1,27 @@
 """`leancnn models`"""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from typing import Any
 
-from leancnn.commands._base import Answer, Command, no_arguments, put
+from leancnn.commands._base import Answer, Command, put
 from leancnn.tables import short, table
+
+IMAGES = 10_000  # in the epoch whose time is estimated
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--time",
+        action="store_true",
+        help=f"estimate the training time of an epoch of {IMAGES:,} images on this machine",
+    )
 
 
 def run(args: Namespace) -> Answer:
     """Every network on the shelf, with the figures its card declares."""
     from leancnn import models
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": card.name,
             "source": card.source,
@@ -21,11 +32,25 @@ def run(args: Namespace) -> Answer:
         }
         for card in map(models.card, models.names())
     ]
-    shown = [
+    shown: list[dict[str, Any]] = [
         {**row, "image": "×".join(map(str, card.image)), "source": short(card.source, 56)}
         for row, card in zip(rows, map(models.card, models.names()), strict=True)
     ]
-    return Answer(rows, table(shown, ["name", "image", "trainable", "frozen", "macs", "source"]))
+    columns = ["name", "image", "trainable", "frozen", "macs", "source"]
+    if not getattr(args, "time", False):
+        return Answer(rows, table(shown, columns))
+    from leancnn.train.estimate import REFERENCE, duration, training_rate
+
+    rate = training_rate()
+    for row, line in zip(rows, shown, strict=True):
+        row["epoch_seconds"] = IMAGES * row["macs"] / rate
+        line["epoch"] = duration(row["epoch_seconds"])
+    about = (
+        f"epoch: an estimate for {IMAGES:,} images on this machine, by operations, from a step of\n"
+        f"{REFERENCE} in plain torch ({rate / 1e9:.3g} billion operations/s);\n"
+        "networks differ, and a long training says its own before it begins"
+    )
+    return Answer(rows, f"{table(shown, [*columns[:5], 'epoch', 'source'])}\n{about}")
 
 
-put(Command("models", "list the networks", no_arguments, run))
+put(Command("models", "list the networks", arguments, run))

@@ -1,6 +1,6 @@
 """Train a network. Read in the order of the data:
 
-plan (the value) → batches → backend (which forward pass) → state (weights, optimiser, average) →
+plan (the value) → batches → backend (which forward pass), estimate (how long) → state (weights, optimiser, average) →
 loop (steps and their checkpoints) → validation → history; run: one is begun, or resumed to the
 same bits.
 """

@@ -109,7 +109,7 @@ def _choose(
     precision = precisions[0]
     if len(precisions) > 1:
         ways = [(engine, each) for each in precisions]
-        turns = [[_best_step(body, way, images, TRIALS)[0] for way in ways] for _ in range(TURNS)]
+        turns = [[best_step(body, way, images, TRIALS)[0] for way in ways] for _ in range(TURNS)]
         steps = [min(of_way) for of_way in zip(*turns, strict=True)]
         precision = precisions[world.of_first(steps.index(min(steps)))]
     return Choice(engine, precision, why)
@@ -131,13 +131,13 @@ def _engine(
     no_lanes = _no_lanes(recipe, world, uses_features)
     if not no_lanes:
         trials = 0 if recipe.engine == "lanes" else TRIALS
-        seconds["lanes"], no_lanes = _best_step(body, ("lanes", precision), images, trials)
+        seconds["lanes"], no_lanes = best_step(body, ("lanes", precision), images, trials)
         if not no_lanes and recipe.engine == "lanes":
             return "lanes", "the recipe says so"
         if no_lanes:
             del seconds["lanes"]
     for each in ("torch", "channels_last"):
-        seconds[each], _ = _best_step(body, (each, precision), images, TRIALS)
+        seconds[each], _ = best_step(body, (each, precision), images, TRIALS)
     engines = list(seconds)
     engine = engines[world.of_first(engines.index(min(engines, key=lambda each: seconds[each])))]
     told = ", ".join(f"{value:.3g} s {SHORT[each]}" for each, value in seconds.items())
@@ -156,7 +156,7 @@ def _no_lanes(recipe: Recipe, world: World, uses_features: bool) -> str:
     return ""
 
 
-def _best_step(
+def best_step(
     body: nn.Module, way: tuple[str, str], images: Tensor, trials: int
 ) -> tuple[float, str]:
     """Seconds of the fastest of some steps after one to warm up, or why there can be none."""

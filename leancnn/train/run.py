@@ -26,6 +26,7 @@ from leancnn.process import kept_pages, kept_threads
 from leancnn.progress import Waiting, tell
 from leancnn.recipes import Recipe
 from leancnn.train.backend import choose, facts
+from leancnn.train.estimate import forecast
 from leancnn.train.history import Counters, edited
 from leancnn.train.loop import Loop, Trained, finish
 from leancnn.train.plan import Plan, characters, check_wishes
@@ -176,6 +177,9 @@ def train(
         plan = replace(
             plan, engine=way.engine, precision=way.precision, engine_why=way.why, machine=known
         )
+        said_first = forecast(plan, learner.network.body, batch, world) if progress else ""
+        if said_first and world.first:
+            tell(said_first)
         if world.first:
             runs.sweep(folder)
         counters = Counters()

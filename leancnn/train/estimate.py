@@ -1,0 +1,45 @@
+"""How long a training will take on this machine, before it begins: estimates, and said to be."""
+
+import torch
+
+from leancnn import models, weights
+from leancnn.distributed import World
+from leancnn.preprocess import Road
+from leancnn.train.backend import best_step
+from leancnn.train.loop import LONG_S, duration
+from leancnn.train.plan import Plan
+
+REFERENCE = "resnet20"
+BATCH = 16  # images in a step of the reference
+STEPS_WORTH_ONE = 100  # a run of so many is measured on two more of them
+
+
+def training_rate() -> float:
+    """Multiply-accumulates of forward passes for each second of training steps, on the CPU.
+
+    Measured on two steps of `REFERENCE`, dense convolutions, in plain torch, after one to warm up.
+    Depthwise and grouped convolutions are slower for each operation, and the lanes are faster.
+
+        seconds = images * models.card("resnet18").macs / training_rate()
+    """
+    card = models.card(REFERENCE)
+    with torch.random.fork_rng(devices=[]):
+        body = weights.build(card.name, {}, card.classes, Road(size=card.image[1:])).train()
+        seconds, _ = best_step(body, ("torch", "fp32"), torch.randn(BATCH, *card.image), 2)
+    return card.macs * BATCH / seconds
+
+
+def forecast(plan: Plan, body: torch.nn.Module, images: torch.Tensor, world: World) -> str:
+    """What to say of a run that will be long, from two of its steps on copies; empty for others.
+
+    `images` is one normalised batch. All processes of a run call this together.
+    """
+    if plan.steps < STEPS_WORTH_ONE:
+        return ""
+    way = plan.engine, plan.precision
+    with torch.random.fork_rng(devices=[]):
+        seconds, _ = best_step(body, way, images, 1)
+    total = world.of_first(round(seconds * 1e6)) / 1e6 * plan.steps
+    if total <= LONG_S:
+        return ""
+    return f"an estimate from one step: about {duration(total)} for {plan.recipe.epochs:g} epochs"

@@ -64,4 +64,29 @@ MUTANTS = [
         "sure = answers.max(1) <= threshold",
         ["test_scrutiny.py"],
     ),
+    # which channels stay
+    ("np.argsort(-worth, kind", "np.argsort(worth, kind", ["test_channels_select.py"]),
+    (
+        "if found.status == INFEASIBLE:",
+        "if found.status != OPTIMAL:",
+        ["test_channels_select.py"],
+    ),
+    ("self._run(-value, ceiling", "self._run(value, ceiling", ["test_channels_select.py"]),
+    # loops of the compiler, and where values lie
+    ("rest = vectors % many", "rest = 0", ["test_loops.py"]),
+    (
+        "return strided and pitch % (WIDEST // 2) == 0",
+        "return strided",
+        ["test_strided.py"],
+    ),
+    ("if read < place]:", "if read <= place]:", ["test_compiler_verify.py"]),
+    (
+        "if begin <= dies and born <= end",
+        "if begin < dies and born < end",
+        ["test_compiler_verify.py"],
+    ),
+    # scores of channels
+    ("seed if member.seeded else 0", "seed", ["test_importance.py"]),
+    ("np.random.default_rng(0).shuffle(order)", "pass", ["test_importance.py"]),
+    ("min(BATCH, PIXELS // (height * width))", "BATCH", ["test_importance.py"]),
 ]

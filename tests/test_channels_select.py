@@ -45,7 +45,7 @@ def halves(draw: st.DrawFn) -> list[list[int]]:
 
 
 @settings(max_examples=40)
-@given(st.lists(halves(), min_size=1, max_size=3), st.integers(1, UNITS), st.integers(0, 2**32 - 1))
+@given(st.lists(halves(), max_size=3), st.integers(1, UNITS), st.integers(0, 2**32 - 1))
 def test_no_choice_that_the_groups_allow_is_better(
     blocks: list[list[list[int]]], most: int, seed: int
 ) -> None:

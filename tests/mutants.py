@@ -81,8 +81,8 @@ MUTANTS = [
     ),
     ("if read < place]:", "if read <= place]:", ["test_compiler_verify.py"]),
     (
-        "if begin <= dies and born <= end",
-        "if begin < dies and born < end",
+        "low < at + first.size:\n                at = round_up(high",
+        "low < at + first.size and born < end:\n                at = round_up(high",
         ["test_compiler_verify.py"],
     ),
     # scores of channels

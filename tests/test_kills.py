@@ -56,6 +56,7 @@ def test_kills_change_nothing_in_the_lanes_either(tmp_path: Path) -> None:
 def test_the_same_kills_ruin_a_naive_saver(tmp_path: Path) -> None:
     told = harness(tmp_path, "4", "24", "naive")
     assert told["lost"] + told["different"] > 0
+    assert all(why.startswith("RunError: lost") for why in told["reasons"])  # for no other reason
 
 
 @pytest.mark.slow

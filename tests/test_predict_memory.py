@@ -83,7 +83,7 @@ def test_pictures_in_memory_go_through_the_rules_of_files(tmp_path: Path) -> Non
         (torch.zeros(2, 3, requires_grad=True), "no array of pixels"),
         (io.StringIO("text"), "StringIO is no image"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )
 def test_what_is_no_image_is_refused_in_a_line(image: object, text: str, quiet: Path) -> None:
     network = weights.load(quiet)

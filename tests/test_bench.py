@@ -120,6 +120,7 @@ def test_untrained_networks_have_activations_that_are_alive():
     assert logits.std() > 1e-4
 
 
+@pytest.mark.slow
 def test_an_engine_whose_answers_are_no_numbers_is_not_timed(monkeypatch):
     monkeypatch.setattr(import_module("leancnn.bench"), "difference", lambda *answers: math.nan)
     rows, missing = bench([untrained("henet_r2")], on=["torch"], rounds=1, seconds=0.01)
@@ -174,6 +175,7 @@ def test_an_engine_that_was_asked_for_and_is_not_there_is_a_row_and_status_1(ask
     assert [each["engine"] for each in value["missing"]] == ["ncnn"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_ncnn")
 def test_an_engine_that_nobody_asked_for_and_is_not_there_is_a_row_and_status_0(
     capsys, monkeypatch

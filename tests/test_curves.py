@@ -200,6 +200,7 @@ def network_source():
     return written(body, (1, 2, 2)).source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("flags", ["-ffast-math", "-Ofast", "-O3 -ffinite-math-only"])
 def test_flags_that_change_what_sums_and_nan_mean_are_refused_with_the_reason(

@@ -109,7 +109,14 @@ def test_every_public_name_is_documented_and_shown_in_an_example(name):
     assert any(f"leancnn.{name}" in path.read_text(encoding="utf-8") for path in EXAMPLES)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+SLOW = ("quantize_digits.py", "prune_digits.py")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(e, marks=[pytest.mark.slow] * (e.name in SLOW)) for e in EXAMPLES],
+    ids=lambda path: path.name,
+)
 @pytest.mark.usefixtures("plain_digits")
 def test_an_example_is_short_and_runs(path, tmp_path, monkeypatch, capsys):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 40

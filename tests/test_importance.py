@@ -60,11 +60,14 @@ def test_scores_are_kept_by_the_size_at_which_images_were_seen(
     assert kept() == 2
 
 
-def test_the_images_of_a_run_are_found_from_any_folder(pictures: Path, tmp_path: Path) -> None:
-    plan = {"data": "pictures", "val_share": 0.2, "seed": 3}
-    runs.write_json(tmp_path / "run.json", {"plan": plan, "data": {"source": str(pictures)}})
+def test_the_images_of_a_run_are_found_from_any_folder(
+    quiet: Path, pictures: Path, tmp_path: Path
+) -> None:
+    shutil.copy(quiet / "run.json", tmp_path)
+    plan = runs.read_run(tmp_path)["plan"]
     network = untrained("resnet8")
-    assert source_of(tmp_path, None, network) == Source(str(pictures), 0.2, 3)
+    expected = Source(str(pictures), plan["val_share"], plan["seed"])
+    assert source_of(tmp_path, None, network) == expected
     assert source_of(tmp_path / "best", "elsewhere", network).data == "elsewhere"
 
 

@@ -94,6 +94,7 @@ def test_a_damaged_entry_of_the_cache_is_built_again(damage: str, own_cache: Pat
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_training_heals_its_kernels(own_cache: Path) -> None:
     code = (
         "import torch\nfrom leancnn import models\nfrom leancnn.cpu_training import accelerate\n"

@@ -40,7 +40,11 @@ def test_decimals_are_short():
 
 def test_a_string_of_bytes_is_the_floats():
     values = odd_floats(3001)
-    source = byte_array("w", values) + "const float *get(void); const float *get(void) "
+    source = (
+        "#define ALIGNED(n) _Alignas(n)\n"
+        + byte_array("w", values)
+        + "const float *get(void); const float *get(void) "
+    )
     library = compile_library(
         source + "{ return w.f; }", name="bytes", flags=("-std=c11", "-Wall", "-Wextra", "-Werror")
     )

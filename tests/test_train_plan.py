@@ -124,7 +124,9 @@ def test_a_plan_of_another_version_is_told_so(quiet: Path) -> None:
     older = {key: value for key, value in written.items() if key != "threads"}
     recipe = {**written["recipe"], "dream": 1}
     for other in ({**written, "dream": 1}, older, {**written, "recipe": recipe}):
-        with pytest.raises(DamagedError, match="a plan of another version of leancnn"):
+        with pytest.raises(
+            DamagedError, match="is not what leancnn writes|a plan of another version of leancnn"
+        ):
             Plan.of_json(other)
 
 

@@ -85,7 +85,7 @@ def test_tensors_of_another_network_are_refused(network: Network, tmp_path: Path
         tmp_path / "network.json", tmp_path / "weights.safetensors"
     )
     for key in ("file", "tensors", "sha256"):
-        manifest.pop(key)
+        manifest.pop(key, None)
 
     def resealed(changes: dict[str, object], arrays: dict[str, np.ndarray]) -> None:
         paths = tmp_path / "network.json", tmp_path / "weights.safetensors"

@@ -387,5 +387,5 @@ def test_the_least_is_one_channel_of_every_layer():
 def test_a_damaged_plan_is_said_to_be(change):
     value = make_plan(untrained("resnet8"), criterion="l1", keep=0.5).to_json()
     change(value)
-    with pytest.raises(DamagedError, match="is not what leancnn writes|no plan of this version"):
+    with pytest.raises(DamagedError, match=r"is not what leancnn writes|no plan of this version"):
         Plan.of_json(value)

@@ -125,7 +125,7 @@ def test_a_plan_of_another_version_is_told_so(quiet: Path) -> None:
     recipe = {**written["recipe"], "dream": 1}
     for other in ({**written, "dream": 1}, older, {**written, "recipe": recipe}):
         with pytest.raises(
-            DamagedError, match="is not what leancnn writes|a plan of another version of leancnn"
+            DamagedError, match=r"is not what leancnn writes|a plan of another version of leancnn"
         ):
             Plan.of_json(other)
 

@@ -217,19 +217,23 @@ class Steps:
             0 if o is None else 4 * view.places[o].at + view.places[o].lane for o in self.flat
         ]
         self._integers(f"g{at}_", places)
-        zero = self.network.values[step.gate].zero[0]
+        own, zero = (self.network.values[name].zero for name in (step.value, step.gate))
+        self._integers(f"z{at}_", spread(zero, self.flat, 0))
         self.before += [
             f"int32_t f{at}[{self.outputs}];",
             f"for (int i = 0; i < {self.outputs}; i++)",
-            f"    f{at}[i] = lane(s[g{at}_[i] / 4], g{at}_[i] % 4) - {zero};",
+            f"    f{at}[i] = lane(s[g{at}_[i] / 4], g{at}_[i] % 4) - z{at}_[i];",
         ]
-        own = int(self.network.values[step.value].zero[0])
+        if own.any():
+            self._integers(f"own{at}_", spread(own, self.flat, 0))
         for i in range(self.outputs):
             self.lines.append(
                 f"a{i}_{{v}} = times_words(a{i}_{{v}}, x{at}_{i // 4}_{{v}}, {i % 4}, f{at}[{i}]);"
             )
-            if own:
-                self.lines.append(f"a{i}_{{v}} = plus(a{i}_{{v}}, splat(-{own} * f{at}[{i}]));")
+            if own.any():
+                self.lines.append(
+                    f"a{i}_{{v}} = plus(a{i}_{{v}}, splat(-own{at}_[{i}] * f{at}[{i}]));"
+                )
 
     def _store(self, at: int, step: Store) -> None:
         assert step.multiplier is not None

@@ -12,14 +12,15 @@ def cleared(plane: Plane, quads: str, start: str) -> list[str]:
     """C that fills the gaps of planes `start` leads to."""
     if plane.gap == (0, 0):
         return []
-    fill = f"{plane.fill[0]}u"
+    words = ", ".join(f"{word}u" for word in plane.fill)  # of joined values they may differ
     lines = [
+        f"    static const uint32_t fills[{len(plane.fill)}] = {{{words}}};",
         f"    for (int q = 0; q < {quads}; q++)",
         f"        gaps(s + {start} + q * {plane.stride}, {plane.height}, {plane.width}, "
-        f"{plane.pitch}, {plane.stride}, {fill});",
+        f"{plane.pitch}, {plane.stride}, fills[q]);",
     ]
     if plane.below:
-        lines.append(f"    for (int i = 1; i <= {plane.below}; i++) s[{start} - i] = {fill};")
+        lines.append(f"    for (int i = 1; i <= {plane.below}; i++) s[{start} - i] = fills[0];")
     return lines
 
 

@@ -13,15 +13,16 @@ def cleared(plane: Plane, quads: str, start: str) -> list[str]:
     if plane.gap == (0, 0):
         return []
     words = ", ".join(f"{word}u" for word in plane.fill)  # of joined values they may differ
-    lines = [
+    above = plane.gap[0] * plane.pitch + plane.gap[1]
+    return [
         f"    static const uint32_t fills[{len(plane.fill)}] = {{{words}}};",
         f"    for (int q = 0; q < {quads}; q++)",
         f"        gaps(s + {start} + q * {plane.stride}, {plane.height}, {plane.width}, "
         f"{plane.pitch}, {plane.stride}, fills[q]);",
+        f"    for (int q = 0; q < {quads}; q++)",
+        f"        for (int i = 1; i <= {above}; i++)",
+        f"            s[{start} + q * {plane.stride} - i] = fills[q];",
     ]
-    if plane.below:
-        lines.append(f"    for (int i = 1; i <= {plane.below}; i++) s[{start} - i] = fills[0];")
-    return lines
 
 
 def emit_pack(file: File, kernel: Pack) -> None:

@@ -106,7 +106,10 @@ class Arena:
                 continue
             plane.pitch = pitch[plane.height, plane.width]
             plane.below = round_up(rows * plane.pitch + columns)
-            plane.stride = apart(round_up(plane.line + rows * plane.pitch + columns))
+            room = round_up(plane.line + rows * plane.pitch + columns)
+            if len(set(plane.fill)) > 1:  # the rows above one are not those below another
+                room += plane.below
+            plane.stride = apart(room)
             plane.size = plane.below + plane.quads * plane.stride
 
     def place(self) -> None:

@@ -126,7 +126,8 @@ def child(job: Callable[[], object], before: Callable[[], Any]) -> int:
     except LeanCNNError as error:
         os._exit(NAMED if PLACE in str(error) else UNNAMED)
     except BaseException as error:
-        os.write(1, f"raw: {type(error).__name__}: {error}\n".encode()[:500])
+        with contextlib.suppress(OSError):  # its own output may be limited, too
+            os.write(1, f"raw: {type(error).__name__}: {error}\n".encode()[:500])
         os._exit(RAW)
 
 

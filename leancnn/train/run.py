@@ -219,7 +219,9 @@ def resume(
                 f"{folder} holds no checkpoint that can be read; begin again in another folder"
                 + "".join(f"; {text}" for text in notes)
             )
-        manifests.check(checkpoint.manifest, manifests.Checkpoint, f"the checkpoint of {folder}")
+        where, about = f"the checkpoint of {folder}", checkpoint.manifest
+        manifests.check(about, manifests.Checkpoint, where)
+        manifests.check(about["counters"], manifests.Counters, where, closed=True)
         plan = Plan.of_json(checkpoint.manifest["plan"])
         plan = plan if data is None else replace(plan, data=str(data))
         counters = Counters(**checkpoint.manifest["counters"])

@@ -16,6 +16,7 @@ from leancnn.cli import main
 from leancnn.errors import DamagedError, LeanCNNError
 from leancnn.evaluate import evaluate
 from leancnn.manifests import Checkpoint, Layer, check
+from leancnn.manifests import Counters as CountersFile
 from leancnn.manifests import Pruning as PlanFile
 from leancnn.prune.importance import source_of
 from leancnn.prune.plan import Plan as Pruning
@@ -69,6 +70,7 @@ def of_checkpoint(folder: Path) -> None:
     if checkpoint is not None:
         check(checkpoint.manifest, Checkpoint, "a checkpoint")
         Plan.of_json(checkpoint.manifest["plan"])
+        check(checkpoint.manifest["counters"], CountersFile, "a checkpoint", closed=True)
         Counters(**checkpoint.manifest["counters"])
 
 

@@ -152,6 +152,7 @@ def without_ncnn(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_ncnn")
 @pytest.mark.parametrize("asked", ["ncnn", "ncnn,torch"])
 def test_an_engine_that_was_asked_for_and_is_not_there_is_a_row_and_status_1(asked, capsys):

@@ -16,7 +16,7 @@ from leancnn.compiler.graph import Conv, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import _set_pitches, schedule
-from leancnn.compiler.program import Abreast, Fold, Line, Turn, writes
+from leancnn.compiler.program import WIDEST, Abreast, Fold, Line, Turn, writes
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.winograd import in_vectors
 from leancnn.layers import AverageVector, conv_bn
@@ -146,7 +146,7 @@ def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape)
     schedule(planned)
     laid_abreast = {k.name for k in planned.kernels if isinstance(k, Abreast)}
     program = lower(graph)
-    _set_pitches(program)
+    _set_pitches(program, WIDEST)
     able = [kernel for kernel in program.kernels if can_lie_abreast(kernel)]
     chosen = {kernel for kernel in able if kernel.name in laid_abreast}
     price = _Price(program)

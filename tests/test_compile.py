@@ -10,7 +10,14 @@ from torch import nn
 
 import leancnn
 from leancnn import cli
-from leancnn.errors import DamagedError, MismatchError, UnsupportedError, UsageError
+from leancnn.errors import (
+    ArgumentError,
+    DamagedError,
+    MismatchError,
+    UnsupportedError,
+    UsageError,
+    WriteError,
+)
 from leancnn.toolchain import compile_library, run_compiler
 from leancnn.weights import save
 from tests.compiler_nets import compiled, settled, written
@@ -42,14 +49,18 @@ def test_the_command_writes_source_header_and_library(tmp_path, capsys):
     assert {"speck.c", "speck.h", "speck.so"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_a_folder_that_gets_another_network_gives_that(tmp_path):
+def test_a_folder_keeps_its_network_and_takes_another_by_another_name(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
-    for scale in (1, 30):
+    for scale, name in ((1, None), (30, "other")):
         net = network()
         with torch.no_grad():
             net.body[-1].bias.mul_(scale)
             expected = net(torch.from_numpy(images)).softmax(1).numpy()
-        for native in (leancnn.compile(net, out=tmp_path), leancnn.Native(tmp_path / "speck.so")):
+        if name is not None:
+            with pytest.raises(WriteError, match="file of another network"):
+                leancnn.compile(net, out=tmp_path)
+        made = leancnn.compile(net, out=tmp_path, name=name)
+        for native in (made, leancnn.Native(tmp_path / f"{name or 'speck'}.so")):
             assert np.allclose(native(images), expected, atol=1e-5)
 
 
@@ -83,8 +94,9 @@ def test_a_class_that_c_cannot_spell_is_refused(classes, words):
 
 def test_long_names_and_odd_arguments():
     net = network()
-    net.name = "n" * 300
-    assert leancnn.compile(net).name == net.name
+    assert leancnn.compile(net, name="n" * 60).name == "n" * 60
+    with pytest.raises(ArgumentError, match="up to 59 more"):
+        leancnn.compile(net, name="n" * 61)
     for odd in (None, nn.Linear(1, 1)):
         with pytest.raises(UsageError, match=r"compile takes a leancnn\.Network"):
             leancnn.compile(odd)

@@ -188,6 +188,7 @@ def test_half_storage_keeps_the_direction_of_the_gradient():
     assert F.cosine_similarity(found["half"][1], found["torch"][1], dim=0) > 0.98
 
 
+@pytest.mark.slow
 def test_evaluation_fills_the_last_batch_and_changes_no_statistics():
     body = models.create_model("henet_r2", seed=0).eval()
     fast = accelerate(body).eval()
@@ -294,6 +295,7 @@ def test_backward_after_another_forward_is_refused():
 def test_structures_lie_in_c_as_they_are_filled(monkeypatch):
     program.check_layout(program._library((), False))
     node = program._CNode
+    program._library.cache_clear()
     for fields in (node._fields_[1:], (*node._fields_[:9], *node._fields_[10:], node._fields_[9])):
         moved = type("_CNode", (program.ctypes.Structure,), {"_fields_": tuple(fields)})
         monkeypatch.setitem(program.STRUCTURES, "Node", moved)

@@ -77,6 +77,7 @@ def test_the_command_says_what_is_missing_and_ends_with_one(tmp_path, capsys):
     assert all(name in capsys.readouterr().out or name for name in boards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet8"])
 def test_little_memory_takes_no_more_and_answers_the_same(name):
     card = models.card(name)

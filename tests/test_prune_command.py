@@ -175,7 +175,7 @@ def test_what_training_again_would_refuse_is_refused_before_the_cut(wide, tmp_pa
         str(tmp_path / "n"),
     ]
     words += ["--finetune", str(wide / "recipe.json")]
-    assert main([*words, "--override", "loss=center"]) == 1
+    assert main([*words, "--override", "loss=center"]) == 2
     assert "never trains the classifier" in capsys.readouterr().err
     assert main([*words, "--data", str(tmp_path / "nowhere")]) == 1
     assert not (tmp_path / "n").exists()

@@ -146,7 +146,7 @@ def test_data_that_cannot_be_used_leaves_no_folder(pictures: Path, tmp_path: Pat
     shutil.copytree(pictures / "class 0", one / "class 0")
     for data, error, text in (
         (tmp_path / "nowhere", DataError, "no folder at"),
-        ("digitz", UnknownNameError, "did you mean 'digits'"),
+        ("digitz", DataError, "did you mean 'digits'"),
         (one, DataError, "one class, 'class 0'; a classifier tells two"),
     ):
         with pytest.raises(error, match=text):

@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from leancnn import models
 from leancnn.export import export
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.runs import machine, now, write_json
 from leancnn.targets._c_text import to_c
 from leancnn.weights import Network
@@ -36,7 +36,7 @@ def row(name: str) -> dict[str, object]:
         name=name,
         arguments={},
         classes=[f"class {number}" for number in range(card.classes)],
-        road=Road(size=card.image[1:], channels=card.image[0]),
+        preprocessing=Preprocessing(size=card.image[1:], channels=card.image[0]),
         mean=[0.5] * card.image[0],
         std=[0.25] * card.image[0],
     )

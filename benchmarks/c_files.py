@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.toolchain import compile_library
 
 TURN_SECONDS = 0.02
@@ -35,7 +35,7 @@ def compare(before: Path, after: Path, rounds: int) -> dict[str, float | str]:
     """Medians in µs of two files, and of the rounds' ratios after / before with its quartiles."""
     runs = []
     for path in (before, after):
-        native = Native(compile_library(path.read_text(encoding="utf-8"), name=path.stem))
+        native = CompiledNetwork(compile_library(path.read_text(encoding="utf-8"), name=path.stem))
         c, h, w = native.shape
         image = np.random.default_rng(0).integers(0, 256, (1, h, w, c)).astype(np.uint8)
         runs.append(native.bare(image))

@@ -25,7 +25,7 @@ from leancnn.errors import RunError
 from leancnn.evaluate import evaluate
 from leancnn.recipes import Recipe
 from leancnn.train import resume, train
-from leancnn.training_data import road_for
+from leancnn.training_data import preprocessing_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +84,10 @@ def check_same(folder: Path, trial: Trial, data: str | Path) -> None:
 
 def spelt_out(recipe: Recipe, network: str) -> Recipe:
     """The same with the images that it leaves to the network."""
-    road = road_for(network, recipe)
-    return recipe.changed(size=road.size, scale=road.scale, channels=road.channels)
+    preprocessing = preprocessing_for(network, recipe)
+    return recipe.changed(
+        size=preprocessing.size, scale=preprocessing.scale, channels=preprocessing.channels
+    )
 
 
 def tested(folder: Path, data: str | Path, which: Literal["last", "best"]) -> float:

@@ -39,7 +39,7 @@ sys.path[:0] = [str(ROOT)]
 sys.dont_write_bytecode = True
 
 from leancnn import weights  # noqa: E402
-from leancnn.channels.dependencies import wire  # noqa: E402
+from leancnn.channels.dependencies import find_dependencies  # noqa: E402
 from leancnn.compile import compile  # noqa: E402
 from leancnn.errors import LeanCNNError  # noqa: E402
 from leancnn.evaluate import evaluate  # noqa: E402
@@ -61,8 +61,8 @@ OFTEN = ("lost", "without the path", "raw", "done all the same", "litter")
 
 def scores(run: Path, _: Path) -> None:
     network = weights.load(run)
-    wiring = wire(network.body, network.road.channels)
-    scored(network, wiring, "taylor", source_of(run, None, network), progress=False)
+    dependencies = find_dependencies(network.body, network.preprocessing.channels)
+    scored(network, dependencies, "taylor", source_of(run, None, network), progress=False)
 
 
 def comparison(run: Path, out: Path) -> None:

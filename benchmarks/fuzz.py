@@ -46,13 +46,13 @@ def image_seeds(folder: Path) -> None:
 def images(work: Path) -> Callable[[bytes], None]:
     """Bytes as an image file."""
     from leancnn.errors import LeanCNNError
-    from leancnn.preprocess import Road
+    from leancnn.preprocess import Preprocessing
 
-    road = Road(size=(31, 31), channels=3)
+    preprocessing = Preprocessing(size=(31, 31), channels=3)
 
     def one(data: bytes) -> None:
         try:
-            found = road.read(data)
+            found = preprocessing.read(data)
         except LeanCNNError as error:
             check_line(error)
             return

@@ -55,11 +55,11 @@ def base(place: Path) -> None:
 
 
 def attack(name: str) -> Callable[[Callable[[Path], Words]], Callable[[Path], Words]]:
-    def put(made: Callable[[Path], Words]) -> Callable[[Path], Words]:
+    def register(made: Callable[[Path], Words]) -> Callable[[Path], Words]:
         ATTACKS[name] = made
         return made
 
-    return put
+    return register
 
 
 def predicts(place: Path) -> Words:
@@ -175,8 +175,8 @@ for _name, _changes in CHANGES.items():
 
 @attack("pictures of 10^6 by 10^6 pixels")
 def large(place: Path) -> Words:
-    road = read_manifest(place / "run" / "best" / "network.json")["road"]
-    return manifest(place, road={**road, "size": [10**6, 10**6]})
+    preprocessing = read_manifest(place / "run" / "best" / "network.json")["road"]
+    return manifest(place, preprocessing={**preprocessing, "size": [10**6, 10**6]})
 
 
 @attack("a manifest nested 100,000 deep")

@@ -88,13 +88,13 @@ def tree(folder: Path) -> dict[str, str]:
 
 def watched(place: Path, deed: Callable[[], int]) -> dict[str, Any]:
     """A deed in a child under the tripwire: status, what it said, what tripped, what changed."""
-    out, said, wire = place / "out", place / "out" / "said", place / "out" / "tripped"
+    out, said, find_dependencies = place / "out", place / "out" / "said", place / "out" / "tripped"
     out.mkdir()
     before = {name: kind for name, kind in tree(place).items() if not name.startswith("out")}
     child = os.fork()
     if child == 0:
         try:
-            report = os.open(wire, os.O_WRONLY | os.O_CREAT)
+            report = os.open(find_dependencies, os.O_WRONLY | os.O_CREAT)
             handle = os.open(said, os.O_WRONLY | os.O_CREAT)
             os.dup2(handle, 1)
             os.dup2(handle, 2)
@@ -120,7 +120,7 @@ def watched(place: Path, deed: Callable[[], int]) -> dict[str, Any]:
     return {
         "status": os.waitstatus_to_exitcode(ended[1]),
         "said": said.read_text(errors="replace").strip().splitlines(),
-        "tripped": wire.read_text(errors="replace").splitlines(),
+        "tripped": find_dependencies.read_text(errors="replace").splitlines(),
         "changed": sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k)),
     }
 

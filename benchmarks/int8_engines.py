@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from leancnn.bench import untrained
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure
@@ -62,7 +62,9 @@ CALIBRATION = 24  # made images
 
 def integers(network: Network, images: np.ndarray) -> Network:
     """A network in integers, its ranges from these images."""
-    graph = simplify(import_torch(network.body, (network.road.channels, *network.road.size)))
+    graph = simplify(
+        import_torch(network.body, (network.preprocessing.channels, *network.preprocessing.size))
+    )
     with torch.no_grad():
         normal = network.normalise(torch.from_numpy(images))
     made = quantize(graph, measure(graph, [normal]), network.mean, network.std)
@@ -71,7 +73,7 @@ def integers(network: Network, images: np.ndarray) -> Network:
         name=network.name,
         arguments=network.arguments,
         classes=network.classes,
-        road=network.road,
+        preprocessing=network.preprocessing,
         mean=network.mean,
         std=network.std,
     ).eval()
@@ -132,7 +134,7 @@ def _by_nncf(plain: Path, images: np.ndarray, folder: Path) -> dict[str, Path]:
 def prepared(kind: str, path: Path) -> Callable[[np.ndarray], Callable[[], Any]]:
     """An engine with a file, as a function from an image to the call that is timed."""
     if kind.startswith("c"):
-        return Native(path).bare
+        return CompiledNetwork(path).bare
     if kind.startswith("onnxruntime"):
         import onnxruntime
 

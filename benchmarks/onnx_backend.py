@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.import_onnx import import_onnx
 from leancnn.compiler.translate import translate
 from leancnn.errors import LeanCNNError
@@ -127,7 +127,7 @@ def outcome(case: Case, folder: Path) -> tuple[str, str]:
         written = translate(
             graph, name="case", classes=names, mean=[0.0] * channels, std=[1.0] * channels
         )
-        native = Native(compile_library(written.source, name="case", flags=FLAGS))
+        native = CompiledNetwork(compile_library(written.source, name="case", flags=FLAGS))
     except LeanCNNError as error:
         return "refused", str(error).removeprefix(f"{path}: ")
     found = native.logits(case.given.reshape(1, *native.shape).astype(np.float32))

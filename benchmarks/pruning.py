@@ -323,7 +323,7 @@ def clock(args: argparse.Namespace) -> None:
     kept: dict[str, dict[str, list[float]]] = {}
     for home in sorted({path.parent.parent for path in args.runs.glob("*/*/comparison.json")}):
         networks = {label: weights.load(path, "last") for label, path in pruned(home).items()}
-        sizes = {k: (n.road.channels, *n.road.size) for k, n in networks.items()}
+        sizes = {k: (n.preprocessing.channels, *n.preprocessing.size) for k, n in networks.items()}
         macs = {label: count(n.body, sizes[label]).macs for label, n in networks.items()}
         with tempfile.TemporaryDirectory() as folder:
             turns, why = times(networks, engines, args.rounds, Path(folder))

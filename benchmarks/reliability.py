@@ -195,7 +195,7 @@ def drift(folder: Path, trials: int = 25) -> list[Row]:
     run, dice = folder / "run", random.Random(3)
     train(data, recipe=RECIPE.changed(epochs=1), out=run, progress=False)
     plan = Plan.of_json(runs.read_run(run)["plan"])
-    read = images_for(data, plan.road, val_share=plan.val_share, split_seed=plan.cut_seed)
+    read = images_for(data, plan.preprocessing, val_share=plan.val_share, split_seed=plan.cut_seed)
     of_run = {name for part in (read.train, read.val) if part for name in part.files}
     files = sorted(data.rglob("*.png"))
     used = [path for path in files if path.relative_to(data).as_posix() in of_run]
@@ -204,7 +204,9 @@ def drift(folder: Path, trials: int = 25) -> list[Row]:
 
     def changed() -> bool:
         def check() -> None:
-            found = images_for(data, plan.road, val_share=plan.val_share, split_seed=plan.cut_seed)
+            found = images_for(
+                data, plan.preprocessing, val_share=plan.val_share, split_seed=plan.cut_seed
+            )
             plan.check_data(found)
 
         return refused(check)

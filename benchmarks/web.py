@@ -29,7 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from leancnn.bench import untrained
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.export import export
 from leancnn.runs import machine, now, write_json
 from leancnn.targets._c_text import to_c
@@ -101,7 +101,7 @@ def native_us(name: str, rounds: int) -> float:
     """Microseconds of the same C, built for this machine's vectors of four floats."""
     written = to_c(untrained(name))
     flags = (*PORTABLE_FLAGS, "-DLANES=4")
-    native = Native(compile_library(written.source, name=name, flags=flags))
+    native = CompiledNetwork(compile_library(written.source, name=name, flags=flags))
     c, h, w = native.shape
     run = native.bare(np.zeros((1, h, w, c), np.uint8))
     turns = []

@@ -7,13 +7,15 @@ from leancnn.bench import untrained
 
 network = untrained("shufflenet_r2")
 classify = leancnn.compile(network)
-images = np.random.default_rng(0).integers(0, 256, (4, *network.road.shape)).astype(np.uint8)
+images = (
+    np.random.default_rng(0).integers(0, 256, (4, *network.preprocessing.shape)).astype(np.uint8)
+)
 print(classify(images, threads=2).argmax(1))
 
 for path in leancnn.export(network, to="c", out="build"):
     print(path, path.stat().st_size, "bytes")
 
-again = leancnn.Native(classify.path)  # the library alone is enough
+again = leancnn.CompiledNetwork(classify.path)  # the library alone is enough
 print(again.name, again.classes[:2], (again(images) == classify(images)).all())
 
 rows, missing = leancnn.bench([network], on=["c"], rounds=2, seconds=0.02)

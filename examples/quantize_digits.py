@@ -8,7 +8,9 @@ wide = leancnn.train(
 found = leancnn.quantize(wide.folder, "runs/int8", images=64)
 print(f"{found.accuracy:.1%} in float, {found.accuracy_int8:.1%} in integers")
 
-digits = leancnn.load_dataset("digits", leancnn.load("runs/int8").road, parts=("test",)).test
-window = leancnn.load("runs/int8").road.window(digits.images[:8])
+digits = leancnn.load_dataset(
+    "digits", leancnn.load("runs/int8").preprocessing, parts=("test",)
+).test
+window = leancnn.load("runs/int8").preprocessing.window(digits.images[:8])
 integers, floats = leancnn.compile("runs/int8"), leancnn.compile(wide.folder)
 print("alike:", (integers(window).argmax(1) == floats(window).argmax(1)).sum(), "of 8")

@@ -20,7 +20,7 @@ tested = leancnn.evaluate(folder)
 print(f"test accuracy {tested.accuracy:.1%}, 95 % interval {tested.low:.1%} to {tested.high:.1%}")
 
 network = leancnn.load(folder)  # the best of the run, with its classes and its road
-digits = leancnn.load_dataset("digits", network.road, parts=("test",)).test
+digits = leancnn.load_dataset("digits", network.preprocessing, parts=("test",)).test
 Image.fromarray(digits.images[0, :, :, 0]).save(folder / "digit.png")
 for prediction in leancnn.predict(network, folder / "digit.png"):
     print(f"{prediction.path}: {prediction.label} ({prediction.probability:.1%})")

@@ -4,6 +4,7 @@
 """
 
 import sys
+import warnings
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from leancnn.bench import bench
     from leancnn.check import check
     from leancnn.compile import compile
-    from leancnn.compiled import Native
+    from leancnn.compiled import CompiledNetwork
     from leancnn.count import count
     from leancnn.data import load_dataset
     from leancnn.errors import LeanCNNError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from leancnn.export import export
     from leancnn.models import create_model
     from leancnn.predict import predict
-    from leancnn.preprocess import Road
+    from leancnn.preprocess import Preprocessing
     from leancnn.prune import prune
     from leancnn.quantize import quantize
     from leancnn.train import train
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "CompiledNetwork",
     "LeanCNNError",
-    "Native",
-    "Road",
+    "Preprocessing",
     "__version__",
     "bench",
     "check",
@@ -50,9 +51,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CompiledNetwork": "compiled",
     "LeanCNNError": "errors",
-    "Native": "compiled",
-    "Road": "preprocess",
+    "Preprocessing": "preprocess",
     "bench": "bench",
     "check": "check",
     "compile": "compile",
@@ -68,6 +69,9 @@ _HOMES = {
     "train": "train",
 }
 
+_RENAMED = {"Native": "CompiledNetwork", "Road": "Preprocessing"}
+"""Names of 0.1, which work until 0.3."""
+
 
 class _Door(ModuleType):
     """A package in which a verb's name means the function, whether or not its module is loaded."""
@@ -78,6 +82,10 @@ class _Door(ModuleType):
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
+        if name in _RENAMED:
+            new = _RENAMED[name]
+            warnings.warn(f"leancnn.{name} is called {new} now", DeprecationWarning, stacklevel=2)
+            return getattr(self, new)
         if name not in _HOMES:
             raise AttributeError(f"module 'leancnn' has no attribute '{name}'")
         value = getattr(import_module(f"leancnn.{_HOMES[name]}"), name)

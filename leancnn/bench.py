@@ -29,7 +29,7 @@ from leancnn.errors import (
 )
 from leancnn.export import difference, probabilities_apart, trial_images, writer
 from leancnn.modes import evaluating
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.progress import Waiting
 from leancnn.signal_window import SignalWindow
 from leancnn.timed_worker import Worker
@@ -123,7 +123,9 @@ def untrained(name: str) -> Network:
     channels, height, width = card.image
     body = models.create_model(name, seed=0)
     picture = channels in (1, 3)
-    road: Input = (Road if picture else SignalWindow)(size=(height, width), channels=channels)
+    preprocessing: Input = (Preprocessing if picture else SignalWindow)(
+        size=(height, width), channels=channels
+    )
     norms = [m for m in body.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -135,7 +137,7 @@ def untrained(name: str) -> Network:
         name=name,
         arguments={},
         classes=[f"class {number}" for number in range(card.classes)],
-        road=road,
+        preprocessing=preprocessing,
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     ).eval()
@@ -263,7 +265,7 @@ class _Turns:
 
     def rows(self) -> list[Row]:
         """The figures of each engine."""
-        channels, size = self.network.road.channels, self.network.road.size
+        channels, size = self.network.preprocessing.channels, self.network.preprocessing.size
         macs = count(self.network.body, (channels, *size)).macs
         signs = disturbances(self._calls, self._loops, self._stolen)
         loop_macs = 0 if self._loop is None else self._loop.macs

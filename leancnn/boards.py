@@ -7,7 +7,7 @@ the board's definition in PlatformIO (github.com/platformio/platform-*, boards/<
 
 from dataclasses import dataclass
 
-from leancnn.registry import Shelf
+from leancnn.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +27,14 @@ class Board:
     """Bytes for everything that changes."""
 
 
-boards: Shelf[Board] = Shelf("board")
+boards: Registry[Board] = Registry("board")
 
 
 def _put(name: str, title: str, platform: str, core: str, mhz: int, flash: int, ram: int) -> None:
     board = Board(
         name=name, title=title, platform=platform, core=core, mhz=mhz, flash=flash, ram=ram
     )
-    boards.put(name, board)
+    boards.register(name, board)
 
 
 _put("nano33ble", "Arduino Nano 33 BLE", "nordicnrf52", "cortex-m4", 64, 983_040, 262_144)

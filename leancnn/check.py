@@ -22,7 +22,7 @@ from leancnn.data._near_copies import MOST, near_copies, thumbnail
 from leancnn.data._split import cut_test
 from leancnn.data._workers import Answer, each
 from leancnn.errors import DataError
-from leancnn.preprocess import Road, shown
+from leancnn.preprocess import Preprocessing, shown
 
 UNEVEN = 10  # largest class over smallest, from which on it is worth a remark
 CLASSES = 10  # whose names stand in the text
@@ -79,18 +79,18 @@ class _Image:
     answer: Answer
 
 
-def check(source: str | Path, *, road: Road | None = None) -> Report:
+def check(source: str | Path, *, preprocessing: Preprocessing | None = None) -> Report:
     """Examine a data set: decode every image, compare classes, look for copies across parts.
 
     With `road`, images that it must enlarge are noted. Raises `DataError` when there is no folder
     or data set of that name; what is wrong inside stands in the report.
     """
     if recognise(source).fallback:
-        return _folder(Path(source), road)
-    return _arrays(source, road)
+        return _folder(Path(source), preprocessing)
+    return _arrays(source, preprocessing)
 
 
-def _folder(path: Path, road: Road | None) -> Report:
+def _folder(path: Path, preprocessing: Preprocessing | None) -> Report:
     found = listing(path)
     problems = [Finding("classes", text) for text in found.disagreements()]
     images = list(_part_names(found, problems))
@@ -121,7 +121,7 @@ def _folder(path: Path, road: Road | None) -> Report:
     notes += [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in found.stray]
     if not found.split:
         notes.append(Finding("unsplit", "no test part; a fifth of each class is kept for it"))
-    return _report(str(path), "folder", counts, good, problems, notes, road)
+    return _report(str(path), "folder", counts, good, problems, notes, preprocessing)
 
 
 def _part_names(found: Listing, problems: list[Finding]) -> Iterator[_Image]:
@@ -181,11 +181,11 @@ def _alike(classes: Sequence[str]) -> Iterator[Finding]:
             )
 
 
-def _arrays(source: str | Path, road: Road | None) -> Report:
+def _arrays(source: str | Path, preprocessing: Preprocessing | None) -> Report:
     """A set whose images are rows of arrays: nothing to decode, all else alike."""
     opened = open_source(source)
     assert opened.size is not None, "sets of arrays have one size"
-    reading = Reading(road=Road(size=opened.size), cache=cache.folder())
+    reading = Reading(preprocessing=Preprocessing(size=opened.size), cache=cache.folder())
     problems, images = [], []
     counts: dict[str, dict[str, int]] = {}
     for part, read in opened.read.items():
@@ -206,7 +206,7 @@ def _arrays(source: str | Path, road: Road | None) -> Report:
             if not count
         ]
     notes = [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in opened.stray]
-    return _report(opened.path, opened.name, counts, images, problems, notes, road)
+    return _report(opened.path, opened.name, counts, images, problems, notes, preprocessing)
 
 
 def _report(
@@ -216,7 +216,7 @@ def _report(
     images: Sequence[_Image],
     problems: list[Finding],
     notes: list[Finding],
-    road: Road | None,
+    preprocessing: Preprocessing | None,
 ) -> Report:
     """What all layouts share: copies, odd ways to store pixels, sizes, balance."""
     modes = Counter(f"{i.answer.get('format', '')} {i.answer['mode']}".strip() for i in images)
@@ -227,10 +227,11 @@ def _report(
     for image in images:
         for note in image.answer.get("notes", ()):
             odd[note].append(image.name)
-        if road is not None and any(
-            side < wanted for side, wanted in zip(image.answer["size"], road.scale, strict=True)
+        if preprocessing is not None and any(
+            side < wanted
+            for side, wanted in zip(image.answer["size"], preprocessing.scale, strict=True)
         ):
-            odd["enlarged to {}×{}".format(*road.scale)].append(image.name)
+            odd["enlarged to {}×{}".format(*preprocessing.scale)].append(image.name)
     notes += [
         Finding("as stored", f"{note}: {len(files)} of {len(images)} images", tuple(files))
         for note, files in sorted(odd.items())

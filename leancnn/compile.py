@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.answers import sum_to_one
-from leancnn.compiler.emit import Written
+from leancnn.compiler.emit import GeneratedC
 from leancnn.compiler.graph import Affine, Conv
 from leancnn.compiler.import_onnx import Imported, import_onnx
 from leancnn.compiler.onnx_engine import Run, engine, not_run
@@ -49,7 +49,7 @@ def compile(
     input: str | None = None,
     output: str | None = None,
     name: str | None = None,
-) -> Native:
+) -> CompiledNetwork:
     """A trained network as machine code: uint8 images (N, H, W, C) in, probabilities out.
 
     `network` is a network, a saved one, a run, or an ONNX file of supported operators. Its logits
@@ -85,7 +85,7 @@ def compile(
 
 def _from_onnx(
     path: Path, found: Imported, out: str | Path | None, tune: float | None, name: str | None
-) -> Native:
+) -> CompiledNetwork:
     _check_numbers(path, found)
     name = path.stem if name is None else check_file_name(name)
     origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -110,7 +110,7 @@ def _check_numbers(path: Path, found: Imported) -> None:
             raise DamagedError(f"{path}: the weights of {node.output} hold NaN; export it again")
 
 
-def _written(path: Path, found: Imported, tune: float | None, name: str, origin: str) -> Written:
+def _written(path: Path, found: Imported, tune: float | None, name: str, origin: str) -> GeneratedC:
     """The C of an ONNX file, whose pixels are 0 to 255 if it takes bytes, else 0 to 1."""
     graph = found.graph
     channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
@@ -130,19 +130,19 @@ def _written(path: Path, found: Imported, tune: float | None, name: str, origin:
     )
 
 
-def _pixels(native: Native) -> NDArray[np.uint8]:
+def _pixels(native: CompiledNetwork) -> NDArray[np.uint8]:
     """Made images (N, H, W, C) on which an ONNX file's answers are compared."""
     c, h, w = native.shape
     return made_images((h, w, c), TRIALS)
 
 
-def _planes(found: Imported, native: Native) -> NDArray[np.float32]:
+def _planes(found: Imported, native: CompiledNetwork) -> NDArray[np.float32]:
     """The same as an ONNX file's `_run_float` takes them (N, C, H, W): bytes, or from -1 to 1."""
     pixels = _pixels(native).transpose(0, 3, 1, 2).astype(np.float32)
     return pixels if found.integers else pixels / np.float32(127.5) - np.float32(1)
 
 
-def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
+def check_onnx(path: Path, found: Imported, native: CompiledNetwork) -> float | None:
     """The largest difference of answers from another engine's, relative to their scale; None where
     there is none. Raises `ParityError`, `DamagedError` for a file that does not run there.
 
@@ -184,7 +184,9 @@ def check_onnx(path: Path, found: Imported, native: Native) -> float | None:
     return apart
 
 
-def _answers(found: Imported, native: Native, planes: NDArray[np.float32]) -> NDArray[np.float64]:
+def _answers(
+    found: Imported, native: CompiledNetwork, planes: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """The program's answers as the ONNX file gives them, a softmax at its end included."""
     answers = native.logits(planes).astype(np.float64)
     if found.final not in ("softmax", "log softmax"):
@@ -202,15 +204,15 @@ def _expected(run: Run, found: Imported, planes: NDArray[np.float32]) -> NDArray
     return np.stack([run(feed.reshape(found.shape).astype(kind)).ravel() for feed in feeds])
 
 
-def _built(written: Written) -> Native:
-    return Native(_library(written))
+def _built(written: GeneratedC) -> CompiledNetwork:
+    return CompiledNetwork(_library(written))
 
 
-def _library(written: Written) -> Path:
+def _library(written: GeneratedC) -> Path:
     return compile_library(written.source, name=written.prefix, flags=FAST_FLAGS)
 
 
-def _kept(written: Written, out: Path, origin: str) -> Native:
+def _kept(written: GeneratedC, out: Path, origin: str) -> CompiledNetwork:
     """The same in a folder: C, header and library, none of them or all."""
     parts = {
         out / f"{written.prefix}.c": written.source.encode(),
@@ -220,4 +222,4 @@ def _kept(written: Written, out: Path, origin: str) -> Native:
     with folder_for(out), own(list(parts), origin):
         for place, data in parts.items():
             atomic_write(place, data)
-    return Native(place)
+    return CompiledNetwork(place)

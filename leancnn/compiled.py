@@ -20,7 +20,7 @@ SUFFIXES = (".so", ".dylib", ".dll")
 _opened: dict[str, ctypes.CDLL] = {}  # by digest: what is loaded once stays loaded
 
 
-class Native:
+class CompiledNetwork:
     """uint8 images (N, H, W, C) to probabilities (N, classes), one image after another.
 
     `path` is a library built from a file of ours; its name, classes and sizes stand in it. What
@@ -92,7 +92,7 @@ class Native:
 
     def preprocess(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The network's pixels (H, W, C) of a picture (h, w) or (h, w, 1 | 3 | 4), bit for bit as
-        `Road.of_array`; the fourth channel is alpha. Raises `MismatchError`.
+        `Preprocessing.of_array`; the fourth channel is alpha. Raises `MismatchError`.
         """
         pixels = np.ascontiguousarray(pixels[..., None] if pixels.ndim == 2 else pixels)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):

@@ -51,10 +51,10 @@ def demo(
         f"evaluate  {tested.accuracy:.2%} of {tested.images} test images, "
         f"95 % interval {tested.low:.2%} to {tested.high:.2%}"
     )
-    road = trained.network.road
-    cost = count(trained.network.body, (road.channels, *road.size))
+    preprocessing = trained.network.preprocessing
+    cost = count(trained.network.body, (preprocessing.channels, *preprocessing.size))
     say(f"count     {cost.trainable:,} weights, {cost.macs:,} multiply-accumulates for an image")
-    files, truth, images = _pictures(folder, trained.network.road)
+    files, truth, images = _pictures(folder, trained.network.preprocessing)
     found = predict(folder, files)
     right = [item.label == name for item, name in zip(found, truth, strict=True)]
     say(f"predict   {sum(right)} of {len(right)} pictures right")
@@ -90,9 +90,9 @@ def _free(out: Path) -> Path:
     return out / f"run-{number}"
 
 
-def _pictures(folder: Path, road: Any) -> tuple[list[Path], list[str], list[Any]]:
+def _pictures(folder: Path, preprocessing: Any) -> tuple[list[Path], list[str], list[Any]]:
     """Some test images as files, one of each class and more; their labels; their pixels."""
-    dataset = load_dataset(DATA, road, parts=("test",))
+    dataset = load_dataset(DATA, preprocessing, parts=("test",))
     assert dataset.test is not None, "asked for"
     labels = dataset.test.labels
     rows = [

@@ -164,10 +164,10 @@ def trial_images(network: Network, count: int = TRIALS, *, real: int = 0) -> NDA
 
     Of a network of signals, made features: noise, all 0 and all 1.
     """
-    if isinstance(network.road, SignalWindow):
-        features: NDArray[Any] = network.road.made(count)
+    if isinstance(network.preprocessing, SignalWindow):
+        features: NDArray[Any] = network.preprocessing.made(count)
         return features
-    made = made_images((*network.road.size, network.road.channels), count)
+    made = made_images((*network.preprocessing.size, network.preprocessing.channels), count)
     seen = list(islice(_trained_with(network), real))
     return np.concatenate([made, np.stack(seen)]) if seen else made
 

@@ -8,7 +8,7 @@ import torch
 
 from leancnn import models
 from leancnn.boards import Board, boards
-from leancnn.compiler.emit import Written
+from leancnn.compiler.emit import GeneratedC
 from leancnn.errors import LeanCNNError
 from leancnn.targets._c_text import to_c
 from leancnn.weights import Input, Network, load
@@ -86,37 +86,42 @@ def fits(network: Network, names: Iterable[str]) -> list[Fit]:
     """The same for several boards, without what would fit instead."""
     places = [boards[name] for name in names]
     written = to_c(network, small=True)
-    return [_fit(written, network.road, place) for place in places]
+    return [_fit(written, network.preprocessing, place) for place in places]
 
 
-def _fit(written: Written, road: Input, board: Board) -> Fit:
-    pixels = road.size[0] * road.size[1] * road.channels * road.dtype().itemsize
+def _fit(written: GeneratedC, preprocessing: Input, board: Board) -> Fit:
+    pixels = (
+        preprocessing.size[0]
+        * preprocessing.size[1]
+        * preprocessing.channels
+        * preprocessing.dtype().itemsize
+    )
     ram = written.scratch_bytes + RESERVED
     return Fit(board=board, flash=written.constant_bytes + pixels + CODE, ram=ram)
 
 
 def _smaller(network: Network, board: Board, than: Fit) -> Iterator[tuple[int, str]]:
     """Flash and name of networks of the zoo that take the same pixels and fit."""
-    road = network.road
+    preprocessing = network.preprocessing
     for name in models.names():
         card = models.card(name)
-        if 4 * card.trainable > than.flash or card.image[1:] != road.size:
+        if 4 * card.trainable > than.flash or card.image[1:] != preprocessing.size:
             continue
         try:
             with torch.random.fork_rng(devices=[]):
                 body = models.create_model(
-                    name, classes=len(network.classes), channels=road.channels
+                    name, classes=len(network.classes), channels=preprocessing.channels
                 )
             other = Network(
                 body.eval(),
                 name=name,
                 arguments={},
                 classes=network.classes,
-                road=road,
+                preprocessing=preprocessing,
                 mean=network.mean,
                 std=network.std,
             )
-            found = _fit(to_c(other, small=True), road, board)
+            found = _fit(to_c(other, small=True), preprocessing, board)
         except LeanCNNError:
             continue  # one that takes other pixels or has no C
         if found.fits:

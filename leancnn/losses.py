@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from leancnn.errors import ArgumentError, MismatchError
-from leancnn.registry import Shelf
+from leancnn.registry import Registry
 
 Weights = Sequence[float] | None
-losses: Shelf[Callable[..., "Loss"]] = Shelf("loss")
+losses: Registry[Callable[..., "Loss"]] = Registry("loss")
 
 
 class Loss(nn.Module):
@@ -331,7 +331,7 @@ def _softmax_center(
     )
 
 
-losses.put("cross_entropy", _cross_entropy)
-losses.put("focal", _focal)
-losses.put("center", _center)
-losses.put("softmax+center", _softmax_center)
+losses.register("cross_entropy", _cross_entropy)
+losses.register("focal", _focal)
+losses.register("center", _center)
+losses.register("softmax+center", _softmax_center)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from leancnn.compiled import SUFFIXES as LIBRARIES
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.decode import begins_as_image
 from leancnn.errors import DamagedError, ImageError, MismatchError
 from leancnn.modes import evaluating
-from leancnn.preprocess import SUFFIXES, UNREAD, WANTED, Picture, Road, Source
+from leancnn.preprocess import SUFFIXES, UNREAD, WANTED, Picture, Preprocessing, Source
 from leancnn.weights import Network, check_finite, load
 
 IN_MEMORY = (str, Path, bytes, bytearray, memoryview, Image.Image)
@@ -61,7 +61,9 @@ class Refused:
         return {"path": self.path, "reason": self.reason}
 
 
-def opened(source: str | Path, which: Literal["best", "last"] | None = None) -> Network | Native:
+def opened(
+    source: str | Path, which: Literal["best", "last"] | None = None
+) -> Network | CompiledNetwork:
     """What predicts: a saved network, a run's, or a compiled program, told by its suffix.
 
     Raises what `load` raises; `DamagedError` for a library that `leancnn compile` did not write.
@@ -71,12 +73,12 @@ def opened(source: str | Path, which: Literal["best", "last"] | None = None) -> 
         return load(path, which)
     if which is not None:
         raise MismatchError(f"{path} is one compiled network; it has no '{which}'")
-    native = Native(path)
-    road_of(native)
+    native = CompiledNetwork(path)
+    preprocessing_of(native)
     return native
 
 
-def road_of(network: Network | Native) -> Road:
+def preprocessing_of(network: Network | CompiledNetwork) -> Preprocessing:
     """From a file to the input. Raises `DamagedError` for a compiled program that has no road."""
     if isinstance(network, Network):
         return network.pictures
@@ -87,16 +89,18 @@ def road_of(network: Network | Native) -> Road:
             "it was compiled from a foreign file"
         )
     try:
-        road = Road.from_json(written)
+        preprocessing = Preprocessing.from_json(written)
     except MismatchError as error:
         raise DamagedError(f"{network.path}: {error}") from error
-    if (road.channels, *road.size) != network.shape:
-        raise DamagedError(f"{network.path}: its road ends in {road.size}, not {network.shape}")
-    return road
+    if (preprocessing.channels, *preprocessing.size) != network.shape:
+        raise DamagedError(
+            f"{network.path}: its road ends in {preprocessing.size}, not {network.shape}"
+        )
+    return preprocessing
 
 
 def predict(
-    network: Network | Native | str | Path,
+    network: Network | CompiledNetwork | str | Path,
     images: Source | Iterable[Source],
     *,
     top: int = 5,
@@ -122,14 +126,14 @@ def predict(
 
 
 def predict_readable(
-    network: Network | Native | str | Path,
+    network: Network | CompiledNetwork | str | Path,
     images: Source | Iterable[Source],
     *,
     top: int = 5,
 ) -> tuple[list[Prediction], list[Refused]]:
     """As `predict`, with the files that cannot be used beside the predictions, not as an error."""
-    network = network if isinstance(network, Network | Native) else opened(network)
-    road = road_of(network)
+    network = network if isinstance(network, Network | CompiledNetwork) else opened(network)
+    preprocessing = preprocessing_of(network)
     found: list[Prediction] = []
     refused: list[Refused] = []
     stream = _named(images)
@@ -140,7 +144,7 @@ def predict_readable(
                 refused.append(item)
                 continue
             try:
-                read.append((name, road.read(item, name=name)))
+                read.append((name, preprocessing.read(item, name=name)))
             except ImageError as error:
                 refused.append(Refused(name, str(error)))
         if read:
@@ -221,7 +225,7 @@ def _below(folder: Path) -> Iterator[Path | Refused]:
 
 
 def probabilities(
-    network: Network | Native, images: NDArray[np.uint8], batch: int = BATCH
+    network: Network | CompiledNetwork, images: NDArray[np.uint8], batch: int = BATCH
 ) -> NDArray[np.float64]:
     """Stored images, uint8 (N, h, w, C) at the road's scale, to probabilities (N, classes).
 
@@ -233,7 +237,7 @@ def probabilities(
     return rows
 
 
-def _no_number(network: Network | Native) -> str:
+def _no_number(network: Network | CompiledNetwork) -> str:
     """What to say of an answer that is NaN. Raises `DamagedError` when a weight is."""
     if isinstance(network, Network):
         check_finite(network)
@@ -242,17 +246,17 @@ def _no_number(network: Network | Native) -> str:
 
 @torch.inference_mode()
 def _rows(
-    network: Network | Native, images: NDArray[np.uint8], batch: int = BATCH
+    network: Network | CompiledNetwork, images: NDArray[np.uint8], batch: int = BATCH
 ) -> NDArray[np.float64]:
     """`probabilities` that may be NaN."""
-    road = road_of(network)
+    preprocessing = preprocessing_of(network)
     rows: list[NDArray[np.float64]] = []
-    if isinstance(network, Native):
-        return network(road.window(images)).astype(np.float64)
+    if isinstance(network, CompiledNetwork):
+        return network(preprocessing.window(images)).astype(np.float64)
     device = network.scale.device
     with evaluating(network):
         for start in range(0, len(images), batch):
-            seen = np.array(road.window(images[start : start + batch]))  # (n, H, W, C)
+            seen = np.array(preprocessing.window(images[start : start + batch]))  # (n, H, W, C)
             logits = network(torch.from_numpy(seen).to(device))
             rows.append(logits.double().softmax(1).cpu().numpy())
     return np.concatenate(rows) if rows else np.empty((0, len(network.classes)))

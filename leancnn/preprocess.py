@@ -22,7 +22,7 @@ __all__ = [
     "Decoded",
     "Picture",
     "Pixels",
-    "Road",
+    "Preprocessing",
     "decode",
     "file_bytes",
     "shown",
@@ -31,7 +31,7 @@ __all__ = [
 Fit = Literal["cover", "stretch", "contain"]
 Pixels = NDArray[np.uint8]
 Source = Any
-"""A path, bytes, a file, a picture of Pillow's or an array; see `Road.read`."""
+"""A path, bytes, a file, a picture of Pillow's or an array; see `Preprocessing.read`."""
 WANTED = "name a file, or give its bytes, a PIL image or uint8 pixels (h, w, 1 or 3)"
 
 
@@ -40,7 +40,7 @@ class Picture:
     """What a file became on its road."""
 
     image: Pixels
-    """uint8 (H, W, C) at `Road.scale`."""
+    """uint8 (H, W, C) at `Preprocessing.scale`."""
     notes: tuple[str, ...] = ()
 
 
@@ -68,7 +68,7 @@ def _picture(source: Any, name: str) -> Image.Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Road:
+class Preprocessing:
     """From any image to uint8 (H, W, C): decode, orient, convert, fit. Stored with every network.
 
     Resampling is Pillow's antialiased triangle filter, on 8-bit pixels, along rows first, whatever
@@ -131,7 +131,7 @@ class Road:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Road":
+    def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
         """The road that `to_json` wrote. Raises `MismatchError`."""
         try:
             return cls(**values)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from leancnn import weights
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.graph import Conv, Graph
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.integers import Quantized
@@ -138,8 +138,8 @@ def quantize(
     dataset = images_for(where, network.pictures, val_share=share, split_seed=cut_by or 0)
     network.check_classes(dataset.classes, where)
     chosen = calibration(dataset, images, seed)
-    road = network.pictures
-    graph = simplify(import_torch(network.body, (road.channels, *road.size)))
+    preprocessing = network.pictures
+    graph = simplify(import_torch(network.body, (preprocessing.channels, *preprocessing.size)))
     check_weights(graph, network.name)
     batches = list(_batches(network, dataset.of_train.images, chosen))
     with Progress("ranges", total=1) as bar:
@@ -169,7 +169,7 @@ def _network(
         name=network.name,
         arguments=network.arguments,
         classes=network.classes,
-        road=network.road,
+        preprocessing=network.preprocessing,
         mean=network.mean,
         std=network.std,
         made={
@@ -287,7 +287,7 @@ def clock(networks: Sequence[Network], image: NDArray[np.uint8]) -> list[float]:
     """Median µs of one image for each network, compiled, in turns; empty without a C compiler."""
     try:
         natives = [
-            Native(compile_library(written.source, name=written.prefix))
+            CompiledNetwork(compile_library(written.source, name=written.prefix))
             for written in map(to_c, networks)
         ]
     except LeanCNNError:

@@ -16,14 +16,14 @@ FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
 T = TypeVar("T")
 
 
-class Shelf(dict[str, T]):
+class Registry(dict[str, T]):
     """A dict whose names are bound once, and whose missing names get a hint, no KeyError."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
 
-    def put(self, name: str, item: T) -> T:
+    def register(self, name: str, item: T) -> T:
         """Bind `name` to `item` and return the item; a second binding is our own mistake."""
         if name in self:
             raise ValueError(f"two {self.kind}s are named '{name}'; rename one")

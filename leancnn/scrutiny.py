@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from leancnn import runs
 from leancnn.data import Split, load_dataset
 from leancnn.errors import LeanCNNError, MismatchError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 
 MOST_MISTAKES = 40  # on a sheet
 
@@ -41,7 +41,9 @@ class Rejecting:
     """Of those that are answered; None when none is."""
 
 
-def copies_of_training(run: Path | None, road: Road, test: Split) -> tuple[str, ...]:
+def copies_of_training(
+    run: Path | None, preprocessing: Preprocessing, test: Split
+) -> tuple[str, ...]:
     """Test images whose pixels the run trained on, at the size of training.
 
     Empty where the training images are not there any more.
@@ -50,7 +52,7 @@ def copies_of_training(run: Path | None, road: Road, test: Split) -> tuple[str, 
         return ()
     try:
         source = runs.images_of(run, str(runs.read_json(run / "run.json")["plan"]["data"]))
-        train = load_dataset(source, road, parts=("train",), val_share=0).of_train
+        train = load_dataset(source, preprocessing, parts=("train",), val_share=0).of_train
     except (LeanCNNError, KeyError, TypeError, OSError):
         return ()
     known = {_pixels(image) for image in train.images}

@@ -20,7 +20,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.decode import pixels_of
 from leancnn.errors import (
     ImageError,
@@ -104,7 +104,7 @@ class Service:
         uvicorn.run(Service(leancnn.compile("runs/a")).app)
     """
 
-    def __init__(self, network: Native, limits: Limits | None = None) -> None:
+    def __init__(self, network: CompiledNetwork, limits: Limits | None = None) -> None:
         self.network, self.limits = network, limits or Limits()
         self.pool = ThreadPoolExecutor(self.limits.workers, "predict")
         self.admitted, self.held = 0, 0  # requests; bytes of their bodies
@@ -231,7 +231,7 @@ class Service:
 class Metrics:
     """What is counted, in a registry of its own."""
 
-    def __init__(self, network: Native) -> None:
+    def __init__(self, network: CompiledNetwork) -> None:
         self.registry = CollectorRegistry()
         own: Any = {"registry": self.registry}
         self.requests = Counter("leancnn_requests", "Requests to predict", ["status"], **own)
@@ -249,7 +249,7 @@ class Metrics:
             self.seconds.observe(seconds)
 
 
-def _pages(network: Native) -> dict[str, tuple[str, str]]:
+def _pages(network: CompiledNetwork) -> dict[str, tuple[str, str]]:
     """The page, as `leancnn export --to web` has it, with the network here: media type and text."""
     folder = files("leancnn") / "page"
     fields = {

@@ -10,19 +10,19 @@ from typing import Any
 from leancnn import models, weights
 from leancnn.data import Dataset, load_dataset, names
 from leancnn.errors import DataError, RunError, UsageError
-from leancnn.preprocess import Road, shown
+from leancnn.preprocess import Preprocessing, shown
 from leancnn.recipes import Recipe
 
 LARGEST_SEED = 2**63 - 1
 
 
 def images_for(
-    data: str | Path, road: Road, *, val_share: float | None, split_seed: int
+    data: str | Path, preprocessing: Preprocessing, *, val_share: float | None, split_seed: int
 ) -> Dataset:
     """Train and validation part; with a `val_share` of 0 the first alone. Raises `DataError`."""
     dataset = load_dataset(
         data,
-        road,
+        preprocessing,
         parts=("train",) if val_share == 0 else ("train", "val"),
         val_share=val_share,
         seed=split_seed,
@@ -45,12 +45,12 @@ def kept_cut(
     return val_share, before.get("split_seed") if split_seed is None else split_seed
 
 
-def road_for(model: str, recipe: Recipe) -> Road:
+def preprocessing_for(model: str, recipe: Recipe) -> Preprocessing:
     """From image files to what a network takes under a recipe. Raises `UnknownNameError`."""
     channels, *usual = models.card(model).image
     height, width = recipe.size or usual
     scale = recipe.scale or (height, width)
-    return Road(
+    return Preprocessing(
         size=(height, width),
         channels=recipe.channels or channels,
         scale=(max(scale[0], height), max(scale[1], width)),
@@ -70,7 +70,9 @@ def keep_margin(recipe: Recipe, model: str, overrides: Mapping[str, Any]) -> Rec
     return recipe.changed(scale=[size + max(0, stored - side) for size, stored, side in sides])
 
 
-def kept_road(start: weights.Network, overrides: Mapping[str, Any] | None) -> Road:
+def kept_preprocessing(
+    start: weights.Network, overrides: Mapping[str, Any] | None
+) -> Preprocessing:
     """The road of a network that training starts from. `UsageError`: another one is asked for."""
     start.check_floats("training or pruning it")
     if given := {"size", "scale", "fit", "channels"} & set(overrides or {}):

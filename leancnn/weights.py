@@ -30,7 +30,7 @@ from leancnn.errors import (
     UsageError,
 )
 from leancnn.layers import INITS, initialise
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.registry import check_file_name
 from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
 from leancnn.signal_window import KIND, SignalWindow
@@ -39,7 +39,7 @@ FORMAT = 1
 QUANTIZED = 2  # the format of a network of integers, which an older leancnn has to refuse
 MORE = 8  # times as many parameters as saved tensors: a module may be made and replaced
 MOST_ELEMENTS = 2**31  # of a network that is loaded, also before it is cut
-Input = Road | SignalWindow
+Input = Preprocessing | SignalWindow
 """What a network is fed: pictures by a road, or windows of signal."""
 MANIFEST = "network.json"
 WEIGHTS = "weights.safetensors"
@@ -64,22 +64,23 @@ class Network(nn.Module):
         name: str,
         arguments: Mapping[str, Any],
         classes: Sequence[str],
-        road: Input,
+        preprocessing: Input,
         mean: Sequence[float],
         std: Sequence[float],
         made: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not len(mean) == len(std) == road.channels or min(std) <= 0:
+        if not len(mean) == len(std) == preprocessing.channels or min(std) <= 0:
             raise MismatchError(
-                f"{road.channels} channels need as many means and positive stds, not {mean}, {std}"
+                f"{preprocessing.channels} channels need as many means and positive stds, "
+                f"not {mean}, {std}"
             )
         self.body = body
         self.name = name
         self.arguments = dict(arguments)
         """As `build` takes them: of the network's builder, and what a pruning cut."""
         self.classes = tuple(classes)
-        self.road = road
+        self.preprocessing = preprocessing
         self.mean = tuple(map(float, mean))
         self.std = tuple(map(float, std))
         self.file_name = name  # of exported files and the symbols in them; see `called`
@@ -87,7 +88,7 @@ class Network(nn.Module):
         self.made = dict(made or {})
         """How: recipe, data, accuracy, versions. For people and reports; no answer depends on it.
         """
-        scale = [1 / (road.full_scale * s) for s in self.std]
+        scale = [1 / (preprocessing.full_scale * s) for s in self.std]
         shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
         self.scale: Tensor
         self.shift: Tensor
@@ -95,10 +96,10 @@ class Network(nn.Module):
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
 
     @property
-    def pictures(self) -> Road:
+    def pictures(self) -> Preprocessing:
         """Its road from picture files. Raises `UsageError` for a network of signals."""
-        if isinstance(self.road, Road):
-            return self.road
+        if isinstance(self.preprocessing, Preprocessing):
+            return self.preprocessing
         raise UsageError(
             f"{self.name} decodes signals and reads no pictures; see leancnn eeg --help"
         )
@@ -191,8 +192,8 @@ class Network(nn.Module):
         """
         if not isinstance(images, Tensor):
             images = self._tensor(images)
-        (height, width), channels = self.road.size, self.road.channels
-        taken = torch.uint8 if isinstance(self.road, Road) else torch.float32
+        (height, width), channels = self.preprocessing.size, self.preprocessing.channels
+        taken = torch.uint8 if isinstance(self.preprocessing, Preprocessing) else torch.float32
         if images.dtype != taken or tuple(images.shape[1:]) != (height, width, channels):
             raise MismatchError(
                 f"{self.name} takes {str(taken)[6:]} (N, {height}, {width}, {channels}), not "
@@ -204,7 +205,7 @@ class Network(nn.Module):
 
 
 def build(
-    name: str, arguments: Mapping[str, Any], classes: int, road: Input, seed: int | None = None
+    name: str, arguments: Mapping[str, Any], classes: int, taken: Input, seed: int | None = None
 ) -> nn.Module:
     """The body of a network for so many classes and the road's channels, as `create_model`.
 
@@ -218,7 +219,7 @@ def build(
             raise MismatchError(f"{key} is not among a network's arguments; it is given by itself")
     cut = arguments.pop("cut", {})
     body = models.create_model(
-        name, classes=classes, channels=road.channels, seed=seed, **arguments
+        name, classes=classes, channels=taken.channels, seed=seed, **arguments
     )
     if not cut:
         return body
@@ -243,7 +244,7 @@ def save(network: Network, folder: str | Path, *, origin: str | None = None) -> 
         "name": network.name,
         "arguments": network.arguments,
         "classes": list(network.classes),
-        "road": network.road.to_json(),
+        "road": network.preprocessing.to_json(),
         "mean": list(network.mean),
         "std": list(network.std),
         "counts": {
@@ -270,21 +271,21 @@ def load(path: str | Path, which: Which | None = None) -> Network:
         if manifest["format"] > QUANTIZED:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
         told = manifest["road"]
-        kind = SignalWindow if told.get("kind") == KIND else Road
-        road: Input = kind.from_json(told)
+        kind = SignalWindow if told.get("kind") == KIND else Preprocessing
+        taken: Input = kind.from_json(told)
         classes = manifest["classes"]
         body: nn.Module
         if "quantized" in manifest:
             body = IntegerNetwork(from_data(manifest["quantized"], arrays))
         else:
-            _check_size(manifest, road, len(arrays), folder / MANIFEST)
-            body = build(manifest["name"], manifest["arguments"], len(classes), road, seed=0)
+            _check_size(manifest, taken, len(arrays), folder / MANIFEST)
+            body = build(manifest["name"], manifest["arguments"], len(classes), taken, seed=0)
         network = Network(
             body,
             name=manifest["name"],
             arguments=manifest["arguments"],
             classes=classes,
-            road=road,
+            preprocessing=taken,
             mean=manifest["mean"],
             std=manifest["std"],
             made=manifest["made"],
@@ -302,7 +303,7 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     return network.eval()
 
 
-def _check_size(manifest: Mapping[str, Any], road: Input, arrays: int, where: Path) -> None:
+def _check_size(manifest: Mapping[str, Any], taken: Input, arrays: int, where: Path) -> None:
     """Refuse, with `DamagedError`, arguments whose network is not that of the saved tensors.
 
     Built without memory first, and given up as soon as it has far more parameters than were saved:
@@ -320,7 +321,7 @@ def _check_size(manifest: Mapping[str, Any], road: Input, arrays: int, where: Pa
     hook = nn.modules.module.register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            build(manifest["name"], manifest["arguments"], len(manifest["classes"]), road)
+            build(manifest["name"], manifest["arguments"], len(manifest["classes"]), taken)
     finally:
         hook.remove()
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from leancnn.compiled import Native
-from leancnn.compiler.emit import Facts, emit
+from leancnn.compiled import CompiledNetwork
+from leancnn.compiler.emit import Metadata, emit
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
@@ -54,19 +54,19 @@ def laid_source(module, shape, layout):
     """A module's C text in which values lie in planes or abreast, wherever they can."""
     graph = simplify(import_torch(module, shape))
     classes = tuple(f"class {i}" for i in range(graph.shapes[graph.output][0]))
-    facts = Facts(name="net", classes=classes, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
+    facts = Metadata(name="net", classes=classes, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
     return emit(schedule(lower(graph), layout=layout), facts).source
 
 
 def laid(module, shape, layout, flags=FLAGS):
     """The same as machine code."""
     source = laid_source(module, shape, layout)
-    return Native(compile_library(source, name="net", flags=flags))
+    return CompiledNetwork(compile_library(source, name="net", flags=flags))
 
 
 def compiled(module, shape, flags=FLAGS):
     """A module as machine code."""
-    return Native(compile_library(written(module, shape).source, name="net", flags=flags))
+    return CompiledNetwork(compile_library(written(module, shape).source, name="net", flags=flags))
 
 
 def apart(module, native, images):
@@ -154,7 +154,7 @@ class SplitJoin(nn.Module):
         return joined.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
-class Dense(nn.Module):
+class DenseKernel(nn.Module):
     """What was read, beside what was made of it."""
 
     def __init__(self, width):
@@ -219,7 +219,7 @@ def random_network(pick, shape):
             case "itself":
                 layers += [nn.Conv2d(width, width, 1), Itself(pick(WAYS))]
             case "dense":
-                layers += [Dense(width)]
+                layers += [DenseKernel(width)]
                 width *= 2
             case "split":
                 layers += [SplitJoin(width)]

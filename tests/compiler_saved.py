@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from leancnn import models
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 from leancnn.models._base import networks as shelf
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.weights import Network
 from tests.compiler_nets import settled
 
@@ -25,7 +25,7 @@ def speck(*, classes: int = 3, channels: int = 3) -> nn.Module:
 
 def on_shelf():
     """Put it on the shelf; the function that takes it off again."""
-    put(CARD, speck)
+    register(CARD, speck)
     return lambda: shelf.pop("speck")
 
 
@@ -33,13 +33,13 @@ def network(classes=("cat", 'd"og', "ünd")):
     body = settled(models.create_model("speck", classes=len(classes)))
     with torch.no_grad():
         body[-1].weight.mul_(3)
-    road = Road(size=(8, 8), channels=3)
+    preprocessing = Preprocessing(size=(8, 8), channels=3)
     return Network(
         body,
         name="speck",
         arguments={},
         classes=classes,
-        road=road,
+        preprocessing=preprocessing,
         mean=(0.4, 0.5, 0.6),
         std=(0.2, 0.3, 0.2),
     ).eval()

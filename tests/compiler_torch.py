@@ -4,17 +4,17 @@ import torch
 from torch.nn import functional
 
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
     Affine,
     Combine,
+    Concat,
     Conv,
     Crop,
-    Join,
+    Gather,
     Pool,
     Reduce,
     Reshape,
     Softmax,
-    Take,
 )
 
 CURVES = {
@@ -59,19 +59,19 @@ def computed(op, x, *others):
             return functional.conv2d(x, weight, bias, op.stride, 0, op.dilation, op.groups)
         case Affine(scale, shift):
             return x * torch.tensor(scale)[:, None, None] + torch.tensor(shift)[:, None, None]
-        case Activate("clip", low, high):
+        case Activation("clip", low, high):
             return x.clamp(low, high)
-        case Activate("leaky", low):
+        case Activation("leaky", low):
             return functional.leaky_relu(x, low)
-        case Activate("power", exponent):
+        case Activation("power", exponent):
             return torch.pow(x, exponent)
-        case Activate(curve):
+        case Activation(curve):
             return CURVES[curve](x)
         case Combine(how):
             return COMBINED[how](x, *others)
-        case Take(channels):
+        case Gather(channels):
             return x[:, list(channels)]
-        case Join():
+        case Concat():
             return torch.cat([x, *others], 1)
         case Crop(top, left, height, width):
             return x[:, :, top : top + height, left : left + width]

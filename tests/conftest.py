@@ -81,13 +81,13 @@ def no_curves() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def shelf() -> Iterator[None]:
     """A small LB-MBNet for 8×8 images, "tiny_gates", among the networks."""
-    from leancnn.models._base import Card, networks, put
+    from leancnn.models._base import Card, networks, register
     from tests.tiny_gates import tiny_gates
 
     card = Card(
         name="tiny_gates", source="none: for tests", image=(3, 8, 8), classes=3, trainable=0, macs=0
     )
-    put(card, tiny_gates)
+    register(card, tiny_gates)
     yield
     networks.pop("tiny_gates")
 

@@ -3,18 +3,18 @@
 import numpy as np
 import torch
 
-from leancnn.compiled import Native
-from leancnn.compiler.emit import Facts
+from leancnn.compiled import CompiledNetwork
+from leancnn.compiler.emit import Metadata
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
     Affine,
     Combine,
+    Concat,
     Conv,
     Crop,
-    Join,
+    Gather,
     Pool,
     Reduce,
-    Take,
     empty,
     floats,
 )
@@ -74,9 +74,9 @@ class Drawn:
         value = self.add(op, x)
         how = self.random.choice(["relu", "relu", "six", "none", "hardswish", "silu", "leaky"])
         if how in ("relu", "six"):
-            value = self.add(Activate("clip", 0.0, 1.5 if how == "six" else float("inf")), value)
+            value = self.add(Activation("clip", 0.0, 1.5 if how == "six" else float("inf")), value)
         elif how != "none":
-            value = self.add(Activate(how, 0.1), value)
+            value = self.add(Activation(how, 0.1), value)
         return value
 
     def step(self):
@@ -108,11 +108,11 @@ class Drawn:
         elif kind == "depthwise":
             self.value = self.conv(x, c, 3, c, int(random.choice([1, 2])) if min(h, w) > 4 else 1)
         elif kind == "shuffle":
-            self.value = self.add(Take(tuple(int(i) for i in random.permutation(c))), x)
+            self.value = self.add(Gather(tuple(int(i) for i in random.permutation(c))), x)
         elif kind == "split" and c >= 4:
-            half = self.add(Take(tuple(range(c // 2))), x)
-            other = self.add(Take(tuple(range(c // 2, c))), x)
-            self.value = self.add(Join(), self.conv(half, c // 2, 1), other)
+            half = self.add(Gather(tuple(range(c // 2))), x)
+            other = self.add(Gather(tuple(range(c // 2, c))), x)
+            self.value = self.add(Concat(), self.conv(half, c // 2, 1), other)
             if self.shape(half)[1:] != self.shape(self.value)[1:]:
                 self.value = x
         elif kind == "residual":
@@ -121,26 +121,26 @@ class Drawn:
             op = Conv(floats(weight), self.numbers(c), (1, 1), (1, 1, 1, 1), (1, 1), g)
             y = self.add(op, x)
             early = random.random() < 0.5
-            y = self.add(Activate("clip"), y) if early else y
+            y = self.add(Activation("clip"), y) if early else y
             total = self.add(Combine("add"), *((x, y) if random.random() < 0.5 else (y, x)))
             if early and random.random() < 0.5:
-                total = self.add(Join(), total, y)
+                total = self.add(Concat(), total, y)
             elif not early:
-                total = self.add(Activate("clip"), total)
+                total = self.add(Activation("clip"), total)
             self.value = total
         elif kind == "join":
             y = self.add(Conv(floats(random.normal(0, c**-0.5, (6, c, 1, 1))), self.numbers(6)), x)
-            self.value = self.add(Join(), *((x, y) if random.random() < 0.5 else (y, x)))
+            self.value = self.add(Concat(), *((x, y) if random.random() < 0.5 else (y, x)))
         elif kind == "gate":
             pooled = self.add(Reduce("mean", "pixels"), x)
             small = self.add(
                 Conv(floats(random.normal(0, 0.4, (4, c, 1, 1))), self.numbers(4)), pooled
             )
-            small = self.add(Activate("clip"), small)
+            small = self.add(Activation("clip"), small)
             large = self.add(
                 Conv(floats(random.normal(0, 0.4, (c, 4, 1, 1))), self.numbers(c)), small
             )
-            gate = self.add(Activate(random.choice(["sigmoid", "hardsigmoid"])), large)
+            gate = self.add(Activation(random.choice(["sigmoid", "hardsigmoid"])), large)
             self.value = self.add(Combine("mul"), x, gate)
         elif kind == "pool" and min(h, w) >= 4:
             how, side = random.choice(["max", "mean"]), int(random.choice([2, 3]))
@@ -150,7 +150,7 @@ class Drawn:
             self.value = self.add(Crop(1, 1, h - 2, w - 1), x)
         elif kind == "affine":
             y = self.add(Affine(floats(random.normal(1, 0.5, c)), self.numbers(c)), x)
-            self.value = self.add(Activate("clip"), y)
+            self.value = self.add(Activation("clip"), y)
 
 
 def drawn(seed, images=12):
@@ -168,11 +168,11 @@ def drawn(seed, images=12):
 
 def written(network, name="drawn"):
     """Its C."""
-    facts = Facts(name=name, classes=("a", "b", "c", "d"), mean=MEAN, std=STD, logits=False)
+    facts = Metadata(name=name, classes=("a", "b", "c", "d"), mean=MEAN, std=STD, logits=False)
     return emit_integers(network, facts)
 
 
 def answers(source, pixels, flags):
     """What the C, built so, answers to images (N, C, H, W) as bytes."""
-    native = Native(compile_library(source, name="drawn", flags=(*QUICK, *flags)))
+    native = CompiledNetwork(compile_library(source, name="drawn", flags=(*QUICK, *flags)))
     return native(pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8))

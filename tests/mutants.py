@@ -55,7 +55,11 @@ MUTANTS = [
     ("part.training = mode", "part.training = False", ["test_modes.py"]),
     # bench and scores
     ("shares = [macs * loop / turn", "shares = [turn / macs / loop", ["test_bench.py"]),
-    ("network.road, digest(network)]", "network.road]", ["test_importance.py"]),
+    (
+        "        digest(network),\n    ]\n    return subject",
+        "    ]\n    return subject",
+        ["test_importance.py"],
+    ),
     # lengths
     ("epoch - best_epoch >= patience", "epoch - best_epoch > patience", ["test_train_longer.py"]),
     ("plan.steps <= step", "plan.steps < step", ["test_train_longer.py"]),

@@ -7,8 +7,8 @@ what differs from another engine is a wrong place, not a rounding.
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from leancnn.compiled import Native
-from leancnn.compiler.emit import Facts, emit
+from leancnn.compiled import CompiledNetwork
+from leancnn.compiler.emit import Metadata, emit
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.simplify import simplify
@@ -210,7 +210,7 @@ def native(graph, layout, width):
     """The C of a graph, its values laid out so, with vectors of so many floats."""
     small = simplify(graph)
     channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
-    facts = Facts(
+    facts = Metadata(
         name="net",
         classes=tuple(f"class {i}" for i in range(answers)),
         mean=(0.0,) * channels,
@@ -218,4 +218,4 @@ def native(graph, layout, width):
     )
     source = emit(schedule(lower(small), layout=layout), facts).source
     flags = ("-std=c11", "-O1", "-march=native", "-ffp-contract=fast", f"-DLANES={width}")
-    return Native(compile_library(source, name="net", flags=flags))
+    return CompiledNetwork(compile_library(source, name="net", flags=flags))

@@ -9,22 +9,29 @@ from torch import nn
 
 from leancnn import models
 from leancnn.bench import untrained
-from leancnn.channels.dependencies import wire
-from leancnn.compiler.blocked import _Price, can_lie_abreast, is_pointwise, likely, tile
+from leancnn.channels.dependencies import find_dependencies
+from leancnn.compiler.blocked import _Price, can_be_blocked, is_pointwise, likely, tile
 from leancnn.compiler.emit_blocked import _weights
 from leancnn.compiler.graph import Conv, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import _set_pitches, schedule
-from leancnn.compiler.program import WIDEST, Abreast, Fold, Line, Turn, writes
+from leancnn.compiler.program import (
+    WIDEST,
+    BlockedKernel,
+    LayoutKernel,
+    PlanarKernel,
+    ReduceKernel,
+    writes,
+)
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.winograd import in_vectors
 from leancnn.layers import AverageVector, conv_bn
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.prune.latency import liked
 from tests.compiler_nets import (
     WAYS,
-    Dense,
+    DenseKernel,
     Inverted,
     Itself,
     apart,
@@ -89,14 +96,16 @@ def test_a_step_reads_what_its_own_kernel_wrote(way, layout):
 
 
 def test_a_join_of_both_layouts_is_turned():
-    body = nn.Sequential(Dense(6), nn.MaxPool2d(2), Dense(12), nn.Flatten(), nn.Linear(24 * 9, 3))
+    body = nn.Sequential(
+        DenseKernel(6), nn.MaxPool2d(2), DenseKernel(12), nn.Flatten(), nn.Linear(24 * 9, 3)
+    )
     body, shape = settled(body), (6, 6, 6)
     assert apart(body, laid(body, shape, "abreast"), noise(shape)) < WITHIN
 
 
 def test_pruning_for_speed_likes_whole_vectors_of_channels_where_they_lie_abreast():
     network = untrained("resnet8")
-    network.road = Road(size=(8, 8))
+    network.preprocessing = Preprocessing(size=(8, 8))
     network.body = settled(
         nn.Sequential(
             conv_bn(3, 12, 3),
@@ -108,7 +117,12 @@ def test_pruning_for_speed_likes_whole_vectors_of_channels_where_they_lie_abreas
             nn.Linear(20, 5),
         )
     ).eval()
-    assert liked(network, wire(network.body, 3)) == {"0.0": 4, "1.0": 4, "2.0": 16, "4.0": 16}
+    assert liked(network, find_dependencies(network.body, 3)) == {
+        "0.0": 4,
+        "1.0": 4,
+        "2.0": 16,
+        "4.0": 16,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +132,7 @@ def mobile():
 
 
 @pytest.fixture(scope="module")
-def abreast():
+def blocked():
     """The kernels and buffers of a small network, all abreast that can."""
     program = lowered(settled(small()), (3, 12, 21))
     schedule(program, layout="abreast")
@@ -129,10 +143,10 @@ def test_a_network_of_small_maps_turns_once(mobile):
     program = lower(mobile)
     schedule(program)
     kinds = [type(kernel) for kernel in program.kernels]
-    assert kinds.count(Turn) == 1
-    after = kinds[kinds.index(Turn) + 1 :]
-    assert Line not in after
-    assert after.count(Abreast) > 40
+    assert kinds.count(LayoutKernel) == 1
+    after = kinds[kinds.index(LayoutKernel) + 1 :]
+    assert PlanarKernel not in after
+    assert after.count(BlockedKernel) > 40
 
 
 @pytest.mark.parametrize(
@@ -144,29 +158,29 @@ def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape)
     graph = simplify(import_torch(body.eval(), shape))
     planned = lower(graph)
     schedule(planned)
-    laid_abreast = {k.name for k in planned.kernels if isinstance(k, Abreast)}
+    laid_abreast = {k.name for k in planned.kernels if isinstance(k, BlockedKernel)}
     program = lower(graph)
     _set_pitches(program, WIDEST)
-    able = [kernel for kernel in program.kernels if can_lie_abreast(kernel)]
+    able = [kernel for kernel in program.kernels if can_be_blocked(kernel)]
     chosen = {kernel for kernel in able if kernel.name in laid_abreast}
     price = _Price(program)
     assert len(chosen) == len(laid_abreast)
     assert all(price(chosen ^ {kernel}) >= price(chosen) for kernel in able)
 
 
-def test_what_reads_channels_abreast_finds_them(abreast):
-    for kernel in abreast.kernels:
-        if isinstance(kernel, Line):
-            assert not any(buffer.abreast for buffer in kernel.x.buffers)
-        if isinstance(kernel, Abreast):
-            assert all(buffer.abreast for buffer in [*kernel.x.buffers, *writes(kernel)])
+def test_what_reads_channels_abreast_finds_them(blocked):
+    for kernel in blocked.kernels:
+        if isinstance(kernel, PlanarKernel):
+            assert not any(buffer.blocked for buffer in kernel.x.buffers)
+        if isinstance(kernel, BlockedKernel):
+            assert all(buffer.blocked for buffer in [*kernel.x.buffers, *writes(kernel)])
             assert is_pointwise(kernel) or in_vectors(kernel.x)
-        if isinstance(kernel, Fold) and any(buffer.abreast for buffer in kernel.x.buffers):
+        if isinstance(kernel, ReduceKernel) and any(buffer.blocked for buffer in kernel.x.buffers):
             assert kernel.x.whole is not None
 
 
-def test_every_number_of_an_abreast_buffer_has_a_place_of_its_own(abreast):
-    for buffer in (b for b in abreast.buffers if b.abreast):
+def test_every_number_of_an_abreast_buffer_has_a_place_of_its_own(blocked):
+    for buffer in (b for b in blocked.buffers if b.blocked):
         rows, columns = np.indices((buffer.height, buffer.width))
         places = [
             buffer.plane(c) + rows * buffer.pitch + columns * buffer.step
@@ -187,7 +201,7 @@ def test_weights_lie_in_the_order_in_which_they_are_read(channels):
     graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
     program = lower(graph)
     schedule(program, layout="abreast")
-    kernel = next(kernel for kernel in program.kernels if isinstance(kernel, Abreast))
+    kernel = next(kernel for kernel in program.kernels if isinstance(kernel, BlockedKernel))
     vectors = tile(kernel).vectors
     blocks = _weights(kernel, vectors)
     back = blocks.transpose(1, 0, 2).reshape(8, -1)
@@ -201,7 +215,7 @@ def test_tiles_fit_the_registers(mobile):
     program = lower(mobile)
     schedule(program, layout="abreast")
     for kernel in program.kernels:
-        if isinstance(kernel, Abreast) and is_pointwise(kernel):
+        if isinstance(kernel, BlockedKernel) and is_pointwise(kernel):
             for given in likely(kernel, 8):
                 found = tile(kernel, given)
                 blocks = -(-kernel.channels // 16)
@@ -220,7 +234,7 @@ def test_strided_and_grouped_convolutions_stay_in_planes():
         nn.Linear(16 * 9, 2),
     )
     kernels = lowered(body, (8, 6, 6)).kernels
-    assert not any(can_lie_abreast(kernel) for kernel in kernels)
+    assert not any(can_be_blocked(kernel) for kernel in kernels)
 
 
 def test_gates_are_as_exact_as_floats_allow():

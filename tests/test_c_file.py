@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.translate import translate
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.toolchain import compile_library, find_compiler
 from tests.compiler_nets import Gate, Inverted, settled
 
 SIZE = (12, 12)
-ROAD = Road(size=SIZE, scale=(14, 14), fit="contain", background=(10, 20, 30))
+ROAD = Preprocessing(size=SIZE, scale=(14, 14), fit="contain", background=(10, 20, 30))
 CLASSES = ('cat "one"', "dög", "c")
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wpedantic", "-Werror")
 LANGUAGES = {
@@ -75,7 +75,7 @@ def folder(written, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def native(written):
-    return Native(compile_library(written.source, name="net"))
+    return CompiledNetwork(compile_library(written.source, name="net"))
 
 
 def run(command, folder):
@@ -174,7 +174,7 @@ def test_without_a_library_four_functions_suffice(folder, native):
     command = [*compiler, "-nostdlib", "-shared", "-fPIC", "-O1", "bare.c", "bare_net.o"]
     run([*command, "-o", "bare.so"], folder)
     images = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3)).astype(np.uint8)
-    assert np.allclose(Native(folder / "bare.so")(images), native(images), atol=1e-4)
+    assert np.allclose(CompiledNetwork(folder / "bare.so")(images), native(images), atol=1e-4)
 
 
 def test_floats_are_taken_as_the_header_says(written, native):
@@ -207,4 +207,4 @@ def test_a_library_that_tells_its_scratch_by_a_symbol_is_still_loaded(written):
     old = old.replace("\\042scratch_bytes\\042", "\\042unknown\\042")
     assert size in old
     assert "scratch_bytes\\042" not in old
-    assert Native(compile_library(old, name="old")).scratch_bytes == written.scratch_bytes
+    assert CompiledNetwork(compile_library(old, name="old")).scratch_bytes == written.scratch_bytes

@@ -21,7 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def put(home: Path, name: str, size: int = 1000, age_s: float = 1000) -> Path:
+def register(home: Path, name: str, size: int = 1000, age_s: float = 1000) -> Path:
     path = home / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x" * size)
@@ -33,11 +33,11 @@ def put(home: Path, name: str, size: int = 1000, age_s: float = 1000) -> Path:
 def filled(home: Path) -> list[Path]:
     key = f"{7:032x}"
     return [
-        put(home, f"data/images/{key}.u8", age_s=400),
-        put(home, f"data/images/{key}.json", age_s=400),
-        put(home, f"data/index/{key}.json", age_s=300),
-        put(home, f"native/net-{7:020x}.so", age_s=200),
-        put(home, f"scores/{key}/scores.json", age_s=100),
+        register(home, f"data/images/{key}.u8", age_s=400),
+        register(home, f"data/images/{key}.json", age_s=400),
+        register(home, f"data/index/{key}.json", age_s=300),
+        register(home, f"native/net-{7:020x}.so", age_s=200),
+        register(home, f"scores/{key}/scores.json", age_s=100),
     ]
 
 
@@ -64,7 +64,7 @@ def test_the_least_used_goes_until_the_rest_fits(
 
 def test_what_nobody_used_for_long_goes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = filled(home)
-    old = put(home, f"native/old-{8:020x}.so", age_s=3 * cache.DAY_S)
+    old = register(home, f"native/old-{8:020x}.so", age_s=3 * cache.DAY_S)
     monkeypatch.setenv("LEANCNN_CACHE_DAYS", "2")
     assert [entry.files for entry in cache.trim()] == [(old,)]
     assert all(path.exists() for path in paths)
@@ -75,7 +75,9 @@ def test_files_of_others_are_neither_counted_nor_removed(
 ) -> None:
     outside = tmp_path_factory.mktemp("outside") / "precious"
     outside.write_bytes(b"x" * 100)
-    foreign = [put(home, name) for name in ("thesis.tex", "native/a.so", "data/images/holiday.png")]
+    foreign = [
+        register(home, name) for name in ("thesis.tex", "native/a.so", "data/images/holiday.png")
+    ]
     link = home / "native" / f"net-{9:020x}.so"
     link.symlink_to(outside)
     monkeypatch.setenv("LEANCNN_CACHE_GB", "0")
@@ -109,7 +111,7 @@ def test_the_command_shows_and_clears(home: Path, capsys: pytest.CaptureFixture[
 def test_a_library_is_found_again_and_what_killed_builds_left_goes(home: Path) -> None:
     litter = home / "native" / f"{PREFIX}killed"
     litter.mkdir(parents=True)
-    half = put(home, "native/.net-7.so.77.tmp")
+    half = register(home, "native/.net-7.so.77.tmp")
     path = toolchain.compile_library("int f(void) { return 7; }\n", name="seven")
     assert toolchain.compile_library("int f(void) { return 7; }\n", name="seven") == path
     assert [p.name for p in path.parent.iterdir()] == [path.name]

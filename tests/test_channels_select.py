@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leancnn import models
-from leancnn.channels.dependencies import Balance, Family, wire
+from leancnn.channels.dependencies import Balance, ChannelGroup, find_dependencies
 from leancnn.channels.select import best, legal
 from leancnn.errors import MismatchError
 
 UNITS = 8
 
 
-def family_of(blocks: list[list[list[int]]]) -> Family:
-    balances = tuple(
+def family_of(blocks: list[list[list[int]]]) -> ChannelGroup:
+    equal_splits = tuple(
         Balance("group", tuple(np.array(block, np.int64) for block in parts)) for parts in blocks
     )
-    return Family("layer", np.arange(UNITS), ("layer",), balances)
+    return ChannelGroup("layer", np.arange(UNITS), ("layer",), equal_splits)
 
 
 def by_counting(blocks: list[list[list[int]]], worth: np.ndarray, most: int) -> tuple[int, float]:
@@ -50,8 +50,8 @@ def test_no_choice_that_the_groups_allow_is_better(
     blocks: list[list[list[int]]], most: int, seed: int
 ) -> None:
     worth = np.random.default_rng(seed).random(UNITS)
-    wiring: Any = SimpleNamespace(writes={"layer": np.arange(UNITS)})
-    stay = best(family_of(blocks), wiring, worth, {"layer": most})
+    dependencies: Any = SimpleNamespace(writes={"layer": np.arange(UNITS)})
+    stay = best(family_of(blocks), dependencies, worth, {"layer": most})
     number, value = by_counting(blocks, worth, most)
     assert stay.sum() == number
     assert worth[stay].sum() == pytest.approx(value, abs=1e-4)
@@ -60,8 +60,10 @@ def test_no_choice_that_the_groups_allow_is_better(
 @pytest.fixture
 def tangled() -> tuple[Any, Any]:
     """A family of henet_r2 with balances, and its wiring."""
-    wiring = wire(models.create_model("henet_r2", seed=0), 3)
-    return next(one for one in wiring.families if len(one.units) == 96 and one.balances), wiring
+    dependencies = find_dependencies(models.create_model("henet_r2", seed=0), 3)
+    return next(
+        one for one in dependencies.channel_groups if len(one.units) == 96 and one.equal_splits
+    ), dependencies
 
 
 def test_no_clock_ends_the_search(tangled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +76,11 @@ def test_no_clock_ends_the_search(tangled: Any, monkeypatch: pytest.MonkeyPatch)
         return real(*args, **named)
 
     monkeypatch.setattr(scipy.optimize, "milp", milp)
-    family, wiring = tangled
-    most = {path: len(wiring.writes[path]) // 2 for path in family.layers}
-    best(family, wiring, np.random.default_rng(0).random(len(family.units)), most)
+    channel_group, dependencies = tangled
+    most = {path: len(dependencies.writes[path]) // 2 for path in channel_group.layers}
+    best(
+        channel_group, dependencies, np.random.default_rng(0).random(len(channel_group.units)), most
+    )
     assert seen
     assert all("time_limit" not in options and options["node_limit"] > 0 for options in seen)
 
@@ -95,24 +99,26 @@ def test_an_answer_that_is_not_known_to_be_the_best_is_refused(
         return found
 
     monkeypatch.setattr(scipy.optimize, "milp", milp)
-    family, wiring = tangled
-    worth = np.ones(len(family.units))
-    with pytest.raises(MismatchError, match=f"channels of {family.name} stay"):
-        best(family, wiring, worth, dict.fromkeys(family.layers, 5))
+    channel_group, dependencies = tangled
+    worth = np.ones(len(channel_group.units))
+    with pytest.raises(MismatchError, match=f"channels of {channel_group.name} stay"):
+        best(channel_group, dependencies, worth, dict.fromkeys(channel_group.layers, 5))
     with pytest.raises(MismatchError, match="not found in"):
-        legal(family, wiring)
+        legal(channel_group, dependencies)
 
 
 def test_a_search_of_too_few_nodes_is_no_answer(
     tangled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_module("leancnn.channels.select"), "NODES", 0)
-    family, wiring = tangled
-    worth = np.random.default_rng(0).random(len(family.units))
-    most = {path: len(wiring.writes[path]) // 2 for path in family.layers}
+    channel_group, dependencies = tangled
+    worth = np.random.default_rng(0).random(len(channel_group.units))
+    most = {path: len(dependencies.writes[path]) // 2 for path in channel_group.layers}
     try:
-        few = best(family, wiring, worth, most)
+        few = best(channel_group, dependencies, worth, most)
     except MismatchError:
         return
     monkeypatch.undo()
-    assert np.array_equal(few, best(family, wiring, worth, most))  # solved before any node
+    assert np.array_equal(
+        few, best(channel_group, dependencies, worth, most)
+    )  # solved before any node

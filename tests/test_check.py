@@ -14,7 +14,7 @@ from leancnn.check import Report, check
 from leancnn.data import load_dataset
 from leancnn.data._near_copies import near_copies, thumbnail
 from leancnn.errors import DataError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 
 Found = set[tuple[str, tuple[str, ...]]]
 
@@ -129,7 +129,7 @@ def test_copies_that_the_cut_of_an_unsplit_folder_tears_apart_are_a_problem(tmp_
     twin = root / "s2" / "twin.png"
     for number in range(5):
         twin.write_bytes((root / "s2" / f"{number}.png").read_bytes())
-        tested = load_dataset(root, Road(size=(6, 8)), parts=("test",)).test
+        tested = load_dataset(root, Preprocessing(size=(6, 8)), parts=("test",)).test
         assert tested is not None
         apart = (f"s2/{number}.png" in tested.files) != ("s2/twin.png" in tested.files)
         assert check(root).ok is not apart
@@ -171,7 +171,7 @@ def test_every_odd_file_of_a_folder_is_used_or_listed(tmp_path: Path) -> None:
     unreadable = {name for finding in report.problems for name in finding.files}
     bad = {name for name, case in names.items() if case.pixels is None and case.kind != "folder"}
     assert bad == unreadable
-    loaded = load_dataset(root, Road(size=(6, 8)), parts=("train",), max_bad_share=1)
+    loaded = load_dataset(root, Preprocessing(size=(6, 8)), parts=("train",), max_bad_share=1)
     skipped = {item["file"] for item in loaded.manifest["skipped"]}
     assert skipped == unreadable
     assert loaded.train is not None
@@ -183,7 +183,7 @@ def test_uneven_classes_small_images_and_stray_files_are_notes(tmp_path: Path) -
     (root / "README").write_text("stray")
     for number in range(60):
         draw(root / "train" / "s2" / f"more{number}.png", 500 + number, (40, 40))
-    report = check(root, road=Road(size=(31, 31), scale=(32, 32)))
+    report = check(root, preprocessing=Preprocessing(size=(31, 31), scale=(32, 32)))
     assert report.ok
     assert {finding.kind for finding in report.notes} == {"stray", "uneven classes", "as stored"}
     assert "enlarged to 32×32: 20 of 80 images" in report.text()
@@ -240,11 +240,11 @@ def test_what_check_passes_training_takes_and_the_other_way_round(
     root = photos(tmp_path / "few", parts, each=each)
     report = check(root)
     if report.ok:
-        load_dataset(root, Road(size=(6, 8)))
+        load_dataset(root, Preprocessing(size=(6, 8)))
     else:
         assert {finding.kind for finding in report.problems} == {"too few"}
         with pytest.raises(DataError, match="another is needed"):
-            load_dataset(root, Road(size=(6, 8)))
+            load_dataset(root, Preprocessing(size=(6, 8)))
 
 
 def test_one_class_is_a_problem_for_check_and_for_training(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_one_class_is_a_problem_for_check_and_for_training(tmp_path: Path) -> No
     assert "one class, 's2'; a classifier tells two or more apart" in report.text()
     assert report.text().endswith("no go: 1 problem")
     with pytest.raises(DataError, match="one class, 's2'"):
-        load_dataset(root, Road(size=(6, 8)))
+        load_dataset(root, Preprocessing(size=(6, 8)))
 
 
 def test_classes_that_differ_in_case_or_spaces_only_are_noted(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_parts_by_other_names_are_not_taken_for_classes(tmp_path: Path) -> None:
     assert not report.ok
     assert "rename them (test_set test, training_set train)" in report.text()
     with pytest.raises(DataError, match="taken for classes"):
-        load_dataset(tmp_path / "photos", Road(size=(6, 8)))
+        load_dataset(tmp_path / "photos", Preprocessing(size=(6, 8)))
     (tmp_path / "photos" / "training_set").rename(tmp_path / "photos" / "train")
     (tmp_path / "photos" / "test_set").rename(tmp_path / "photos" / "test")
     assert "named  cat, dog" in check(tmp_path / "photos").text()

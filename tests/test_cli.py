@@ -20,10 +20,10 @@ from leancnn.errors import LeanCNNError, MismatchError, UnknownNameError, UsageE
 def command(monkeypatch):
     """Let `leancnn models` do what a test gives it."""
 
-    def put(run):
+    def register(run):
         monkeypatch.setitem(commands, "models", Command("models", "for a test", no_arguments, run))
 
-    return put
+    return register
 
 
 def raiser(error):

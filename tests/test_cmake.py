@@ -77,7 +77,7 @@ def project(net, tmp_path):
 
 def expected(net):
     picture = np.array([(i * 7 + (i >> 4)) & 255 for i in range(40 * 50 * 3)], np.uint8)
-    pixels = net.road.window(net.road.of_array(picture.reshape(50, 40, 3))[None])
+    pixels = net.preprocessing.window(net.preprocessing.of_array(picture.reshape(50, 40, 3))[None])
     with torch.inference_mode():
         return net(torch.from_numpy(np.array(pixels))).softmax(1)[0].numpy()
 

@@ -10,16 +10,16 @@ import torch
 import leancnn
 from leancnn import distributed, models, recipes, runs, weights
 from leancnn.bench import untrained
-from leancnn.channels.dependencies import wire
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.count import count
 from leancnn.errors import DivergedError, MismatchError, RunError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.prune.baselines import control_start
 from leancnn.prune.compare import _control_recipe, _epochs, _recipe, compare
 from leancnn.prune.importance import Source, scored
 from leancnn.train import train
-from leancnn.train.plan import Plan
-from leancnn.training_data import road_for
+from leancnn.train.plan import TrainingPlan
+from leancnn.training_data import preprocessing_for
 from tests.tiny import RECIPE as TINY
 from tests.tiny import make_pictures
 from tests.tiny_runs import stopped_at
@@ -68,7 +68,7 @@ def test_a_control_trains_as_long_as_all_that_led_to_the_pruned_network(
 def test_a_training_that_was_stopped_counts_as_far_as_it_came(pictures, tmp_path):
     with stopped_at(6):
         train(pictures, recipe=TINY, out=tmp_path / "run", progress=False)
-    plan = Plan.of_json(runs.read_json(tmp_path / "run" / "run.json")["plan"])
+    plan = TrainingPlan.of_json(runs.read_json(tmp_path / "run" / "run.json")["plan"])
     assert plan.steps_per_epoch < 6 < 2 * plan.steps_per_epoch
     assert _epochs(tmp_path / "run") == 1
 
@@ -109,7 +109,7 @@ def test_networks_of_older_versions_know_their_epoch_at_least():
 ])  # fmt: skip
 def test_the_zoo_has_a_control_at_the_size_that_a_run_was_trained_at(name, size, channels, control):
     network = untrained(name)
-    network.road = Road(size=(size, size), channels=channels, scale=(size, size))
+    network.preprocessing = Preprocessing(size=(size, size), channels=channels, scale=(size, size))
     network.body = models.create_model(name, channels=channels)
     assert control_start("zoo", network, 0) == (None, control, {})
     image = (channels, size, size)
@@ -128,13 +128,18 @@ def test_a_network_that_costs_nearly_nothing_has_no_control_in_the_zoo():
 
 def test_controls_take_the_images_of_the_whole_network():
     recipe = TINY.changed(scale=None)  # it knows nothing of how the whole network was trained
-    road = Road(size=(16, 12), channels=1, scale=(20, 20), fit="contain")
+    preprocessing = Preprocessing(size=(16, 12), channels=1, scale=(20, 20), fit="contain")
     for control, model in (("scratch", "tiny"), ("zoo", "resnet8")):
-        assert road_for(model, _control_recipe(control, model, recipe, road)) == road
-    named = road_for("henet_r2", _control_recipe("henet_r2", "henet_r2", recipe, road))
+        assert (
+            preprocessing_for(model, _control_recipe(control, model, recipe, preprocessing))
+            == preprocessing
+        )
+    named = preprocessing_for(
+        "henet_r2", _control_recipe("henet_r2", "henet_r2", recipe, preprocessing)
+    )
     assert (named.size, named.channels, named.fit) == ((31, 31), 1, "contain")
-    assert _control_recipe("kept_kernels", None, recipe, road) is recipe
-    begun = _control_recipe("scratch", "tiny", recipe, road_for("tiny", recipe))
+    assert _control_recipe("kept_kernels", None, recipe, preprocessing) is recipe
+    begun = _control_recipe("scratch", "tiny", recipe, preprocessing_for("tiny", recipe))
     assert begun is recipe, "a comparison that was begun goes on"
 
 
@@ -168,7 +173,13 @@ def test_scoring_testing_and_comparing_are_done_where_training_is(
         monkeypatch.setattr(import_module(f"leancnn.{module}"), "own_device", lambda: gpu)
     network = weights.load(whole)
     for criterion in ("taylor", "reconstruction"):
-        scored(network, wire(network.body, 3), criterion, Source(str(pictures)), progress=False)
+        scored(
+            network,
+            find_dependencies(network.body, 3),
+            criterion,
+            Source(str(pictures)),
+            progress=False,
+        )
     assert asked == [gpu, gpu]
     leancnn.evaluate(whole)
     assert asked == [gpu] * 3
@@ -200,7 +211,7 @@ def test_other_images_than_those_of_the_run_are_refused(whole, tmp_path, monkeyp
 
 
 def test_one_precision_for_all_and_no_penalty_after_the_cut(whole):
-    begun = Plan.of_json(runs.read_json(whole / "run.json")["plan"])
+    begun = TrainingPlan.of_json(runs.read_json(whole / "run.json")["plan"])
     begun = replace(begun, precision="bf16", recipe=RECIPE.changed(precision="auto", bn_l1=1e-4))
     recipe = _recipe(begun, None, {})
     assert (recipe.precision, recipe.bn_l1) == ("bf16", 0)
@@ -232,11 +243,15 @@ def test_controls_are_of_the_first_criterion_also_where_its_training_diverged(
 
 def test_a_named_control_takes_its_own_size_where_the_run_had_another(tmp_path):
     recipe = RECIPE.changed(size=(48, 48), scale=(52, 52))
-    road = Road(size=(48, 48), scale=(52, 52))
-    named = road_for("resnet20", _control_recipe("resnet20", "resnet20", recipe, road))
+    preprocessing = Preprocessing(size=(48, 48), scale=(52, 52))
+    named = preprocessing_for(
+        "resnet20", _control_recipe("resnet20", "resnet20", recipe, preprocessing)
+    )
     assert (named.size, named.scale) == ((32, 32), (32, 32))
     same = TINY.changed(size=None, scale=(36, 36))
-    kept = road_for("resnet20", _control_recipe("resnet20", "resnet20", same, Road(size=(32, 32))))
+    kept = preprocessing_for(
+        "resnet20", _control_recipe("resnet20", "resnet20", same, Preprocessing(size=(32, 32)))
+    )
     assert kept.scale == (36, 36), "a margin to crop from"
 
 

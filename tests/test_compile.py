@@ -60,7 +60,7 @@ def test_a_folder_keeps_its_network_and_takes_another_by_another_name(tmp_path):
             with pytest.raises(WriteError, match="file of another network"):
                 leancnn.compile(net, out=tmp_path)
         made = leancnn.compile(net, out=tmp_path, name=name)
-        for native in (made, leancnn.Native(tmp_path / f"{name or 'speck'}.so")):
+        for native in (made, leancnn.CompiledNetwork(tmp_path / f"{name or 'speck'}.so")):
             assert np.allclose(native(images), expected, atol=1e-5)
 
 
@@ -192,7 +192,7 @@ def test_a_compiled_network_predicts_as_its_run(tmp_path, capsys):
     status, _ = answer(capsys, "predict", str(native.path), picture, "--sheet", str(sheet))
     assert status == 0
     assert sheet.stat().st_size > 0
-    assert leancnn.predict(leancnn.Native(native.path), picture)[0].path == picture
+    assert leancnn.predict(leancnn.CompiledNetwork(native.path), picture)[0].path == picture
 
 
 def test_a_library_that_cannot_predict_is_refused_in_one_line(tmp_path, capsys):

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from leancnn import models
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.emit import commented, escaped
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import Abreast, Line, reads, writes
+from leancnn.compiler.program import BlockedKernel, PlanarKernel, reads, writes
 from leancnn.compiler.simplify import simplify
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
 from leancnn.layers import RMAC
@@ -92,7 +92,9 @@ def test_buffers_that_live_at_once_do_not_overlap(layout):
         alive |= {b for value in reads(kernel) for b in value.buffers}
         spans = sorted((b.origin - b.below, b.size, b.dies, b.name) for b in alive)
         for (low, size, dies, _), (after, *_) in pairwise(spans):
-            in_place = low == after and dies == at and isinstance(kernel, Line | Abreast)
+            in_place = (
+                low == after and dies == at and isinstance(kernel, PlanarKernel | BlockedKernel)
+            )
             assert low + size <= after or in_place
 
 
@@ -140,7 +142,7 @@ def test_an_operator_we_do_not_have_is_named():
 def test_a_library_of_others_is_refused(tmp_path):
     library = compile_library("int f(void) { return 1; }", name="foreign")
     with pytest.raises(DamagedError, match="not a network"):
-        Native(library)
+        CompiledNetwork(library)
 
 
 @pytest.mark.parametrize("name", ['a"b', "*/ int x; /*", "\\", "ü\n\t\x1b[31m", "%s??/"])
@@ -150,7 +152,10 @@ def test_any_class_name_is_harmless_in_c(name):
     text = text.replace('"class 0"', f'"{escaped(name)}"')
     text = f"/* {commented(name)} */\n" + text
     flags = ("-std=c11", "-Wall", "-Wextra", "-Werror")
-    assert Native(compile_library(text, name="names", flags=flags)).classes == (name, "class 1")
+    assert CompiledNetwork(compile_library(text, name="names", flags=flags)).classes == (
+        name,
+        "class 1",
+    )
 
 
 def pick_by(seed):
@@ -224,7 +229,7 @@ def test_every_network_of_the_zoo_answers_as_torch_does(name):
     body = settled(models.create_model(name, seed=0))
     source, images = written(body, card.image).source, noise(2, card.image)
     for widths in ((), ("-DLANES=8", "-DREGISTERS=16"), ("-DLANES=4", "-DREGISTERS=16")):
-        native = Native(compile_library(source, name="net", flags=(*FLAGS, *widths)))
+        native = CompiledNetwork(compile_library(source, name="net", flags=(*FLAGS, *widths)))
         assert apart(body, native, images) < WITHIN, widths
 
 

@@ -13,7 +13,7 @@ from leancnn.compiler.graph import Conv
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import Abreast, Blend, Buffer, Line, Store, reads
+from leancnn.compiler.program import Binary, BlockedKernel, Buffer, PlanarKernel, Store, reads
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.verify import verify
 from leancnn.errors import ProgramError
@@ -115,17 +115,17 @@ def many():
     return list(programs())
 
 
-def refused(plan):
+def refused(tiling):
     try:
-        verify(plan)
+        verify(tiling)
     except ProgramError:
         return True
     return False
 
 
 def test_programs_as_they_are_made_pass(many):
-    for plan in many:
-        verify(plan)
+    for tiling in many:
+        verify(tiling)
 
 
 def read_later(program, buffer, other):
@@ -141,14 +141,14 @@ def neighbours(program, buffer):
 
 def test_a_place_that_somebody_else_still_needs_is_refused(many):
     tried = 0
-    for plan in many:
-        for buffer in plan.program.buffers:
+    for tiling in many:
+        for buffer in tiling.program.buffers:
             old = buffer.origin
-            for other in neighbours(plan.program, buffer):
+            for other in neighbours(tiling.program, buffer):
                 if other.origin - buffer.below >= 0 and other.origin != old:
                     buffer.origin = other.origin
                     tried += 1
-                    assert refused(plan), (buffer.name, other.name)
+                    assert refused(tiling), (buffer.name, other.name)
                 buffer.origin = old
     assert tried > 50
 
@@ -156,10 +156,10 @@ def test_a_place_that_somebody_else_still_needs_is_refused(many):
 def test_one_float_that_two_need_is_refused(many):
     """A buffer whose first or last float lies on another's last or first pixel."""
     tried = 0
-    for plan in many:
-        for buffer in plan.program.buffers:
+    for tiling in many:
+        for buffer in tiling.program.buffers:
             old = buffer.origin
-            for other in neighbours(plan.program, buffer):
+            for other in neighbours(tiling.program, buffer):
                 if buffer.born < other.born:
                     continue
                 last = other.plane(other.channels - 1) + (other.height - 1) * other.pitch
@@ -169,37 +169,37 @@ def test_one_float_that_two_need_is_refused(many):
                         continue
                     buffer.origin = origin
                     tried += 1
-                    assert refused(plan), (buffer.name, other.name)
+                    assert refused(tiling), (buffer.name, other.name)
                 buffer.origin = old
     assert tried > 50
 
 
 @pytest.mark.parametrize("by", [10_000_000, -10_000_000])
 def test_a_place_outside_the_arena_is_refused(many, by):
-    for plan in many:
-        for buffer in plan.program.buffers:
+    for tiling in many:
+        for buffer in tiling.program.buffers:
             buffer.origin += by
-            assert refused(plan), buffer.name
+            assert refused(tiling), buffer.name
             buffer.origin -= by
 
 
 def test_a_shortened_life_is_refused(many):
     tried = 0
-    for plan in many:
-        for buffer in plan.program.buffers:
+    for tiling in many:
+        for buffer in tiling.program.buffers:
             if buffer.dies > buffer.born:
                 buffer.dies -= 1
                 tried += 1
-                assert refused(plan), buffer.name
+                assert refused(tiling), buffer.name
                 buffer.dies += 1
     assert tried > 50
 
 
 def test_a_life_that_begins_elsewhere_is_refused(many):
-    for plan in many:
-        for buffer in plan.program.buffers[1:]:
+    for tiling in many:
+        for buffer in tiling.program.buffers[1:]:
             buffer.born -= 1
-            assert refused(plan), buffer.name
+            assert refused(tiling), buffer.name
             buffer.born += 1
 
 
@@ -220,7 +220,7 @@ def test_the_wrong_heir_is_refused(monkeypatch):
         for layout in ("planes", "abreast"):
             plain = schedule(lower(graph), layout=layout).program
             for at, kernel in enumerate(plain.kernels):
-                if not isinstance(kernel, Line | Abreast):
+                if not isinstance(kernel, PlanarKernel | BlockedKernel):
                     continue
                 for number, (old, new) in enumerate(pairs(kernel)):
                     if old.dies != at or old.size != new.size:
@@ -233,26 +233,26 @@ def test_the_wrong_heir_is_refused(monkeypatch):
                         return list(pairs(kernel))[number]
 
                     monkeypatch.setattr(scheduling, "_heir", wrong)
-                    plan = schedule(lower(graph), layout=layout)
+                    tiling = schedule(lower(graph), layout=layout)
                     monkeypatch.setattr(scheduling, "_heir", right)
                     kept += allowed
-                    if not allowed and not harmless(plan.program.kernels[at], number, pairs):
-                        assert refused(plan), (make.__name__, layout, kernel.name, number)
+                    if not allowed and not harmless(tiling.program.kernels[at], number, pairs):
+                        assert refused(tiling), (make.__name__, layout, kernel.name, number)
                     if allowed:
-                        assert not refused(plan)
+                        assert not refused(tiling)
     assert kept, "what is allowed passes"
 
 
 def harmless(kernel, number, pairs):
     """Whether a pair that was not chosen could have been: read once more nowhere."""
     old, new = list(pairs(kernel))[number]
-    if isinstance(kernel, Line) and (kernel.height, kernel.width) == (1, 1):
+    if isinstance(kernel, PlanarKernel) and (kernel.height, kernel.width) == (1, 1):
         return False
     places = [i for i, s in enumerate(kernel.steps) if isinstance(s, Store) and s.buffer is new]
     later = [
         step
         for step in kernel.steps[places[0] :]
-        if isinstance(step, Blend) and step.other is not None and old in step.other.buffers
+        if isinstance(step, Binary) and step.other is not None and old in step.other.buffers
     ]
     input_ = kernel.op is not None and old in kernel.x.buffers
     return not later and not input_ and (old.height, old.width) == (new.height, new.width)
@@ -260,80 +260,80 @@ def harmless(kernel, number, pairs):
 
 def test_scratch_over_what_is_read_is_refused(many):
     tried = 0
-    for plan in many:
-        for kernel, way in list(plan.walks.items()):
-            plan.walks[kernel] = replace(way, place=kernel.x.buffers[0].origin)
+    for tiling in many:
+        for kernel, way in list(tiling.walks.items()):
+            tiling.walks[kernel] = replace(way, place=kernel.x.buffers[0].origin)
             tried += 1
-            assert refused(plan)
-            plan.walks[kernel] = way
-        for kernel, walk in list(plan.plans.items()):
+            assert refused(tiling)
+            tiling.walks[kernel] = way
+        for kernel, walk in list(tiling.tilings.items()):
             if walk.phases is not None:
                 phases = replace(walk.phases, offset=kernel.x.buffers[0].origin)
-                plan.plans[kernel] = replace(walk, phases=phases)
+                tiling.tilings[kernel] = replace(walk, phases=phases)
                 tried += 1
-                assert refused(plan)
-                plan.plans[kernel] = walk
+                assert refused(tiling)
+                tiling.tilings[kernel] = walk
     assert tried
 
 
 def test_steps_in_another_order_are_refused_where_one_reads_what_another_stores(many):
     tried = 0
-    for plan in many:
-        kernels = plan.program.kernels
+    for tiling in many:
+        kernels = tiling.program.kernels
         for at, kernel in enumerate(kernels):
-            if not isinstance(kernel, Line | Abreast):
+            if not isinstance(kernel, PlanarKernel | BlockedKernel):
                 continue
             made = {step.buffer for step in kernel.steps if isinstance(step, Store)}
             own = [
                 step
                 for step in kernel.steps
-                if isinstance(step, Blend) and step.other and made & set(step.other.buffers)
+                if isinstance(step, Binary) and step.other and made & set(step.other.buffers)
             ]
             if own:
                 rest = tuple(step for step in kernel.steps if step is not own[0])
                 new = replace(kernel, steps=(own[0], *rest))
-                for found in (plan.plans, plan.walks, plan.tiles):
+                for found in (tiling.tilings, tiling.walks, tiling.tiles):
                     if kernel in found:
                         found[new] = found[kernel]
                 kernels[at] = new
                 tried += 1
-                assert refused(plan)
+                assert refused(tiling)
                 kernels[at] = kernel
     assert tried
 
 
-@pytest.mark.parametrize("field", ["pitch", "abreast", "gap"])
+@pytest.mark.parametrize("field", ["pitch", "blocked", "gap"])
 def test_a_buffer_that_lies_otherwise_than_its_kernels_walk_is_refused(many, field):
     tried = 0
-    for plan in many:
-        for buffer in plan.program.buffers:
+    for tiling in many:
+        for buffer in tiling.program.buffers:
             if buffer.vector or (field == "gap" and not buffer.masked):
                 continue
             old = getattr(buffer, field)
-            other = {"abreast": not old, "gap": (0, 0)}.get(field)
+            other = {"blocked": not old, "gap": (0, 0)}.get(field)
             setattr(buffer, field, old + 1 if other is None else other)
-            if walked(plan.program, buffer, field):
+            if walked(tiling.program, buffer, field):
                 tried += 1
-                assert refused(plan), (buffer.name, field)
+                assert refused(tiling), (buffer.name, field)
             setattr(buffer, field, old)
     assert tried
 
 
 def walked(program, buffer, field):
     """Whether a kernel needs a buffer as it lies: rows like its own, or zeros around planes."""
-    kernels = [k for k in program.kernels if isinstance(k, Line | Abreast)]
+    kernels = [k for k in program.kernels if isinstance(k, PlanarKernel | BlockedKernel)]
     if field == "gap":
-        convs = [k for k in kernels if isinstance(k, Line) and isinstance(k.op, Conv)]
+        convs = [k for k in kernels if isinstance(k, PlanarKernel) and isinstance(k.op, Conv)]
         return any(any(k.op.padding) and buffer in k.x.buffers for k in convs)
     return any(k.op is None and buffer is k.x.whole for k in kernels)
 
 
 def test_a_read_beyond_the_planes_is_refused(many):
-    plan = many[0]
-    kernel = plan.program.kernels[0]
-    buffer = plan.program.image
+    tiling = many[0]
+    kernel = tiling.program.kernels[0]
+    buffer = tiling.program.image
     beyond = replace(kernel.x, top=1)
-    plan.program.kernels[0] = replace(kernel, x=beyond)
+    tiling.program.kernels[0] = replace(kernel, x=beyond)
     assert isinstance(buffer, Buffer)
-    assert refused(plan)
-    plan.program.kernels[0] = kernel
+    assert refused(tiling)
+    tiling.program.kernels[0] = kernel

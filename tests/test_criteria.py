@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leancnn import criteria, models
-from leancnn.channels.dependencies import wire
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.criteria import Scores, Subject, reconstruction, se_gate
 from leancnn.errors import MismatchError
 from leancnn.layers import LocalBinaryConv2d, SqueezeExcite
@@ -39,7 +39,7 @@ def subject_of(body: nn.Module, size: int, *, images: int = 5, batch: int = 3) -
         y = torch.randint(0, 2, (images,), generator=random)
         yield from zip(x.split(batch), y.split(batch), strict=True)
 
-    return Subject(body.eval(), wire(body, 3), batches, seed=3)
+    return Subject(body.eval(), find_dependencies(body, 3), batches, seed=3)
 
 
 def built(name: str) -> Subject:
@@ -126,9 +126,9 @@ def forbidden() -> Iterator[tuple[Tensor, Tensor]]:
 def test_every_channel_of_a_scored_layer_has_one_finite_number(case: Case) -> None:
     for path, scores in case.scores.items():
         assert scores.dtype == np.float64
-        assert scores.shape == case.subject.wiring.writes[path].shape
+        assert scores.shape == case.subject.dependencies.writes[path].shape
         assert np.isfinite(scores).all()
-        assert case.subject.wiring.family_of(path) is not None
+        assert case.subject.dependencies.family_of(path) is not None
         assert len(np.unique(scores)) > 1, path
 
 
@@ -147,10 +147,13 @@ def test_a_dead_channel_is_worth_least(case: Case) -> None:
     if case.criterion.name == "random" or not case.scores:
         return
     subject = replace(case.subject, body=copy.deepcopy(case.subject.body))
-    dead = [int(family.units[len(family.units) // 2]) for family in subject.wiring.families]
+    dead = [
+        int(channel_group.units[len(channel_group.units) // 2])
+        for channel_group in subject.dependencies.channel_groups
+    ]
     kill(subject, dead)
     for path, scores in case.criterion.score(subject).items():
-        silent = np.isin(subject.wiring.writes[path], dead)
+        silent = np.isin(subject.dependencies.writes[path], dead)
         assert scores[silent].max() <= scores[~silent].min(), path
 
 
@@ -158,13 +161,13 @@ def test_a_dead_channel_is_worth_least(case: Case) -> None:
 def kill(subject: Subject, units: list[int]) -> None:
     """Zero filters, scales, shifts and whatever reads them; gates shut."""
     gates = [p for p, m in subject.body.named_modules() if isinstance(m, SqueezeExcite)]
-    for path, row in subject.wiring.writes.items():
+    for path, row in subject.dependencies.writes.items():
         module, dead = subject.body.get_submodule(path), torch.from_numpy(np.isin(row, units))
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             module.weight[dead] = 0
             if module.bias is not None:
                 module.bias[dead] = -20 if path.removesuffix(".expand") in gates else 0
-    for path, row in subject.wiring.reads.items():
+    for path, row in subject.dependencies.reads.items():
         module = subject.body.get_submodule(path)
         groups = getattr(module, "groups", 1)
         dead = torch.from_numpy(np.isin(row, units)).view(groups, -1)
@@ -306,7 +309,7 @@ def test_gate_decorator_lets_the_classifier_learn_whatever_it_is_called() -> Non
 def test_gate_decorator_lets_norms_of_a_shortcut_share_a_factor() -> None:
     subject = built("resnet8")
     found = criteria.get("gate_decorator").score(subject)
-    writes = subject.wiring.writes
+    writes = subject.dependencies.writes
     tied = [path for path in found if np.array_equal(writes[path], writes["bn1"])]
     assert tied == ["bn1", "blocks.0.bn2"]
     np.testing.assert_array_equal(found["bn1"], found["blocks.0.bn2"])
@@ -335,8 +338,8 @@ def test_thinet_takes_out_what_changes_the_next_layer_least() -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_mending_is_the_least_squares_fit(groups: int) -> None:
     subject = small(kernel=3, groups=groups, images=300)
-    keep = np.ones(subject.wiring.units, bool)
-    keep[subject.wiring.writes["first"][[0, 5]]] = False
+    keep = np.ones(subject.dependencies.units, bool)
+    keep[subject.dependencies.writes["first"][[0, 5]]] = False
     body = subject.body
     mended = reconstruction.mend(subject, keep)
     assert list(mended) == ["second"]
@@ -362,15 +365,15 @@ def test_mending_is_the_least_squares_fit(groups: int) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_mended_weights_are_zero_where_inputs_go_and_only_there(name: str) -> None:
     subject = built(name)
-    keep = np.ones(subject.wiring.units, bool)
-    keep[[family.units[0] for family in subject.wiring.families]] = False
+    keep = np.ones(subject.dependencies.units, bool)
+    keep[[channel_group.units[0] for channel_group in subject.dependencies.channel_groups]] = False
     mended = reconstruction.mend(subject, keep)
     assert mended
     for path, weight in mended.items():
         module = subject.body.get_submodule(path)
         assert weight.shape == module.weight.shape
         groups = getattr(module, "groups", 1)
-        stay = torch.from_numpy(keep[subject.wiring.reads[path]]).view(groups, -1)
+        stay = torch.from_numpy(keep[subject.dependencies.reads[path]]).view(groups, -1)
         for rows, kept in zip(weight.chunk(groups), stay, strict=True):
             assert not rows[:, ~kept].any()
             assert rows[:, kept].any() == kept.any()

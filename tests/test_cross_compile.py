@@ -64,9 +64,9 @@ def small_maps():
 @pytest.fixture(scope="module", params=["planes", "abreast"])
 def here(request):
     """C text, an image, and this machine's answer."""
-    abreast = request.param == "abreast"
-    body = settled(small_maps() if abreast else models.create_model("henet_r2", seed=0))
-    assert ("channels abreast" in written(body, SHAPE).source) == abreast
+    blocked = request.param == "abreast"
+    body = settled(small_maps() if blocked else models.create_model("henet_r2", seed=0))
+    assert ("channels abreast" in written(body, SHAPE).source) == blocked
     image = np.random.default_rng(0).standard_normal((1, *SHAPE)).astype(np.float32)
     return written(body, SHAPE).source, image, compiled(body, SHAPE).logits(image)[0]
 

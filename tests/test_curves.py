@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.c_text import curve
-from leancnn.compiler.graph import Activate, Reduce, empty
+from leancnn.compiler.graph import Activation, Reduce, empty
 from leancnn.compiler.lower import LONGEST, lower
 from leancnn.compiler.translate import translate
 from leancnn.toolchain import PORTABLE_FLAGS, compile_library
@@ -59,7 +59,7 @@ void {name}_of(const float *x, float *z, int n)
 {{
     for (int i = 0; i < n; i += LANES) {{
         vf y = load(x + i);
-        store(z + i, {curve(Activate(name), "y")});
+        store(z + i, {curve(Activation(name), "y")});
     }}
 }}
 """
@@ -299,14 +299,14 @@ def test_a_long_chain_goes_on_in_the_next_kernel():
     graph = empty((2, 3, 3))
     value = graph.input
     for number in range(3000):
-        value = graph.add(Activate("sigmoid"), value, name=f"s{number}")
+        value = graph.add(Activation("sigmoid"), value, name=f"s{number}")
     graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
     program = lower(graph)
     assert max(len(k.steps) for k in program.kernels) <= LONGEST + 1
     assert len(program.kernels) == -(-3000 // LONGEST) + 1
     classes = ["a", "b"]
     text = translate(graph, name="chain", classes=classes, mean=[0.0, 0.0], std=[1.0, 1.0])
-    native = Native(compile_library(text.source, name="chain", flags=FLAGS))
+    native = CompiledNetwork(compile_library(text.source, name="chain", flags=FLAGS))
     fixed = 0.5
     for _ in range(100):
         fixed = 1 / (1 + math.exp(-fixed))

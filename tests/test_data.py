@@ -18,9 +18,9 @@ from leancnn.data import Dataset, Split, _base, load_dataset
 from leancnn.data._classes import disagreements, natural, ordered
 from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 
-ROAD = Road(size=(6, 8))
+ROAD = Preprocessing(size=(6, 8))
 
 
 def test_rows_are_the_files_pixels_labels_and_names(tmp_path: Path) -> None:
@@ -295,7 +295,9 @@ def test_names_are_those_that_need_no_folder() -> None:
 
 
 def test_the_digits_have_one_test_part_and_every_grey_level() -> None:
-    found = load_dataset("digits", Road(size=(8, 8), channels=1), parts=("train", "val", "test"))
+    found = load_dataset(
+        "digits", Preprocessing(size=(8, 8), channels=1), parts=("train", "val", "test")
+    )
     assert found.train is not None
     assert found.val is not None
     assert found.test is not None
@@ -304,7 +306,7 @@ def test_the_digits_have_one_test_part_and_every_grey_level() -> None:
     assert found.classes == tuple("0123456789")
     assert found.train.images.max() == 255
     assert len(np.unique(found.train.images)) == 17
-    other = load_dataset("digits", Road(size=(8, 8), channels=1), parts=("test",), seed=7)
+    other = load_dataset("digits", Preprocessing(size=(8, 8), channels=1), parts=("test",), seed=7)
     assert other.test is not None
     assert other.test.files == found.test.files
 
@@ -315,7 +317,7 @@ def test_a_plain_script_loads_without_torch_or_a_main_guard(tmp_path: Path) -> N
     script.write_text(
         "import sys\n"
         "from leancnn.data import load_dataset\n"
-        "from leancnn.preprocess import Road\n"
+        "from leancnn.preprocess import Preprocessing as Road\n"
         f"print(len(load_dataset({str(root)!r}, Road(size=(6, 8)), parts=('train',)).train))\n"
         "assert 'torch' not in sys.modules\n"
     )

@@ -15,9 +15,9 @@ import pytest
 from leancnn.data import load_dataset
 from leancnn.data.cifar import LAYOUTS, Layout, _unpickled
 from leancnn.errors import DataError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 
-ROAD = Road(size=(31, 31), scale=(32, 32))
+ROAD = Preprocessing(size=(31, 31), scale=(32, 32))
 EACH = 6  # images in a file
 Rows = list[tuple[int, "np.ndarray[Any, Any]"]]
 BY_FOLDER = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.folder)

@@ -13,9 +13,9 @@ from leancnn.cache import folder as cache_folder
 from leancnn.data import Split, _cache, _workers, load_dataset
 from leancnn.data._workers import each
 from leancnn.errors import WriteError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 
-ROAD = Road(size=(5, 8), scale=(6, 8))
+ROAD = Preprocessing(size=(5, 8), scale=(6, 8))
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def train(root: Path, cache: Path, **options: Any) -> Split:
-    found = load_dataset(root, options.pop("road", ROAD), parts=("train",), cache=cache, **options)
+    found = load_dataset(
+        root, options.pop("preprocessing", ROAD), parts=("train",), cache=cache, **options
+    )
     assert found.train is not None
     return found.train
 
@@ -52,8 +54,13 @@ def test_another_window_shares_the_images_and_another_scale_does_not(
     tmp_path: Path, decoded: list[tuple[str, int]]
 ) -> None:
     root = photos(tmp_path / "photos")
-    for road in (ROAD, Road(size=(6, 8)), Road(size=(3, 3)), Road(size=(6, 8), channels=1)):
-        train(root, tmp_path / "cache", road=road)
+    for preprocessing in (
+        ROAD,
+        Preprocessing(size=(6, 8)),
+        Preprocessing(size=(3, 3)),
+        Preprocessing(size=(6, 8), channels=1),
+    ):
+        train(root, tmp_path / "cache", preprocessing=preprocessing)
     assert [task for task, _ in decoded if task == "decode"] == ["decode"] * 3
 
 

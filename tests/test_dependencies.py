@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from leancnn import criteria
-from leancnn.channels.dependencies import wire
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.channels.remove import cut_body, silence
 from leancnn.criteria import Subject
 from leancnn.errors import UnsupportedError
@@ -25,11 +25,11 @@ class Between(torch.nn.Module):
 
 
 def test_numbers_are_no_channels_and_what_cannot_be_followed_is_refused():
-    (family,) = wire(Between(lambda x: 0.5 * x[:, :, 1:] + 1), 3).families
-    assert family.layers == ("conv",)
+    (channel_group,) = find_dependencies(Between(lambda x: 0.5 * x[:, :, 1:] + 1), 3).channel_groups
+    assert channel_group.layers == ("conv",)
     for step in (lambda x: x[:, :4], lambda x: x[0]):
         with pytest.raises(UnsupportedError, match="cannot follow channels through 'getitem"):
-            wire(Between(step), 3)
+            find_dependencies(Between(step), 3)
 
 
 class Net(torch.nn.Module):
@@ -57,14 +57,17 @@ def head(net, x):
 def exact(net, share=0.5):
     """Cut every family, in double; what `wire` found."""
     net = net.eval().double()
-    wiring = wire(net, 3)
-    keep = kept(wiring, share)
+    dependencies = find_dependencies(net, 3)
+    keep = kept(dependencies, share)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     with torch.no_grad():
-        found, expected = cut_body(net, wiring, keep)[0](x), silence(net, wiring, keep).run(x)
+        found, expected = (
+            cut_body(net, dependencies, keep)[0](x),
+            silence(net, dependencies, keep).run(x),
+        )
     assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
     assert not keep.all()
-    return wiring
+    return dependencies
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ def exact(net, share=0.5):
 )
 def test_a_layer_that_mixes_channels_unseen_is_refused_by_its_name(layer):
     with pytest.raises(UnsupportedError, match=r"cannot follow channels through 'odd' \(\w+"):
-        wire(Net(lambda n, x: head(n, n.odd(n.conv(x))), conv=conv(), odd=layer), 3)
+        find_dependencies(Net(lambda n, x: head(n, n.odd(n.conv(x))), conv=conv(), odd=layer), 3)
 
 
 @pytest.mark.parametrize(("steps", "words"), [
@@ -105,7 +108,7 @@ def test_what_wiring_cannot_know_is_refused_in_a_line(steps, words):
     net = Net(steps, a=conv(), b=conv(8), norm=torch.nn.BatchNorm2d(8), four=four,
               wide=torch.nn.Linear(40, 2))  # fmt: skip
     with pytest.raises(UnsupportedError, match=words):
-        wire(net.eval(), 3)
+        find_dependencies(net.eval(), 3)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_a_norm_over_image_and_channels_scores_the_channels(first):
         return head(net, net.b(net.norm(torch.cat(both, 1))))
 
     net = Net(steps, a=conv(), b=conv(11), norm=torch.nn.BatchNorm2d(11))
-    wiring = exact(net)
-    assert wiring.family_of("norm").layers == ("a",)
-    found = criteria.get("bn_scale").score(Subject(net.eval(), wiring, None, 0))
+    dependencies = exact(net)
+    assert dependencies.family_of("norm").layers == ("a",)
+    found = criteria.get("bn_scale").score(Subject(net.eval(), dependencies, None, 0))
     assert set(found) == {"norm"}

@@ -22,10 +22,10 @@ from leancnn.errors import (
     WriteError,
 )
 from leancnn.evaluate import class_figures, confusion, wilson
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.weights import Network, save
 
-ROAD = Road(size=(31, 31), scale=(32, 32))
+ROAD = Preprocessing(size=(31, 31), scale=(32, 32))
 
 
 def network(classes, seed=0):
@@ -34,7 +34,7 @@ def network(classes, seed=0):
         name="henet_r2",
         arguments={"repeat": 2},
         classes=classes,
-        road=ROAD,
+        preprocessing=ROAD,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
     ).eval()
@@ -152,16 +152,16 @@ def test_openings_are_counted_for_each_test_set_and_a_changed_one_is_noticed(run
 def test_files_that_came_later_may_move_trained_images_into_the_test_part(run, tmp_path):
     names = ["s2", "s10", "éa"]
     data = photos(tmp_path / "plain", names, parts=("",), each=10)
-    road = network(names).road
-    manifest = load_dataset(data, road, parts=("train",)).manifest
+    preprocessing = network(names).preprocessing
+    manifest = load_dataset(data, preprocessing, parts=("train",)).manifest
     runs.write_json(run / "run.json", {"data": manifest})
     first = leancnn.evaluate(run)
     assert not first.recut
     assert "trained on" not in first.text()
-    trained = load_dataset(data, road, parts=("train",)).train.files
+    trained = load_dataset(data, preprocessing, parts=("train",)).train.files
     for number in range(9):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(data / "s2" / f"added {number}.png")
-    tested = load_dataset(data, road, parts=("test",)).test.files
+    tested = load_dataset(data, preprocessing, parts=("test",)).test.files
     assert {*trained} & {*tested}  # the reason for the warning
     later = leancnn.evaluate(run)
     assert later.recut
@@ -174,11 +174,15 @@ def test_decomposed_names_are_cut_as_composed_ones(run, tmp_path):
     names = ["s2", "s10", "éa"]
     data = photos(tmp_path / "plain", names, parts=("",), each=10)
     other = photos(tmp_path / "other", ["s2", "s10", "e\u0301a"], parts=("",), each=10)
-    road = network(names).road
-    runs.write_json(run / "run.json", {"data": load_dataset(data, road, parts=("train",)).manifest})
+    preprocessing = network(names).preprocessing
+    runs.write_json(
+        run / "run.json", {"data": load_dataset(data, preprocessing, parts=("train",)).manifest}
+    )
     tested = [
         [unicodedata.normalize("NFC", name) for name in found.test.files]
-        for found in (load_dataset(place, road, parts=("test",)) for place in (data, other))
+        for found in (
+            load_dataset(place, preprocessing, parts=("test",)) for place in (data, other)
+        )
     ]
     assert sorted(tested[0]) == sorted(tested[1])
     assert not leancnn.evaluate(run, other).recut

@@ -94,7 +94,7 @@ def test_two_networks_of_one_name_link_into_one_program(tmp_path):
     ]
     expected = []
     for name, network in names.items():
-        height, width = network.road.size
+        height, width = network.preprocessing.size
         image = np.full((1, height, width, 3), 77, np.uint8)
         lines += [
             f"    static uint8_t {name}_image[{image.size}]; float {name}_p[{name}_classes];",
@@ -153,5 +153,7 @@ def test_compile_takes_the_checkpoint_of_a_run(quiet, tmp_path):
     assert cli.main(["compile", str(quiet), "--out", str(tmp_path), "--which", "last"]) == 0
     (library,) = tmp_path.glob("*.so")
     network = weights.load(quiet, "last")
-    images = np.zeros((1, *network.road.size, network.road.channels), np.uint8)
-    assert np.allclose(compile(network)(images), import_module("leancnn").Native(library)(images))
+    images = np.zeros((1, *network.preprocessing.size, network.preprocessing.channels), np.uint8)
+    assert np.allclose(
+        compile(network)(images), import_module("leancnn").CompiledNetwork(library)(images)
+    )

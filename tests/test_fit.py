@@ -12,11 +12,11 @@ import torch
 
 from leancnn import cli, models
 from leancnn.boards import boards
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.errors import UnknownNameError
 from leancnn.export import export
 from leancnn.fit import CODE, RESERVED, fit
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.targets._c_text import to_c
 from leancnn.toolchain import compile_library
 from leancnn.weights import Network, save
@@ -33,7 +33,7 @@ def network(name="tiny", body=None, size=(8, 8)):
         name=name,
         arguments={},
         classes=tuple(f"class {number}" for number in range(3)),
-        road=Road(size=size),
+        preprocessing=Preprocessing(size=size),
         mean=[0.4, 0.5, 0.6],
         std=[0.2, 0.3, 0.25],
     )
@@ -86,7 +86,7 @@ def test_little_memory_takes_no_more_and_answers_the_same(name):
     assert small.scratch_bytes <= fast.scratch_bytes
     image = np.random.default_rng(0).standard_normal((1, *card.image)).astype(np.float32)
     answers = [
-        Native(compile_library(written.source, name=name)).logits(image)
+        CompiledNetwork(compile_library(written.source, name=name)).logits(image)
         for written in (small, fast)
     ]
     np.testing.assert_allclose(*answers, atol=1e-4 * np.abs(answers[1]).max())
@@ -156,7 +156,7 @@ def test_a_board_answers_as_the_desktop(tmp_path, name, machine, core, fpu):
     best, probabilities, count = on_board(place, net, tmp_path, machine, core, fpu)
     text = (place / "src" / "picture.h").read_text()
     pixels = np.array(re.search(r"\{(.*)\}", text, re.S)[1].replace(",", " ").split(), np.uint8)
-    image = pixels.reshape(1, *net.road.size, 3)
+    image = pixels.reshape(1, *net.preprocessing.size, 3)
     with torch.inference_mode():
         expected = net(torch.from_numpy(image)).softmax(1)[0].numpy()
     assert best == expected.argmax()

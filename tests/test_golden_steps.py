@@ -13,12 +13,12 @@ from leancnn import losses
 from leancnn.data import Dataset, Split
 from leancnn.data._augment import HOLE_COLUMN, HOLE_ROW, balanced_order, below, draw, mix_share
 from leancnn.distributed import World
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.recipes import Recipe
 from leancnn.train.history import Counters
 from leancnn.train.loop import Loop
-from leancnn.train.plan import Plan
-from leancnn.train.state import Descent, Features, Learner, class_weights
+from leancnn.train.plan import TrainingPlan
+from leancnn.train.state import Descent, Features, TrainState, class_weights
 from leancnn.train.validation import VALIDATION_BATCH, validate
 from leancnn.weights import Network
 
@@ -64,7 +64,7 @@ class Golden:
         self.labels = np.arange(images, dtype=np.int64) % CLASSES
         split = Split(self.pixels, self.labels, [f"{row}.png" for row in range(images)])
         names = tuple(f"class {label}" for label in range(CLASSES))
-        road = Road(size=(2, 2), channels=1)
+        preprocessing = Preprocessing(size=(2, 2), channels=1)
         body = Linear()
         self.w = random.normal(0, 0.3, (CLASSES, 4))
         self.b = random.normal(0, 0.3, CLASSES)
@@ -72,13 +72,20 @@ class Golden:
             body.fc.weight.copy_(torch.from_numpy(self.w))
             body.fc.bias.copy_(torch.from_numpy(self.b))
         network = Network(
-            body, name="tiny", arguments={}, classes=names, road=road, mean=(MEAN,), std=(STD,)
+            body,
+            name="tiny",
+            arguments={},
+            classes=names,
+            preprocessing=preprocessing,
+            mean=(MEAN,),
+            std=(STD,),
         )
         counts = tuple(np.bincount(self.labels).tolist())
-        plan = Plan(
+        plan = TrainingPlan(
             counts=counts, data="none", data_sha256={}, val_share=0.1, classes=names,
             images=images, model="tiny",
-            arguments={}, recipe=self.recipe, road=road, mean=(MEAN,), std=(STD,), seed=1,
+            arguments={}, recipe=self.recipe, preprocessing=preprocessing,
+            mean=(MEAN,), std=(STD,), seed=1,
             engine="torch", precision="fp32", threads=1, processes=1, machine={},
             save_every_s=60, save_every_steps=None,
         )  # fmt: skip
@@ -94,11 +101,13 @@ class Golden:
         if self.recipe.ema:
             average = Linear()
             average.load_state_dict(body.state_dict())
-        learner = Learner(network, Descent(body, self.recipe), loss, Features(body, loss), average)
+        train_state = TrainState(
+            network, Descent(body, self.recipe), loss, Features(body, loss), average
+        )
         world = World(0, 1, torch.device("cpu"))
         data = Dataset(name="golden", classes=names, train=split)
         self.body, self.average, self.plan = body, average, plan
-        self.loop = Loop(plan, data, learner, Counters(), folder, world)
+        self.loop = Loop(plan, data, train_state, Counters(), folder, world)
 
     def rows(self, step: int) -> NDArray[np.int64]:
         return self.loop.batches.rows(step)
@@ -225,7 +234,7 @@ def test_the_average_warms_up_and_then_decays_as_the_recipe_says(
         w = decay * w + (1 - decay) * fc.weight.detach().numpy()
         b = decay * b + (1 - decay) * fc.bias.detach().numpy()
         golden.close(w, b, golden.average)
-    assert golden.loop.learner.tested.body is golden.average
+    assert golden.loop.train_state.tested.body is golden.average
 
 
 def test_the_rate_of_a_step_is_that_of_the_share_of_the_run_before_it(tmp_path: Path) -> None:
@@ -244,7 +253,7 @@ def test_the_validation_loss_is_the_mean_over_all_images(tmp_path: Path) -> None
     golden = Golden(tmp_path, images=VALIDATION_BATCH + 37)
     split = golden.loop.dataset.of_train
     golden.body.train()
-    network = golden.loop.learner.network
+    network = golden.loop.train_state.network
     found = validate(network, golden.body, split, golden.loop.world, lambda: False)
     assert found is not None
     x = (golden.pixels.reshape(-1, 4) / 255 - MEAN) / STD

@@ -13,7 +13,7 @@ from tests.compiler_nets import apart, compiled, settled
 from tests.compiler_torch import answers
 
 
-class Written(nn.Module):
+class GeneratedC(nn.Module):
     """A convolution of eight channels, a function of what it makes, and a classifier."""
 
     def __init__(self, function):
@@ -68,7 +68,7 @@ def attention(m, x):
     "function", [curves, moves, reductions, norms, attention], ids=lambda f: f.__name__
 )
 def test_a_style_computes_what_torch_computes(function):
-    body, images = Written(function), torch.randn(2, 3, 9, 8)
+    body, images = GeneratedC(function), torch.randn(2, 3, 9, 8)
     with torch.no_grad():
         body(images)  # the lazy layer learns its size
         expected = settled(body)(images[:1]).numpy()
@@ -98,7 +98,7 @@ def twice(m, x):
 
 
 def test_values_that_are_read_twice_are_whole_when_they_are_read():
-    body = Written(twice)
+    body = GeneratedC(twice)
     images = np.random.default_rng(0).standard_normal((2, 3, 8, 11)).astype(np.float32)
     with torch.no_grad():
         body(torch.from_numpy(images))
@@ -120,7 +120,7 @@ class Pair(nn.Module):
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_compiled_is_named_in_one_line(name):
     function, reason = REFUSED[name]
-    body = Pair() if name == "two outputs" else Written(function)
+    body = Pair() if name == "two outputs" else GeneratedC(function)
     with torch.no_grad():
         body.eval()(torch.zeros(1, 3, 6, 6))
     with pytest.raises(UnsupportedError) as caught:

@@ -13,12 +13,12 @@ import pytest
 from leancnn import runs
 from leancnn.bench import untrained
 from leancnn.cache import folder as cache_folder
-from leancnn.channels.dependencies import wire
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.criteria import Scores, se_gate
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.prune import cut, importance, plan
 from leancnn.prune.importance import Source, source_of
-from leancnn.prune.plan import Plan
+from leancnn.prune.plan import PruningPlan
 
 
 @pytest.fixture
@@ -27,9 +27,12 @@ def score(pictures: Path) -> Callable[..., Scores]:
     shutil.rmtree(cache_folder() / "scores", ignore_errors=True)
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
-    wiring, source = wire(network.body, network.road.channels), Source(str(pictures))
+    dependencies, source = (
+        find_dependencies(network.body, network.preprocessing.channels),
+        Source(str(pictures)),
+    )
     return lambda criterion="taylor", seed=0: (
-        importance.scored(network, wiring, criterion, source, seed=seed, progress=False).worth
+        importance.scored(network, dependencies, criterion, source, seed=seed, progress=False).worth
     )
 
 
@@ -54,9 +57,9 @@ def test_scores_are_kept_by_the_size_at_which_images_were_seen(
     score()
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
-    network.road = Road(size=(24, 24))
-    wiring = wire(network.body, network.road.channels)
-    importance.scored(network, wiring, "taylor", Source(str(pictures)), progress=False)
+    network.preprocessing = Preprocessing(size=(24, 24))
+    dependencies = find_dependencies(network.body, network.preprocessing.channels)
+    importance.scored(network, dependencies, "taylor", Source(str(pictures)), progress=False)
     assert kept() == 2
 
 
@@ -84,10 +87,10 @@ def test_another_cut_of_the_same_images_is_scored_anew(
 ) -> None:
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
-    wiring = wire(network.body, network.road.channels)
+    dependencies = find_dependencies(network.body, network.preprocessing.channels)
     for seed in (0, 1):
         importance.scored(
-            network, wiring, "taylor", Source(str(pictures), seed=seed), progress=False
+            network, dependencies, "taylor", Source(str(pictures), seed=seed), progress=False
         )
     assert kept() == 2
 
@@ -98,9 +101,9 @@ def test_batches_are_mixed_on_demand_and_hold_the_same_images(
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
     monkeypatch.setattr(importance, "BATCH", 16)
-    wiring = wire(network.body, network.road.channels)
+    dependencies = find_dependencies(network.body, network.preprocessing.channels)
     subject, _ = importance.subject_of(
-        network, wiring, "taylor", Source(str(pictures)), progress=False
+        network, dependencies, "taylor", Source(str(pictures)), progress=False
     )
     kinds = {}
     for mixed in (False, True):
@@ -139,16 +142,19 @@ def test_what_a_criterion_tells_is_kept_with_its_scores(
     shutil.rmtree(cache_folder() / "scores", ignore_errors=True)
     network = untrained("lbmbnet32_r6")
     network.classes = ("class 0", "class 1", "class 2")
-    wiring, source = wire(network.body, network.road.channels), Source(str(pictures))
+    dependencies, source = (
+        find_dependencies(network.body, network.preprocessing.channels),
+        Source(str(pictures)),
+    )
 
     def told() -> dict[str, Any]:
-        return importance.scored(network, wiring, "se_gate", source, progress=False).told
+        return importance.scored(network, dependencies, "se_gate", source, progress=False).told
 
     first = told()
     monkeypatch.setattr(se_gate, "distribution", None)  # nothing is read a second time
     assert told() == first
     the_plan = plan(network, criterion="se_gate", source=source, keep=0.5, progress=False)
-    assert Plan.of_json(json.loads(json.dumps(the_plan.to_json()))).told == first
+    assert PruningPlan.of_json(json.loads(json.dumps(the_plan.to_json()))).told == first
     assert "told" not in cut(network, the_plan).made["plan"]
 
 
@@ -157,9 +163,9 @@ def test_large_images_are_scored_a_few_at_a_time(pictures: Path) -> None:
     network.classes = ("class 0", "class 1", "class 2")
     source, most = Source(str(pictures)), {8: 128, 200: 13}
     for size, batch in most.items():
-        network.road = Road(size=(size, size), scale=(size, size))
-        wiring = wire(network.body, 3)
-        subject, _ = importance.subject_of(network, wiring, "taylor", source, progress=False)
+        network.preprocessing = Preprocessing(size=(size, size), scale=(size, size))
+        dependencies = find_dependencies(network.body, 3)
+        subject, _ = importance.subject_of(network, dependencies, "taylor", source, progress=False)
         images, labels = next(iter(subject.batches()))
         assert images.shape == (len(labels), 3, size, size)
         assert len(images) == min(batch, len(source.load(network).train.labels))
@@ -170,7 +176,7 @@ def test_scores_are_kept_by_the_weights_they_are_of(
 ) -> None:
     """One number in one tensor: of a weight, or of what a norm remembers."""
     before = score()
-    wiring = wire(untrained("resnet8").body, 3)
+    dependencies = find_dependencies(untrained("resnet8").body, 3)
     for number, name in enumerate(("fc.weight", "stages.0.bn1.running_var"), 2):
         network = untrained("resnet8")
         network.classes = ("class 0", "class 1", "class 2")
@@ -178,6 +184,6 @@ def test_scores_are_kept_by_the_weights_they_are_of(
         name = name if name in state else next(key for key in state if key.endswith("running_var"))
         state[name].view(-1)[0] += 0.5
         source = Source(str(pictures))
-        found = importance.scored(network, wiring, "taylor", source, progress=False).worth
+        found = importance.scored(network, dependencies, "taylor", source, progress=False).worth
         assert kept() == number
         assert any((found[path] != before[path]).any() for path in before)

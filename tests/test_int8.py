@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leancnn.compiler.emit import Facts
-from leancnn.compiler.graph import Activate, Combine, Conv, Reduce, Softmax, empty, floats
+from leancnn.compiler.emit import Metadata
+from leancnn.compiler.graph import Activation, Combine, Conv, Reduce, Softmax, empty, floats
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import QConv, bound, from_data, to_data
 from leancnn.compiler.qdq import to_qdq
@@ -143,7 +143,7 @@ def small(*, output="logits"):
     weight = floats(np.random.default_rng(0).normal(0, 0.2, (4, 3, 3, 3)))
     conv = Conv(weight, floats(np.zeros(4)), padding=(1, 1, 1, 1))
     value = graph.add(conv, graph.input, name="first")
-    value = graph.add(Activate("clip"), value, name="relu")
+    value = graph.add(Activation("clip"), value, name="relu")
     graph.output = graph.add(Reduce("mean", "pixels"), value, name=output)
     return graph
 
@@ -169,7 +169,7 @@ def test_as_many_class_names_as_answers():
     graph = small()
     network = quantize(graph, measure(graph, [torch.randn(4, 3, 8, 8)]), MEAN, STD)
     with pytest.raises(MismatchError, match="2 class names for a network of 4 answers"):
-        emit_integers(network, Facts(name="few", classes=("a", "b"), mean=MEAN, std=STD))
+        emit_integers(network, Metadata(name="few", classes=("a", "b"), mean=MEAN, std=STD))
 
 
 def test_the_c_needs_nothing_but_the_c_library(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from leancnn import toolchain
 from leancnn.bench import untrained
 from leancnn.compile import compile
-from leancnn.compiled import Native, open_library
+from leancnn.compiled import CompiledNetwork, open_library
 from leancnn.errors import DamagedError, MissingDependencyError
 from leancnn.safe_files import TAIL, check_library
 
@@ -45,7 +45,7 @@ def test_a_flipped_bit_anywhere_is_refused(built: Path, tmp_path: Path) -> None:
         bad[place] ^= 1 << dice.randrange(8)
         path.write_bytes(bad)
         with pytest.raises(DamagedError):
-            Native(path)
+            CompiledNetwork(path)
 
 
 def test_a_cut_library_is_refused_wherever_it_ends(built: Path, tmp_path: Path) -> None:
@@ -55,10 +55,10 @@ def test_a_cut_library_is_refused_wherever_it_ends(built: Path, tmp_path: Path) 
     for end in ends:
         path.write_bytes(whole[:end])
         with pytest.raises(DamagedError):
-            Native(path)
+            CompiledNetwork(path)
     path.write_bytes(whole + b"\0")
     with pytest.raises(DamagedError):
-        Native(path)
+        CompiledNetwork(path)
 
 
 def test_what_a_user_built_from_the_c_file_is_taken(built: Path, tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_what_a_user_built_from_the_c_file_is_taken(built: Path, tmp_path: Path)
     )
     assert check_library(own)[1] is False
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    assert np.allclose(Native(own)(images), Native(built)(images), atol=1e-5)
+    assert np.allclose(CompiledNetwork(own)(images), CompiledNetwork(built)(images), atol=1e-5)
     own.write_bytes(own.read_bytes()[:-1])
     with pytest.raises(DamagedError):
-        Native(own)
+        CompiledNetwork(own)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign", "folder"])
@@ -124,7 +124,7 @@ def test_writing_over_a_library_changes_nothing_for_who_has_it_open(
 ) -> None:
     path = tmp_path / "net.so"
     path.write_bytes(built.read_bytes())
-    native = Native(path)
+    native = CompiledNetwork(path)
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     before = native(images)
     path.write_bytes(b"\0" * 10)  # in place: a mapped file would end here with a bus error

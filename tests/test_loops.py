@@ -8,10 +8,10 @@ from torch import nn
 
 from leancnn.compiler.emit_planar import _walk
 from leancnn.compiler.import_torch import import_torch
-from leancnn.compiler.loops import likely_tiles, plan
+from leancnn.compiler.loops import likely_tiles, tiling
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import Line, writes
+from leancnn.compiler.program import PlanarKernel, writes
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import apart, compiled, settled
 
@@ -66,7 +66,7 @@ def test_the_loops_of_a_line_reach_every_vector(wide):
             for line in lines(*convolutions(6, wide, kernel, size, stride)):
                 length = line.height * next(b.pitch for b in writes(line))
                 for tile in likely_tiles(line, 60):
-                    found = plan(line, tile)
+                    found = tiling(line, tile)
                     seen.add((found.vectors, found.few, found.rest))
                     sizes = {found.vectors, found.few, found.rest, 1} - {0}
                     rows = _walk(found, sorted(sizes, reverse=True), "(s)")
@@ -79,7 +79,7 @@ def test_the_loops_of_a_line_reach_every_vector(wide):
 
 def test_a_vector_too_many_for_whole_tiles_is_computed_with_few_registers():
     body, shape = convolutions(6, 6, 3, (38, 38))
-    assert any(p.rest == 1 < p.few for p in map(plan, lines(body, shape)))
+    assert any(p.rest == 1 < p.few for p in map(tiling, lines(body, shape)))
     noise = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
     for lanes, registers in WIDTHS:
         strict = (
@@ -96,4 +96,4 @@ def test_a_vector_too_many_for_whole_tiles_is_computed_with_few_registers():
 def lines(body, shape):
     program = lower(simplify(import_torch(body, shape)))
     schedule(program, layout="planes")
-    return [kernel for kernel in program.kernels if isinstance(kernel, Line)]
+    return [kernel for kernel in program.kernels if isinstance(kernel, PlanarKernel)]

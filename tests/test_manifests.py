@@ -19,11 +19,11 @@ from leancnn.manifests import Checkpoint, Layer, check
 from leancnn.manifests import Counters as CountersFile
 from leancnn.manifests import Pruning as PlanFile
 from leancnn.prune.importance import source_of
-from leancnn.prune.plan import Plan as Pruning
+from leancnn.prune.plan import PruningPlan as Pruning
 from leancnn.safe_files import read_json, write_sealed
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.train.history import Counters
-from leancnn.train.plan import Plan
+from leancnn.train.plan import TrainingPlan
 
 ODD: list[Any] = [
     *(None, True, 0, -1, 1, 2**31, 2**63, 10**400, 1e308, -0.5, "", "x", "\x1b[31m", "\ud800"),
@@ -69,14 +69,14 @@ def of_checkpoint(folder: Path) -> None:
     checkpoint, _ = runs.load_checkpoint(folder)
     if checkpoint is not None:
         check(checkpoint.manifest, Checkpoint, "a checkpoint")
-        Plan.of_json(checkpoint.manifest["plan"])
+        TrainingPlan.of_json(checkpoint.manifest["plan"])
         check(checkpoint.manifest["counters"], CountersFile, "a checkpoint", closed=True)
         Counters(**checkpoint.manifest["counters"])
 
 
 def of_run(folder: Path) -> None:
     runs.images_of(folder, "elsewhere")
-    Plan.of_json(runs.read_run(folder)["plan"])
+    TrainingPlan.of_json(runs.read_run(folder)["plan"])
     source_of(folder, None, weights.load(folder))
 
 

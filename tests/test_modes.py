@@ -13,10 +13,10 @@ from torch import nn
 
 import leancnn
 from leancnn import weights
-from leancnn.channels.dependencies import wire
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.errors import MissingDependencyError
 from leancnn.modes import evaluating
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.prune import cut, plan
 from leancnn.prune.importance import Source, scored
 from leancnn.prune.latency import Clock
@@ -29,13 +29,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def made() -> Network:
     """A network in the midst of a training: a frozen norm, gradients kept, a hook of its own."""
-    body = weights.build("resnet8", {}, 3, Road(size=(8, 8)), seed=1)
+    body = weights.build("resnet8", {}, 3, Preprocessing(size=(8, 8)), seed=1)
     network = Network(
         body,
         name="resnet8",
         arguments={},
         classes=("class 0", "class 1", "class 2"),
-        road=Road(size=(8, 8), scale=(10, 10)),
+        preprocessing=Preprocessing(size=(8, 8), scale=(10, 10)),
         mean=(0.4,) * 3,
         std=(0.3,) * 3,
     ).train()
@@ -114,12 +114,20 @@ CALLS: dict[str, Callable[[Network, Path, Path], Any]] = {
     "clock": lambda network, pictures, out: Clock(network).ratio(network.body),
     **{
         f"scores by {name}": lambda network, pictures, out, name=name: scored(
-            network, wire(network.body, 3), name, Source(str(pictures)), progress=False
+            network, find_dependencies(network.body, 3), name, Source(str(pictures)), progress=False
         )
         for name in ("l1", "taylor", "gate_decorator", "reconstruction", "nisp")
     },
 }
-WITHOUT = {"LeanCNNError", "Native", "Road", "__version__", "check", "create_model", "load"}
+WITHOUT = {
+    "LeanCNNError",
+    "CompiledNetwork",
+    "Preprocessing",
+    "__version__",
+    "check",
+    "create_model",
+    "load",
+}
 WITHOUT |= {"load_dataset", "prune", "quantize"}  # these are given names and paths, never a network
 
 

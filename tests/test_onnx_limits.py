@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper, parser
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler import import_onnx as importer
 from leancnn.compiler import lower, onnx_constants, onnx_file, onnx_moves
 from leancnn.compiler.import_onnx import import_onnx
@@ -151,7 +151,7 @@ def test_a_chain_that_is_cut_computes_the_same(tmp_path, monkeypatch):
     text = "a = Sigmoid(f)\nb = Mul(a, f)\nc = Relu(b)\nd = Add(c, a)\ne = Neg(d)\nh = Mul(e, f)"
     path = saved(classifier(text), tmp_path)
     images = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
-    made: Native = native(import_onnx(path).graph, "best", 8)
+    made: CompiledNetwork = native(import_onnx(path).graph, "best", 8)
     assert np.allclose(made.logits(images), answers(path, images), atol=1e-5)
 
 

@@ -14,7 +14,7 @@ import leancnn
 from leancnn import cli, models
 from leancnn.errors import DamagedError, ImageError
 from leancnn.predict import Prediction, files, predict_readable, probabilities
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.weights import Network, save
 
 CLASSES = ("cat", "dog", "<b>\x1b[31m")
@@ -35,7 +35,7 @@ def network():
         name="henet_r2",
         arguments={"repeat": 2},
         classes=CLASSES,
-        road=Road(size=(31, 31), scale=(32, 32)),
+        preprocessing=Preprocessing(size=(31, 31), scale=(32, 32)),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
     ).eval()
@@ -111,7 +111,7 @@ def test_a_network_whose_answer_is_no_number_is_refused(network):
         name="henet_r2",
         arguments={},
         classes=CLASSES,
-        road=network.road,
+        preprocessing=network.preprocessing,
         mean=network.mean,
         std=network.std,
     )
@@ -139,7 +139,7 @@ def test_a_picture_whose_answer_is_no_number_is_named(network, tmp_path):
         name="blind",
         arguments={},
         classes=CLASSES,
-        road=network.road,
+        preprocessing=network.preprocessing,
         mean=network.mean,
         std=network.std,
     )

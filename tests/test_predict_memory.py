@@ -10,7 +10,7 @@ from PIL import Image
 
 from leancnn import predict, weights
 from leancnn.errors import LeanCNNError, MismatchError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,7 +43,7 @@ def test_an_image_in_memory_is_predicted_as_its_file_is(quiet: Path, pictures: P
 
 def test_pictures_in_memory_go_through_the_rules_of_files(tmp_path: Path) -> None:
     """Turned upright, 16 bits scaled, transparency over white: whoever holds them."""
-    road = Road(size=(6, 6))
+    preprocessing = Preprocessing(size=(6, 6))
     random = np.random.default_rng(1)
     colours = random.integers(0, 256, (6, 6, 4), dtype=np.uint8)
     deep = random.integers(0, 65536, (6, 6), dtype=np.uint16)
@@ -58,11 +58,13 @@ def test_pictures_in_memory_go_through_the_rules_of_files(tmp_path: Path) -> Non
         ("turned.png", turned),
     ):
         image.save(tmp_path / name, **({"exif": image.getexif()} if name == "turned.png" else {}))
-        there, here = road.read(tmp_path / name), road.read(image)
+        there, here = preprocessing.read(tmp_path / name), preprocessing.read(image)
         assert (there.image == here.image).all(), name
         assert there.notes == here.notes, name
-    assert (road.read(deep).image == road.read(tmp_path / "deep.png").image).all()
-    assert (road.read(colours).image == road.read(tmp_path / "clear.png").image).all()
+    assert (preprocessing.read(deep).image == preprocessing.read(tmp_path / "deep.png").image).all()
+    assert (
+        preprocessing.read(colours).image == preprocessing.read(tmp_path / "clear.png").image
+    ).all()
 
 
 @pytest.mark.parametrize(

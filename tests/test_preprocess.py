@@ -13,7 +13,7 @@ from oddities import Odd, judge, odd_files
 from PIL import Image
 
 from leancnn.errors import ImageError, MismatchError
-from leancnn.preprocess import Road, decode, shown
+from leancnn.preprocess import Preprocessing, decode, shown
 
 ROUNDS = 4
 
@@ -100,48 +100,56 @@ def test_flipped_bits_and_cuts_never_escape_as_another_error(kind: str) -> None:
 
 sides = st.integers(1, 40)
 roads = st.builds(
-    lambda h, w, channels, fit: Road(size=(h, w), channels=channels, fit=fit),
+    lambda h, w, channels, fit: Preprocessing(size=(h, w), channels=channels, fit=fit),
     *(sides, sides, st.sampled_from([1, 3]), st.sampled_from(["cover", "contain", "stretch"])),
 )
 
 
 @given(roads, sides, sides, st.integers(0, 255), st.sampled_from([(), (1,), (3,)]))
 def test_an_even_picture_stays_even_at_any_size(
-    road: Road, h: int, w: int, value: int, depth: tuple[int, ...]
+    preprocessing: Preprocessing, h: int, w: int, value: int, depth: tuple[int, ...]
 ) -> None:
-    out = road.of_array(np.full((h, w, *depth), value, np.uint8))
-    assert out.shape == road.shape
+    out = preprocessing.of_array(np.full((h, w, *depth), value, np.uint8))
+    assert out.shape == preprocessing.shape
     assert out.dtype == np.uint8
-    if road.fit == "contain":
+    if preprocessing.fit == "contain":
         assert set(np.unique(out)) <= {value, 255}
     else:
         assert (out == value).all()
 
 
 @given(roads, st.integers(0, 2**32 - 1))
-def test_a_picture_of_the_right_size_keeps_its_exact_pixels(road: Road, seed: int) -> None:
-    image = np.random.default_rng(seed).integers(0, 256, road.shape, np.uint8)
-    np.testing.assert_array_equal(road.of_array(image), image)
+def test_a_picture_of_the_right_size_keeps_its_exact_pixels(
+    preprocessing: Preprocessing, seed: int
+) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, preprocessing.shape, np.uint8)
+    np.testing.assert_array_equal(preprocessing.of_array(image), image)
     batch = image[None]
-    assert road.of_arrays(batch) is batch
+    assert preprocessing.of_arrays(batch) is batch
 
 
 @settings(max_examples=30)
 @given(roads, sides, sides, st.integers(0, 2**32 - 1))
-def test_files_and_arrays_travel_the_same_road(road: Road, h: int, w: int, seed: int) -> None:
+def test_files_and_arrays_travel_the_same_road(
+    preprocessing: Preprocessing, h: int, w: int, seed: int
+) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (h, w, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
-    np.testing.assert_array_equal(road.read(buffer.getvalue()).image, road.of_array(image))
-    np.testing.assert_array_equal(road.of_arrays(image[None])[0], road.of_array(image))
+    np.testing.assert_array_equal(
+        preprocessing.read(buffer.getvalue()).image, preprocessing.of_array(image)
+    )
+    np.testing.assert_array_equal(
+        preprocessing.of_arrays(image[None])[0], preprocessing.of_array(image)
+    )
 
 
 @given(sides, sides, st.integers(0, 9), st.integers(0, 9))
 def test_the_window_is_the_centre_and_a_view(h: int, w: int, down: int, right: int) -> None:
-    road = Road(size=(h, w), scale=(h + down, w + right), channels=1)
+    preprocessing = Preprocessing(size=(h, w), scale=(h + down, w + right), channels=1)
     images = np.arange((h + down) * (w + right), dtype=np.int64).astype(np.uint8)
-    images = images.reshape(1, *road.scale, 1)
-    window = road.window(images)
+    images = images.reshape(1, *preprocessing.scale, 1)
+    window = preprocessing.window(images)
     assert window.shape == (1, h, w, 1)
     assert np.shares_memory(window, images)
     assert window[0, 0, 0, 0] == images[0, down // 2, right // 2, 0]
@@ -149,9 +157,11 @@ def test_the_window_is_the_centre_and_a_view(h: int, w: int, down: int, right: i
 
 def test_cover_keeps_the_centre_and_contain_keeps_all() -> None:
     bands = np.repeat(np.array([10, 100, 200], np.uint8), 8)[None, :].repeat(8, 0)  # 8×24
-    cover = Road(size=(8, 8), channels=1).of_array(bands)
+    cover = Preprocessing(size=(8, 8), channels=1).of_array(bands)
     assert (cover == 100).all()
-    contain = Road(size=(24, 24), channels=1, fit="contain", background=(0, 0, 0)).of_array(bands)
+    contain = Preprocessing(
+        size=(24, 24), channels=1, fit="contain", background=(0, 0, 0)
+    ).of_array(bands)
     np.testing.assert_array_equal(contain[8:16, :, 0], bands)
     assert not contain[:8].any()
     assert not contain[16:].any()
@@ -160,8 +170,8 @@ def test_cover_keeps_the_centre_and_contain_keeps_all() -> None:
 def test_the_background_shows_through_transparent_pixels() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(buffer, "PNG")
-    road = Road(size=(4, 4), background=(1, 2, 3))
-    picture = road.read(buffer.getvalue())
+    preprocessing = Preprocessing(size=(4, 4), background=(1, 2, 3))
+    picture = preprocessing.read(buffer.getvalue())
     assert (picture.image == [1, 2, 3]).all()
     assert picture.notes == ("every pixel transparent",)
 
@@ -171,22 +181,22 @@ def test_a_photograph_is_decoded_whole_as_its_pixels_are() -> None:
     small = Image.fromarray(rng.integers(0, 256, (8, 10, 3), np.uint8))
     buffer = io.BytesIO()
     small.resize((1000, 800), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
-    road = Road(size=(32, 32))
-    full = road.of_array(np.asarray(decode(buffer.getvalue()).image))
-    assert np.array_equal(road.read(buffer.getvalue()).image, full)
+    preprocessing = Preprocessing(size=(32, 32))
+    full = preprocessing.of_array(np.asarray(decode(buffer.getvalue()).image))
+    assert np.array_equal(preprocessing.read(buffer.getvalue()).image, full)
 
 
 def test_rows_are_scaled_before_columns_however_tall_the_picture() -> None:
     tall = np.random.default_rng(0).integers(0, 256, (61, 50)).astype(np.uint8)
     image = Image.fromarray(tall).resize((40, 61), Image.Resampling.BILINEAR)
     expected = image.resize((40, 40), Image.Resampling.BILINEAR)
-    road = Road(size=(40, 40), channels=1, fit="stretch")
-    np.testing.assert_array_equal(road.of_array(tall)[:, :, 0], expected)
+    preprocessing = Preprocessing(size=(40, 40), channels=1, fit="stretch")
+    np.testing.assert_array_equal(preprocessing.of_array(tall)[:, :, 0], expected)
 
 
 @given(roads)
-def test_a_road_survives_json(road: Road) -> None:
-    assert Road.from_json(road.to_json()) == road
+def test_a_road_survives_json(preprocessing: Preprocessing) -> None:
+    assert Preprocessing.from_json(preprocessing.to_json()) == preprocessing
 
 
 @pytest.mark.parametrize(
@@ -207,13 +217,13 @@ def test_a_road_survives_json(road: Road) -> None:
 )
 def test_a_road_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(MismatchError):
-        Road.from_json(wrong)
+        Preprocessing.from_json(wrong)
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), np.uint8(3)])
 def test_arrays_that_are_no_uint8_images_are_refused(array: Any) -> None:
     with pytest.raises(MismatchError, match="uint8"):
-        Road(size=(2, 2)).of_array(array)
+        Preprocessing(size=(2, 2)).of_array(array)
 
 
 @given(st.text())

@@ -8,43 +8,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from PIL import Image
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.graph import Reduce, empty
 from leancnn.compiler.translate import translate
 from leancnn.errors import MismatchError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.toolchain import FAST_FLAGS, compile_library
 
 ROADS = {
-    "cover": Road(size=(31, 31), scale=(36, 36)),
-    "cover, wide": Road(size=(9, 40)),
-    "cover, grey": Road(size=(28, 28), channels=1),
-    "contain": Road(size=(32, 32), fit="contain", background=(200, 10, 77)),
-    "contain, window": Road(size=(20, 13), scale=(24, 33), fit="contain", background=(1, 2, 3)),
-    "contain, grey": Road(size=(17, 33), channels=1, fit="contain", background=(200, 10, 77)),
-    "stretch": Road(size=(70, 45), fit="stretch"),
-    "one pixel": Road(size=(1, 1), fit="stretch"),
+    "cover": Preprocessing(size=(31, 31), scale=(36, 36)),
+    "cover, wide": Preprocessing(size=(9, 40)),
+    "cover, grey": Preprocessing(size=(28, 28), channels=1),
+    "contain": Preprocessing(size=(32, 32), fit="contain", background=(200, 10, 77)),
+    "contain, window": Preprocessing(
+        size=(20, 13), scale=(24, 33), fit="contain", background=(1, 2, 3)
+    ),
+    "contain, grey": Preprocessing(
+        size=(17, 33), channels=1, fit="contain", background=(200, 10, 77)
+    ),
+    "stretch": Preprocessing(size=(70, 45), fit="stretch"),
+    "one pixel": Preprocessing(size=(1, 1), fit="stretch"),
 }
 
 
-def written(road, *, about=True):
+def written(preprocessing, *, about=True):
     """A C file that scales pictures for `road` and takes the mean of each channel."""
-    graph = empty((road.channels, *road.size))
+    graph = empty((preprocessing.channels, *preprocessing.size))
     graph.output = graph.add(Reduce("mean", "pixels"), graph.input, name="mean")
     return translate(
         graph,
         name="mean_of",
-        classes=[f"channel {number}" for number in range(road.channels)],
-        mean=[0.0] * road.channels,
-        std=[1.0] * road.channels,
-        about=json.dumps({"road": road.to_json()}) if about else "",
+        classes=[f"channel {number}" for number in range(preprocessing.channels)],
+        mean=[0.0] * preprocessing.channels,
+        std=[1.0] * preprocessing.channels,
+        about=json.dumps({"road": preprocessing.to_json()}) if about else "",
     )
 
 
 @pytest.fixture(scope="module")
 def natives():
-    sources = {name: written(road).source for name, road in ROADS.items()}
-    return {name: Native(compile_library(text, name="mean_of")) for name, text in sources.items()}
+    sources = {name: written(preprocessing).source for name, preprocessing in ROADS.items()}
+    return {
+        name: CompiledNetwork(compile_library(text, name="mean_of"))
+        for name, text in sources.items()
+    }
 
 
 def noise(height, width, channels, seed=0):
@@ -62,25 +69,25 @@ def noise(height, width, channels, seed=0):
 @settings(max_examples=40, deadline=None)
 def test_any_size_is_scaled_to_the_bits_of_the_road(natives, name, height, width, channels):
     picture = noise(height, width, channels, seed=height * 301 + width)
-    road = ROADS[name]
-    expected = road.window(road.of_array(picture)[None])[0]
+    preprocessing = ROADS[name]
+    expected = preprocessing.window(preprocessing.of_array(picture)[None])[0]
     assert np.array_equal(natives[name].preprocess(picture), expected)
 
 
 @pytest.mark.parametrize("shape", [(3000, 4000), (1, 9000), (9000, 1), (1500, 1501)])
 @pytest.mark.parametrize("name", ["cover", "contain", "stretch"])
 def test_photographs_and_slivers_are_scaled_to_the_bits_of_the_road(natives, name, shape):
-    picture, road = noise(*shape, 3), ROADS[name]
-    expected = road.window(road.of_array(picture)[None])[0]
+    picture, preprocessing = noise(*shape, 3), ROADS[name]
+    expected = preprocessing.window(preprocessing.of_array(picture)[None])[0]
     assert np.array_equal(natives[name].preprocess(picture), expected)
 
 
 @pytest.mark.parametrize("name", ["cover", "contain", "cover, grey", "contain, grey"])
 def test_transparent_pixels_get_the_background_as_in_decoding(natives, name):
-    picture, road = noise(90, 61, 4), ROADS[name]
-    page = Image.new("RGBA", (61, 90), (*road.background, 255))
+    picture, preprocessing = noise(90, 61, 4), ROADS[name]
+    page = Image.new("RGBA", (61, 90), (*preprocessing.background, 255))
     flat = Image.alpha_composite(page, Image.fromarray(picture, "RGBA")).convert("RGB")
-    expected = road.window(road.of_array(np.asarray(flat))[None])[0]
+    expected = preprocessing.window(preprocessing.of_array(np.asarray(flat))[None])[0]
     assert np.array_equal(natives[name].preprocess(picture), expected)
 
 
@@ -106,16 +113,18 @@ def test_what_cannot_be_scaled_is_refused(natives):
 
 
 def test_a_network_of_unknown_preprocessing_has_none_and_it_can_be_left_out():
-    road = ROADS["cover"]
-    bare = written(road, about=False)
+    preprocessing = ROADS["cover"]
+    bare = written(preprocessing, about=False)
     assert "_preprocess" not in bare.source + bare.header
     flags = (*FAST_FLAGS, "-DLEANCNN_NO_PREPROCESS")
-    native = Native(compile_library(written(road).source, name="mean_of", flags=flags))
+    native = CompiledNetwork(
+        compile_library(written(preprocessing).source, name="mean_of", flags=flags)
+    )
     with pytest.raises(MismatchError, match="does not say how"):
         native.preprocess(noise(50, 40, 3))
 
 
 def test_the_c_is_free_of_warnings():
     flags = ("-Wall", "-Wextra", "-Wmissing-prototypes", "-Wshadow", "-Werror")
-    for road in ROADS.values():
-        compile_library(written(road).source, name="mean_of", flags=(*FAST_FLAGS, *flags))
+    for preprocessing in ROADS.values():
+        compile_library(written(preprocessing).source, name="mean_of", flags=(*FAST_FLAGS, *flags))

@@ -84,7 +84,7 @@ def test_onnx_with_folded_norms_answers_as_the_file_and_can_be_trained(
     place = tmp_path / f"{name}.onnx"
     place.write_bytes(to_onnx(network))
     random = np.random.default_rng(0)
-    shape = (64, *network.road.size, 3)
+    shape = (64, *network.preprocessing.size, 3)
     images = network.normalise(torch.from_numpy(random.integers(0, 256, shape, dtype=np.uint8)))
     body = create_model(name, seed=3)
     said = pretrained.fill(body, pretrained.read(place), images, place)

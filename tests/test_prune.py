@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from leancnn import models, weights
 from leancnn.bench import untrained
-from leancnn.channels.dependencies import wire
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.channels.remove import cut_body, silence
 from leancnn.channels.select import best, legal
 from leancnn.channels.sizes import reshape, widths_of
@@ -26,7 +26,7 @@ from leancnn.errors import (
     UnsupportedError,
     UsageError,
 )
-from leancnn.prune import Plan, latency
+from leancnn.prune import PruningPlan, latency
 from leancnn.prune import cut as cut_network
 from leancnn.prune import plan as make_plan
 from leancnn.prune.baselines import control_start
@@ -65,25 +65,30 @@ def images(name, net):
     return torch.randn(2, 3, side, side, generator=generator, dtype=dtype)
 
 
-def kept(wiring, share, seed=0):
+def kept(dependencies, share, seed=0):
     """Units that stay when every family is cut to a share of its channels."""
     generator = np.random.default_rng(seed)
-    keep = np.ones(wiring.units, bool)
-    for family in wiring.families:
-        most = {path: max(1, round(share * len(wiring.writes[path]))) for path in family.layers}
-        keep[family.units] = best(family, wiring, generator.random(len(family.units)), most)
+    keep = np.ones(dependencies.units, bool)
+    for channel_group in dependencies.channel_groups:
+        most = {
+            path: max(1, round(share * len(dependencies.writes[path])))
+            for path in channel_group.layers
+        }
+        keep[channel_group.units] = best(
+            channel_group, dependencies, generator.random(len(channel_group.units)), most
+        )
     return keep
 
 
 def check_cut(name, share):
     net = body(name)
-    x, wiring = images(name, net), wire(net, 3)
+    x, dependencies = images(name, net), find_dependencies(net, 3)
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
-    keep = kept(wiring, share)
-    small, widths = cut_body(net, wiring, keep)
+    keep = kept(dependencies, share)
+    small, widths = cut_body(net, dependencies, keep)
     with torch.no_grad():
         features = small.features(x)
-        found, expected, whole = small.fc(features), silence(net, wiring, keep).run(x), net(x)
+        found, expected, whole = small.fc(features), silence(net, dependencies, keep).run(x), net(x)
     assert small.fc.in_features == features.shape[1], "the centre loss asks for it"
     scale = expected.abs().max()
     assert (found - expected).abs().max() <= (1e-5 if name in LARGE else 1e-12) * scale
@@ -119,19 +124,23 @@ def test_a_cut_of_every_network_is_exact(name, share):
 @given(share=st.floats(0.05, 0.95), seed=st.integers(0, 99))
 @settings(max_examples=8, deadline=None)
 def test_every_balance_holds_whatever_is_asked(share, seed):
-    wiring = wire(models.create_model("henet_r2", repeat=1), 3)
-    keep = kept(wiring, share, seed)
-    for family in wiring.families:
-        for balance in family.balances:
-            assert len({int(keep[block].sum()) for block in balance.blocks}) == 1
-    assert int(keep[wiring.writes["conv1"]].sum()) in (12, 24)
+    dependencies = find_dependencies(models.create_model("henet_r2", repeat=1), 3)
+    keep = kept(dependencies, share, seed)
+    for channel_group in dependencies.channel_groups:
+        for equal_split in channel_group.equal_splits:
+            assert len({int(keep[block].sum()) for block in equal_split.blocks}) == 1
+    assert int(keep[dependencies.writes["conv1"]].sum()) in (12, 24)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "shufflenetv2_x0_5"])
 def test_every_channel_has_a_unit_those_of_padding_too(name):
-    wiring = wire(models.create_model(name), 3)
-    rows = [*wiring.rows.values(), *wiring.reads.values(), *wiring.writes.values()]
-    assert set(np.concatenate(rows).tolist()) == set(range(wiring.units))
+    dependencies = find_dependencies(models.create_model(name), 3)
+    rows = [
+        *dependencies.rows.values(),
+        *dependencies.reads.values(),
+        *dependencies.writes.values(),
+    ]
+    assert set(np.concatenate(rows).tolist()) == set(range(dependencies.units))
 
 
 @pytest.mark.parametrize(("name", "path", "numbers"), [
@@ -140,15 +149,15 @@ def test_every_channel_has_a_unit_those_of_padding_too(name):
     ("resnet8", "conv1", list(range(1, 17))),
 ])  # fmt: skip
 def test_the_legal_numbers_are_those_that_groups_allow(name, path, numbers):
-    wiring = wire(models.create_model(name), 3)
-    assert legal(wiring.family_of(path), wiring) == numbers
+    dependencies = find_dependencies(models.create_model(name), 3)
+    assert legal(dependencies.family_of(path), dependencies) == numbers
 
 
 def test_among_equal_numbers_the_worthiest_channels_stay():
-    wiring = wire(models.create_model("resnet8"), 3)
-    family = wiring.family_of("blocks.0.conv1")
+    dependencies = find_dependencies(models.create_model("resnet8"), 3)
+    channel_group = dependencies.family_of("blocks.0.conv1")
     worth = np.arange(16.0)[::-1] % 7
-    stay = best(family, wiring, worth, {"blocks.0.conv1": 5})
+    stay = best(channel_group, dependencies, worth, {"blocks.0.conv1": 5})
     assert stay.sum() == 5
     assert worth[stay].min() >= worth[~stay].max()
 
@@ -180,7 +189,7 @@ def test_lbmbnet_cut_to_an_expansion_is_the_network_of_that_expansion(kept_expan
 def test_a_plan_keeps_its_budget_survives_json_and_a_cut_survives_the_disk(goal, tmp_path):
     net = untrained("resnet8")
     plan = make_plan(net, criterion="l1", **goal)
-    assert Plan.of_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert PruningPlan.of_json(json.loads(json.dumps(plan.to_json()))) == plan
     for key in ("macs", "bytes"):
         assert plan.after[key] <= goal.get(key, plan.before[key])
         assert plan.after[key] > 0.8 * goal.get(key, 0)
@@ -234,7 +243,10 @@ def test_an_expansion_may_follow_a_cut_that_left_enough():
         width = net.body.blocks[index].depthwise.channels // 6
         assert block.depthwise.channels == 4 * width
         assert block.project[0].out_channels == cut.body.blocks[index].project[0].out_channels
-    assert weights.build(small.name, small.arguments, 10, small.road).stem[0].out_channels == 26
+    assert (
+        weights.build(small.name, small.arguments, 10, small.preprocessing).stem[0].out_channels
+        == 26
+    )
     with pytest.raises(MismatchError, match=r"blocks.0.expand.0 would grow from 77 to 80 channels"):
         make_plan(cut, criterion="l1", expansion=5)
     with pytest.raises(MismatchError, match="expansion 4 leaves lbmbnet32_r6 as it is"):
@@ -271,10 +283,10 @@ def test_widths_that_fit_no_layer_are_refused():
 
 def test_a_budget_below_a_sixteenth_of_the_channels_is_kept():
     net = untrained("nvmnet_g4")
-    wiring = wire(net.body, 3)
-    family = "modules_and_pools.4.expand1"
-    found = {family: np.arange(128.0)}
-    maker = Candidates(net, wiring, found, {family})
+    dependencies = find_dependencies(net.body, 3)
+    channel_group = "modules_and_pools.4.expand1"
+    found = {channel_group: np.arange(128.0)}
+    maker = Candidates(net, dependencies, found, {channel_group})
     least = int(maker.keep(1 / 256).sum())
     kept, share = maker.filled(lambda keep: int(keep.sum()) <= least)
     assert int(kept.sum()) == least
@@ -309,8 +321,8 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
 
     monkeypatch.setattr(latency, "Clock", Unsteady)
     steps = {"blocks.1.conv1": 16, "blocks.2.conv1": 16}
-    monkeypatch.setattr(latency, "liked", lambda _, wiring: dict.fromkeys(
-        (family.name for family in wiring.families), 4) | steps)  # fmt: skip
+    monkeypatch.setattr(latency, "liked", lambda _, dependencies: dict.fromkeys(
+        (one.name for one in dependencies.channel_groups), 4) | steps)  # fmt: skip
     plan = make_plan(untrained("resnet8"), criterion="l1", speedup=2)
     assert plan.before["macs"] / 4 < plan.after["macs"] <= plan.before["macs"] / 2
     assert plan.microseconds[0] / plan.microseconds[1] >= 2, "measured anew"
@@ -326,9 +338,9 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
 
 def test_a_liked_width_is_the_nearest_one_and_the_whole_is_liked():
     net = untrained("resnet8")
-    wiring = wire(net.body, 3)
-    maker = Candidates(net, wiring, {"blocks.2.conv1": np.arange(64.0)}, {"blocks.2.conv1"})
-    row = wiring.writes["blocks.2.conv1"]
+    dependencies = find_dependencies(net.body, 3)
+    maker = Candidates(net, dependencies, {"blocks.2.conv1": np.arange(64.0)}, {"blocks.2.conv1"})
+    row = dependencies.writes["blocks.2.conv1"]
     for step in (4, 16):
         for share in np.linspace(1 / 64, 1, 64):
             kept = int(maker.keep(share, {"blocks.2.conv1": step})[row].sum())
@@ -388,4 +400,4 @@ def test_a_damaged_plan_is_said_to_be(change):
     value = make_plan(untrained("resnet8"), criterion="l1", keep=0.5).to_json()
     change(value)
     with pytest.raises(DamagedError, match=r"is not what leancnn writes|no plan of this version"):
-        Plan.of_json(value)
+        PruningPlan.of_json(value)

@@ -12,7 +12,7 @@ from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.errors import MismatchError
 from leancnn.evaluate import evaluate
-from leancnn.models._base import Card, networks, put
+from leancnn.models._base import Card, networks, register
 from tests.tiny_gates import answer, small_files
 from tests.tiny_runs import stopped_at, weights_of
 
@@ -187,7 +187,7 @@ def own_words(*, classes: int = 3, channels: int = 3, init: str = "orthogonal") 
 
 def test_a_network_with_first_weights_of_its_own_is_pruned_too(tmp_path):
     card = Card(name="own", source="none", image=(3, 8, 8), classes=3, trainable=0, macs=0)
-    put(card, own_words)
+    register(card, own_words)
     try:
         weights.save(untrained("own"), tmp_path / "whole")
         out = tmp_path / "small"

@@ -137,11 +137,15 @@ def test_each_network_is_measured_on_images_of_its_own_size(wide):
     source = source_of(wide, None, weights.load(wide))
     test = _Test(weights.load(wide), source)
     other = untrained("henet_r2")
-    other.road = replace(other.road, channels=1, scale=(31, 31))
-    gray = weights.build("henet_r2", {}, 3, other.road, seed=0)
+    other.preprocessing = replace(other.preprocessing, channels=1, scale=(31, 31))
+    gray = weights.build("henet_r2", {}, 3, other.preprocessing, seed=0)
     other = weights.Network(
-        gray, name="henet_r2", arguments={}, classes=weights.load(wide).classes, road=other.road,
+        gray, name="henet_r2", arguments={}, classes=weights.load(wide).classes,
+        preprocessing=other.preprocessing,
         mean=[0.5], std=[0.5],
     )  # fmt: skip
     assert 0 <= test.accuracy(other) <= 1
-    assert {road.channels for road in test.splits} == {1, weights.load(wide).road.channels}
+    assert {preprocessing.channels for preprocessing in test.splits} == {
+        1,
+        weights.load(wide).preprocessing.channels,
+    }

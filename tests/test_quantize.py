@@ -63,7 +63,7 @@ def test_the_same_seed_writes_the_same_weights(run, eight, tmp_path):
 
 
 def test_every_class_is_among_the_calibration_images(run):
-    dataset = leancnn.load_dataset(run.parent / "photos", weights.load(run).road)
+    dataset = leancnn.load_dataset(run.parent / "photos", weights.load(run).preprocessing)
     for seed in range(5):
         chosen = calibration(dataset, 16, seed)
         assert set(dataset.of_train.labels[chosen]) == set(range(len(dataset.classes)))

@@ -16,7 +16,7 @@ from leancnn.cpu_training import compiler
 from leancnn.distributed import World
 from leancnn.errors import MismatchError, RunError, StoppedError, WriteError
 from leancnn.train import resume, train
-from leancnn.train.plan import Plan
+from leancnn.train.plan import TrainingPlan
 from tests.tiny import RECIPE, make_pictures
 from tests.tiny_runs import metrics_of, stopped_at, weights_of
 
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(
 
 def test_another_compiler_is_said_to_change_the_bits_of_the_lanes(quiet: Path) -> None:
     world = World(0, 1, torch.device("cpu"))
-    plan = Plan.of_json(runs.read_json(quiet / "run.json")["plan"])
+    plan = TrainingPlan.of_json(runs.read_json(quiet / "run.json")["plan"])
     assert "compiler" not in plan.machine  # torch's own pass does not depend on it
     assert not plan.differences(world)
     plan = replace(plan, engine="lanes")

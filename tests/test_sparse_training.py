@@ -25,7 +25,7 @@ def test_scales_descend_by_the_sign_of_gamma() -> None:
         losses = [body.eval()(x).square().mean() for body in (ours, theirs)]
         losses[1] = losses[1] + 0.01 * theirs.bn.weight.abs().sum()
         for loss, descent in zip(losses, descents, strict=True):
-            descent.forget_gradients()
+            descent.zero_grad()
             loss.backward()
             descent.step(0.1)
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):

@@ -9,7 +9,7 @@ from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.loops import picks
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import Line
+from leancnn.compiler.program import PlanarKernel
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import apart, compiled, settled
 
@@ -18,7 +18,7 @@ def picked(module, shape):
     """Whether each strided convolution of a network picks."""
     program = lower(simplify(import_torch(module, shape)))
     schedule(program, layout="planes")
-    lines = [kernel for kernel in program.kernels if isinstance(kernel, Line)]
+    lines = [kernel for kernel in program.kernels if isinstance(kernel, PlanarKernel)]
     return [picks(kernel) for kernel in lines if kernel.op and kernel.op.stride == (2, 2)]
 
 

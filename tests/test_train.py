@@ -136,9 +136,9 @@ def test_henet_trains_on_the_digits(tmp_path: Path) -> None:
         out=tmp_path / "run",
         progress=False,
     )
-    assert trained.network.road.shape == (32, 32, 1)
+    assert trained.network.preprocessing.shape == (32, 32, 1)
     assert "repeat" in trained.network.arguments
-    assert models.card("henet_r2").image[1:] == trained.network.road.size
+    assert models.card("henet_r2").image[1:] == trained.network.preprocessing.size
 
 
 def test_data_that_cannot_be_used_leaves_no_folder(pictures: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_network_trains_at_another_size_and_knows_it(pictures: Path, tmp_path:
         progress=False,
     )
     network = weights.load(trained.folder)
-    assert (network.road.size, network.road.scale) == ((12, 9), (12, 9))
+    assert (network.preprocessing.size, network.preprocessing.scale) == ((12, 9), (12, 9))
     assert network(torch.zeros(2, 12, 9, 3, dtype=torch.uint8)).shape == (2, 3)
     assert recipes.read(trained.folder / "recipe.json").size == (12, 9)
 

@@ -10,24 +10,38 @@ import pytest
 from leancnn import recipes, runs, weights
 from leancnn.data import Dataset
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, UsageError
-from leancnn.train.plan import Plan, check_wishes
-from leancnn.training_data import check_place, keep_margin, kept_road, road_for
+from leancnn.train.plan import TrainingPlan, check_options
+from leancnn.training_data import check_place, keep_margin, kept_preprocessing, preprocessing_for
 from tests.tiny import RECIPE
 
 
 def test_the_road_stores_no_less_than_the_network_takes() -> None:
-    road = road_for("henet_r2", recipes.get("henet-fast"))
-    assert (road.size, road.scale, road.channels) == ((31, 31), (32, 32), 3)
-    road = road_for("henet_r2", replace(recipes.get("smoke"), scale=None, channels=1))
-    assert (road.size, road.scale, road.channels) == ((31, 31), (31, 31), 1)
+    preprocessing = preprocessing_for("henet_r2", recipes.get("henet-fast"))
+    assert (preprocessing.size, preprocessing.scale, preprocessing.channels) == (
+        (31, 31),
+        (32, 32),
+        3,
+    )
+    preprocessing = preprocessing_for(
+        "henet_r2", replace(recipes.get("smoke"), scale=None, channels=1)
+    )
+    assert (preprocessing.size, preprocessing.scale, preprocessing.channels) == (
+        (31, 31),
+        (31, 31),
+        1,
+    )
 
 
 def test_a_recipe_may_choose_size_and_fit() -> None:
     recipe = recipes.get("henet-fast").changed(size=[40, 33], fit="stretch")
-    road = road_for("henet_r2", recipe)
-    assert (road.size, road.scale, road.fit) == ((40, 33), (40, 33), "stretch")
-    road = road_for("henet_r2", recipe.changed(size=[31, 31]))
-    assert (road.size, road.scale) == ((31, 31), (32, 32))
+    preprocessing = preprocessing_for("henet_r2", recipe)
+    assert (preprocessing.size, preprocessing.scale, preprocessing.fit) == (
+        (40, 33),
+        (40, 33),
+        "stretch",
+    )
+    preprocessing = preprocessing_for("henet_r2", recipe.changed(size=[31, 31]))
+    assert (preprocessing.size, preprocessing.scale) == ((31, 31), (32, 32))
 
 
 def test_a_smaller_size_is_no_smaller_window_of_images_as_large_as_before() -> None:
@@ -66,17 +80,17 @@ def test_a_smaller_size_is_no_smaller_window_of_images_as_large_as_before() -> N
 def test_what_no_run_can_be_is_refused_before_any_decoding(wish: dict[str, Any], text: str) -> None:
     given = {"arguments": {}, "seed": 0, "val_share": 0.1, **wish}
     given["recipe"] = RECIPE.changed(**given.get("recipe", {}))
-    road = road_for("tiny", given["recipe"])
+    preprocessing = preprocessing_for("tiny", given["recipe"])
     with pytest.raises(LeanCNNError, match=text):
-        check_wishes("tiny", road=road, **given)
+        check_options("tiny", preprocessing=preprocessing, **given)
 
 
 def test_images_that_the_network_cannot_take_are_refused_before_any_decoding() -> None:
     for size, text in (([20, 31], "31×31 .* 20×31"), ([47, 47], "47×47")):
         recipe = recipes.get("smoke").changed(size=size)
-        road = road_for("henet_r2", recipe)
+        preprocessing = preprocessing_for("henet_r2", recipe)
         with pytest.raises(MismatchError, match=text):
-            check_wishes("henet_r2", {}, recipe, road, seed=0, val_share=None)
+            check_options("henet_r2", {}, recipe, preprocessing, seed=0, val_share=None)
 
 
 def test_a_large_network_and_large_images_are_checked_by_their_shapes(
@@ -90,22 +104,22 @@ def test_a_large_network_and_large_images_are_checked_by_their_shapes(
 
     monkeypatch.setattr(weights, "build", recorded)
     recipe = recipes.get("plain-224").changed(size=[4096, 4096])
-    check_wishes("vgg16", {}, recipe, road_for("vgg16", recipe), seed=0, val_share=None)
+    check_options("vgg16", {}, recipe, preprocessing_for("vgg16", recipe), seed=0, val_share=None)
     assert all(p.is_meta for p in made[0].parameters())
 
 
 def test_a_recipe_for_other_images_than_those_of_the_start_is_remarked(quiet: Path) -> None:
-    plan = Plan.of_json(runs.read_json(quiet / "run.json")["plan"])
+    plan = TrainingPlan.of_json(runs.read_json(quiet / "run.json")["plan"])
     plan = replace(plan, recipe=plan.recipe.changed(size=(16, 16), channels=1))
     manifest = {"parts": ["test"], "skipped": []}
-    told = plan.remarks(Dataset(name="folder", classes=(), manifest=manifest))
+    told = plan.warnings(Dataset(name="folder", classes=(), manifest=manifest))
     start = "but the network that training starts from has"
     assert f"the recipe says size (16, 16), {start} (8, 8), which stays" in told
     assert f"the recipe says channels 1, {start} 3, which stays" in told
 
 
 def test_a_batch_that_was_asked_for_is_no_larger_than_the_data(quiet: Path) -> None:
-    plan = Plan.of_json(runs.read_json(quiet / "run.json")["plan"])
+    plan = TrainingPlan.of_json(runs.read_json(quiet / "run.json")["plan"])
     plan.check_sizes(asked=True)
     large = replace(plan, recipe=RECIPE.changed(batch=plan.images + 1))
     large.check_sizes(asked=False)  # a recipe is written for other data; a remark tells of it
@@ -119,7 +133,8 @@ def test_a_batch_that_was_asked_for_is_no_larger_than_the_data(quiet: Path) -> N
 def test_a_plan_of_another_version_is_told_so(quiet: Path) -> None:
     written = runs.read_json(quiet / "run.json")["plan"]
     assert (
-        Plan.of_json(written).to_json() == Plan.of_json(Plan.of_json(written).to_json()).to_json()
+        TrainingPlan.of_json(written).to_json()
+        == TrainingPlan.of_json(TrainingPlan.of_json(written).to_json()).to_json()
     )
     older = {key: value for key, value in written.items() if key != "threads"}
     recipe = {**written["recipe"], "dream": 1}
@@ -127,14 +142,14 @@ def test_a_plan_of_another_version_is_told_so(quiet: Path) -> None:
         with pytest.raises(
             DamagedError, match=r"is not what leancnn writes|a plan of another version of leancnn"
         ):
-            Plan.of_json(other)
+            TrainingPlan.of_json(other)
 
 
 @pytest.mark.parametrize(("name", "flip"), [("svhn", True), ("svhn", False), ("folder", True)])
 def test_mirrored_digits_are_remarked(quiet: Path, name: str, flip: bool) -> None:
-    plan = Plan.of_json(runs.read_json(quiet / "run.json")["plan"])
+    plan = TrainingPlan.of_json(runs.read_json(quiet / "run.json")["plan"])
     plan = replace(plan, recipe=plan.recipe.changed(flip=flip))
-    found = plan.remarks(
+    found = plan.warnings(
         Dataset(name=name, classes=(), manifest={"parts": ["test"], "skipped": []})
     )
     assert any("--override flip=false" in text for text in found) is (flip and name == "svhn")
@@ -146,20 +161,21 @@ def test_a_step_that_may_not_fit_into_memory_is_remarked(
     """R-SeNet at 224×224 with 128 images: without a word Linux kills it."""
     recipe = recipes.get("rsenet-fast")
     plan = replace(
-        Plan.of_json(runs.read_json(quiet / "run.json")["plan"]),
-        model="rsenet", arguments={}, recipe=recipe, images=1000, road=road_for("rsenet", recipe),
+        TrainingPlan.of_json(runs.read_json(quiet / "run.json")["plan"]),
+        model="rsenet", arguments={}, recipe=recipe, images=1000,
+        preprocessing=preprocessing_for("rsenet", recipe),
     )  # fmt: skip
     data = Dataset(name="folder", classes=(), manifest={"parts": ["test"], "skipped": []})
     for free, remarked in ((10**9, True), (6 * 10**9, True), (8 * 10**9, False), (None, False)):
         monkeypatch.setattr(
             import_module("leancnn.train.plan"), "free_memory", lambda free=free: free
         )
-        found = [text for text in plan.remarks(data) if "a step on 128 images of 224×224" in text]
+        found = [text for text in plan.warnings(data) if "a step on 128 images of 224×224" in text]
         assert bool(found) is remarked
         assert all("smaller --batch" in text for text in found)
     shared = replace(plan, processes=4)
     monkeypatch.setattr(import_module("leancnn.train.plan"), "free_memory", lambda: 2 * 10**9)
-    assert not [text for text in shared.remarks(data) if "a step on" in text]
+    assert not [text for text in shared.warnings(data) if "a step on" in text]
 
 
 def test_a_run_does_not_lie_in_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +192,6 @@ def test_a_run_does_not_lie_in_its_data(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_training_that_starts_from_a_network_keeps_its_images(quiet: Path) -> None:
     start = weights.load(quiet)
-    assert kept_road(start, {"epochs": 1}) == start.road
+    assert kept_preprocessing(start, {"epochs": 1}) == start.preprocessing
     with pytest.raises(UsageError, match="leave out fit, size"):
-        kept_road(start, {"size": (9, 9), "fit": "stretch"})
+        kept_preprocessing(start, {"size": (9, 9), "fit": "stretch"})

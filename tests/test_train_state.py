@@ -34,7 +34,7 @@ def test_descent_is_torch_sgd_to_the_last_bit(changes: dict[str, Any]) -> None:
             body.eval()(x).square().mean().backward()
         descent.step(0.1)
         sgd.step()
-        descent.forget_gradients()
+        descent.zero_grad()
         sgd.zero_grad()
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine, other)
@@ -58,7 +58,7 @@ def test_weight_decay_leaves_out_norms_and_biases() -> None:
 def test_the_average_follows_the_weights() -> None:
     body, average = tiny(), tiny()
     start = {k: v.clone() for k, v in average.state_dict().items()}
-    state.follow(average, body, 0.75)
+    state.update_ema(average, body, 0.75)
     for name, value in average.state_dict().items():
         if value.is_floating_point():
             expected = 0.75 * start[name] + 0.25 * body.state_dict()[name]

@@ -8,7 +8,7 @@ from torch import nn
 
 from leancnn import cli
 from leancnn.compiler import tune as tuning
-from leancnn.compiler.emit import Facts, emit
+from leancnn.compiler.emit import Metadata, emit
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.loops import likely_tiles
 from leancnn.compiler.lower import lower
@@ -18,7 +18,7 @@ from leancnn.errors import WriteError
 from tests.compiler_nets import settled
 
 SHAPE = (6, 9, 9)
-FACTS = Facts(name="net", classes=("a", "b"), mean=(0.5,) * 6, std=(0.25,) * 6)
+FACTS = Metadata(name="net", classes=("a", "b"), mean=(0.5,) * 6, std=(0.25,) * 6)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from PIL import Image
 from leancnn import toolchain
 from leancnn.errors import ImageError, MissingDependencyError, UsageError
 from leancnn.export import export
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.targets import targets, web
 from leancnn.weights import Network
 from tests.oddities import chunk
@@ -32,14 +32,16 @@ needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs node")
 NAMES = ("cat", "<b onclick=alert(1)>", 'quote " and \\ and ü')
 
 
-def network(**road):
+def network(**preprocessing):
     torch.manual_seed(0)
     return Network(
         tiny().eval(),
         name="tiny",
         arguments={},
         classes=NAMES,
-        road=Road(size=(8, 8), **{"scale": (10, 11), "background": (20, 200, 90), **road}),
+        preprocessing=Preprocessing(
+            size=(8, 8), **{"scale": (10, 11), "background": (20, 200, 90), **preprocessing}
+        ),
         mean=[0.4, 0.5, 0.6],
         std=[0.2, 0.3, 0.25],
     )
@@ -135,9 +137,9 @@ def test_every_kind_of_png_becomes_the_pixels_that_predict_sees(site, tmp_path):
         found = answers["found"][str(path)]
         if "error" in found:
             with pytest.raises(ImageError, match=re.escape(found["error"].split(";")[0][:30])):
-                net.road.read(path)
+                net.preprocessing.read(path)
             continue
-        expected = net.road.window(net.road.read(path).image[None])
+        expected = net.preprocessing.window(net.preprocessing.read(path).image[None])
         assert base64.b64decode(found["pixels"]) == expected.tobytes(), path.name
         with torch.inference_mode():
             rows = net(torch.from_numpy(expected.copy())).softmax(1)[0].numpy()
@@ -174,10 +176,10 @@ def test_damaged_files_are_refused_by_the_module_in_words(site, tmp_path):
 
 
 def test_every_level_scales_to_the_bits_of_the_road(modules):
-    road = network().road
+    preprocessing = network().preprocessing
     for shape in ((5, 9, 1), (8, 8, 3), (40, 31, 3), (7, 90, 3)):
         picture = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
-        expected = road.window(road.of_array(picture)[None])[0]
+        expected = preprocessing.window(preprocessing.of_array(picture)[None])[0]
         for module in modules.values():
             assert np.array_equal(module.preprocess(picture), expected)
 

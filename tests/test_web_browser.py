@@ -121,13 +121,13 @@ def jpeg(turn=1, size=(90, 70), **how):
 
 def test_photographs_give_the_pixels_that_predict_sees(browser, site):
     opened(browser, site[0])
-    road = network().road
+    preprocessing = network().preprocessing
     pictures = [jpeg(turn) for turn in range(1, 9)]
     pictures += [jpeg(1, (801, 603), subsampling=way) for way in (0, 1, 2)]
     pictures += [jpeg(6, (801, 603), progressive=True), any_png(40, 30, 8, 6, 1, 0, 3)]
     for data in pictures:
         answer = browser.execute_async_script(CLASSIFY, encoded(data))
-        expected = road.window(road.read(data).image[None])
+        expected = preprocessing.window(preprocessing.read(data).image[None])
         assert answer["pixels"] == encoded(expected.tobytes())
     assert answer["level"] == "relaxed"
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from leancnn import safe_files, weights
 from leancnn.errors import DamagedError, MismatchError, RunError
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.weights import Network
 from tests.tiny import RECIPE, tiny
 
-ROAD = Road(size=(8, 8), scale=(10, 10), channels=3)
+ROAD = Preprocessing(size=(8, 8), scale=(10, 10), channels=3)
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
@@ -29,7 +29,7 @@ def network() -> Network:
         name=RECIPE.network,
         arguments={"width": 16},
         classes=("Ångström", "b", "c/d"),
-        road=ROAD,
+        preprocessing=ROAD,
         mean=MEAN,
         std=STD,
         made={"epoch": 3},
@@ -42,7 +42,7 @@ def test_a_network_comes_back_whole(network: Network, tmp_path: Path) -> None:
     images = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8)
     assert torch.equal(loaded(images), network(images))
     assert loaded.classes == network.classes
-    assert loaded.road == ROAD
+    assert loaded.preprocessing == ROAD
     assert (loaded.mean, loaded.std, loaded.made) == (MEAN, STD, {"epoch": 3})
     assert not loaded.training
     names = {path.name for path in (tmp_path / "n").iterdir()}
@@ -114,7 +114,13 @@ def test_tensors_of_another_network_are_refused(network: Network, tmp_path: Path
 def test_means_that_do_not_fit_the_channels_are_refused(network: Network) -> None:
     with pytest.raises(MismatchError, match="3 channels"):
         Network(
-            nn.Identity(), name="x", arguments={}, classes=(), road=ROAD, mean=(0.5,), std=(0.5,)
+            nn.Identity(),
+            name="x",
+            arguments={},
+            classes=(),
+            preprocessing=ROAD,
+            mean=(0.5,),
+            std=(0.5,),
         )
 
 

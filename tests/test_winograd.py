@@ -11,15 +11,15 @@ from torch import nn
 
 from leancnn import models
 from leancnn.compiler import winograd
-from leancnn.compiler.emit import Facts, emit
+from leancnn.compiler.emit import Metadata, emit
 from leancnn.compiler.graph import Conv, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.loops import shape_key
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import Abreast, Line, Turn
+from leancnn.compiler.program import BlockedKernel, LayoutKernel, PlanarKernel
 from leancnn.compiler.simplify import simplify
-from tests.compiler_nets import FLAGS, Dense, Gate, Residual, apart, laid, settled
+from tests.compiler_nets import FLAGS, DenseKernel, Gate, Residual, apart, laid, settled
 
 WITHIN = 1e-5
 R = sqrt(2)
@@ -88,7 +88,7 @@ def steps():
         nn.Conv2d(20, 33, 3),
         nn.Hardswish(),
         nn.BatchNorm2d(33),
-        Dense(33),
+        DenseKernel(33),
         nn.Conv2d(66, 40, 3, padding=(0, 2)),
         nn.AvgPool2d(2),
         nn.Flatten(),
@@ -136,7 +136,7 @@ def test_ways_fit_the_shape_and_the_registers(inputs, outputs, height, width, da
 
 
 def test_a_filter_that_is_given_is_the_one_that_is_written():
-    facts = Facts(name="net", classes=("a",) * 32, mean=(0.5,) * 16, std=(0.25,) * 16)
+    facts = Metadata(name="net", classes=("a",) * 32, mean=(0.5,) * 16, std=(0.25,) * 16)
     graph = layer(16, 32, 8, 8)
     (kernel,) = schedule(lower(graph), layout="abreast").walks
     given = winograd.likely_ways(kernel, 9)
@@ -152,10 +152,12 @@ def test_a_filter_that_is_given_is_the_one_that_is_written():
 def test_dense_windows_are_short_filters_and_others_stay_in_planes():
     program = lower(simplify(import_torch(models.create_model("resnet8"), (3, 32, 32))))
     planned = schedule(program)
-    windows = [k for k in program.kernels if isinstance(k, Line | Abreast) and shape_key(k)]
-    assert {kernel for kernel in windows if isinstance(kernel, Abreast)} == set(planned.walks)
+    windows = [
+        k for k in program.kernels if isinstance(k, PlanarKernel | BlockedKernel) and shape_key(k)
+    ]
+    assert {kernel for kernel in windows if isinstance(kernel, BlockedKernel)} == set(planned.walks)
     assert [way.size for way in planned.walks.values()] == [4, 4, 4, 2]
-    lines = [kernel.op for kernel in windows if isinstance(kernel, Line)]
+    lines = [kernel.op for kernel in windows if isinstance(kernel, PlanarKernel)]
     assert all(len(op.weight[0]) == 3 or op.stride == (2, 2) for op in lines)
     grouped = nn.Sequential(
         nn.Conv2d(24, 24, 3, padding=1, groups=4), nn.Flatten(), nn.LazyLinear(2)
@@ -163,4 +165,4 @@ def test_dense_windows_are_short_filters_and_others_stay_in_planes():
     grouped(torch.zeros(1, 24, 15, 15))
     program = lower(simplify(import_torch(grouped.eval(), (24, 15, 15))))
     schedule(program)
-    assert not any(isinstance(kernel, Abreast | Turn) for kernel in program.kernels)
+    assert not any(isinstance(kernel, BlockedKernel | LayoutKernel) for kernel in program.kernels)

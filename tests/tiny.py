@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from leancnn.models._base import Card, networks, put
+from leancnn.models._base import Card, networks, register
 from leancnn.recipes import Recipe
 
 
@@ -35,7 +35,7 @@ def tiny(*, classes: int = 3, channels: int = 3, width: int = 16) -> nn.Module:
 
 
 if "tiny" not in networks:
-    put(
+    register(
         Card(
             name="tiny", source="none: for tests", image=(3, 8, 8), classes=3, trainable=0, macs=0
         ),

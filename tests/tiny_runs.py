@@ -37,16 +37,16 @@ def stopped_at(step: int, after: int = 0) -> Iterator[pytest.ExceptionInfo[Stopp
 
     `after` are the steps that were done before.
     """
-    follow, steps = state.follow, 0
+    update_ema, steps = state.update_ema, 0
 
     def interrupted(*arguments: Any) -> None:
         nonlocal steps
         steps += 1
         if steps == step:
             signal.raise_signal(signal.SIGINT)
-        follow(*arguments)
+        update_ema(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop_module, "follow", interrupted)
+        patch.setattr(loop_module, "update_ema", interrupted)
         with pytest.raises(StoppedError, match=f"stopped at step {after + step} of") as caught:
             yield caught

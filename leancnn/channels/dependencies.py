@@ -58,7 +58,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ChannelGroup:
     """Units whose number is one decision."""
 
     name: str
@@ -67,11 +67,11 @@ class Family:
     """Ascending."""
     layers: tuple[str, ...]
     """Paths of the convolutions and linear layers that write them."""
-    balances: tuple[Balance, ...]
+    equal_splits: tuple[Balance, ...]
 
 
 @dataclass(slots=True)
-class Wiring:
+class Dependencies:
     """The walk's result."""
 
     graph: fx.Graph
@@ -82,14 +82,14 @@ class Wiring:
     """
     writes: dict[str, Row] = field(default_factory=dict)
     """By module path, of every module that ran."""
-    families: list[Family] = field(default_factory=list)
+    channel_groups: list[ChannelGroup] = field(default_factory=list)
     """Those that may be cut, in the order of the network."""
     units: int = 0
 
-    def family_of(self, path: str) -> Family | None:
+    def family_of(self, path: str) -> ChannelGroup | None:
         """The first family that a module's output has channels of; None where none may go."""
         row = self.writes[path]
-        return next((f for f in self.families if np.isin(row, f.units).any()), None)
+        return next((f for f in self.channel_groups if np.isin(row, f.units).any()), None)
 
 
 class _Tracer(fx.Tracer):
@@ -97,12 +97,12 @@ class _Tracer(fx.Tracer):
         return isinstance(m, OURS) or super().is_leaf_module(m, module_qualified_name)
 
 
-def wire(body: nn.Module, channels: int) -> Wiring:
+def find_dependencies(body: nn.Module, channels: int) -> Dependencies:
     """Walk a network that reads `channels` channels, (N, channels, H, W).
 
     Raises `UnsupportedError` for an operation whose channels cannot be followed.
     """
-    return _Walk(body, channels).wiring
+    return _Walk(body, channels).dependencies
 
 
 class _Walk:
@@ -114,7 +114,7 @@ class _Walk:
             f"{path}.reduce" for path, m in self.modules.items() if isinstance(m, SqueezeExcite)
         }
         self.parent: list[int] = []
-        self.balances: list[Balance] = []
+        self.equal_splits: list[Balance] = []
         self.writers: dict[str, Row] = {}
         self.fixed: list[Row] = []
         self.flat: set[fx.Node] = set()
@@ -122,9 +122,9 @@ class _Walk:
         self.mixed: set[fx.Node] = set()
         """Concatenations of such, whose channels may have different numbers of pixels."""
         self.channels = channels
-        self.wiring = Wiring(_traced(body))
+        self.dependencies = Dependencies(_traced(body))
         rows: dict[fx.Node, Any] = {}
-        for node in self.wiring.graph.nodes:
+        for node in self.dependencies.graph.nodes:
             rows[node] = self.run(node, rows)
         self.number(rows)
 
@@ -148,8 +148,8 @@ class _Walk:
             self.parent[b] = a
         return one
 
-    def balance(self, path: str, row: Row, blocks: int) -> None:
-        self.balances.append(Balance(path, tuple(np.split(row, blocks))))
+    def equal_split(self, path: str, row: Row, blocks: int) -> None:
+        self.equal_splits.append(Balance(path, tuple(np.split(row, blocks))))
 
     # steps
 
@@ -171,10 +171,10 @@ class _Walk:
             if len(given) != 1 or not isinstance(given[0], np.ndarray):
                 raise _unknown(node, f"called with {node.args} and {node.kwargs}")
             sized = bool(module.state_dict()) or isinstance(module, PadChannels)
-            if sized and path in self.wiring.writes:
+            if sized and path in self.dependencies.writes:
                 raise _unknown(node, "runs twice")
             out = self.module(node, path, module, given[0])
-            self.wiring.writes[path] = out
+            self.dependencies.writes[path] = out
             anew = path in self.writers
         else:
             out, anew = self.function(node, given, named), False
@@ -212,7 +212,7 @@ class _Walk:
         if node.target == "chunk" and _dim(node, 2) == 1:
             count = given[1] if len(given) > 1 else named["chunks"]
             if len(given[0]) % count == 0:
-                self.balance(node.name, given[0], count)
+                self.equal_split(node.name, given[0], count)
                 return tuple(np.split(given[0], count))
         raise _unknown(node, f"{node.op} {node.target}")
 
@@ -221,20 +221,20 @@ class _Walk:
             raise _unknown(node, "its weights are computed from others")
         match module:
             case nn.Conv2d():
-                self.wiring.reads[path] = row
+                self.dependencies.reads[path] = row
                 c_in, c_out, groups = module.in_channels, module.out_channels, module.groups
                 if groups == c_in == c_out > 1:
                     return row
                 out = self.writers[path] = self.new(c_out)
                 if groups > 1:
-                    self.balance(path, row, groups)
-                    self.balance(path, out, groups)
+                    self.equal_split(path, row, groups)
+                    self.equal_split(path, out, groups)
                 return out
             case nn.Linear():
                 pixels, more = divmod(module.in_features, len(row))
                 if more or (pixels > 1 and self.mixed.intersection(node.all_input_nodes)):
                     raise _unknown(node, f"{module.in_features} inputs of {len(row)} channels")
-                self.wiring.reads[path] = np.repeat(row, pixels)
+                self.dependencies.reads[path] = np.repeat(row, pixels)
                 out = self.writers[path] = self.new(module.out_features)
                 if path in self.hidden:
                     self.fixed.append(out)
@@ -266,22 +266,24 @@ class _Walk:
         roots = sorted({self.root(unit) for unit in range(len(self.parent))})
         place = {root: index for index, root in enumerate(roots)}
         final = np.array([place[self.root(unit)] for unit in range(len(self.parent))])
-        wiring = self.wiring
-        wiring.units = len(roots)
-        wiring.rows = {n.name: final[row] for n, row in rows.items() if isinstance(row, np.ndarray)}
-        wiring.reads = {path: final[row] for path, row in wiring.reads.items()}
-        wiring.writes = {path: final[row] for path, row in wiring.writes.items()}
+        dependencies = self.dependencies
+        dependencies.units = len(roots)
+        dependencies.rows = {
+            n.name: final[row] for n, row in rows.items() if isinstance(row, np.ndarray)
+        }
+        dependencies.reads = {path: final[row] for path, row in dependencies.reads.items()}
+        dependencies.writes = {path: final[row] for path, row in dependencies.writes.items()}
         writers = {path: final[row] for path, row in self.writers.items()}
-        balances = [
-            Balance(b.path, tuple(final[block] for block in b.blocks)) for b in self.balances
+        equal_splits = [
+            Balance(b.path, tuple(final[block] for block in b.blocks)) for b in self.equal_splits
         ]
         fixed = set(np.concatenate([final[row] for row in self.fixed]).tolist())
-        wiring.families = _families(writers, balances, fixed, len(roots))
+        dependencies.channel_groups = _families(writers, equal_splits, fixed, len(roots))
 
 
 def _families(
-    writers: dict[str, Row], balances: list[Balance], fixed: set[int], units: int
-) -> list[Family]:
+    writers: dict[str, Row], equal_splits: list[Balance], fixed: set[int], units: int
+) -> list[ChannelGroup]:
     """Units that a writer or a balance ties, unless one of them may not be cut."""
     forest = list(range(units))
 
@@ -291,7 +293,7 @@ def _families(
             unit = forest[unit]
         return unit
 
-    ties = [*writers.values(), *(np.concatenate(b.blocks) for b in balances)]
+    ties = [*writers.values(), *(np.concatenate(b.blocks) for b in equal_splits)]
     for tie in ties:
         first, *others = np.unique(tie).tolist()
         for unit in others:
@@ -301,13 +303,13 @@ def _families(
     for path, row in writers.items():
         paths[root(int(row[0]))].append(path)
     asked: dict[int, list[Balance]] = defaultdict(list)
-    for balance in balances:
-        asked[root(int(balance.blocks[0][0]))].append(balance)
+    for equal_split in equal_splits:
+        asked[root(int(equal_split.blocks[0][0]))].append(equal_split)
     members: dict[int, list[int]] = defaultdict(list)
     for unit in range(units):
         members[root(unit)].append(unit)
     return [
-        Family(layers[0], np.array(members[key]), tuple(layers), tuple(asked[key]))
+        ChannelGroup(layers[0], np.array(members[key]), tuple(layers), tuple(asked[key]))
         for key, layers in paths.items()
         if key not in barred
     ]

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from leancnn.channels.dependencies import Wiring
+from leancnn.channels.dependencies import Dependencies
 from leancnn.channels.sizes import Widths, reshape, widths_of
 from leancnn.layers import PadChannels
 
@@ -16,39 +16,39 @@ Keep = NDArray[np.bool_]
 """Of each unit of a wiring, whether it stays."""
 
 
-def cut_body(body: nn.Module, wiring: Wiring, keep: Keep) -> tuple[nn.Module, Widths]:
+def cut_body(body: nn.Module, dependencies: Dependencies, keep: Keep) -> tuple[nn.Module, Widths]:
     """A copy of `body` without the units that do not stay, and the sizes that it changed.
 
     Kept channels stay in their order, with their weights, statistics and ternary kernels. The units
     must respect the balances of the wiring: `MismatchError` where a group would not divide.
     """
-    widths = new_widths(body, wiring, keep)
+    widths = new_widths(body, dependencies, keep)
     new = copy.deepcopy(body)
     reshape(new, widths)
     with torch.no_grad():
         for path in widths:
             old, module = body.get_submodule(path), new.get_submodule(path)
             for name, tensor in old.state_dict().items():
-                part = _part(old, name, tensor, wiring, path, keep)
+                part = _part(old, name, tensor, dependencies, path, keep)
                 module.state_dict()[name].copy_(part)
     return new, widths
 
 
-def new_widths(body: nn.Module, wiring: Wiring, keep: Keep) -> Widths:
+def new_widths(body: nn.Module, dependencies: Dependencies, keep: Keep) -> Widths:
     """The sizes that a cut changes, without cutting."""
     found: Widths = {}
     for path, sizes in widths_of(body).items():
-        if path not in wiring.writes:
+        if path not in dependencies.writes:
             continue  # never ran
-        module, out = body.get_submodule(path), keep[wiring.writes[path]]
+        module, out = body.get_submodule(path), keep[dependencies.writes[path]]
         c_out = int(out.sum())
         cut: tuple[int, ...] = (c_out,)
         match module:
             case nn.Conv2d():
-                c_in = int(keep[wiring.reads[path]].sum())
+                c_in = int(keep[dependencies.reads[path]].sum())
                 cut = (c_in, c_out, c_out if _depthwise(module) else module.groups)
             case nn.Linear():
-                cut = (int(keep[wiring.reads[path]].sum()), c_out)
+                cut = (int(keep[dependencies.reads[path]].sum()), c_out)
             case PadChannels():
                 end = len(out) - module.after
                 cut = (int(out[: module.before].sum()), int(out[end:].sum()))
@@ -62,16 +62,16 @@ def _depthwise(module: nn.Conv2d) -> bool:
 
 
 def _part(
-    module: nn.Module, name: str, tensor: Tensor, wiring: Wiring, path: str, keep: Keep
+    module: nn.Module, name: str, tensor: Tensor, dependencies: Dependencies, path: str, keep: Keep
 ) -> Tensor:
     """What stays of one parameter or buffer."""
     if tensor.ndim == 0:
         return tensor  # a counter of steps
-    out = torch.from_numpy(keep[wiring.writes[path]])
+    out = torch.from_numpy(keep[dependencies.writes[path]])
     mixing = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
     if not mixing or (isinstance(module, nn.Conv2d) and _depthwise(module)):
         return tensor[out]
-    read = torch.from_numpy(keep[wiring.reads[path]])
+    read = torch.from_numpy(keep[dependencies.reads[path]])
     groups = module.groups if isinstance(module, nn.Conv2d) else 1
     blocks = zip(tensor.chunk(groups), out.chunk(groups), read.chunk(groups), strict=True)
     return torch.cat([weights[to][:, of] for weights, to, of in blocks])
@@ -83,11 +83,11 @@ class Silenced(fx.Interpreter):
     Call `run(x)` with x as for `body`, which is used and not changed.
     """
 
-    def __init__(self, body: nn.Module, wiring: Wiring, keep: Keep) -> None:
-        super().__init__(fx.GraphModule(body, wiring.graph))
+    def __init__(self, body: nn.Module, dependencies: Dependencies, keep: Keep) -> None:
+        super().__init__(fx.GraphModule(body, dependencies.graph))
         self.masks = {
             name: torch.from_numpy(keep[row])
-            for name, row in wiring.rows.items()
+            for name, row in dependencies.rows.items()
             if not keep[row].all()
         }
 
@@ -100,6 +100,6 @@ class Silenced(fx.Interpreter):
         return result * mask.view(1, -1, *[1] * (result.ndim - 2))
 
 
-def silence(body: nn.Module, wiring: Wiring, keep: Keep) -> Silenced:
+def silence(body: nn.Module, dependencies: Dependencies, keep: Keep) -> Silenced:
     """`body` as a cut would leave it, at its old size; in evaluation mode. See `Silenced`."""
-    return Silenced(copy.deepcopy(body).eval(), wiring, keep)
+    return Silenced(copy.deepcopy(body).eval(), dependencies, keep)

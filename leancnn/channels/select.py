@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.channels.dependencies import Family, Row, Wiring
+from leancnn.channels.dependencies import ChannelGroup, Dependencies, Row
 from leancnn.errors import MismatchError
 
 Worth = NDArray[np.float64]
@@ -20,7 +20,7 @@ OPTIMAL, INFEASIBLE = 0, 2  # of the states that `milp` ends in
 
 
 def best(
-    family: Family, wiring: Wiring, worth: Worth, most: Mapping[str, int]
+    channel_group: ChannelGroup, dependencies: Dependencies, worth: Worth, most: Mapping[str, int]
 ) -> NDArray[np.bool_]:
     """Of each unit of the family, whether it stays.
 
@@ -28,54 +28,65 @@ def best(
     allows no number that the balances allow, the smallest such number above it is taken. Ties go to
     the lower channel. Raises `MismatchError` for rules so tangled that the best is not found.
     """
-    rows = {path: _counts(family, wiring.writes[path]) for path in family.layers}
-    first = rows[family.layers[0]]
+    rows = {
+        path: _counts(channel_group, dependencies.writes[path]) for path in channel_group.layers
+    }
+    first = rows[channel_group.layers[0]]
     alike = all(np.array_equal(row, first) for row in rows.values())
-    if not family.balances and alike and first.max() == first.min():
-        number = max(1, min(most[path] for path in family.layers) // int(first[0]))
-        stay = np.zeros(len(family.units), bool)
+    if not channel_group.equal_splits and alike and first.max() == first.min():
+        number = max(1, min(most[path] for path in channel_group.layers) // int(first[0]))
+        stay = np.zeros(len(channel_group.units), bool)
         stay[np.argsort(-worth, kind="stable")[:number]] = True
         return stay
-    program = _Program(family, rows, most)
+    program = _Program(channel_group, rows, most)
     return program.solve(worth)
 
 
-def divisible(family: Family, wiring: Wiring) -> bool:
+def divisible(channel_group: ChannelGroup, dependencies: Dependencies) -> bool:
     """Whether the family can lose any channel at all."""
-    if not family.balances:
-        return len(family.units) > 1
-    program, row = _free(family, wiring)
+    if not channel_group.equal_splits:
+        return len(channel_group.units) > 1
+    program, row = _free(channel_group, dependencies)
     return program.possible(row, 1, row.sum() - 1)
 
 
-def legal(family: Family, wiring: Wiring) -> list[int]:
+def legal(channel_group: ChannelGroup, dependencies: Dependencies) -> list[int]:
     """Every number of channels that the family's first layer can keep, ascending."""
-    program, row = _free(family, wiring)
+    program, row = _free(channel_group, dependencies)
     total = int(row.sum())
-    if not family.balances:
+    if not channel_group.equal_splits:
         return list(range(int(row.min()), total + 1, int(row.min())))
     return [number for number in range(1, total + 1) if program.possible(row, number, number)]
 
 
-def _free(family: Family, wiring: Wiring) -> "tuple[_Program, NDArray[np.float64]]":
+def _free(
+    channel_group: ChannelGroup, dependencies: Dependencies
+) -> "tuple[_Program, NDArray[np.float64]]":
     """The rules alone, and the first layer's row."""
-    rows = {path: _counts(family, wiring.writes[path]) for path in family.layers}
+    rows = {
+        path: _counts(channel_group, dependencies.writes[path]) for path in channel_group.layers
+    }
     most = {path: int(row.sum()) for path, row in rows.items()}
-    return _Program(family, rows, most), rows[family.layers[0]]
+    return _Program(channel_group, rows, most), rows[channel_group.layers[0]]
 
 
-def _counts(family: Family, row: Row) -> NDArray[np.float64]:
+def _counts(channel_group: ChannelGroup, row: Row) -> NDArray[np.float64]:
     """How often each unit of the family stands in a row."""
-    return np.bincount(row, minlength=int(family.units[-1]) + 1)[family.units].astype(float)
+    return np.bincount(row, minlength=int(channel_group.units[-1]) + 1)[channel_group.units].astype(
+        float
+    )
 
 
 class _Program:
     """The rules of a family: what `scipy.optimize.milp` is given."""
 
     def __init__(
-        self, family: Family, rows: Mapping[str, NDArray[np.float64]], most: Mapping[str, int]
+        self,
+        channel_group: ChannelGroup,
+        rows: Mapping[str, NDArray[np.float64]],
+        most: Mapping[str, int],
     ) -> None:
-        self.name = family.name
+        self.name = channel_group.name
         self.number = np.sum([row / row.sum() for row in rows.values()], 0)
         lines, low, high = [], [], []
         for path, row in rows.items():
@@ -83,9 +94,9 @@ class _Program:
             low.append(1.0)
             high.append(float(most[path]))
         equal = {
-            tuple(_counts(family, block) - _counts(family, balance.blocks[0]))
-            for balance in family.balances
-            for block in balance.blocks[1:]
+            tuple(_counts(channel_group, block) - _counts(channel_group, equal_split.blocks[0]))
+            for equal_split in channel_group.equal_splits
+            for block in equal_split.blocks[1:]
         }
         self.equal = np.array([line for line in sorted(equal) if any(line)])
         self.lines, self.low, self.high = np.array(lines), np.array(low), np.array(high)

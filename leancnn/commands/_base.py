@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from leancnn.errors import MismatchError, UsageError, WriteError
-from leancnn.registry import Shelf
+from leancnn.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Command:
     run: Callable[[Namespace], Answer]
 
 
-commands: Shelf[Command] = Shelf("command")
+commands: Registry[Command] = Registry("command")
 
 RENAMED = {
     "--set": "--model-arg",
@@ -52,9 +52,9 @@ ARGUMENT = re.compile(r"`(\w+)`")  # of a function, in a message
 OF_THE_DATA = ("classes", "channels")  # arguments of every network that are not free to choose
 
 
-def put(command: Command) -> None:
+def register(command: Command) -> None:
     """Put a command on the shelf."""
-    commands.put(command.name, command)
+    commands.register(command.name, command)
 
 
 def no_arguments(parser: ArgumentParser) -> None:
@@ -148,7 +148,7 @@ def network_arguments(pairs: Iterable[str], defaults: Mapping[str, Any]) -> dict
     Raises `UnknownNameError` for a key without default, `MismatchError` for a value that cannot be
     read as its type.
     """
-    known: Shelf[Any] = Shelf("argument of this network")
+    known: Registry[Any] = Registry("argument of this network")
     known.update(defaults)
     chosen = {}
     for pair in pairs:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, check_picture, put
+from leancnn.commands._base import Answer, Command, check_picture, register
 from leancnn.errors import UsageError
 from leancnn.plots import bench_picture
 from leancnn.tables import table
@@ -87,4 +87,4 @@ def _gap(missing: Any) -> dict[str, object]:
     return {"network": missing.model, "engine": missing.engine, "not timed": missing.reason}
 
 
-put(Command("bench", "time networks on several engines, one core", arguments, run))
+register(Command("bench", "time networks on several engines, one core", arguments, run))

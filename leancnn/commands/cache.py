@@ -3,7 +3,7 @@
 import time
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 from leancnn.tables import printable, table
 
 DAY_S = 86_400
@@ -52,4 +52,4 @@ def run(args: Namespace) -> Answer:
     return Answer(value, "\n".join(lines))
 
 
-put(Command("cache", "show or clear what is kept between calls", arguments, run))
+register(Command("cache", "show or clear what is kept between calls", arguments, run))

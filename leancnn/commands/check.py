@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -17,4 +17,4 @@ def run(args: Namespace) -> Answer:
     return Answer(report.to_json(), report.text(), 0 if report.ok else 1)
 
 
-put(Command("check", "say whether a folder of images is fit for training", arguments, run))
+register(Command("check", "say whether a folder of images is fit for training", arguments, run))

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put, size
+from leancnn.commands._base import Answer, Command, register, size
 from leancnn.errors import UsageError
 from leancnn.progress import Waiting
 from leancnn.tables import printable
@@ -60,4 +60,4 @@ def run(args: Namespace) -> Answer:
     return Answer(value, text)
 
 
-put(Command("compile", "turn a network or an ONNX file into machine code", arguments, run))
+register(Command("compile", "turn a network or an ONNX file into machine code", arguments, run))

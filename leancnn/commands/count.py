@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from leancnn.commands._base import Answer, Command, add_model_arg, network_arguments, put, size
+from leancnn.commands._base import Answer, Command, add_model_arg, network_arguments, register, size
 from leancnn.errors import UsageError
 from leancnn.tables import table
 
@@ -34,8 +34,8 @@ def run(args: Namespace) -> Answer:
                 "a saved network is counted as it is; --model-arg and the like are for names"
             )
         saved = load(args.network)
-        module, name, channels = saved.body, saved.name, saved.road.channels
-        height, width = args.size or saved.road.size
+        module, name, channels = saved.body, saved.name, saved.preprocessing.channels
+        height, width = args.size or saved.preprocessing.size
     else:
         card = models.card(args.network)
         changes = network_arguments(args.arguments, models.arguments(args.network))
@@ -53,4 +53,4 @@ def run(args: Namespace) -> Answer:
     )
 
 
-put(Command("count", "count a network's weights and operations", arguments, run))
+register(Command("count", "count a network's weights and operations", arguments, run))

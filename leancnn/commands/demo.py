@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -24,4 +24,4 @@ def run(args: Namespace) -> Answer:
     )
 
 
-put(Command("demo", "the whole way on handwritten digits, without a network", arguments, run))
+register(Command("demo", "the whole way on handwritten digits, without a network", arguments, run))

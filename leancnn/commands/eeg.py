@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 from leancnn.errors import RunError, StreamError, UsageError
 from leancnn.progress import tell
 
@@ -350,4 +350,4 @@ VERBS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Namespac
     "bench": ("write the tables of docs/eeg.md", _bench_arguments, _bench),
 }
 
-put(Command("eeg", "decode flickers from EEG, recorded or live", arguments, run))
+register(Command("eeg", "decode flickers from EEG, recorded or live", arguments, run))

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, check_picture, put
+from leancnn.commands._base import Answer, Command, check_picture, register
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -43,4 +43,4 @@ def run(args: Namespace) -> Answer:
     return Answer([found.to_json() for found in both], "\n\n".join(found.text() for found in both))
 
 
-put(Command("evaluate", "open the test set and measure a trained network", arguments, run))
+register(Command("evaluate", "open the test set and measure a trained network", arguments, run))

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 from leancnn.progress import Waiting
 from leancnn.tables import table
 
@@ -56,4 +56,4 @@ def _bytes(path: object) -> int:
     return sum(p.stat().st_size for p in found)
 
 
-put(Command("export", "write a network for another engine", arguments, run))
+register(Command("export", "write a network for another engine", arguments, run))

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 from leancnn.tables import table
 
 
@@ -49,4 +49,4 @@ def run(args: Namespace) -> Answer:
     return Answer(value, text, 0 if any(each.fits for each in found) else 1)
 
 
-put(Command("fit", "whether a network fits a microcontroller board", arguments, run))
+register(Command("fit", "whether a network fits a microcontroller board", arguments, run))

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 from leancnn.tables import short, table
 
 IMAGES = 10_000  # in the epoch whose time is estimated
@@ -54,4 +54,4 @@ def run(args: Namespace) -> Answer:
     return Answer(rows, f"{table(shown, [*columns[:5], 'epoch', 'source'])}\n{about}")
 
 
-put(Command("models", "list the networks", arguments, run))
+register(Command("models", "list the networks", arguments, run))

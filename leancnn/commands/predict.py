@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from leancnn.commands._base import Answer, Command, check_picture, put
+from leancnn.commands._base import Answer, Command, check_picture, register
 from leancnn.errors import UsageError
 from leancnn.progress import tell
 from leancnn.tables import table
@@ -29,7 +29,7 @@ def run(args: Namespace) -> Answer:
     if args.top < 1:
         raise UsageError(f"--top is 1 or more, not {args.top}")
     check_picture(args, "sheet")
-    from leancnn.predict import captions, opened, predict_readable, road_of
+    from leancnn.predict import captions, opened, predict_readable, preprocessing_of
 
     network = opened(args.network, args.which)
     found, refused = predict_readable(network, args.paths, top=args.top)
@@ -57,7 +57,7 @@ def run(args: Namespace) -> Answer:
         from leancnn.runs import atomic_write
 
         shown = found[:MOST_ON_A_SHEET]
-        images = [road_of(network).read(item.path).image for item in shown]
+        images = [preprocessing_of(network).read(item.path).image for item in shown]
         atomic_write(Path(args.sheet), contact_sheet(images, captions(shown)))
         value["sheet"] = args.sheet
         lines.append(f"{args.sheet}: {len(shown)} of {len(found)} pictures")
@@ -66,4 +66,4 @@ def run(args: Namespace) -> Answer:
     return Answer(value, "\n".join(filter(None, lines)), 1 if refused else 0)
 
 
-put(Command("predict", "label images with a trained network", arguments, run))
+register(Command("predict", "label images with a trained network", arguments, run))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, check_picture, flag, put, recipe_fields
+from leancnn.commands._base import Answer, Command, check_picture, flag, recipe_fields, register
 from leancnn.errors import DamagedError, RunError, UsageError
 from leancnn.progress import tell
 from leancnn.tables import printable
@@ -299,4 +299,4 @@ def _place(args: Namespace, word: str, goal: dict[str, Any]) -> str:
     return str(path.with_name("-".join([path.name, word, *given])))
 
 
-put(Command("prune", "cut channels out of a trained network", arguments, run))
+register(Command("prune", "cut channels out of a trained network", arguments, run))

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -40,4 +40,4 @@ def run(args: Namespace) -> Answer:
     return Answer(found.to_json(), found.text())
 
 
-put(Command("quantize", "turn a trained network into 8-bit integers", arguments, run))
+register(Command("quantize", "turn a trained network into 8-bit integers", arguments, run))

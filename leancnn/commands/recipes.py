@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from leancnn.commands._base import Answer, Command, no_arguments, put
+from leancnn.commands._base import Answer, Command, no_arguments, register
 from leancnn.tables import short, table
 
 
@@ -15,4 +15,4 @@ def run(args: Namespace) -> Answer:
     return Answer(rows, table(shown, ["name", "network", "epochs", "batch", "lr", "source"]))
 
 
-put(Command("recipes", "list the recipes for training", no_arguments, run))
+register(Command("recipes", "list the recipes for training", no_arguments, run))

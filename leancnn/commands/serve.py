@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, put
+from leancnn.commands._base import Answer, Command, register
 from leancnn.progress import tell
 
 
@@ -44,4 +44,4 @@ def run(args: Namespace) -> Answer:
     return Answer({"served": native.name, "address": address}, "ended")
 
 
-put(Command("serve", "answer over HTTP", arguments, run))
+register(Command("serve", "answer over HTTP", arguments, run))

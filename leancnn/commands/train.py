@@ -8,8 +8,8 @@ from leancnn.commands._base import (
     Command,
     add_model_arg,
     network_arguments,
-    put,
     recipe_fields,
+    register,
     size,
 )
 from leancnn.errors import UsageError
@@ -140,4 +140,4 @@ def answer(trained: Any) -> Answer:
     )
 
 
-put(Command("train", "train a network on a folder of images", arguments, run))
+register(Command("train", "train a network on a folder of images", arguments, run))

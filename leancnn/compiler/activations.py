@@ -7,23 +7,25 @@ import numpy as np
 
 from leancnn.compiler.graph import floats
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.errors import UnsupportedError
 
 
-def tanh(b: Builder, x: View) -> View:
+def tanh(b: Builder, x: IndexMap) -> IndexMap:
     """The hyperbolic tangent."""
     return b.activate(x, "tanh")
 
 
-def elu(b: Builder, x: View, alpha: float = 1.0, scale: float = 1.0, wide: float = 1.0) -> View:
+def elu(
+    b: Builder, x: IndexMap, alpha: float = 1.0, scale: float = 1.0, wide: float = 1.0
+) -> IndexMap:
     """x where it is positive, else α(exp(x / wide) − 1); all times `scale`."""
     low = b.affine(b.activate(x, "clip", -math.inf, 0.0), 1 / wide, 0)
     bent = b.affine(b.activate(low, "expm1"), alpha * scale, 0)
     return b.combine("add", b.affine(b.activate(x, "clip"), scale, 0), bent)
 
 
-def prelu(b: Builder, x: View, slope: Any) -> View:
+def prelu(b: Builder, x: IndexMap, slope: Any) -> IndexMap:
     """x where it is positive, else x times a slope, a number or what numpy would broadcast."""
     slope = floats(slope)
     if slope.size == 1:
@@ -32,7 +34,7 @@ def prelu(b: Builder, x: View, slope: Any) -> View:
     return b.combine("add", b.activate(x, "clip"), low)
 
 
-def gelu(b: Builder, x: View, *, by_tanh: bool = False) -> View:
+def gelu(b: Builder, x: IndexMap, *, by_tanh: bool = False) -> IndexMap:
     """x times the normal distribution's share below x, or its usual approximation."""
     if by_tanh:
         cube = b.affine(power(b, x, 3), 0.044715, 0)
@@ -42,24 +44,24 @@ def gelu(b: Builder, x: View, *, by_tanh: bool = False) -> View:
     return b.combine("mul", x, share)
 
 
-def mish(b: Builder, x: View) -> View:
+def mish(b: Builder, x: IndexMap) -> IndexMap:
     """x times tanh of log(1 + exp x), by n = exp x: n(n + 2) over n(n + 2) + 2; from 20 on x."""
     n = b.activate(b.activate(x, "clip", -math.inf, 20.0), "exp")
     above = b.combine("mul", n, b.affine(n, 1, 2))
     return b.combine("mul", x, b.combine("div", above, b.affine(above, 1, 2)))
 
 
-def softsign(b: Builder, x: View) -> View:
+def softsign(b: Builder, x: IndexMap) -> IndexMap:
     """x over 1 + |x|."""
     return b.combine("div", x, b.affine(absolute(b, x), 1, 1))
 
 
-def absolute(b: Builder, x: View) -> View:
+def absolute(b: Builder, x: IndexMap) -> IndexMap:
     """A leaky ReLU that turns what is negative over."""
     return b.activate(x, "leaky", -1.0)
 
 
-def power(b: Builder, x: View, exponent: Any) -> View:
+def power(b: Builder, x: IndexMap, exponent: Any) -> IndexMap:
     """x to constant powers, one for all or one for each channel."""
     exponents = np.asarray(exponent, np.float64)
     kinds = np.unique(exponents)
@@ -74,7 +76,7 @@ def power(b: Builder, x: View, exponent: Any) -> View:
     return made
 
 
-def _power(b: Builder, x: View, number: float) -> View:
+def _power(b: Builder, x: IndexMap, number: float) -> IndexMap:
     """Products for whole numbers up to 4, roots and reciprocals by their own curves."""
     if number in (-0.5, -1.0, -2.0):
         return b.activate(_power(b, x, -number), "reciprocal")
@@ -88,7 +90,7 @@ def _power(b: Builder, x: View, number: float) -> View:
     return made
 
 
-def power_of(b: Builder, base: Any, x: View) -> View:
+def power_of(b: Builder, base: Any, x: IndexMap) -> IndexMap:
     """Positive constants to the power of x, by exp(x · log(base)). Raises `UnsupportedError`."""
     base = np.asarray(base, np.float64)
     if not (base > 0).all():

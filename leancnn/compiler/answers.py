@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
     Affine,
     Combine,
+    Concat,
     Conv,
     Crop,
+    Gather,
     Graph,
-    Join,
     Node,
     Pool,
     Reduce,
     Reshape,
     Softmax,
-    Take,
 )
 
 ONE_WITHIN = 1e-3  # how far from one the sum of probabilities may be
@@ -58,16 +58,16 @@ def _origin(node: Node, inputs: list[Origin]) -> Origin:
     match node.op:
         case Softmax(log):
             return UNKNOWN if log else Origin("softmax", 0, 1)
-        case Activate("sigmoid" | "hardsigmoid"):
+        case Activation("sigmoid" | "hardsigmoid"):
             return Origin("positive", 0, 1)
-        case Activate("exp"):
+        case Activation("exp"):
             return Origin("positive", 0)
-        case Activate("clip", low, high):
+        case Activation("clip", low, high):
             of = x.of or ("positive" if (low, high) == (0, 1) else "")
             return Origin(of, max(x.low, low), min(x.high, high))
-        case Activate("tanh"):
+        case Activation("tanh"):
             return Origin("positive", -1, 1)
-        case Activate("leaky" | "sqrt" | "reciprocal" | "power"):
+        case Activation("leaky" | "sqrt" | "reciprocal" | "power"):
             return Origin(x.of, 0) if x.low >= 0 else Origin(x.of)
         case Affine(scale, shift) if not scale.any():  # a constant, which leaves others as they are
             return Origin("softmax", float(shift.min()), float(shift.max()))
@@ -79,11 +79,11 @@ def _origin(node: Node, inputs: list[Origin]) -> Origin:
             return Origin(x.of, low, float(np.max(ends)) if len(ends) == 2 else math.inf)
         case Combine("div"):
             return Origin(x.of, 0) if inputs[-1].low >= 0 <= x.low else Origin(x.of)
-        case Combine() | Join():
+        case Combine() | Concat():
             of = min((one.of for one in inputs), key=("", "positive", "softmax").index)
             plain = isinstance(node.op, Combine) and node.op.how == "sub"
             return Origin(of) if plain or min(one.low for one in inputs) < 0 else Origin(of, 0)
-        case Take() | Crop() | Reshape():
+        case Gather() | Crop() | Reshape():
             return x
         case Pool("max" | "mean"):
             return Origin(x.of, min(x.low, 0), max(x.high, 0))

@@ -4,29 +4,30 @@ Along its line a map of 4×4 fills 20 of 32 lanes. With channels in the lanes ev
 any map: a 1×1 convolution becomes a matrix product that reads its weights once and in order, a
 depthwise one shifts whole vectors, a dense 3×3 one takes fewer multiplications. Maps shrink and
 channels grow on the way through a network, so the search begins with the best kernel from which on
-all that can are laid out so; then single ones change sides. A `Turn` stands where layouts meet.
+all that can are laid out so; then single ones change sides. A `LayoutKernel` stands where layouts
+meet.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, TypeGuard
 
-from leancnn.compiler.graph import Activate, Conv
-from leancnn.compiler.loops import line_cost, round_up
+from leancnn.compiler.graph import Activation, Conv
+from leancnn.compiler.loops import planar_cost, round_up
 from leancnn.compiler.program import (
     WIDEST,
-    Abreast,
-    Blend,
+    Binary,
+    BlockedKernel,
     Buffer,
-    Dense,
-    Flatten,
-    Fold,
+    DenseKernel,
+    FlattenKernel,
     Kernel,
-    Line,
+    LayoutKernel,
+    PlanarKernel,
     Program,
-    Soft,
+    ReduceKernel,
+    SoftmaxKernel,
     Step,
-    Turn,
     Value,
     reads,
     whole,
@@ -65,7 +66,7 @@ TURNED = {True: 0.5, False: 0.8}  # cycles of turning one number, to abreast and
 NARROW = 1.5  # and back where a row is shorter than a vector
 
 
-def is_pointwise(kernel: Line | Abreast) -> bool:
+def is_pointwise(kernel: PlanarKernel | BlockedKernel) -> bool:
     """Whether a kernel is a 1×1 convolution of every pixel."""
     op = kernel.op
     if not isinstance(op, Conv) or op.groups > 1 or any(op.padding):
@@ -73,9 +74,9 @@ def is_pointwise(kernel: Line | Abreast) -> bool:
     return op.weight.shape[2:] == (1, 1) and op.stride == (1, 1)
 
 
-def can_lie_abreast(kernel: Kernel) -> TypeGuard[Line]:
+def can_be_blocked(kernel: Kernel) -> TypeGuard[PlanarKernel]:
     """Whether there is C for a kernel with channels in the lanes."""
-    if not isinstance(kernel, Line):
+    if not isinstance(kernel, PlanarKernel):
         return False
     if isinstance(kernel.op, Conv):
         depthwise = kernel.op.groups == kernel.channels == len(kernel.x.planes)
@@ -83,10 +84,10 @@ def can_lie_abreast(kernel: Kernel) -> TypeGuard[Line]:
             return False
     elif kernel.op is not None or kernel.x.whole is None:
         return False
-    return all(_fits(step.other, kernel) for step in kernel.steps if isinstance(step, Blend))
+    return all(_fits(step.other, kernel) for step in kernel.steps if isinstance(step, Binary))
 
 
-def _fits(other: Value | None, kernel: Line) -> bool:
+def _fits(other: Value | None, kernel: PlanarKernel) -> bool:
     """Whether a step's operand is as large as the result, a gate for each channel or one number."""
     if other is None:
         return True
@@ -104,7 +105,7 @@ def choose(program: Program, layout: Layout = "best") -> None:
     Pitches must be those of a program of planes alone; they change. "planes" and "abreast" decide
     for all kernels that can be both.
     """
-    able = [kernel for kernel in program.kernels if can_lie_abreast(kernel)]
+    able = [kernel for kernel in program.kernels if can_be_blocked(kernel)]
     starts = {"planes": [len(able)], "abreast": [0]}.get(layout, list(range(len(able) + 1)))
     chosen = set(able[starts[0] :])
     if len(starts) > 1:
@@ -114,7 +115,9 @@ def choose(program: Program, layout: Layout = "best") -> None:
     _lay(program, chosen)
 
 
-def _better(price: "_Price", able: list[Line], chosen: set[Line]) -> set[Line]:
+def _better(
+    price: "_Price", able: list[PlanarKernel], chosen: set[PlanarKernel]
+) -> set[PlanarKernel]:
     """Change one kernel at a time while that makes the program cheaper."""
     best, before = price(chosen), float("inf")
     while best < before:
@@ -133,15 +136,15 @@ def _wanted(
     `buffers`: those of the value, and whether they lie abreast; `whole`: whether, abreast, it could
     be read as it is.
     """
-    kinds = {abreast for buffer, abreast in buffers if not buffer.vector}
+    kinds = {blocked for buffer, blocked in buffers if not buffer.vector}
     if not kinds:
         return None
     match kernel:
-        case Line() if becomes_abreast:
+        case PlanarKernel() if becomes_abreast:
             return None if kinds == {True} and whole else True
-        case Fold():
+        case ReduceKernel():
             return None if kinds == {False} or (kinds == {True} and whole) else False
-        case Dense() | Flatten() | Soft():
+        case DenseKernel() | FlattenKernel() | SoftmaxKernel():
             return None if len(kinds) == 1 else False
     return None if kinds == {False} else False
 
@@ -151,9 +154,9 @@ class _Price:
 
     def __init__(self, program: Program) -> None:
         self.costs = {
-            kernel: (line_cost(kernel) + finish_cost(kernel), abreast_cost(kernel))
+            kernel: (planar_cost(kernel) + finish_cost(kernel), blocked_cost(kernel))
             for kernel in program.kernels
-            if isinstance(kernel, Line)
+            if isinstance(kernel, PlanarKernel)
         }
         self.makers = {buffer: kernel for kernel in program.kernels for buffer in writes(kernel)}
         self.reads = [
@@ -162,7 +165,7 @@ class _Price:
             for value in reads(kernel)
         ]
 
-    def __call__(self, chosen: set[Line]) -> float:
+    def __call__(self, chosen: set[PlanarKernel]) -> float:
         total = sum(costs[kernel in chosen] for kernel, costs in self.costs.items())
         turned: set[object] = set()
         for kernel, planes, buffers, readable, size in self.reads:
@@ -171,8 +174,8 @@ class _Price:
             if wanted and id(planes) not in turned:
                 turned.add(id(planes))
                 total += TURNED[True] * size
-            for buffer, abreast in laid if wanted is False else ():
-                if abreast and buffer not in turned:
+            for buffer, blocked in laid if wanted is False else ():
+                if blocked and buffer not in turned:
                     turned.add(buffer)
                     size = buffer.channels * buffer.height * buffer.width
                     total += size * (TURNED[False] if buffer.width >= WIDEST else NARROW)
@@ -185,7 +188,7 @@ def _size(value: Value) -> int:
 
 def _is_whole(kernel: Kernel, value: Value) -> bool:
     """Whether a value can be read abreast as it is; a 1×1 convolution finds each channel."""
-    if isinstance(kernel, Line) and value is kernel.x:
+    if isinstance(kernel, PlanarKernel) and value is kernel.x:
         if is_pointwise(kernel):
             return all((b.height, b.width) == (value.height, value.width) for b in value.buffers)
         if is_winograd(kernel):
@@ -193,50 +196,50 @@ def _is_whole(kernel: Kernel, value: Value) -> bool:
     return value.whole is not None
 
 
-def _lay(program: Program, chosen: set[Line]) -> None:
+def _lay(program: Program, chosen: set[PlanarKernel]) -> None:
     """Rewrite the kernels: abreast those that are chosen, with turns where a reader needs one."""
     kernels: list[Kernel] = []
     turned: dict[object, Value] = {}
 
     def turn(name: str, value: Value, out: Buffer) -> Value:
         program.buffers.append(out)
-        kernels.append(Turn(name, value, out))
+        kernels.append(LayoutKernel(name, value, out))
         return whole(out)
 
     def flat(buffer: Buffer) -> Buffer:
         """A whole buffer in planes, for all that read some of it."""
         if buffer not in turned:
             name = f"{buffer.name}_turned"
-            out = replace(buffer, name=name, abreast=False)
+            out = replace(buffer, name=name, blocked=False)
             turned[buffer] = turn(name, whole(buffer), out)
         return turned[buffer].planes[0][0]
 
     for kernel in program.kernels:
 
         def ready(value: Value, kernel: Kernel = kernel) -> Value:
-            laid = [(buffer, buffer.abreast) for buffer in value.buffers]
+            laid = [(buffer, buffer.blocked) for buffer in value.buffers]
             wanted = _wanted(kernel, kernel in chosen, laid, _is_whole(kernel, value))
             if wanted is None:
                 return value
             if not wanted:
-                planes = tuple((flat(b), c) if b.abreast else (b, c) for b, c in value.planes)
+                planes = tuple((flat(b), c) if b.blocked else (b, c) for b, c in value.planes)
                 return replace(value, planes=planes)
             key = (value.planes, value.height, value.width, value.top, value.left)
             if key not in turned:
                 name = f"{value.planes[0][0].name}_turned"
                 shape = (len(value.planes), value.height, value.width)
                 positive = all(buffer.positive for buffer in value.buffers)
-                turned[key] = turn(name, value, Buffer(name, *shape, positive, abreast=True))
+                turned[key] = turn(name, value, Buffer(name, *shape, positive, blocked=True))
             return turned[key]
 
-        if isinstance(kernel, Line) and kernel in chosen:
+        if isinstance(kernel, PlanarKernel) and kernel in chosen:
             for buffer in writes(kernel):  # before what it reads: a step may read what it wrote
-                buffer.abreast = True
+                buffer.blocked = True
         new = _ready(kernel, ready)
-        if isinstance(new, Line) and kernel in chosen:
+        if isinstance(new, PlanarKernel) and kernel in chosen:
             assert new.op is None or isinstance(new.op, Conv)
             shape = (new.channels, new.height, new.width)
-            new = Abreast(new.name, new.op, new.x, *shape, new.steps)
+            new = BlockedKernel(new.name, new.op, new.x, *shape, new.steps)
         kernels.append(new)
     program.kernels = kernels
 
@@ -244,10 +247,10 @@ def _lay(program: Program, chosen: set[Line]) -> None:
 def _ready(kernel: Kernel, ready) -> Kernel:  # type: ignore[no-untyped-def]
     """The kernel with every value it reads replaced."""
     kernel = replace(kernel, x=ready(kernel.x))
-    if isinstance(kernel, Line | Dense | Fold):
+    if isinstance(kernel, PlanarKernel | DenseKernel | ReduceKernel):
         steps: tuple[Step, ...] = tuple(
             replace(step, other=ready(step.other))
-            if isinstance(step, Blend) and step.other is not None
+            if isinstance(step, Binary) and step.other is not None
             else step
             for step in kernel.steps
         )
@@ -255,7 +258,7 @@ def _ready(kernel: Kernel, ready) -> Kernel:  # type: ignore[no-untyped-def]
     return kernel
 
 
-def finish_cost(kernel: Line) -> float:
+def finish_cost(kernel: PlanarKernel) -> float:
     """Cycles of the steps of a line kernel beyond what its tiles count."""
     pitch = next(buffer.pitch for buffer in writes(kernel))
     vectors = -(-kernel.height * pitch // WIDEST)
@@ -266,13 +269,13 @@ def _steps_cost(steps: tuple[Step, ...]) -> float:
     """Cycles of steps on one vector; a first store is free."""
     total = -1.0
     for step in steps:
-        total += CURVES[step.curve] if isinstance(step, Activate) else 1.0
+        total += CURVES[step.curve] if isinstance(step, Activation) else 1.0
     return max(total, 0.0)
 
 
-def abreast_cost(kernel: Line) -> float:
+def blocked_cost(kernel: PlanarKernel) -> float:
     """Cycles of a kernel with channels in the lanes; infinite where it cannot be."""
-    if not can_lie_abreast(kernel):
+    if not can_be_blocked(kernel):
         return float("inf")
     vectors = -(-kernel.channels // WIDEST)
     pixels = kernel.height * kernel.width
@@ -287,12 +290,12 @@ def abreast_cost(kernel: Line) -> float:
     return finish + vectors * pixels * 1.0
 
 
-def _tiles(kernel: Line | Abreast) -> Iterator[tuple[float, int, int]]:
+def _tiles(kernel: PlanarKernel | BlockedKernel) -> Iterator[tuple[float, int, int]]:
     """Cycles, pixels and vectors of the register tiles that a 1×1 convolution could have."""
     return product_tiles(len(kernel.x.planes), kernel.channels, kernel.height * kernel.width)
 
 
-def likely(kernel: Line | Abreast, count: int) -> list[tuple[int, int]]:
+def likely(kernel: PlanarKernel | BlockedKernel, count: int) -> list[tuple[int, int]]:
     """Pixels and vectors of register tiles, the best by the cost model first; for a 3×3 convolution
     results of a tile in each direction and vectors."""
     if is_winograd(kernel):
@@ -301,6 +304,6 @@ def likely(kernel: Line | Abreast, count: int) -> list[tuple[int, int]]:
     return [(pixels, -vectors) for _, vectors, pixels in order[:count]]
 
 
-def tile(kernel: Abreast, given: tuple[int, int] | None = None) -> Tile:
+def tile(kernel: BlockedKernel, given: tuple[int, int] | None = None) -> Tile:
     """The register tile of a 1×1 convolution, by the cost model unless it is given."""
     return tile_of(*(given or likely(kernel, 1)[0]))

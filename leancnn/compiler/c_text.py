@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from leancnn.compiler.graph import Activate, Affine, Combine, Floats
+from leancnn.compiler.graph import Activation, Affine, Combine, Floats
 from leancnn.compiler.literals import LARGE, ORDER, array, byte_array, decimals, number
 
 
@@ -141,7 +141,7 @@ class Places:
         return "".join(f", {place}" for place in self.found)
 
 
-def curve(step: Activate, y: str) -> str:
+def curve(step: Activation, y: str) -> str:
     """A C expression for a function of each element of the vector `y`."""
     low, high = number(step.low), number(step.high)
     match step.curve:
@@ -220,14 +220,14 @@ def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool
 
 def is_long(steps: Sequence[object]) -> bool:
     """Whether one of a kernel's steps is a long curve."""
-    return any(isinstance(step, Activate) and step.curve in LONG for step in steps)
+    return any(isinstance(step, Activation) and step.curve in LONG for step in steps)
 
 
 def described(steps: Sequence[object]) -> str:
     """Steps in words, for a comment."""
     words: list[str] = []
     for step in steps:
-        if isinstance(step, Activate):
+        if isinstance(step, Activation):
             relu = step.curve == "clip" and (step.low, step.high) == (0, float("inf"))
             words.append("relu" if relu else step.curve)
         elif isinstance(step, Affine):

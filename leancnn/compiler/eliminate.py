@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
     Affine,
     Combine,
+    Concat,
     Conv,
     Crop,
     Floats,
+    Gather,
     Graph,
-    Join,
     Node,
     Op,
     Pool,
@@ -27,7 +28,6 @@ from leancnn.compiler.graph import (
     Reshape,
     Shape,
     Softmax,
-    Take,
     empty,
     floats,
 )
@@ -79,13 +79,13 @@ def constants(op: Op, shape: Shape, *inputs: NDArray[np.float64]) -> NDArray[np.
             return np.where(op.weight.any((1, 2, 3)), np.nan, op.bias)
         case Affine():
             return np.where(op.scale == 0, op.shift, x * op.scale + op.shift)
-        case Activate():
+        case Activation():
             return _curve(op, x)
         case Combine():
             return _combined(op, *inputs)
-        case Take():
+        case Gather():
             return x[list(op.channels)]
-        case Join():
+        case Concat():
             return np.concatenate(inputs)
         case Pool() if op.how == "mean" and op.count_padding and any(op.padding):
             return np.where(x == 0, x, np.nan)
@@ -94,7 +94,7 @@ def constants(op: Op, shape: Shape, *inputs: NDArray[np.float64]) -> NDArray[np.
     return np.full(shape[0], np.nan)
 
 
-def _curve(op: Activate, x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _curve(op: Activation, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """A function of each element, computed here."""
     with np.errstate(all="ignore"):
         match op.curve:
@@ -167,11 +167,11 @@ def reads(op: Op, needed: Mask, widths: list[int]) -> list[Mask]:
             return [kept(op, needed)[1]]
         case Combine():
             return [needed, needed if widths[1] == len(needed) else np.ones(1, np.bool_)]
-        case Take():
+        case Gather():
             mask = np.zeros(widths[0], np.bool_)
             mask[np.array(op.channels)[needed]] = True
             return [mask]
-        case Join():
+        case Concat():
             return np.split(needed, np.cumsum(widths[:-1]))
     return [np.ones(width, np.bool_) for width in widths]
 
@@ -205,7 +205,7 @@ def _without(graph: Graph, needed: dict[str, Mask]) -> Graph:
         if np.array_equal(have[value], mask):
             return names[value]
         places = np.flatnonzero(mask[have[value]])
-        return new.add(Take(tuple(places.tolist())), names[value], name=f"{value}_needed")
+        return new.add(Gather(tuple(places.tolist())), names[value], name=f"{value}_needed")
 
     for node in graph.nodes:
         mask = needed[node.output]
@@ -217,7 +217,7 @@ def _without(graph: Graph, needed: dict[str, Mask]) -> Graph:
             read = [mask]
         op, have[node.output] = _narrow(node.op, mask, read)
         parts = [part(v, m) for v, m in zip(node.inputs, read, strict=True) if m.any()]
-        alone = isinstance(op, Join) and len(parts) == 1
+        alone = isinstance(op, Concat) and len(parts) == 1
         names[node.output] = parts[0] if alone else new.add(op, *parts, name=node.output)
     new.output = names[graph.output]
     return new
@@ -226,7 +226,7 @@ def _without(graph: Graph, needed: dict[str, Mask]) -> Graph:
 def _by_channel(op: Op) -> bool:
     """Whether each channel of the result comes from the same one of the only input."""
     pixels = isinstance(op, Reduce) and op.over == "pixels"
-    return pixels or isinstance(op, Affine | Activate | Crop | Pool)
+    return pixels or isinstance(op, Affine | Activation | Crop | Pool)
 
 
 def _narrow(op: Op, mask: Mask, read: list[Mask]) -> tuple[Op, Mask]:
@@ -237,9 +237,9 @@ def _narrow(op: Op, mask: Mask, read: list[Mask]) -> tuple[Op, Mask]:
             return _cut(op, outputs, read[0]), outputs
         case Affine():
             return Affine(op.scale[mask], op.shift[mask]), mask
-        case Take():
+        case Gather():
             places = np.searchsorted(np.flatnonzero(read[0]), np.array(op.channels)[mask])
-            return Take(tuple(places.tolist())), mask
+            return Gather(tuple(places.tolist())), mask
         case Reshape() | Softmax():  # they make all of their result, whatever is needed of it
             return op, np.ones_like(mask)
     return op, mask

@@ -9,15 +9,22 @@ from importlib.resources import files
 import numpy as np
 
 from leancnn.compiler.c_text import File, identifier
-from leancnn.compiler.emit_blocked import emit_abreast
-from leancnn.compiler.emit_dense import emit_dense, emit_flatten, emit_fold, emit_soft
-from leancnn.compiler.emit_layout import emit_turn
-from leancnn.compiler.emit_planar import emit_line
+from leancnn.compiler.emit_blocked import emit_blocked
+from leancnn.compiler.emit_dense import emit_dense, emit_flatten, emit_reduce, emit_softmax
+from leancnn.compiler.emit_layout import emit_layout
+from leancnn.compiler.emit_planar import emit_planar
 from leancnn.compiler.emit_preprocess import emit_preprocess
 from leancnn.compiler.emit_winograd import emit_winograd
 from leancnn.compiler.graph import floats
 from leancnn.compiler.memory import Schedule
-from leancnn.compiler.program import Abreast, Dense, Flatten, Fold, Line, Turn
+from leancnn.compiler.program import (
+    BlockedKernel,
+    DenseKernel,
+    FlattenKernel,
+    LayoutKernel,
+    PlanarKernel,
+    ReduceKernel,
+)
 from leancnn.compiler.tiles import tile_macros
 from leancnn.compiler.verify import verify
 
@@ -30,7 +37,7 @@ SOFTMAX = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Metadata:
     """What the file says about the network beside its arithmetic."""
 
     name: str
@@ -45,7 +52,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GeneratedC:
     """The two texts, and what a caller of the library must know."""
 
     source: str
@@ -56,7 +63,7 @@ class Written:
     macs: int
 
 
-def emit(schedule: Schedule, facts: Facts) -> Written:
+def emit(schedule: Schedule, facts: Metadata) -> GeneratedC:
     """The C file: constants, one function a layer shape, the network, the entry points.
 
     Raises `ProgramError` when the program would read what it has overwritten.
@@ -71,25 +78,25 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
     file.used.update(
         dict.fromkeys([prefix, "leancnn_about", *(f"{prefix}_{e}" for e in entries)], 1)
     )
-    trash = program.arena
+    dump = program.arena
     for kernel in program.kernels:
         match kernel:
-            case Line():
-                emit_line(file, kernel, schedule.plans[kernel], trash)
-            case Abreast() if kernel in schedule.walks:
+            case PlanarKernel():
+                emit_planar(file, kernel, schedule.tilings[kernel], dump)
+            case BlockedKernel() if kernel in schedule.walks:
                 emit_winograd(file, kernel, schedule.walks[kernel])
-            case Abreast():
-                emit_abreast(file, kernel, schedule.tiles.get(kernel))
-            case Turn():
-                emit_turn(file, kernel)
-            case Dense():
+            case BlockedKernel():
+                emit_blocked(file, kernel, schedule.tiles.get(kernel))
+            case LayoutKernel():
+                emit_layout(file, kernel)
+            case DenseKernel():
                 emit_dense(file, kernel)
-            case Fold():
-                emit_fold(file, kernel)
-            case Flatten():
+            case ReduceKernel():
+                emit_reduce(file, kernel)
+            case FlattenKernel():
                 emit_flatten(file, kernel)
             case _:
-                emit_soft(file, kernel)
+                emit_softmax(file, kernel)
     widest = max((b.stride for b in program.buffers), default=0)
     arena = program.arena + widest + 64
     scratch = 4 * arena + 64
@@ -157,7 +164,7 @@ def emit(schedule: Schedule, facts: Facts) -> Written:
     source = "\n".join(
         [comment + prelude, head, tile_macros(file.tiles), *file.arrays, *file.functions, body]
     )
-    return Written(source, comment + header, prefix, scratch, file.constants, macs)
+    return GeneratedC(source, comment + header, prefix, scratch, file.constants, macs)
 
 
 def escaped(text: str) -> str:

@@ -13,16 +13,16 @@ import numpy as np
 
 from leancnn.compiler.blocked import is_pointwise
 from leancnn.compiler.c_text import File, combined, curve, described, finished, is_long
-from leancnn.compiler.graph import Activate, Affine, Conv, Floats, floats
+from leancnn.compiler.graph import Activation, Affine, Conv, Floats, floats
 from leancnn.compiler.loops import affines
-from leancnn.compiler.program import WIDEST, Abreast, Blend, Store, Value
+from leancnn.compiler.program import WIDEST, Binary, BlockedKernel, Store, Value
 from leancnn.compiler.winograd import Tile
 
 AHEAD = 512  # floats between the weights that are multiplied and those that are fetched
 COLUMNS = 8  # of a tile of a depthwise convolution
 
 
-def emit_abreast(file: File, kernel: Abreast, tile: Tile | None) -> None:
+def emit_blocked(file: File, kernel: BlockedKernel, tile: Tile | None) -> None:
     """Write an abreast kernel's function, table and weights, and its call."""
     if is_pointwise(kernel):
         assert tile is not None
@@ -49,23 +49,23 @@ def emit_abreast(file: File, kernel: Abreast, tile: Tile | None) -> None:
     file.calls.append(f"{name}(s, {table}, {numbers});")
 
 
-def _table(kernel: Abreast) -> list[int]:
+def _table(kernel: BlockedKernel) -> list[int]:
     places = kernel.x.places()
     return [*(places if is_pointwise(kernel) else places[:1]), *step_places(kernel)]
 
 
-def step_places(kernel: Abreast) -> list[int]:
+def step_places(kernel: BlockedKernel) -> list[int]:
     """Where the steps of a kernel read and write, in their order."""
     places = []
     for step in kernel.steps:
         if isinstance(step, Store):
             places.append(step.buffer.origin)
-        elif isinstance(step, Blend) and step.other is not None:
+        elif isinstance(step, Binary) and step.other is not None:
             places.append(step.other.places()[0])
     return places
 
 
-def _weights(kernel: Abreast, vectors: int) -> Floats:
+def _weights(kernel: BlockedKernel, vectors: int) -> Floats:
     """For each block of so many vectors: a row a head, then a row for each input or tap."""
     rows = [] if kernel.op is None else [kernel.op.bias]
     for step in affines(kernel):
@@ -79,17 +79,17 @@ def _weights(kernel: Abreast, vectors: int) -> Floats:
     return floats(matrix.reshape(len(rows), -1, wide).transpose(1, 0, 2))
 
 
-def plane_stride(kernel: Abreast) -> int:
+def plane_stride(kernel: BlockedKernel) -> int:
     """Floats from sixteen channels of the result to the next."""
     return next(step.buffer.stride for step in kernel.steps if isinstance(step, Store))
 
 
-def head_rows(kernel: Abreast) -> int:
+def head_rows(kernel: BlockedKernel) -> int:
     """Rows of numbers before the weights."""
     return (kernel.op is not None) + 2 * len(affines(kernel))
 
 
-def finish(kernel: Abreast, first: int, row: int, place: str, channel: str) -> list[str]:
+def finish(kernel: BlockedKernel, first: int, row: int, place: str, channel: str) -> list[str]:
     """The steps on a vector y as C statements.
 
     `first`: entries of the table before the steps'; `row`: floats of a row of weights; `place`: of
@@ -97,7 +97,7 @@ def finish(kernel: Abreast, first: int, row: int, place: str, channel: str) -> l
     """
     lines, head = [], int(kernel.op is not None)
     for step in kernel.steps:
-        if isinstance(step, Activate):
+        if isinstance(step, Activation):
             lines.append(f"y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
             scale, shift = f"load(u + {head * row})", f"load(u + {(head + 1) * row})"
@@ -115,7 +115,7 @@ def finish(kernel: Abreast, first: int, row: int, place: str, channel: str) -> l
     return lines
 
 
-def _operand(other: Value, kernel: Abreast, origin: str, place: str, channel: str) -> str:
+def _operand(other: Value, kernel: BlockedKernel, origin: str, place: str, channel: str) -> str:
     if (other.height, other.width) == (kernel.height, kernel.width):
         return f"load(s + {origin} + {place})"
     return f"splat(s[{origin}])" if len(other.planes) == 1 else f"load(s + {origin} + {channel})"
@@ -131,7 +131,7 @@ def _loops(blocks: int, weights: int) -> list[str]:
     ]
 
 
-def _pointwise(file: File, kernel: Abreast, tile: Tile) -> str:
+def _pointwise(file: File, kernel: BlockedKernel, tile: Tile) -> str:
     """A matrix product: tiles of pixels × vectors of channels, along all inputs."""
     inputs, wide = len(kernel.x.planes), tile.vectors * WIDEST
     blocks = -(-kernel.channels // wide)
@@ -176,7 +176,7 @@ def tile_loops(tile: Tile, rows: int, call: str) -> list[str]:
 
 
 def _pointwise_tile(
-    file: File, kernel: Abreast, size: int, vectors: int, sizes: tuple[int, int, int]
+    file: File, kernel: BlockedKernel, size: int, vectors: int, sizes: tuple[int, int, int]
 ) -> str:
     inputs, head, plane = sizes
     wide, name = vectors * WIDEST, f"{size}X{vectors}"
@@ -201,7 +201,7 @@ def _pointwise_tile(
     return "\n".join([*lines, "}"])
 
 
-def _depthwise(file: File, kernel: Abreast) -> str:
+def _depthwise(file: File, kernel: BlockedKernel) -> str:
     """Each vector of channels by itself, row by row; taps outside the image are left out."""
     op = kernel.op
     assert op is not None
@@ -247,7 +247,7 @@ def _depthwise(file: File, kernel: Abreast) -> str:
     return "\n".join([*text, *lines]).replace("+ -", "- ")
 
 
-def _column_tiles(kernel: Abreast) -> list[tuple[int, int, int, int]]:
+def _column_tiles(kernel: BlockedKernel) -> list[tuple[int, int, int, int]]:
     """Number, first column, columns and repeats of a row's tiles; those without an edge repeat."""
     tiles = -(-kernel.width // (COLUMNS + 2)) if kernel.width <= COLUMNS + 2 else 0
     tiles = tiles or -(-kernel.width // COLUMNS)
@@ -260,7 +260,7 @@ def _column_tiles(kernel: Abreast) -> list[tuple[int, int, int, int]]:
     return found
 
 
-def _columns(kernel: Abreast, start: int, count: int) -> tuple[tuple[int, int, int], ...]:
+def _columns(kernel: BlockedKernel, start: int, count: int) -> tuple[tuple[int, int, int], ...]:
     """Input column, output column and tap of each product in a row of a tile, from its start on."""
     op = kernel.op
     assert op is not None
@@ -274,7 +274,7 @@ def _columns(kernel: Abreast, start: int, count: int) -> tuple[tuple[int, int, i
     return tuple(sorted(products))
 
 
-def _depthwise_tile(file: File, kernel: Abreast, name: str, start: int, count: int) -> str:
+def _depthwise_tile(file: File, kernel: BlockedKernel, name: str, start: int, count: int) -> str:
     op = kernel.op
     assert op is not None
     columns, head = op.weight.shape[3], head_rows(kernel)
@@ -304,11 +304,11 @@ def _depthwise_tile(file: File, kernel: Abreast, name: str, start: int, count: i
     return "\n".join([*lines, "}"])
 
 
-def _input_plane(kernel: Abreast) -> int:
+def _input_plane(kernel: BlockedKernel) -> int:
     return kernel.x.planes[0][0].stride
 
 
-def _each_pixel(kernel: Abreast) -> str:
+def _each_pixel(kernel: BlockedKernel) -> str:
     """Steps on each pixel of each sixteen channels."""
     head, plane = head_rows(kernel), plane_stride(kernel)
     steps = finish(kernel, 1, WIDEST, "at + p", "c")

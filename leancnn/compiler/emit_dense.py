@@ -3,16 +3,16 @@
 import numpy as np
 
 from leancnn.compiler.c_text import File, Places, combined, curve, described
-from leancnn.compiler.graph import Activate, Affine, floats
+from leancnn.compiler.graph import Activation, Affine, floats
 from leancnn.compiler.literals import LARGE, number
 from leancnn.compiler.program import (
     WIDEST,
-    Blend,
+    Binary,
     Buffer,
-    Dense,
-    Flatten,
-    Fold,
-    Soft,
+    DenseKernel,
+    FlattenKernel,
+    ReduceKernel,
+    SoftmaxKernel,
     Step,
     Store,
     Value,
@@ -21,7 +21,7 @@ from leancnn.compiler.program import (
 AHEAD = 1024  # floats between the weights that are multiplied and those that are fetched
 
 
-def emit_dense(file: File, kernel: Dense) -> None:
+def emit_dense(file: File, kernel: DenseKernel) -> None:
     """A convolution whose result is one pixel, or element-wise steps on a vector.
 
     Outputs lie in the lanes. For each block of outputs the weights are bias, scales and shifts of
@@ -71,7 +71,7 @@ def emit_dense(file: File, kernel: Dense) -> None:
     file.calls.append(f"{name}(s{''.join(arguments)}{at.arguments});")
 
 
-def _matrix(kernel: Dense, groups: int, wide: int) -> tuple[list[int], list[np.ndarray]]:
+def _matrix(kernel: DenseKernel, groups: int, wide: int) -> tuple[list[int], list[np.ndarray]]:
     """Places of the input numbers, group by group, and the weights: one row for each."""
     op, x = kernel.op, kernel.x
     if op is None:
@@ -100,7 +100,7 @@ def _filled(places: list[int]) -> list[int]:
 
 
 def _dense_loops(
-    file: File, kernel: Dense, sizes: tuple[int, int, int, int, int, int], at: Places
+    file: File, kernel: DenseKernel, sizes: tuple[int, int, int, int, int, int], at: Places
 ) -> str:
     """What the function does: `s` is the arena, `t` the places of inputs, `w` the weights."""
     groups, wide, blocks, depth, head, units = sizes
@@ -158,19 +158,21 @@ def _products(file: File, names: list[list[str]], depth: int, split: int, behind
     return lines + [f"        {first} += {name};" for first, *rest in names for name in rest]
 
 
-def _steps(file: File, kernel: Dense, row: int, wide: int, first: int, at: Places) -> list[str]:
+def _steps(
+    file: File, kernel: DenseKernel, row: int, wide: int, first: int, at: Places
+) -> list[str]:
     """The steps on the vector of outputs that starts `first` behind output o of group g."""
     lines = []
     place, mine = f"o + {first}", f"{first} + l"
     offset = row if kernel.op is not None else 0
     for step in kernel.steps:
-        if isinstance(step, Activate):
+        if isinstance(step, Activation):
             lines.append(f"            y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
             scaled = f"y * load(w + {offset} + {mine}) + " if step.scale.any() else ""
             lines.append(f"            y = {scaled}load(w + {offset + row} + {mine});")
             offset += 2 * row
-        elif isinstance(step, Blend):
+        elif isinstance(step, Binary):
             other = "y"
             if step.other is not None:
                 other = _operand(file, kernel.name, step.other, f"g * {wide} + {place}", at)
@@ -191,7 +193,7 @@ def _operand(file: File, name: str, other: Value, place: str, at: Places) -> str
     return f"gather(s, {table} + {place})"
 
 
-def emit_fold(file: File, kernel: Fold) -> None:
+def emit_reduce(file: File, kernel: ReduceKernel) -> None:
     """Pixels or channels to one number each; steps follow on the vector of results."""
     out = next(step.buffer for step in kernel.steps if isinstance(step, Store))
     x = kernel.x
@@ -201,7 +203,7 @@ def emit_fold(file: File, kernel: Fold) -> None:
         lines = _over_channels(places, kernel.how, at.at(out.origin), at)
         far = not _side_by_side(places)  # then a table says where
     else:
-        far = not x.planes[0][0].abreast
+        far = not x.planes[0][0].blocked
         lines = _over_pixels(file, kernel, out, at) if far else _abreast(kernel, out, at)
     size = f"{len(places)}x{x.height}x{x.width}"
     steps_ = described(kernel.steps)
@@ -214,7 +216,7 @@ def emit_fold(file: File, kernel: Fold) -> None:
     steps = steps[1:] if isinstance(steps[0], Store) else steps
     if steps:
         whole = Value(tuple((out, c) for c in range(out.channels)), 1, 1)
-        emit_dense(file, Dense(f"{kernel.name}_steps", None, whole, out.channels, steps))
+        emit_dense(file, DenseKernel(f"{kernel.name}_steps", None, whole, out.channels, steps))
 
 
 def _over_channels(places: list[int], how: str, out: str, at: Places) -> list[str]:
@@ -248,7 +250,7 @@ def _over_channels(places: list[int], how: str, out: str, at: Places) -> list[st
     return lines
 
 
-def _over_pixels(file: File, kernel: Fold, out: Buffer, at: Places) -> list[str]:
+def _over_pixels(file: File, kernel: ReduceKernel, out: Buffer, at: Places) -> list[str]:
     x = kernel.x
     pitch = x.pitch
     line = x.height * pitch
@@ -296,7 +298,7 @@ def _over_pixels(file: File, kernel: Fold, out: Buffer, at: Places) -> list[str]
     return [*lines, f"        s[{at.at(out.origin)} + c] = {result};", "    }"]
 
 
-def _abreast(kernel: Fold, out: Buffer, at: Places) -> list[str]:
+def _abreast(kernel: ReduceKernel, out: Buffer, at: Places) -> list[str]:
     """Pixels that have sixteen channels abreast, vector by vector."""
     x = kernel.x
     pixels, first = x.height * x.width, at.at(x.places()[0])
@@ -316,7 +318,7 @@ def _abreast(kernel: Fold, out: Buffer, at: Places) -> list[str]:
     return [*lines, f"        store(s + {at.at(out.origin)} + o, y);", "    }"]
 
 
-def emit_flatten(file: File, kernel: Flatten) -> None:
+def emit_flatten(file: File, kernel: FlattenKernel) -> None:
     """Copy every pixel, in order."""
     x, out = kernel.x, kernel.out
     places = x.places()
@@ -343,7 +345,7 @@ def emit_flatten(file: File, kernel: Flatten) -> None:
     file.calls.append(f"{name}(s, {table}); /* {size * len(places)} floats */")
 
 
-def emit_soft(file: File, kernel: Soft) -> None:
+def emit_softmax(file: File, kernel: SoftmaxKernel) -> None:
     """Softmax inside a network."""
     places = kernel.x.places()
     table = file.integers(f"{kernel.name}_planes", places)

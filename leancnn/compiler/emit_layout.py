@@ -1,23 +1,23 @@
 """C that turns values: from planes to sixteen channels of a pixel abreast, or back."""
 
 from leancnn.compiler.c_text import File
-from leancnn.compiler.program import WIDEST, Turn
+from leancnn.compiler.program import WIDEST, LayoutKernel
 
 
-def emit_turn(file: File, kernel: Turn) -> None:
+def emit_layout(file: File, kernel: LayoutKernel) -> None:
     """Copy every pixel from planes to channels abreast, or back.
 
     The table holds the place of each channel, how far its rows and how far its pixels are apart,
     filled up with the last channel to whole vectors.
     """
     x, out = kernel.x, kernel.out
-    straight = all(b.abreast != out.abreast for b in x.buffers)
-    if out.abreast:
+    straight = all(b.blocked != out.blocked for b in x.buffers)
+    if out.blocked:
         straight = straight and not any(b.vector for b in x.buffers)
         body = _abreast(kernel) if straight else _one_by_one(kernel)
     else:
         body = _planes(kernel) if straight and x.whole is not None else _one_by_one(kernel)
-    how = "channels abreast" if out.abreast else "planes"
+    how = "channels abreast" if out.blocked else "planes"
     comment = f"{kernel.name}: {out.channels}x{out.height}x{out.width} to {how}"
     name = file.function(kernel.name, comment, "\n".join(body))
     table = []
@@ -32,9 +32,9 @@ def emit_turn(file: File, kernel: Turn) -> None:
     file.calls.append(f"{name}(s, {places}, s + {out.origin});")
 
 
-def _one_by_one(kernel: Turn) -> list[str]:
+def _one_by_one(kernel: LayoutKernel) -> list[str]:
     out = kernel.out
-    target = f"c / {WIDEST} * {out.stride} + c % {WIDEST}" if out.abreast else f"c * {out.stride}"
+    target = f"c / {WIDEST} * {out.stride} + c % {WIDEST}" if out.blocked else f"c * {out.stride}"
     return [
         "LAYER @(const float *s, const int32_t *t, float *y)\n{",
         f"    for (int b = 0; b < {out.channels}; b += {WIDEST})",
@@ -50,7 +50,7 @@ def _one_by_one(kernel: Turn) -> list[str]:
     ]
 
 
-def _loops(kernel: Turn, last: str) -> list[str]:
+def _loops(kernel: LayoutKernel, last: str) -> list[str]:
     """The start of a function that goes over squares of LANES channels × LANES pixels."""
     return [
         "LAYER @(const float *s, const int32_t *t, float *y)\n{",
@@ -62,7 +62,7 @@ def _loops(kernel: Turn, last: str) -> list[str]:
     ]
 
 
-def _abreast(kernel: Turn) -> list[str]:
+def _abreast(kernel: LayoutKernel) -> list[str]:
     """Squares of planes; where a row is shorter than a vector some pixels are left out."""
     out = kernel.out
     width, row = out.width, out.pitch
@@ -82,7 +82,7 @@ def _abreast(kernel: Turn) -> list[str]:
     ]
 
 
-def _planes(kernel: Turn) -> list[str]:
+def _planes(kernel: LayoutKernel) -> list[str]:
     """Squares of pixels, where a row holds a vector."""
     x, out = kernel.x, kernel.out
     slow = "\n".join(_one_by_one(kernel)[1:-1])

@@ -9,25 +9,25 @@ import numpy as np
 
 from leancnn.compiler.c_text import File, combined, curve, described, finished, is_long
 from leancnn.compiler.emit_polyphase import deal
-from leancnn.compiler.graph import Activate, Affine, Conv, Floats, Pool, floats
+from leancnn.compiler.graph import Activation, Affine, Conv, Floats, Pool, floats
 from leancnn.compiler.literals import number
-from leancnn.compiler.loops import L1_FLOATS, L2_FLOATS, Plan, affines, picks
-from leancnn.compiler.program import Blend, Line, Store, Value
+from leancnn.compiler.loops import L1_FLOATS, L2_FLOATS, Tiling, affines, picks
+from leancnn.compiler.program import Binary, PlanarKernel, Store, Value
 
 AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
 CACHE_LINE = 16  # floats
 WEIGHTS_AHEAD = 1024  # floats from the weights that are multiplied to those fetched: a page
 
 
-def emit_line(file: File, kernel: Line, plan: Plan, trash: int) -> None:
+def emit_planar(file: File, kernel: PlanarKernel, tiling: Tiling, dump: int) -> None:
     """Write a line kernel's function, table and weights, and its call.
 
     `trash`: a place in the arena for planes that nobody reads.
     """
-    body = _function(file, kernel, plan)
-    name = file.function(kernel.name, _comment(kernel, plan), body)
-    table = file.integers(f"{kernel.name}_planes", _table(kernel, plan, trash))
-    weights = _weights(kernel, plan)
+    body = _function(file, kernel, tiling)
+    name = file.function(kernel.name, _comment(kernel, tiling), body)
+    table = file.integers(f"{kernel.name}_planes", _table(kernel, tiling, dump))
+    weights = _weights(kernel, tiling)
     numbers = file.floats(kernel.name, weights) if weights.size else "NULL"
     for step in kernel.steps:
         if isinstance(step, Store) and step.buffer.masked:
@@ -38,7 +38,7 @@ def emit_line(file: File, kernel: Line, plan: Plan, trash: int) -> None:
     file.calls.append(f"{name}(s, {table}, {numbers});")
 
 
-def _comment(kernel: Line, plan: Plan) -> str:
+def _comment(kernel: PlanarKernel, tiling: Tiling) -> str:
     op = kernel.op
     c, h, w = len(kernel.x.planes), kernel.x.height, kernel.x.width
     if isinstance(op, Conv):
@@ -50,7 +50,7 @@ def _comment(kernel: Line, plan: Plan) -> str:
         what = "element by element"
     if op is not None and op.stride != (1, 1):
         what += f", stride {op.stride[0]}"
-    tile = f"tile: {plan.outputs} channels x {plan.vectors} vectors"
+    tile = f"tile: {tiling.outputs} channels x {tiling.vectors} vectors"
     return (
         f"{kernel.name}: {what}, {c}x{h}x{w} -> {kernel.channels}x{kernel.height}x{kernel.width}\n"
         f"   then {described(kernel.steps)}; {tile}"
@@ -63,35 +63,35 @@ def _places(value: Value, channels: int) -> list[int]:
     return places * channels if len(places) == 1 else places
 
 
-def _table(kernel: Line, plan: Plan, trash: int) -> list[int]:
+def _table(kernel: PlanarKernel, tiling: Tiling, dump: int) -> list[int]:
     inputs = kernel.x.places()
     columns = []
     for step in kernel.steps:
         if isinstance(step, Store):
             columns.append([step.buffer.plane(c) for c in range(kernel.channels)])
-        elif isinstance(step, Blend) and step.other is not None:
+        elif isinstance(step, Binary) and step.other is not None:
             columns.append(_places(step.other, kernel.channels))
     table = []
-    wide = kernel.channels // plan.groups
-    for group in range(plan.groups):
-        table += inputs[group * plan.inputs : (group + 1) * plan.inputs]
-        for block in range(plan.blocks):
+    wide = kernel.channels // tiling.groups
+    for group in range(tiling.groups):
+        table += inputs[group * tiling.inputs : (group + 1) * tiling.inputs]
+        for block in range(tiling.blocks):
             for column in columns:
-                for o in range(plan.outputs):
-                    c = block * plan.outputs + o
-                    table.append(column[group * wide + c] if c < wide else trash)
+                for o in range(tiling.outputs):
+                    c = block * tiling.outputs + o
+                    table.append(column[group * wide + c] if c < wide else dump)
     return table
 
 
-def _weights(kernel: Line, plan: Plan) -> Floats:
+def _weights(kernel: PlanarKernel, tiling: Tiling) -> Floats:
     """For each block: bias, scales and shifts of the steps, then input by input, tap by tap."""
     extra = affines(kernel)
     blocks: list[Floats] = []
-    wide = kernel.channels // plan.groups
-    for group in range(plan.groups):
-        for block in range(plan.blocks):
-            first = group * wide + block * plan.outputs
-            have = min(plan.outputs, wide - block * plan.outputs)
+    wide = kernel.channels // tiling.groups
+    for group in range(tiling.groups):
+        for block in range(tiling.blocks):
+            first = group * wide + block * tiling.outputs
+            have = min(tiling.outputs, wide - block * tiling.outputs)
             part = slice(first, first + have)
             rows = []
             if isinstance(kernel.op, Conv):
@@ -103,7 +103,7 @@ def _weights(kernel: Line, plan: Plan) -> Floats:
                 rows.append(taps.T)
             if rows:
                 filled = np.concatenate(rows)
-                blocks.append(np.pad(filled, ((0, 0), (0, plan.outputs - have))).ravel())
+                blocks.append(np.pad(filled, ((0, 0), (0, tiling.outputs - have))).ravel())
     if isinstance(kernel.op, Pool) and kernel.op.how == "mean" and not _even(kernel.op):
         blocks.append(_shares(kernel))
     return floats(np.concatenate(blocks)) if blocks else floats([])
@@ -114,7 +114,7 @@ def _even(op: Pool) -> bool:
     return not any(op.padding) or (op.count_padding and op.beyond == (0, 0))
 
 
-def _shares(kernel: Line) -> Floats:
+def _shares(kernel: PlanarKernel) -> Floats:
     """One over the number of pixels that count, for each place of the output line."""
     op = kernel.op
     assert isinstance(op, Pool)
@@ -126,49 +126,53 @@ def _shares(kernel: Line) -> Floats:
     return floats(np.pad(line, (0, -len(line) % 16)))
 
 
-def _out_pitch(kernel: Line) -> int:
+def _out_pitch(kernel: PlanarKernel) -> int:
     return next(step.buffer.pitch for step in kernel.steps if isinstance(step, Store))
 
 
-def _function(file: File, kernel: Line, plan: Plan) -> str:
+def _function(file: File, kernel: PlanarKernel, tiling: Tiling) -> str:
     """The text of the kernel's function, without its name, so that equal shapes are equal text."""
     line = kernel.height * _out_pitch(kernel)
     uneven = isinstance(kernel.op, Pool) and kernel.op.how == "mean" and not _even(kernel.op)
     tables = sum(
-        isinstance(s, Store) or (isinstance(s, Blend) and s.other is not None) for s in kernel.steps
+        isinstance(s, Store) or (isinstance(s, Binary) and s.other is not None)
+        for s in kernel.steps
     )
-    head = plan.outputs * (2 * len(affines(kernel)) + isinstance(kernel.op, Conv))
-    depth = plan.inputs * len(plan.taps) if isinstance(kernel.op, Conv) else 0
-    block_w, block_t = head + depth * plan.outputs, tables * plan.outputs
+    head = tiling.outputs * (2 * len(affines(kernel)) + isinstance(kernel.op, Conv))
+    depth = tiling.inputs * len(tiling.taps) if isinstance(kernel.op, Conv) else 0
+    block_w, block_t = head + depth * tiling.outputs, tables * tiling.outputs
     sizes = sorted(
-        {plan.vectors, plan.few, 1} | ({plan.rest} if plan.rest else set()), reverse=True
+        {tiling.vectors, tiling.few, 1} | ({tiling.rest} if tiling.rest else set()), reverse=True
     )
-    parts = [_tile(file, kernel, plan, size, head, uneven) for size in sizes]
+    parts = [_tile(file, kernel, tiling, size, head, uneven) for size in sizes]
     text = [_picking(kernel)] if picks(kernel) else []
     for size, body in zip(sizes, parts, strict=True):
-        when = _when(plan, size)
+        when = _when(tiling, size)
         text.append(f"#if {when}" if when else "")
         text.append(f"static inline void @_x{size}{body}")
         text.append("#endif" if when else "")
     if picks(kernel):
         text.append("#undef BEGIN\n#undef AT\n#undef EVENS\n#undef ODDS")
-    if plan.phases is not None:
-        text.append(deal(kernel, plan.phases, plan.inputs))
+    if tiling.phases is not None:
+        text.append(deal(kernel, tiling.phases, tiling.inputs))
     end = f"({line} + LANES - 1) / LANES * LANES"
     shares = f", share + {0}" if uneven else ""
     share = (
-        f"    const float *share = w + {plan.groups * plan.blocks * block_w};\n" if uneven else ""
+        f"    const float *share = w + {tiling.groups * tiling.blocks * block_w};\n"
+        if uneven
+        else ""
     )
-    bases = ", base" if plan.phases is not None else ""
+    bases = ", base" if tiling.phases is not None else ""
     call = f"(s, in, at, k{shares}{bases}, p)"
-    walk = _walk(plan, sizes, call)
-    chunk = plan.chunk or None
+    walk = _walk(tiling, sizes, call)
+    chunk = tiling.chunk or None
     lines = [
         "LAYER @(float *s, const int32_t *t, const float *w)\n{",
         share.rstrip("\n"),
         f"    const int end = {end};",
-        f"    for (int g = 0; g < {plan.groups}; g++, t += {plan.inputs + plan.blocks * block_t}"
-        f"{f', w += {plan.blocks * block_w}' if block_w else ''}) {{",
+        f"    for (int g = 0; g < {tiling.groups}; g++, "
+        f"t += {tiling.inputs + tiling.blocks * block_t}"
+        f"{f', w += {tiling.blocks * block_w}' if block_w else ''}) {{",
         "        const int32_t *in = t;",
     ]
     stop = "end"
@@ -177,14 +181,14 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
         lines.append(f"{indent}for (int from = 0; from < end; from += {chunk}) {{")
         lines.append(f"{indent}    const int to = from + {chunk} < end ? from + {chunk} : end;")
         stop, indent = "to", indent + "    "
-    if plan.phases is not None:
-        below = max(plan.phases.rows) - kernel.height
-        pitch = plan.phases.pitch
+    if tiling.phases is not None:
+        below = max(tiling.phases.rows) - kernel.height
+        pitch = tiling.phases.pitch
         row = f"from / {pitch}" if chunk else "0"
         lines.append(f"{indent}const int row = {row}, base = row * {pitch};")
         lines.append(f"{indent}@_deal(s, in, row, ({stop} - 1) / {pitch} + {1 + below});")
-    lines.append(f"{indent}for (int b = 0; b < {plan.blocks}; b++) {{")
-    lines.append(f"{indent}    const int32_t *at = t + {plan.inputs} + b * {block_t};")
+    lines.append(f"{indent}for (int b = 0; b < {tiling.blocks}; b++) {{")
+    lines.append(f"{indent}    const int32_t *at = t + {tiling.inputs} + b * {block_t};")
     lines.append(f"{indent}    const float *k = w + b * {block_w};" if block_w else "")
     if not block_w:
         lines.append(f"{indent}    const float *k = w;")
@@ -204,10 +208,10 @@ def _function(file: File, kernel: Line, plan: Plan) -> str:
     return "\n".join(row for row in [*text, *lines] if row)
 
 
-def _when(plan: Plan, size: int) -> str:
+def _when(tiling: Tiling, size: int) -> str:
     """The condition of the preprocessor under which a tile of so many vectors is used."""
-    wide = size in (plan.vectors, plan.rest)
-    narrow = size == plan.few
+    wide = size in (tiling.vectors, tiling.rest)
+    narrow = size == tiling.few
     if wide and narrow:
         return ""
     if wide:
@@ -215,60 +219,64 @@ def _when(plan: Plan, size: int) -> str:
     return "REGISTERS < 32" if narrow and size != 1 else "REGISTERS < 32 || LANES != 16"
 
 
-def _walk(plan: Plan, sizes: list[int], call: str) -> list[str]:
+def _walk(tiling: Tiling, sizes: list[int], call: str) -> list[str]:
     """Loops over the line: whole tiles, then what is left."""
     rows = []
     for size in sizes:
-        when = _when(plan, size)
+        when = _when(tiling, size)
         rows.append(f"#if {when}" if when else "")
         rows.append(f"for (; p + {size} * LANES <= END; p += {size} * LANES) @_x{size}{call};")
         rows.append("#endif" if when else "")
     return rows
 
 
-def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bool) -> str:
+def _tile(
+    file: File, kernel: PlanarKernel, tiling: Tiling, size: int, head: int, uneven: bool
+) -> str:
     """One register tile: what is summed, and the steps on every vector of it."""
-    o, op = plan.outputs, kernel.op
+    o, op = tiling.outputs, kernel.op
     share = ", const float *share" if uneven else ""
-    base_ = ", int base" if plan.phases is not None else ""
+    base_ = ", int base" if tiling.phases is not None else ""
     lines = [
         f"(float *s, const int32_t *in, const int32_t *t, const float *w{share}{base_}, int p)\n{{"
     ]
     base = "s + in[i] + BEGIN" if picks(kernel) else "s + in[i] + p"
-    if plan.phases is not None:
-        base = f"s + {plan.phases.offset} + i * {plan.phases.size} + p - base"
+    if tiling.phases is not None:
+        base = f"s + {tiling.phases.offset} + i * {tiling.phases.size} + p - base"
     tile = f"{o}X{size}"
     file.tiles.add(("EACH", o, size))
     if isinstance(op, Conv):
         file.tiles.add(("START", o, size))
         lines.append(f"    START_{tile}(w)")
         lines.append(f"    const float *k = w + {head};")
-        lines.append(f"    for (int i = 0; i < {plan.inputs}; i++, k += {o * len(plan.taps)}) {{")
+        lines.append(
+            f"    for (int i = 0; i < {tiling.inputs}; i++, k += {o * len(tiling.taps)}) {{"
+        )
         lines.append(f"        const float *x = {base};")
         lines += [
-            f"        {tap}".replace("+ -", "- ") for tap in _tap_lines(file, kernel, plan, size)
+            f"        {tap}".replace("+ -", "- ") for tap in _tap_lines(file, kernel, tiling, size)
         ]
-        if plan.phases is None and not picks(kernel):
+        if tiling.phases is None and not picks(kernel):
             file.tiles.add(("FETCH", 1, size))
-            ahead = f"x + {max(plan.taps)} + {size} * LANES".replace("+ -", "- ")
-            if len(plan.taps) == 1 and plan.inputs * size * 16 > L1_FLOATS // 2:
-                ahead = f"s + in[i + {AHEAD} < {plan.inputs} ? i + {AHEAD} : i] + p"
+            ahead = f"x + {max(tiling.taps)} + {size} * LANES".replace("+ -", "- ")
+            if len(tiling.taps) == 1 and tiling.inputs * size * 16 > L1_FLOATS // 2:
+                ahead = f"s + in[i + {AHEAD} < {tiling.inputs} ? i + {AHEAD} : i] + p"
             lines.append(f"        FETCH_1X{size}({ahead})")
         if op.weight.size > L2_FLOATS:  # they come from beyond
-            places = range(WEIGHTS_AHEAD, WEIGHTS_AHEAD + o * len(plan.taps), CACHE_LINE)
+            places = range(WEIGHTS_AHEAD, WEIGHTS_AHEAD + o * len(tiling.taps), CACHE_LINE)
             lines.append(f"        {' '.join(f'prefetch(k + {place});' for place in places)}")
         lines.append("    }")
     else:
         file.tiles.add(("LOAD", o, size))
         first = base.replace("in[i]", "in[0]").replace(
-            " + i * " + str(plan.phases.size if plan.phases else 0), ""
+            " + i * " + str(tiling.phases.size if tiling.phases else 0), ""
         )
         lines.append(f"    const float *x = {first};")
-        lines.append(f"    LOAD_{tile}(x + {plan.taps[0]})".replace("+ -", "- "))
+        lines.append(f"    LOAD_{tile}(x + {tiling.taps[0]})".replace("+ -", "- "))
         if isinstance(op, Pool):
             word = "LARGER" if op.how == "max" else "PLUS"
             file.tiles.add((word, o, size))
-            for tap in plan.taps[1:]:
+            for tap in tiling.taps[1:]:
                 lines.append(f"    {word}_{tile}(x + {tap})".replace("+ -", "- "))
     steps = []
     if isinstance(op, Pool) and op.how == "mean":
@@ -279,14 +287,14 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
     table = 0
     scale = o if isinstance(op, Conv) else 0
     for step in kernel.steps:
-        if isinstance(step, Activate):
+        if isinstance(step, Activation):
             steps.append(f"y = {curve(step, 'y')};")
         elif isinstance(step, Affine):
             scaled = f"y * w[{scale} + o] + " if step.scale.any() else ""
             shift = f"w[{scale + o} + o]"
             steps.append(f"y = {scaled}{shift};" if scaled else f"y = splat({shift});")
             scale += 2 * o
-        elif isinstance(step, Blend):
+        elif isinstance(step, Binary):
             if step.other is None:
                 other = "y"
             else:
@@ -308,7 +316,7 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
             table += o
     lines += finished(steps, f"EACH_{tile}", (o, size), is_long(kernel.steps))
     unused = [] if isinstance(op, Conv) or affines(kernel) else ["(void)w;"]
-    if plan.phases is not None:
+    if tiling.phases is not None:
         unused.append("(void)in;")
     if unused:
         lines.append(f"    {' '.join(unused)}")
@@ -316,23 +324,23 @@ def _tile(file: File, kernel: Line, plan: Plan, size: int, head: int, uneven: bo
     return "\n".join(lines)
 
 
-def _tap_lines(file: File, kernel: Line, plan: Plan, size: int) -> list[str]:
+def _tap_lines(file: File, kernel: PlanarKernel, tiling: Tiling, size: int) -> list[str]:
     """A multiply-add of a register tile for each tap; two picked ones share what they load."""
     assert isinstance(kernel.op, Conv)
-    o, columns, dilation = plan.outputs, kernel.op.weight.shape[3], kernel.op.dilation[1]
+    o, columns, dilation = tiling.outputs, kernel.op.weight.shape[3], kernel.op.dilation[1]
     if not picks(kernel):
         file.tiles.add(("TAP", o, size))
-        return [f"TAP_{o}X{size}(x + {tap}, k + {j * o})" for j, tap in enumerate(plan.taps)]
+        return [f"TAP_{o}X{size}(x + {tap}, k + {j * o})" for j, tap in enumerate(tiling.taps)]
     file.tiles.add(("PICK", o, size))
     lines = []
-    for j, tap in enumerate(plan.taps):
+    for j, tap in enumerate(tiling.taps):
         odd = j % columns * dilation % 2
         half = "ODDS" if odd else "EVENS"
         lines.append(f"PICK_{o}X{size}({half}, x + {tap - odd}, k + {j * o})")
     return lines
 
 
-def _picking(kernel: Line) -> str:
+def _picking(kernel: PlanarKernel) -> str:
     """Macros for the halves of a tap: constants beside p where a vector is of whole rows."""
     pitch = _out_pitch(kernel)
     sizes = f"{pitch}, {2 * kernel.x.pitch}"

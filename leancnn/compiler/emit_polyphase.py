@@ -2,10 +2,10 @@
 
 from leancnn.compiler.literals import number
 from leancnn.compiler.loops import Phases
-from leancnn.compiler.program import Line
+from leancnn.compiler.program import PlanarKernel
 
 
-def deal(kernel: Line, phases: Phases, inputs: int) -> str:
+def deal(kernel: PlanarKernel, phases: Phases, inputs: int) -> str:
     """Copy rows of a group's inputs into phases, dealt out by stride, from one row to another."""
     op = kernel.op
     assert op is not None
@@ -47,7 +47,7 @@ def deal(kernel: Line, phases: Phases, inputs: int) -> str:
     return "\n".join([*lines, "        }", "    }", "}"])
 
 
-def _deal_filled(kernel: Line, phases: Phases) -> list[str]:
+def _deal_filled(kernel: PlanarKernel, phases: Phases) -> list[str]:
     """The same with something other than zero outside the image."""
     op = kernel.op
     assert op is not None

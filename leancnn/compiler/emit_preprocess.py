@@ -23,31 +23,33 @@ class Preprocess:
     """What somebody who writes this function again must know, as JSON values."""
 
 
-def emit_preprocess(road: Mapping[str, Any] | None) -> Preprocess:
-    """The function of a network whose road from file to input is known, as `Road.to_json` has it.
+def emit_preprocess(preprocessing: Mapping[str, Any] | None) -> Preprocess:
+    """The function of a network whose preprocessing is known, as `Preprocessing.to_json` has it.
 
-    It does to decoded pixels what `Road.of_array` does, bit for bit.
+    It does to decoded pixels what `Preprocessing.of_array` does, bit for bit.
     """
-    if not isinstance(road, Mapping) or "fit" not in road:  # a foreign file's, or of signals
+    if (
+        not isinstance(preprocessing, Mapping) or "fit" not in preprocessing
+    ):  # a foreign file's, or of signals
         return Preprocess("", "", {})
-    (high, wide), (height, width) = road["scale"], road["size"]
+    (high, wide), (height, width) = preprocessing["scale"], preprocessing["size"]
     values: dict[str, object] = {
         "HIGH": high,
         "WIDE": wide,
         "TOP": (high - height) // 2,
         "LEFT": (wide - width) // 2,
-        "BACKGROUND": ", ".join(map(str, road["background"])),
-        "FIT": road["fit"].upper(),
-        "FITS": WORDS[road["fit"]],
+        "BACKGROUND": ", ".join(map(str, preprocessing["background"])),
+        "FIT": preprocessing["fit"].upper(),
+        "FITS": WORDS[preprocessing["fit"]],
     }
     folder = files("leancnn.compiler")
     source = (folder / "preprocess.c").read_text(encoding="utf-8")
     header = (folder / "preprocess.h").read_text(encoding="utf-8")
     about: dict[str, object] = {
-        "fit": road["fit"],
+        "fit": preprocessing["fit"],
         "filter": "triangle, antialiased: BILINEAR of Pillow, along rows, then down columns",
         "scale": [high, wide],
         "window": [values["TOP"], values["LEFT"], height, width],
-        "background": list(road["background"]),
+        "background": list(preprocessing["background"]),
     }
     return Preprocess(source, header, values, about)

@@ -20,7 +20,7 @@ from leancnn.compiler.emit_blocked import (
 )
 from leancnn.compiler.graph import Conv, Floats, floats
 from leancnn.compiler.loops import affines
-from leancnn.compiler.program import WIDEST, Abreast
+from leancnn.compiler.program import WIDEST, BlockedKernel
 from leancnn.compiler.winograd import Winograd, transformed
 
 AHEAD = 512  # floats between the weights that are multiplied and those that are fetched
@@ -51,7 +51,7 @@ FILTERS = {
 }
 
 
-def emit_winograd(file: File, kernel: Abreast, way: Winograd) -> None:
+def emit_winograd(file: File, kernel: BlockedKernel, way: Winograd) -> None:
     """Write the kernel's function, table and weights, and its call."""
     if FILTERS[way.size] not in file.functions:
         file.functions.append(FILTERS[way.size])
@@ -71,7 +71,7 @@ def emit_winograd(file: File, kernel: Abreast, way: Winograd) -> None:
     file.calls.append(f"{name}(s, {places}, {numbers});")
 
 
-def _weights(kernel: Abreast, way: Winograd) -> Floats:
+def _weights(kernel: BlockedKernel, way: Winograd) -> Floats:
     """For each block of vectors: a row a head, then for each point a row for each input."""
     op = kernel.op
     assert isinstance(op, Conv)
@@ -88,7 +88,7 @@ def _weights(kernel: Abreast, way: Winograd) -> Floats:
     return floats(np.concatenate([head.ravel(), body.ravel()]))
 
 
-def _function(file: File, kernel: Abreast, way: Winograd, first: int) -> str:
+def _function(file: File, kernel: BlockedKernel, way: Winograd, first: int) -> str:
     wide, inputs = way.tile.vectors * WIDEST, len(kernel.x.planes)
     blocks, vectors = -(-kernel.channels // wide), -(-kernel.channels // WIDEST)
     head = head_rows(kernel) * blocks * wide
@@ -120,7 +120,7 @@ def _function(file: File, kernel: Abreast, way: Winograd, first: int) -> str:
     return "\n".join([*parts, *_up(file, kernel, way, first), *lines])
 
 
-def _down(kernel: Abreast, way: Winograd) -> str:
+def _down(kernel: BlockedKernel, way: Winograd) -> str:
     """Columns of a band of pixels to points; rows outside the image are zeros."""
     x, edge, columns = kernel.x, way.edge, way.columns * WIDEST
     assert isinstance(kernel.op, Conv)
@@ -163,7 +163,7 @@ def _along(way: Winograd) -> str:
     return "\n".join(lines)
 
 
-def _products(file: File, kernel: Abreast, way: Winograd) -> list[str]:
+def _products(file: File, kernel: BlockedKernel, way: Winograd) -> list[str]:
     """At each point, tiles × inputs by inputs × a block of outputs."""
     tile, inputs = way.tile, len(kernel.x.planes)
     wide = tile.vectors * WIDEST
@@ -225,7 +225,7 @@ def _back(way: Winograd) -> str:
     return "\n".join(lines)
 
 
-def _up(file: File, kernel: Abreast, way: Winograd, first: int) -> list[str]:
+def _up(file: File, kernel: BlockedKernel, way: Winograd, first: int) -> list[str]:
     """Columns of points back to pixels, and the steps on each of them."""
     size, edge, columns = way.size, way.edge, way.columns * WIDEST
     vectors, row = -(-kernel.channels // WIDEST), kernel.width * WIDEST

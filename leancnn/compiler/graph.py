@@ -46,7 +46,7 @@ class Affine:
         return x
 
 
-Curve = Literal[
+ActivationKind = Literal[
     "clip",
     "leaky",
     "sigmoid",
@@ -66,11 +66,11 @@ Curve = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Activate:
+class Activation:
     """A function of each element. ReLU is `clip` from 0 up; `low` is the slope of `leaky`, and the
     exponent of `power`."""
 
-    curve: Curve
+    curve: ActivationKind
     low: float = 0.0
     high: float = float("inf")
 
@@ -91,7 +91,7 @@ class Combine:
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class Gather:
     """The channels named, in that order: a shuffle, a slice, a part of a split."""
 
     channels: tuple[int, ...]
@@ -101,7 +101,7 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class Concat:
     """Concatenation of channels."""
 
     def shape(self, *xs: Shape) -> Shape:
@@ -181,7 +181,8 @@ class Softmax:
 
 
 Op = (
-    Conv | Affine | Activate | Combine | Take | Join | Crop | Pool | Reduce | Reshape | Softmax
+    Conv | Affine | Activation | Combine | Gather | Concat | Crop | Pool | Reduce
+    | Reshape | Softmax
 )  # fmt: skip
 
 

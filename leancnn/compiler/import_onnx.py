@@ -15,7 +15,7 @@ from leancnn.compiler.answers import ends_in_probabilities
 from leancnn.compiler.c_text import identifier
 from leancnn.compiler.graph import Graph, Reshape, Shape, Softmax
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import MOST, View
+from leancnn.compiler.materialise import MOST, IndexMap
 from leancnn.compiler.onnx_call import Call, operators
 from leancnn.compiler.onnx_constants import computed, shapes
 from leancnn.compiler.onnx_file import ends, read_onnx
@@ -99,10 +99,10 @@ def _read(notes: dict[str, str]) -> dict[str, Any]:
     found = found if isinstance(found, dict) else {}
     classes = found.get("classes")
     known = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    road = found.get("road")
+    preprocessing = found.get("road")
     return {
         "classes": classes if known else None,
-        "road": road if isinstance(road, dict) else None,
+        "road": preprocessing if isinstance(preprocessing, dict) else None,
     }
 
 
@@ -156,7 +156,7 @@ class Walk:
 
     def _finished(self, name: str) -> Graph:
         result = self._value(name, "the network's output")
-        if not isinstance(result, View):
+        if not isinstance(result, IndexMap):
             raise UnsupportedError("its output does not depend on the image")
         count = int(np.prod(result.shape))
         if max(result.shape, default=1) == count:  # a vector, under whatever shape
@@ -176,7 +176,7 @@ class Walk:
                 )
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             values = [self._value(name, where) if name else None for name in node.input]
-            if kind == "If" and not isinstance(values[0], View):
+            if kind == "If" and not isinstance(values[0], IndexMap):
                 branch = attributes["then_branch" if np.all(values[0]) else "else_branch"]
                 self.known.update({tensor.name: _array(tensor) for tensor in branch.initializer})
                 self._walk(branch.node)
@@ -232,13 +232,13 @@ class Walk:
         for shape, result in zip(expected, results, strict=False):
             if attributes.get("ceil_mode") and opset < 22:  # inference counts a window too many
                 break
-            if shape is not None and isinstance(result, View) and result.shape != shape:
+            if shape is not None and isinstance(result, IndexMap) and result.shape != shape:
                 raise UnsupportedError(f"it makes {result.shape}, where ONNX has {shape}")
         return results
 
 
 def _has_view(values: Iterable[Any]) -> bool:
-    return any(isinstance(value, View) for value in values)
+    return any(isinstance(value, IndexMap) for value in values)
 
 
 def _array(tensor: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from leancnn.compiler import torch_activations  # noqa: F401  registers more
 from leancnn.compiler.graph import Graph, Shape
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.torch_ops import handlers
 from leancnn.errors import UnsupportedError
 from leancnn.modes import evaluating
@@ -35,7 +35,7 @@ def import_torch(body: nn.Module, shape: Shape) -> Graph:
             known[node.name] = _call(builder, node, known)
         elif node.op == "output":
             results = [known[item.name] for item in node.args[0] if item is not None]
-            if len(results) != 1 or not isinstance(results[0], View):
+            if len(results) != 1 or not isinstance(results[0], IndexMap):
                 raise UnsupportedError(
                     f"the network has {len(results)} outputs; the compiler takes one that depends "
                     "on the image"
@@ -116,4 +116,4 @@ def _call(builder: Builder, node: torch.fx.Node, known: dict[str, Any]) -> Any:
 
 
 def _has_view(values: Sequence[Any]) -> bool:
-    return any(isinstance(v, View) or (isinstance(v, list) and _has_view(v)) for v in values)
+    return any(isinstance(v, IndexMap) or (isinstance(v, list) and _has_view(v)) for v in values)

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
+    ActivationKind,
     Affine,
     Combine,
+    Concat,
     Conv,
-    Curve,
     Floats,
     Graph,
-    Join,
     Pool,
     Reduce,
     Shape,
@@ -25,7 +25,7 @@ from leancnn.compiler.graph import (
     empty,
     floats,
 )
-from leancnn.compiler.materialise import MOVED, View, settle
+from leancnn.compiler.materialise import MOVED, IndexMap, settle
 from leancnn.errors import UnsupportedError
 
 
@@ -36,29 +36,29 @@ class Builder:
         self.graph: Graph = empty(shape)
         self.name = "value"  # of the next operator, set by the importer
 
-    def image(self, shape: Sequence[int] | None = None, *, channels_last: bool = False) -> View:
+    def image(self, shape: Sequence[int] | None = None, *, channels_last: bool = False) -> IndexMap:
         """The network's input, under the exporter's own shape."""
         c, h, w = self.graph.shapes[self.graph.input]
-        whole = View(self.graph.input, (1, c, h, w))
+        whole = IndexMap(self.graph.input, (1, c, h, w))
         if channels_last:
             return whole.moved(lambda a: a.transpose(0, 2, 3, 1))
         return whole if shape is None else whole.moved(lambda a: a.reshape(tuple(shape)))
 
-    def add(self, op: Any, *inputs: str, like: Sequence[int] | None = None) -> View:
+    def add(self, op: Any, *inputs: str, like: Sequence[int] | None = None) -> IndexMap:
         """Append an operator; `like` is the exporter's shape of the result, if not (1, C, H, W)."""
         value = self.graph.add(op, *inputs, name=self.name)
         shape = self.graph.shapes[value]
         if like is not None and math.prod(like) != math.prod(shape):
             raise UnsupportedError(f"a value of shape {tuple(like)}, computed as {shape}")
-        return View(value, tuple(like) if like is not None else (1, *shape))
+        return IndexMap(value, tuple(like) if like is not None else (1, *shape))
 
-    def settle(self, view: View, *, by_pixel: bool = True) -> str:
+    def settle(self, view: IndexMap, *, by_pixel: bool = True) -> str:
         """The name of a value that holds what the view shows, as (C, H, W)."""
         return settle(self.graph, view, by_pixel=by_pixel)
 
     def conv(
         self,
-        x: View,
+        x: IndexMap,
         weight: Any,
         bias: Any,
         *,
@@ -66,7 +66,7 @@ class Builder:
         padding: Sequence[int] = (0, 0, 0, 0),
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
-    ) -> View:
+    ) -> IndexMap:
         """A convolution; `padding` is top, left, bottom, right."""
         kernel = floats(weight)
         if kernel.ndim == 3 and len(x.shape) == 3:  # along one axis
@@ -88,7 +88,7 @@ class Builder:
         op = Conv(kernel, shift, _pair(stride), sides, _pair(dilation), groups)
         return self.add(op, self.settle(x))
 
-    def linear(self, x: View, weight: Any, bias: Any) -> View:
+    def linear(self, x: IndexMap, weight: Any, bias: Any) -> IndexMap:
         """A matrix (outputs, inputs) by every vector along the last axis."""
         kernel = floats(weight)
         if kernel.ndim != 2 or not x.shape or x.shape[-1] != kernel.shape[1]:
@@ -106,7 +106,7 @@ class Builder:
         made = self.conv(image, points, shift)
         return made.moved(lambda a: np.moveaxis(a.reshape(len(kernel), *rest), 0, -1))
 
-    def affine(self, x: View, scale: Any, shift: Any) -> View:
+    def affine(self, x: IndexMap, scale: Any, shift: Any) -> IndexMap:
         """Elements times `scale` plus `shift`, numbers or arrays that numpy would broadcast."""
         scale, shift = floats(scale), floats(shift)
         shape = _broadcast(x.shape, scale.shape, shift.shape)
@@ -118,24 +118,26 @@ class Builder:
                     f"a constant that differs from pixel to pixel, for {math.prod(shape):,} of "
                     f"them; only for {MOVED:,}"
                 )
-            x = View(self.settle(x.moved(lambda a: a.reshape(1, -1))), shape)
+            x = IndexMap(self.settle(x.moved(lambda a: a.reshape(1, -1))), shape)
             factors, terms = (
                 floats(np.broadcast_to(numbers, shape).ravel()) for numbers in (scale, shift)
             )
         made = self.graph.add(Affine(factors, terms), x.value, name=self.name)
-        return View(made, x.shape, x.index)
+        return IndexMap(made, x.shape, x.index)
 
-    def activate(self, x: View, curve: Curve, low: float = 0.0, high: float = math.inf) -> View:
+    def activate(
+        self, x: IndexMap, curve: ActivationKind, low: float = 0.0, high: float = math.inf
+    ) -> IndexMap:
         """A function of each element."""
         x = self._whole(x)
-        op = Activate(curve, low, high)
-        return View(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
+        op = Activation(curve, low, high)
+        return IndexMap(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
 
-    def combine(self, how: Any, x: View | Any, y: View | Any) -> View:
+    def combine(self, how: Any, x: IndexMap | Any, y: IndexMap | Any) -> IndexMap:
         """Two views, or a view and a constant, element by element with broadcasting."""
-        if not isinstance(x, View):
+        if not isinstance(x, IndexMap):
             return self._constant_first(how, floats(x), y)
-        if not isinstance(y, View):
+        if not isinstance(y, IndexMap):
             return self._constant_second(how, x, floats(y))
         shape = _broadcast(x.shape, y.shape)
         if math.prod(x.shape) < math.prod(y.shape):
@@ -150,19 +152,21 @@ class Builder:
         else:  # the second's elements in the order in which the first's value holds its own
             order = np.empty(math.prod(have), np.int64)
             order[x.elements().ravel()] = np.broadcast_to(y.elements(), shape).ravel()
-            other = self._operand(View(y.value, (1, *have), order.reshape(1, *have)), have)
-        return View(self.graph.add(Combine(how), x.value, other, name=self.name), shape, x.index)
+            other = self._operand(IndexMap(y.value, (1, *have), order.reshape(1, *have)), have)
+        return IndexMap(
+            self.graph.add(Combine(how), x.value, other, name=self.name), shape, x.index
+        )
 
-    def _whole(self, x: View) -> View:
+    def _whole(self, x: IndexMap) -> IndexMap:
         """A view that shows each element of its value once, in any order."""
         if x.index is None:
             return x
         size = math.prod(self.graph.shapes[x.value])
         if x.index.size == size and (np.bincount(x.index.ravel(), minlength=size) == 1).all():
             return x
-        return View(self.settle(x), x.shape)
+        return IndexMap(self.settle(x), x.shape)
 
-    def _operand(self, y: View, have: Shape) -> str:
+    def _operand(self, y: IndexMap, have: Shape) -> str:
         """A value of `have` rows and columns, or of one pixel, for a combination."""
         value = self.settle(_narrow(y))
         _, h, w = self.graph.shapes[value]
@@ -172,7 +176,7 @@ class Builder:
         sides = (kernel[0] - 1, kernel[1] - 1) * 2
         return self.graph.add(Pool("max", kernel, (1, 1), sides), value, name=f"{value}_spread")
 
-    def _by_channel(self, x: View, numbers: Floats) -> Floats | None:
+    def _by_channel(self, x: IndexMap, numbers: Floats) -> Floats | None:
         """A constant as one number for each channel of the value that a view shows; None where
         pixels of a channel get different ones."""
         have = self.graph.shapes[x.value]
@@ -185,14 +189,14 @@ class Builder:
             return None
         return floats(table[:, 0])
 
-    def _constant_first(self, how: str, x: Floats, y: View) -> View:
+    def _constant_first(self, how: str, x: Floats, y: IndexMap) -> IndexMap:
         if how == "sub":
             return self._constant_second("add", self.affine(y, -1, 0), x)
         if how == "div":
             return self._constant_second("mul", self.activate(y, "reciprocal"), x)
         return self._constant_second(how, y, x)
 
-    def _constant_second(self, how: str, x: View, y: Floats) -> View:
+    def _constant_second(self, how: str, x: IndexMap, y: Floats) -> IndexMap:
         match how:
             case "add":
                 return self.affine(x, 1, y)
@@ -207,12 +211,12 @@ class Builder:
             return self.activate(x, "clip", low, high)
         return self.combine(how, x, self.affine(x, 0, y))
 
-    def join(self, parts: Sequence[View | Any], axis: int) -> View:
+    def join(self, parts: Sequence[IndexMap | Any], axis: int) -> IndexMap:
         """Concatenation along any axis: that of the channels costs nothing."""
-        base = next(part for part in parts if isinstance(part, View))
+        base = next(part for part in parts if isinstance(part, IndexMap))
         first = base.shape
         axis %= len(first)
-        _same_sizes([np.shape(p) if not isinstance(p, View) else p.shape for p in parts], axis)
+        _same_sizes([np.shape(p) if not isinstance(p, IndexMap) else p.shape for p in parts], axis)
         if math.prod(first[:axis]) != 1:  # in front of the others, behind the batch
             lead = first[0] == 1
             turned = [
@@ -221,7 +225,7 @@ class Builder:
             ]
             made = self.join(turned, 1).moved(lambda a: np.moveaxis(a, 1, axis + (not lead)))
             return made if lead else made.moved(itemgetter(0))
-        views = [part if isinstance(part, View) else self._made(base, part) for part in parts]
+        views = [part if isinstance(part, IndexMap) else self._made(base, part) for part in parts]
         shape = (*first[:axis], sum(part.shape[axis] for part in views), *first[axis + 1 :])
         room: tuple[int, ...] = (1, -1)
         if len(first) >= 4 and axis <= len(first) - 3:
@@ -230,9 +234,9 @@ class Builder:
             _, *have = self.graph.shapes[base.value]
             room = (1, -1, *have) if math.prod(have) == first[2] else room
         moved = [part.moved(lambda a: a.reshape(room)) for part in views]
-        return self.add(Join(), *(self.settle(part) for part in moved), like=shape)
+        return self.add(Concat(), *(self.settle(part) for part in moved), like=shape)
 
-    def _made(self, like: View, constant: Any) -> View:
+    def _made(self, like: IndexMap, constant: Any) -> IndexMap:
         """A constant of an image's size beside it, as channels that do not depend on theirs."""
         numbers = floats(constant)
         if numbers.shape[2:] != like.shape[2:] or numbers.ndim < 2:
@@ -240,7 +244,7 @@ class Builder:
         chosen = np.arange(numbers.shape[1]) % like.shape[1]
         return self.affine(like.moved(partial(np.take, indices=chosen, axis=1)), 0, numbers)
 
-    def select(self, chosen: NDArray[np.bool_], x: View | Any, y: View | Any) -> Any:
+    def select(self, chosen: NDArray[np.bool_], x: IndexMap | Any, y: IndexMap | Any) -> Any:
         """Elements of `x` where it is chosen, of `y` elsewhere; constants broadcast."""
         shape = chosen.shape
         x, y = (rearranged(part, lambda a: np.broadcast_to(a, shape)) for part in (x, y))
@@ -254,14 +258,14 @@ class Builder:
         picked = joined.moved(lambda a: np.where(where, a[:, :count], a[:, count:]))
         return picked.moved(lambda a: a.reshape(shape))
 
-    def pool(self, x: View, op: Pool) -> View:
+    def pool(self, x: IndexMap, op: Pool) -> IndexMap:
         """Sliding windows; one as large as the image is a reduction of its pixels."""
         value = self.settle(x)
         if not any(op.padding) and op.kernel == self.graph.shapes[value][1:]:
             return self.add(Reduce(op.how, "pixels"), value)
         return self.add(op, value)
 
-    def pad(self, x: View, sides: Sequence[int], fill: float = 0.0) -> View:
+    def pad(self, x: IndexMap, sides: Sequence[int], fill: float = 0.0) -> IndexMap:
         """A number around an image; `sides` are channels before and after, then rows, then columns.
 
         What is negative is cut off. Minus infinity is what a maximum does not see.
@@ -289,9 +293,9 @@ class Builder:
         return self.join(parts, 1) if len(parts) > 1 else x
 
 
-def rearranged(part: View | Any, move: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
+def rearranged(part: IndexMap | Any, move: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
     """A view or a constant after a rearrangement."""
-    return part.moved(move) if isinstance(part, View) else move(np.asarray(part))
+    return part.moved(move) if isinstance(part, IndexMap) else move(np.asarray(part))
 
 
 def _same_sizes(shapes: Sequence[Sequence[int]], axis: int) -> None:
@@ -319,7 +323,7 @@ def _broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
         raise UnsupportedError(f"values of shapes {words} do not fit together") from error
 
 
-def _narrow(view: View) -> View:
+def _narrow(view: IndexMap) -> IndexMap:
     """A view without the axes along which it only repeats itself: an expanded gate, a norm."""
     if view.index is None or len(view.shape) < 2:
         return view
@@ -328,7 +332,7 @@ def _narrow(view: View) -> View:
         first = np.take(index, [0], axis)
         if index.shape[axis] > 1 and np.array_equal(index, np.broadcast_to(first, index.shape)):
             index = first
-    return View(view.value, index.shape, index)
+    return IndexMap(view.value, index.shape, index)
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:

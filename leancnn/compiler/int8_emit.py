@@ -7,18 +7,18 @@ from importlib.resources import files
 import numpy as np
 
 from leancnn.compiler.c_text import File, identifier
-from leancnn.compiler.emit import SOFTMAX, Facts, Written, commented, escaped
+from leancnn.compiler.emit import SOFTMAX, GeneratedC, Metadata, commented, escaped
 from leancnn.compiler.emit_preprocess import emit_preprocess
 from leancnn.compiler.int8_conv import emit_tiled
 from leancnn.compiler.int8_copies import emit_lookup, emit_pack, emit_pool, emit_total
 from leancnn.compiler.int8_dense import emit_dense
 from leancnn.compiler.int8_lower import lower
-from leancnn.compiler.int8_program import Dense, Int8Program, Lookup, Pack, Pool, Tiled, Total
+from leancnn.compiler.int8_program import DenseKernel, Int8Program, Lookup, Pack, Pool, Tiled, Total
 from leancnn.compiler.integers import QConv, Quantized, conv_shape
 from leancnn.errors import MismatchError
 
 
-def emit_integers(network: Quantized, facts: Facts) -> Written:
+def emit_integers(network: Quantized, facts: Metadata) -> GeneratedC:
     """The C file of a quantized network. Raises `MismatchError`, `UnsupportedError`."""
     answers = network.values[network.output].shape[0]
     if len(facts.classes) != answers:
@@ -36,7 +36,7 @@ def emit_integers(network: Quantized, facts: Facts) -> Written:
         match kernel:
             case Tiled():
                 emit_tiled(file, kernel, network)
-            case Dense():
+            case DenseKernel():
                 emit_dense(file, kernel, network)
             case Pack():
                 emit_pack(file, kernel)
@@ -72,7 +72,7 @@ def emit_integers(network: Quantized, facts: Facts) -> Written:
         [comment + text("int8_prelude.h"), head, *file.arrays, *file.functions, body + main]
     )
     header = _fill(text("frame.h"), values)
-    return Written(source, comment + header, prefix, scratch, file.constants, macs)
+    return GeneratedC(source, comment + header, prefix, scratch, file.constants, macs)
 
 
 def _fill(text: str, values: dict[str, object]) -> str:
@@ -90,7 +90,7 @@ def count_macs(network: Quantized) -> int:
 
 
 def _values(
-    program: Int8Program, file: File, facts: Facts, prefix: str, scratch: int
+    program: Int8Program, file: File, facts: Metadata, prefix: str, scratch: int
 ) -> dict[str, object]:
     """What stands for the words of the frame."""
     network, image = program.network, program.image

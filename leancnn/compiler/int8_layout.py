@@ -59,7 +59,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class IndexMap:
     """A value: the place of each channel, and the size of what is seen of it."""
 
     places: tuple[Place, ...]

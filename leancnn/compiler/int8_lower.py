@@ -4,9 +4,17 @@ from collections.abc import Sequence
 from itertools import product
 
 from leancnn.compiler.graph import Shape
-from leancnn.compiler.int8_layout import Arena, Place, Plane, View, quad_word, quads_of, round_up
+from leancnn.compiler.int8_layout import (
+    Arena,
+    IndexMap,
+    Place,
+    Plane,
+    quad_word,
+    quads_of,
+    round_up,
+)
 from leancnn.compiler.int8_program import (
-    Dense,
+    DenseKernel,
     Int8Program,
     Lookup,
     Order,
@@ -81,7 +89,7 @@ class Lowering:
         match node:
             case QTake(x, out, channels):
                 seen = self.views[x]
-                self.views[out] = View(
+                self.views[out] = IndexMap(
                     tuple(seen.places[c] for c in channels), seen.height, seen.width
                 )
             case QJoin(xs, out):
@@ -89,10 +97,10 @@ class Lowering:
                 if len({(p.height, p.width) for part in parts for p in part.planes}) > 1:
                     parts = [self._uncropped(x) for x in xs]
                 places = tuple(place for part in parts for place in part.places)
-                self.views[out] = View(places, parts[0].height, parts[0].width)
+                self.views[out] = IndexMap(places, parts[0].height, parts[0].width)
             case QCrop(x, out, top, left):
                 _, h, w = self.network.values[out].shape
-                self.views[out] = View(
+                self.views[out] = IndexMap(
                     tuple(
                         Place(p.plane, p.quad, p.lane, p.top + top, p.left + left)
                         for p in self.views[x].places
@@ -128,10 +136,10 @@ class Lowering:
         self.arena.planes.append(plane)
         return plane
 
-    def _view(self, plane: Plane, order: Order, channels: int) -> View:
+    def _view(self, plane: Plane, order: Order, channels: int) -> IndexMap:
         slots = {c: slot for slot, c in enumerate(order) if c is not None}
         places = tuple(Place(plane, slots[c] // 4, slots[c] % 4) for c in range(channels))
-        return View(places, plane.height, plane.width)
+        return IndexMap(places, plane.height, plane.width)
 
     def _order(self, node: QConv | QEach, channels: int) -> Order:
         """In what order a node's outputs lie: as their one reader wants them, or as they came."""
@@ -165,7 +173,7 @@ class Lowering:
         """A vector of 32-bit sums."""
         plane = Plane(name, 0, 1, 1, (), words=channels, stride=1)
         self.arena.planes.append(plane)
-        self.views[name] = View(tuple(Place(plane, c, -1) for c in range(channels)), 1, 1)
+        self.views[name] = IndexMap(tuple(Place(plane, c, -1) for c in range(channels)), 1, 1)
         return plane
 
     # Kernels
@@ -215,7 +223,7 @@ class Lowering:
         outs: dict[str, Plane],
     ) -> None:
         others: dict[str, list[tuple[Plane, int]]] = {}
-        gates: dict[str, View] = {}
+        gates: dict[str, IndexMap] = {}
         for step in node.steps:
             if isinstance(step, Add | Gate):
                 others[step.value] = self._aligned(step.value, order)
@@ -228,7 +236,7 @@ class Lowering:
         outs = self._outs(node, natural(shape[0]))
         x = self.views[node.x] if isinstance(node, QConv) else None
         others = {name: self.views[name] for name in reads(node)[0 if x is None else 1 :]}
-        self.program.kernels.append(Dense(node, x, natural(shape[0]), outs, others))
+        self.program.kernels.append(DenseKernel(node, x, natural(shape[0]), outs, others))
 
     def _pool(self, node: QMaxPool) -> None:
         x, meaning = self.views[node.x], self.network.values[node.out]
@@ -246,8 +254,8 @@ class Lowering:
         kept = sorted(once.values())  # a channel that is seen twice is summed once
         sums = self._sums(out, len(kept))
         found = {seen.places[c]: Place(sums, at, -1) for at, c in enumerate(kept)}
-        self.views[out] = View(tuple(found[place] for place in seen.places), 1, 1)
-        view = View(tuple(seen.places[c] for c in kept), seen.height, seen.width)
+        self.views[out] = IndexMap(tuple(found[place] for place in seen.places), 1, 1)
+        view = IndexMap(tuple(seen.places[c] for c in kept), seen.height, seen.width)
         self.program.kernels.append(Total(view, tuple(zero[c] for c in kept), sums))
 
     def _table(self, node: QTable) -> None:
@@ -286,14 +294,14 @@ class Lowering:
             quads.append(homes.pop())
         return quads
 
-    def _uncropped(self, name: str) -> View:
+    def _uncropped(self, name: str) -> IndexMap:
         """A view that shows all of its planes; a window is copied."""
         x = self.views[name]
         if x.whole:
             return x
-        return View(self._copied(name, x, natural(len(x.places))), x.height, x.width)
+        return IndexMap(self._copied(name, x, natural(len(x.places))), x.height, x.width)
 
-    def _copied(self, name: str, x: View, order: Order) -> tuple[Place, ...]:
+    def _copied(self, name: str, x: IndexMap, order: Order) -> tuple[Place, ...]:
         """A value of the same size in another order."""
         meaning = self.network.values[name]
         plane = self._plane(f"{name}_packed", meaning, order)
@@ -313,7 +321,7 @@ class Lowering:
         return Phases(which, node.stride, node.padding[:2], high, shape[2] + beyond)
 
     def _packed(
-        self, name: str, x: View, order: Order, phases: Phases, like: Plane
+        self, name: str, x: IndexMap, order: Order, phases: Phases, like: Plane
     ) -> tuple[Place, ...]:
         meaning = self.network.values[name]
         zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
@@ -324,7 +332,7 @@ class Lowering:
     def _pack(
         self,
         name: str,
-        x: View,
+        x: IndexMap,
         order: Order,
         phases: Phases,
         like: Plane,

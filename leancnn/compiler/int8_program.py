@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from leancnn.compiler.graph import Shape
-from leancnn.compiler.int8_layout import Arena, Place, Plane, View
+from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane
 from leancnn.compiler.int8_tiles import Tiling
 from leancnn.compiler.integers import Add, Gate, QConv, QEach, QMaxPool, QTable, Quantized, Store
 
@@ -15,7 +15,7 @@ Order = tuple[int | None, ...]  # the channel in each lane of each quad
 class Pack:
     """Channels gathered into quads of another order; `phases` deal rows and columns out."""
 
-    x: View
+    x: IndexMap
     order: Order
     out: Plane
     fill: tuple[int, ...]
@@ -45,7 +45,7 @@ class Tiled:
     shape: Shape
     outs: dict[str, Plane]
     others: dict[str, list[tuple[Plane, int]]]  # of an added value: the quad beside each output's
-    gates: dict[str, View]
+    gates: dict[str, IndexMap]
 
     @property
     def outs_name(self) -> str:
@@ -53,14 +53,14 @@ class Tiled:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dense:
+class DenseKernel:
     """A matrix by a vector, of bytes or of sums; or only steps on a vector."""
 
     node: QConv | QEach
-    x: View | None
+    x: IndexMap | None
     order: Order
     outs: dict[str, Plane]
-    others: dict[str, View]
+    others: dict[str, IndexMap]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +77,7 @@ class Pool:
 class Total:
     """All pixels of each channel as a sum."""
 
-    x: View
+    x: IndexMap
     zero: tuple[int, ...]
     out: Plane
 
@@ -91,7 +91,7 @@ class Lookup:
     out: Plane
 
 
-Kernel = Pack | Tiled | Dense | Pool | Total | Lookup
+Kernel = Pack | Tiled | DenseKernel | Pool | Total | Lookup
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +100,7 @@ class Int8Program:
 
     network: Quantized
     image: Plane
-    answer: View
+    answer: IndexMap
     arena: Arena
     kernels: list[Kernel] = field(default_factory=list)
 
@@ -146,7 +146,7 @@ def _after(kernel: Tiled, old: Plane) -> list[Plane]:
 
 def made(kernel: Kernel) -> list[Plane]:
     """The planes that a kernel writes."""
-    return list(kernel.outs.values()) if isinstance(kernel, Tiled | Dense) else [kernel.out]
+    return list(kernel.outs.values()) if isinstance(kernel, Tiled | DenseKernel) else [kernel.out]
 
 
 def used(kernel: Kernel) -> list[Plane]:
@@ -158,7 +158,7 @@ def used(kernel: Kernel) -> list[Plane]:
             return [kernel.source]
         case Lookup():
             return [plane for plane, _ in kernel.quads]
-        case Dense():
+        case DenseKernel():
             found = [] if kernel.x is None else kernel.x.planes
             return found + [plane for view in kernel.others.values() for plane in view.planes]
     found = [place.plane for place in kernel.places]
@@ -175,7 +175,7 @@ def padded(channels: Sequence[int]) -> Order:
     return (*channels, *[None] * (-len(channels) % 4))
 
 
-def order_of(view: View) -> Order | None:
+def order_of(view: IndexMap) -> Order | None:
     """The order in which a view's channels lie, when they are all of one plane."""
     planes = view.planes
     if len(planes) != 1 or not view.whole or planes[0].words:

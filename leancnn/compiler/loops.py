@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from leancnn.compiler.graph import Affine, Conv, Pool
-from leancnn.compiler.program import WIDEST, Abreast, Dense, Line, writes
+from leancnn.compiler.program import WIDEST, BlockedKernel, DenseKernel, PlanarKernel, writes
 
 L1_FLOATS = 6 * 1024  # of the first cache, what a kernel may expect to keep for its input
 L2_FLOATS = 128 * 1024
@@ -36,7 +36,7 @@ class Phases:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Tiling:
     """How a line kernel walks."""
 
     inputs: int  # channels each block reads
@@ -51,17 +51,17 @@ class Plan:
     phases: Phases | None
 
 
-def shape_key(kernel: Line | Abreast) -> str:
+def shape_key(kernel: PlanarKernel | BlockedKernel) -> str:
     """What the speed of a convolution's tiles depends on, in a word; empty for other kernels."""
     op, x = kernel.op, kernel.x
     if not isinstance(op, Conv):
         return ""
-    layout = ("abreast",) if isinstance(kernel, Abreast) else ()
+    layout = ("abreast",) if isinstance(kernel, BlockedKernel) else ()
     sizes = (*layout, len(x.planes), x.height, x.width, len(op.weight), *op.weight.shape[2:])
     return "-".join(map(str, (*sizes, op.groups, *op.stride, *op.padding, *op.dilation)))
 
 
-def likely_tiles(kernel: Line, count: int) -> list[tuple[int, int]]:
+def likely_tiles(kernel: PlanarKernel, count: int) -> list[tuple[int, int]]:
     """Channels and vectors of register tiles, the best by the cost model first."""
     pitch = next(b.pitch for b in writes(kernel))
     taps, _ = _taps(kernel, pitch, 0)
@@ -75,14 +75,14 @@ def likely_tiles(kernel: Line, count: int) -> list[tuple[int, int]]:
     return [(-o, v) for _, o, v in order[:count]]
 
 
-def _depth(kernel: Line) -> tuple[int, int]:
+def _depth(kernel: PlanarKernel) -> tuple[int, int]:
     """Channels that a group of a line kernel reads, and those it makes."""
     if not isinstance(kernel.op, Conv):
         return 1, 1
     return kernel.op.weight.shape[1], kernel.channels // kernel.op.groups
 
 
-def plan(kernel: Line, tile: tuple[int, int] | None = None) -> Plan:
+def tiling(kernel: PlanarKernel, tile: tuple[int, int] | None = None) -> Tiling:
     """The register tile, by the cost model unless it is given, and the walk of a line kernel."""
     pitch = next(b.pitch for b in writes(kernel))
     taps, phases = _taps(kernel, pitch, 0)
@@ -99,7 +99,7 @@ def plan(kernel: Line, tile: tuple[int, int] | None = None) -> Plan:
     if phases is not None and chunk:
         taps, phases = _taps(kernel, pitch, chunk)
     rest = vectors % many
-    return Plan(inputs, outputs, blocks, groups, many, few, rest, chunk, taps, phases)
+    return Tiling(inputs, outputs, blocks, groups, many, few, rest, chunk, taps, phases)
 
 
 def cost(outputs: int, vectors: int, wide: int, depth: tuple[int, int], line: int) -> float:
@@ -136,7 +136,7 @@ def _chunk(inputs: int, taps: int, blocks: int, vectors: int, line: int) -> int:
     return vectors * WIDEST
 
 
-def _taps(kernel: Line, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases | None]:
+def _taps(kernel: PlanarKernel, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases | None]:
     """Offsets of the window's taps, and the phases they point into, when there are any.
 
     `chunk`: pixels for which the phases are dealt out at a time; 0: all.
@@ -172,17 +172,17 @@ def _taps(kernel: Line, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases
     return taps, Phases(which, heights, wide, pitch, stride, fill)
 
 
-def affines(kernel: Line | Abreast | Dense) -> list[Affine]:
+def affines(kernel: PlanarKernel | BlockedKernel | DenseKernel) -> list[Affine]:
     """The scale-and-shift steps of a kernel, whose numbers stand beside its weights."""
     return [step for step in kernel.steps if isinstance(step, Affine)]
 
 
-def outside_is_zero(op: Pool, kernel: Line) -> bool:
+def outside_is_zero(op: Pool, kernel: PlanarKernel) -> bool:
     """Whether zeros around the image may stand for what a pooling must not see there."""
     return op.how == "mean" or all(buffer.positive for buffer in kernel.x.buffers)
 
 
-def moves_straight(kernel: Line) -> bool:
+def moves_straight(kernel: PlanarKernel) -> bool:
     """Whether pixels of input and output correspond at equal distances along the line."""
     if kernel.op is None:
         return True
@@ -191,7 +191,7 @@ def moves_straight(kernel: Line) -> bool:
     return kernel.op.stride == (1, 1)
 
 
-def picks(kernel: Line) -> bool:
+def picks(kernel: PlanarKernel) -> bool:
     """Whether each tap of a strided convolution picks every second float of a row where it lies.
 
     Half a vector of the output must not cross rows, however wide vectors are: then two loads and a
@@ -214,7 +214,7 @@ def round_up(count: int, grain: int = WIDEST) -> int:
     return -(-count // grain) * grain
 
 
-def line_cost(kernel: Line) -> float:
+def planar_cost(kernel: PlanarKernel) -> float:
     """Cycles, about, of a line kernel without its steps."""
     pitch = next(b.pitch for b in writes(kernel))
     vectors = -(-kernel.height * pitch // WIDEST)

@@ -1,30 +1,30 @@
 """A simplified graph to kernels: element-wise operators become steps of the kernel before them."""
 
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
     Affine,
     Combine,
+    Concat,
     Conv,
     Crop,
+    Gather,
     Graph,
-    Join,
     Node,
     Pool,
     Reduce,
     Reshape,
     Shape,
     Softmax,
-    Take,
 )
 from leancnn.compiler.program import (
-    Blend,
+    Binary,
     Buffer,
-    Dense,
-    Flatten,
-    Fold,
-    Line,
+    DenseKernel,
+    FlattenKernel,
+    PlanarKernel,
     Program,
-    Soft,
+    ReduceKernel,
+    SoftmaxKernel,
     Step,
     Store,
     Value,
@@ -67,25 +67,25 @@ class Lowering:
         op, x = node.op, self.values[node.inputs[0]]
         shape = self.graph.shapes[node.output]
         match op:
-            case Take(channels):
+            case Gather(channels):
                 planes = tuple(x.planes[c] for c in channels)
                 self.values[node.output] = Value(planes, x.height, x.width, x.top, x.left)
-            case Join():
+            case Concat():
                 self.values[node.output] = self._joined([self.values[v] for v in node.inputs])
             case Crop(top, left, height, width):
                 value = Value(x.planes, height, width, x.top + top, x.left + left)
                 self.values[node.output] = value
             case Reshape():
                 out = self._new(shape, node.output)
-                self.program.kernels.append(Flatten(node.output, x, out))
+                self.program.kernels.append(FlattenKernel(node.output, x, out))
                 self._keep(node.output, out)
             case Softmax(log):
                 out = self._new(shape, node.output)
-                self.program.kernels.append(Soft(node.output, x, out, log))
+                self.program.kernels.append(SoftmaxKernel(node.output, x, out, log))
                 self._keep(node.output, out)
             case Reduce(how, over):
                 steps = self._steps(node.output, (), positive=False)
-                self.program.kernels.append(Fold(node.output, how, over, x, steps))
+                self.program.kernels.append(ReduceKernel(node.output, how, over, x, steps))
             case _:
                 self._line(node, x, shape)
 
@@ -102,9 +102,9 @@ class Lowering:
             first = (self._step(node, node.inputs[0]),)
         steps = self._steps(node.output, first, positive)
         if shape[1:] == (1, 1) and not isinstance(op, Pool):
-            self.program.kernels.append(Dense(node.output, op, x, shape[0], steps))
+            self.program.kernels.append(DenseKernel(node.output, op, x, shape[0], steps))
         else:
-            self.program.kernels.append(Line(node.output, op, x, *shape, steps))
+            self.program.kernels.append(PlanarKernel(node.output, op, x, *shape, steps))
 
     def _cropped(self, x: Value) -> bool:
         """Whether a value shows less than its buffers: then the zeros around it are elsewhere."""
@@ -113,7 +113,7 @@ class Lowering:
     def _copied(self, x: Value, name: str) -> Value:
         out = self._new((len(x.planes), x.height, x.width), name)
         self.program.kernels.append(
-            Line(name, None, x, len(x.planes), x.height, x.width, (Store(out),))
+            PlanarKernel(name, None, x, len(x.planes), x.height, x.width, (Store(out),))
         )
         return whole(out)
 
@@ -149,7 +149,7 @@ class Lowering:
     def _following(self, value: str) -> Node | None:
         """An element-wise reader of `value` whose other operand is already there."""
         for user in self.users[value]:
-            if isinstance(user.op, Activate | Affine):
+            if isinstance(user.op, Activation | Affine):
                 return user
             if isinstance(user.op, Combine):
                 others = [v for v in user.inputs if v != value]
@@ -165,15 +165,15 @@ class Lowering:
         return self.graph.shapes[node.inputs[0]] != self.graph.shapes[node.output]
 
     def _step(self, node: Node, value: str) -> Step:
-        if isinstance(node.op, Activate | Affine):
+        if isinstance(node.op, Activation | Affine):
             return node.op
         if not isinstance(node.op, Combine):
             raise UnsupportedError(f"{type(node.op).__name__} at {node.output} has no kernel")
         if node.inputs[0] == node.inputs[1]:
-            return Blend(node.op, None)
+            return Binary(node.op, None)
         flipped = node.inputs[1] == value
         other = self.values[node.inputs[0 if flipped else 1]]
-        return Blend(node.op, other, flipped)
+        return Binary(node.op, other, flipped)
 
     def _new(self, shape: Shape, name: str, positive: bool = False) -> Buffer:
         buffer = Buffer(name, *shape, positive=positive)
@@ -187,10 +187,10 @@ class Lowering:
 
 def is_positive(step: Step, before: bool) -> bool:
     """Whether nothing is below zero after a step."""
-    if isinstance(step, Activate):
+    if isinstance(step, Activation):
         bounded = step.curve in ("sigmoid", "hardsigmoid", "exp", "sqrt")
         return bounded or (step.curve == "clip" and step.low >= 0)
-    if isinstance(step, Blend) and step.other is not None:
+    if isinstance(step, Binary) and step.other is not None:
         both = before and all(b.positive for b in step.other.buffers)
         return both and step.how.how in ("add", "mul", "max", "min")
     return False

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.compiler.graph import Crop, Graph, Pool, Reshape, Shape, Take
+from leancnn.compiler.graph import Crop, Gather, Graph, Pool, Reshape, Shape
 from leancnn.errors import UnsupportedError
 
 MOST = 2**26  # numbers of a value: places in the arena are 32-bit integers
@@ -22,7 +22,7 @@ MOVED = 2**18  # pixels that may be moved one by one; each has its place in a ta
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class IndexMap:
     """Elements of a graph's value under the exporter's own shape, batch included.
 
     `index` is None while they are all there in order.
@@ -38,13 +38,13 @@ class View:
             return self.index
         return np.arange(math.prod(self.shape)).reshape(self.shape)
 
-    def moved(self, move: Callable[[NDArray[np.int64]], Any]) -> "View":
+    def moved(self, move: Callable[[NDArray[np.int64]], Any]) -> "IndexMap":
         """The view after a rearrangement, given as a function of an array."""
         index = np.asarray(move(self.elements()))
         plain = index.size == math.prod(self.shape) and self.index is None
         if plain and np.array_equal(index.ravel(), np.arange(index.size)):
-            return View(self.value, index.shape)
-        return View(self.value, index.shape, index)
+            return IndexMap(self.value, index.shape)
+        return IndexMap(self.value, index.shape, index)
 
 
 def image_shape(shape: Sequence[int]) -> Shape:
@@ -61,7 +61,7 @@ def image_shape(shape: Sequence[int]) -> Shape:
     return (c, h, w)
 
 
-def settle(graph: Graph, view: View, *, by_pixel: bool = True) -> str:
+def settle(graph: Graph, view: IndexMap, *, by_pixel: bool = True) -> str:
     """The name of a value that holds what the view shows, as (C, H, W).
 
     Channels, windows and flattenings cost little or nothing; any other order is a table of single
@@ -100,7 +100,7 @@ def settle(graph: Graph, view: View, *, by_pixel: bool = True) -> str:
         vector = graph.add(Reshape(whole), view.value, name=f"{view.value}_flat")
         return _take(graph, vector, flat)
     if by_pixel and len(flat) <= MOVED:
-        everything = settle(graph, View(view.value, (1, math.prod(have))))
+        everything = settle(graph, IndexMap(view.value, (1, math.prod(have))))
         taken = _take(graph, everything, flat)
         return graph.add(Reshape(shape), taken, name=f"{view.value}_moved")
     raise UnsupportedError(
@@ -134,11 +134,11 @@ def _sampled(graph: Graph, value: str, index: NDArray[np.int64], have: Shape) ->
 def _take(graph: Graph, value: str, channels: NDArray[np.int64]) -> str:
     if np.array_equal(channels, np.arange(graph.shapes[value][0])):
         return value
-    chosen = Take(tuple(int(c) for c in channels))
+    chosen = Gather(tuple(int(c) for c in channels))
     return graph.add(chosen, value, name=f"{value}_taken")
 
 
-def _natural(view: View, have: Shape) -> Shape:
+def _natural(view: IndexMap, have: Shape) -> Shape:
     """The (C, H, W) under which to hold what a view of a value of `have` shows."""
     shape = view.shape
     if len(shape) == 3 and shape[0] == 1:

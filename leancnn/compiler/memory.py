@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 from leancnn.compiler.blocked import Layout, choose, is_pointwise, tile
 from leancnn.compiler.graph import Conv, Pool
 from leancnn.compiler.loops import (
-    Plan,
     Tiles,
+    Tiling,
     moves_straight,
     outside_is_zero,
-    plan,
     reach,
     round_up,
     shape_key,
+    tiling,
 )
 from leancnn.compiler.program import (
     WIDEST,
-    Abreast,
-    Blend,
+    Binary,
+    BlockedKernel,
     Buffer,
     Kernel,
-    Line,
+    PlanarKernel,
     Program,
     Store,
     reads,
@@ -36,9 +36,9 @@ class Schedule:
     each 1×1 and a walk for each 3×3 convolution with channels abreast."""
 
     program: Program
-    plans: dict[Line, Plan]
-    tiles: dict[Abreast, Tile]
-    walks: dict[Abreast, Winograd]
+    tilings: dict[PlanarKernel, Tiling]
+    tiles: dict[BlockedKernel, Tile]
+    walks: dict[BlockedKernel, Winograd]
 
 
 def schedule(
@@ -60,41 +60,41 @@ def schedule(
     chosen = {
         kernel: tile(kernel, (tiles or {}).get(shape_key(kernel)))
         for kernel in program.kernels
-        if isinstance(kernel, Abreast) and is_pointwise(kernel)
+        if isinstance(kernel, BlockedKernel) and is_pointwise(kernel)
     }
     walks = {
         kernel: way(kernel, (tiles or {}).get(shape_key(kernel)))
         for kernel in program.kernels
-        if isinstance(kernel, Abreast) and is_winograd(kernel)
+        if isinstance(kernel, BlockedKernel) and is_winograd(kernel)
     }
-    scratch: dict[Line | Abreast, Buffer] = {}
-    plans: dict[Line, Plan] = {}
+    scratch: dict[PlanarKernel | BlockedKernel, Buffer] = {}
+    tilings: dict[PlanarKernel, Tiling] = {}
     for at, kernel in enumerate(program.kernels):
         floats = 0
-        if isinstance(kernel, Line):
-            plans[kernel] = plan(kernel, (tiles or {}).get(shape_key(kernel)))
-            phases = plans[kernel].phases
+        if isinstance(kernel, PlanarKernel):
+            tilings[kernel] = tiling(kernel, (tiles or {}).get(shape_key(kernel)))
+            phases = tilings[kernel].phases
             if phases is not None:
-                floats = phases.size * plans[kernel].inputs + phases.pitch + 4 * WIDEST
-        if isinstance(kernel, Abreast) and kernel in walks:
+                floats = phases.size * tilings[kernel].inputs + phases.pitch + 4 * WIDEST
+        if isinstance(kernel, BlockedKernel) and kernel in walks:
             floats = scratch_floats(kernel, walks[kernel])
-        if floats and isinstance(kernel, Line | Abreast):
+        if floats and isinstance(kernel, PlanarKernel | BlockedKernel):
             name = f"{kernel.name} scratch"
             scratch[kernel] = Buffer(name, 1, 1, 1, size=round_up(floats), born=at, dies=at)
     _place(program, scratch.values(), grain)
     for kernel, buffer in scratch.items():
-        if isinstance(kernel, Abreast):
+        if isinstance(kernel, BlockedKernel):
             walks[kernel] = placed(walks[kernel], buffer.origin)
             continue
-        old = plans[kernel]
+        old = tilings[kernel]
         assert old.phases is not None
-        plans[kernel] = replace(old, phases=replace(old.phases, offset=buffer.origin))
-    return Schedule(program, plans, chosen, walks)
+        tilings[kernel] = replace(old, phases=replace(old.phases, offset=buffer.origin))
+    return Schedule(program, tilings, chosen, walks)
 
 
 def _ask_for_gaps(kernel: Kernel) -> None:
     """Note on the buffers a kernel reads how many zeros it expects around their planes."""
-    if not isinstance(kernel, Line) or not isinstance(kernel.op, Conv | Pool):
+    if not isinstance(kernel, PlanarKernel) or not isinstance(kernel.op, Conv | Pool):
         return
     if isinstance(kernel.op, Pool) and not outside_is_zero(kernel.op, kernel):
         return
@@ -122,14 +122,14 @@ def _set_pitches(program: Program, grain: int) -> None:
 
     least: dict[Buffer, int] = {}
     for kernel in program.kernels:
-        if not isinstance(kernel, Line):
+        if not isinstance(kernel, PlanarKernel):
             for value in reads(kernel):
                 _unite(parent, root, value.buffers)
             continue
         others = [
             step.other
             for step in kernel.steps
-            if isinstance(step, Blend) and step.other is not None
+            if isinstance(step, Binary) and step.other is not None
         ]
         planes = [b for v in others if (v.height, v.width) != (1, 1) for b in v.buffers]
         made = [b for b in writes(kernel) if not b.vector]
@@ -148,7 +148,7 @@ def _set_pitches(program: Program, grain: int) -> None:
         pitches[root(buffer)] = max(pitches.get(root(buffer), 1), wanted)
     for buffer in program.buffers:
         buffer.below = 0
-        if buffer.abreast:
+        if buffer.blocked:
             buffer.pitch = buffer.width * WIDEST
             buffer.stride = _apart(buffer.line)
             buffer.size = round_up(buffer.channels) // WIDEST * buffer.stride
@@ -173,7 +173,7 @@ def _apart(stride: int) -> int:
 def _unite(parent, root, buffers: Iterable[Buffer]) -> None:  # type: ignore[no-untyped-def]
     first: Buffer | None = None
     for buffer in buffers:
-        if buffer.vector or buffer.abreast:
+        if buffer.vector or buffer.blocked:
             continue
         if first is not None:
             parent[root(buffer)] = root(first)
@@ -198,13 +198,13 @@ def _heir(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] 
     The place is free from the last step that reads it on. A line kernel whose planes are single
     floats writes over the next ones, too.
     """
-    if not isinstance(kernel, Line | Abreast):
+    if not isinstance(kernel, PlanarKernel | BlockedKernel):
         return None
-    if isinstance(kernel, Line) and (kernel.height, kernel.width) == (1, 1):
+    if isinstance(kernel, PlanarKernel) and (kernel.height, kernel.width) == (1, 1):
         return None
     last = dict.fromkeys(kernel.x.buffers, -1) if kernel.op is None else {}
     for place, step in enumerate(kernel.steps):
-        if isinstance(step, Blend) and step.other is not None:
+        if isinstance(step, Binary) and step.other is not None:
             last.update(dict.fromkeys(step.other.buffers, place))
     for place, step in enumerate(kernel.steps):
         if not isinstance(step, Store):
@@ -222,7 +222,7 @@ def _heir(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] 
 def _layout(buffer: Buffer) -> tuple[object, ...]:
     """What two buffers must have in common to lie in the same place."""
     shape = (buffer.channels, buffer.height, buffer.width)
-    return (*shape, buffer.gap, buffer.pitch, buffer.stride, buffer.abreast)
+    return (*shape, buffer.gap, buffer.pitch, buffer.stride, buffer.blocked)
 
 
 def _place(program: Program, scratch: Iterable[Buffer], grain: int) -> None:

@@ -13,7 +13,7 @@ from leancnn.compiler.graph import Conv, Graph
 from leancnn.compiler.loops import shape_key
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import WIDEST, Abreast, Line, writes
+from leancnn.compiler.program import WIDEST, BlockedKernel, PlanarKernel, writes
 from leancnn.compiler.winograd import is_winograd
 
 LANES = 4
@@ -26,14 +26,14 @@ def narrow_tiles(graph: Graph) -> dict[str, tuple[int, int]]:
     schedule(program)
     found = {}
     for kernel in program.kernels:
-        if isinstance(kernel, Line) and isinstance(kernel.op, Conv):
+        if isinstance(kernel, PlanarKernel) and isinstance(kernel.op, Conv):
             found[shape_key(kernel)] = _planar(kernel)
-        elif isinstance(kernel, Abreast) and is_pointwise(kernel) and not is_winograd(kernel):
+        elif isinstance(kernel, BlockedKernel) and is_pointwise(kernel) and not is_winograd(kernel):
             found[shape_key(kernel)] = _blocked(kernel)
     return found
 
 
-def _planar(kernel: Line) -> tuple[int, int]:
+def _planar(kernel: PlanarKernel) -> tuple[int, int]:
     """Channels × vectors of pixels."""
     op = kernel.op
     assert isinstance(op, Conv)
@@ -49,7 +49,7 @@ def _planar(kernel: Line) -> tuple[int, int]:
     return min(_tiles(min(wide, 14), 8), key=price)
 
 
-def _blocked(kernel: Abreast) -> tuple[int, int]:
+def _blocked(kernel: BlockedKernel) -> tuple[int, int]:
     """Pixels × vectors of sixteen channels, of which four are multiplied at a time."""
     pixels, inputs = kernel.height * kernel.width, len(kernel.x.planes)
     vectors = -(-kernel.channels // WIDEST)

@@ -8,7 +8,7 @@ import numpy as np
 
 from leancnn.compiler import activations
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.onnx_call import Call, handles
 from leancnn.errors import UnsupportedError
 
@@ -17,12 +17,12 @@ ELEMENTS = (1, 6, 13)
 
 
 @handles("Relu", sets=(1, 6, 13, 14), hints=OLD)
-def _relu(b: Builder, call: Call) -> View:
+def _relu(b: Builder, call: Call) -> IndexMap:
     return b.activate(call.view(), "clip")
 
 
 @handles("Clip", sets=(1, 6, 11, 12, 13), reads="min max", hints=OLD)
-def _clip(b: Builder, call: Call) -> View:
+def _clip(b: Builder, call: Call) -> IndexMap:
     low, high = call.either("min", 1), call.either("max", 2)
     low = -math.inf if low is None else float(np.ravel(low)[0])
     high = math.inf if high is None else float(np.ravel(high)[0])
@@ -30,40 +30,40 @@ def _clip(b: Builder, call: Call) -> View:
 
 
 @handles("LeakyRelu", sets=(1, 6, 16), reads="alpha", hints=OLD)
-def _leaky(b: Builder, call: Call) -> View:
+def _leaky(b: Builder, call: Call) -> IndexMap:
     return b.activate(call.view(), "leaky", call.get("alpha", 0.01))
 
 
 @handles("PRelu", sets=(7, 9, 16))
-def _prelu(b: Builder, call: Call) -> View:
+def _prelu(b: Builder, call: Call) -> IndexMap:
     return activations.prelu(b, call.view(), call.constant(1, "slope"))
 
 
 @handles("HardSigmoid", sets=(1, 6, 22), reads="alpha beta", hints=OLD)
-def _hard_sigmoid(b: Builder, call: Call) -> View:
+def _hard_sigmoid(b: Builder, call: Call) -> IndexMap:
     line = b.affine(call.view(), call.get("alpha", 0.2), call.get("beta", 0.5))
     return b.activate(line, "clip", 0, 1)
 
 
 @handles("Elu", sets=(1, 6, 22), reads="alpha", hints=OLD)
-def _elu(b: Builder, call: Call) -> View:
+def _elu(b: Builder, call: Call) -> IndexMap:
     return activations.elu(b, call.view(), call.get("alpha", 1.0))
 
 
 @handles("Selu", sets=(1, 6, 22), reads="alpha gamma", hints=OLD)
-def _selu(b: Builder, call: Call) -> View:
+def _selu(b: Builder, call: Call) -> IndexMap:
     alpha, gamma = call.get("alpha", 1.6732632), call.get("gamma", 1.0507010)
     return activations.elu(b, call.view(), alpha, gamma)
 
 
 @handles("Celu", sets=(12, 28), reads="alpha")
-def _celu(b: Builder, call: Call) -> View:
+def _celu(b: Builder, call: Call) -> IndexMap:
     alpha = call.get("alpha", 1.0)
     return activations.elu(b, call.view(), alpha, 1.0, alpha)
 
 
 @handles("Gelu", sets=(20,), reads="approximate")
-def _gelu(b: Builder, call: Call) -> View:
+def _gelu(b: Builder, call: Call) -> IndexMap:
     approximate = call.get("approximate", "none")
     if approximate not in ("none", "tanh"):
         raise UnsupportedError(f"its attribute approximate is {approximate}; known are none, tanh")
@@ -71,20 +71,20 @@ def _gelu(b: Builder, call: Call) -> View:
 
 
 @handles("Swish", sets=(24,), reads="alpha")
-def _swish(b: Builder, call: Call) -> View:
+def _swish(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     return b.combine("mul", x, b.activate(b.affine(x, call.get("alpha", 1.0), 0), "sigmoid"))
 
 
 @handles("Neg", sets=(1, 6, 13), hints=OLD)
-def _negative(b: Builder, call: Call) -> View:
+def _negative(b: Builder, call: Call) -> IndexMap:
     return b.affine(call.view(), -1, 0)
 
 
 @handles("Pow", sets=(7, 12, 13, 15))
-def _power(b: Builder, call: Call) -> View:
+def _power(b: Builder, call: Call) -> IndexMap:
     base = call.value(0)
-    if isinstance(base, View):
+    if isinstance(base, IndexMap):
         return activations.power(b, base, call.constant(1, "exponent"))
     return activations.power_of(b, np.asarray(base), call.view(1))
 
@@ -100,7 +100,7 @@ for _name, _curve, _sets in (
     ("Reciprocal", "reciprocal", ELEMENTS),
 ):
 
-    def _curved(b: Builder, call: Call, curve: Any = _curve) -> View:
+    def _curved(b: Builder, call: Call, curve: Any = _curve) -> IndexMap:
         return b.activate(call.view(), curve)
 
     handles(_name, sets=_sets, hints=OLD)(_curved)
@@ -111,8 +111,8 @@ for _name, _function, _sets in (
     ("Tanh", activations.tanh, ELEMENTS),
 ):
 
-    def _composed(b: Builder, call: Call, function: Any = _function) -> View:
-        made: View = function(b, call.view())
+    def _composed(b: Builder, call: Call, function: Any = _function) -> IndexMap:
+        made: IndexMap = function(b, call.view())
         return made
 
     handles(_name, sets=_sets, hints=OLD)(_composed)
@@ -124,7 +124,7 @@ def _combined(how: Any, b: Builder, call: Call) -> Any:
     if how in ("sub", "div") and len(others) != 1:
         raise UnsupportedError(f"it has {len(call.values)} inputs, not two")
     for value in others:
-        both = not isinstance(total, View) and not isinstance(value, View)
+        both = not isinstance(total, IndexMap) and not isinstance(value, IndexMap)
         total = CONSTANTS[how](total, value) if both else b.combine(how, total, value)
     return total
 
@@ -136,7 +136,7 @@ def _aligned(call: Call) -> list[Any]:
     first, second = call.values
     after = len(first.shape) - int(call.get("axis")) % len(first.shape) - len(second.shape)
     shape = (*second.shape, *(1,) * after)
-    moved = isinstance(second, View)
+    moved = isinstance(second, IndexMap)
     return [first, second.moved(lambda a: a.reshape(shape)) if moved else second.reshape(shape)]
 
 
@@ -158,5 +158,5 @@ for _name, _how in (("Max", "max"), ("Min", "min")):
 
 
 @handles("Mean", sets=(1, 6, 8, 13), hints=OLD)
-def _mean(b: Builder, call: Call) -> View:
+def _mean(b: Builder, call: Call) -> IndexMap:
     return b.affine(_combined("add", b, call), 1 / len(call.values), 0)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.errors import UnsupportedError
 
 YES_OR_NO = """allowzero ceil_mode count_include_pad keepdims noop_with_empty_axes training_mode
@@ -39,17 +39,17 @@ class Call:
         """An input, or None."""
         return self.values[place] if place < len(self.values) else None
 
-    def view(self, place: int = 0) -> View:
+    def view(self, place: int = 0) -> IndexMap:
         """An input that is computed from the image."""
         found = self.value(place)
-        if not isinstance(found, View):
+        if not isinstance(found, IndexMap):
             raise UnsupportedError("its inputs are constants where the image's values belong")
         return found
 
     def constant(self, place: int, what: str) -> Any:
         """An input that must be constant, or None. Raises `UnsupportedError`."""
         found = self.value(place)
-        if isinstance(found, View):
+        if isinstance(found, IndexMap):
             raise UnsupportedError(
                 f"its {what} is computed from the image, where constants are due"
             )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.errors import UnsupportedError
 
 MOST = 2**27  # numbers of a constant: the widest layer of VGG has 102,760,448
@@ -38,7 +38,7 @@ def shapes(node: Any, values: Iterable[Any], opsets: dict[str, int]) -> list[Any
     for name, value in zip(node.input, values, strict=True):
         if not name:
             continue
-        if isinstance(value, View):
+        if isinstance(value, IndexMap):
             infos.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape))
             continue
         value = np.asarray(value)

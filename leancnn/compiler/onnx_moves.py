@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import MOST, View
+from leancnn.compiler.materialise import MOST, IndexMap
 from leancnn.compiler.onnx_call import Call, handles
 from leancnn.errors import UnsupportedError
 
@@ -24,14 +24,14 @@ def _fits(shape: Any) -> None:
 
 @handles("Identity", sets=SAME)
 @handles("Dropout", sets=(7, 10, 12, 13, 22), hints="ratio seed")
-def _same(b: Builder, call: Call) -> View:
+def _same(b: Builder, call: Call) -> IndexMap:
     if any(np.any(value) for value in call.values[2:3] if value is not None):
         raise UnsupportedError("it is in training mode; export the network in evaluation mode")
     return call.view()
 
 
 @handles("Cast", sets=(6, 9, 13, 19, 21, 23, 24, 25, 28), reads="to", hints="saturate round_mode")
-def _cast(b: Builder, call: Call) -> View:
+def _cast(b: Builder, call: Call) -> IndexMap:
     if call.get("to") not in (1, 11):
         raise UnsupportedError(
             "it makes other numbers than float32, in which the compiler computes; export the "
@@ -56,7 +56,7 @@ def _size(b: Builder, call: Call) -> Any:
     reads="shape allowzero",
     hints="consumed_inputs",
 )
-def _reshape(b: Builder, call: Call) -> View:
+def _reshape(b: Builder, call: Call) -> IndexMap:
     x, to = call.view(), call.numbers("shape", 1) or []
     if not call.get("allowzero", 0):
         to = [x.shape[axis] if size == 0 else size for axis, size in enumerate(to)]
@@ -64,7 +64,7 @@ def _reshape(b: Builder, call: Call) -> View:
 
 
 @handles("Flatten", sets=(1, 9, 11, *MOVED), reads="axis")
-def _flatten(b: Builder, call: Call) -> View:
+def _flatten(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     axis = call.get("axis", 1)
     axis += len(x.shape) if axis < 0 else 0
@@ -72,24 +72,24 @@ def _flatten(b: Builder, call: Call) -> View:
 
 
 @handles("Transpose", sets=(1, *MOVED), reads="perm")
-def _transpose(b: Builder, call: Call) -> View:
+def _transpose(b: Builder, call: Call) -> IndexMap:
     return call.view().moved(lambda a: a.transpose(call.get("perm")))
 
 
 @handles("Squeeze", sets=(1, 11, *MOVED), reads="axes")
-def _squeeze(b: Builder, call: Call) -> View:
+def _squeeze(b: Builder, call: Call) -> IndexMap:
     axes = call.numbers("axes", 1)
     return call.view().moved(lambda a: a.squeeze(None if axes is None else tuple(axes)))
 
 
 @handles("Unsqueeze", sets=(1, 11, *MOVED), reads="axes")
-def _unsqueeze(b: Builder, call: Call) -> View:
+def _unsqueeze(b: Builder, call: Call) -> IndexMap:
     axes = call.numbers("axes", 1) or []
     return call.view().moved(lambda a: np.expand_dims(a, tuple(axes)))
 
 
 @handles("Expand", sets=(8, 13))
-def _expand(b: Builder, call: Call) -> View:
+def _expand(b: Builder, call: Call) -> IndexMap:
     x, to = call.view(), tuple(int(size) for size in call.constant(1, "shape"))
     shape = np.broadcast_shapes(x.shape, to)
     _fits(shape)
@@ -97,14 +97,14 @@ def _expand(b: Builder, call: Call) -> View:
 
 
 @handles("Tile", sets=(6, 13))
-def _tile(b: Builder, call: Call) -> View:
+def _tile(b: Builder, call: Call) -> IndexMap:
     x, repeats = call.view(), [int(n) for n in call.constant(1, "repeats")]
     _fits([size * n for size, n in zip(x.shape, repeats, strict=True)])
     return x.moved(lambda a: np.tile(a, repeats))
 
 
 @handles("Slice", sets=(1, 10, 11, 13), reads="starts ends axes")
-def _slice(b: Builder, call: Call) -> View:
+def _slice(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     starts, ends = (call.numbers(name, i) or [] for i, name in ((1, "starts"), (2, "ends")))
     axes = call.numbers("axes", 3) or list(range(len(starts)))
@@ -119,7 +119,7 @@ def _slice(b: Builder, call: Call) -> View:
 
 
 @handles("Gather", sets=(1, 11, 13), reads="axis")
-def _gather(b: Builder, call: Call) -> View:
+def _gather(b: Builder, call: Call) -> IndexMap:
     x, places = call.view(), np.asarray(call.constant(1, "list of places"))
     axis = call.get("axis", 0) % len(x.shape)
     _fits([*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]])
@@ -127,7 +127,7 @@ def _gather(b: Builder, call: Call) -> View:
 
 
 @handles("Split", sets=(1, 2, 11, 13, 18), reads="axis split num_outputs")
-def _split(b: Builder, call: Call) -> list[View]:
+def _split(b: Builder, call: Call) -> list[IndexMap]:
     x, sizes = call.view(), call.numbers("split", 1)
     axis = call.get("axis", 0) % len(x.shape)
     count = call.get("num_outputs", call.outputs)
@@ -142,14 +142,14 @@ def _split(b: Builder, call: Call) -> list[View]:
 
 
 @handles("Concat", sets=(1, 4, 11, 13), reads="axis")
-def _concat(b: Builder, call: Call) -> View:
+def _concat(b: Builder, call: Call) -> IndexMap:
     if len(call.values) == 1:
         return call.view()
     return b.join(call.values, call.get("axis", 1))
 
 
 @handles("SpaceToDepth", sets=(1, 13, 28), reads="blocksize mode")
-def _space_to_depth(b: Builder, call: Call) -> View:
+def _space_to_depth(b: Builder, call: Call) -> IndexMap:
     """(1, C, H, W) to (1, C·n², H/n, W/n): the place in a block first, or (CRD) the channel."""
     x, n, order = call.view(), call.get("blocksize"), _order(call)
     _, c, h, w = x.shape
@@ -159,7 +159,7 @@ def _space_to_depth(b: Builder, call: Call) -> View:
 
 
 @handles("DepthToSpace", sets=(1, 11, 13, 28), reads="blocksize mode")
-def _depth_to_space(b: Builder, call: Call) -> View:
+def _depth_to_space(b: Builder, call: Call) -> IndexMap:
     """The way back."""
     x, n, order = call.view(), call.get("blocksize"), _order(call)
     _, c, h, w = x.shape
@@ -178,7 +178,7 @@ def _order(call: Call) -> str:
 
 
 @handles("Pad", sets=(2, 11, 13, 18, 19, 21, 23, 24, 25), reads="pads value mode")
-def _pad(b: Builder, call: Call) -> View:
+def _pad(b: Builder, call: Call) -> IndexMap:
     x, pads, fill = call.view(), call.numbers("pads", 1) or [], call.either("value", 2)
     axes = call.constant(3, "axes")
     axes = range(len(x.shape)) if axes is None else [int(axis) % len(x.shape) for axis in axes]
@@ -205,8 +205,8 @@ def _where(b: Builder, call: Call) -> Any:
     x, y = call.values[1:]
     shape = np.broadcast_shapes(
         chosen.shape,
-        np.shape(x) if not isinstance(x, View) else x.shape,
-        np.shape(y) if not isinstance(y, View) else y.shape,
+        np.shape(x) if not isinstance(x, IndexMap) else x.shape,
+        np.shape(y) if not isinstance(y, IndexMap) else y.shape,
     )
     _fits(shape)
     return b.select(np.broadcast_to(chosen, shape), x, y)

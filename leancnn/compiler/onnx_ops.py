@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from leancnn.compiler.graph import Pool
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.onnx_call import Call, handles
 from leancnn.compiler.reductions import normalised, reduce, softmax, windows
 from leancnn.errors import UnsupportedError
@@ -17,12 +17,12 @@ from leancnn.errors import UnsupportedError
 WINDOW = "auto_pad dilations kernel_shape pads strides"
 
 
-def channelwise(x: View, numbers: Any) -> NDArray[Any]:
+def channelwise(x: IndexMap, numbers: Any) -> NDArray[Any]:
     """One number for each channel, (C,), so that numpy broadcasts it against (N, C, …)."""
     return np.reshape(numbers, (-1, *[1] * (len(x.shape) - 2)))
 
 
-def _pads(call: Call, x: View, kernel: Sequence[int]) -> list[int]:
+def _pads(call: Call, x: IndexMap, kernel: Sequence[int]) -> list[int]:
     """What stands before each axis, then what stands behind each."""
     axes = range(len(kernel))
     auto = call.get("auto_pad", "NOTSET")
@@ -48,7 +48,7 @@ def _pads(call: Call, x: View, kernel: Sequence[int]) -> list[int]:
 
 
 @handles("Conv", sets=(1, 11, 22), reads=f"{WINDOW} group")
-def _conv(b: Builder, call: Call) -> View:
+def _conv(b: Builder, call: Call) -> IndexMap:
     x, weight = call.view(), call.constant(1, "weight")
     ones = [1] * (weight.ndim - 2)
     _same_kernel(call, weight)
@@ -70,7 +70,7 @@ def _same_kernel(call: Call, weight: Any) -> None:
 
 
 @handles("ConvTranspose", sets=(1, 11, 22), reads=f"{WINDOW} group output_padding output_shape")
-def _conv_transpose(b: Builder, call: Call) -> View:
+def _conv_transpose(b: Builder, call: Call) -> IndexMap:
     x, weight = call.view(), np.asarray(call.constant(1, "weight"))
     _same_kernel(call, weight)
     axes = weight.ndim - 2
@@ -111,7 +111,7 @@ def _conv_transpose(b: Builder, call: Call) -> View:
 
 def transposed(
     b: Builder,
-    x: View,
+    x: IndexMap,
     weight: NDArray[Any],
     bias: Any,
     stride: Sequence[int],
@@ -119,7 +119,7 @@ def transposed(
     pads: Sequence[int],
     sizes: Sequence[int],
     groups: int,
-) -> View:
+) -> IndexMap:
     """A transposed convolution, weight (c_in, c_out / groups, rows, columns): for each place of a
     pixel in its stride a convolution with every so-manieth tap, and these interleaved."""
     c_in, each, rows, columns = weight.shape
@@ -149,13 +149,13 @@ def transposed(
 
 
 @handles("Gemm", sets=(1, 6, 7, 9, 11, 13), reads="alpha beta transA transB", hints="broadcast")
-def _gemm(b: Builder, call: Call) -> View:
+def _gemm(b: Builder, call: Call) -> IndexMap:
     """alpha · A · B + beta · C; the image's values may be A, or B of a constant A."""
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     first, second = call.value(0), call.value(1)
     turned = [call.get("transA", 0), call.get("transB", 0)]
     matrices = [
-        (value.moved(lambda a: a.T) if isinstance(value, View) else np.asarray(value).T)
+        (value.moved(lambda a: a.T) if isinstance(value, IndexMap) else np.asarray(value).T)
         if turn
         else value
         for value, turn in zip((first, second), turned, strict=True)
@@ -164,23 +164,23 @@ def _gemm(b: Builder, call: Call) -> View:
     rest = call.value(2)
     if rest is None:
         return made
-    if isinstance(rest, View):
+    if isinstance(rest, IndexMap):
         return b.combine("add", made, b.affine(rest, beta, 0))
     return b.affine(made, 1, beta * np.asarray(rest, np.float64))
 
 
 @handles("MatMul", sets=(1, 9, 13))
-def _matmul(b: Builder, call: Call) -> View:
+def _matmul(b: Builder, call: Call) -> IndexMap:
     return _product(b, call.value(0), call.value(1))
 
 
-def _product(b: Builder, first: Any, second: Any) -> View:
+def _product(b: Builder, first: Any, second: Any) -> IndexMap:
     """The matrix product of a view and a constant, or the other way round."""
-    if isinstance(first, View) and isinstance(second, View):
+    if isinstance(first, IndexMap) and isinstance(second, IndexMap):
         raise UnsupportedError(
             "its second matrix is computed from the image, where constants are due"
         )
-    if isinstance(first, View):
+    if isinstance(first, IndexMap):
         matrix, lead = _matrix(second)
         if matrix.ndim == 1:
             made = b.linear(first, matrix[None], None)
@@ -216,7 +216,7 @@ def _matrix(given: Any) -> tuple[NDArray[Any], tuple[int, ...]]:
     only={"spatial": 1},
     hints="momentum",
 )
-def _batch_norm(b: Builder, call: Call) -> View:
+def _batch_norm(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     names = ("scale", "bias", "mean", "variance")
     gamma, beta, mean, variance = (
@@ -229,7 +229,7 @@ def _batch_norm(b: Builder, call: Call) -> View:
 
 
 @handles("InstanceNormalization", sets=(1, 6, 22), reads="epsilon", hints="consumed_inputs")
-def _instance_norm(b: Builder, call: Call) -> View:
+def _instance_norm(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     scale, shift = (channelwise(x, call.constant(i, n)) for i, n in ((1, "scale"), (2, "bias")))
     axes = range(2, len(x.shape))
@@ -237,7 +237,7 @@ def _instance_norm(b: Builder, call: Call) -> View:
 
 
 @handles("LayerNormalization", sets=(17,), reads="axis epsilon", only={"stash_type": 1})
-def _layer_norm(b: Builder, call: Call) -> View:
+def _layer_norm(b: Builder, call: Call) -> IndexMap:
     x, shift = call.view(), call.constant(2, "bias")
     axes = range(call.get("axis", -1) % len(x.shape), len(x.shape))
     made = normalised(b, x, axes, call.get("epsilon", 1e-5))
@@ -245,7 +245,7 @@ def _layer_norm(b: Builder, call: Call) -> View:
 
 
 @handles("GroupNormalization", sets=(18, 21), reads="epsilon num_groups", only={"stash_type": 1})
-def _group_norm(b: Builder, call: Call) -> View:
+def _group_norm(b: Builder, call: Call) -> IndexMap:
     x, groups = call.view(), call.get("num_groups")
     scale, shift = (np.ravel(call.constant(i, n)) for i, n in ((1, "scale"), (2, "bias")))
     n, c, *pixels = x.shape
@@ -258,12 +258,12 @@ def _group_norm(b: Builder, call: Call) -> View:
 
 
 @handles("MeanVarianceNormalization", sets=(9, 13), reads="axes")
-def _mean_variance_norm(b: Builder, call: Call) -> View:
+def _mean_variance_norm(b: Builder, call: Call) -> IndexMap:
     return normalised(b, call.view(), call.get("axes", [0, 2, 3]), 1e-9)
 
 
 @handles("LRN", sets=(1, 13), reads="alpha beta bias size")
-def _local_response(b: Builder, call: Call) -> View:
+def _local_response(b: Builder, call: Call) -> IndexMap:
     """x over a power of the mean square of the channels beside it."""
     x, size = call.view(), call.get("size")
     count, low = x.shape[1], (size - 1) // 2
@@ -288,7 +288,7 @@ for _name, _how, _later in (
     ("ReduceLogSumExp", "logexp", (18, 28)),
 ):
 
-    def _reduce(b: Builder, call: Call, how: Any = _how) -> View:
+    def _reduce(b: Builder, call: Call, how: Any = _how) -> IndexMap:
         x, axes = call.view(), call.numbers("axes", 1)
         if not axes and call.get("noop_with_empty_axes", 0):
             if how in ("mean", "sum", "max", "min", "logexp"):
@@ -299,7 +299,7 @@ for _name, _how, _later in (
     handles(_name, sets=(1, 11, 13, *_later), reads="axes keepdims noop_with_empty_axes")(_reduce)
 
 
-def reduced(b: Builder, x: View, how: str, axes: Sequence[int], keep: bool) -> View:
+def reduced(b: Builder, x: IndexMap, how: str, axes: Sequence[int], keep: bool) -> IndexMap:
     """A reduction by any of ONNX's names, composed of those that there are."""
     match how:
         case "min":
@@ -320,18 +320,18 @@ def reduced(b: Builder, x: View, how: str, axes: Sequence[int], keep: bool) -> V
 
 
 @handles("GlobalAveragePool", sets=(1, 22))
-def _global_mean(b: Builder, call: Call) -> View:
+def _global_mean(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     return reduce(b, x, "mean", range(2, len(x.shape)), keep=True)
 
 
 @handles("GlobalMaxPool", sets=(1, 22))
-def _global_max(b: Builder, call: Call) -> View:
+def _global_max(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     return reduce(b, x, "max", range(2, len(x.shape)), keep=True)
 
 
-def _pool(b: Builder, call: Call, how: Any, count_padding: bool) -> View:
+def _pool(b: Builder, call: Call, how: Any, count_padding: bool) -> IndexMap:
     x, kernel = call.view(), tuple(call.get("kernel_shape"))
     axes = len(kernel)
     if set(call.get("dilations", [1])) != {1}:
@@ -351,16 +351,16 @@ def _pool(b: Builder, call: Call, how: Any, count_padding: bool) -> View:
 
 
 @handles("MaxPool", sets=(1, 8, 10, 11, 12, 22), reads=f"{WINDOW} ceil_mode", hints="storage_order")
-def _max_pool(b: Builder, call: Call) -> View:
+def _max_pool(b: Builder, call: Call) -> IndexMap:
     return _pool(b, call, "max", True)
 
 
 @handles("AveragePool", sets=(1, 7, 10, 11, 19, 22), reads=f"{WINDOW} ceil_mode count_include_pad")
-def _mean_pool(b: Builder, call: Call) -> View:
+def _mean_pool(b: Builder, call: Call) -> IndexMap:
     return _pool(b, call, "mean", bool(call.get("count_include_pad", 0)))
 
 
-def _soft(b: Builder, call: Call, *, log: bool) -> View:
+def _soft(b: Builder, call: Call, *, log: bool) -> IndexMap:
     x = call.view()
     axis = call.get("axis", 1 if call.opset < 13 else -1) % len(x.shape)
     if call.opset >= 13:
@@ -371,10 +371,10 @@ def _soft(b: Builder, call: Call, *, log: bool) -> View:
 
 
 @handles("Softmax", sets=(1, 11, 13), reads="axis")
-def _softmax(b: Builder, call: Call) -> View:
+def _softmax(b: Builder, call: Call) -> IndexMap:
     return _soft(b, call, log=False)
 
 
 @handles("LogSoftmax", sets=(1, 11, 13), reads="axis")
-def _log_softmax(b: Builder, call: Call) -> View:
+def _log_softmax(b: Builder, call: Call) -> IndexMap:
     return _soft(b, call, log=True)

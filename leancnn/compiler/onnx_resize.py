@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.onnx_call import Call, handles
 from leancnn.errors import UnsupportedError
 
@@ -15,7 +15,7 @@ HALF = "half_pixel"
 
 
 @handles("Upsample", sets=(7, 9), reads="mode scales")
-def _upsample(b: Builder, call: Call) -> View:
+def _upsample(b: Builder, call: Call) -> IndexMap:
     scales = [float(s) for s in np.ravel(call.either("scales", 1))]
     x = call.view()
     sizes = [int(size * scale) for size, scale in zip(x.shape, scales, strict=True)]
@@ -29,7 +29,7 @@ def _upsample(b: Builder, call: Call) -> View:
     "cubic_coeff_a extrapolation_value",
     only={"antialias": 0, "exclude_outside": 0},
 )
-def _resize(b: Builder, call: Call) -> View:
+def _resize(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     old = call.opset < 11
     given = call.get("axes")
@@ -51,8 +51,14 @@ def _resize(b: Builder, call: Call) -> View:
 
 
 def _resized(
-    b: Builder, x: View, sizes: list[int], scales: list[float], mode: str, how: str, nearest: str
-) -> View:
+    b: Builder,
+    x: IndexMap,
+    sizes: list[int],
+    scales: list[float],
+    mode: str,
+    how: str,
+    nearest: str,
+) -> IndexMap:
     """Axis by axis: elements picked, or sums of two."""
     if min(sizes) < 1:
         raise UnsupportedError(f"it makes {sizes}, which is empty")
@@ -106,7 +112,7 @@ def _nearest(at: NDArray[np.float64], mode: str) -> NDArray[Any]:
     raise UnsupportedError(f"its nearest_mode {mode} is not known")
 
 
-def _lines(b: Builder, x: View, axis: int, at: NDArray[np.float64]) -> View:
+def _lines(b: Builder, x: IndexMap, axis: int, at: NDArray[np.float64]) -> IndexMap:
     """Along one axis, the share of each of the two elements beside a place."""
     count = x.shape[axis]
     low = np.floor(at).astype(np.int64)

@@ -13,7 +13,7 @@ pixel after pixel without gaps, then the next sixteen channels. A plane is then 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from leancnn.compiler.graph import Activate, Affine, Combine, Conv, Graph, Pool
+from leancnn.compiler.graph import Activation, Affine, Combine, Conv, Graph, Pool
 
 WIDEST = 16  # lanes of the widest vectors we plan for; narrower ones divide it
 
@@ -27,7 +27,7 @@ class Buffer:
     height: int
     width: int
     positive: bool = False  # nothing in it is below zero
-    abreast: bool = False  # sixteen channels of a pixel side by side
+    blocked: bool = False  # sixteen channels of a pixel side by side
     gap: tuple[int, int] = (0, 0)  # rows and columns of zeros that some reader needs
     pitch: int = 1
     stride: int = 1  # floats from one plane to the next; abreast: from sixteen to the next
@@ -47,14 +47,14 @@ class Buffer:
 
     def plane(self, channel: int) -> int:
         """The place in the arena of a channel's first pixel."""
-        if self.abreast:
+        if self.blocked:
             return self.origin + channel // WIDEST * self.stride + channel % WIDEST
         return self.origin + channel * self.stride
 
     @property
     def step(self) -> int:
         """Floats from a pixel to the next of its row."""
-        return WIDEST if self.abreast else 1
+        return WIDEST if self.blocked else 1
 
     @property
     def line(self) -> int:
@@ -106,7 +106,7 @@ def whole(buffer: Buffer) -> Value:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blend:
+class Binary:
     """A step that combines what was computed with another value; None is that value itself.
 
     `flipped`: the other value is the first operand.
@@ -124,11 +124,11 @@ class Store:
     buffer: Buffer
 
 
-Step = Activate | Affine | Blend | Store
+Step = Activation | Affine | Binary | Store
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Line:
+class PlanarKernel:
     """Planes to planes along their long lines: a convolution, pooling, or (None) only steps."""
 
     name: str
@@ -141,7 +141,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Abreast:
+class BlockedKernel:
     """What a line kernel can be instead: channels in the lanes, pixel by pixel."""
 
     name: str
@@ -154,7 +154,7 @@ class Abreast:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dense:
+class DenseKernel:
     """A convolution whose result is one pixel: a matrix by a vector; (None) only steps."""
 
     name: str
@@ -165,7 +165,7 @@ class Dense:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fold:
+class ReduceKernel:
     """All pixels of each channel, or all channels of a vector, to one number."""
 
     name: str
@@ -176,7 +176,7 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Flatten:
+class FlattenKernel:
     """Planes to one vector, or a vector to planes, in the order of channels, rows, columns."""
 
     name: str
@@ -185,7 +185,7 @@ class Flatten:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Turn:
+class LayoutKernel:
     """The same pixels laid out otherwise: from planes to channels abreast, or back."""
 
     name: str
@@ -194,7 +194,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Soft:
+class SoftmaxKernel:
     """Softmax of a vector, or its logarithm."""
 
     name: str
@@ -203,7 +203,15 @@ class Soft:
     log: bool = False
 
 
-Kernel = Line | Abreast | Dense | Fold | Flatten | Turn | Soft
+Kernel = (
+    PlanarKernel
+    | BlockedKernel
+    | DenseKernel
+    | ReduceKernel
+    | FlattenKernel
+    | LayoutKernel
+    | SoftmaxKernel
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -221,17 +229,17 @@ class Program:
 def reads(kernel: Kernel) -> list[Value]:
     """The values a kernel reads, the steps' included."""
     found = [kernel.x]
-    if isinstance(kernel, Line | Abreast | Dense | Fold):
+    if isinstance(kernel, PlanarKernel | BlockedKernel | DenseKernel | ReduceKernel):
         found += [
             step.other
             for step in kernel.steps
-            if isinstance(step, Blend) and step.other is not None
+            if isinstance(step, Binary) and step.other is not None
         ]
     return found
 
 
 def writes(kernel: Kernel) -> list[Buffer]:
     """The buffers a kernel writes."""
-    if isinstance(kernel, Flatten | Turn | Soft):
+    if isinstance(kernel, FlattenKernel | LayoutKernel | SoftmaxKernel):
         return [kernel.out]
     return [step.buffer for step in kernel.steps if isinstance(step, Store)]

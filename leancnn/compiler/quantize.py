@@ -12,17 +12,17 @@ import numpy as np
 import torch
 
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
     Affine,
     Combine,
+    Concat,
     Conv,
     Crop,
+    Gather,
     Graph,
-    Join,
     Node,
     Pool,
     Reduce,
-    Take,
 )
 from leancnn.compiler.int8_weights import (
     ROOM,
@@ -110,9 +110,9 @@ class Quantizer:
     def node(self, node: Node) -> None:
         """One node, and the element-wise ones that can follow it at once."""
         match node.op:
-            case Take(channels):
+            case Gather(channels):
                 self._view(node, QTake(self.names[node.inputs[0]], node.output, channels))
-            case Join():
+            case Concat():
                 self._join(node)
             case Crop(top, left, _, _):
                 self._view(node, QCrop(self.names[node.inputs[0]], node.output, top, left))
@@ -124,7 +124,7 @@ class Quantizer:
                 self._mean(node, node.op)
             case Reduce("mean" | "sum", "pixels"):
                 self._total(node)
-            case Affine() | Activate() | Combine():
+            case Affine() | Activation() | Combine():
                 self._each(node)
             case _:
                 raise no_integers(node)
@@ -234,7 +234,7 @@ class Quantizer:
         x = self.meaning(node.inputs[0])
         for name in node.inputs:
             self._bytes(node, self.meaning(name))
-        if isinstance(node.op, Activate) and node.op.curve != "clip":
+        if isinstance(node.op, Activation) and node.op.curve != "clip":
             if node.op.curve not in CURVES:
                 raise no_integers(node)
             self._table(node, self.names[node.inputs[0]], self._uniform(node, x))
@@ -269,7 +269,7 @@ class Quantizer:
             scale = np.maximum(np.maximum(scale, np.abs(shift) / 2**28), 1e-30)
             bias = np.rint(shift / scale).astype(np.int32)
             return (Add(names[0], factors(factor * x.scale / scale)),), bias, scale
-        assert isinstance(node.op, Activate)
+        assert isinstance(node.op, Activation)
         scale = common_scale([x.scale, *(other.scale for other in others)])
         clamp = self._clamp(node.op, scale)
         return (Add(names[0], factors(x.scale / scale)), clamp), none, scale
@@ -282,7 +282,7 @@ class Quantizer:
         while (following := self._following(chain.value)) is not None:
             chain.nodes.append(following)
             chain.value = following.output
-            if isinstance(following.op, Activate) and following.op.curve != "clip":
+            if isinstance(following.op, Activation) and following.op.curve != "clip":
                 break
         return chain
 
@@ -290,7 +290,7 @@ class Quantizer:
         if value == self.graph.output:
             return None
         for user in self.users[value]:
-            if isinstance(user.op, Activate) and (
+            if isinstance(user.op, Activation) and (
                 user.op.curve == "clip" or user.op.curve in CURVES
             ):
                 return user
@@ -325,7 +325,7 @@ class Quantizer:
         for node in [*chain.nodes, None]:
             others = [user for user in self.users[value] if user is not node]
             final = node is None or value == self.graph.output
-            table = node is not None and isinstance(node.op, Activate) and node.op.curve != "clip"
+            table = node is not None and isinstance(node.op, Activation) and node.op.curve != "clip"
             if others or final or table:
                 steps.append(self._store(value, scale, meant))
             if node is None:
@@ -334,7 +334,7 @@ class Quantizer:
             if table:
                 tables.append((node, value))
                 break
-            if isinstance(node.op, Activate):
+            if isinstance(node.op, Activation):
                 steps.append(self._clamp(node.op, scale))
             else:
                 other = self._other(node, value)
@@ -355,7 +355,7 @@ class Quantizer:
         meant.append((value, meaning))
         return Store(value, (scale / meaning.scale).astype(np.float32))
 
-    def _clamp(self, op: Activate, scale: Array) -> Clamp:
+    def _clamp(self, op: Activation, scale: Array) -> Clamp:
         """The ends of a clip in steps of the sums."""
         low, high = (
             np.clip(np.rint(np.float64(end) / scale), -(2**31) + 1, 2**31 - 1).astype(np.int32)
@@ -381,7 +381,7 @@ class Quantizer:
         return x
 
     def _table(self, node: Node, source: str, x: QValue) -> None:
-        assert isinstance(node.op, Activate)
+        assert isinstance(node.op, Activation)
         name = node.output
         y = as_bytes(self.ranges[name], self.graph.shapes[name])
         real = torch.from_numpy((np.arange(256) - x.zero[0]) * x.scale[0])

@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
     Affine,
     Combine,
+    Concat,
     Conv,
     Crop,
+    Gather,
     Graph,
-    Join,
     Node,
     Pool,
     Reduce,
     Reshape,
-    Take,
 )
 from leancnn.errors import UnsupportedError
 
@@ -114,13 +114,13 @@ def means_of(graph: Graph, ranges: Mapping[str, Range], value: str) -> NDArray[n
     if value in ranges:
         return ranges[value].mean
     for node in graph.nodes:
-        if node.output == value and isinstance(node.op, Take | Join):
+        if node.output == value and isinstance(node.op, Gather | Concat):
             found = [means_of(graph, ranges, name) for name in node.inputs]
             parts = [part for part in found if part is not None]
             if len(parts) < len(found):
                 return None
             whole = np.concatenate(parts)
-            return whole[list(node.op.channels)] if isinstance(node.op, Take) else whole
+            return whole[list(node.op.channels)] if isinstance(node.op, Gather) else whole
     return None
 
 
@@ -131,7 +131,7 @@ def run(graph: Graph, images: Tensor, visit: Visit | None = None) -> Tensor:
     last = {name: place for place, node in enumerate(graph.nodes) for name in node.inputs}
     for place, node in enumerate(graph.nodes):
         known[node.output] = apply(node, [known[name] for name in node.inputs])
-        if visit is not None and not isinstance(node.op, Take | Join | Crop | Reshape):
+        if visit is not None and not isinstance(node.op, Gather | Concat | Crop | Reshape):
             visit(node.output, known[node.output])
         for name in set(node.inputs):
             if last[name] == place and name != graph.output:
@@ -150,13 +150,13 @@ def apply(node: Node, xs: list[Tensor]) -> Tensor:
             return F.conv2d(padded, weight, bias, op.stride, 0, op.dilation, op.groups)
         case Affine():
             return x * _channels(op.scale) + _channels(op.shift)
-        case Activate():
+        case Activation():
             return curve(op, x)
         case Combine(how):
             return COMBINED[how](x, xs[1])
-        case Take(channels):
+        case Gather(channels):
             return x[:, list(channels)]
-        case Join():
+        case Concat():
             return torch.cat(xs, 1)
         case Crop(top, left, height, width):
             return x[:, :, top : top + height, left : left + width]
@@ -186,7 +186,7 @@ REDUCED: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
 }
 
 
-def curve(op: Activate, x: Tensor) -> Tensor:
+def curve(op: Activation, x: Tensor) -> Tensor:
     """A function of each element."""
     match op.curve:
         case "clip":

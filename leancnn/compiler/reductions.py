@@ -14,14 +14,14 @@ import numpy as np
 
 from leancnn.compiler.graph import Pool, Reduce, Sides, Softmax
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.errors import UnsupportedError
 
 How = Literal["mean", "sum", "max", "norm"]
 ROWS = 64  # vectors that are taken apart one by one, at most
 
 
-def reduce(b: Builder, x: View, how: How, axes: Sequence[int], keep: bool) -> View:
+def reduce(b: Builder, x: IndexMap, how: How, axes: Sequence[int], keep: bool) -> IndexMap:
     """One number of all elements along some axes. Raises `UnsupportedError`."""
     chosen = sorted({axis % len(x.shape) for axis in axes})
     shape = [1 if axis in chosen else size for axis, size in enumerate(x.shape)]
@@ -35,7 +35,7 @@ def reduce(b: Builder, x: View, how: How, axes: Sequence[int], keep: bool) -> Vi
     return made.moved(lambda a: a.reshape(shape))
 
 
-def _reduced(b: Builder, x: View, how: How, real: list[int]) -> View:
+def _reduced(b: Builder, x: IndexMap, how: How, real: list[int]) -> IndexMap:
     """`reduce` over axes longer than one; the elements of the result in order."""
     last = len(x.shape) - 1
     rest = [axis for axis in range(last + 1) if axis not in real]
@@ -59,7 +59,7 @@ def _reduced(b: Builder, x: View, how: How, real: list[int]) -> View:
     return _over_rows(b, flat, how)
 
 
-def _pixels(b: Builder, x: View, flat: View, how: How, real: list[int]) -> View | None:
+def _pixels(b: Builder, x: IndexMap, flat: IndexMap, how: How, real: list[int]) -> IndexMap | None:
     """Over all pixels of some window of channels, if that is what the axes are."""
     _, *have = b.graph.shapes[x.value]
     if math.prod(have) == 1:
@@ -80,16 +80,16 @@ def _pixels(b: Builder, x: View, flat: View, how: How, real: list[int]) -> View 
     return None
 
 
-def _part(x: View, axis: int, places: int | slice) -> View:
+def _part(x: IndexMap, axis: int, places: int | slice) -> IndexMap:
     """Some places along an axis; one alone leaves the axis out."""
     return x.moved(itemgetter((slice(None),) * axis + (places,)))
 
 
-def _shaped(x: View, *shape: int) -> View:
+def _shaped(x: IndexMap, *shape: int) -> IndexMap:
     return x.moved(lambda a: a.reshape(shape))
 
 
-def _is_image(b: Builder, x: View) -> bool:
+def _is_image(b: Builder, x: IndexMap) -> bool:
     """Whether a view can be held as (1, C, H, W), as it is."""
     try:
         b.settle(x, by_pixel=False)
@@ -98,7 +98,7 @@ def _is_image(b: Builder, x: View) -> bool:
     return True
 
 
-def _over_channels(b: Builder, x: View, how: How) -> View:
+def _over_channels(b: Builder, x: IndexMap, how: How) -> IndexMap:
     """All channels of each pixel of (1, C, H, W), as (1, 1, H, W)."""
     count = x.shape[1]
     if how in ("mean", "sum"):
@@ -113,7 +113,7 @@ def _over_channels(b: Builder, x: View, how: How) -> View:
     return x
 
 
-def _over_lines(b: Builder, x: View, how: How, axis: int) -> View:
+def _over_lines(b: Builder, x: IndexMap, how: How, axis: int) -> IndexMap:
     """All rows (axis 2) or columns (3) of (1, C, H, W)."""
     _, _, h, w = x.shape
     if how == "norm":
@@ -123,14 +123,14 @@ def _over_lines(b: Builder, x: View, how: How, axis: int) -> View:
     return b.affine(made, math.prod(kernel), 0) if how == "sum" else made
 
 
-def _over_rows(b: Builder, flat: View, how: How) -> View:
+def _over_rows(b: Builder, flat: IndexMap, how: How) -> IndexMap:
     """(1, K, R) over R: vector by vector, or vectors against each other, whichever are fewer."""
     _, rows, count = flat.shape
     if min(rows, count) > ROWS:
         turned = flat.moved(lambda a: a.transpose(0, 2, 1)[..., None])
         return _shaped(_over_channels(b, turned, how), 1, rows)
     value = b.settle(flat.moved(lambda a: a.reshape(1, -1)))
-    whole = View(value, flat.shape)
+    whole = IndexMap(value, flat.shape)
     if rows <= count:
         each = [_part(whole, 1, row) for row in range(rows)]
         made = [b.add(Reduce(how, "channels"), b.settle(part), like=(1, 1)) for part in each]
@@ -146,7 +146,7 @@ def _over_rows(b: Builder, flat: View, how: How) -> View:
     return b.activate(total, "sqrt") if how == "norm" else total
 
 
-def softmax(b: Builder, x: View, axis: int, *, log: bool = False) -> View:
+def softmax(b: Builder, x: IndexMap, axis: int, *, log: bool = False) -> IndexMap:
     """exp over its sum along an axis; or the logarithm of that."""
     axis %= len(x.shape)
     count = x.shape[axis]
@@ -170,14 +170,14 @@ def _rest(shape: Sequence[int], axis: int) -> list[int]:
     return [size for place, size in enumerate(shape) if place != axis]
 
 
-def normalised(b: Builder, x: View, axes: Sequence[int], epsilon: float) -> View:
+def normalised(b: Builder, x: IndexMap, axes: Sequence[int], epsilon: float) -> IndexMap:
     """Elements less their mean, over their deviation, both along some axes."""
     centred = b.combine("sub", x, reduce(b, x, "mean", axes, keep=True))
     variance = reduce(b, b.combine("mul", centred, centred), "mean", axes, keep=True)
     return b.combine("div", centred, b.activate(b.affine(variance, 1, epsilon), "sqrt"))
 
 
-def adaptive(b: Builder, x: View, size: Sequence[int], how: Literal["mean", "max"]) -> View:
+def adaptive(b: Builder, x: IndexMap, size: Sequence[int], how: Literal["mean", "max"]) -> IndexMap:
     """Pooling of (1, C, H, W) to so many rows and columns, whose windows may overlap."""
     (_, c, h, w), (rows, columns) = x.shape, size
     sizes = ((h, rows), (w, columns))

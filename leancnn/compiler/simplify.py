@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from leancnn.compiler.eliminate import drop_dead
 from leancnn.compiler.graph import (
-    Activate,
+    Activation,
     Affine,
+    Concat,
     Conv,
     Floats,
+    Gather,
     Graph,
-    Join,
     Node,
     Pool,
     Reshape,
-    Take,
     empty,
     floats,
 )
@@ -120,9 +120,9 @@ def fold_affine(copy: Copy, node: Node) -> str | None:
 def early(copy: Copy, node: Node) -> str | None:
     """Activate and affine move in front of Join and Take, next to the value's maker."""
     before = copy.maker(node)
-    if not isinstance(node.op, Activate | Affine) or before is None:
+    if not isinstance(node.op, Activation | Affine) or before is None:
         return None
-    if isinstance(before.op, Take):
+    if isinstance(before.op, Gather):
         source = before.inputs[0]
         if len(copy.users[source]) > 1 or len(set(before.op.channels)) < copy.old.shapes[source][0]:
             return None
@@ -134,7 +134,7 @@ def early(copy: Copy, node: Node) -> str | None:
             op = Affine(op.scale[back], op.shift[back])
         moved = copy.new.add(op, copy.name[source], name=node.output)
         return copy.new.add(before.op, moved, name=f"{node.output}_taken")
-    if isinstance(before.op, Join):
+    if isinstance(before.op, Concat):
         if any(len(copy.users[value]) > 1 for value in before.inputs):
             return None
         parts, start = [], 0
@@ -215,7 +215,7 @@ def compose_takes(copy: Copy, node: Node) -> str | None:
     if isinstance(node.op, Reshape) and node.op.to == copy.old.shapes[node.inputs[0]]:
         return copy.name[node.inputs[0]]
     before = copy.makers.get(node.inputs[0])
-    if not isinstance(node.op, Take) or before is None or not isinstance(before.op, Take):
+    if not isinstance(node.op, Gather) or before is None or not isinstance(before.op, Gather):
         return None
     channels = tuple(before.op.channels[c] for c in node.op.channels)
-    return copy.new.add(Take(channels), copy.name[before.inputs[0]], name=node.output)
+    return copy.new.add(Gather(channels), copy.name[before.inputs[0]], name=node.output)

@@ -8,48 +8,50 @@ from torch import Tensor
 from leancnn.compiler import activations
 from leancnn.compiler.handlers import Handler
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.torch_ops import channelwise, handles
 from leancnn.errors import UnsupportedError
 
 
 @handles("relu")
-def _relu(b: Builder, x: View) -> View:
+def _relu(b: Builder, x: IndexMap) -> IndexMap:
     return b.activate(x, "clip")
 
 
 @handles("relu6")
-def _relu6(b: Builder, x: View) -> View:
+def _relu6(b: Builder, x: IndexMap) -> IndexMap:
     return b.activate(x, "clip", 0, 6)
 
 
 @handles("clamp")
-def _clamp(b: Builder, x: View, low: float | None = None, high: float | None = None) -> View:
+def _clamp(
+    b: Builder, x: IndexMap, low: float | None = None, high: float | None = None
+) -> IndexMap:
     return b.activate(
         x, "clip", -math.inf if low is None else low, math.inf if high is None else high
     )
 
 
 @handles("clamp_min")
-def _clamp_min(b: Builder, x: View, low: float) -> View:
-    made: View = _clamp(b, x, low)
+def _clamp_min(b: Builder, x: IndexMap, low: float) -> IndexMap:
+    made: IndexMap = _clamp(b, x, low)
     return made
 
 
 @handles("clamp_max")
-def _clamp_max(b: Builder, x: View, high: float) -> View:
-    made: View = _clamp(b, x, None, high)
+def _clamp_max(b: Builder, x: IndexMap, high: float) -> IndexMap:
+    made: IndexMap = _clamp(b, x, None, high)
     return made
 
 
 @handles("hardtanh")
-def _hardtanh(b: Builder, x: View, low: float = -1, high: float = 1) -> View:
-    made: View = _clamp(b, x, low, high)
+def _hardtanh(b: Builder, x: IndexMap, low: float = -1, high: float = 1) -> IndexMap:
+    made: IndexMap = _clamp(b, x, low, high)
     return made
 
 
 @handles("leaky_relu")
-def _leaky(b: Builder, x: View, slope: float = 0.01) -> View:
+def _leaky(b: Builder, x: IndexMap, slope: float = 0.01) -> IndexMap:
     return b.activate(x, "leaky", slope)
 
 
@@ -71,16 +73,16 @@ for _curve in CURVES:
 
 
 @handles("softplus")
-def _softplus(b: Builder, x: View, beta: float = 1, threshold: float = 20) -> View:
+def _softplus(b: Builder, x: IndexMap, beta: float = 1, threshold: float = 20) -> IndexMap:
     if beta == 1:
         return b.activate(x, "softplus")
     return b.affine(b.activate(b.affine(x, beta, 0), "softplus"), 1 / beta, 0)
 
 
 def _combiner(how: str) -> Handler:
-    def combine(b: Builder, x: Any, y: Any, *, alpha: float = 1) -> View:
+    def combine(b: Builder, x: Any, y: Any, *, alpha: float = 1) -> IndexMap:
         if alpha != 1:
-            y = b.affine(y, alpha, 0) if isinstance(y, View) else y * alpha
+            y = b.affine(y, alpha, 0) if isinstance(y, IndexMap) else y * alpha
         return b.combine(how, x, y)
 
     return combine
@@ -93,49 +95,49 @@ handles("minimum")(_combiner("min"))
 
 
 @handles("rsub")
-def _rsub(b: Builder, x: View, y: Any, alpha: float = 1) -> View:
+def _rsub(b: Builder, x: IndexMap, y: Any, alpha: float = 1) -> IndexMap:
     return b.combine("sub", y, x if alpha == 1 else b.affine(x, alpha, 0))
 
 
 @handles("pow")
-def _pow(b: Builder, x: Any, exponent: Any) -> View:
-    if not isinstance(x, View) or isinstance(exponent, View):
+def _pow(b: Builder, x: Any, exponent: Any) -> IndexMap:
+    if not isinstance(x, IndexMap) or isinstance(exponent, IndexMap):
         raise UnsupportedError("a power whose exponent is computed from the image")
     return activations.power(b, x, exponent)
 
 
 @handles("rsqrt")
-def _rsqrt(b: Builder, x: View) -> View:
+def _rsqrt(b: Builder, x: IndexMap) -> IndexMap:
     return b.activate(b.activate(x, "sqrt"), "reciprocal")
 
 
 @handles("neg")
-def _negative(b: Builder, x: View) -> View:
+def _negative(b: Builder, x: IndexMap) -> IndexMap:
     return b.affine(x, -1, 0)
 
 
 @handles("elu")
-def _elu(b: Builder, x: View, alpha: float = 1, scale: float = 1, wide: float = 1) -> View:
+def _elu(b: Builder, x: IndexMap, alpha: float = 1, scale: float = 1, wide: float = 1) -> IndexMap:
     return activations.elu(b, x, alpha, scale, 1 / wide)
 
 
 @handles("selu")
-def _selu(b: Builder, x: View) -> View:
+def _selu(b: Builder, x: IndexMap) -> IndexMap:
     return activations.elu(b, x, 1.6732632423543772, 1.0507009873554805)
 
 
 @handles("celu")
-def _celu(b: Builder, x: View, alpha: float = 1) -> View:
+def _celu(b: Builder, x: IndexMap, alpha: float = 1) -> IndexMap:
     return activations.elu(b, x, alpha, 1.0, alpha)
 
 
 @handles("gelu")
-def _gelu(b: Builder, x: View, *, approximate: str = "none") -> View:
+def _gelu(b: Builder, x: IndexMap, *, approximate: str = "none") -> IndexMap:
     return activations.gelu(b, x, by_tanh=approximate == "tanh")
 
 
 @handles("prelu", "_prelu_kernel")
-def _prelu(b: Builder, x: View, slope: Tensor) -> View:
+def _prelu(b: Builder, x: IndexMap, slope: Tensor) -> IndexMap:
     return activations.prelu(b, x, slope if slope.dim() > 1 else channelwise(x, slope))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from leancnn.compiler.graph import Pool, Sides
 from leancnn.compiler.handlers import Handler, Handlers
 from leancnn.compiler.index_maps import Builder
-from leancnn.compiler.materialise import View
+from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.reductions import adaptive, normalised, reduce, softmax, windows
 from leancnn.errors import UnsupportedError
 
@@ -18,7 +18,7 @@ handlers = Handlers()
 handles = handlers.handles  # functions get the builder and the operator's arguments
 
 
-def channelwise(x: View, numbers: Tensor) -> Tensor:
+def channelwise(x: IndexMap, numbers: Tensor) -> Tensor:
     """One number for each channel, (C,), so that it broadcasts against (N, C, …)."""
     return numbers.reshape(-1, *[1] * (len(x.shape) - 2))
 
@@ -30,7 +30,9 @@ def sides(padding: Sequence[int]) -> Sides:
 
 
 @handles("conv1d", "conv2d", "convolution")
-def _conv(b: Builder, x: View, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> View:
+def _conv(
+    b: Builder, x: IndexMap, weight: Tensor, bias: Tensor | None = None, *rest: Any
+) -> IndexMap:
     given = list(rest)
     if (
         len(given) >= 5
@@ -53,30 +55,30 @@ def _conv(b: Builder, x: View, weight: Tensor, bias: Tensor | None = None, *rest
 
 
 @handles("linear")
-def _linear(b: Builder, x: View, weight: Tensor, bias: Tensor | None = None) -> View:
+def _linear(b: Builder, x: IndexMap, weight: Tensor, bias: Tensor | None = None) -> IndexMap:
     return b.linear(x, weight, bias)
 
 
 @handles("addmm")
-def _addmm(b: Builder, bias: Tensor, x: View, weight: Tensor) -> View:
+def _addmm(b: Builder, bias: Tensor, x: IndexMap, weight: Tensor) -> IndexMap:
     return b.linear(x, weight.T, bias)
 
 
 @handles("mm", "matmul")
-def _matmul(b: Builder, x: View, weight: Tensor) -> View:
+def _matmul(b: Builder, x: IndexMap, weight: Tensor) -> IndexMap:
     return b.linear(x, weight.T, None)
 
 
 @handles("_native_batch_norm_legit_no_training", "batch_norm")
 def _batch_norm(
     b: Builder,
-    x: View,
+    x: IndexMap,
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor,
     variance: Tensor,
     *rest: Any,
-) -> list[View] | View:
+) -> list[IndexMap] | IndexMap:
     epsilon = rest[-1] if len(rest) == 2 else rest[-2]
     scale = torch.rsqrt(variance.double() + epsilon)
     scale = scale if weight is None else scale * weight
@@ -86,12 +88,12 @@ def _batch_norm(
 
 
 @handles("clone", "contiguous", "alias", "detach", "dropout", "feature_dropout", "lift_fresh_copy")
-def _same(b: Builder, x: View, *rest: Any, **named: Any) -> View:
+def _same(b: Builder, x: IndexMap, *rest: Any, **named: Any) -> IndexMap:
     return x
 
 
 @handles("_to_copy", "to")
-def _converted(b: Builder, x: View, *rest: Any, **named: Any) -> View:
+def _converted(b: Builder, x: IndexMap, *rest: Any, **named: Any) -> IndexMap:
     kinds = {value for value in (*rest, *named.values()) if isinstance(value, torch.dtype)}
     if kinds - {torch.float32, torch.float64}:
         raise UnsupportedError(f"a conversion to {kinds.pop()}; the compiler computes in float32")
@@ -99,123 +101,123 @@ def _converted(b: Builder, x: View, *rest: Any, **named: Any) -> View:
 
 
 @handles("view", "_unsafe_view", "reshape")
-def _reshape(b: Builder, x: View, shape: Sequence[int]) -> View:
+def _reshape(b: Builder, x: IndexMap, shape: Sequence[int]) -> IndexMap:
     return x.moved(lambda a: a.reshape(tuple(shape)))
 
 
 @handles("flatten")
-def _flatten(b: Builder, x: View, start: int = 0, end: int = -1) -> View:
+def _flatten(b: Builder, x: IndexMap, start: int = 0, end: int = -1) -> IndexMap:
     end %= len(x.shape)
     shape = (*x.shape[:start], -1, *x.shape[end + 1 :])
     return x.moved(lambda a: a.reshape(shape))
 
 
 @handles("transpose")
-def _transpose(b: Builder, x: View, first: int, second: int) -> View:
+def _transpose(b: Builder, x: IndexMap, first: int, second: int) -> IndexMap:
     return x.moved(lambda a: a.swapaxes(first, second))
 
 
 @handles("permute")
-def _permute(b: Builder, x: View, order: Sequence[int]) -> View:
+def _permute(b: Builder, x: IndexMap, order: Sequence[int]) -> IndexMap:
     return x.moved(lambda a: a.transpose(order))
 
 
 @handles("unsqueeze")
-def _unsqueeze(b: Builder, x: View, axis: int) -> View:
+def _unsqueeze(b: Builder, x: IndexMap, axis: int) -> IndexMap:
     return x.moved(lambda a: np.expand_dims(a, axis))
 
 
 @handles("squeeze")
-def _squeeze(b: Builder, x: View, axes: int | Sequence[int] | None = None) -> View:
+def _squeeze(b: Builder, x: IndexMap, axes: int | Sequence[int] | None = None) -> IndexMap:
     chosen = range(len(x.shape)) if axes is None else [axes] if isinstance(axes, int) else axes
     ones = tuple(axis % len(x.shape) for axis in chosen if x.shape[axis] == 1)
     return x.moved(lambda a: a.squeeze(ones))
 
 
 @handles("expand")
-def _expand(b: Builder, x: View, shape: Sequence[int], **named: Any) -> View:
+def _expand(b: Builder, x: IndexMap, shape: Sequence[int], **named: Any) -> IndexMap:
     pad = (1,) * (len(shape) - len(x.shape)) + x.shape
     sizes = tuple(old if new == -1 else new for old, new in zip(pad, shape, strict=True))
     return x.moved(lambda a: np.broadcast_to(a, sizes))
 
 
 @handles("expand_as")
-def _expand_as(b: Builder, x: View, other: View) -> View:
+def _expand_as(b: Builder, x: IndexMap, other: IndexMap) -> IndexMap:
     return x.moved(lambda a: np.broadcast_to(a, other.shape))
 
 
 @handles("slice")
 def _slice(
     b: Builder,
-    x: View,
+    x: IndexMap,
     axis: int = 0,
     start: int | None = None,
     end: int | None = None,
     step: int = 1,
-) -> View:
+) -> IndexMap:
     return x.moved(lambda a: a[(slice(None),) * (axis % a.ndim) + (slice(start, end, step),)])
 
 
 @handles("zeros_like")
-def _zeros(b: Builder, x: View, *rest: Any, **named: Any) -> Tensor:
+def _zeros(b: Builder, x: IndexMap, *rest: Any, **named: Any) -> Tensor:
     return torch.zeros(x.shape)
 
 
 @handles("flip")
-def _flip(b: Builder, x: View, axes: Sequence[int]) -> View:
+def _flip(b: Builder, x: IndexMap, axes: Sequence[int]) -> IndexMap:
     return x.moved(lambda a: np.flip(a, tuple(axes)))
 
 
 @handles("roll")
-def _roll(b: Builder, x: View, shifts: Sequence[int], axes: Sequence[int]) -> View:
+def _roll(b: Builder, x: IndexMap, shifts: Sequence[int], axes: Sequence[int]) -> IndexMap:
     return x.moved(lambda a: np.roll(a, tuple(shifts), tuple(axes)))
 
 
 @handles("repeat")
-def _repeat(b: Builder, x: View, times: Sequence[int]) -> View:
+def _repeat(b: Builder, x: IndexMap, times: Sequence[int]) -> IndexMap:
     return x.moved(lambda a: np.tile(a, tuple(times)))
 
 
 @handles("unbind")
-def _unbind(b: Builder, x: View, axis: int = 0) -> list[View]:
+def _unbind(b: Builder, x: IndexMap, axis: int = 0) -> list[IndexMap]:
     return [_select(b, x, axis, place) for place in range(x.shape[axis])]
 
 
 @handles("select")
-def _select(b: Builder, x: View, axis: int, place: int) -> View:
+def _select(b: Builder, x: IndexMap, axis: int, place: int) -> IndexMap:
     return x.moved(lambda a: np.take(a, place, axis))
 
 
 @handles("index")
-def _index(b: Builder, x: View, places: Sequence[Any]) -> View:
+def _index(b: Builder, x: IndexMap, places: Sequence[Any]) -> IndexMap:
     given = [(axis, p) for axis, p in enumerate(places) if p is not None]
     if len(given) != 1 or not isinstance(given[0][1], Tensor) or given[0][1].dim() != 1:
         raise UnsupportedError("only a constant list of places along one axis can be taken")
-    made: View = _index_select(b, x, *given[0])
+    made: IndexMap = _index_select(b, x, *given[0])
     return made
 
 
 @handles("index_select")
-def _index_select(b: Builder, x: View, axis: int, places: Tensor) -> View:
+def _index_select(b: Builder, x: IndexMap, axis: int, places: Tensor) -> IndexMap:
     return x.moved(lambda a: np.take(a, places.numpy(), axis))
 
 
 @handles("split", "split_with_sizes")
-def _split(b: Builder, x: View, sizes: Any, axis: int = 0) -> list[View]:
+def _split(b: Builder, x: IndexMap, sizes: Any, axis: int = 0) -> list[IndexMap]:
     total = x.shape[axis]
     steps = range(sizes, total, sizes) if isinstance(sizes, int) else np.cumsum(sizes)[:-1]
     pieces: list[Any] = np.split(x.elements(), list(steps), axis)
-    return [View(x.value, piece.shape, piece) for piece in pieces]
+    return [IndexMap(x.value, piece.shape, piece) for piece in pieces]
 
 
 @handles("chunk")
-def _chunk(b: Builder, x: View, count: int, axis: int = 0) -> list[View]:
-    parts: list[View] = _split(b, x, -(-x.shape[axis] // count), axis)
+def _chunk(b: Builder, x: IndexMap, count: int, axis: int = 0) -> list[IndexMap]:
+    parts: list[IndexMap] = _split(b, x, -(-x.shape[axis] // count), axis)
     return parts
 
 
 @handles("channel_shuffle", "native_channel_shuffle")
-def _shuffle(b: Builder, x: View, groups: int) -> View:
+def _shuffle(b: Builder, x: IndexMap, groups: int) -> IndexMap:
     n, c, *rest = x.shape
     return x.moved(
         lambda a: a.reshape(n, groups, c // groups, *rest).swapaxes(1, 2).reshape(x.shape)
@@ -223,12 +225,12 @@ def _shuffle(b: Builder, x: View, groups: int) -> View:
 
 
 @handles("cat")
-def _cat(b: Builder, parts: Sequence[View], axis: int = 0) -> View:
+def _cat(b: Builder, parts: Sequence[IndexMap], axis: int = 0) -> IndexMap:
     return b.join(parts, axis) if len(parts) > 1 else parts[0]
 
 
 @handles("pad", "constant_pad_nd")
-def _pad(b: Builder, x: View, pads: Sequence[int], *rest: Any, **named: Any) -> View:
+def _pad(b: Builder, x: IndexMap, pads: Sequence[int], *rest: Any, **named: Any) -> IndexMap:
     words = [v for v in (*rest, *named.values()) if isinstance(v, str) and v != "constant"]
     numbers = [v for v in (*rest, *named.values()) if isinstance(v, int | float)]
     if words or len(x.shape) != 4 or len(pads) > 6:
@@ -239,20 +241,20 @@ def _pad(b: Builder, x: View, pads: Sequence[int], *rest: Any, **named: Any) -> 
 
 
 @handles("stack")
-def _stack(b: Builder, parts: Sequence[View], axis: int = 0) -> View:
+def _stack(b: Builder, parts: Sequence[IndexMap], axis: int = 0) -> IndexMap:
     return b.join([_unsqueeze(b, part, axis) for part in parts], axis)
 
 
 def _pool(
     b: Builder,
-    x: View,
+    x: IndexMap,
     how: Any,
     kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     ceil: bool,
     count_padding: bool = True,
-) -> View:
+) -> IndexMap:
     size: Any = (list(kernel) * 2)[:2]
     step: Any = (list(stride) * 2)[:2] if stride else size
     around, beyond = windows(x.shape, size, step, sides(padding), ceil)
@@ -262,55 +264,57 @@ def _pool(
 @handles("max_pool2d")
 def _max_pool(
     b: Builder,
-    x: View,
+    x: IndexMap,
     kernel: Sequence[int],
     stride: Sequence[int] = (),
     padding: Sequence[int] = (0,),
     dilation: Sequence[int] = (1,),
     ceil: bool = False,
-) -> View:
+) -> IndexMap:
     if set(dilation) != {1}:
         raise UnsupportedError("max_pool2d with dilation is not supported")
     return _pool(b, x, "max", kernel, stride, padding, ceil)
 
 
 @handles("max_pool2d_with_indices")
-def _max_pool_indices(b: Builder, x: View, *rest: Any) -> list[View]:
+def _max_pool_indices(b: Builder, x: IndexMap, *rest: Any) -> list[IndexMap]:
     return [_max_pool(b, x, *rest)]
 
 
 @handles("avg_pool2d")
 def _avg_pool(
     b: Builder,
-    x: View,
+    x: IndexMap,
     kernel: Sequence[int],
     stride: Sequence[int] = (),
     padding: Sequence[int] = (0,),
     ceil: bool = False,
     count_padding: bool = True,
     divisor: int | None = None,
-) -> View:
+) -> IndexMap:
     if divisor is not None:
         raise UnsupportedError("avg_pool2d with a divisor of its own is not supported")
     return _pool(b, x, "mean", kernel, stride, padding, ceil, count_padding)
 
 
 @handles("adaptive_avg_pool2d", "_adaptive_avg_pool2d")
-def _adaptive_mean(b: Builder, x: View, size: Sequence[int | None]) -> View:
+def _adaptive_mean(b: Builder, x: IndexMap, size: Sequence[int | None]) -> IndexMap:
     return adaptive(b, x, _sizes(x, size), "mean")
 
 
 @handles("adaptive_max_pool2d")
-def _adaptive_max(b: Builder, x: View, size: Sequence[int | None]) -> list[View]:
+def _adaptive_max(b: Builder, x: IndexMap, size: Sequence[int | None]) -> list[IndexMap]:
     return [adaptive(b, x, _sizes(x, size), "max")]
 
 
-def _sizes(x: View, size: Sequence[int | None]) -> list[int]:
+def _sizes(x: IndexMap, size: Sequence[int | None]) -> list[int]:
     return [x.shape[i + 2] if s is None else s for i, s in enumerate((list(size) * 2)[:2])]
 
 
 def _reducer(how: Any) -> Handler:
-    def reducer(b: Builder, x: View, axes: Any = None, keep: bool = False, **named: Any) -> View:
+    def reducer(
+        b: Builder, x: IndexMap, axes: Any = None, keep: bool = False, **named: Any
+    ) -> IndexMap:
         chosen = [axes] if isinstance(axes, int) else axes or range(len(x.shape))
         return reduce(b, x, how, chosen, keep)
 
@@ -322,7 +326,9 @@ for _name, _how in (("mean", "mean"), ("sum", "sum"), ("amax", "max")):
 
 
 @handles("max")
-def _max(b: Builder, x: View, axis: Any = None, keep: bool = False) -> list[View] | View:
+def _max(
+    b: Builder, x: IndexMap, axis: Any = None, keep: bool = False
+) -> list[IndexMap] | IndexMap:
     if isinstance(axis, int):
         return [reduce(b, x, "max", [axis], keep)]
     if axis is None:
@@ -332,8 +338,8 @@ def _max(b: Builder, x: View, axis: Any = None, keep: bool = False) -> list[View
 
 @handles("linalg_vector_norm")
 def _norm(
-    b: Builder, x: View, order: float = 2, axes: Any = None, keep: bool = False, **named: Any
-) -> View:
+    b: Builder, x: IndexMap, order: float = 2, axes: Any = None, keep: bool = False, **named: Any
+) -> IndexMap:
     if order != 2:
         raise UnsupportedError(f"vector norm of order {order} is not supported; only 2 is")
     chosen = [axes] if isinstance(axes, int) else axes or range(len(x.shape))
@@ -341,20 +347,20 @@ def _norm(
 
 
 @handles("softmax", "_softmax")
-def _softmax(b: Builder, x: View, axis: int, *rest: Any) -> View:
+def _softmax(b: Builder, x: IndexMap, axis: int, *rest: Any) -> IndexMap:
     return softmax(b, x, axis)
 
 
 @handles("layer_norm")
 def _layer_norm(
     b: Builder,
-    x: View,
+    x: IndexMap,
     shape: Sequence[int],
     weight: Any = None,
     bias: Any = None,
     epsilon: float = 1e-5,
     *rest: Any,
-) -> View:
+) -> IndexMap:
     made = normalised(b, x, range(-len(shape), 0), epsilon)
     return b.affine(made, 1 if weight is None else weight, 0 if bias is None else bias)
 
@@ -362,13 +368,13 @@ def _layer_norm(
 @handles("group_norm")
 def _group_norm(
     b: Builder,
-    x: View,
+    x: IndexMap,
     groups: int,
     weight: Any = None,
     bias: Any = None,
     epsilon: float = 1e-5,
     *rest: Any,
-) -> View:
+) -> IndexMap:
     n, c, *pixels = x.shape
     split = x.moved(lambda a: a.reshape(n, groups, c // groups, *pixels))
     made = normalised(b, split, range(2, len(split.shape)), epsilon)
@@ -379,9 +385,9 @@ def _group_norm(
 
 @handles("instance_norm")
 def _instance_norm(
-    b: Builder, x: View, weight: Any, bias: Any, mean: Any, variance: Any, own: bool, *rest: Any
-) -> View:
+    b: Builder, x: IndexMap, weight: Any, bias: Any, mean: Any, variance: Any, own: bool, *rest: Any
+) -> IndexMap:
     if not own:
         raise UnsupportedError("an instance norm with running statistics is not supported")
-    made: View = _group_norm(b, x, x.shape[1], weight, bias, rest[1])
+    made: IndexMap = _group_norm(b, x, x.shape[1], weight, bias, rest[1])
     return made

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from leancnn.compiler.emit import Facts, Written, emit
+from leancnn.compiler.emit import GeneratedC, Metadata, emit
 from leancnn.compiler.graph import Graph
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
@@ -30,7 +30,7 @@ def translate(
     small: bool = False,
     full_scale: float = 255.0,
     narrow: bool = False,
-) -> Written:
+) -> GeneratedC:
     """A graph as C. `about` is JSON for whoever loads the library; `source` is for people;
     `logits` says that softmax makes probabilities of the answers; `tune` is for how many seconds
     tiles may be timed, None for the cost model alone; `small` asks for the least memory, in plain
@@ -52,7 +52,7 @@ def translate(
         raise MismatchError(f"{len(classes)} class names for a network of {answers} answers")
     if not len(mean) == len(std) == channels:
         raise MismatchError(f"{channels} channels need as many means and stds")
-    facts = Facts(
+    facts = Metadata(
         name=name,
         classes=tuple(classes),
         mean=tuple(mean),

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from leancnn.cache import folder
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.blocked import is_pointwise, likely
-from leancnn.compiler.emit import Facts, emit
+from leancnn.compiler.emit import Metadata, emit
 from leancnn.compiler.graph import Conv, Graph, Reduce, empty, floats
 from leancnn.compiler.loops import Tiles, likely_tiles, shape_key
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import Abreast, Line
+from leancnn.compiler.program import BlockedKernel, PlanarKernel
 from leancnn.compiler.winograd import is_winograd
 from leancnn.errors import LeanCNNError, MismatchError, WriteError
 from leancnn.safe_files import read_json, write_sealed
@@ -51,16 +51,16 @@ def tune(graph: Graph, seconds: float) -> dict[str, tuple[int, int]]:
     return known
 
 
-def shapes(graph: Graph) -> dict[str, Line | Abreast]:
+def shapes(graph: Graph) -> dict[str, PlanarKernel | BlockedKernel]:
     """A convolution of each shape in the program, that with the most multiply-adds first."""
     program = lower(graph)
     schedule(program)
     work: dict[str, float] = {}
-    found: dict[str, Line | Abreast] = {}
+    found: dict[str, PlanarKernel | BlockedKernel] = {}
     for kernel in program.kernels:
-        if not isinstance(kernel, Line | Abreast):
+        if not isinstance(kernel, PlanarKernel | BlockedKernel):
             continue
-        tiled = isinstance(kernel, Line) or is_pointwise(kernel) or is_winograd(kernel)
+        tiled = isinstance(kernel, PlanarKernel) or is_pointwise(kernel) or is_winograd(kernel)
         if tiled and isinstance(kernel.op, Conv):
             key = shape_key(kernel)
             found.setdefault(key, kernel)
@@ -68,7 +68,7 @@ def shapes(graph: Graph) -> dict[str, Line | Abreast]:
     return {key: found[key] for key in sorted(found, key=lambda key: -work[key])}
 
 
-def fastest(kernel: Line | Abreast, key: str) -> tuple[int, int]:
+def fastest(kernel: PlanarKernel | BlockedKernel, key: str) -> tuple[int, int]:
     """The tile with the least time, candidates taking turns."""
     runs = []
     for tile in candidates(kernel, CANDIDATES):
@@ -86,26 +86,30 @@ def fastest(kernel: Line | Abreast, key: str) -> tuple[int, int]:
     return min(best, key=lambda tile: best[tile])
 
 
-def candidates(kernel: Line | Abreast, count: int) -> list[tuple[int, int]]:
+def candidates(kernel: PlanarKernel | BlockedKernel, count: int) -> list[tuple[int, int]]:
     """The likeliest register tiles of a kernel, the best by the cost model first."""
-    return likely(kernel, count) if isinstance(kernel, Abreast) else likely_tiles(kernel, count)
+    return (
+        likely(kernel, count) if isinstance(kernel, BlockedKernel) else likely_tiles(kernel, count)
+    )
 
 
-def alone(kernel: Line | Abreast, tiles: Tiles) -> Native:
+def alone(kernel: PlanarKernel | BlockedKernel, tiles: Tiles) -> CompiledNetwork:
     """A program of nothing but this convolution, in its layout, and a mean."""
     assert isinstance(kernel.op, Conv)
     graph = empty((len(kernel.x.planes), kernel.x.height, kernel.x.width))
     value = graph.add(plain(kernel.op), graph.input, name="layer")
     graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
     channels = len(kernel.x.planes)
-    facts = Facts(
+    facts = Metadata(
         name="alone",
         classes=tuple(map(str, range(kernel.channels))),
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
-    plan = schedule(lower(graph), tiles, "abreast" if isinstance(kernel, Abreast) else "planes")
-    return Native(compile_library(emit(plan, facts).source, name="alone"))
+    plan = schedule(
+        lower(graph), tiles, "abreast" if isinstance(kernel, BlockedKernel) else "planes"
+    )
+    return CompiledNetwork(compile_library(emit(plan, facts).source, name="alone"))
 
 
 def plain(op: Conv) -> Conv:

@@ -17,18 +17,18 @@ from leancnn.compiler.loops import moves_straight, outside_is_zero
 from leancnn.compiler.memory import Schedule
 from leancnn.compiler.program import (
     WIDEST,
-    Abreast,
-    Blend,
+    Binary,
+    BlockedKernel,
     Buffer,
-    Dense,
-    Flatten,
-    Fold,
+    DenseKernel,
+    FlattenKernel,
     Kernel,
-    Line,
+    LayoutKernel,
+    PlanarKernel,
     Program,
-    Soft,
+    ReduceKernel,
+    SoftmaxKernel,
     Store,
-    Turn,
     Value,
     reads,
     writes,
@@ -43,7 +43,7 @@ def verify(schedule: Schedule) -> None:
     """Walk a scheduled program. Raises `ProgramError` naming the kernel and what is wrong."""
     program = schedule.program
     arena = _Arena(program)
-    if program.image.abreast:
+    if program.image.blocked:
         _refuse("the image", "does not lie in planes")
     arena.write("the image", program.image)
     for at, kernel in enumerate(program.kernels):
@@ -86,13 +86,13 @@ def _check_sizes(kernel: Kernel) -> None:
             if any(b >= s for b, s in zip(beyond, _shape(buffer), strict=True)):
                 _refuse(kernel.name, f"reads beyond the planes of {buffer.name}")
     match kernel:
-        case Line() | Abreast():
+        case PlanarKernel() | BlockedKernel():
             shape = (kernel.channels, kernel.height, kernel.width)
-        case Dense():
+        case DenseKernel():
             shape = (kernel.channels, 1, 1)
-        case Fold(over=over):
+        case ReduceKernel(over=over):
             shape = (len(x.planes), 1, 1) if over == "pixels" else (1, 1, 1)
-        case Flatten(out=out) if np.prod(_shape(out)) == np.prod(shape):
+        case FlattenKernel(out=out) if np.prod(_shape(out)) == np.prod(shape):
             shape = _shape(out)
     for buffer in writes(kernel):
         if _shape(buffer) != shape:
@@ -105,42 +105,46 @@ def _shape(buffer: Buffer) -> tuple[int, int, int]:
 
 def _check_layouts(kernel: Kernel) -> None:
     """That every value lies as the kernel's loops walk over it."""
-    for value in () if isinstance(kernel, Turn) else reads(kernel):  # its table knows each channel
+    for value in (
+        () if isinstance(kernel, LayoutKernel) else reads(kernel)
+    ):  # its table knows each channel
         pixels = (value.height, value.width) != (1, 1)
-        if pixels and len({(b.pitch, b.abreast) for b in value.buffers}) > 1:
+        if pixels and len({(b.pitch, b.blocked) for b in value.buffers}) > 1:
             _refuse(kernel.name, "reads planes of two layouts as one value")
     match kernel:
-        case Line() | Abreast():
+        case PlanarKernel() | BlockedKernel():
             _check_results(kernel)
             _check_input(kernel)
             for other in reads(kernel)[1:]:
                 _check_operand(kernel, other)
-        case Dense():
+        case DenseKernel():
             for other in reads(kernel)[1:]:
                 if len(other.planes) not in (1, kernel.channels):
                     _refuse(kernel.name, "has an operand of another length")
-        case Fold(over="pixels") if kernel.x.planes[0][0].abreast and kernel.x.whole is None:
+        case ReduceKernel(over="pixels") if (
+            kernel.x.planes[0][0].blocked and kernel.x.whole is None
+        ):
             _refuse(kernel.name, "folds a part of channels abreast as a whole")
-        case Turn() if kernel.out.vector:
+        case LayoutKernel() if kernel.out.vector:
             _refuse(kernel.name, "turns a vector")
 
 
-def _check_results(kernel: Line | Abreast) -> None:
-    wide = isinstance(kernel, Abreast)
+def _check_results(kernel: PlanarKernel | BlockedKernel) -> None:
+    wide = isinstance(kernel, BlockedKernel)
     made = writes(kernel)
     if not made or len({(b.pitch, b.stride if wide else 0) for b in made}) > 1:
         _refuse(kernel.name, "stores planes of different layouts in one walk")
     for buffer in made:
-        if buffer.abreast != wide:
+        if buffer.blocked != wide:
             _refuse(kernel.name, f"stores {buffer.name} in the other layout")
 
 
-def _check_input(kernel: Line | Abreast) -> None:
+def _check_input(kernel: PlanarKernel | BlockedKernel) -> None:
     x, pitch = kernel.x, writes(kernel)[0].pitch
-    if isinstance(kernel, Line):
+    if isinstance(kernel, PlanarKernel):
         one = (1, 1) in ((x.height, x.width), (kernel.height, kernel.width))
         straight = moves_straight(kernel) and not one
-        if any(b.abreast for b in x.buffers) or (straight and x.pitch != pitch):
+        if any(b.blocked for b in x.buffers) or (straight and x.pitch != pitch):
             _refuse(kernel.name, f"walks over {x.buffers[0].name} as if it lay otherwise")
         return
     whole = x.whole is not None
@@ -148,41 +152,45 @@ def _check_input(kernel: Line | Abreast) -> None:
         whole = all(_shape(b)[1:] == (x.height, x.width) for b in x.buffers)
     elif is_winograd(kernel):
         whole = in_vectors(x)
-    if not whole or not all(b.abreast for b in x.buffers):
+    if not whole or not all(b.blocked for b in x.buffers):
         _refuse(kernel.name, f"walks over {x.buffers[0].name} as if it lay otherwise")
 
 
-def _check_operand(kernel: Line | Abreast, other: Value) -> None:
+def _check_operand(kernel: PlanarKernel | BlockedKernel, other: Value) -> None:
     made = writes(kernel)[0]
     if _is_small(kernel, other):
         many = len(other.planes)
         if many not in (1, kernel.channels):
             _refuse(kernel.name, "has a gate of another length")
         places = other.places()
-        if isinstance(kernel, Abreast) and places != list(range(places[0], places[0] + many)):
+        if isinstance(kernel, BlockedKernel) and places != list(range(places[0], places[0] + many)):
             _refuse(kernel.name, "has a gate whose channels do not lie side by side")
         return
-    counts = {kernel.channels} if isinstance(kernel, Abreast) else {kernel.channels, 1}
+    counts = {kernel.channels} if isinstance(kernel, BlockedKernel) else {kernel.channels, 1}
     same = len(other.planes) in counts and other.pitch == made.pitch
-    if isinstance(kernel, Abreast):
+    if isinstance(kernel, BlockedKernel):
         same = same and other.whole is not None and other.buffers[0].stride == made.stride
-    if not same or any(b.abreast != made.abreast for b in other.buffers):
+    if not same or any(b.blocked != made.blocked for b in other.buffers):
         _refuse(kernel.name, f"walks over {other.buffers[0].name} as if it lay otherwise")
 
 
 def _is_small(kernel: Kernel, other: Value) -> bool:
     """Whether an operand is one number for all pixels of a channel."""
-    sizes = (kernel.height, kernel.width) if isinstance(kernel, Line | Abreast) else (1, 1)
+    sizes = (
+        (kernel.height, kernel.width)
+        if isinstance(kernel, PlanarKernel | BlockedKernel)
+        else (1, 1)
+    )
     one = (other.height, other.width) == (1, 1)
     return one and (sizes != (1, 1) or len(other.planes) == 1)
 
 
 def _scratch(schedule: Schedule, kernel: Kernel) -> tuple[int, int]:
     """Where in the arena a kernel's own scratch begins and ends."""
-    if isinstance(kernel, Line) and (phases := schedule.plans[kernel].phases) is not None:
-        floats = phases.size * schedule.plans[kernel].inputs + phases.pitch
+    if isinstance(kernel, PlanarKernel) and (phases := schedule.tilings[kernel].phases) is not None:
+        floats = phases.size * schedule.tilings[kernel].inputs + phases.pitch
         return phases.offset, phases.offset + floats
-    if isinstance(kernel, Abreast) and kernel in schedule.walks:
+    if isinstance(kernel, BlockedKernel) and kernel in schedule.walks:
         way = schedule.walks[kernel]
         return way.place, way.place + sum(way.parts(-(-kernel.channels // WIDEST)))
     return 0, 0
@@ -191,7 +199,7 @@ def _scratch(schedule: Schedule, kernel: Kernel) -> tuple[int, int]:
 def _play(arena: "_Arena", kernel: Kernel) -> None:
     """What a kernel reads and writes, in the order of one tile."""
     made, steps = writes(kernel), _steps(kernel)
-    each = isinstance(kernel, Line | Abreast | Dense) and kernel.op is None
+    each = isinstance(kernel, PlanarKernel | BlockedKernel | DenseKernel) and kernel.op is None
     lasting = [] if each else [kernel.x]  # every tile may read all of it
     lasting += [v for v in reads(kernel)[1:] if _is_small(kernel, v)]
     if _spills(kernel):
@@ -200,11 +208,11 @@ def _play(arena: "_Arena", kernel: Kernel) -> None:
     for value in lasting:
         arena.apart(kernel.name, value, [b for b in made if b not in value.buffers])
     before = [kernel.x] if each else []
-    if isinstance(kernel, Fold):  # the result lies there already when its steps begin
+    if isinstance(kernel, ReduceKernel):  # the result lies there already when its steps begin
         arena.write(kernel.name, made[0])
         before = []
     for step in steps:
-        if isinstance(step, Blend) and step.other is not None:
+        if isinstance(step, Binary) and step.other is not None:
             arena.read(kernel.name, step.other)
             before.append(step.other)
         elif isinstance(step, Store):
@@ -212,19 +220,23 @@ def _play(arena: "_Arena", kernel: Kernel) -> None:
                 if arena.touch(value, step.buffer) and not _congruent(value, step.buffer):
                     _refuse(kernel.name, f"writes {step.buffer.name} over pixels it reads later")
             arena.write(kernel.name, step.buffer)
-    if isinstance(kernel, Flatten | Turn | Soft):
+    if isinstance(kernel, FlattenKernel | LayoutKernel | SoftmaxKernel):
         arena.write(kernel.name, kernel.out)
 
 
 def _spills(kernel: Kernel) -> bool:
     """Whether a vector that is stored ends in floats of the next planes, which follow later."""
-    if isinstance(kernel, Line):
+    if isinstance(kernel, PlanarKernel):
         return (kernel.height, kernel.width) == (1, 1)
-    return isinstance(kernel, Dense) and kernel.op is not None and kernel.op.groups > 1
+    return isinstance(kernel, DenseKernel) and kernel.op is not None and kernel.op.groups > 1
 
 
 def _steps(kernel: Kernel) -> tuple[object, ...]:
-    return kernel.steps if isinstance(kernel, Line | Abreast | Dense | Fold) else ()
+    return (
+        kernel.steps
+        if isinstance(kernel, PlanarKernel | BlockedKernel | DenseKernel | ReduceKernel)
+        else ()
+    )
 
 
 def _congruent(value: Value, buffer: Buffer) -> bool:
@@ -241,7 +253,7 @@ def _congruent(value: Value, buffer: Buffer) -> bool:
 
 def _margins(kernel: Kernel) -> tuple[int, int, int, int]:
     """Zeros that a kernel reads above, left, below and right of its input's planes."""
-    if not isinstance(kernel, Line) or not isinstance(kernel.op, Conv | Pool):
+    if not isinstance(kernel, PlanarKernel) or not isinstance(kernel.op, Conv | Pool):
         return (0, 0, 0, 0)
     if isinstance(kernel.op, Pool) and not outside_is_zero(kernel.op, kernel):
         return (0, 0, 0, 0)
@@ -267,7 +279,7 @@ class _Arena:
         if not 0 <= low <= high <= len(self.owner) or buffer not in self.number:
             _refuse(name, f"writes {buffer.name} outside the arena")
         last = buffer.channels - 1
-        if buffer.plane(last - last % WIDEST if buffer.abreast else last) + buffer.line > high:
+        if buffer.plane(last - last % WIDEST if buffer.blocked else last) + buffer.line > high:
             _refuse(name, f"writes beyond the end of {buffer.name}")
         self.owner[low:high] = self.number[buffer]
 

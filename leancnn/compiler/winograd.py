@@ -17,7 +17,7 @@ import numpy as np
 
 from leancnn.compiler.graph import Conv, Floats, floats
 from leancnn.compiler.loops import L2_FLOATS
-from leancnn.compiler.program import WIDEST, Abreast, Line, Value
+from leancnn.compiler.program import WIDEST, BlockedKernel, PlanarKernel, Value
 
 TAPS = 3
 SIZES = (2, 4)
@@ -105,7 +105,7 @@ def _odd(vectors: int) -> int:
     return (vectors | 1) * WIDEST
 
 
-def is_winograd(kernel: Line | Abreast) -> bool:
+def is_winograd(kernel: PlanarKernel | BlockedKernel) -> bool:
     """Whether a kernel is a dense 3×3 convolution of stride 1."""
     op = kernel.op
     if not isinstance(op, Conv) or op.groups > 1 or max(op.padding) >= TAPS:
@@ -155,7 +155,7 @@ def product_tiles(inputs: int, channels: int, pixels: int) -> Iterator[tuple[flo
             yield total * (vectors // wide), many, wide
 
 
-def ways(kernel: Line | Abreast) -> list[tuple[float, Winograd]]:
+def ways(kernel: PlanarKernel | BlockedKernel) -> list[tuple[float, Winograd]]:
     """Cycles, about, without steps, and how: the best of each size and width of a product first."""
     found: dict[tuple[int, int], tuple[float, Winograd]] = {}
     inputs = -(-len(kernel.x.planes) // WIDEST)
@@ -175,7 +175,7 @@ def ways(kernel: Line | Abreast) -> list[tuple[float, Winograd]]:
     return sorted(found.values(), key=lambda price: price[0])
 
 
-def _price(kernel: Line | Abreast, way: Winograd, product: float) -> float:
+def _price(kernel: PlanarKernel | BlockedKernel, way: Winograd, product: float) -> float:
     """Cycles, about, of a walk; `product`: of the products at one point, for a band of tiles."""
     outputs = -(-kernel.channels // WIDEST)
     bands = -(-kernel.height // way.size) // way.rows
@@ -199,12 +199,12 @@ def tile_of(pixels: int, vectors: int) -> Tile:
     return Tile(pixels, few, vectors)
 
 
-def likely_ways(kernel: Line | Abreast, count: int) -> list[tuple[int, int]]:
+def likely_ways(kernel: PlanarKernel | BlockedKernel, count: int) -> list[tuple[int, int]]:
     """Results of a tile in each direction and vectors of a product, the best first."""
     return [(way.size, way.tile.vectors) for _, way in ways(kernel)[:count]]
 
 
-def way(kernel: Abreast, given: tuple[int, int] | None = None) -> Winograd:
+def way(kernel: BlockedKernel, given: tuple[int, int] | None = None) -> Winograd:
     """The best by the cost model, of those of a given size and width of the product."""
     found = [way for _, way in ways(kernel)]
     return next((w for w in found if (w.size, w.tile.vectors) == given), found[0])
@@ -215,5 +215,5 @@ def placed(way: Winograd, origin: int) -> Winograd:
     return replace(way, place=origin)
 
 
-def scratch_floats(kernel: Abreast, way: Winograd) -> int:
+def scratch_floats(kernel: BlockedKernel, way: Winograd) -> int:
     return sum(way.parts(-(-kernel.channels // WIDEST))) + WIDEST

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leancnn.cpu_training.program import FLAGS, Program
-from leancnn.cpu_training.trace import Late, Node, NoLanesError, Trace
+from leancnn.cpu_training.trace import Late, Node, NoSimdError, Trace
 from leancnn.errors import LeanCNNError, MissingDependencyError
 from leancnn.toolchain import find_compiler
 
@@ -119,7 +119,7 @@ class Accelerated(nn.Module):
                 half=self.kept_half,
                 threads=threads,
             )
-        except (NoLanesError, LeanCNNError) as error:
+        except (NoSimdError, LeanCNNError) as error:
             return str(error)
         finally:
             for norm, count in zip(_norms(self.body), tracked, strict=True):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.compiled import open_library
-from leancnn.cpu_training.trace import Late, Node, NoLanesError, Trace, mapped
+from leancnn.cpu_training.trace import Late, Node, NoSimdError, Trace, mapped
 from leancnn.errors import LeanCNNError
 from leancnn.toolchain import compile_library
 
@@ -58,7 +58,7 @@ STRUCTURES: dict[str, Any] = {"Tensor": _CTensor, "Node": _CNode, "Step": _CStep
 class Program:
     """A traced network over its own memory, for one shape of input, run by `threads` threads.
 
-    Raises `NoLanesError` for what only shows here: a batch that does not fill the lanes, a weight
+    Raises `NoSimdError` for what only shows here: a batch that does not fill the lanes, a weight
     used twice, an output read too often.
     """
 
@@ -68,7 +68,7 @@ class Program:
         self.library = _library(tuple(sorted(shapes)), half)
         self.lanes: int = self.library.lanes_width()
         if trace.batch % self.lanes:
-            raise NoLanesError(f"a batch of {trace.batch} does not fill {self.lanes} lanes")
+            raise NoSimdError(f"a batch of {trace.batch} does not fill {self.lanes} lanes")
         self.blocks = trace.batch // self.lanes
         self.kind = torch.bfloat16 if half else torch.float32
         self.kept: list[Any] = []  # what the C structures point to
@@ -76,7 +76,7 @@ class Program:
         slots = [(node, slot, p) for node in trace.nodes for slot, p in _slots(node)]
         self.parameters = [p for _, _, p in slots]
         if len({id(p) for p in self.parameters}) != len(self.parameters):
-            raise NoLanesError("two convolutions share a weight")
+            raise NoSimdError("two convolutions share a weight")
         self._lay_out()
         place = {node: i for i, node in enumerate(trace.nodes)}
         self.slots = [(self.nodes[place[node]], slot) for node, slot, _ in slots]
@@ -114,7 +114,7 @@ class Program:
         for node in nodes[:0:-1] if self.training else ():
             counts = {len(found) for found in uses[node]}
             if max(counts) > MOST_USES:
-                raise NoLanesError(f"an output is read {max(counts)} times")
+                raise NoSimdError(f"an output is read {max(counts)} times")
             if node.weight is not None and counts != {1}:
                 total = self._stored(node.shape, spare)
                 totals[node] = put(total)

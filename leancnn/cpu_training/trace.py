@@ -18,7 +18,7 @@ from torch.nn import functional as F
 MOST_TERMS = 6  # a plane of more terms is summed in memory first
 
 
-class NoLanesError(Exception):
+class NoSimdError(Exception):
     """The network does something that has no lanes form; the text says what."""
 
 
@@ -103,7 +103,7 @@ class Trace:
     def leave(self, symbol: "Symbol") -> "Late":
         """Bring a symbol's value into memory, in torch's own layout."""
         if len(symbol.middle) != 1:
-            raise NoLanesError("a half-finished shuffle leaves the lanes")
+            raise NoSimdError("a half-finished shuffle leaves the lanes")
         late = self.late(torch.empty(symbol.shape, device="meta"))
         self.exits.append((_sum(symbol, rectify=False), late.place))
         return late
@@ -126,7 +126,7 @@ class Trace:
         with torch._C.DisableTorchFunctionSubclass():
             result = function(*mapped(args, fake), **mapped(kwargs, fake))
         if not isinstance(result, Tensor):
-            raise NoLanesError(f"{function.__name__} does not return one tensor")
+            raise NoSimdError(f"{function.__name__} does not return one tensor")
         late = self.late(result)
         self.calls.append((function, args, kwargs, late.place))
         return late
@@ -168,7 +168,7 @@ class Symbol:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise NoLanesError(f"a tensor's {name} has no lanes form")
+        raise NoSimdError(f"a tensor's {name} has no lanes form")
 
     def __add__(self, other: Any) -> Any:
         return torch.add(self, other)  # type: ignore[call-overload]
@@ -377,12 +377,12 @@ def _sum(symbol: Symbol, *, rectify: bool) -> Node:
 def _claimed(planes: Sequence[Plane]) -> list[Plane]:
     """The planes, now read: all readers of a node see it alike, or the network has no lanes."""
     if not all(planes):
-        raise NoLanesError("channels of zeros are read by themselves")
+        raise NoSimdError("channels of zeros are read by themselves")
     for term in (term for plane in planes for term in plane):
         if term.normed != (term.node.norm is not None):
-            raise NoLanesError("a convolution is read both before and after its norm")
+            raise NoSimdError("a convolution is read both before and after its norm")
         if term.node.relu not in (None, term.relu):
-            raise NoLanesError("a convolution is read both with and without its ReLU")
+            raise NoSimdError("a convolution is read both with and without its ReLU")
         term.node.relu = term.relu
     return list(planes)
 

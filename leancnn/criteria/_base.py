@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from leancnn.channels.dependencies import Wiring
-from leancnn.registry import Shelf
+from leancnn.channels.dependencies import Dependencies
+from leancnn.registry import Registry
 
 Scores = dict[str, NDArray[np.float64]]
 """By module path: the worth of each channel the module puts out, (C,); more is better."""
@@ -22,7 +22,7 @@ class Subject:
 
     body: nn.Module
     """In evaluation mode."""
-    wiring: Wiring
+    dependencies: Dependencies
     batches: "Batches"
     """One pass over the training images, not augmented, with progress: normalised floats
     (N, C, H, W) and labels (N,). In order, so mostly one class after the other, or `mixed`."""
@@ -56,7 +56,7 @@ class Criterion:
     """Whether the seed changes the scores."""
 
 
-criteria: Shelf[Criterion] = Shelf("criterion")
+criteria: Registry[Criterion] = Registry("criterion")
 
 
 def criterion(
@@ -64,11 +64,11 @@ def criterion(
 ) -> Callable[[Callable[[Subject], Scores]], Callable[[Subject], Scores]]:
     """Put the decorated function on the shelf."""
 
-    def put(score: Callable[[Subject], Scores]) -> Callable[[Subject], Scores]:
-        criteria.put(name, Criterion(name, source, reads, score, mend, seeded))
+    def register(score: Callable[[Subject], Scores]) -> Callable[[Subject], Scores]:
+        criteria.register(name, Criterion(name, source, reads, score, mend, seeded))
         return score
 
-    return put
+    return register
 
 
 def get(name: str) -> Criterion:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from leancnn.channels.dependencies import Wiring
+from leancnn.channels.dependencies import Dependencies
 from leancnn.criteria._base import Subject
 from leancnn.errors import MismatchError
 from leancnn.layers import SqueezeExcite
@@ -17,21 +17,21 @@ ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Hardsigm
 FINISHING = (nn.BatchNorm2d, nn.Identity, *ACTIVATIONS)
 
 
-def fitting(body: nn.Module, wiring: Wiring) -> str:
+def fitting(body: nn.Module, dependencies: Dependencies) -> str:
     """The criterion for a network when none is named: its gates where they can lose channels.
 
     Else `taylor`, the better of those that score any network in results/pruning-*.json.
     """
     gates = (path for path, module in body.named_modules() if isinstance(module, SqueezeExcite))
-    cuttable = any(wiring.family_of(f"{path}.gate") is not None for path in gates)
+    cuttable = any(dependencies.family_of(f"{path}.gate") is not None for path in gates)
     return "se_gate" if cuttable else "taylor"
 
 
 def writers(subject: Subject) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
     """The layers that make channels which may be cut; those of gates only weigh them."""
     gates = tuple(f"{path}." for path, _ in gated(subject))
-    for family in subject.wiring.families:
-        for path in family.layers:
+    for channel_group in subject.dependencies.channel_groups:
+        for path in channel_group.layers:
             layer = subject.body.get_submodule(path)
             assert isinstance(layer, nn.Conv2d | nn.Linear)
             if not path.startswith(gates):
@@ -51,8 +51,8 @@ def batch_norms(subject: Subject, asks: str) -> dict[str, nn.BatchNorm2d]:
         for path, module in subject.body.named_modules()
         if isinstance(module, nn.BatchNorm2d)
         and module.affine
-        and path in subject.wiring.writes
-        and subject.wiring.family_of(path) is not None
+        and path in subject.dependencies.writes
+        and subject.dependencies.family_of(path) is not None
     }
     if not found:
         raise MismatchError(
@@ -63,7 +63,7 @@ def batch_norms(subject: Subject, asks: str) -> dict[str, nn.BatchNorm2d]:
 
 def finished(subject: Subject, path: str) -> fx.Node:
     """The step that ends a layer: its own norm's or activation's, where nobody reads before."""
-    nodes = subject.wiring.graph.nodes
+    nodes = subject.dependencies.graph.nodes
     node: fx.Node = next(n for n in nodes if n.op == "call_module" and n.target == path)
     while len(node.users) == 1:
         (reader,) = node.users
@@ -82,7 +82,7 @@ class Walk(fx.Interpreter):
     """Run the graph on the subject's own modules; `change` may replace what a step puts out."""
 
     def __init__(self, subject: Subject, change: Callable[[fx.Node, Any], Any]) -> None:
-        super().__init__(subject.body, graph=subject.wiring.graph)
+        super().__init__(subject.body, graph=subject.dependencies.graph)
         self.change = change
 
     def run_node(self, n: fx.Node) -> Any:

@@ -27,15 +27,15 @@ RATE = 1e-3
 def score(subject: Subject) -> Scores:
     """Θ under the paths of the norms. Raises `MismatchError` for a network without any."""
     rows = {
-        path: torch.from_numpy(subject.wiring.writes[path])
+        path: torch.from_numpy(subject.dependencies.writes[path])
         for path in batch_norms(subject, "gate_decorator")
     }
     body = copy.deepcopy(subject.body).requires_grad_(False)
-    ran = [body.get_submodule(path) for path in subject.wiring.writes]
+    ran = [body.get_submodule(path) for path in subject.dependencies.writes]
     last = [module for module in ran if isinstance(module, nn.Conv2d | nn.Linear)][-1]
     classifier = list(last.requires_grad_(True).parameters())
     device = device_of(body)
-    factors = torch.ones(subject.wiring.units, device=device, requires_grad=True)
+    factors = torch.ones(subject.dependencies.units, device=device, requires_grad=True)
     total = torch.zeros_like(factors, dtype=torch.float64)
 
     def scales(path: str) -> Hook:

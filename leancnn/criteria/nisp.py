@@ -39,8 +39,8 @@ def score(subject: Subject) -> Scores:
             values[paths[node]] = out
         return out
 
-    placeholder = next(iter(subject.wiring.graph.nodes))
-    width = len(subject.wiring.rows[placeholder.name])
+    placeholder = next(iter(subject.dependencies.graph.nodes))
+    width = len(subject.dependencies.rows[placeholder.name])
     device = device_of(subject.body)
     pixel = torch.ones(1, width, 1, 1, dtype=torch.float64, device=device, requires_grad=True)
     with torch.enable_grad():

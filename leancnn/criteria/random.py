@@ -14,5 +14,9 @@ from leancnn.criteria._base import Scores, Subject, criterion
 def score(subject: Subject) -> Scores:
     """Uniform numbers of the subject's seed."""
     generator = np.random.default_rng(subject.seed)
-    layers = [path for family in subject.wiring.families for path in family.layers]
-    return {path: generator.random(len(subject.wiring.writes[path])) for path in layers}
+    layers = [
+        path
+        for channel_group in subject.dependencies.channel_groups
+        for path in channel_group.layers
+    ]
+    return {path: generator.random(len(subject.dependencies.writes[path])) for path in layers}

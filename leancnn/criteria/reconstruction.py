@@ -88,19 +88,19 @@ def score(subject: Subject) -> Scores:
 
     What adds nothing to any sample is worth 0. Only the order within a family means something.
     """
-    wiring = subject.wiring
+    dependencies = subject.dependencies
     places: dict[int, list[float]] = defaultdict(list)
     for reader, products in _products(subject, _readers(subject)):
         units, at = np.unique(reader.units, return_inverse=True)
         costs = _costs(reader, products, at.reshape(reader.units.shape), len(units))
-        for family in wiring.families:
-            (own,) = np.nonzero(np.isin(units, family.units))
+        for channel_group in dependencies.channel_groups:
+            (own,) = np.nonzero(np.isin(units, channel_group.units))
             for place, index in enumerate(own[greedy(costs[np.ix_(own, own)])], 1):
                 adds = costs[index, index] > 0
                 places[int(units[index])].append(place / len(own) if adds else 0.0)
     worth = {unit: float(np.mean(found)) for unit, found in places.items()}
     return {
-        path: np.array([worth.get(unit, 0.0) for unit in wiring.writes[path].tolist()])
+        path: np.array([worth.get(unit, 0.0) for unit in dependencies.writes[path].tolist()])
         for path, _ in writers(subject)
     }
 
@@ -149,9 +149,13 @@ def _refit(weight: Tensor, product: Tensor, stay: Tensor) -> Tensor:
 def _readers(subject: Subject) -> list[Reader]:
     """Convolutions and linear layers that mix cuttable channels, gates aside."""
     gates = tuple(f"{path}." for path, _ in gated(subject))
-    cuttable = [unit for family in subject.wiring.families for unit in family.units]
+    cuttable = [
+        unit
+        for channel_group in subject.dependencies.channel_groups
+        for unit in channel_group.units
+    ]
     found = []
-    for path, row in subject.wiring.reads.items():
+    for path, row in subject.dependencies.reads.items():
         layer = subject.body.get_submodule(path)
         assert isinstance(layer, Layer)
         groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
@@ -165,8 +169,8 @@ def _readers(subject: Subject) -> list[Reader]:
 
 def _width(subject: Subject, path: str) -> int:
     """Channels of what a layer reads, flattened or not."""
-    node = next(n for n in subject.wiring.graph.nodes if n.target == path)
-    return len(subject.wiring.rows[node.all_input_nodes[0].name])
+    node = next(n for n in subject.dependencies.graph.nodes if n.target == path)
+    return len(subject.dependencies.rows[node.all_input_nodes[0].name])
 
 
 def _products(subject: Subject, readers: list[Reader]) -> Iterator[tuple[Reader, Tensor]]:

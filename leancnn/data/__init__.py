@@ -21,7 +21,7 @@ from leancnn.data._base import (
 )
 from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError, UnknownNameError
-from leancnn.preprocess import Road, shown
+from leancnn.preprocess import Preprocessing, shown
 from leancnn.progress import tell
 from leancnn.registry import import_members
 
@@ -78,7 +78,7 @@ def _tell_of_folder(name: str) -> None:
 
 def load_dataset(
     source: str | Path,
-    road: Road,
+    preprocessing: Preprocessing,
     *,
     parts: Sequence[PartName] = ("train", "val"),
     val_share: float | None = None,
@@ -105,7 +105,10 @@ def load_dataset(
         only = f"one class, '{shown(opened.classes[0])}'" if opened.classes else "no class"
         raise DataError(f"{shown(opened.path)} has {only}; a classifier tells two or more apart")
     reading = Reading(
-        road=road, cache=cache or cache_folder(), max_bad_share=max_bad_share, verify=verify
+        preprocessing=preprocessing,
+        cache=cache or cache_folder(),
+        max_bad_share=max_bad_share,
+        verify=verify,
     )
     cut_val = "val" in parts and "val" not in opened.read and val_share != 0
     read: dict[PartName, Part] = {}

@@ -26,8 +26,12 @@ def part_of(
     digest = hashlib.sha256(repr(images.shape).encode())
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels).data)
-    road = reading.road
-    if images.shape[1:] != road.shape or images.dtype != np.uint8:  # enlarged, they may be many
-        images = road.of_arrays(images, out=room((len(images), *road.shape), reading.cache))
+    preprocessing = reading.preprocessing
+    if (
+        images.shape[1:] != preprocessing.shape or images.dtype != np.uint8
+    ):  # enlarged, they may be many
+        images = preprocessing.of_arrays(
+            images, out=room((len(images), *preprocessing.shape), reading.cache)
+        )
     split = Split(images, labels, files)
     return Part(split=split, sha256=digest.hexdigest())

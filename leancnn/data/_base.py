@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from leancnn.data._split import VAL_SHARE
 from leancnn.errors import DataError
-from leancnn.preprocess import Pixels, Road
-from leancnn.registry import Shelf
+from leancnn.preprocess import Pixels, Preprocessing
+from leancnn.registry import Registry
 from leancnn.safe_files import write_error
 
 PartName = Literal["train", "val", "test"]
@@ -33,7 +33,7 @@ class Split:
     """One part of a data set: row i of each field is image i."""
 
     images: Pixels
-    """uint8 (N, H, W, C) at `Road.scale`; a memory map for folders: do not write to it."""
+    """uint8 (N, H, W, C) at `Preprocessing.scale`; a memory map for folders: do not write to it."""
     labels: NDArray[np.int64]
     """(N,): places in `Dataset.classes`."""
     files: Sequence[str]
@@ -138,7 +138,7 @@ class Part:
 class Reading:
     """How to read: what `load_dataset` was told."""
 
-    road: Road
+    preprocessing: Preprocessing
     cache: Path
     max_bad_share: float = 0.01
     verify: bool = False
@@ -173,4 +173,4 @@ class Format:
     """Asked last."""
 
 
-formats: Shelf[Format] = Shelf("data set")
+formats: Registry[Format] = Registry("data set")

@@ -132,11 +132,11 @@ class _Store:
     """Where the images of some content on some road lie."""
 
     def __init__(self, home: Path, content: str, reading: Reading) -> None:
-        road = reading.road.to_json()
-        del road["size"]  # the window is cut later
+        preprocessing = reading.preprocessing.to_json()
+        del preprocessing["size"]  # the window is cut later
         self.content = content
-        self.road = reading.road
-        self.rows = home / "images" / f"{_digest([content, road])}.u8"
+        self.preprocessing = reading.preprocessing
+        self.rows = home / "images" / f"{_digest([content, preprocessing])}.u8"
         self.facts = self.rows.with_suffix(".json")
 
     def open(self, files: Sequence[File]) -> Decoded | None:
@@ -155,7 +155,7 @@ class _Store:
         if sealed["sha256"] != _digest(facts):
             raise DamagedError("its list of checksums")
         rows = np.array(facts["rows"] or range(len(files)), np.int64)
-        shape = (len(rows), *self.road.shape)
+        shape = (len(rows), *self.preprocessing.shape)
         if self.rows.stat().st_size != int(np.prod(shape)):
             raise DamagedError("its size")
         images = np.memmap(self.rows, np.uint8, "r", shape=shape)
@@ -186,7 +186,7 @@ def _checksums(images: Pixels) -> list[str]:
 def _build(
     root: Path, part: str, files: Sequence[File], reading: Reading, home: Path, index: Path
 ) -> Decoded:
-    row_bytes = int(np.prod(reading.road.shape))
+    row_bytes = int(np.prod(reading.preprocessing.shape))
     need = row_bytes * len(files)
     temporary = home / "images" / f".{index.stem}.{os.getpid()}.tmp"
     held = None
@@ -197,7 +197,7 @@ def _build(
         held.truncate(need)
         answers = each(
             "decode",
-            {"road": reading.road.to_json(), "out": str(temporary)},
+            {"road": reading.preprocessing.to_json(), "out": str(temporary)},
             [str(root / file.name) for file in files],
             title=f"decoding {'images' if part == 'all' else part}",
             total_bytes=sum(file.stamp[0] for file in files),
@@ -206,9 +206,9 @@ def _build(
         hashes = [answer.get("sha256", "") for answer in answers]
         store = _Store(home, _content(files, hashes), reading)
         _close_gaps(temporary, rows, row_bytes, need)
-        images: Pixels = np.zeros((0, *reading.road.shape), np.uint8)
+        images: Pixels = np.zeros((0, *reading.preprocessing.shape), np.uint8)
         if len(rows):
-            shape = (len(rows), *reading.road.shape)
+            shape = (len(rows), *reading.preprocessing.shape)
             images = np.memmap(temporary, np.uint8, "r", shape=shape)
             store.facts.unlink(missing_ok=True)
             temporary.replace(store.rows)

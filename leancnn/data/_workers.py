@@ -22,7 +22,7 @@ import numpy as np
 
 from leancnn.data._near_copies import thumbnail
 from leancnn.errors import ImageError
-from leancnn.preprocess import Road, decode, file_bytes
+from leancnn.preprocess import Preprocessing, decode, file_bytes
 from leancnn.progress import Progress
 
 CHUNK = 32  # files a process gets at a time
@@ -75,15 +75,15 @@ def _hash(setup: dict[str, Any]) -> Callable[[int, str], Answer]:
 
 def _decode(setup: dict[str, Any]) -> Callable[[int, str], Answer]:
     """Decode into row `row` of the file `out`."""
-    road = Road.from_json(setup["road"])
+    preprocessing = Preprocessing.from_json(setup["road"])
     out = os.open(setup["out"], os.O_WRONLY)
-    row_bytes = int(np.prod(road.shape))
+    row_bytes = int(np.prod(preprocessing.shape))
 
     def work(row: int, path: str) -> Answer:
         data = file_bytes(path)
         answer: Answer = {"sha256": hashlib.sha256(data).hexdigest()}
         try:
-            picture = road.read(data, name=path)
+            picture = preprocessing.read(data, name=path)
         except ImageError as error:
             return {**answer, "error": _reason(error, path)}
         os.pwrite(out, picture.image.tobytes(), row * row_bytes)

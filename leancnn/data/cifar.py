@@ -231,6 +231,6 @@ PLAIN: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
 }
 
-formats.put(
+formats.register(
     "cifar", Format(name="cifar", open=_open, found=lambda folder: _layout(folder) is not None)
 )

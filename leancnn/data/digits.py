@@ -53,4 +53,4 @@ def _open(path: Path) -> Source:
     )
 
 
-formats.put("digits", Format(name="digits", open=_open, folderless=True))
+formats.register("digits", Format(name="digits", open=_open, folderless=True))

@@ -105,4 +105,4 @@ def _read(
     return found.part(labels, [files[row][0].name for row in found.rows], bad)
 
 
-formats.put("folder", Format(name="folder", open=_open, found=Path.is_dir, fallback=True))
+formats.register("folder", Format(name="folder", open=_open, found=Path.is_dir, fallback=True))

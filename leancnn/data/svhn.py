@@ -67,7 +67,7 @@ def _read(path: Path, reading: Reading) -> Part:
     return part_of(rows, digits, names, len(CLASSES), reading)
 
 
-formats.put(
+formats.register(
     "svhn",
     Format(name="svhn", open=_open, found=lambda folder: bool(_files(folder).keys() & {*PARTS})),
 )

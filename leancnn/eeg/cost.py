@@ -63,7 +63,7 @@ def _whole_in_c(logit: Logit, some: Epochs) -> dict[tuple[str, str], Callable[[]
 
 def cost_rows(epochs: Epochs) -> list[dict[str, Any]]:
     """Rows of part, how, and µs."""
-    from leancnn.compiled import Native
+    from leancnn.compiled import CompiledNetwork
     from leancnn.eeg.network import fit_network, in_torch
     from leancnn.targets._c_text import to_c
 
@@ -75,7 +75,9 @@ def cost_rows(epochs: Epochs) -> list[dict[str, Any]]:
     chunk = some.x[0][:, :STEP]
     logit = fit_logit(features, labels, some.session, targets, bank, strength=0.03)
     network = fit_network(features, labels, targets, seed=0, epochs=1)
-    native = Native(compile_library(to_c(network).source, name="ssvepnet", flags=FAST_FLAGS))
+    native = CompiledNetwork(
+        compile_library(to_c(network).source, name="ssvepnet", flags=FAST_FLAGS)
+    )
     fed = np.ascontiguousarray(features[:1].transpose(0, 2, 3, 1))
     torch_answer = in_torch(network)
     untrained = fbcca(targets)

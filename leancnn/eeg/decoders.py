@@ -240,7 +240,7 @@ def probabilities(decoder: Decoder, scores: NDArray[Any]) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Blend:
+class Binary:
     """The mean of the calibrated log-probabilities of decoders of the same candidates."""
 
     parts: tuple[Decoder, ...]

@@ -109,7 +109,7 @@ def fit_network(
         name="ssvepnet",
         arguments=settings,
         classes=[f"{hz:g} Hz" for hz in frequencies],
-        road=SignalWindow(size=(candidates, offsets), channels=planes),
+        preprocessing=SignalWindow(size=(candidates, offsets), channels=planes),
         mean=mean.tolist(),
         std=std.tolist(),
         made={"epochs": epochs, "seed": seed, **(made or {})},

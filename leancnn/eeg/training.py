@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.eeg.decoders import FBCCA, Blend, Decoder, Logit, fit_logit, temperature_for
+from leancnn.eeg.decoders import FBCCA, Binary, Decoder, Logit, fit_logit, temperature_for
 from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import Bank, bank_for
 from leancnn.eeg.recording import Epochs
@@ -101,7 +101,7 @@ def _fit(
             for number in range(NETWORKS)
         ]
         parts.append(decoder_of(networks, frequencies, bank))
-    return parts[0] if len(parts) == 1 else Blend(tuple(parts))
+    return parts[0] if len(parts) == 1 else Binary(tuple(parts))
 
 
 def train(
@@ -185,7 +185,7 @@ def held_out_scores(
 
 def of_image(decoder: Decoder, image: NDArray[np.float32]) -> NDArray[Any]:
     """Scores from features that were computed already, the same bits as from the window."""
-    if isinstance(decoder, Blend):
+    if isinstance(decoder, Binary):
         from leancnn.eeg.decoders import log_softmax
 
         logs = [log_softmax(of_image(part, image) / part.temperature) for part in decoder.parts]
@@ -207,7 +207,7 @@ def warmer(decoder: Decoder, temperature: float) -> Decoder:
 def save(decoder: Decoder, folder: str | Path, about: dict[str, Any]) -> None:
     """Save a trained decoder. Raises `WriteError`."""
     folder = Path(folder)
-    parts = decoder.parts if isinstance(decoder, Blend) else (decoder,)
+    parts = decoder.parts if isinstance(decoder, Binary) else (decoder,)
     tensors: Tensors = {}
     told: list[dict[str, Any]] = []
     for part in parts:
@@ -256,7 +256,7 @@ def load(folder: str | Path) -> tuple[Decoder, dict[str, Any]]:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{folder}: not a saved decoder ({error!r})") from error
     if len(parts) > 1:
-        return Blend(tuple(parts), about["temperature"]), about
+        return Binary(tuple(parts), about["temperature"]), about
     return warmer(parts[0], about["temperature"]), about
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from leancnn.errors import ArgumentError
 from leancnn.models._limits import within_limits
-from leancnn.registry import Shelf
+from leancnn.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +49,12 @@ class Entry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
-networks: Shelf[Entry] = Shelf("network")
+networks: Registry[Entry] = Registry("network")
 
 
-def put(card: Card, build: Callable[..., nn.Module], **fixed: Any) -> None:
+def register(card: Card, build: Callable[..., nn.Module], **fixed: Any) -> None:
     """Put a network on the shelf: `build(classes=..., channels=..., **fixed)` makes it."""
-    networks.put(card.name, Entry(card, build, fixed))
+    networks.register(card.name, Entry(card, build, fixed))
 
 
 def names() -> list[str]:
@@ -98,7 +98,7 @@ def create_model(
     """
     entry = networks[name]
     usual = arguments(name)
-    known: Shelf[Any] = Shelf(f"argument of {name}")
+    known: Registry[Any] = Registry(f"argument of {name}")
     known.update(usual)
     for key in changes:
         known[key]

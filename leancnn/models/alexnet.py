@@ -18,7 +18,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from leancnn.layers import check_image, grouped_conv, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 CONVS = (  # width, kernel, stride, padding, pool after it
     (64, 11, 4, 2, True),
@@ -83,7 +83,7 @@ def alexnet(
     return AlexNet(classes=classes, channels=channels, dropout=dropout, init=init)
 
 
-put(
+register(
     Card(
         name="alexnet",
         source="Krizhevsky, One weird trick for parallelizing CNNs, 2014",

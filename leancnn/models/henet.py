@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from leancnn.errors import MismatchError
 from leancnn.layers import AverageVector, ChannelShuffle, check_image, grouped_conv, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STAGES = (24, 48, 96)  # width of the stride-1 blocks
 DOWN = (
@@ -183,7 +183,7 @@ for _repeat, _trainable, _macs, _buffers, _printed in (
     (3, 87_058, 10_046_040, 3_360, "641K parameters, 10.2 MFLOPs"),
     (4, 105_490, 12_966_504, 4_032, "775K parameters, 13.2 MFLOPs"),
 ):
-    put(
+    register(
         Card(
             name=f"henet_r{_repeat}",
             source="HENet paper, Tables 1-3, and the authors' Caffe files",

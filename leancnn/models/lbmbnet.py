@@ -35,7 +35,7 @@ from leancnn.layers import (
     conv_bn,
     initialise,
 )
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = 32
 STAGE_0 = 16
@@ -265,7 +265,7 @@ for _layers, _expansion, _trainable, _frozen, _buffers, _macs, _published in (
     ),
     (32, 80, 40_837_318, 795_168, 357_152, 1_360_412_160, "40.84 M, 27.7e8 FLOPs, 95.63 %"),
 ):
-    put(
+    register(
         Card(
             name=f"lbmbnet{_layers}_r{_expansion}",
             source="Electronics 2021, 10, 1329, Tables 1-3",

@@ -20,7 +20,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from leancnn.layers import AverageVector, check_image, choose, conv_bn, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = 32
 PAIRS = (  # width, stride
@@ -77,7 +77,7 @@ def mobilenetv1(
     return MobileNetV1(classes=classes, channels=channels, stem=stem, init=init)
 
 
-put(
+register(
     Card(
         name="mobilenetv1",
         source="Howard et al., MobileNets, 2017, Table 1",

@@ -21,7 +21,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from leancnn.layers import AverageVector, check_image, choose, conv_bn, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = 32
 STAGES = (  # expansion, width, blocks, stride of the first
@@ -101,7 +101,7 @@ def mobilenetv2(
 
 
 _SOURCE = "Sandler et al., MobileNetV2, CVPR 2018, Table 2"
-put(
+register(
     Card(
         name="mobilenetv2",
         source=_SOURCE,
@@ -115,7 +115,7 @@ put(
     ),
     mobilenetv2,
 )
-put(
+register(
     Card(
         name="mobilenetv2_224",
         source=_SOURCE,

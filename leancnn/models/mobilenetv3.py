@@ -23,7 +23,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from leancnn.layers import AverageVector, SqueezeExcite, check_image, choose, conv_bn, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = 16
 BLOCKS = (  # kernel, width inside, width, gated, hard-swish, stride
@@ -138,7 +138,7 @@ def mobilenetv3_small(
     )
 
 
-put(
+register(
     Card(
         name="mobilenetv3_small",
         source="Howard et al., Searching for MobileNetV3, ICCV 2019, Table 2",

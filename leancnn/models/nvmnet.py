@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from leancnn.errors import MismatchError
 from leancnn.layers import AverageVector, SqueezeExpand, check_image, grouped_conv, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = 64
 STAGES = (  # (squeeze, expand) of each module; a pool stands between the stages
@@ -142,7 +142,7 @@ for _groups, _trainable, _macs, _published in (
     (8, 908_008, 206_065_472, "3.01 M, 70.69 ± 0.09 % on ORL"),
     (16, 891_560, 202_880_768, '2.88 M, 70.64 ± 0.14 % on ORL (in the row of g = "6")'),
 ):
-    put(
+    register(
         Card(
             name=f"nvmnet_g{_groups}",
             source="NVM paper, Tables 2 and 5",

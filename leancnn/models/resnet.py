@@ -34,7 +34,7 @@ from leancnn.layers import (
     conv_bn,
     initialise,
 )
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 BOTTLENECK = 4  # a bottleneck's output is this much wider than its 3×3
 
@@ -168,7 +168,7 @@ def resnet_cifar(
 
 
 _SOURCE = "He et al., Deep Residual Learning, CVPR 2016"
-put(
+register(
     Card(
         name="resnet18",
         source=f"{_SOURCE}, Table 1",
@@ -183,7 +183,7 @@ put(
     resnet,
     depth=18,
 )
-put(
+register(
     Card(
         name="resnet50",
         source=f"{_SOURCE}, Table 1",
@@ -202,7 +202,7 @@ for _repeats, _trainable, _macs, _buffers, _published in (
     (3, 269_722, 40_551_040, 1_376, "0.27 M, 91.25 % on CIFAR-10"),
     (9, 853_018, 125_485_696, 4_064, "0.85 M, 93.03 % on CIFAR-10"),
 ):
-    put(
+    register(
         Card(
             name=f"resnet{6 * _repeats + 2}",
             source=f"{_SOURCE}, section 4.2 and Table 6",

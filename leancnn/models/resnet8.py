@@ -19,7 +19,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from leancnn.layers import AverageVector, check_image, grouped_conv, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 WIDTHS = (16, 32, 64)
 
@@ -84,7 +84,7 @@ def resnet8(
     return ResNet8(classes=classes, channels=channels, init=init)
 
 
-put(
+register(
     Card(
         name="resnet8",
         source="Banbury et al., MLPerf Tiny Benchmark, 2021; its reference model",

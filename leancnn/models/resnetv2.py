@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leancnn.errors import MismatchError
 from leancnn.layers import AverageVector, check_image, grouped_conv, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = 16
 WIDTHS = (64, 128, 256)
@@ -116,7 +116,7 @@ for _repeats, _trainable, _macs, _buffers, _published in (
         "10.2 M, 95.08 %; LB-MBNet paper, Table 4: 10.48 M, 30.3e8 FLOPs, 95.08 %",
     ),
 ):
-    put(
+    register(
         Card(
             name=f"resnetv2_{9 * _repeats + 2}",
             source="He et al., Identity Mappings in Deep Residual Networks, ECCV 2016",

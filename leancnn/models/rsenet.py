@@ -39,7 +39,7 @@ from leancnn.layers import (
     grouped_conv,
     initialise,
 )
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 WIDTHS = (64, 128, 256, 512)
 BLOCKS = 2  # in each stage
@@ -184,7 +184,7 @@ def rsenet(
     )
 
 
-put(
+register(
     Card(
         name="rsenet",
         source="NVM paper, Table 3, section 4.3, Tables 7 and 8",

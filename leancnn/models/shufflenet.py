@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leancnn.errors import MismatchError
 from leancnn.layers import AverageVector, ShuffleUnit, check_image, conv_bn, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 GROUPS = 3
 FACTOR = 2  # a unit's middle is half as wide as its branch's output
@@ -76,7 +76,7 @@ for _repeat, _trainable, _macs, _buffers, _printed in (
     (4, 83_434, 10_900_080, 6_000, "674K parameters, 10.9 MFLOPs"),
     (5, 102_418, 13_278_552, 7_344, "833K parameters, 13.3 MFLOPs"),
 ):
-    put(
+    register(
         Card(
             name=f"shufflenet_r{_repeat}",
             source="HENet paper, Tables 3-5; units of Zhang et al., ShuffleNet, CVPR 2018",

@@ -19,7 +19,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from leancnn.layers import AverageVector, ShuffleUnit, check_image, choose, conv_bn, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = 24
 FIRST_WIDTH = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}  # of stage 2, by groups; it doubles after
@@ -78,7 +78,7 @@ def shufflenetv1(
     return ShuffleNetV1(classes=classes, channels=channels, groups=groups, init=init)
 
 
-put(
+register(
     Card(
         name="shufflenetv1",
         source="Zhang et al., ShuffleNet, CVPR 2018, Table 1, g = 3",

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.layers import AverageVector, ChannelShuffle, check_image, choose, conv_bn, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = 24
 WIDTHS = {"0.5": (48, 96, 192), "1.0": (116, 232, 464)}
@@ -113,7 +113,7 @@ def shufflenetv2(
 
 
 _SOURCE = "Ma et al., ShuffleNet V2, ECCV 2018, Table 5"
-put(
+register(
     Card(
         name="shufflenetv2",
         source=_SOURCE,
@@ -127,7 +127,7 @@ put(
     ),
     shufflenetv2,
 )
-put(
+register(
     Card(
         name="shufflenetv2_x0_5",
         source=_SOURCE,

@@ -30,7 +30,7 @@ from leancnn.layers import (
     grouped_conv,
     initialise,
 )
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STEM = {"1.0": (7, 96), "1.1": (3, 64)}  # kernel, width
 STAGES = {  # (squeeze, expand) of each fire module; a pool stands before each stage
@@ -140,7 +140,7 @@ for _version, _trainable, _macs, _published, _differs in (
         "0.70 is 2 × 0.349 GMAC",
     ),
 ):
-    put(
+    register(
         Card(
             name=f"squeezenet{_version.replace('.', '_')}",
             source="Iandola et al., SqueezeNet, 2016, Table 1",

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from leancnn.errors import MismatchError
 from leancnn.layers import ChannelShuffle, conv_bn, grouped_conv, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 PLANES = 10
 OFFSETS = 9
@@ -113,7 +113,7 @@ def ssvepnet(
     )
 
 
-put(
+register(
     Card(
         name="ssvepnet",
         source="none: the block of the HENet and NVM papers on correlations of EEG",

@@ -19,7 +19,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from leancnn.layers import check_image, grouped_conv, initialise
-from leancnn.models._base import Card, put
+from leancnn.models._base import Card, register
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width, convolutions
 SIDE = 7  # of the last map
@@ -75,7 +75,7 @@ def vgg16(
     return VGG(classes=classes, channels=channels, dropout=dropout, init=init)
 
 
-put(
+register(
     Card(
         name="vgg16",
         source="Simonyan and Zisserman, ICLR 2015, Table 1, column D",

@@ -5,7 +5,7 @@ cost) → plan (the value) → run (cut, train again) → resume (what stands in
 compare, baselines and significance: criteria side by side under one protocol.
 """
 
-from leancnn.prune.plan import Plan
+from leancnn.prune.plan import PruningPlan
 from leancnn.prune.run import Goal, Pruned, cut, plan, prune
 
-__all__ = ["Goal", "Plan", "Pruned", "cut", "plan", "prune"]
+__all__ = ["Goal", "Pruned", "PruningPlan", "cut", "plan", "prune"]

@@ -56,7 +56,9 @@ def control_start(
             for module in kernels:
                 module.weight.copy_(module.drawn(module.channels))
         return small, None, {}
-    fresh = weights.build(small.name, small.arguments, len(small.classes), small.road, seed)
+    fresh = weights.build(
+        small.name, small.arguments, len(small.classes), small.preprocessing, seed
+    )
     old = dict(small.body.named_modules())
     for path, module in fresh.named_modules():
         if isinstance(module, LocalBinaryConv2d):
@@ -70,8 +72,8 @@ def _next_smaller(network: Network) -> str:
 
     Those are asked that were made for images of this size, or for those of this network.
     """
-    size = network.road.size
-    image = (network.road.channels, *size)
+    size = network.preprocessing.size
+    image = (network.preprocessing.channels, *size)
     most = count(network.body, image).macs
     found = (0, "")
     for guess, name in sorted(_made_for(network), reverse=True):
@@ -88,7 +90,7 @@ def _next_smaller(network: Network) -> str:
 
 def _made_for(network: Network) -> Iterator[tuple[float, str]]:
     """The other networks for such images, each with what it would cost if maps shrank in parts."""
-    height, width = network.road.size
+    height, width = network.preprocessing.size
     sizes = {(height, width), models.card(network.name).image[1:]}
     for name in models.names():
         card = models.card(name)

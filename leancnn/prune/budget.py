@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from leancnn.channels.dependencies import Family, Wiring
+from leancnn.channels.dependencies import ChannelGroup, Dependencies
 from leancnn.channels.remove import Keep, cut_body, new_widths
 from leancnn.channels.select import best, divisible, legal
 from leancnn.channels.sizes import Widths, reshape, widths_of
@@ -29,37 +29,53 @@ class Candidates:
     def __init__(
         self,
         network: Network,
-        wiring: Wiring,
+        dependencies: Dependencies,
         scores: Scores,
         within: Collection[str] | None = None,
     ) -> None:
-        self.network, self.wiring, self.worth = network, wiring, _worth(wiring, scores)
+        self.network, self.dependencies, self.worth = (
+            network,
+            dependencies,
+            _worth(dependencies, scores),
+        )
         names = self.worth if within is None else self.worth.keys() & set(within)
-        scored = [family for family in wiring.families if family.name in names]
-        self.solid = [family for family in scored if not divisible(family, wiring)]
+        scored = [
+            channel_group
+            for channel_group in dependencies.channel_groups
+            if channel_group.name in names
+        ]
+        self.solid = [
+            channel_group for channel_group in scored if not divisible(channel_group, dependencies)
+        ]
         """Families that groups and shuffles let lose nothing."""
-        self.families = [family for family in scored if family not in self.solid]
+        self.channel_groups = [
+            channel_group for channel_group in scored if channel_group not in self.solid
+        ]
         self.costs: dict[bytes, Cost] = {}
         self.known: dict[tuple[str, tuple[int, ...]], NDArray[np.bool_]] = {}
 
-    def of(self, number: Callable[[Family, str, int], int]) -> Keep:
+    def of(self, number: Callable[[ChannelGroup, str, int], int]) -> Keep:
         """`number`: of a family, a layer and its channels, how many it may keep."""
-        keep = np.ones(self.wiring.units, bool)
-        for family in self.families:
+        keep = np.ones(self.dependencies.units, bool)
+        for channel_group in self.channel_groups:
             most = {
-                path: min(n, max(1, number(family, path, n)))
-                for path in family.layers
-                for n in (len(self.wiring.writes[path]),)
+                path: min(n, max(1, number(channel_group, path, n)))
+                for path in channel_group.layers
+                for n in (len(self.dependencies.writes[path]),)
             }
-            key = family.name, tuple(most.values())
+            key = channel_group.name, tuple(most.values())
             if key not in self.known:
-                self.known[key] = best(family, self.wiring, self.worth[family.name], most)
-            keep[family.units] = self.known[key]
+                self.known[key] = best(
+                    channel_group, self.dependencies, self.worth[channel_group.name], most
+                )
+            keep[channel_group.units] = self.known[key]
         return keep
 
     def keep(self, share: float, steps: Mapping[str, int] = ANY_WIDTH) -> Keep:
         """The same share of every layer, to the nearest multiple of its family's step, if any."""
-        return self.of(lambda family, _, n: _multiple(share * n, steps.get(family.name, 1)))
+        return self.of(
+            lambda channel_group, _, n: _multiple(share * n, steps.get(channel_group.name, 1))
+        )
 
     def like(self, whole: Widths, other: Widths) -> Keep:
         """What makes sizes `other` of those of `whole`, of which this network may be a cut.
@@ -67,18 +83,22 @@ class Candidates:
         The layers in which those two differ get the channels of `other`, which must be no more than
         there are; the others stay as they are. Raises `MismatchError`.
         """
-        named = {family.name for family in self.families}
+        named = {channel_group.name for channel_group in self.channel_groups}
         old, new, here = (
             {p: w[1] for p, w in x.items() if len(w) > 1}
             for x in (whole, other, widths_of(self.network.body))
         )
-        differ = [f for f in self.wiring.families if any(old[p] != new[p] for p in f.layers)]
-        for path in (path for family in differ for path in family.layers):
+        differ = [
+            f for f in self.dependencies.channel_groups if any(old[p] != new[p] for p in f.layers)
+        ]
+        for path in (path for channel_group in differ for path in channel_group.layers):
             if new[path] > here[path]:
                 raise MismatchError(
                     f"{path} would grow from {here[path]} to {new[path]} channels; a cut takes away"
                 )
-        self.families = [family for family in differ if family.name in named]
+        self.channel_groups = [
+            channel_group for channel_group in differ if channel_group.name in named
+        ]
         return self.of(lambda _, path, n: new[path])
 
     def widest(
@@ -95,19 +115,21 @@ class Candidates:
         what still fits.
         """
         share = self.widest(fits)
-        own = dict.fromkeys((family.name for family in self.families), share)
+        own = dict.fromkeys((channel_group.name for channel_group in self.channel_groups), share)
 
         def keep() -> Keep:
-            return self.of(lambda family, _, n: _multiple(own[family.name] * n, 1))
+            return self.of(lambda channel_group, _, n: _multiple(own[channel_group.name] * n, 1))
 
         def fits_with(name: str, share: float) -> bool:
             own[name] = share
             return fits(keep())
 
-        for family in self.families:
-            if family.balances and fits(keep()):
-                more = _largest(partial(fits_with, family.name), 16)
-                own[family.name] = more if more > share and fits_with(family.name, more) else share
+        for channel_group in self.channel_groups:
+            if channel_group.equal_splits and fits(keep()):
+                more = _largest(partial(fits_with, channel_group.name), 16)
+                own[channel_group.name] = (
+                    more if more > share and fits_with(channel_group.name, more) else share
+                )
         return keep(), share
 
     def check(self, reached: bool, wanted: str, value: float, also: str = "") -> None:
@@ -124,23 +146,23 @@ class Candidates:
         """What the network costs after a cut."""
         key = keep.tobytes()
         if key not in self.costs:
-            image = (self.network.road.channels, *self.network.road.size)
+            image = (self.network.preprocessing.channels, *self.network.preprocessing.size)
             self.costs[key] = count(self.shaped(keep), image)
         return self.costs[key]
 
     def shaped(self, keep: Keep) -> torch.nn.Module:
         """A body of the sizes after a cut, with no weights worth having."""
         body = copy.deepcopy(self.network.body)
-        reshape(body, new_widths(body, self.wiring, keep))
+        reshape(body, new_widths(body, self.dependencies, keep))
         return body
 
     def cut(self, keep: Keep) -> torch.nn.Module:
         """The body after a cut."""
-        return cut_body(self.network.body, self.wiring, keep)[0].eval()
+        return cut_body(self.network.body, self.dependencies, keep)[0].eval()
 
     def layers(self, keep: Keep) -> tuple[Layer, ...]:
         """The layers that lose channels."""
-        rows = [(p, self.wiring.writes[p]) for f in self.families for p in f.layers]
+        rows = [(p, self.dependencies.writes[p]) for f in self.channel_groups for p in f.layers]
         return tuple(
             Layer(path=path, before=len(row), kept=tuple(np.flatnonzero(keep[row]).tolist()))
             for path, row in rows
@@ -152,34 +174,42 @@ class Candidates:
     ) -> list[str]:
         """Where groups did not allow the share that layers were to keep, if any, or no cut."""
         found = []
-        for family in self.families:
-            row = self.wiring.writes[family.name]
-            if share is None or not family.balances:
+        for channel_group in self.channel_groups:
+            row = self.dependencies.writes[channel_group.name]
+            if share is None or not channel_group.equal_splits:
                 continue
-            step = steps.get(family.name, 1)
+            step = steps.get(channel_group.name, 1)
             asked = min(len(row), max(1, _multiple(share * len(row), step)))
             got = int(keep[row].sum())
             if asked == got:
                 continue
-            numbers = legal(family, self.wiring) if len(family.units) <= MOST_LEGAL else []
+            numbers = (
+                legal(channel_group, self.dependencies)
+                if len(channel_group.units) <= MOST_LEGAL
+                else []
+            )
             can = f"; its groups allow {_some(numbers)}" if numbers else ""
-            found.append(f"{family.name} keeps {got} of {len(row)}, not {asked}{can}")
+            found.append(f"{channel_group.name} keeps {got} of {len(row)}, not {asked}{can}")
         if self.solid:
-            names = ", ".join(family.name for family in self.solid)
+            names = ", ".join(channel_group.name for channel_group in self.solid)
             found.append(f"groups and shuffles allow no cut of {names}")
         return found
 
 
-def _worth(wiring: Wiring, found: Scores) -> dict[str, NDArray[np.float64]]:
+def _worth(dependencies: Dependencies, found: Scores) -> dict[str, NDArray[np.float64]]:
     """By family, the worth of each unit: the mean over its channels, each layer in its own mean."""
-    total, times = np.zeros(wiring.units), np.zeros(wiring.units)
+    total, times = np.zeros(dependencies.units), np.zeros(dependencies.units)
     for path, values in found.items():
         scale = float(np.abs(values).mean()) or 1.0
-        np.add.at(total, wiring.writes[path], values / scale)
-        np.add.at(times, wiring.writes[path], 1)
+        np.add.at(total, dependencies.writes[path], values / scale)
+        np.add.at(times, dependencies.writes[path], 1)
     worth = total / np.maximum(times, 1)
-    scored = [family for family in wiring.families if times[family.units].any()]
-    return {family.name: worth[family.units] for family in scored}
+    scored = [
+        channel_group
+        for channel_group in dependencies.channel_groups
+        if times[channel_group.units].any()
+    ]
+    return {channel_group.name: worth[channel_group.units] for channel_group in scored}
 
 
 def _largest(fits: Callable[[float], bool], steps: int) -> float:

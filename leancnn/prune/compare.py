@@ -16,9 +16,9 @@ from typing import Any, Unpack, cast
 
 import numpy as np
 
-from leancnn import criteria as family
+from leancnn import criteria as every
 from leancnn import models, recipes, runs, weights
-from leancnn.channels.dependencies import wire
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.count import count
 from leancnn.data import Split, load_dataset
 from leancnn.distributed import own_device
@@ -26,7 +26,7 @@ from leancnn.errors import ArgumentError, DataError, DivergedError, MismatchErro
 from leancnn.evaluate import recut
 from leancnn.plots import gate_distributions, pruning_picture
 from leancnn.predict import probabilities
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.prune.baselines import check_control, control_start
 from leancnn.prune.importance import Source, scored, source_of
 from leancnn.prune.latency import SILENT, Clock
@@ -35,8 +35,8 @@ from leancnn.prune.run import Goal, one_goal, prune
 from leancnn.prune.significance import Comparison, Row, means, verdict
 from leancnn.recipes import Recipe
 from leancnn.train import resume, train
-from leancnn.train.plan import Plan
-from leancnn.training_data import check_place, kept_road, road_for
+from leancnn.train.plan import TrainingPlan
+from leancnn.training_data import check_place, kept_preprocessing, preprocessing_for
 from leancnn.weights import Network
 
 CONTROL = "control.json"  # in a control's folder: what it was made from
@@ -80,10 +80,10 @@ def compare(
         raise ArgumentError(f"`seeds` are 1 or more, not {seeds}")
     whole = weights.load(path)
     source = source_of(path, data, whole)
-    kept_road(whole, overrides)
+    kept_preprocessing(whole, overrides)
     check_place(out, source.data)
     with runs.Lock(out / PRUNING):
-        begun = Plan.of_json(runs.read_run(run)["plan"])
+        begun = TrainingPlan.of_json(runs.read_run(run)["plan"])
         recipe = _recipe(begun, finetune, overrides or {})
         test = _Test(whole, source)
         if recut(run, test.manifest):
@@ -194,7 +194,7 @@ def _written(result: Comparison, rows: Sequence[Row], left_out: Sequence[str]) -
 
 
 def _recipe(
-    begun: Plan, finetune: str | Path | Recipe | None, overrides: Mapping[str, Any]
+    begun: TrainingPlan, finetune: str | Path | Recipe | None, overrides: Mapping[str, Any]
 ) -> Recipe:
     """Of every training: that of the run, unless another is named, in the run's precision.
 
@@ -212,8 +212,8 @@ class _Test:
 
     def __init__(self, network: Network, source: Source) -> None:
         self.source = source
-        self.splits: dict[Road, Split] = {}  # a control may see images of another size
-        self.sha256: dict[Road, str] = {}
+        self.splits: dict[Preprocessing, Split] = {}  # a control may see images of another size
+        self.sha256: dict[Preprocessing, str] = {}
         self.manifest: Mapping[str, Any] = {}
         self.images = len(self._split(network).labels)
 
@@ -280,7 +280,7 @@ def _row(
 def _epochs(run: Path) -> float:
     """How long a run has trained, with what came before it; of one that was stopped, so far."""
     told = runs.read_run(run)
-    plan = Plan.of_json(told["plan"])
+    plan = TrainingPlan.of_json(told["plan"])
     if told["state"] == "finished":
         return plan.epochs
     steps = weights.load(run, "last").made["step"]
@@ -291,33 +291,35 @@ def _applicable(
     network: Network, source: Source, names: Sequence[str] | None, progress: bool
 ) -> tuple[list[str], set[str], list[str]]:
     """Criteria that score this network, the families that all of them score, and who cannot."""
-    wiring = wire(network.body, network.pictures.channels)
+    dependencies = find_dependencies(network.body, network.pictures.channels)
     for name in names or ():
-        family.get(name)
+        every.get(name)
     chosen, left_out = [], []
-    within = {one.name for one in wiring.families}
-    for name in dict.fromkeys(names or family.names()):
+    within = {one.name for one in dependencies.channel_groups}
+    for name in dict.fromkeys(names or every.names()):
         try:
-            found = scored(network, wiring, name, source, progress=progress).worth
+            found = scored(network, dependencies, name, source, progress=progress).worth
         except MismatchError as why:
             left_out.append(str(why))
             continue
-        units = {int(unit) for path in found for unit in wiring.writes[path]}
-        within &= {one.name for one in wiring.families if int(one.units[0]) in units}
+        units = {int(unit) for path in found for unit in dependencies.writes[path]}
+        within &= {one.name for one in dependencies.channel_groups if int(one.units[0]) in units}
         chosen.append(name)
     if not chosen:
         raise MismatchError("; ".join(left_out))
     return chosen, within, left_out
 
 
-def _control_recipe(control: str, model: str | None, recipe: Recipe, road: Road) -> Recipe:
+def _control_recipe(
+    control: str, model: str | None, recipe: Recipe, preprocessing: Preprocessing
+) -> Recipe:
     """The recipe by which a control takes the images of the whole network's road."""
-    sees: dict[str, Any] = {"channels": road.channels, "fit": road.fit}
+    sees: dict[str, Any] = {"channels": preprocessing.channels, "fit": preprocessing.fit}
     if control not in models.names():
-        sees |= {"size": road.size, "scale": road.scale}
-    elif models.card(control).image[1:] != road.size:  # the recipe's sizes are those of the whole
+        sees |= {"size": preprocessing.size, "scale": preprocessing.scale}
+    elif models.card(control).image[1:] != preprocessing.size:  # the recipe's are the whole's
         recipe = recipe.changed(size=None, scale=None)
-    own = road if model is None else road_for(model, recipe)
+    own = preprocessing if model is None else preprocessing_for(model, recipe)
     alike = all(getattr(own, key) == value for key, value in sees.items())
     return recipe if alike else recipe.changed(**sees)
 
@@ -390,8 +392,8 @@ def gates(
     for one in map(Path, paths):
         network = weights.load(one)
         source = source_of(one, data, network)
-        wiring = wire(network.body, network.pictures.channels)
-        told = scored(network, wiring, "se_gate", source, progress=progress).told
+        dependencies = find_dependencies(network.body, network.pictures.channels)
+        told = scored(network, dependencies, "se_gate", source, progress=progress).told
         found[str(one)] = told["gates"]
     runs.atomic_write(Path(picture), gate_distributions(found))
     return found

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from leancnn import cache, criteria, manifests, runs
-from leancnn.channels.dependencies import Wiring
+from leancnn.channels.dependencies import Dependencies
 from leancnn.criteria import Scores, Subject
 from leancnn.data import Dataset, names
 from leancnn.distributed import own_device
@@ -94,7 +94,7 @@ class Scored(NamedTuple):
 
 def scored(
     network: Network,
-    wiring: Wiring,
+    dependencies: Dependencies,
     criterion: str,
     source: Source | None,
     *,
@@ -109,11 +109,13 @@ def scored(
     if not 0 <= seed <= LARGEST_SEED:
         raise ArgumentError(f"a `seed` is 0 to {LARGEST_SEED}, not {seed}")
     if member.reads == "weights":
-        subject = Subject(network.body, wiring, _none, seed)
+        subject = Subject(network.body, dependencies, _none, seed)
         with evaluating(network):
             return Scored(_finite(member.score(subject)), subject.told)
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
-    subject, key = subject_of(network, wiring, criterion, source, seed=seed, progress=progress)
+    subject, key = subject_of(
+        network, dependencies, criterion, source, seed=seed, progress=progress
+    )
     place = cache.folder() / "scores" / key
     with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: score again
         about, found = unseal(place / "scores.json", place / "scores.safetensors", manifests.Scores)
@@ -140,7 +142,7 @@ def _finite(found: Scores) -> Scores:
 
 def subject_of(
     network: Network,
-    wiring: Wiring,
+    dependencies: Dependencies,
     criterion: str,
     source: Source | None,
     *,
@@ -158,7 +160,7 @@ def subject_of(
     split = dataset.of_train
     network = network.on(own_device())
     device = network.scale.device
-    height, width = network.road.size
+    height, width = network.preprocessing.size
     batch = max(1, min(BATCH, PIXELS // (height * width)))
 
     def batches(mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
@@ -169,13 +171,13 @@ def subject_of(
         with Progress(title, len(order), shown=progress) as bar:
             for start in range(0, len(order), batch):
                 rows = np.sort(order[start : start + batch])  # neighbours on disk one by one
-                seen: NDArray[np.uint8] = np.array(network.road.window(split.images[rows]))
+                seen: NDArray[np.uint8] = np.array(network.preprocessing.window(split.images[rows]))
                 images = torch.from_numpy(seen).to(device)
                 labels = torch.from_numpy(np.array(split.labels[rows]))
                 yield network.normalise(images), labels.to(device)
                 bar.to(min(start + batch, len(order)))
 
-    subject = Subject(network.body, wiring, batches, seed)
+    subject = Subject(network.body, dependencies, batches, seed)
     facts = [
         FORMAT,
         criterion,
@@ -185,7 +187,12 @@ def subject_of(
         network.mean,
         network.std,
     ]
-    facts += [network.name, sorted(network.arguments.items()), network.road, digest(network)]
+    facts += [
+        network.name,
+        sorted(network.arguments.items()),
+        network.preprocessing,
+        digest(network),
+    ]
     return subject, hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from leancnn.channels.dependencies import Wiring
+from leancnn.channels.dependencies import Dependencies
 from leancnn.channels.remove import Keep
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.import_torch import import_torch, readable
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import WIDEST, Abreast
+from leancnn.compiler.program import WIDEST, BlockedKernel
 from leancnn.compiler.simplify import simplify
 from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
 from leancnn.export import trial_images
@@ -38,20 +38,20 @@ SILENT = (CompileError, MissingDependencyError, UnsupportedError)
 """What a `Clock` raises for a network that it cannot time here."""
 
 
-def liked(network: Network, wiring: Wiring) -> dict[str, int]:
+def liked(network: Network, dependencies: Dependencies) -> dict[str, int]:
     """By family, the number of whose multiples its compiled kernels like as widths.
 
     By the program of the whole network; a narrower one may lay more channels along lines again.
     """
-    shape = (network.road.channels, *network.road.size)
+    shape = (network.preprocessing.channels, *network.preprocessing.size)
     program = lower(simplify(import_torch(network.body, shape)))
     schedule(program)
-    named = {kernel.name for kernel in program.kernels if isinstance(kernel, Abreast)}
-    lying = [row for path, row in wiring.writes.items() if readable(path) in named]
+    named = {kernel.name for kernel in program.kernels if isinstance(kernel, BlockedKernel)}
+    lying = [row for path, row in dependencies.writes.items() if readable(path) in named]
     units = np.concatenate([np.empty(0, np.int64), *lying])
     return {
-        family.name: ABREAST if np.isin(units, family.units).any() else ALONG
-        for family in wiring.families
+        channel_group.name: ABREAST if np.isin(units, channel_group.units).any() else ALONG
+        for channel_group in dependencies.channel_groups
     }
 
 
@@ -76,7 +76,7 @@ def fast_enough(maker: Candidates, speedup: float, *, progress: bool = False) ->
     """
     clock = Clock(maker.network)
     ratios: dict[bytes, float] = {}  # a second measurement of the same might say otherwise
-    steps = liked(maker.network, maker.wiring)
+    steps = liked(maker.network, maker.dependencies)
     with Progress("timing cuts", 2 * SHARES.bit_length() + 1, shown=progress) as bar:
 
         def timed(keep: Keep) -> float:
@@ -96,8 +96,9 @@ def fast_enough(maker: Candidates, speedup: float, *, progress: bool = False) ->
         also = f"; the fastest that was timed ran {fastest:.3g} times as fast"
         maker.check(again >= speedup, "speedup", speedup, also)
         free = maker.cost(maker.keep(maker.widest(fits, shares=SHARES))).macs
-    wide = sum(steps[family.name] == ABREAST for family in maker.families)
-    also = f", and of {ABREAST} in {wide} of {len(maker.families)} families, where they lie abreast"
+    wide = sum(steps[channel_group.name] == ABREAST for channel_group in maker.channel_groups)
+    many = len(maker.channel_groups)
+    also = f", and of {ABREAST} in {wide} of {many} families, where they lie abreast"
     told = (
         f"widths are multiples of {ALONG} channels, which fill the program's register tiles"
         f"{also if wide else ''}: {maker.cost(keep).macs:,} MACs remain; with any widths the same "
@@ -142,7 +143,7 @@ class Clock:
         network._modules = {"body": body}
         written = to_c(network)
         library = compile_library(written.source, name=written.prefix, flags=FAST_FLAGS)
-        return Native(library).bare(self._image)
+        return CompiledNetwork(library).bare(self._image)
 
 
 def _turn(program: Callable[[], Any]) -> float:

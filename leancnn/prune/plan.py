@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from leancnn import manifests
-from leancnn.channels.dependencies import Wiring
+from leancnn.channels.dependencies import Dependencies
 from leancnn.channels.remove import Keep
 from leancnn.errors import DamagedError, MismatchError
 from leancnn.tables import table
@@ -24,7 +24,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PruningPlan:
     """What a cut will do; plain data."""
 
     network: str
@@ -56,7 +56,7 @@ class Plan:
         return asdict(self)
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> "Plan":
+    def of_json(cls, value: Mapping[str, Any]) -> "PruningPlan":
         """The plan that `to_json` wrote. Raises `DamagedError` for anything else."""
         manifests.check(value, manifests.Pruning, "the plan of a pruning")
         try:
@@ -71,18 +71,18 @@ class Plan:
         except (KeyError, TypeError) as error:
             raise DamagedError(f"no plan of this version of leancnn ({error!r})") from error
 
-    def keep(self, wiring: Wiring) -> Keep:
+    def keep(self, dependencies: Dependencies) -> Keep:
         """The same in units. Raises `MismatchError` for another network's plan."""
-        keep = np.ones(wiring.units, bool)
+        keep = np.ones(dependencies.units, bool)
         for layer in self.layers:
-            row = wiring.writes.get(layer.path)
+            row = dependencies.writes.get(layer.path)
             if row is None or len(row) != layer.before:
                 raise MismatchError(
                     f"this plan is not for this network: '{layer.path}' of {layer.before} channels"
                 )
             keep[row] = False
         for layer in self.layers:
-            keep[wiring.writes[layer.path][list(layer.kept)]] = True
+            keep[dependencies.writes[layer.path][list(layer.kept)]] = True
         return keep
 
     def text(self) -> str:

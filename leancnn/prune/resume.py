@@ -8,7 +8,7 @@ from leancnn import manifests, recipes, runs
 from leancnn.channels.sizes import widths_of
 from leancnn.data import Dataset
 from leancnn.errors import DamagedError, RunError
-from leancnn.prune.plan import Plan
+from leancnn.prune.plan import PruningPlan
 from leancnn.recipes import Recipe
 from leancnn.safe_files import TEMPORARY
 from leancnn.weights import MANIFEST, WEIGHTS, Network, digest, load
@@ -89,12 +89,12 @@ def _begun(folder: Path, beside: Collection[str], asked: Mapping[str, Any]) -> b
         return False
 
 
-def kept(folder: Path, place: Path, whole: Network) -> tuple[Plan, Network]:
+def kept(folder: Path, place: Path, whole: Network) -> tuple[PruningPlan, Network]:
     """The plan in a folder, and the cut of `whole` that is saved in `place`.
 
     Raises `RunError` for another network's, `DamagedError` where the two do not fit each other.
     """
-    plan = Plan.of_json(runs.read_json(folder / "plan.json", manifests.Pruning))
+    plan = PruningPlan.of_json(runs.read_json(folder / "plan.json", manifests.Pruning))
     small = load(place)
     same = small.made.get("cut from") == whole.made  # older ones tell no weights
     if not (small.made["weights"] == digest(whole) if "weights" in small.made else same):

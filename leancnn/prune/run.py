@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from leancnn import criteria, models, recipes, runs, weights
-from leancnn.channels.dependencies import wire
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.channels.remove import cut_body, silence
 from leancnn.channels.sizes import Widths, widths_of
 from leancnn.count import Cost
@@ -26,12 +26,12 @@ from leancnn.modes import evaluating
 from leancnn.prune.budget import Candidates
 from leancnn.prune.importance import Source, scored, source_of, subject_of
 from leancnn.prune.latency import SILENT, Clock, fast_enough
-from leancnn.prune.plan import Plan
+from leancnn.prune.plan import PruningPlan
 from leancnn.prune.resume import PRUNING, check_free, continues, kept, same_images, same_recipe
 from leancnn.recipes import Recipe
 from leancnn.train import Trained, resume, train
-from leancnn.train.plan import check_wishes
-from leancnn.training_data import check_place, kept_road
+from leancnn.train.plan import check_options
+from leancnn.training_data import check_place, kept_preprocessing
 from leancnn.weights import Network
 
 CLOSE = 1e-4  # of the logits' scale: further apart, a cut was not the cut that was planned
@@ -62,7 +62,7 @@ def plan(
     within: Collection[str] | None = None,
     progress: bool = True,
     **goal: Unpack[Goal],
-) -> Plan:
+) -> PruningPlan:
     """Which channels stay; the network is only read.
 
     `goal` is one member of `Goal`. Every layer keeps the same share, as the LB-MBNet paper does,
@@ -73,10 +73,10 @@ def plan(
     """
     wanted, value = one_goal(goal)
     sizes = _with_expansion(network, value) if wanted == "expansion" else {}
-    wiring = wire(network.body, network.road.channels)
-    found = scored(network, wiring, criterion, source, seed=seed, progress=progress)
-    maker = Candidates(network, wiring, found.worth, within)
-    if not maker.families:
+    dependencies = find_dependencies(network.body, network.preprocessing.channels)
+    found = scored(network, dependencies, criterion, source, seed=seed, progress=progress)
+    maker = Candidates(network, dependencies, found.worth, within)
+    if not maker.channel_groups:
         raise MismatchError(f"{criterion} scores no layer of {network.name} that can be cut")
     reads = criteria.get(criterion).reads != "weights"
     images = source.digest(network) if reads and source is not None else None
@@ -86,7 +86,7 @@ def plan(
     share: float | None = None
     steps: Mapping[str, int] = {}
     times: tuple[float, float] | None = None
-    before = maker.cost(np.ones(wiring.units, bool))
+    before = maker.cost(np.ones(dependencies.units, bool))
     match wanted:
         case "keep":
             keep, share = maker.keep(value), value
@@ -109,7 +109,7 @@ def plan(
         times = times or (Clock(network).pair(maker.cut(keep)) if timed else None)
     except SILENT as why:
         notes.append(f"not timed: {why}")
-    return Plan(
+    return PruningPlan(
         network=network.name,
         criterion=criterion,
         goal={wanted: value},
@@ -127,28 +127,28 @@ def plan(
 
 
 def cut(
-    network: Network, plan: Plan, *, source: Source | None = None, progress: bool = True
+    network: Network, plan: PruningPlan, *, source: Source | None = None, progress: bool = True
 ) -> Network:
     """A new network without the channels that the plan leaves out; the old one is as it was.
 
     It is compared with the old network whose cut channels are held at zero. Raises `MismatchError`
     for a plan of another network, `ParityError` when the answers differ.
     """
-    wiring = wire(network.body, network.road.channels)
-    keep = plan.keep(wiring)
+    dependencies = find_dependencies(network.body, network.preprocessing.channels)
+    keep = plan.keep(dependencies)
     body = copy.deepcopy(network.body).eval()
     mend = criteria.get(plan.criterion).mend
     if plan.mended and mend is not None:
         subject, _ = subject_of(
-            network, wiring, plan.criterion, source, seed=plan.seed, progress=progress
+            network, dependencies, plan.criterion, source, seed=plan.seed, progress=progress
         )
         with torch.no_grad(), evaluating(subject.body):
             for path, new in mend(subject, keep).items():
                 body.get_parameter(f"{path}.weight").copy_(new)
-    small, widths = cut_body(body, wiring, keep)
+    small, widths = cut_body(body, dependencies, keep)
     images = network.normalise(torch.from_numpy(trial_images(network, 4)))
     with torch.no_grad():
-        expected, answer = silence(body, wiring, keep).run(images), small(images)
+        expected, answer = silence(body, dependencies, keep).run(images), small(images)
     if not expected.isfinite().all():
         raise MismatchError(f"{network.name} answers no numbers; has its training diverged?")
     apart = float((answer - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
@@ -164,7 +164,7 @@ def cut(
         name=network.name,
         arguments=_arguments(network, plan, widths),
         classes=network.classes,
-        road=network.road,
+        preprocessing=network.preprocessing,
         mean=network.mean,
         std=network.std,
         made=made,
@@ -173,7 +173,9 @@ def cut(
 
 def fitting(network: Network) -> str:
     """The name of the criterion for a network when none is named; see `criteria.fitting`."""
-    return criteria.fitting(network.body, wire(network.body, network.road.channels))
+    return criteria.fitting(
+        network.body, find_dependencies(network.body, network.preprocessing.channels)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +184,7 @@ class Pruned:
 
     network: Network
     folder: Path
-    plans: tuple[Plan, ...]
+    plans: tuple[PruningPlan, ...]
     """One for each step."""
     trained: Trained | None
     """The last retraining."""
@@ -222,7 +224,7 @@ def prune(
         finetune = recipes.read(finetune).changed(**dict(overrides or {}))
     network = weights.load(path, which)
     if finetune is not None or overrides:
-        kept_road(network, overrides)
+        kept_preprocessing(network, overrides)
     criterion = criterion or fitting(network)
     goals = _steps(network, schedule) if schedule else [dict([one_goal(goal)])]
     reads = criteria.get(criterion).reads
@@ -234,7 +236,7 @@ def prune(
         check_place(out, source.data)
         if finetune is not None:  # now, not when all has been scored and cut
             asked_of = network.name, network.arguments, finetune, network.pictures
-            check_wishes(*asked_of, seed=seed, val_share=source.val_share)
+            check_options(*asked_of, seed=seed, val_share=source.val_share)
             source.load(network)
         if reads != "weights":
             images = source.digest(network)
@@ -243,7 +245,7 @@ def prune(
     names = [f"{number}-r{wanted.get('expansion', 0):g}" for number, wanted in enumerate(goals, 1)]
     if len(goals) > 1 and not (out / "steps" / names[0]).exists():
         check_free(out)  # now, not when the steps before the last have been trained
-    plans: list[Plan] = []
+    plans: list[PruningPlan] = []
     trained = None
     with runs.Lock(out / PRUNING):
         for name, wanted in zip(names, goals, strict=True):
@@ -344,7 +346,10 @@ def _with_expansion(network: Network, value: float) -> Widths:
         )
     with torch.device("meta"):
         body = weights.build(
-            network.name, {**arguments, "expansion": int(value)}, len(network.classes), network.road
+            network.name,
+            {**arguments, "expansion": int(value)},
+            len(network.classes),
+            network.preprocessing,
         )
     sizes = widths_of(body)
     gone = widths_of(network.body).keys() ^ sizes.keys()
@@ -353,7 +358,7 @@ def _with_expansion(network: Network, value: float) -> Widths:
     return sizes
 
 
-def _arguments(network: Network, plan: Plan, widths: Widths) -> dict[str, Any]:
+def _arguments(network: Network, plan: PruningPlan, widths: Widths) -> dict[str, Any]:
     """What rebuilds the cut network: another expansion where that says it all, else sizes."""
     old = {key: value for key, value in network.arguments.items() if key != "cut"}
     if "expansion" in plan.goal:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from leancnn.errors import ArgumentError, DamagedError, DataError, MismatchError, RunError
 from leancnn.manifests import SIDE
 from leancnn.progress import tell
-from leancnn.registry import Shelf
+from leancnn.registry import Registry
 from leancnn.safe_files import read_edited
 
 Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
@@ -69,7 +69,7 @@ class Recipe:
     scale: tuple[int, int] | None = None
     """(height, width) at which images are stored; None: `size`. Never smaller."""
     fit: Literal["cover", "stretch", "contain"] = "cover"
-    """How a picture of another shape gets there; see `Road`."""
+    """How a picture of another shape gets there; see `Preprocessing`."""
     channels: int | None = None
     """1 gray, 3 colour; None: what the network takes."""
     pad: int = 0
@@ -127,10 +127,10 @@ class Recipe:
         return max(1, round(self.epochs * self.steps_per_epoch(images)))
 
 
-recipes: Shelf[Recipe] = Shelf("recipe")
+recipes: Registry[Recipe] = Registry("recipe")
 
 
-_defaults: Shelf[Recipe] = Shelf("default recipe")
+_defaults: Registry[Recipe] = Registry("default recipe")
 
 
 def epochs_of(steps: int, *, images: int, batch: int) -> float:
@@ -142,8 +142,8 @@ def recipe(value: Recipe, *, default_for: tuple[str, ...] = ()) -> Recipe:
     """Put a recipe on the shelf; `default_for` are the networks it trains when none is named."""
     _check(value)
     for network in default_for:
-        _defaults.put(network, value)
-    return recipes.put(value.name, value)
+        _defaults.register(network, value)
+    return recipes.register(value.name, value)
 
 
 def names() -> list[str]:
@@ -188,7 +188,7 @@ def read(source: "str | Path | Recipe") -> Recipe:
 def of_json(value: Mapping[str, Any]) -> Recipe:
     """The recipe that `Recipe.to_json` wrote. Raises `UnknownNameError`, `MismatchError`."""
     types = typing.get_type_hints(Recipe)
-    known: Shelf[Any] = Shelf("recipe field")
+    known: Registry[Any] = Registry("recipe field")
     known.update(types)
     for key in value:
         known[key]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.registry import Shelf
+from leancnn.registry import Registry
 
 Logits = NDArray[np.float32]
 
@@ -40,9 +40,9 @@ class Target:
     """What `write` takes beside the network and the folder, by name."""
 
 
-targets: Shelf[Target] = Shelf("target")
+targets: Registry[Target] = Registry("target")
 
 
-def put(target: Target) -> None:
+def register(target: Target) -> None:
     """Put a target on the shelf."""
-    targets.put(target.name, target)
+    targets.register(target.name, target)

@@ -44,7 +44,7 @@ def write_notes(network: Network, artifact: Path) -> Path:
         "classes": list(network.classes),
         "mean": list(network.mean),
         "std": list(network.std),
-        "road": network.road.to_json(),
+        "road": network.preprocessing.to_json(),
     }
     write_sealed(place(artifact), notes)
     return place(artifact)

@@ -2,7 +2,7 @@
 
 import json
 
-from leancnn.compiler.emit import Facts, Written
+from leancnn.compiler.emit import GeneratedC, Metadata
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.reference import IntegerNetwork
@@ -13,23 +13,23 @@ from leancnn.weights import Network
 
 def to_c(
     network: Network, tune: float | None = None, *, small: bool = False, narrow: bool = False
-) -> Written:
+) -> GeneratedC:
     """The C file of a network, with its classes, its normalisation and its road inside.
 
     `tune`: seconds for timing register tiles on this machine; None: trust the cost model.
     `small`: the least memory, in plain loops. `narrow`: tiles of four lanes and few registers.
     """
-    road = network.road
+    preprocessing = network.preprocessing
     given = {**network.arguments, "cut": "pruned"} if "cut" in network.arguments else {}
     settings = ", ".join(f"{k}={v}" for k, v in (given or network.arguments).items())
     about = {
-        "road": road.to_json(),
+        "road": preprocessing.to_json(),
         "mean": list(network.mean),
         "std": list(network.std),
         "origin": network.origin,
     }
     if isinstance(network.body, IntegerNetwork):
-        facts = Facts(
+        facts = Metadata(
             name=network.name,
             classes=network.classes,
             mean=network.mean,
@@ -40,7 +40,7 @@ def to_c(
         )
         return emit_integers(network.body.network, facts)
     return translate(
-        import_torch(network.body, (road.channels, *road.size)),
+        import_torch(network.body, (preprocessing.channels, *preprocessing.size)),
         name=network.file_name,
         classes=network.classes,
         mean=network.mean,
@@ -49,6 +49,6 @@ def to_c(
         source=f"from {network.name}({settings}), origin {network.origin}",
         tune=tune,
         small=small,
-        full_scale=road.full_scale,
+        full_scale=preprocessing.full_scale,
         narrow=narrow,
     )

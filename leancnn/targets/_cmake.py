@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leancnn.compiler.emit import Written
+from leancnn.compiler.emit import GeneratedC
 from leancnn.runs import atomic_write
 
 LISTS = """# cmake -B build && cmake --build build && cmake --install build --prefix DIR
@@ -140,7 +140,7 @@ FILES = {
 }
 
 
-def write_project(written: Written, classes: int, folder: Path) -> Path:
+def write_project(written: GeneratedC, classes: int, folder: Path) -> Path:
     """The folder of a project, named after the network: C, header, CMake, JNI and Swift."""
     values = {
         "@NAME@": written.prefix,

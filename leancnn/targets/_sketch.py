@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from leancnn.compiled import Native
-from leancnn.compiler.emit import Written, commented
+from leancnn.compiled import CompiledNetwork
+from leancnn.compiler.emit import GeneratedC, commented
 from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
 from leancnn.targets._base import Loaded
@@ -47,7 +47,7 @@ void loop() {
 """
 
 
-def sketch(network: Network) -> tuple[Written, dict[str, str]]:
+def sketch(network: Network) -> tuple[GeneratedC, dict[str, str]]:
     """The C of a network and the texts beside it: `program`, `picture`."""
     written = to_c(network, small=True)
     program = PROGRAM.replace("@NAME@", written.prefix)
@@ -58,10 +58,10 @@ def sketch(network: Network) -> tuple[Written, dict[str, str]]:
 @torch.inference_mode()
 def picture(network: Network) -> str:
     """A made picture as constant pixels, with the answer that the network gives it."""
-    height, width = network.road.size
+    height, width = network.preprocessing.size
     y, x = np.mgrid[0:height, 0:width]
     rings = 128 + 127 * np.cos(0.5 * np.hypot(y - height / 2, x - width / 3))
-    planes = [np.roll(rings, 3 * c, axis=1) for c in range(network.road.channels)]
+    planes = [np.roll(rings, 3 * c, axis=1) for c in range(network.preprocessing.channels)]
     pixels = np.stack(planes, 2).astype(np.uint8)
     with evaluating(network):
         logits = network(torch.from_numpy(pixels[None]))[0]
@@ -69,7 +69,8 @@ def picture(network: Network) -> str:
     words = commented(f"class {best}, {network.classes[best]}, logit {float(logits[best]):.5f}")
     rows = [", ".join(map(str, row.ravel())) + "," for row in pixels]
     return (
-        f"/* {height}x{width}x{network.road.channels} pixels; {network.name} answers {words} */\n"
+        f"/* {height}x{width}x{network.preprocessing.channels} pixels; "
+        f"{network.name} answers {words} */\n"
         "#include <stdint.h>\nstatic const uint8_t picture[] = {\n    "
         + "\n    ".join(rows)
         + "\n};\n"
@@ -86,7 +87,7 @@ def put_texts(folder: Path, texts: dict[str, str]) -> None:
 def load(path: Path) -> Loaded:
     """The network of a project as a function, built for this machine from its C."""
     (source,) = (place for place in path.rglob("*.c"))
-    native = Native(compile_library(source.read_text(encoding="utf-8"), name=source.stem))
+    native = CompiledNetwork(compile_library(source.read_text(encoding="utf-8"), name=source.stem))
     mean, std = (np.array(native.about[key], np.float32) for key in ("mean", "std"))
 
     def logits(images: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leancnn.targets._base import Target, put
+from leancnn.targets._base import Target, register
 from leancnn.targets._sketch import load, put_texts, sketch
 from leancnn.weights import Network
 
@@ -22,4 +22,4 @@ def write(network: Network, folder: Path) -> list[Path]:
     return [folder / name]
 
 
-put(Target("arduino", "a sketch for the Arduino IDE", "", write, load))
+register(Target("arduino", "a sketch for the Arduino IDE", "", write, load))

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.compiled import Native
+from leancnn.compiled import CompiledNetwork
 from leancnn.runs import atomic_write
-from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._base import Loaded, Logits, Target, register
 from leancnn.targets._c_text import to_c
 from leancnn.targets._cmake import write_project
 from leancnn.toolchain import compile_library
@@ -41,10 +41,10 @@ def load(path: Path) -> Loaded:
     library = path
     if path.suffix == ".c":
         library = compile_library(path.read_text(encoding="utf-8"), name=path.stem)
-    return loaded(Native(library))
+    return loaded(CompiledNetwork(library))
 
 
-def loaded(native: Native) -> Loaded:
+def loaded(native: CompiledNetwork) -> Loaded:
     """A compiled network as every target's artifact is used."""
     mean, std = (np.array(native.about.get(key, [0]), np.float32) for key in ("mean", "std"))
     full = 255.0 if native.dtype == np.uint8 else 1.0
@@ -57,4 +57,4 @@ def loaded(native: Native) -> Loaded:
     return Loaded(logits, native.classes, native.bare, native)
 
 
-put(Target("c", "one C file, no dependencies", ".c", write, load, ("tune", "small", "cmake")))
+register(Target("c", "one C file, no dependencies", ".c", write, load, ("tune", "small", "cmake")))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
 from leancnn.modes import evaluating
-from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._base import Loaded, Logits, Target, register
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import Network
 from leancnn.workspaces import workspace
@@ -43,8 +43,8 @@ def write(network: Network, folder: Path) -> list[Path]:
         )
     if os.path.dirname(python):  # noqa: PTH120 - no bare name, for which PATH is searched
         python = str(Path(python).absolute())  # the converter starts in another folder
-    road, path = network.road, folder / f"{network.file_name}.tflite"
-    shape = (1, road.channels, *road.size)
+    preprocessing, path = network.preprocessing, folder / f"{network.file_name}.tflite"
+    shape = (1, preprocessing.channels, *preprocessing.size)
     with workspace() as work, warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         program = Path(work, "net.pt2")
@@ -95,4 +95,4 @@ def load(path: Path) -> Loaded:
     return Loaded(logits, notes.classes, prepare)
 
 
-put(Target("litert", "a tflite file, run by LiteRT", ".tflite", write, load))
+register(Target("litert", "a tflite file, run by LiteRT", ".tflite", write, load))

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
 from leancnn.modes import evaluating
-from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._base import Loaded, Logits, Target, register
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import Network
 from leancnn.workspaces import workspace
@@ -69,8 +69,8 @@ def write(network: Network, folder: Path) -> list[Path]:
         import pnnx
     except ImportError as error:
         raise MissingDependencyError(f"ncnn's converter is not installed; {NEEDED}") from error
-    road, path = network.road, folder / f"{network.file_name}.param"
-    example = torch.zeros(1, road.channels, *road.size)
+    preprocessing, path = network.preprocessing, folder / f"{network.file_name}.param"
+    example = torch.zeros(1, preprocessing.channels, *preprocessing.size)
     with workspace() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trace: Any = torch.jit.trace
@@ -122,4 +122,4 @@ def load(path: Path) -> Loaded:
     return Loaded(logits, notes.classes, prepare)
 
 
-put(Target("ncnn", "ncnn's param and bin, run by ncnn", ".param", write, load))
+register(Target("ncnn", "ncnn's param and bin, run by ncnn", ".param", write, load))

@@ -17,7 +17,7 @@ from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import DamagedError, MissingDependencyError
 from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
-from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._base import Loaded, Logits, Target, register
 from leancnn.weights import Network
 
 NEEDED = "pip install 'leancnn[onnx]'"
@@ -39,8 +39,10 @@ def to_onnx(network: Network) -> bytes:
     if isinstance(network.body, IntegerNetwork):
         size, channels = network.pictures.size, network.pictures.channels
         return _noted(network, to_qdq(network.body.network, size, channels))
-    road = network.road
-    example = torch.from_numpy(np.zeros((1, *road.size, road.channels), road.dtype))
+    preprocessing = network.preprocessing
+    example = torch.from_numpy(
+        np.zeros((1, *preprocessing.size, preprocessing.channels), preprocessing.dtype)
+    )
     with warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -63,7 +65,7 @@ def _noted(network: Network, model: Any) -> bytes:
 
     notes = {
         "classes": list(network.classes),
-        "road": network.road.to_json(),
+        "road": network.preprocessing.to_json(),
         "name": network.name,
         "origin": network.origin,
     }
@@ -100,4 +102,4 @@ def load(path: Path) -> Loaded:
     return Loaded(logits, tuple(notes["classes"]), prepare)
 
 
-put(Target("onnx", "an ONNX file, run by ONNX Runtime", ".onnx", write, load))
+register(Target("onnx", "an ONNX file, run by ONNX Runtime", ".onnx", write, load))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from leancnn.errors import DamagedError, MissingDependencyError
 from leancnn.modes import evaluating
-from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._base import Loaded, Logits, Target, register
 from leancnn.weights import Network
 
 ONE_THREAD = {
@@ -38,16 +38,18 @@ def _openvino() -> Any:
 
 def write(network: Network, folder: Path) -> list[Path]:
     openvino = _openvino()
-    road = network.road
-    example = torch.from_numpy(np.zeros((1, *road.size, road.channels), road.dtype))
+    preprocessing = network.preprocessing
+    example = torch.from_numpy(
+        np.zeros((1, *preprocessing.size, preprocessing.channels), preprocessing.dtype)
+    )
     with warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         model = openvino.convert_model(
-            network, example_input=example, input=[1, *road.size, road.channels]
+            network, example_input=example, input=[1, *preprocessing.size, preprocessing.channels]
         )
     notes = {
         "classes": list(network.classes),
-        "road": road.to_json(),
+        "road": preprocessing.to_json(),
         "name": network.name,
         "origin": network.origin,
     }
@@ -83,4 +85,4 @@ def load(path: Path) -> Loaded:
     return Loaded(logits, tuple(notes["classes"]), prepare)
 
 
-put(Target("openvino", "OpenVINO's xml and bin, run by OpenVINO", ".xml", write, load))
+register(Target("openvino", "OpenVINO's xml and bin, run by OpenVINO", ".xml", write, load))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from leancnn.boards import boards
-from leancnn.targets._base import Target, put
+from leancnn.targets._base import Target, register
 from leancnn.targets._sketch import load, put_texts, sketch
 from leancnn.weights import Network
 
@@ -34,4 +34,4 @@ def write(network: Network, folder: Path) -> list[Path]:
     return [folder / name]
 
 
-put(Target("platformio", "a PlatformIO project for microcontrollers", "", write, load))
+register(Target("platformio", "a PlatformIO project for microcontrollers", "", write, load))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from leancnn.targets._base import Loaded, Target, put
+from leancnn.targets._base import Loaded, Target, register
 from leancnn.targets._torch import in_process, write
 from leancnn.weights import load as load_network
 
@@ -14,4 +14,4 @@ def load(path: Path) -> Loaded:
     return in_process(network, torch.compile(network))
 
 
-put(Target("torch-compile", "a saved network, run by torch.compile", "", write, load))
+register(Target("torch-compile", "a saved network, run by torch.compile", "", write, load))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leancnn.targets._base import Loaded, Target, put
+from leancnn.targets._base import Loaded, Target, register
 from leancnn.targets._torch import in_process, write
 from leancnn.weights import load as load_network
 
@@ -11,4 +11,4 @@ def load(path: Path) -> Loaded:
     return in_process(load_network(path))
 
 
-put(Target("torch", "a saved network, run by PyTorch", "", write, load))
+register(Target("torch", "a saved network, run by PyTorch", "", write, load))

@@ -19,7 +19,7 @@ from leancnn.compiler.emit import escaped
 from leancnn.errors import DamagedError, MismatchError, MissingDependencyError, ParityError
 from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
-from leancnn.targets._base import Loaded, Logits, Target, put
+from leancnn.targets._base import Loaded, Logits, Target, register
 from leancnn.targets._c_text import to_c
 from leancnn.toolchain import cross_compile
 from leancnn.weights import Network
@@ -64,13 +64,13 @@ def write(network: Network, folder: Path, *, single: bool = False) -> list[Path]
 def to_wasm(network: Network) -> dict[str, bytes]:
     """The module of each level of WebAssembly."""
     written = to_c(network, narrow=True)
-    road = network.road
+    preprocessing = network.preprocessing
     description = {
         "name": network.name,
         "origin": network.origin,
         "classes": list(network.classes),
-        "image": [road.channels, *road.size],
-        "road": road.to_json(),
+        "image": [preprocessing.channels, *preprocessing.size],
+        "road": preprocessing.to_json(),
         "mean": list(network.mean),
         "std": list(network.std),
         "known": _known(network),
@@ -88,7 +88,7 @@ def to_wasm(network: Network) -> dict[str, bytes]:
 @torch.inference_mode()
 def _known(network: Network) -> list[float]:
     """Probabilities of a picture that `classify.mjs` can draw itself: bytes of a congruence."""
-    shape = (1, *network.road.size, network.road.channels)
+    shape = (1, *network.preprocessing.size, network.preprocessing.channels)
     picture, x = np.empty(int(np.prod(shape)), np.uint8), 1
     for place in range(len(picture)):
         x = (x * 1103515245 + 12345) & 0xFFFFFFFF
@@ -251,4 +251,4 @@ class Module:
         return np.frombuffer(bytes(data), np.uint8).reshape(self.shape)
 
 
-put(Target("web", "a page that classifies in the browser", ".html", write, load, ("single",)))
+register(Target("web", "a page that classifies in the browser", ".html", write, load, ("single",)))

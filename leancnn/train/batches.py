@@ -10,7 +10,7 @@ from torch import Tensor
 from leancnn.data import Split
 from leancnn.data._augment import augment, balanced_order, mix_share, order, partners
 from leancnn.distributed import World
-from leancnn.train.plan import Plan
+from leancnn.train.plan import TrainingPlan
 from leancnn.weights import Network
 
 ON_DEVICE_BYTES = 8 << 30  # a train part up to this size moves to the GPU as a whole
@@ -31,7 +31,7 @@ class Batch:
 class Batches:
     """The batches of a run, by step number; each epoch has an order of its own."""
 
-    def __init__(self, plan: Plan, split: Split, network: Network, world: World) -> None:
+    def __init__(self, plan: TrainingPlan, split: Split, network: Network, world: World) -> None:
         self.plan, self.split, self.network, self.world = plan, split, network, world
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
@@ -75,7 +75,7 @@ class Batches:
         windows = augment(
             self._stored(rows),
             drawn,
-            size=plan.road.size,
+            size=plan.preprocessing.size,
             seed=plan.seed,
             epoch=epoch,
             pad=recipe.pad,

@@ -4,10 +4,10 @@ import torch
 
 from leancnn import models, weights
 from leancnn.distributed import World
-from leancnn.preprocess import Road
+from leancnn.preprocess import Preprocessing
 from leancnn.train.backend import best_step
 from leancnn.train.loop import LONG_S, duration
-from leancnn.train.plan import Plan
+from leancnn.train.plan import TrainingPlan
 
 REFERENCE = "resnet20"
 BATCH = 16  # images in a step of the reference
@@ -24,12 +24,14 @@ def training_rate() -> float:
     """
     card = models.card(REFERENCE)
     with torch.random.fork_rng(devices=[]):
-        body = weights.build(card.name, {}, card.classes, Road(size=card.image[1:])).train()
+        body = weights.build(
+            card.name, {}, card.classes, Preprocessing(size=card.image[1:])
+        ).train()
         seconds, _ = best_step(body, ("torch", "fp32"), torch.randn(BATCH, *card.image), 2)
     return card.macs * BATCH / seconds
 
 
-def forecast(plan: Plan, body: torch.nn.Module, images: torch.Tensor, world: World) -> str:
+def forecast(plan: TrainingPlan, body: torch.nn.Module, images: torch.Tensor, world: World) -> str:
     """What to say of a run that will be long, from two of its steps on copies; empty for others.
 
     `images` is one normalised batch. All processes of a run call this together.

@@ -18,7 +18,7 @@ from leancnn.errors import (
 )
 from leancnn.recipes import learning_rate
 from leancnn.safe_files import read_edited
-from leancnn.train.plan import Plan
+from leancnn.train.plan import TrainingPlan
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Counters:
 
 
 def close_epoch(
-    counters: Counters, plan: Plan, validation: tuple[float, float] | None, seconds: float
+    counters: Counters, plan: TrainingPlan, validation: tuple[float, float] | None, seconds: float
 ) -> dict[str, Any]:
     """Move the open epoch into the history and return its row."""
     accuracy, loss = validation if validation is not None else (None, None)
@@ -86,7 +86,7 @@ def line(row: Mapping[str, Any]) -> str:
     )
 
 
-def made(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
+def made(plan: TrainingPlan, row: Mapping[str, Any]) -> dict[str, Any]:
     """How a network came to be, for its manifest."""
     return {
         "recipe": plan.recipe.name,
@@ -103,7 +103,7 @@ def made(plan: Plan, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def note(folder: Path, plan: Plan, state: str, **more: Any) -> None:
+def note(folder: Path, plan: TrainingPlan, state: str, **more: Any) -> None:
     """Write run.json: what earlier calls said, and this; lists grow."""
     path = folder / "run.json"
     try:
@@ -119,7 +119,7 @@ def note(folder: Path, plan: Plan, state: str, **more: Any) -> None:
     )
 
 
-def edited(folder: Path, plan: Plan) -> list[str]:
+def edited(folder: Path, plan: TrainingPlan) -> list[str]:
     """Say when recipe.json is no longer the recipe of the run, which goes on as it began.
 
     One that an earlier version wrote, without the fields that came later, is the same recipe.

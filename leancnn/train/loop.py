@@ -23,8 +23,8 @@ from leancnn.recipes import learning_rate
 from leancnn.train.backend import Choice, autocast, training_forward
 from leancnn.train.batches import Batches
 from leancnn.train.history import Counters, close_epoch, diverged, line, made, note
-from leancnn.train.plan import Plan
-from leancnn.train.state import Learner, follow, pack
+from leancnn.train.plan import TrainingPlan
+from leancnn.train.state import TrainState, state_dict, update_ema
 from leancnn.train.validation import answers_numbers, validate
 from leancnn.weights import Network
 
@@ -70,21 +70,21 @@ class Loop:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: TrainingPlan,
         dataset: Dataset,
-        learner: Learner,
+        train_state: TrainState,
         counters: Counters,
         folder: Path,
         world: World,
     ) -> None:
-        self.plan, self.dataset, self.learner = plan, dataset, learner
+        self.plan, self.dataset, self.train_state = plan, dataset, train_state
         self.counters, self.folder, self.world = counters, folder, world
-        body, tested = learner.network.body, learner.tested
+        body, tested = train_state.network.body, train_state.tested
         way = plan.engine, plan.precision, world.device
         self.forward = world.share_gradients(training_forward(body, *way))
         # validation is exact
         self.whole = training_forward(tested.body, plan.engine, "fp32", world.device)
-        self.batches = Batches(plan, dataset.of_train, learner.network, world)
+        self.batches = Batches(plan, dataset.of_train, train_state.network, world)
         self.seen: Tensor | None = None
         """The images of the latest step."""
         self.stop = Stop()
@@ -122,7 +122,7 @@ class Loop:
                 raise self._stopped()
             self._save_when_due()
         started = time.perf_counter()
-        tested = self.learner.tested
+        tested = self.train_state.tested
         validation = validate(
             tested, self.whole, self.dataset.val, self.world, lambda: self.stop.asked
         )
@@ -146,13 +146,13 @@ class Loop:
 
         Raises `DivergedError` before weights are touched by a number that is not finite.
         """
-        plan, learner, world = self.plan, self.learner, self.world
-        recipe, body = plan.recipe, learner.network.body
+        plan, train_state, world = self.plan, self.train_state, self.world
+        recipe, body = plan.recipe, train_state.network.body
         started = time.perf_counter()
         torch.manual_seed(step_seed(plan.seed, number, world.rank))  # dropout and the like
         batch = self.batches.of(number)
         self.seen = batch.images
-        learner.descent.forget_gradients()
+        train_state.descent.zero_grad()
         with autocast(plan.engine, plan.precision, world.device):
             logits = self.forward(batch.images).float()
         loss = self._loss(logits, batch.labels, batch.share)
@@ -164,20 +164,20 @@ class Loop:
         loss_sum, right_sum, asked, norm_sum = world.sum(sums).tolist()
         if not math.isfinite(loss_sum + norm_sum):
             raise self._broke(number, loss_sum)
-        learner.descent.step(learning_rate(recipe, number / plan.steps))
-        if learner.features.last is not None:
-            update_centres(learner.loss, learner.features.last, batch.labels)
-        if learner.average is not None:
-            follow(learner.average, body, min(recipe.ema, (1 + number) / (10 + number)))
+        train_state.descent.step(learning_rate(recipe, number / plan.steps))
+        if train_state.features.last is not None:
+            update_centres(train_state.loss, train_state.features.last, batch.labels)
+        if train_state.average is not None:
+            update_ema(train_state.average, body, min(recipe.ema, (1 + number) / (10 + number)))
         self.counters.add(number + 1, loss_sum, right_sum, plan.batch, started)
         return bool(asked) or (self.stop.asked and world.size == 1)
 
     def _loss(self, logits: Tensor, labels: Tensor, share: float) -> Tensor:
         """Of a batch in which each image keeps `share` of itself, and its partner has the rest."""
-        features = self.learner.features.last
-        loss: Tensor = self.learner.loss(logits, labels, features)
+        features = self.train_state.features.last
+        loss: Tensor = self.train_state.loss(logits, labels, features)
         if share < 1:
-            loss = share * loss + (1 - share) * self.learner.loss(
+            loss = share * loss + (1 - share) * self.train_state.loss(
                 logits, partners(labels), features
             )
         return loss
@@ -187,7 +187,9 @@ class Loop:
         sound = self.seen is None or answers_numbers(self.whole, self.seen)
         if self.world.first and sound:
             state = {"plan": self.plan.to_json(), "counters": asdict(self.counters)}
-            runs.save_checkpoint(self.folder, self.counters.step, state, pack(self.learner))
+            runs.save_checkpoint(
+                self.folder, self.counters.step, state, state_dict(self.train_state)
+            )
         return sound
 
     def _save_first(self) -> None:
@@ -241,14 +243,16 @@ class Loop:
         return diverged(where, loss, of)
 
 
-def finish(plan: Plan, learner: Learner, counters: Counters, folder: Path, world: World) -> Trained:
+def finish(
+    plan: TrainingPlan, train_state: TrainState, counters: Counters, folder: Path, world: World
+) -> Trained:
     """Leave the result on disk, also when a kill fell between the last checkpoint and here."""
     history = counters.history
     seconds = sum(row["seconds"] for row in history)
     in_steps = sum(row["train_seconds"] for row in history)
     speed = sum(row["images"] for row in history) / in_steps
     if world.first:
-        tested = learner.tested
+        tested = train_state.tested
         tested.made = made(plan, history[-1])
         weights.save(tested, folder / "last")
         runs.write_metrics(folder, history)

@@ -16,7 +16,7 @@ from leancnn.count import held
 from leancnn.data import Dataset
 from leancnn.distributed import World, own_device
 from leancnn.errors import ArgumentError, DamagedError, MismatchError, RunError, UnknownNameError
-from leancnn.preprocess import Road, shown
+from leancnn.preprocess import Preprocessing, shown
 from leancnn.process import free_memory
 from leancnn.recipes import Recipe, learning_rate
 from leancnn.train.backend import facts
@@ -30,7 +30,7 @@ DIGITS = ("digits", "svhn")  # data sets that no one should mirror
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """See the module. `data` is a path or a name, as `load_dataset` takes it."""
 
     data: str
@@ -44,7 +44,7 @@ class Plan:
     model: str
     arguments: Mapping[str, Any]
     recipe: Recipe
-    road: Road
+    preprocessing: Preprocessing
     mean: tuple[float, ...]
     std: tuple[float, ...]
     seed: int
@@ -99,7 +99,7 @@ class Plan:
 
     def with_length(
         self, step: int, epochs: float | None, patience: int | None
-    ) -> tuple["Plan", str]:
+    ) -> tuple["TrainingPlan", str]:
         """The same run with another length, and a sentence that says what becomes of its rate.
 
         Raises `MismatchError` for one that lies behind the steps that are done, and for patience
@@ -127,10 +127,12 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        return {**asdict(self), "recipe": self.recipe.to_json(), "road": self.road.to_json()}
+        value = asdict(self)
+        del value["preprocessing"]  # files have called it road since 0.1
+        return {**value, "recipe": self.recipe.to_json(), "road": self.preprocessing.to_json()}
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> "Plan":
+    def of_json(cls, value: Mapping[str, Any]) -> "TrainingPlan":
         """The plan that `to_json` wrote. Raises `DamagedError` for one of another leancnn."""
         manifests.check(value, manifests.Plan, "the plan of a run")
         try:
@@ -139,8 +141,13 @@ class Plan:
                 for key in ("classes", "mean", "std", "counts")
                 if key in value
             }
-            recipe, road = recipes.of_json(value["recipe"]), Road.from_json(value["road"])
-            return cls(**{**value, **lists, "recipe": recipe, "road": road})
+            recipe, preprocessing = (
+                recipes.of_json(value["recipe"]),
+                Preprocessing.from_json(value["road"]),
+            )
+            rest = {key: item for key, item in value.items() if key != "road"}
+            given = {"recipe": recipe, "preprocessing": preprocessing}
+            return cls(**{**rest, **lists, **given})
         except (KeyError, TypeError, UnknownNameError, MismatchError) as error:
             raise DamagedError(
                 f"a plan of another version of leancnn ({error}); go on with that version"
@@ -161,7 +168,7 @@ class Plan:
                 f"{self.recipe.epochs:g} epochs are {self.steps:,} steps; at most {MOST_STEPS:,}"
             )
 
-    def remarks(self, dataset: Dataset, start: weights.Network | None = None) -> list[str]:
+    def warnings(self, dataset: Dataset, start: weights.Network | None = None) -> list[str]:
         """What one should know before the first step, a sentence each."""
         found, where = [], shown(self.data)
         if "test" not in dataset.manifest["parts"]:
@@ -186,13 +193,16 @@ class Plan:
                 f"the schedule {self.recipe.schedule} lowers the rate until the last epoch: where "
                 f"patience ends a run of {self.recipe.epochs:g} epochs early, it misses that"
             )
-        if self.road.channels == 3 and _gray(dataset):
+        if self.preprocessing.channels == 3 and _gray(dataset):
             found.append(
                 "all images are gray and are trained on in three equal channels; --override "
                 "channels=1 takes one"
             )
         found += _left_out(dataset)
-        for key, kept in (("size", self.road.size), ("channels", self.road.channels)):
+        for key, kept in (
+            ("size", self.preprocessing.size),
+            ("channels", self.preprocessing.channels),
+        ):
             if (wanted := getattr(self.recipe, key)) not in (None, kept):
                 found.append(
                     f"the recipe says {key} {wanted}, but the network that training starts from "
@@ -231,9 +241,9 @@ class Plan:
         on_gpu = device.type == "cuda"
         free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory()
         with torch.device("meta"):
-            body = weights.build(self.model, self.arguments, len(self.classes), self.road)
-        size = self.road.size
-        needs = IN_FLIGHT * images * held(body, (self.road.channels, *size))
+            body = weights.build(self.model, self.arguments, len(self.classes), self.preprocessing)
+        size = self.preprocessing.size
+        needs = IN_FLIGHT * images * held(body, (self.preprocessing.channels, *size))
         if free is None or needs <= free:
             return []
         where = "the GPU" if on_gpu else "this machine"
@@ -289,11 +299,11 @@ def _left_out(data: Dataset) -> list[str]:
     return [f"{len(stray)} {are} left out as no image ({first}); 'leancnn check' names all"]
 
 
-def check_wishes(
+def check_options(
     model: str,
     arguments: Mapping[str, Any],
     recipe: Recipe,
-    road: Road,
+    preprocessing: Preprocessing,
     *,
     seed: int,
     val_share: float | None,
@@ -314,6 +324,8 @@ def check_wishes(
         raise MismatchError(NO_VALIDATION)
     losses.check(recipe.loss, recipe.loss_arguments, recipe.label_smoothing)
     with torch.device("meta"), torch.no_grad():  # shapes alone: nothing is drawn, nothing computed
-        network = weights.build(model, arguments, 2, road).eval()
-        network(torch.empty(1, road.channels, *road.size))  # images of this size can go through
+        network = weights.build(model, arguments, 2, preprocessing).eval()
+        network(
+            torch.empty(1, preprocessing.channels, *preprocessing.size)
+        )  # images of this size can go through
     return network

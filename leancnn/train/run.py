@@ -29,15 +29,15 @@ from leancnn.train.backend import choose, facts
 from leancnn.train.estimate import forecast
 from leancnn.train.history import Counters, edited
 from leancnn.train.loop import Loop, Trained, finish
-from leancnn.train.plan import Plan, characters, check_wishes
-from leancnn.train.state import adopt, begin, unpack
+from leancnn.train.plan import TrainingPlan, characters, check_options
+from leancnn.train.state import begin, load_state_dict, load_weights
 from leancnn.training_data import (
     check_place,
     images_for,
     keep_margin,
     kept_cut,
-    kept_road,
-    road_for,
+    kept_preprocessing,
+    preprocessing_for,
 )
 from leancnn.weights import Network
 
@@ -97,8 +97,12 @@ def train(
     model = model or chosen.network
     chosen = keep_margin(chosen, model, overrides)
     arguments = dict(arguments or {})
-    road = kept_road(start, overrides) if isinstance(start, Network) else road_for(model, chosen)
-    body = check_wishes(model, arguments, chosen, road, seed=seed, val_share=val_share)
+    preprocessing = (
+        kept_preprocessing(start, overrides)
+        if isinstance(start, Network)
+        else preprocessing_for(model, chosen)
+    )
+    body = check_options(model, arguments, chosen, preprocessing, seed=seed, val_share=val_share)
     if foreign:
         pretrained.check(foreign, body, origin)
     recognise(data)
@@ -121,7 +125,7 @@ def train(
         dataset = world.first_then_others(
             lambda: images_for(
                 data,
-                road,
+                preprocessing,
                 val_share=val_share,
                 split_seed=seed if split_seed is None else split_seed,
             )
@@ -132,7 +136,7 @@ def train(
             start.check_classes(dataset.classes, data)
             mean, std = start.mean, start.std
         chosen, said = _unmirrored(chosen, dataset, asked=recipe is not None or "flip" in overrides)
-        plan = Plan(
+        plan = TrainingPlan(
             data=str(data),
             data_sha256=dataset.manifest["sha256"],
             val_share=dataset.val_share if val_share is None else val_share,
@@ -142,7 +146,7 @@ def train(
             model=model,
             arguments=arguments,
             recipe=chosen,
-            road=road,
+            preprocessing=preprocessing,
             mean=mean,
             std=tuple(max(value, 1 / 255) for value in std),
             seed=seed,
@@ -157,34 +161,38 @@ def train(
             save_every_steps=save_every_steps,
         )
         plan.check_sizes(asked="batch" in overrides)
-        notes = [*said, *plan.remarks(dataset, start)]
-        learner = begin(plan, world)
+        notes = [*said, *plan.warnings(dataset, start)]
+        train_state = begin(plan, world)
         if isinstance(start, Network):
-            adopt(learner, start)
-        some = torch.from_numpy(np.array(road.window(split.images[: plan.batch])))
-        batch = learner.network.normalise(world.part(some).to(world.device))
+            load_weights(train_state, start)
+        some = torch.from_numpy(np.array(preprocessing.window(split.images[: plan.batch])))
+        batch = train_state.network.normalise(world.part(some).to(world.device))
         if foreign:
-            whole = learner.network.normalise(some.to(world.device))  # alike in all processes
-            notes.append(pretrained.fill(learner.network.body, foreign, whole, origin))
-            adopt(learner, learner.network)
+            whole = train_state.network.normalise(some.to(world.device))  # alike in all processes
+            notes.append(pretrained.fill(train_state.network.body, foreign, whole, origin))
+            load_weights(train_state, train_state.network)
         _tell(notes, world)
         slow = progress and world.first and chosen.engine in ("auto", "lanes")
         with Waiting("comparing engines; the first time kernels are compiled", shown=slow):
             way = choose(
-                learner.network.body, chosen, batch, world, uses_features=learner.loss.uses_features
+                train_state.network.body,
+                chosen,
+                batch,
+                world,
+                uses_features=train_state.loss.uses_features,
             )
         known = facts(world.device, way.engine)
         plan = replace(
             plan, engine=way.engine, precision=way.precision, engine_why=way.why, machine=known
         )
-        said_first = forecast(plan, learner.network.body, batch, world) if progress else ""
+        said_first = forecast(plan, train_state.network.body, batch, world) if progress else ""
         if said_first and world.first:
             tell(said_first)
         if world.first:
             runs.sweep(folder)
         counters = Counters()
-        Loop(plan, dataset, learner, counters, folder, world).run(shown=progress, notes=notes)
-        return finish(plan, learner, counters, folder, world)
+        Loop(plan, dataset, train_state, counters, folder, world).run(shown=progress, notes=notes)
+        return finish(plan, train_state, counters, folder, world)
 
 
 @kept_threads()
@@ -222,7 +230,7 @@ def resume(
         where, about = f"the checkpoint of {folder}", checkpoint.manifest
         manifests.check(about, manifests.Checkpoint, where)
         manifests.check(about["counters"], manifests.Counters, where, closed=True)
-        plan = Plan.of_json(checkpoint.manifest["plan"])
+        plan = TrainingPlan.of_json(checkpoint.manifest["plan"])
         plan = plan if data is None else replace(plan, data=str(data))
         counters = Counters(**checkpoint.manifest["counters"])
         torch.set_num_threads(plan.threads)  # other sums, other bits
@@ -234,26 +242,26 @@ def resume(
         notes += (
             [f"not bit-exact from step {counters.step} on: {'; '.join(changed)}"] if changed else []
         )
-        learner = begin(plan, world)
-        unpack(learner, checkpoint.tensors, folder)
+        train_state = begin(plan, world)
+        load_state_dict(train_state, checkpoint.tensors, folder)
         _tell(notes, world)
         if world.first:
             runs.set_aside(folder, newer_than=checkpoint.step)
             runs.sweep(folder)
         if plan.done(counters.epoch, counters.best_epoch):
             tell(f"{folder} is finished: {counters.epoch} epochs")
-            return finish(plan, learner, counters, folder, world)
+            return finish(plan, train_state, counters, folder, world)
         dataset = world.first_then_others(
             lambda: images_for(
                 plan.data if data is not None else runs.images_of(folder, plan.data),
-                plan.road,
+                plan.preprocessing,
                 val_share=plan.val_share,
                 split_seed=plan.cut_seed,
             )
         )
         plan.check_data(dataset)
-        Loop(plan, dataset, learner, counters, folder, world).run(shown=progress, notes=notes)
-        return finish(plan, learner, counters, folder, world)
+        Loop(plan, dataset, train_state, counters, folder, world).run(shown=progress, notes=notes)
+        return finish(plan, train_state, counters, folder, world)
 
 
 def _unmirrored(recipe: Recipe, data: Dataset, *, asked: bool) -> tuple[Recipe, list[str]]:

@@ -14,7 +14,7 @@ from leancnn.distributed import World, whole_batch_norms
 from leancnn.losses import Loss
 from leancnn.recipes import Recipe
 from leancnn.safe_files import Tensors
-from leancnn.train.plan import Plan
+from leancnn.train.plan import TrainingPlan
 from leancnn.weights import Network
 
 
@@ -69,7 +69,7 @@ class Descent:
             momentum = [torch.zeros_like(p, requires_grad=False) for p in parameters]
             self.groups.append(Group([n for n, _ in named], parameters, momentum, decay, share))
 
-    def forget_gradients(self) -> None:
+    def zero_grad(self) -> None:
         """Before a backward pass."""
         for group in self.groups:
             for p in group.parameters:
@@ -101,7 +101,7 @@ class Descent:
 
 
 @dataclass(slots=True)
-class Learner:
+class TrainState:
     """All that a step changes, but for the counters."""
 
     network: Network
@@ -121,10 +121,12 @@ class Learner:
         return tested
 
 
-def begin(plan: Plan, world: World) -> Learner:
+def begin(plan: TrainingPlan, world: World) -> TrainState:
     """The tensors before the first step, a pure function of the plan."""
     recipe = plan.recipe
-    body = weights.build(plan.model, plan.arguments, len(plan.classes), plan.road, plan.seed)
+    body = weights.build(
+        plan.model, plan.arguments, len(plan.classes), plan.preprocessing, plan.seed
+    )
     if world.size > 1:
         whole_batch_norms(body)
     network = Network(
@@ -132,7 +134,7 @@ def begin(plan: Plan, world: World) -> Learner:
         name=plan.model,
         arguments=plan.arguments,
         classes=plan.classes,
-        road=plan.road,
+        preprocessing=plan.preprocessing,
         mean=plan.mean,
         std=plan.std,
     ).to(world.device)
@@ -145,7 +147,7 @@ def begin(plan: Plan, world: World) -> Learner:
         **dict(recipe.loss_arguments),
     ).to(world.device)
     average = copy.deepcopy(body).requires_grad_(False).eval() if recipe.ema else None
-    return Learner(network, Descent(body, recipe), loss, Features(body, loss), average)
+    return TrainState(network, Descent(body, recipe), loss, Features(body, loss), average)
 
 
 def class_weights(counts: Sequence[int]) -> list[float]:
@@ -153,15 +155,15 @@ def class_weights(counts: Sequence[int]) -> list[float]:
     return [sum(counts) / (len(counts) * count) for count in counts]
 
 
-def adopt(learner: Learner, network: Network) -> None:
+def load_weights(train_state: TrainState, network: Network) -> None:
     """Begin with the weights and statistics of a network of the same sizes."""
-    for body in (learner.network.body, learner.average):
+    for body in (train_state.network.body, train_state.average):
         if body is not None:
             body.load_state_dict(network.body.state_dict())
 
 
 @torch.no_grad()
-def follow(average: nn.Module, body: nn.Module, decay: float) -> None:
+def update_ema(average: nn.Module, body: nn.Module, decay: float) -> None:
     """Move an average of weights and norm statistics a step; counters are copied."""
     ours, theirs = list(average.state_dict().values()), list(body.state_dict().values())
     floats = [place for place, tensor in enumerate(ours) if tensor.is_floating_point()]
@@ -171,28 +173,28 @@ def follow(average: nn.Module, body: nn.Module, decay: float) -> None:
             mine.copy_(other)
 
 
-def pack(learner: Learner) -> Tensors:
+def state_dict(train_state: TrainState) -> Tensors:
     """Everything as arrays, under `body/`, `average/`, `loss/` and `momentum/`."""
     return weights.to_arrays(
         {
             f"{part}/{name}": tensor
-            for part, state in _parts(learner)
+            for part, state in _parts(train_state)
             for name, tensor in state.items()
         }
     )
 
 
-def unpack(learner: Learner, packed: Tensors, where: Path) -> None:
+def load_state_dict(train_state: TrainState, packed: Tensors, where: Path) -> None:
     """Put what `pack` took back into its place. Raises `DamagedError` when it does not fit."""
-    for part, state in _parts(learner):
+    for part, state in _parts(train_state):
         start = f"{part}/"
         arrays = {key.removeprefix(start): a for key, a in packed.items() if key.startswith(start)}
         weights.fill(state, arrays, where)
 
 
-def _parts(learner: Learner) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    yield "body", learner.network.body.state_dict()
-    yield "loss", learner.loss.state_dict()
-    yield "momentum", learner.descent.state()
-    if learner.average is not None:
-        yield "average", learner.average.state_dict()
+def _parts(train_state: TrainState) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    yield "body", train_state.network.body.state_dict()
+    yield "loss", train_state.loss.state_dict()
+    yield "momentum", train_state.descent.state()
+    if train_state.average is not None:
+        yield "average", train_state.average.state_dict()

@@ -42,7 +42,7 @@ def validate(
             if stopped() and world.size == 1:
                 return None
             rows = slice(first + world.rank, first + VALIDATION_BATCH * world.size, world.size)
-            windows = np.array(network.road.window(split.images[rows]))
+            windows = np.array(network.preprocessing.window(split.images[rows]))
             if not len(windows):
                 continue
             labels = torch.from_numpy(split.labels[rows]).to(device)

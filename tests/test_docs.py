@@ -96,6 +96,13 @@ def test_python_shown_can_be_parsed_and_its_names_exist(page):
                 assert node.value.id != "leancnn" or hasattr(leancnn, node.attr)
 
 
+def test_the_site_has_every_page():
+    trees = re.findall(r"```{toctree}\n(.*?)```", PAGES["docs/index.md"], re.S)
+    listed = [line for tree in trees for line in tree.split("\n") if line and line[0] != ":"]
+    there = {Path(page).stem for page in PAGES if page.startswith("docs/")} - {"index"}
+    assert sorted(listed) == sorted(there)
+
+
 def test_the_changelog_begins_with_the_version_of_the_package():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## \[?([^\]\s]+)", text, re.M)

@@ -90,6 +90,9 @@ SHAPES = (
 )
 
 
+LIBRARY = program._library  # before the fixture below takes its place
+
+
 @pytest.fixture(scope="module")
 def quick_kernels():
     """All kernels that `Odd` can need in one library, compiled for a short wait, not for speed."""
@@ -293,14 +296,14 @@ def test_backward_after_another_forward_is_refused():
 
 
 def test_structures_lie_in_c_as_they_are_filled(monkeypatch):
-    program.check_layout(program._library((), False))
+    program.check_layout(LIBRARY((), False))
     node = program._CNode
-    program._library.cache_clear()
+    LIBRARY.cache_clear()
     for fields in (node._fields_[1:], (*node._fields_[:9], *node._fields_[10:], node._fields_[9])):
         moved = type("_CNode", (program.ctypes.Structure,), {"_fields_": tuple(fields)})
         monkeypatch.setitem(program.STRUCTURES, "Node", moved)
         with pytest.raises(LeanCNNError, match="structures otherwise"):
-            program._library((), True)
+            LIBRARY((), True)
 
 
 @pytest.mark.parametrize("pattern", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001])

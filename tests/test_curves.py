@@ -275,7 +275,13 @@ class Everything(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("layout", "lanes"), [("planes", 16), ("abreast", 16), ("planes", 4), ("abreast", 8)]
+    ("layout", "lanes"),
+    [
+        ("planes", 16),
+        ("abreast", 16),
+        pytest.param("planes", 4, marks=pytest.mark.slow),
+        pytest.param("abreast", 8, marks=pytest.mark.slow),
+    ],
 )
 def test_no_operator_swallows_nan(layout, lanes):
     body, shape = settled(Everything(17)), (17, 7, 9)

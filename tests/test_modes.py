@@ -138,7 +138,9 @@ def test_every_public_function_that_takes_a_network_is_tried_here() -> None:
         assert "weights.Network" not in str([one.annotation for one in given])
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.slow] * (one == "bench")) for one in CALLS]
+)
 def test_a_network_is_given_back_as_it_was(name: str, pictures: Path, tmp_path: Path) -> None:
     network = made()
     before = state(network)

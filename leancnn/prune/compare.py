@@ -16,7 +16,7 @@ from typing import Any, Unpack, cast
 
 import numpy as np
 
-from leancnn import criteria as every
+from leancnn import criteria as criterion_family
 from leancnn import models, recipes, runs, weights
 from leancnn.channels.dependencies import find_dependencies
 from leancnn.count import count
@@ -293,10 +293,10 @@ def _applicable(
     """Criteria that score this network, the families that all of them score, and who cannot."""
     dependencies = find_dependencies(network.body, network.pictures.channels)
     for name in names or ():
-        every.get(name)
+        criterion_family.get(name)
     chosen, left_out = [], []
     within = {one.name for one in dependencies.channel_groups}
-    for name in dict.fromkeys(names or every.names()):
+    for name in dict.fromkeys(names or criterion_family.names()):
         try:
             found = scored(network, dependencies, name, source, progress=progress).worth
         except MismatchError as why:

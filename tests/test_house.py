@@ -232,3 +232,11 @@ def test_a_public_name_that_does_not_exist_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
         getattr(leancnn, "tarin")  # noqa: B009
     assert set(leancnn.__all__) <= set(dir(leancnn))
+
+
+@pytest.mark.parametrize(("old", "new"), [("Native", "CompiledNetwork"), ("Road", "Preprocessing")])
+def test_a_public_name_of_0_1_still_works_and_says_what_it_is_called_now(old, new):
+    import leancnn
+
+    with pytest.warns(DeprecationWarning, match=f"leancnn.{old} is called {new} now"):
+        assert getattr(leancnn, old) is getattr(leancnn, new)

@@ -36,6 +36,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks/*.py examples/*.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format

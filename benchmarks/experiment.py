@@ -185,7 +185,9 @@ def all_of(
     What is finished comes first, so that a result is never poorer than the runs it stands on. Runs
     that stand in the result are taken as they are; `only`: labels of what is trained beside them.
     """
-    found = {trial.label: [] for trial in trials} | published(result, title, trials)
+    found: dict[str, list[dict[str, Any]]] = {trial.label: [] for trial in trials} | published(
+        result, title, trials
+    )
     known = {(one["seed"], label) for label, them in found.items() for one in them}
     places = {
         (seed, trial.label): folder / f"{re.sub('[ /]', '-', trial.label)}-seed{seed}"

@@ -119,7 +119,7 @@ def child(job: Callable[[], object], before: Callable[[], Any]) -> int:
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         torch.set_num_threads(1)
-        exporting.check_parity = lambda *given: None
+        exporting.check_parity = lambda *given: None  # type: ignore[attr-defined]
         left = before()
         job()
         os._exit(DONE if left is None or left[0] > 0 else QUIET)

@@ -133,12 +133,12 @@ def manifests(work: Path) -> Callable[[bytes], None]:
 
     import atheris
 
-    os.fsync = lambda handle: None  # a file that is read at once need not outlast the power
+    os.fsync = lambda fd: None  # a file that is read at once need not outlast the power
 
     from leancnn import recipes, safe_files, weights
     from leancnn.bench import untrained
     from leancnn.errors import LeanCNNError
-    from leancnn.train.plan import Plan
+    from leancnn.train.plan import TrainingPlan
 
     weights.save(untrained("resnet8"), work / "net")
     network, tensors = safe_files.unseal(
@@ -161,7 +161,7 @@ def manifests(work: Path) -> Callable[[bytes], None]:
     ways: list[tuple[Any, Callable[[Any], Any]]] = [
         (network, as_network),
         (recipe, as_recipe),
-        (plan, Plan.of_json),
+        (plan, TrainingPlan.of_json),
     ]
 
     def one(data: bytes) -> None:

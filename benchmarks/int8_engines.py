@@ -174,7 +174,8 @@ def work(kind: str, path: str, images: str) -> None:
     for line in sys.stdin:
         for _ in range(3):
             run()
-        times, until = [], time.perf_counter() + float(line)
+        times: list[float] = []
+        until = time.perf_counter() + float(line)
         while not times or time.perf_counter() < until:
             before = time.perf_counter()
             run()

@@ -274,7 +274,7 @@ def times(
                 place.mkdir()
                 np.save(place / "images.npy", images)
                 try:
-                    artifact = writer(ENGINES[engine], None)(network, place)[0]
+                    artifact = writer(ENGINES[engine])(network, place)[0]
                     worker = Worker(ENGINES[engine], artifact, place / "images.npy", core)
                 except LeanCNNError as why:
                     missing.append(f"{label} on {engine}: {why}")

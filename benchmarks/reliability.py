@@ -33,7 +33,7 @@ from leancnn.evaluate import evaluate  # noqa: E402
 from leancnn.prune import prune  # noqa: E402
 from leancnn.safe_files import check_library, read_json  # noqa: E402
 from leancnn.train import train  # noqa: E402
-from leancnn.train.plan import Plan  # noqa: E402
+from leancnn.train.plan import TrainingPlan  # noqa: E402
 from leancnn.training_data import images_for  # noqa: E402
 from tests.tiny import RECIPE, make_pictures  # noqa: E402
 
@@ -194,7 +194,7 @@ def drift(folder: Path, trials: int = 25) -> list[Row]:
     data = make_pictures(folder / "pictures")
     run, dice = folder / "run", random.Random(3)
     train(data, recipe=RECIPE.changed(epochs=1), out=run, progress=False)
-    plan = Plan.of_json(runs.read_run(run)["plan"])
+    plan = TrainingPlan.of_json(runs.read_run(run)["plan"])
     read = images_for(data, plan.preprocessing, val_share=plan.val_share, split_seed=plan.cut_seed)
     of_run = {name for part in (read.train, read.val) if part for name in part.files}
     files = sorted(data.rglob("*.png"))

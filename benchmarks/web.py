@@ -24,6 +24,7 @@ import threading
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class Server:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
-def in_chromium(folder: Path, rounds: int, milliseconds: int) -> dict[str, object]:
+def in_chromium(folder: Path, rounds: int, milliseconds: int) -> dict[str, Any]:
     """What `measure` finds in a headless browser, and how soon the page was ready."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
@@ -115,7 +116,7 @@ def native_us(name: str, rounds: int) -> float:
     return min(turns)
 
 
-def row(name: str, packages: Path, rounds: int, milliseconds: int) -> dict[str, object]:
+def row(name: str, packages: Path, rounds: int, milliseconds: int) -> dict[str, Any]:
     """One network in both places."""
     network = untrained(name)
     with tempfile.TemporaryDirectory() as work:

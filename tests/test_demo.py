@@ -29,6 +29,7 @@ def test_the_demo_leaves_a_run_and_a_picture(short):
         assert image.format == "PNG"
 
 
+@pytest.mark.slow
 def test_a_second_demo_has_a_folder_of_its_own(short, capsys):
     out = Path(short["run"]).parent
     assert cli.main(["demo", "--out", str(out), "--epochs", "0.1", "--json"]) == 0

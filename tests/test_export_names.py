@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from leancnn import cli, weights
 from leancnn.bench import untrained
@@ -15,6 +16,7 @@ from leancnn.errors import ArgumentError, MissingDependencyError, ParityError, W
 from leancnn.export import export
 from leancnn.targets import targets
 from leancnn.toolchain import find_compiler
+from tests.compiler_saved import on_shelf
 
 ON_DISK = [
     pytest.param(name, marks=[pytest.mark.slow] * (name == "web"))
@@ -23,14 +25,21 @@ ON_DISK = [
 ]
 
 
-def another(seed, name="henet_r2"):
-    """A network of `name` with weights of its own."""
-    import torch
+@pytest.fixture(autouse=True, scope="module")
+def speck():
+    """A network of the zoo that compiles in a moment."""
+    off = on_shelf()
+    yield
+    off()
 
+
+def another(seed, name="speck"):
+    """A network of `name` with weights of its own."""
     network = untrained(name)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        network.body.fc.weight.add_(torch.randn_like(network.body.fc.weight))
+        weight = list(network.body.parameters())[-2]
+        weight.add_(torch.randn_like(weight))
     return network
 
 
@@ -119,7 +128,7 @@ def test_two_networks_of_one_name_link_into_one_program(tmp_path):
 )
 def test_a_name_that_c_could_not_have_is_refused_before_any_work(name, tmp_path):
     with pytest.raises(ArgumentError, match="`name` is a letter"):
-        export(untrained("henet_r2"), to="c", out=tmp_path / "x" / "y", name=name)
+        export(untrained("speck"), to="c", out=tmp_path / "x" / "y", name=name)
     assert not (tmp_path / "x").exists()
 
 
@@ -134,7 +143,7 @@ def test_an_export_that_fails_leaves_no_folder(there, tmp_path, monkeypatch):
         (tmp_path / "new").mkdir()
     for call in (lambda n, out: export(n, to="onnx", out=out), lambda n, out: compile(n, out=out)):
         with pytest.raises(ParityError):
-            call(untrained("henet_r2"), tmp_path / "new" / "deep")
+            call(untrained("speck"), tmp_path / "new" / "deep")
     assert list(tmp_path.rglob("*")) == ([tmp_path / "new"] if there else [])
 
 

@@ -15,13 +15,19 @@ from leancnn.compiler.program import PlanarKernel, writes
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import apart, compiled, settled
 
-WIDTHS = [(16, 32), (16, 16), (8, 16), (8, 32), (4, 16), (4, 32), (1, 16), (1, 32)]
+FEW = [(16, 16), (8, 16), (4, 16), (1, 16)]  # lanes and registers
+WIDTHS = [(16, 32), (8, 32), (4, 32), (1, 32), *FEW]
 STEP = re.compile(r"for \(; p \+ (\d+) \* LANES <= END;")
 
 
-def convolutions(channels, wide, kernel, size, stride=1):
+def convolutions(channels, wide, size, *kinds):
+    """A network of convolutions, each of a kernel's size and a stride."""
+    kinds = kinds or ((3, 1),)
     body = nn.Sequential(
-        nn.Conv2d(channels, wide, kernel, stride, kernel // 2),
+        *(
+            nn.Conv2d(wide if number else channels, wide, kernel, stride, kernel // 2)
+            for number, (kernel, stride) in enumerate(kinds)
+        ),
         nn.MaxPool2d(2),
         nn.BatchNorm2d(wide),
         nn.AdaptiveAvgPool2d(1),
@@ -62,35 +68,31 @@ def left(vectors, sizes):
 def test_the_loops_of_a_line_reach_every_vector(wide):
     seen = set()
     for size in ((5, 7), (9, 28), (20, 24), (31, 31)):
-        for kernel, stride in ((1, 1), (3, 1), (3, 2)):
-            for line in lines(*convolutions(6, wide, kernel, size, stride)):
-                length = line.height * next(b.pitch for b in writes(line))
-                for tile in likely_tiles(line, 60):
-                    found = tiling(line, tile)
-                    seen.add((found.vectors, found.few, found.rest))
-                    sizes = {found.vectors, found.few, found.rest, 1} - {0}
-                    rows = _walk(found, sorted(sizes, reverse=True), "(s)")
-                    for lanes, registers in WIDTHS:
-                        vectors = -(-length // lanes)
-                        case = (rows, vectors, lanes, registers, found.chunk)
-                        assert not vectors_left_out(*case), (found, lanes, registers)
+        for line in lines(*convolutions(6, wide, size, (1, 1), (3, 1), (3, 2))):
+            length = line.height * next(b.pitch for b in writes(line))
+            for tile in likely_tiles(line, 60):
+                found = tiling(line, tile)
+                seen.add((found.vectors, found.few, found.rest))
+                sizes = {found.vectors, found.few, found.rest, 1} - {0}
+                rows = _walk(found, sorted(sizes, reverse=True), "(s)")
+                for lanes, registers in WIDTHS:
+                    vectors = -(-length // lanes)
+                    case = (rows, vectors, lanes, registers, found.chunk)
+                    assert not vectors_left_out(*case), (found, lanes, registers)
     assert len(seen) > 12
 
 
-def test_a_vector_too_many_for_whole_tiles_is_computed_with_few_registers():
-    body, shape = convolutions(6, 6, 3, (38, 38))
+@pytest.mark.parametrize(
+    ("lanes", "registers"),
+    [pytest.param(*one, marks=[pytest.mark.slow] * (one not in FEW)) for one in WIDTHS],
+)
+def test_a_vector_too_many_for_whole_tiles_is_computed_with_few_registers(lanes, registers):
+    body, shape = convolutions(6, 6, (38, 38))
     assert any(p.rest == 1 < p.few for p in map(tiling, lines(body, shape)))
     noise = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
-    for lanes, registers in WIDTHS:
-        strict = (
-            "-std=c11",
-            "-O1",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-        )  # for any processor of this kind
-        flags = (*strict, f"-DLANES={lanes}", f"-DREGISTERS={registers}")
-        assert apart(body, compiled(body, shape, flags), noise) < 1e-5
+    strict = ("-std=c11", "-O1", "-Wall", "-Wextra", "-Werror")  # for any processor of this kind
+    flags = (*strict, f"-DLANES={lanes}", f"-DREGISTERS={registers}")
+    assert apart(body, compiled(body, shape, flags), noise) < 1e-5
 
 
 def lines(body, shape):

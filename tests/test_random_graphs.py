@@ -9,7 +9,7 @@ from tests.random_graphs import LAYOUTS, WIDTHS, Drawing, native
 
 pytest.importorskip("onnxruntime")
 
-FEW, MANY = 20, 2000
+FEW, MANY = 12, 2000
 HUGE = 1e6  # answers beyond it are sums of large numbers that cancel
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.eeg.decoders import Logit
-from leancnn.eeg.features import OFFSETS
+from leancnn.eeg.features import OFFSETS, Floats
 from leancnn.version import __version__
+
+LANES = 8  # lines are filled up to a multiple of it
 
 
 def pipeline_c(logit: Logit, fs: float, channels: int, window: float, name: str = "eeg") -> str:
@@ -22,7 +24,11 @@ def pipeline_c(logit: Logit, fs: float, channels: int, window: float, name: str 
     bands = logit.bank.filters(fs, channels).bands
     sections = np.stack([band.sections for band in bands])
     lines = [hz + step for hz in logit.frequencies for step in OFFSETS]
-    angles = 2 * np.pi * np.array(lines) / fs
+    angles = np.zeros(-(-len(lines) // LANES) * LANES)
+    angles[: len(lines)] = 2 * np.pi * np.array(lines) / fs
+    behind = angles * (1 - (samples % 2 == 0) / 2)  # from the window's middle to the next sample
+    unmix = np.zeros((6, len(angles)))
+    unmix[:, : len(lines)] = np.stack([unmixing(a, samples) for a in angles[: len(lines)]], 1)
     values: dict[str, object] = {
         "VERSION": __version__,
         "NAME": name,
@@ -33,8 +39,10 @@ def pipeline_c(logit: Logit, fs: float, channels: int, window: float, name: str 
         "CANDIDATES": len(logit.frequencies),
         "SOS": braced(sections[:, :, (0, 1, 2, 4, 5)]),
         "REST": braced(np.stack([band.at_rest for band in bands])),
-        "STEP": braced(np.stack([np.cos(angles), np.sin(angles)], 1)),
-        "UNMIX": braced(np.stack([unmixing(angle, samples) for angle in angles])),
+        "LANES": LANES,
+        "STEP": braced(np.stack([np.cos(angles), np.sin(angles)])),
+        "FIRST": braced(np.stack([np.cos(behind), np.sin(behind)])),
+        "UNMIX": braced(unmix),
         "MEAN": braced(logit.mean),
         "SCALE": braced(1 / logit.std),
         "WEIGHT": braced(logit.weights),
@@ -46,12 +54,20 @@ def pipeline_c(logit: Logit, fs: float, channels: int, window: float, name: str 
     return text
 
 
-def unmixing(angle: float, samples: int) -> NDArray[np.float64]:
-    """What makes sine, cosine and their second harmonic orthonormal over a window, mean removed."""
-    at = angle * np.arange(samples)
-    waves = np.stack([np.sin(at), np.cos(at), np.sin(2 * at), np.cos(2 * at)], 1)
-    waves -= waves.mean(0)
-    return np.asarray(np.linalg.inv(np.linalg.cholesky(waves.T @ waves)).T, np.float64)
+def unmixing(angle: float, samples: int) -> Floats:
+    """Six numbers that make waves of `angle` and twice it orthonormal over a window, mean removed.
+
+    Waves are counted from the window's middle: sines are odd, cosines even, the two orthogonal. Of
+    each kind: the first's, then the two of the second.
+    """
+    at = angle * (np.arange(samples) - (samples - 1) / 2)
+    found = []
+    for wave in (np.sin, np.cos):
+        pair = np.stack([wave(at), wave(2 * at)], 1)
+        pair -= pair.mean(0)
+        found.append(np.linalg.inv(np.linalg.cholesky(pair.T @ pair)).T)
+    sine, cosine = found
+    return np.array([sine[0, 0], cosine[0, 0], *sine[:, 1], *cosine[:, 1]])
 
 
 def braced(values: NDArray[Any]) -> str:

@@ -72,19 +72,23 @@ class BrainFlow:
         try:
             self._board = self._shim.BoardShim(number, given)
             self._board.prepare_session()
-            self._board.start_stream(RING)
         except self._shim.BrainFlowError as error:
             self.close()
             raise DataError(f"the board {board} does not start ({error})") from error
 
     def __iter__(self) -> Iterator[Chunk | None]:
         first, before = 0, None
-        while self._board is not None:
+        if self._board is not None:  # not before somebody reads: what waits is late
             try:
-                table = self._board.get_board_data()
+                self._board.start_stream(RING)
+            except self._shim.BrainFlowError as error:
+                raise DataError(f"{self.name} does not start ({error})") from error
+        while (board := self._board) is not None:
+            try:
+                table = board.get_board_data() if board.get_board_data_count() else None
             except self._shim.BrainFlowError as error:
                 raise DataError(f"{self.name} does not answer any more ({error})") from error
-            if not table.shape[1]:
+            if table is None or not table.shape[1]:
                 time.sleep(POLL_S)
                 yield None
                 continue

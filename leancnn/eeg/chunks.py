@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from leancnn.eeg.recording import Event
 
-POLL_S = 0.005  # how long a source waits before it says that nothing came
+POLL_S = 0.002  # how long a source waits before it says that nothing came
 
 
 @dataclass(frozen=True, slots=True, eq=False)

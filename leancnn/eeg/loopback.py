@@ -6,34 +6,42 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leancnn.eeg.chunks import Source
+from leancnn.eeg.chunks import Chunk, Source
 from leancnn.eeg.decoders import fbcca
 from leancnn.eeg.live import Live
-from leancnn.eeg.sources import Synthetic
+from leancnn.eeg.record import Recorder
+from leancnn.eeg.sources import Replay, Synthetic
 from leancnn.eeg.synthetic import CHANNELS, FS, Head
 from leancnn.errors import LeanCNNError, StreamError
 
 TARGETS = (7.5, 60 / 7, 10.0, 12.0)
 EVERY_S = 0.25
-CHUNK = 10  # samples that an LSL sender pushes at once
+CHUNK = 4  # samples that an LSL sender pushes at once
 
 
 def live_rows(minutes: float) -> list[dict[str, Any]]:
-    """One row a source; one that cannot run here says why."""
-    rows = []
-    for name, run in (("synthetic", _synthetic), ("LSL", _lsl), ("BrainFlow playback", _playback)):
-        try:
-            rows.append(row(name, *run(60 * minutes)))
-        except LeanCNNError as error:
-            empty = dict.fromkeys(("seconds", "sent", "came", "lost", "decisions"), "")
-            late = dict.fromkeys(("p50", "p95", "p99", "max", "compute p50"), "")
-            rows.append({"source": f"{name}: {error}", **empty, **late})
-    return rows
+    """One row a source, all at once, each in a process of its own; one that cannot run says why."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(len(SESSIONS), get_context("spawn")) as pool:
+        return list(pool.map(one_row, SESSIONS, [60 * minutes] * len(SESSIONS)))
+
+
+def one_row(name: str, seconds: float) -> dict[str, Any]:
+    """The row of one source."""
+    try:
+        return row(name, *SESSIONS[name](seconds))
+    except LeanCNNError as error:
+        empty = dict.fromkeys(("seconds", "sent", "came", "lost", "decisions"), "")
+        late = dict.fromkeys(("p50", "p95", "p99", "max", "compute p50"), "")
+        return {"source": f"{name}: {error}", **empty, **late}
 
 
 def row(name: str, live: Live, sent: int) -> dict[str, Any]:
@@ -113,3 +121,20 @@ def _playback(seconds: float) -> tuple[Live, int]:
         np.savetxt(path, table, delimiter="\t", fmt="%.6f")
         source = BrainFlow("playback_file", [f"file={path}", "master_board=-1"])
         return through(source), count
+
+
+def _replay(seconds: float) -> tuple[Live, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "made.csv")
+        made = Head(-8.0).rest(round(seconds * FS)).astype(np.float32)
+        with closing(Recorder(path, FS, CHANNELS, "uV")) as recorder:
+            recorder(Chunk(made, 0))
+        return through(Replay(path)), made.shape[1]
+
+
+SESSIONS: dict[str, Callable[[float], tuple[Live, int]]] = {
+    "synthetic": _synthetic,
+    "replay": _replay,
+    "LSL": _lsl,
+    "BrainFlow playback": _playback,
+}

@@ -24,7 +24,7 @@ from leancnn.errors import DataError, MissingDependencyError, UnknownNameError
 
 NEEDS = "LSL needs pylsl; pip install 'leancnn[eeg]'"
 FIND_S = 5.0  # to look for a stream
-PAUSE_S = 0.002
+PAUSE_S = 0.001
 LEAP_S = 0.25  # between the stamps of neighbours: a loss, where less is a sender that was late
 LONG_UNITS = {"microvolts": "uV", "microvolt": "uV", "millivolts": "mV", "volts": "V"}
 

@@ -15,7 +15,7 @@ from leancnn.eeg.recording import Epochs, Event
 from leancnn.eeg.synthetic import CHANNELS, FS, Head
 from leancnn.errors import UsageError
 
-CHUNK_S = 0.04  # of signal that a played file hands out at once
+CHUNK_S = 0.016  # of signal that a played file hands out at once: 4 samples of 250 Hz
 
 
 class Replay:

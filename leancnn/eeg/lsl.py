@@ -24,7 +24,7 @@ from leancnn.errors import DataError, MissingDependencyError, UnknownNameError
 
 NEEDS = "LSL needs pylsl; pip install 'leancnn[eeg]'"
 FIND_S = 5.0  # to look for a stream
-PAUSE_S = 0.001
+WAIT_S = 0.2  # of one pull, so that a closed stream is left
 LEAP_S = 0.25  # between the stamps of neighbours: a loss, where less is a sender that was late
 LONG_UNITS = {"microvolts": "uV", "microvolt": "uV", "millivolts": "mV", "volts": "V"}
 
@@ -116,14 +116,15 @@ class LSL:
         first, clock = 0, time.monotonic() - float(self._lsl.local_clock())
         before: float | None = None
         while not self._closed.is_set():
+            row, stamp = self._inlet.pull_sample(timeout=WAIT_S)  # of many it would wait for all
+            if row is None:
+                continue
             rows, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=4096)
+            rows, stamps = [row, *rows], [stamp, *stamps]
             marks: list[tuple[float, str]] = []
             for inlet in self._marks:
                 words, times = inlet.pull_chunk(timeout=0.0)
                 marks += [(at, str(word[0])) for at, word in zip(times, words, strict=True)]
-            if not stamps:  # to wait inside would wait for 4096 samples
-                time.sleep(PAUSE_S)
-                continue
             x: NDArray[np.float32] = np.asarray(rows, np.float32).T
             if before is not None and stamps[0] - before > LEAP_S:
                 first += round((stamps[0] - before) * self.fs) - 1

@@ -10,39 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leancnn import runs
-from leancnn.eeg.decoders import fbcca, fit_logit, log_softmax, probabilities
-from leancnn.eeg.evaluation import shuffled
+from leancnn.eeg.decoders import fbcca, fit_logit, probabilities
 from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import bank_for
 from leancnn.eeg.pictures import draw
 from leancnn.eeg.read import load_epochs
 from leancnn.eeg.recording import Epochs
-from leancnn.eeg.scoring import (
-    Split,
-    bits_per_minute,
-    chosen,
-    folds,
-    grid_scores,
-    interval,
-    mcnemar,
-    textbook_scores,
-    undecided_curve,
-)
+from leancnn.eeg.scoring import chosen, folds, undecided_curve
 from leancnn.eeg.synthetic import synthetic_trials
 from leancnn.eeg.windows import AFTER_CUE, images, windows
+from leancnn.eeg.yardstick import CELLS, blended, cell, control, grid_of, logit_scores
 from leancnn.progress import Progress
 
-CELLS: tuple[tuple[Split, float], ...] = (
-    ("subject", 2.0),
-    ("session", 2.0),
-    ("subject", 4.0),
-    ("session", 4.0),
-    ("subject", 1.0),
-    ("session", 1.0),
-)
 SYNTHETIC_DB = (-30, -22, -18, -14, -10, -6)
 SYNTHETIC_TARGETS = (7.5, 60 / 7, 10.0, 12.0)
 
@@ -78,7 +59,7 @@ def keep(out: Path, name: str, data: str, sizes: Sizes, **result: Any) -> Path:
         command += f" --shuffles {sizes.shuffles}"
     if name == "live":
         command += f" --minutes {sizes.minutes:g}"
-    if name == "yardstick":
+    if name in ("yardstick", "people"):
         command += f" --networks {sizes.networks}"
     machine = runs.machine()
     for package in ("scipy", "torch", "pylsl", "brainflow"):
@@ -88,66 +69,16 @@ def keep(out: Path, name: str, data: str, sizes: Sizes, **result: Any) -> Path:
     return path
 
 
-# Recorded people
-
-
-def scores_by_part(
-    epochs: Epochs, split: Split, window: float, networks: int
-) -> tuple[dict[str, Floats], NDArray[np.bool_]]:
-    """Held-out scores of the logit, of each network, of their mean and of the blend."""
-    looking = epochs.looking()
-    bank, targets = bank_for(looking.targets), looking.targets
-    features, labels = images(looking, bank, window), looking.labels
-    names = ["logit", *(f"ssvepnet {n + 1}" for n in range(networks))]
-    logs = {name: np.zeros((len(labels), len(targets))) for name in names}
-    tested = np.zeros(len(labels), bool)
-    for _, test in folds(looking, split):
-        train = ~test
-        tested |= test
-        logit = fit_logit(features[train], labels[train], looking.subject[train], targets, bank)
-        parts: dict[str, Any] = {"logit": logit}
-        for number in range(networks):
-            from leancnn.eeg.network import decoder_of, fit_network
-
-            net = fit_network(features[train], labels[train], targets, seed=number)
-            parts[names[1 + number]] = decoder_of([net], targets, bank)
-        for name, part in parts.items():
-            found = np.stack([part.of_image(image) for image in features[test]])
-            logs[name][test] = log_softmax(found / part.temperature)
-    if not networks:
-        return logs, tested
-    nets: Floats = np.mean([logs[name] for name in names[1:]], 0)
-    return {
-        **logs,
-        f"mean of {networks} ssvepnet": nets,
-        f"logit + {networks} ssvepnet": (logs["logit"] + nets) / 2,
-    }, tested
-
-
 def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     """Every decoder on held-out people and sessions; the file is written after each cell."""
     rows: list[dict[str, Any]] = []
     details: dict[str, Any] = {}
     looking, result = epochs.looking(), {}
-    grids = {}
-    with Progress("folds", len(CELLS)) as bar:
+    with Progress("cells", len(CELLS)) as bar:
         for done, (split, window) in enumerate(CELLS):
             bar.to(done, cell=f"{split} {window:g} s")
-            if window not in grids:
-                grids[window] = grid_scores(looking, window)[1]
-            parts, tested = scores_by_part(epochs, split, window, sizes.networks)
-            best, _, picks = chosen(looking, split, grids[window])
-            parts = {
-                "FBCCA textbook": textbook_scores(looking, window),
-                "FBCCA chosen": best,
-                **parts,
-            }
-            rows += _cell(looking, parts, tested, split, window)
-            details[f"{split} {window:g}"] = {
-                "grid": _spread(grids[window], looking.labels),
-                "chosen variants": sorted(set(picks)),
-                "missed by all": int(_missed(parts, looking.labels, tested)),
-            }
+            found, details[f"{split} {window:g}"] = cell(looking, split, window, sizes.networks)
+            rows += found
             result = {
                 "title": "Recorded people: decoders on those they have not seen",
                 "rows": rows,
@@ -155,77 +86,27 @@ def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
                 "note": (
                     f"windows from {AFTER_CUE:g} s after the cue, causal filters, 3 targets, "
                     "chance 0.333; won, lost: trials that only this, only FBCCA chosen has right; "
-                    "p: exact McNemar, uncorrected; interval: 95 %, people drawn again"
+                    "p: exact McNemar, uncorrected; interval: 95 %, people drawn again; EEGNet: "
+                    "one seed, at 2 s alone; aligned: each session by its mean covariance"
                 ),
             }
             keep(out, "yardstick", epochs.source, sizes, **result)
     return result
 
 
-def _cell(
-    looking: Epochs,
-    parts: dict[str, Floats],
-    tested: NDArray[np.bool_],
-    split: Split,
-    window: float,
-) -> list[dict[str, Any]]:
-    labels, people = looking.labels, looking.subject[tested]
-    right = {name: (s.argmax(1) == labels)[tested] for name, s in parts.items()}
-    rows = []
-    for name, mine in right.items():
-        won, lost, p = mcnemar(mine, right["FBCCA chosen"])
-        low, high = interval(mine, people)
-        rows.append(
-            {
-                "held out": f"{split}s",
-                "window s": window,
-                "decoder": name,
-                "trials": int(tested.sum()),
-                "accuracy": round(float(mine.mean()), 4),
-                "interval": f"{low:.3f} to {high:.3f}",
-                "won": "" if name == "FBCCA chosen" else won,
-                "lost": "" if name == "FBCCA chosen" else lost,
-                "p": "" if name == "FBCCA chosen" else float(f"{p:.2g}"),
-                "bits/min": round(
-                    bits_per_minute(float(mine.mean()), len(looking.targets), window + AFTER_CUE),
-                    1,
-                ),
-            }
-        )
-    return rows
-
-
-def _spread(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-    accuracies = (scores.argmax(2) == labels).mean(1)
-    return {
-        "variants": len(accuracies),
-        "least": round(float(accuracies.min()), 4),
-        "median": round(float(np.median(accuracies)), 4),
-        "most": round(float(accuracies.max()), 4),
-    }
-
-
-def _missed(parts: dict[str, Floats], labels: NDArray[np.int64], tested: NDArray[np.bool_]) -> int:
-    right = [(scores.argmax(1) == labels)[tested] for scores in parts.values()]
-    return int((~np.logical_or.reduce(right)).sum())
-
-
 def _people(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
-    """Accuracy by person at 2 s, untrained and logit."""
+    """Accuracy by person at 2 s."""
     looking, labels = epochs.looking(), epochs.looking().labels
-    best, _, _ = chosen(looking, "subject", grid_scores(looking, 2.0)[1])
-    logit, _ = _logit(looking, 2.0)
+    best, _, _ = chosen(looking, "subject", grid_of(looking, 2.0))
+    scores = {"FBCCA chosen": best, "logit": logit_scores(looking, "subject", 2.0)}
+    if sizes.networks:
+        scores |= blended(looking, "subject", 2.0, sizes.networks)
+    right = {name: one.argmax(1) == labels for name, one in scores.items()}
     rows = []
     for name in np.unique(looking.subject):
         here = looking.subject == name
-        rows.append(
-            {
-                "person": str(name),
-                "trials": int(here.sum()),
-                "FBCCA chosen": round(float((best.argmax(1) == labels)[here].mean()), 3),
-                "logit": round(float((logit.argmax(1) == labels)[here].mean()), 3),
-            }
-        )
+        shares = {key: round(float(one[here].mean()), 3) for key, one in right.items()}
+        rows.append({"person": str(name), "trials": int(here.sum()), **shares})
     return {"title": "By person, windows of 2 s, held-out people", "rows": rows, "note": ""}
 
 
@@ -268,11 +149,10 @@ def _rest(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
 
 def _shuffled(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     looking = epochs.looking()
+    features = images(looking, bank_for(looking.targets), 2.0)
     rows = []
     for decoder in ("logit", "ssvepnet"):
-        found = [
-            shuffled(looking, "subject", 2.0, decoder, repeat) for repeat in range(sizes.shuffles)
-        ]
+        found = [control(looking, decoder, repeat, features) for repeat in range(sizes.shuffles)]
         rows.append(
             {
                 "decoder": decoder,
@@ -285,7 +165,21 @@ def _shuffled(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     return {
         "title": "Labels of training shuffled within sessions, 2 s",
         "rows": rows,
-        "note": "chance 0.333; a network with random weights at its start, people in four folds",
+        "note": "chance 0.333; a network with random weights at its start, people in two halves",
+    }
+
+
+def _early(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
+    from leancnn.eeg.early import early_rows
+
+    return {
+        "title": "Decide as soon as sure: time and accuracy, held-out people",
+        "rows": early_rows(epochs.looking()),
+        "note": (
+            "logit of each length from 1 to 4 s; the first that is so sure decides, that of 4 s "
+            "always; seconds from the cue; bits a minute at the mean time; every threshold is "
+            "shown, none was chosen"
+        ),
     }
 
 
@@ -328,7 +222,10 @@ def _live(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     return {
         "title": "Live: samples lost, and time from the window's last sample to the decision",
         "rows": live_rows(sizes.minutes),
-        "note": "FBCCA, 2 s windows, a decision each 0.25 s; ms",
+        "note": (
+            "FBCCA, 2 s windows, a decision each 0.25 s, chunks of 4 samples; ms; all sources at "
+            "once, a process each, beside whatever else the machine does"
+        ),
     }
 
 
@@ -338,7 +235,17 @@ def _faults(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     return {
         "title": "Bad signals: what was counted, and the accuracy with and without",
         "rows": fault_rows(),
-        "note": "made EEG at -14 dB, 4 targets, 40 cues, FBCCA, 2 s; the same trials in every row",
+        "note": "made EEG at -14 dB, 4 targets, FBCCA, 2 s windows; the same trials in every row",
+    }
+
+
+def _refused(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
+    from leancnn.eeg.faults import refusal_rows
+
+    return {
+        "title": "What cannot be decoded: what is said, and when",
+        "rows": refusal_rows(epochs),
+        "note": "each was tried; seconds until it was said",
     }
 
 
@@ -348,7 +255,9 @@ TABLES: dict[str, Callable[[Epochs, Path, Sizes], dict[str, Any]]] = {
     "rest": _rest,
     "shuffled": _shuffled,
     "synthetic": _synthetic,
+    "early": _early,
     "faults": _faults,
+    "refused": _refused,
     "live": _live,
     "cost": _cost,
 }

@@ -31,7 +31,7 @@ from leancnn.errors import DataError
 
 SHUFFLES = 20
 CONTROL_STRENGTH = 0.03  # of a logit on shuffled labels: nothing to choose it by
-CONTROL_FOLDS = 4  # of a network on shuffled labels, for the time it takes
+CONTROL_FOLDS = 2  # of a network on shuffled labels, for the time it takes
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.eeg.chunks import Chunk
+from leancnn.eeg.chunks import POLL_S, Chunk
 from leancnn.eeg.decoders import fbcca
+from leancnn.eeg.doctor import check
 from leancnn.eeg.live import Live
-from leancnn.eeg.recording import Epochs, Event
+from leancnn.eeg.page import checked
+from leancnn.eeg.recording import Epochs, Event, Recording
 from leancnn.eeg.synthetic import synthetic_trials
+from leancnn.errors import LeanCNNError
 
 TARGETS = (7.5, 60 / 7, 10.0, 12.0)
 CHUNK = 10  # samples
@@ -22,9 +28,18 @@ Change = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32
 class Faulty:
     """Made trials in chunks, each mistreated by `change`; a share of the chunks never comes."""
 
-    def __init__(self, epochs: Epochs, change: Change | None, lost: float, ppm: float) -> None:
+    def __init__(
+        self,
+        epochs: Epochs,
+        change: Change | None = None,
+        lost: float = 0.0,
+        ppm: float = 0.0,
+        *,
+        ends: bool = True,
+    ) -> None:
         self.name, self.fs = "made", epochs.fs
         self.channels, self.unit = epochs.channels, epochs.unit
+        self._ends = ends
         self._epochs, self._change, self._lost, self._ppm = epochs, change, lost, ppm
 
     def __iter__(self) -> Iterator[Chunk | None]:
@@ -40,6 +55,9 @@ class Faulty:
                 first = number * length + start
                 events = (Event(number * length + cue, float(hz)),) if here else ()
                 yield Chunk(trial[:, start : start + CHUNK], first, None, events, start == 0)
+        while not self._ends:  # a sender that died
+            time.sleep(POLL_S)
+            yield None
 
     def close(self) -> None:
         """Nothing is held."""
@@ -47,9 +65,11 @@ class Faulty:
 
 def drifted(trial: NDArray[np.float32], ppm: float) -> NDArray[np.float32]:
     """The same as a clock that is `ppm` millionths too fast would have sampled it."""
+    from scipy.interpolate import CubicSpline
+
     places = np.arange(trial.shape[1]) * (1 - ppm * 1e-6)
-    grid = np.arange(trial.shape[1])
-    return np.stack([np.interp(places, grid, row) for row in trial]).astype(np.float32)
+    made = CubicSpline(np.arange(trial.shape[1]), trial, axis=1)(places)
+    return np.asarray(made, np.float32)
 
 
 def flat(x: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
@@ -65,8 +85,8 @@ def railed(x: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.fl
 
 def mains(x: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
     """50 Hz of ten times the signal's rms on every channel, other strengths on each."""
-    time = np.arange(x.shape[1]) / 250.0
-    wave = np.sqrt(2) * 10 * x.std() * np.sin(2 * np.pi * 50 * time + random.uniform(0, 6))
+    seconds = np.arange(x.shape[1]) / 250.0
+    wave = np.sqrt(2) * 10 * x.std() * np.sin(2 * np.pi * 50 * seconds + random.uniform(0, 6))
     return np.asarray(x + np.outer(random.uniform(0.5, 1.5, len(x)), wave), np.float32)
 
 
@@ -74,6 +94,11 @@ def nan(x: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float
     """One sample in a hundred of one channel is not a number."""
     x[1, random.random(x.shape[1]) < 0.01] = np.nan
     return x
+
+
+def volts(x: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+    """Volts that are said to be microvolts."""
+    return x * np.float32(1e-6)
 
 
 FAULTS: dict[str, tuple[Change | None, float, float, float | None]] = {
@@ -85,10 +110,11 @@ FAULTS: dict[str, tuple[Change | None, float, float, float | None]] = {
     "50 Hz, ten times the signal, notch": (mains, 0.0, 0.0, 50.0),
     "1 % NaN in a channel": (nan, 0.0, 0.0, None),
     "a clock 200 ppm off": (None, 0.0, 200.0, None),
+    "volts said to be µV": (volts, 0.0, 0.0, None),
 }
 
 
-def fault_rows(trials: int = 40, snr_db: float = -14.0) -> list[dict[str, Any]]:
+def fault_rows(trials: int = 120, snr_db: float = -14.0) -> list[dict[str, Any]]:
     """One row a fault: what was counted, how many cues were decided on, and how many right."""
     epochs = synthetic_trials(TARGETS, snr_db, trials=trials)
     rows = []
@@ -97,6 +123,7 @@ def fault_rows(trials: int = 40, snr_db: float = -14.0) -> list[dict[str, Any]]:
         found = list(live)
         decided = [d for d in found if d.choice is not None]
         counts = live.ring.counts
+        silent = Counter(d.reason for d in found if d.choice is None)
         rows.append(
             {
                 "fault": name,
@@ -107,6 +134,49 @@ def fault_rows(trials: int = 40, snr_db: float = -14.0) -> list[dict[str, Any]]:
                 "bridged": counts["bridged"],
                 "NaN": counts["nan"],
                 "channels left out": max((len(d.unused) for d in found), default=0),
+                "said": "; ".join(f"{times} × {reason}" for reason, times in silent.items()),
             }
         )
     return rows
+
+
+def refusal_rows(recorded: Epochs) -> list[dict[str, Any]]:
+    """One row for what is refused: what was said, and after how many seconds."""
+    made = synthetic_trials(TARGETS, -8.0, trials=1)
+    long = Recording(np.concatenate([*made.x], 1), made.fs, made.channels, (), "V", "made")
+    crossed = np.where(recorded.hz == 17, 21.0, np.where(recorded.hz == 21, 17.0, recorded.hz))
+    tries: dict[str, Callable[[], object]] = {
+        "a source that dies": lambda: list(
+            Live(Faulty(made, ends=False), fbcca(TARGETS), window=2.0)
+        ),
+        "µV said to be volts, check": lambda: _problems(long),
+        "17 and 21 Hz crossed, check": lambda: _problems(replace(recorded, hz=crossed, _keys=[])),
+        "two LSL streams of one name": _two_streams,
+        "100 Hz on a page": lambda: checked((10.0, 100.0)),
+    }
+    return [{"fault": name, **_said(call)} for name, call in tries.items()]
+
+
+def _said(call: Callable[[], object]) -> dict[str, Any]:
+    began, said = time.monotonic(), "nothing"
+    try:
+        call()
+    except LeanCNNError as error:
+        said = str(error)
+    return {"said": said, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _problems(data: Recording | Epochs) -> None:
+    """Raise what `check` found."""
+    if found := check(data).problems:
+        raise LeanCNNError("; ".join(found))
+
+
+def _two_streams() -> None:
+    from leancnn.eeg.lsl import LSL, pylsl
+
+    lsl = pylsl()
+    infos = [lsl.StreamInfo("leancnn-twin", "EEG", 8, 250, "float32", f"twin-{n}") for n in (1, 2)]
+    held = [lsl.StreamOutlet(info) for info in infos]
+    LSL("leancnn-twin").close()
+    del held

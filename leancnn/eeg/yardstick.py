@@ -1,0 +1,212 @@
+"""Recorded people: every decoder on those it has not seen, beside decoders that nobody trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leancnn.eeg.decoders import STRENGTHS, fit_logit, log_softmax
+from leancnn.eeg.evaluation import shuffled
+from leancnn.eeg.features import Floats
+from leancnn.eeg.filters import bank_for
+from leancnn.eeg.kept import kept
+from leancnn.eeg.recording import Epochs
+from leancnn.eeg.scoring import (
+    Split,
+    bits_per_minute,
+    chosen,
+    folds,
+    grid_scores,
+    interval,
+    mcnemar,
+    textbook_scores,
+)
+from leancnn.eeg.windows import AFTER_CUE, images
+
+CELLS: tuple[tuple[Split, float], ...] = (
+    ("subject", 2.0),
+    ("session", 2.0),
+    ("subject", 4.0),
+    ("session", 4.0),
+    ("subject", 1.0),
+    ("session", 1.0),
+)
+EEGNET_S = 2.0  # the windows that EEGNet is trained on: an hour of one core
+
+Parts = dict[str, Floats]
+Mask = NDArray[np.bool_]
+
+
+def grid_of(looking: Epochs, window: float) -> NDArray[np.float32]:
+    """Scores (variants, N, K) of the untrained grid."""
+    return kept(
+        lambda: grid_scores(looking, window)[1],
+        looking.x[:, 0, ::16],
+        looking.labels,
+        what="grid",
+        window=window,
+        form=GRID_FORM,
+    )
+
+
+GRID_FORM = 1  # raised when the grid or its filters change
+
+
+def over_folds(
+    looking: Epochs,
+    split: Split,
+    predict: Callable[[Mask], NDArray[Any]],
+    fed: NDArray[np.float32],
+    **facts: Any,
+) -> Floats:
+    """Held-out scores (N, K), fold by fold, each kept as soon as it is known.
+
+    `predict(test)` trains on what is not held out and scores what is.
+    """
+    scores = np.zeros((len(looking), len(looking.targets)))
+    for _, test in folds(looking, split):
+        scores[test] = kept(lambda: predict(test), fed, looking.labels, test, **facts)  # noqa: B023
+    return scores
+
+
+def logit_scores(looking: Epochs, split: Split, window: float) -> Floats:
+    """Held-out log-probabilities of the logit."""
+    bank, targets, labels = bank_for(looking.targets), looking.targets, looking.labels
+    features = images(looking, bank, window)
+
+    def predict(test: Mask) -> Floats:
+        made = fit_logit(features[~test], labels[~test], looking.subject[~test], targets, bank)
+        found = np.stack([made.of_image(image) for image in features[test]])
+        return log_softmax(found / made.temperature)
+
+    return over_folds(looking, split, predict, features, what="logit", strengths=STRENGTHS)
+
+
+def network_scores(looking: Epochs, split: Split, window: float, seed: int) -> Floats:
+    """Held-out log-probabilities of one SSVEPNet."""
+    from leancnn.eeg import network as n
+
+    bank, targets, labels = bank_for(looking.targets), looking.targets, looking.labels
+    features = images(looking, bank, window)
+
+    def predict(test: Mask) -> Floats:
+        made = n.fit_network(features[~test], labels[~test], targets, seed=seed)
+        decoder = n.decoder_of([made], targets, bank)
+        return log_softmax(np.stack([decoder.of_image(image) for image in features[test]]))
+
+    recipe = [n.EPOCHS, n.BATCH, n.LR, n.WEIGHT_DECAY, n.NOISE, n.WARM_UP]
+    return over_folds(looking, split, predict, features, what="ssvepnet", seed=seed, recipe=recipe)
+
+
+def eegnet_parts(looking: Epochs, split: Split, window: float, logit: Floats) -> Parts:
+    """Held-out scores of EEGNet, one seed, and of its halves beside the logit."""
+    from leancnn.eeg import eegnet as e
+
+    found: Parts = {}
+    for name, aligned in (("EEGNet", False), ("EEGNet, sessions aligned", True)):
+        x = e.signals(looking, bank_for(looking.targets), window, aligned=aligned)
+        recipe = [e.EPOCHS, e.BATCH, e.LR, e.KERNEL, e.DROPOUT]
+
+        def predict(test: Mask, x: NDArray[np.float32] = x) -> Floats:
+            return log_softmax(e.eegnet_scores(x, looking.labels, ~test, test, seed=0))
+
+        found[name] = over_folds(looking, split, predict, x, what="eegnet", recipe=recipe)
+    return {**found, "logit + half EEGNet": logit + found["EEGNet"] / 2}
+
+
+def blended(looking: Epochs, split: Split, window: float, networks: int) -> Parts:
+    """Held-out log-probabilities of each network, of their mean, and of that beside the logit."""
+    names = [f"ssvepnet {number + 1}" for number in range(networks)]
+    logs = [network_scores(looking, split, window, number) for number in range(networks)]
+    mean: Floats = np.mean(logs, 0)
+    blend = (logit_scores(looking, split, window) + mean) / 2
+    return {
+        **dict(zip(names, logs, strict=True)),
+        f"mean of {networks} ssvepnet": mean,
+        f"logit + {networks} ssvepnet": blend,
+    }
+
+
+def control(looking: Epochs, decoder: str, repeat: int, features: NDArray[np.float32]) -> float:
+    """The accuracy of a decoder of shuffled labels, windows of 2 s, kept when it is known."""
+    from leancnn.eeg import network as n
+
+    recipe = [n.EPOCHS, n.BATCH, n.LR, n.WEIGHT_DECAY, n.NOISE, n.WARM_UP]
+    found = kept(
+        lambda: np.array([shuffled(looking, "subject", 2.0, decoder, repeat, features)]),
+        features,
+        looking.labels,
+        what="shuffled",
+        decoder=decoder,
+        repeat=repeat,
+        recipe=recipe,
+    )
+    return float(found[0])
+
+
+def parts_of(looking: Epochs, split: Split, window: float, networks: int) -> Parts:
+    """Held-out scores of everything that is trained, by name."""
+    logit = logit_scores(looking, split, window)
+    parts: Parts = {"logit": logit}
+    if networks:
+        parts |= blended(looking, split, window, networks)
+    if networks and window == EEGNET_S:
+        parts |= eegnet_parts(looking, split, window, logit)
+    return parts
+
+
+def cell(
+    looking: Epochs, split: Split, window: float, networks: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of one split and window, and details of the untrained grid."""
+    grid = grid_of(looking, window)
+    best, tested, picks = chosen(looking, split, grid)
+    parts = {
+        "FBCCA textbook": textbook_scores(looking, window),
+        "FBCCA chosen": best,
+        **parts_of(looking, split, window, networks),
+    }
+    labels, people = looking.labels, looking.subject[tested]
+    right = {name: (s.argmax(1) == labels)[tested] for name, s in parts.items()}
+    head = {"held out": f"{split}s", "window s": window}
+    rows = [
+        {**head, **_row(name, mine, right["FBCCA chosen"], people, window, looking)}
+        for name, mine in right.items()
+    ]
+    return rows, {
+        "grid": _spread(grid, labels),
+        "chosen variants": sorted(set(picks)),
+        "missed by all": int((~np.logical_or.reduce(list(right.values()))).sum()),
+    }
+
+
+def _row(
+    name: str, mine: Mask, yard: Mask, people: NDArray[Any], window: float, looking: Epochs
+) -> dict[str, Any]:
+    won, lost, p = mcnemar(mine, yard)
+    low, high = interval(mine, people)
+    accuracy, itself = float(mine.mean()), name == "FBCCA chosen"
+    bits = bits_per_minute(accuracy, len(looking.targets), window + AFTER_CUE)
+    return {
+        "decoder": name,
+        "trials": len(mine),
+        "accuracy": round(accuracy, 4),
+        "interval": f"{low:.3f} to {high:.3f}",
+        "won": "" if itself else won,
+        "lost": "" if itself else lost,
+        "p": "" if itself else float(f"{p:.2g}"),
+        "bits/min": round(bits, 1),
+    }
+
+
+def _spread(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    accuracies = (scores.argmax(2) == labels).mean(1)
+    return {
+        "variants": len(accuracies),
+        "least": round(float(accuracies.min()), 4),
+        "median": round(float(np.median(accuracies)), 4),
+        "most": round(float(accuracies.max()), 4),
+    }

@@ -44,7 +44,8 @@ class Front(nn.Module):
         """Windows (N, 1, channels, samples), and in training their moments, to (N, 16, 1, T)."""
         norm = self.norm
         mean, variance = norm.running_mean, norm.running_var
-        assert mean is not None and variance is not None
+        assert mean is not None
+        assert variance is not None
         if moments is not None:
             first, second = moments[:, 0].mean(0), moments[:, 1:].mean(0)
             batch_mean = self.temporal @ first

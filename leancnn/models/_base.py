@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,9 @@ class Card:
     """What the source prints about this network, in its own units."""
     differs: str = ""
     """Where the source's own numbers do not fit, in a sentence."""
+    search: Mapping[str, Sequence[Any]] = field(default_factory=dict, hash=False)
+    """What `leancnn search` may give arguments of the builder; of networks that share a builder one
+    card says it for all."""
 
 
 @dataclass(frozen=True, slots=True)

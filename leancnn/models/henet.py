@@ -29,14 +29,16 @@ from leancnn.errors import MismatchError
 from leancnn.layers import AverageVector, ChannelShuffle, check_image, grouped_conv, initialise
 from leancnn.models._base import Card, register
 
-STAGES = (24, 48, 96)  # width of the stride-1 blocks
+WIDTH = 24  # of the first stage, of which all others are multiples
+STAGES = (1, 2, 4)  # width of the stride-1 blocks, in first stages
 DOWN = (
-    (48, 24, 48),
-    (96, 48, 96),
-    (192, 48, 96),
-    (96, 96, 192),
+    (2, 1, 2),
+    (4, 2, 4),
+    (8, 2, 4),
+    (4, 4, 8),
 )  # in, mid, out; the third is irregular in the file
 SMALLEST = 31  # four stride-2 convolutions without padding: 31 → 15 → 7 → 3 → 1
+SEARCH = {"repeat": (1, 2, 3, 4, 5, 6), "width": (12, 20, 24, 30, 40, 48)}
 LARGEST = 46  # 46 → 22 → 10 → 4 → 1; from 47 on the last map is larger than 1×1
 
 
@@ -127,6 +129,7 @@ class HENet(nn.Module):
         classes: int,
         channels: int,
         repeat: int,
+        width: int,
         conv_bias: bool,
         init: str,
         allow_any_size: bool,
@@ -134,14 +137,18 @@ class HENet(nn.Module):
         super().__init__()
         if repeat < 1:
             raise MismatchError(f"HENet needs repeat of 1 or more, not {repeat}")
+        if width < 2:
+            raise MismatchError(f"HENet needs a width of 2 or more, not {width}")
+        stages = [width * times for times in STAGES]
+        downs = [[width * times for times in row] for row in DOWN]
         self.allow_any_size = allow_any_size
-        self.conv1 = grouped_conv(channels, STAGES[0], 3, padding=1, bias=conv_bias)
-        self.bn1 = nn.BatchNorm2d(STAGES[0])
+        self.conv1 = grouped_conv(channels, width, 3, padding=1, bias=conv_bias)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.stages = nn.ModuleList(Stage(width, repeat, conv_bias=conv_bias) for width in STAGES)
-        self.downs = nn.ModuleList(Down(*widths, conv_bias=conv_bias) for widths in DOWN)
+        self.stages = nn.ModuleList(Stage(each, repeat, conv_bias=conv_bias) for each in stages)
+        self.downs = nn.ModuleList(Down(*row, conv_bias=conv_bias) for row in downs)
         self.pool = AverageVector()
-        self.fc = nn.Linear(DOWN[-1][-1], classes)
+        self.fc = nn.Linear(downs[-1][-1], classes)
         initialise(self, init)
 
     def features(self, x: Tensor) -> Tensor:
@@ -163,6 +170,7 @@ def henet(
     classes: int = 10,
     channels: int = 3,
     repeat: int = 3,
+    width: int = WIDTH,
     conv_bias: bool = True,
     init: Literal["gaussian001", "kaiming"] = "kaiming",
     allow_any_size: bool = False,
@@ -172,6 +180,7 @@ def henet(
         classes=classes,
         channels=channels,
         repeat=repeat,
+        width=width,
         conv_bias=conv_bias,
         init=init,
         allow_any_size=allow_any_size,
@@ -196,6 +205,7 @@ for _repeat, _trainable, _macs, _buffers, _printed in (
             published=_printed,
             differs="that parameter count ignores the groups; MFLOPs there are MACs, with every "
             "first block of a stage read as wide as the others",
+            search=SEARCH if _repeat == 3 else {},
         ),
         henet,
         repeat=_repeat,

@@ -38,6 +38,7 @@ from leancnn.layers import (
 from leancnn.models._base import Card, register
 
 STEM = 32
+SEARCH = {"repeats": (1, 2, 3, 6), "expansion": (1, 2, 3, 6)}
 STAGE_0 = 16
 STAGES = (64, 128, 256)
 TOP = 512
@@ -277,6 +278,7 @@ for _layers, _expansion, _trainable, _frozen, _buffers, _macs, _published in (
             buffers=_buffers,
             published=_published,
             differs="FLOPs there are 2 per MAC, per batch-norm output and per activation",
+            search=SEARCH if (_layers, _expansion) == (32, 6) else {},
         ),
         lbmbnet,
         repeats={59: 6, 32: 3}[_layers],

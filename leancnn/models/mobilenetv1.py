@@ -87,6 +87,7 @@ register(
         macs=568_740_352,
         buffers=21_888,
         published="4.2 M parameters, 569 M multiply-adds",
+        search={"stem": ("cifar", "imagenet")},
     ),
     mobilenetv1,
 )

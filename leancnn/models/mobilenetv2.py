@@ -20,8 +20,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from leancnn.errors import MismatchError
 from leancnn.layers import AverageVector, check_image, choose, conv_bn, initialise
 from leancnn.models._base import Card, register
+from leancnn.models._widths import eights
 
 STEM = 32
 STAGES = (  # expansion, width, blocks, stride of the first
@@ -57,25 +59,29 @@ class MobileNetV2(nn.Module):
     """Images (N, channels, H, W), normalised, to logits (N, classes); see the file's table."""
 
     def __init__(
-        self, *, classes: int, channels: int, stem: str, dropout: float, init: str
+        self, *, classes: int, channels: int, width: float, stem: str, dropout: float, init: str
     ) -> None:
         super().__init__()
         choose(stem, ("imagenet", "cifar"), "stem")
+        if width <= 0:
+            raise MismatchError(f"MobileNetV2 needs a width above 0, not {width}")
         self.channels = channels
+        top = eights(TOP * max(width, 1))  # a narrow network keeps it, as in the authors' code
         small = stem == "cifar"
-        self.stem = conv_bn(channels, STEM, 3, stride=1 if small else 2, act=nn.ReLU6)
+        c_in = eights(STEM * width)
+        self.stem = conv_bn(channels, c_in, 3, stride=1 if small else 2, act=nn.ReLU6)
         blocks = []
-        c_in = STEM
-        for stage, (expansion, width, count, first) in enumerate(STAGES):
+        for stage, (expansion, usual, count, first) in enumerate(STAGES):
+            c_out = eights(usual * width)
             for index in range(count):
                 stride = 1 if index or (small and stage == 1) else first
-                blocks.append(InvertedResidual(c_in, width, expansion=expansion, stride=stride))
-                c_in = width
+                blocks.append(InvertedResidual(c_in, c_out, expansion=expansion, stride=stride))
+                c_in = c_out
         self.blocks = nn.Sequential(*blocks)
-        self.top = conv_bn(c_in, TOP, 1, act=nn.ReLU6)
+        self.top = conv_bn(c_in, top, 1, act=nn.ReLU6)
         self.pool = AverageVector()
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(TOP, classes)
+        self.fc = nn.Linear(top, classes)
         initialise(self, init)
 
     def features(self, x: Tensor) -> Tensor:
@@ -92,12 +98,15 @@ def mobilenetv2(
     *,
     classes: int = 10,
     channels: int = 3,
+    width: float = 1.0,
     stem: Literal["imagenet", "cifar"] = "cifar",
     dropout: float = 0.2,
     init: Literal["kaiming", "gaussian001"] = "kaiming",
 ) -> nn.Module:
-    """MobileNetV2 of width 1."""
-    return MobileNetV2(classes=classes, channels=channels, stem=stem, dropout=dropout, init=init)
+    """MobileNetV2, all widths but the last multiplied by `width` and rounded to eights."""
+    return MobileNetV2(
+        classes=classes, channels=channels, width=width, stem=stem, dropout=dropout, init=init
+    )
 
 
 _SOURCE = "Sandler et al., MobileNetV2, CVPR 2018, Table 2"
@@ -112,6 +121,7 @@ register(
         buffers=34_112,
         published="LB-MBNet paper, Table 4: 2.2 M, 0.88e8 FLOPs, 91.93 %",
         differs="that 0.88e8 counts MACs, other rows of the table 2 per MAC",
+        search={"width": (0.35, 0.5, 0.75, 1.0), "stem": ("cifar", "imagenet")},
     ),
     mobilenetv2,
 )

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from leancnn.layers import AverageVector, SqueezeExcite, check_image, choose, conv_bn, initialise
 from leancnn.models._base import Card, register
+from leancnn.models._widths import eights
 
 STEM = 16
 BLOCKS = (  # kernel, width inside, width, gated, hard-swish, stride
@@ -41,12 +42,6 @@ BLOCKS = (  # kernel, width inside, width, gated, hard-swish, stride
 )
 TOP = 576
 HIDDEN = 1024
-
-
-def eights(width: float) -> int:
-    """The multiple of 8 nearest to `width`, at least 8 and not more than 10 % below it."""
-    near = max(8, int(width + 4) // 8 * 8)
-    return near + 8 if near < 0.9 * width else near
 
 
 class Block(nn.Module):
@@ -150,6 +145,7 @@ register(
         published="2.5 M, 56 M multiply-adds; "
         "LB-MBNet paper, Table 4: 1.52 M, 0.35e8 FLOPs, 92.97 %",
         differs="1.52 M is the network with 10 classes, 1,528,106, truncated",
+        search={"stem": ("cifar", "imagenet")},
     ),
     mobilenetv3_small,
 )

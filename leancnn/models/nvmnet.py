@@ -35,6 +35,7 @@ from leancnn.layers import AverageVector, SqueezeExpand, check_image, grouped_co
 from leancnn.models._base import Card, register
 
 STEM = 64
+SEARCH = {"groups": (1, 2, 4, 8, 16), "last_stage": (1, 2, 3), "small": (True, False)}
 STAGES = (  # (squeeze, expand) of each module; a pool stands between the stages
     ((16, 64), (16, 64)),
     ((32, 128), (32, 128)),
@@ -154,6 +155,7 @@ for _groups, _trainable, _macs, _published in (
             smallest=SMALLEST,
             published=_published,
             differs=_no_fit if _groups == 16 else _fits if _published else "",
+            search=SEARCH if _groups == 4 else {},
         ),
         nvmnet,
         groups=_groups,

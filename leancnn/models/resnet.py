@@ -36,6 +36,8 @@ from leancnn.layers import (
 )
 from leancnn.models._base import Card, register
 
+WIDTH = 16  # of the first stage for 32×32
+SEARCH = {"repeats": (1, 2, 3, 5), "width": (8, 12, 16, 24, 32)}
 BOTTLENECK = 4  # a bottleneck's output is this much wider than its 3×3
 
 
@@ -149,17 +151,20 @@ def resnet_cifar(
     classes: int = 10,
     channels: int = 3,
     repeats: int = 3,
+    width: int = WIDTH,
     shortcut: Literal["pad", "conv"] = "pad",
     init: Literal["kaiming", "gaussian001"] = "kaiming",
 ) -> nn.Module:
     """ResNet of 6·`repeats` + 2 layers for 32×32; shortcut="pad" is the paper's option A."""
     if repeats < 1:
         raise MismatchError(f"ResNet needs repeats of 1 or more, not {repeats}")
+    if width < 1:
+        raise MismatchError(f"ResNet needs a width of 1 or more, not {width}")
     return ResNet(
         classes=classes,
         channels=channels,
         blocks=(repeats,) * 3,
-        widths=(16, 32, 64),
+        widths=(width, 2 * width, 4 * width),
         bottleneck=False,
         shortcut=shortcut,
         stem="cifar",
@@ -179,6 +184,7 @@ register(
         buffers=9_600,
         published="1.8e9 FLOPs; NVM paper, Table 6: 11.69 M, 3.49",
         differs="3.49 is about 2 per MAC (3.63)",
+        search={"depth": (18, 50), "stem": ("imagenet", "cifar")},
     ),
     resnet,
     depth=18,
@@ -212,6 +218,7 @@ for _repeats, _trainable, _macs, _buffers, _published in (
             macs=_macs,
             buffers=_buffers,
             published=_published,
+            search=SEARCH if _repeats == 3 else {},
         ),
         resnet_cifar,
         repeats=_repeats,

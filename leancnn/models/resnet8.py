@@ -18,10 +18,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from leancnn.errors import MismatchError
 from leancnn.layers import AverageVector, check_image, grouped_conv, initialise
 from leancnn.models._base import Card, register
 
-WIDTHS = (16, 32, 64)
+WIDTH = 16  # of the first block; each has twice the width of the one before
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -50,10 +51,12 @@ class Block(nn.Module):
 class ResNet8(nn.Module):
     """Images (N, channels, H, W), normalised, to logits (N, classes); see the file's table."""
 
-    def __init__(self, *, classes: int, channels: int, init: str) -> None:
+    def __init__(self, *, classes: int, channels: int, width: int, init: str) -> None:
         super().__init__()
         self.channels = channels
-        narrow, middle, wide = WIDTHS
+        if width < 1:
+            raise MismatchError(f"ResNet-8 needs a width of 1 or more, not {width}")
+        narrow, middle, wide = width, 2 * width, 4 * width
         self.conv1 = conv(channels, narrow, 3)
         self.bn1 = nn.BatchNorm2d(narrow)
         self.relu = nn.ReLU(inplace=True)
@@ -78,10 +81,11 @@ def resnet8(
     *,
     classes: int = 10,
     channels: int = 3,
+    width: int = WIDTH,
     init: Literal["kaiming", "gaussian001"] = "kaiming",
 ) -> nn.Module:
     """MLPerf Tiny's ResNet-8."""
-    return ResNet8(classes=classes, channels=channels, init=init)
+    return ResNet8(classes=classes, channels=channels, width=width, init=init)
 
 
 register(
@@ -95,6 +99,7 @@ register(
         buffers=480,
         published="78,666 parameters in Keras, 85 % accuracy target on CIFAR-10",
         differs="78,666 holds 480 running statistics",
+        search={"width": (8, 12, 16, 24, 32)},
     ),
     resnet8,
 )

@@ -21,29 +21,32 @@ from leancnn.layers import AverageVector, ShuffleUnit, check_image, conv_bn, ini
 from leancnn.models._base import Card, register
 
 GROUPS = 3
+STAGES = 3
 FACTOR = 2  # a unit's middle is half as wide as its branch's output
-WIDTHS = (24, 48, 96, 192)  # conv1, then the stages
+WIDTH = 24  # of conv1; each stage is twice as wide as what it reads
+SEARCH = {"repeat": (1, 2, 3, 4, 5), "width": (12, 18, 24, 36, 48)}
 SMALLEST = 7  # two stride-2 steps without padding: 7 → 3 → 1
 
 
 class ShuffleNet(nn.Module):
     """Images (N, channels, H, W), normalised, to logits (N, classes); see the file's table."""
 
-    def __init__(self, *, classes: int, channels: int, repeat: int, init: str) -> None:
+    def __init__(self, *, classes: int, channels: int, repeat: int, width: int, init: str) -> None:
         super().__init__()
         if repeat < 1:
             raise MismatchError(f"ShuffleNet needs repeat of 1 or more, not {repeat}")
-        stem, *stages = WIDTHS
+        if width < GROUPS or width % GROUPS:
+            raise MismatchError(f"ShuffleNet needs a width of whole {GROUPS}s, not {width}")
         self.channels = channels
-        self.stem = conv_bn(channels, stem, 3)
+        self.stem = conv_bn(channels, width, 3)
         units = []
-        c_in = stem
-        for width in stages:
-            strides = [1] * repeat if width == stages[0] else [2] + [1] * repeat
-            for stride in strides:
-                mid = (width if stride == 1 else width - c_in) // FACTOR
-                units.append(ShuffleUnit(c_in, width, mid, stride=stride, groups=GROUPS, padding=0))
-                c_in = width
+        c_in = width
+        for stage in range(STAGES):
+            c_out = 2 * width << stage
+            for stride in [1] * repeat if stage == 0 else [2] + [1] * repeat:
+                mid = (c_out if stride == 1 else c_out - c_in) // FACTOR
+                units.append(ShuffleUnit(c_in, c_out, mid, stride=stride, groups=GROUPS, padding=0))
+                c_in = c_out
         self.units = nn.Sequential(*units)
         self.pool = AverageVector()
         self.fc = nn.Linear(c_in, classes)
@@ -64,10 +67,11 @@ def shufflenet(
     classes: int = 10,
     channels: int = 3,
     repeat: int = 3,
+    width: int = WIDTH,
     init: Literal["gaussian001", "kaiming"] = "kaiming",
 ) -> nn.Module:
     """The HENet paper's ShuffleNet with `repeat` stride-1 units in each of three stages."""
-    return ShuffleNet(classes=classes, channels=channels, repeat=repeat, init=init)
+    return ShuffleNet(classes=classes, channels=channels, repeat=repeat, width=width, init=init)
 
 
 for _repeat, _trainable, _macs, _buffers, _printed in (
@@ -88,6 +92,7 @@ for _repeat, _trainable, _macs, _buffers, _printed in (
             smallest=SMALLEST,
             published=_printed,
             differs="that parameter count ignores the groups; MFLOPs there are MACs, and agree",
+            search=SEARCH if _repeat == 3 else {},
         ),
         shufflenet,
         repeat=_repeat,

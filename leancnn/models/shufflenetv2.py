@@ -137,6 +137,7 @@ register(
         macs=10_902_016,
         buffers=7_952,
         published="1.4 M with 1000 classes",
+        search={"width": ("0.5", "1.0"), "stem": ("cifar", "imagenet")},
     ),
     shufflenetv2,
     width="0.5",

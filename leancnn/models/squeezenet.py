@@ -151,6 +151,7 @@ for _version, _trainable, _macs, _published, _differs in (
             smallest=SMALLEST[_version],
             published=_published,
             differs=_differs,
+            search={"version": ("1.0", "1.1"), "bn": ("all",)} if _version == "1.1" else {},
         ),
         squeezenet,
         version=_version,

@@ -20,6 +20,7 @@ Each stands below the one that catches it too::
   + ProgramError               a program of the compiler's that would read what it has overwritten
   + ParityError                an exported network that answers otherwise; nothing was kept
   + ServeError                 an address at which no server can listen
+  + ClusterError               an address at which no cluster answers
   + StreamError                a live source that fell silent; what was recorded is kept
   + StoppedError               Ctrl-C or SIGTERM; all is saved, and how to go on (exit status 130)
   + MissingDependencyError     an optional package or tool, with the command that installs it
@@ -118,6 +119,10 @@ class ParityError(LeanCNNError):
 
 class ServeError(LeanCNNError):
     """An address at which no server can listen."""
+
+
+class ClusterError(LeanCNNError):
+    """A cluster that does not answer, or answers what it should not."""
 
 
 class StreamError(LeanCNNError):

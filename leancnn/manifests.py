@@ -260,6 +260,71 @@ class About(TypedDict):
     about: NotRequired[dict[str, Any] | None]
 
 
+class Clock(TypedDict):
+    """clock-….json in the cache: what a cycle of each kind of kernel is worth."""
+
+    factors: dict[str, Annotated[float, Meta(ge=0, le=1e6)]]
+    median_error: Number
+    worst_error: Number
+    programs: Count
+
+
+class Cycles(TypedDict):
+    """cycles-….json in the cache: by shape, cycles of each kind of kernel."""
+
+    shapes: dict[str, dict[str, Number]]
+
+
+class Search(TypedDict):
+    """search.json"""
+
+    data: str
+    data_sha256: dict[str, str]
+    classes: Names
+    images: Count
+    val_images: Count
+    val_share: Share | None
+    budget: dict[str, Number | None]
+    asked: dict[str, Any]
+    seed: Seed
+    rungs: Annotated[list[Count], Meta(min_length=1)]
+    found: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    clock: dict[str, Any]
+    machine: dict[str, Any]
+    format: Count
+
+
+class Member(TypedDict):
+    """front-N.json: what was measured of a trial of N epochs."""
+
+    trial: Count
+    network: str
+    change: str
+    epochs: Count
+    val_accuracy: Share
+    microseconds: Number
+    low_us: Number
+    high_us: Number
+    predicted_us: Number
+    bytes: Count
+    macs: Count
+    disturbed: Names
+    test_accuracy: Share | None
+    test_low: Share | None
+    test_high: Share | None
+
+
+class Rung(TypedDict):
+    """rung-N.json: what a trial came to after N epochs."""
+
+    number: Count
+    epochs: Count
+    accuracy: Share
+    seconds: Number
+    error: str
+    lost: bool
+
+
 def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> Any:
     """`value` as it is, once it is what `kind` says.
 

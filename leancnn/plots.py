@@ -195,6 +195,46 @@ def gate_distributions(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     return png(figure)
 
 
+@own_style()
+def front_picture(rows: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]) -> bytes:
+    """Accuracy against µs and bytes of the networks of a front, as PNG; limits as dashed lines.
+
+    `rows` hold network, val_accuracy, test_accuracy, microseconds, low_us, high_us and bytes.
+    """
+    figure = new_figure(11, 4.4)
+    for at, (key, name) in enumerate(
+        (("microseconds", "µs, compiled, one core"), ("bytes", "bytes"))
+    ):
+        axes = figure.add_subplot(1, 2, at + 1)
+        for index, row in enumerate(rows):
+            colour = f"C{index % 10}"
+            spread = None
+            if key == "microseconds":
+                ends = row["microseconds"] - row["low_us"], row["high_us"] - row["microseconds"]
+                spread = [[max(0.0, end)] for end in ends]
+            axes.errorbar(
+                row[key],
+                100 * row["val_accuracy"],
+                xerr=spread,
+                fmt="o",
+                color=colour,
+                label=short(row["network"], 40),
+            )
+            if row["test_accuracy"] is not None:
+                axes.plot(row[key], 100 * row["test_accuracy"], "x", color=colour)
+        if budget.get(key) is not None:
+            axes.axvline(budget[key], color="grey", linestyle="--")
+        if budget.get("accuracy") is not None:
+            axes.axhline(100 * budget["accuracy"], color="grey", linestyle="--")
+        axes.set_xscale("log")
+        axes.set_xlabel(name)
+        axes.set_ylabel("accuracy, % (crosses: test)")
+        axes.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    return png(figure)
+
+
 def new_figure(width_inches: float, height_inches: float) -> Figure:
     """A figure of its own: no pyplot, so no window and no list of figures."""
     from matplotlib.figure import Figure

@@ -148,3 +148,10 @@ class Stop:
         self.asked = True
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+
+
+def die_with_parent() -> None:
+    """Have Linux send this process SIGTERM when the one that started it is gone."""
+    if platform.system() == "Linux":
+        set_parent_death_signal = 1  # sys/prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, int(signal.SIGTERM), 0, 0, 0)

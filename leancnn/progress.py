@@ -121,6 +121,49 @@ class Waiting:
             self._rich.update(self._task, description=_plain(f"{self.title}: {text}"))
 
 
+class LiveTable:
+    """A line and a table below it that change while work goes on: `with LiveTable("search") as t:`
+
+    On a terminal they stay in their place; elsewhere the line alone is printed, now and then.
+    """
+
+    def __init__(self, title: str, *, shown: bool = True) -> None:
+        self.title = title
+        self._shown = shown
+        self._rich: Any = None
+        self._next_line = time.monotonic() + LINES_EVERY_S
+
+    def __enter__(self) -> Self:
+        if self._shown and sys.stderr.isatty() and Waiting._outermost is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._rich = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+            self._rich.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+    def show(self, line: str, text: str) -> None:
+        """Show a line, and on a terminal a table of any number of lines as text."""
+        if self._rich is not None:
+            from rich.text import Text
+
+            body = "\n".join(_plain(each) for each in text.splitlines())
+            whole = f"{_plain(self.title)}: {_plain(line)}\n{body}"
+            self._rich.update(Text(whole, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif self._shown and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINES_EVERY_S
+            _print(f"{self.title}: {line}")
+
+
 def tell(text: object) -> None:
     """A line on stderr that must not be missed, also without progress."""
     _print(f"leancnn: {text}")

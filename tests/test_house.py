@@ -13,7 +13,7 @@ PACKAGE = ROOT / "leancnn"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Folders whose files read in the order of the data.
-STAGES = {"channels", "compiler", "cpu_training", "eeg", "prune", "train"}
+STAGES = {"channels", "compiler", "cpu_training", "eeg", "prune", "search", "train"}
 DRAWERS = {"utils", "util", "common", "helpers", "misc", "core", "manager", "tools", "base"}
 LIGHT = [
     "leancnn",

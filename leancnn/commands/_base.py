@@ -49,6 +49,7 @@ RENAMED = {
 """Options of 0.1 to what they are called now; the old words work until 0.3, and are not listed."""
 
 ARGUMENT = re.compile(r"`(\w+)`")  # of a function, in a message
+SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 OF_THE_DATA = ("classes", "channels")  # arguments of every network that are not free to choose
 
 
@@ -132,6 +133,26 @@ def add_model_arg(parser: ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="an argument of the network, such as repeat=5; may be given again",
     )
+
+
+def number(text: str) -> float:
+    """`200k`, `5e6`, `1.5M` as a number."""
+    factor = SUFFIXES.get(text[-1:], 1.0)
+    try:
+        return float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        raise ArgumentTypeError(f"'{text}' is no number such as 200k, 5e6 or 1.5M") from None
+
+
+def above(least: float) -> Callable[[str], float]:
+    """A finite number above `least`."""
+
+    def read(text: str) -> float:
+        if not least < (found := number(text)) < float("inf"):
+            raise ArgumentTypeError(f"a finite number above {least:g}, not {text}")
+        return found
+
+    return read
 
 
 def size(text: str) -> tuple[int, int]:

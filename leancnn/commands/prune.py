@@ -1,16 +1,23 @@
 """`leancnn prune runs/wide --to-expansion 6 --criterion se_gate --finetune lbmbnet-paper`"""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from leancnn.commands._base import Answer, Command, check_picture, flag, recipe_fields, register
+from leancnn.commands._base import (
+    Answer,
+    Command,
+    above,
+    check_picture,
+    flag,
+    number,
+    recipe_fields,
+    register,
+)
 from leancnn.errors import DamagedError, RunError, UsageError
 from leancnn.progress import tell
 from leancnn.tables import printable
 
-SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 GOALS = ("keep", "expansion", "macs", "bytes", "speedup")
 CHOICES = (
     "criterion", "keep", "expansion", "schedule", "macs", "bytes", "speedup", "out", "finetune",
@@ -20,15 +27,6 @@ CHOICES = (
 """All options that say what is done."""
 
 
-def number(text: str) -> float:
-    """`200k`, `5e6`, `1.5M` as a number."""
-    factor = SUFFIXES.get(text[-1:], 1.0)
-    try:
-        return float(text[:-1] if factor > 1 else text) * factor
-    except ValueError:
-        raise ArgumentTypeError(f"'{text}' is no number such as 200k, 5e6 or 1.5M") from None
-
-
 def share(text: str) -> float:
     """A share above 0 and below 1."""
     if not 0 < (found := number(text)) < 1:
@@ -36,17 +34,6 @@ def share(text: str) -> float:
             f"the share of channels that stay is above 0 and below 1, not {text}; 1 cuts nothing"
         )
     return found
-
-
-def above(least: float) -> Callable[[str], float]:
-    """A finite number above `least`."""
-
-    def read(text: str) -> float:
-        if not least < (found := number(text)) < float("inf"):
-            raise ArgumentTypeError(f"a finite number above {least:g}, not {text}")
-        return found
-
-    return read
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -262,10 +262,10 @@ def finish_cost(kernel: PlanarKernel) -> float:
     """Cycles of the steps of a line kernel beyond what its tiles count."""
     pitch = next(buffer.pitch for buffer in writes(kernel))
     vectors = -(-kernel.height * pitch // WIDEST)
-    return kernel.channels * vectors * _steps_cost(kernel.steps)
+    return kernel.channels * vectors * steps_cost(kernel.steps)
 
 
-def _steps_cost(steps: tuple[Step, ...]) -> float:
+def steps_cost(steps: tuple[Step, ...]) -> float:
     """Cycles of steps on one vector; a first store is free."""
     total = -1.0
     for step in steps:
@@ -275,15 +275,18 @@ def _steps_cost(steps: tuple[Step, ...]) -> float:
 
 def blocked_cost(kernel: PlanarKernel) -> float:
     """Cycles of a kernel with channels in the lanes; infinite where it cannot be."""
-    if not can_be_blocked(kernel):
-        return float("inf")
+    return blocked_cycles(kernel) if can_be_blocked(kernel) else float("inf")
+
+
+def blocked_cycles(kernel: PlanarKernel | BlockedKernel) -> float:
+    """Cycles of a kernel with channels in the lanes, its steps included."""
     vectors = -(-kernel.channels // WIDEST)
     pixels = kernel.height * kernel.width
-    finish = vectors * pixels * (2.0 + _steps_cost(kernel.steps))
+    finish = vectors * pixels * (2.0 + steps_cost(kernel.steps))
     if is_pointwise(kernel):
         return min(cost for cost, _, _ in _tiles(kernel)) + finish
     if is_winograd(kernel):
-        return ways(kernel)[0][0] + vectors * pixels * _steps_cost(kernel.steps)
+        return ways(kernel)[0][0] + vectors * pixels * steps_cost(kernel.steps)
     if isinstance(kernel.op, Conv):
         rows, columns = kernel.op.weight.shape[2:]
         return float(finish + vectors * pixels * (0.6 * columns + 1.0) * rows)

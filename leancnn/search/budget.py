@@ -1,0 +1,128 @@
+"""What a network may cost and must achieve: a value, read from words and held against shapes."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from leancnn.errors import ArgumentError, MismatchError
+from leancnn.search.space import Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits, each None where there is none: what is measured may reach it and not exceed it."""
+
+    microseconds: float | None = None
+    """For one image on one core, as a compiled program, on this machine."""
+    bytes: float | None = None
+    """Of the trainable weights as float32, as `leancnn count` says."""
+    macs: float | None = None
+    """Multiply-accumulates for one image."""
+    accuracy: float | None = None
+    """Share of images, 0..1, at least."""
+
+    def check(self, classes: int) -> None:
+        """Refuse, with `ArgumentError`, what no network could mean."""
+        for name, value in (("bytes", self.bytes), ("macs", self.macs)):
+            if value is not None and not 1 <= value < float("inf"):
+                raise ArgumentError(f"`{name}` is 1 or more, not {value:g}")
+        if self.accuracy is not None and not 0 < self.accuracy <= 1:
+            raise ArgumentError(f"`accuracy` is a share above 0, at most 1, not {self.accuracy:g}")
+        if self.accuracy is not None and self.accuracy <= 1 / classes:
+            raise ArgumentError(
+                f"an `accuracy` of {self.accuracy:g} is what guessing among {classes} classes "
+                "gives; ask for more"
+            )
+
+    def costs(self) -> dict[str, float]:
+        """The limits on what a network costs, by the field of `Priced` that each is held to."""
+        found = {"microseconds": self.microseconds, "bytes": self.bytes, "macs": self.macs}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """The budget for people."""
+        words = [f"at most {amount(name, limit)}" for name, limit in self.costs().items()]
+        if self.accuracy is not None:
+            words.append(f"at least {self.accuracy:.2%} right")
+        return ", ".join(words) or "no limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A shape with the time that the clock says it takes here."""
+
+    shape: Shape
+    microseconds: float
+
+    @property
+    def bytes(self) -> int:
+        return self.shape.bytes
+
+    @property
+    def macs(self) -> int:
+        return self.shape.macs
+
+    def meets(self, budget: Budget) -> bool:
+        """Whether it costs no more, by the clock and by counts."""
+        return all(getattr(self, name) <= limit for name, limit in budget.costs().items())
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields as plain JSON values."""
+        return {**self.shape.to_json(), "microseconds": round(self.microseconds, 2)}
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> "Priced":
+        """What `to_json` gave."""
+        rest = {key: item for key, item in value.items() if key != "microseconds"}
+        return cls(Shape.of_json(rest), float(value["microseconds"]))
+
+
+def amount(name: str, value: float) -> str:
+    """A cost for people: 150 µs, 98.2 kB, 8.5 M multiply-accumulates."""
+    if name == "microseconds":
+        return f"{value / 1e3:.4g} ms" if value >= 1e4 else f"{value:.4g} µs"
+    if name == "bytes":
+        return f"{value / 1e6:.4g} MB" if value >= 1e6 else f"{value / 1e3:.4g} kB"
+    if value < 1e6:
+        return f"{value:,.0f} multiply-accumulates"
+    return f"{value / 1e6:.4g} M multiply-accumulates"
+
+
+def within(found: Iterable[Priced], budget: Budget) -> list[Priced]:
+    """Those that meet a budget, the cheapest by the clock first.
+
+    Raises `MismatchError` where none does: it says which limit alone nothing meets, or which two
+    together, and what comes nearest.
+    """
+    every = sorted(found, key=lambda one: one.microseconds)
+    if not every:
+        raise MismatchError("no network of the zoo takes such images; name another size")
+    if fit := [one for one in every if one.meets(budget)]:
+        return fit
+    limits = budget.costs()
+    for name, limit in limits.items():
+        best = min(every, key=lambda one, name=name: getattr(one, name))  # type: ignore[misc]
+        if getattr(best, name) > limit:
+            raise MismatchError(
+                f"nothing meets at most {amount(name, limit)}: the least is "
+                f"{best.shape.title} with {amount(name, getattr(best, name))}; ask for that"
+            )
+    raise MismatchError(_together(every, limits))
+
+
+def _together(every: Sequence[Priced], limits: Mapping[str, float]) -> str:
+    """Why limits that can each be met are not met together."""
+    over: Callable[[Priced], float] = lambda one: max(  # noqa: E731
+        getattr(one, name) / limit for name, limit in limits.items()
+    )
+    nearest = min(every, key=over)
+    asked = " and ".join(f"at most {amount(name, limit)}" for name, limit in limits.items())
+    has = ", ".join(amount(name, getattr(nearest, name)) for name in limits)
+    return (
+        f"nothing meets {asked} together, though each alone is met: the nearest is "
+        f"{nearest.shape.title} with {has}; give one of them more"
+    )

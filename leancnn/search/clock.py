@@ -1,0 +1,288 @@
+"""How long compiled networks take on this machine, without compiling them.
+
+A network is lowered to its program, and the compiler's own cost model says how many cycles each
+kind of kernel takes in it (`compiler.cycles`). What a cycle of each kind is worth here is fitted to
+programs that were built and timed on this machine, alone on a core. The fit is kept in the cache,
+for this processor, C compiler and compiler of ours, and so are the cycles of each shape.
+
+The error that a clock states is that on programs which it had not seen: each is priced by a fit to
+all others.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from leancnn import manifests
+from leancnn.cache import folder
+from leancnn.compiled import CompiledNetwork
+from leancnn.compiler.cycles import cycles
+from leancnn.compiler.emit import Metadata, emit
+from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.lower import lower
+from leancnn.compiler.memory import Schedule, schedule
+from leancnn.compiler.simplify import simplify
+from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError
+from leancnn.progress import Progress
+from leancnn.safe_files import read_json, write_sealed
+from leancnn.search.space import Shape, shapes
+from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler, processor
+
+Cycles = Mapping[str, float]
+PROGRAMS = 28  # that are timed for a fit
+LARGEST = 300_000_000  # multiply-accumulates of a timed program
+TURNS, TURN_S = 7, 0.02
+RIDGE = 0.03  # how strongly a kind that few programs have is held to the average cycle
+BATCH = 8  # shapes after which what is known is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What a cycle of each kind of kernel is worth, in microseconds, and how far to trust it."""
+
+    factors: Mapping[str, float]
+    median_error: float
+    """Of programs that a fit had not seen, relative; as `worst_error`."""
+    worst_error: float
+    programs: int
+    """That were timed."""
+
+    def price(self, found: Cycles) -> float:
+        """Microseconds for one image."""
+        return sum(self.factors.get(kind, 0.0) * cost for kind, cost in found.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return {
+            "factors": dict(self.factors),
+            "median_error": round(self.median_error, 4),
+            "worst_error": round(self.worst_error, 4),
+            "programs": self.programs,
+        }
+
+    def __str__(self) -> str:
+        """The clock for people."""
+        return (
+            f"the clock is fitted to {self.programs} programs timed here; on one that it has not "
+            f"seen it errs by {self.median_error:.1%}, the median, and {self.worst_error:.0%} at "
+            "worst"
+        )
+
+
+def fit(found: Sequence[Cycles], microseconds: Sequence[float]) -> dict[str, float]:
+    """The worth of a cycle of each kind that explains the times best, relative errors squared.
+
+    None is below zero. A kind that hardly any program has is worth about what all are together.
+    """
+    kinds = sorted({kind for one in found for kind in one})
+    times = np.asarray(microseconds, np.float64)
+    table = np.array([[one.get(kind, 0.0) for kind in kinds] for one in found])
+    share = table / times[:, None]  # so that each row is to sum to 1
+    counted = [kind not in ("kernels", "weights") for kind in kinds]
+    usual = 1 / np.median(share[:, counted].sum(1))
+    prior = np.where(counted, usual, 0.0)
+    # in shares of a typical program's time, so that the ridge holds all kinds alike
+    scale = np.maximum(share.mean(0), 1e-12)
+    ridge = RIDGE * np.sqrt(len(times)) * np.eye(len(kinds))
+    rows = np.vstack([share / scale, ridge])
+    wanted = np.concatenate([np.ones(len(times)), ridge @ (prior * scale)])
+    solution, _ = nnls(rows, wanted)
+    return dict(zip(kinds, (solution / scale).tolist(), strict=True))
+
+
+def errors(found: Sequence[Cycles], microseconds: Sequence[float]) -> NDArray[np.float64]:
+    """Relative errors of each program by a fit to all others."""
+    told = []
+    for at in range(len(found)):
+        rest = [n for n in range(len(found)) if n != at]
+        factors = fit([found[n] for n in rest], [microseconds[n] for n in rest])
+        price = Clock(factors, 0, 0, 0).price(found[at])
+        told.append(price / microseconds[at] - 1)
+    return np.array(told)
+
+
+def made(found: Sequence[Cycles], microseconds: Sequence[float]) -> Clock:
+    """A clock of timed programs, with its error."""
+    apart = np.abs(errors(found, microseconds))
+    factors = fit(found, microseconds)
+    return Clock(factors, float(np.median(apart)), float(apart.max()), len(found))
+
+
+def lowered(shape: Shape) -> Schedule:
+    """The program of a shape. Raises `UnsupportedError`."""
+    graph = import_torch(shape.build().eval(), (shape.channels, *shape.size))
+    return schedule(lower(simplify(graph)))
+
+
+def built(shape: Shape) -> Path:
+    """The library of a shape with fresh weights. Raises as `lowered` and `compile_library`."""
+    facts = Metadata(
+        name="timed",
+        classes=tuple(f"class {number}" for number in range(shape.classes)),
+        mean=(0.5,) * shape.channels,
+        std=(0.25,) * shape.channels,
+    )
+    return compile_library(emit(lowered(shape), facts).source, name="timed", flags=FAST_FLAGS)
+
+
+def timed(libraries: Sequence[Path]) -> list[float]:
+    """Microseconds of one image on each program: all take turns, and the quietest turn counts.
+
+    Whatever else the machine does only adds to a time.
+    """
+    runs: list[Callable[[], Any]] = []
+    for path in libraries:
+        native = CompiledNetwork(path)
+        c, h, w = native.shape
+        image = np.random.default_rng(0).integers(0, 256, (1, h, w, c), np.uint8)
+        runs.append(native.bare(image))
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        turns = [[_turn(run) for run in runs] for _ in range(TURNS)]
+    finally:
+        os.sched_setaffinity(0, before)
+    return [1e6 * min(each) for each in zip(*turns, strict=True)]
+
+
+def _turn(run: Callable[[], Any]) -> float:
+    """Seconds of one call: the median of a turn, after one call to warm up."""
+    run()
+    times: list[float] = []
+    until = time.perf_counter() + TURN_S
+    while len(times) < 3 or time.perf_counter() < until:
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
+
+
+def spread(found: Sequence[Shape], many: int) -> list[Shape]:
+    """So many of them, spread evenly over networks, then over work; the same each time."""
+    by_network: dict[str, list[Shape]] = {}
+    for shape in sorted(found, key=lambda one: (one.macs, one.key)):
+        if shape.macs <= LARGEST:
+            by_network.setdefault(shape.network, []).append(shape)
+    queues = [
+        [each[round(place * (len(each) - 1))] for place in (0.5, 0.1, 0.9, 0.3, 0.7)]
+        for each in by_network.values()
+    ]
+    picked: dict[str, Shape] = {}
+    for turn in range(5):
+        for queue in queues:
+            picked.setdefault(queue[turn].key, queue[turn])
+    return list(picked.values())[:many]
+
+
+def here(*, progress: bool = False) -> Clock:
+    """The clock of this machine, fitted now where none is kept.
+
+    That takes a minute or two: programs are built on all cores, then timed on one. Raises
+    `MissingDependencyError` without a C compiler.
+    """
+    find_compiler()
+    try:
+        kept = read_json(_place("clock", processor()), manifests.Clock)
+        return Clock(**{key: kept[key] for key in Clock.__slots__})
+    except (DamagedError, RunError, KeyError):
+        pass
+    some = spread([*shapes(classes=10, channels=3, sizes=[(32, 32), (64, 64)])], PROGRAMS)
+    table = priced_cycles(some, progress=progress)
+    paths = _each(_built, some, "building programs to time", progress)
+    able = [n for n, shape in enumerate(some) if paths[n] and shape.key in table]
+    if len(able) < 3:
+        raise MismatchError(f"only {len(able)} programs could be built here; no clock can be made")
+    clock = made([table[some[n].key] for n in able], timed([Path(paths[n]) for n in able]))
+    write_sealed(_place("clock", processor()), clock.to_json())
+    return clock
+
+
+def priced_cycles(found: Iterable[Shape], *, progress: bool = False) -> dict[str, Cycles]:
+    """By the key of a shape: cycles of each kind of kernel; without those that cannot be compiled.
+
+    What was lowered once is kept in the cache.
+    """
+    every = {shape.key: shape for shape in found}
+    place = _place("cycles")
+    try:
+        known = dict(read_json(place, manifests.Cycles)["shapes"])
+    except (DamagedError, RunError):
+        known = {}
+    new = [shape for key, shape in every.items() if key not in known]
+    for shape, cost in zip(new, _each(_cycles, new, "pricing networks", progress), strict=True):
+        known[shape.key] = cost
+    if new:
+        write_sealed(place, {"shapes": known})
+    return {key: known[key] for key in every if known[key]}
+
+
+def _cycles(shape: Shape) -> dict[str, float]:
+    """Of one shape; empty where it cannot be compiled. For another process."""
+    torch.set_num_threads(1)
+    try:
+        return cycles(lowered(shape))
+    except LeanCNNError:
+        return {}
+
+
+def _built(shape: Shape) -> str:
+    """The path of its library; empty where it cannot be built. For another process."""
+    torch.set_num_threads(1)
+    try:
+        return str(built(shape))
+    except LeanCNNError:
+        return ""
+
+
+def _each(
+    work: Callable[[Shape], Any], some: Sequence[Shape], title: str, shown: bool
+) -> list[Any]:
+    """The work on each shape, on all cores; in this process where there is little."""
+    places = len(os.sched_getaffinity(0))
+    with Progress(title, len(some), shown=shown) as bar:
+        found = []
+        if len(some) <= 2 or places == 1:
+            results: Iterable[Any] = map(work, some)
+            for result in results:
+                found.append(result)
+                bar.to(len(found))
+            return found
+        with ProcessPoolExecutor(places, mp_context=get_context("spawn")) as pool:
+            for result in pool.map(work, some):
+                found.append(result)
+                bar.to(len(found))
+        return found
+
+
+@cache
+def _sources() -> str:
+    """A digest of the sources that decide what the program of a shape is."""
+    found = sha256()
+    house = Path(str(files("leancnn")))
+    for path in sorted([*house.glob("compiler/*"), *house.glob("models/*"), house / "layers.py"]):
+        if path.suffix in (".py", ".c", ".h"):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _place(kind: str, machine: str = "") -> Path:
+    """Where a fit, or the cycles of shapes, are kept: one file for all that they depend on."""
+    parts = [_sources(), torch.__version__]
+    if machine:
+        compiler = find_compiler()
+        parts += [*FAST_FLAGS, *compiler.command, compiler.version, machine]
+    key = sha256("\0".join(parts).encode()).hexdigest()[:20]
+    return folder() / "native" / f"{kind}-{key}.json"

@@ -1,0 +1,209 @@
+"""What a search is before its first trial: a value on disk, which the same command finds again."""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leancnn import manifests, recipes, runs
+from leancnn.data import Dataset
+from leancnn.errors import ArgumentError, DataError, MismatchError, RunError, WriteError
+from leancnn.search.budget import Budget, Priced, amount
+from leancnn.search.space import Shape
+from leancnn.search.study import REDUCTION
+from leancnn.train.backend import best_step
+from leancnn.train.loop import duration
+from leancnn.training_data import images_for, preprocessing_for
+
+FILE = "search.json"
+RUNGS = 4  # at most: the longest training has REDUCTION³ times the epochs of the shortest
+SHARE = 10  # of all the training that the hours allow, what one network may have at most
+FEWEST = 20  # validation images that tell networks apart at all
+COPIES = 9  # of its weights that a run in training leaves on disk, momentum and a second included
+KEPT = 12  # finished trials whose weights stay: the front
+LOGS = 100_000  # bytes of a trial without weights
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPlan:
+    """See the module. Everything but the hours, of which a later call may give more."""
+
+    data: str
+    data_sha256: Mapping[str, str]
+    classes: tuple[str, ...]
+    images: int
+    """To train on."""
+    val_images: int
+    val_share: float | None
+    budget: Budget
+    asked: Mapping[str, Any]
+    """Networks and sizes, as they were asked for."""
+    seed: int
+    rungs: tuple[int, ...]
+    """Epochs after which networks are compared."""
+    found: tuple[Priced, ...]
+    """Shapes that meet the budget, the cheapest first."""
+    clock: Mapping[str, Any]
+    """What the clock says of its own error."""
+    machine: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        found = [one.to_json() for one in self.found]
+        return {**asdict(self), "budget": self.budget.to_json(), "found": found, "format": 1}
+
+    @classmethod
+    def read(cls, folder: Path) -> "SearchPlan":
+        """The plan of a folder. Raises `RunError` where there is none, `DamagedError`."""
+        value = dict(runs.read_json(folder / FILE, manifests.Search))
+        for key in ("format", "sha256"):
+            value.pop(key, None)
+        value["budget"] = Budget(**value["budget"])
+        value["found"] = tuple(Priced.of_json(one) for one in value["found"])
+        value["classes"], value["rungs"] = tuple(value["classes"]), tuple(value["rungs"])
+        return cls(**value)
+
+    def write(self, folder: Path) -> None:
+        """Keep it. Raises `WriteError`."""
+        runs.write_sealed(folder / FILE, self.to_json())
+
+    def check_same(self, other: Mapping[str, Any], folder: Path) -> None:
+        """Refuse, with `RunError`, to go on in a folder with another search."""
+        mine = {
+            "data": self.data,
+            "budget": self.budget.to_json(),
+            "seed": self.seed,
+            "val_share": self.val_share,
+            **self.asked,
+        }
+        for key, value in other.items():
+            if mine.get(key) != value:
+                raise RunError(
+                    f"{folder} holds another search, with {key} {_told(mine.get(key))} and not "
+                    f"{_told(value)}; give what it was begun with, or choose another folder"
+                )
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Refuse, with `RunError`, other images than those the search began with."""
+        same = dataset.classes == self.classes
+        if not same or dict(dataset.manifest["sha256"]) != dict(self.data_sha256):
+            raise RunError(
+                f"{self.data}: the images changed since the search began; put them back, or begin "
+                "another search in a new folder"
+            )
+
+    @property
+    def disk(self) -> int:
+        """Bytes that the search may take at most, with two trials at work."""
+        return disk(self.found, 2)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(Budget(**value))
+    return "none" if value is None else str(value)
+
+
+def images(data: str, shape: Shape, val_share: float | None, seed: int) -> Dataset:
+    """Train and validation part as a shape takes them. Raises `DataError` for too few."""
+    recipe = recipes.for_network(shape.network)
+    taken = preprocessing_for(
+        shape.network, recipe.changed(size=list(shape.size), scale=None, channels=shape.channels)
+    )
+    dataset = images_for(data, taken, val_share=val_share, split_seed=seed)
+    there = 0 if dataset.val is None else len(dataset.val)
+    if there < FEWEST:
+        raise DataError(
+            f"{data} has {there} validation images, too few to tell networks apart; at least "
+            f"{FEWEST} are needed: add images, or set more apart with --val-share"
+        )
+    return dataset
+
+
+def seconds_per_epoch(shape: Shape, images: int) -> float:
+    """What an epoch of a network takes on one core here, from one step of it."""
+    recipe = recipes.for_network(shape.network)
+    batch = min(recipe.batch, images)
+    body = shape.build().train()
+    with torch.random.fork_rng(devices=[]):
+        some = torch.randn(batch, shape.channels, *shape.size)
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            step, why_not = best_step(body, ("lanes", "fp32"), some, 1)
+            if why_not:
+                step, _ = best_step(body, ("torch", "fp32"), some, 1)
+        finally:
+            torch.set_num_threads(before)
+    return step * max(1, images // batch)
+
+
+def rungs(hours: float, places: int, per_epoch: float, longest: int) -> tuple[int, ...]:
+    """Epochs after which networks are compared, for so much time on so many cores.
+
+    One network gets a tenth of all epochs that the time allows, and never more than `longest`;
+    then a third of that, and so on. `per_epoch` is seconds. Raises `ArgumentError` where the time
+    does not reach for one epoch.
+
+    >>> rungs(hours=1, places=2, per_epoch=20, longest=60)
+    (1, 3, 9, 27)
+    """
+    epochs = hours * HOUR * places / per_epoch
+    if epochs < 1:
+        raise ArgumentError(
+            f"one epoch takes about {duration(per_epoch)} here, and `hours` of {hours:g} leave no "
+            f"time for it; give at least {math.ceil(30 * per_epoch / HOUR * 100) / 100:g}"
+        )
+    most = max(1, min(longest, round(epochs / SHARE)))
+    many = min(RUNGS - 1, int(math.log(most) / math.log(REDUCTION) + 1e-9))
+    first = most // REDUCTION**many
+    return tuple(first * REDUCTION**rung for rung in range(many + 1))
+
+
+def longest_training(found: Sequence[Priced]) -> int:
+    """The most epochs that a recipe of these networks has."""
+    return max(math.ceil(recipes.for_network(one.shape.network).epochs) for one in found)
+
+
+def disk(found: Sequence[Priced], places: int) -> int:
+    """Bytes that a search may take at most: the front, what is in training, and a thousand logs."""
+    largest = max(one.bytes for one in found)
+    return (COPIES * places + 2 * KEPT) * largest + 1000 * LOGS
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raises `WriteError` where less is free than a search may take."""
+    place = next(each for each in (folder, *folder.resolve().parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise WriteError(
+            f"{folder}: the search may take {amount('bytes', needed)} and {amount('bytes', free)} "
+            "are free; free that much, choose another folder, or set --bytes lower"
+        )
+
+
+def check_hours(hours: float) -> None:
+    """Raises `ArgumentError`."""
+    if not 0 < hours <= 10_000:
+        raise ArgumentError(f"`hours` is above 0 and at most 10,000, not {hours:g}")
+
+
+def middle(found: Sequence[Priced]) -> Shape:
+    """The shape with the median of the work."""
+    return sorted(found, key=lambda one: one.macs)[len(found) // 2].shape
+
+
+def check_no_other(folder: Path) -> None:
+    """Refuse, with `RunError`, a folder that holds something else."""
+    if runs.is_run(folder):
+        raise RunError(f"{folder} holds a run of training; choose another folder with --out")
+    rest = [path for path in folder.glob("*") if path.name != "run.lock"] if folder.exists() else []
+    if rest:
+        raise MismatchError(
+            f"{folder} is not empty and holds no search ({rest[0].name}); choose another folder"
+        )

@@ -1,0 +1,117 @@
+"""Where rungs are trained: processes of this machine, each on a core of its own.
+
+A pool starts jobs and says what became of them; a second kind (`ray_pool`) does so on a cluster.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from leancnn.search.trial import Job, Outcome, outcome
+
+COMMAND = (sys.executable, "-P", "-m", "leancnn.search.trial")
+LOOK_S = 0.05
+GRACE_S = 60.0  # that a worker has to save before it is killed
+
+
+class Pool(Protocol):
+    """What the driver asks of whoever trains."""
+
+    size: int
+    """Jobs at a time."""
+
+    def start(self, job: Job) -> None:
+        """Begin a job; there is a place for it."""
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """What has ended, after at most so many seconds; at once where something has."""
+
+    def stop(self) -> list[Outcome]:
+        """Ask all to save and stop; what ended meanwhile."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    job: Job
+    process: "subprocess.Popen[bytes]"
+    core: int
+    log: IO[bytes]
+
+
+class LocalPool:
+    """Processes of this machine, each with one thread on a core of its own.
+
+    `cores` are those it may use; None: all that this process has. A worker that is killed is one
+    lost rung; one whose driver is killed saves and ends.
+    """
+
+    def __init__(
+        self, cores: Sequence[int] | None = None, command: Sequence[str] = COMMAND
+    ) -> None:
+        self.cores = sorted(os.sched_getaffinity(0)) if cores is None else list(cores)
+        self.size = len(self.cores)
+        self._command = list(command)
+        self._running: list[_Worker] = []
+
+    def start(self, job: Job) -> None:
+        """Begin a job on a core that is free."""
+        folder = Path(job.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        place = folder / "job.json"
+        place.write_text(json.dumps(job.to_json()), encoding="utf-8")
+        busy = {worker.core for worker in self._running}
+        core = next(core for core in self.cores if core not in busy)
+        home = str(Path(__file__).parents[2])
+        found = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
+        one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": found}
+        log = (folder / "log.txt").open("ab")
+        process = subprocess.Popen(
+            [*self._command, str(place), str(core)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **one},
+            start_new_session=True,  # Ctrl-C is the driver's, who asks them to save
+        )
+        self._running.append(_Worker(job, process, core, log))
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """What has ended, after at most so many seconds."""
+        until = time.monotonic() + seconds
+        while not (done := self._ended()) and self._running and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        return done
+
+    def stop(self) -> list[Outcome]:
+        """Ask all to save and stop, and wait for them; what ended meanwhile."""
+        for worker in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + GRACE_S
+        done: list[Outcome] = []
+        while self._running and time.monotonic() < until:
+            done += self._ended()
+            time.sleep(LOOK_S)
+        for worker in self._running:
+            worker.process.kill()
+            worker.process.wait()
+        return [one for one in done + self._ended() if not one.lost]
+
+    def _ended(self) -> list[Outcome]:
+        done = [worker for worker in self._running if worker.process.poll() is not None]
+        self._running = [worker for worker in self._running if worker not in done]
+        found = []
+        for worker in done:
+            worker.log.close()
+            job = worker.job
+            said = outcome(Path(job.folder), job.epochs)
+            found.append(said or Outcome(number=job.number, epochs=job.epochs, lost=True))
+        return found

@@ -1,0 +1,300 @@
+"""What a search ends with: the front, measured and tested; the winner; one sentence.
+
+Everything before this saw train and validation images only. Here each network of the front is built
+and timed as a real program, alone on a core, and the test part is opened, once for the front: each
+network of it is evaluated one time, whatever is called again later.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leancnn import manifests, runs, weights
+from leancnn.bench import bench
+from leancnn.compile import compile
+from leancnn.errors import DamagedError, DataError, LeanCNNError, RunError
+from leancnn.evaluate import evaluate
+from leancnn.plots import front_picture
+from leancnn.progress import Progress, tell
+from leancnn.search.budget import Budget, amount
+from leancnn.search.drive import front, place
+from leancnn.search.plan import SearchPlan
+from leancnn.search.study import Study, Trial
+from leancnn.tables import table
+
+ROUNDS, SECONDS = 12, 0.05  # of the last measurement of a program
+FEW = 3  # networks that a trend of accuracy needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A network of the front: what was measured of it."""
+
+    trial: int
+    network: str
+    """With its arguments and image size, for people."""
+    change: str
+    """Of the recipe, for people."""
+    epochs: int
+    val_accuracy: float
+    microseconds: float
+    """Median of the rounds, as low and high are their quartiles."""
+    low_us: float
+    high_us: float
+    predicted_us: float
+    """What the clock had said."""
+    bytes: int
+    macs: int
+    disturbed: tuple[str, ...]
+    """Why the measurement may be off."""
+    test_accuracy: float | None = None
+    """None where there is no test part."""
+    test_low: float | None = None
+    """Lower end of its 95 % interval, as `test_high` the upper."""
+    test_high: float | None = None
+
+    def keeps(self, budget: Budget) -> bool:
+        """Whether it costs no more than it may: its time with the upper end of its interval."""
+        has = {"microseconds": self.high_us, "bytes": self.bytes, "macs": self.macs}
+        return all(has[name] <= limit for name, limit in budget.costs().items())
+
+    @property
+    def optimism(self) -> float | None:
+        """By how much validation promised more than the test part showed."""
+        return None if self.test_accuracy is None else self.val_accuracy - self.test_accuracy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search hands back; the same stands in its folder."""
+
+    folder: Path
+    members: tuple[Member, ...]
+    """The front, the most accurate first."""
+    winner: Member | None
+    """The most accurate that keeps the budget as measured."""
+    reached: bool
+    sentence: str
+    trials: int
+    """That were compared."""
+    failed: int
+    spent: float
+    """Seconds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        value = asdict(self)
+        return {**value, "folder": str(self.folder)}
+
+    def text(self) -> str:
+        """The result for people."""
+        rows = [
+            {
+                "network": one.network,
+                "recipe": one.change or "its own",
+                "epochs": one.epochs,
+                "val %": round(100 * one.val_accuracy, 2),
+                "test %": None if one.test_accuracy is None else round(100 * one.test_accuracy, 2),
+                "µs": round(one.microseconds, 1),
+                "bytes": one.bytes,
+                "MACs": one.macs,
+            }
+            for one in self.members
+        ]
+        return f"{table(rows)}\n\n{self.sentence}"
+
+
+def conclude(
+    folder: Path, plan: SearchPlan, study: Study, spent: float, *, progress: bool
+) -> Found:
+    """Measure, test and keep. Raises `RunError` where no trial came to its first rung."""
+    trials = study.trials()
+    best = [one for one in front(trials) if (place(folder, one.number) / "best").is_dir()]
+    if not best:
+        raise RunError(
+            f"{folder}: no network came to the end of its first {plan.rungs[0]} epochs in "
+            f"{spent / 3600:.2g} hours; the same command with more --hours goes on"
+        )
+    with Progress("measuring the front", len(best), shown=progress) as bar:
+        members = []
+        for one in best:
+            members.append(_member(folder, one))
+            bar.to(len(members))
+    members.sort(key=lambda one: -one.val_accuracy)
+    able = [one for one in members if one.keeps(plan.budget)]
+    winner = able[0] if able else None
+    asked = plan.budget.accuracy
+    reached = winner is not None and (asked is None or winner.val_accuracy >= asked)
+    compared = [one for one in trials if one.accuracies]
+    failed = sum(one.state == "failed" for one in trials)
+    sentence = say(plan, members, winner, reached=reached, trials=compared)
+    found = Found(
+        folder=folder,
+        members=tuple(members),
+        winner=winner,
+        reached=reached,
+        sentence=sentence,
+        trials=len(compared),
+        failed=failed,
+        spent=spent,
+    )
+    if winner is not None:
+        _keep(folder, winner)
+    rows = [asdict(one) for one in members]
+    runs.write_sealed(folder / "front.json", {**found.to_json(), "budget": plan.budget.to_json()})
+    runs.atomic_write(folder / "front.png", front_picture(rows, plan.budget.to_json()))
+    return found
+
+
+def _member(folder: Path, trial: Trial) -> Member:
+    """One of the front, measured now unless an earlier call did."""
+    run = place(folder, trial.number)
+    kept = run / f"front-{trial.epochs}.json"
+    try:
+        value = dict(runs.read_json(kept, manifests.Member))
+        value.pop("sha256", None)
+        return Member(**{**value, "disturbed": tuple(value["disturbed"])})
+    except (RunError, DamagedError, TypeError):
+        pass
+    network = weights.load(run, "best")
+    rows, missing = bench([network], on=("c",), rounds=ROUNDS, seconds=SECONDS)
+    if not rows:
+        raise LeanCNNError(f"{run}: its program cannot be timed: {missing[0].reason}")
+    row, priced = rows[0], trial.priced
+    member = Member(
+        trial=trial.number,
+        network=priced.shape.title,
+        change=str(trial.change),
+        epochs=trial.epochs,
+        val_accuracy=trial.accuracy or 0.0,
+        microseconds=row.median_us,
+        low_us=row.low_us,
+        high_us=row.high_us,
+        predicted_us=priced.microseconds,
+        bytes=priced.bytes,
+        macs=priced.macs,
+        disturbed=row.disturbed,
+        **_tested(run),
+    )
+    runs.write_sealed(kept, asdict(member))
+    return member
+
+
+def _tested(run: Path) -> dict[str, Any]:
+    """Accuracy on the test part, by the one function that opens it, and counts that."""
+    try:
+        found = evaluate(run, which="best")
+    except DataError as error:
+        tell(f"no test accuracy: {error}")
+        return {}
+    return {
+        "test_accuracy": found.accuracy,
+        "test_low": found.low,
+        "test_high": found.high,
+    }
+
+
+def _keep(folder: Path, winner: Member) -> None:
+    """The winner as a saved network with its C file and library."""
+    network = weights.load(place(folder, winner.trial), "best")
+    network.made = {**network.made, "searched": {"trial": winner.trial, "network": winner.network}}
+    weights.save(network, folder / "winner")
+    compile(network, out=folder / "winner")
+
+
+def say(
+    plan: SearchPlan,
+    members: Sequence[Member],
+    winner: Member | None,
+    *,
+    reached: bool,
+    trials: Sequence[Trial],
+) -> str:
+    """One sentence: reached, or what is nearest and what it would take."""
+    budget = plan.budget
+    if winner is None:
+        nearest = min(members, key=lambda one: _excess(one, budget))
+        over = ", ".join(
+            f"{amount(name, has)} where {amount(name, limit)} are allowed"
+            for name, has, limit in _over(nearest, budget)
+        )
+        return (
+            f"not reachable in this time: measured as a program, nothing keeps {budget}; the "
+            f"nearest is {nearest.network} with {over}; it would take that much, or more --hours"
+        )
+    what = f"{winner.network} with {winner.val_accuracy:.2%} of the validation images right"
+    cost = (
+        f"{winner.microseconds:.1f} µs ({winner.low_us:.1f} to {winner.high_us:.1f}), "
+        f"{amount('bytes', winner.bytes)}, {amount('macs', winner.macs)}"
+    )
+    tested = _of_test(winner)
+    many = f"the best of {len(trials)} that were compared"
+    if reached:
+        return f"reached: {what}, {cost}; {many}{tested}"
+    takes = _takes(plan, winner, members)
+    return (
+        f"not reachable in this time: the nearest is {what}, where {budget.accuracy:.2%} are "
+        f"asked, {cost}; {many}{tested}; {takes}"
+    )
+
+
+def _of_test(winner: Member) -> str:
+    if winner.test_accuracy is None or winner.optimism is None:
+        return "; there is no test part to say how it does on images that chose nothing"
+    return (
+        f"; on the test part {winner.test_accuracy:.2%} (95 % interval {winner.test_low:.2%} to "
+        f"{winner.test_high:.2%}), so validation was {abs(winner.optimism):.2%} too "
+        f"{'high' if winner.optimism >= 0 else 'low'}"
+    )
+
+
+def _over(one: Member, budget: Budget) -> list[tuple[str, float, float]]:
+    has: Mapping[str, float] = {
+        "microseconds": one.high_us,
+        "bytes": one.bytes,
+        "macs": one.macs,
+    }
+    limits = budget.costs().items()
+    return [(name, has[name], limit) for name, limit in limits if has[name] > limit]
+
+
+def _excess(one: Member, budget: Budget) -> float:
+    return max((has / limit for _, has, limit in _over(one, budget)), default=0.0)
+
+
+def _takes(plan: SearchPlan, winner: Member, members: Sequence[Member]) -> str:
+    """What would bring the accuracy that was asked for, as far as the trials tell."""
+    words = []
+    if winner.epochs < plan.rungs[-1]:
+        words.append(f"it was trained for {winner.epochs} epochs of {plan.rungs[-1]}")
+    if needed := trend(members, plan.budget.accuracy or 1.0):
+        words.append(
+            f"by the trend of the front it would take about {amount('microseconds', needed)}"
+        )
+    words.append("more --hours, more images or a larger budget")
+    return "; ".join(words)
+
+
+def trend(members: Sequence[Member], accuracy: float) -> float | None:
+    """Microseconds at which networks would be so accurate, as their errors fall along the front.
+
+    The logarithm of the error as a line over that of the time: an extrapolation, and never far;
+    None where there are too few networks, errors do not fall, or it leads beyond tenfold.
+    """
+    points = [
+        (math.log(one.microseconds), math.log(max(1e-4, 1 - one.val_accuracy))) for one in members
+    ]
+    if len(points) < FEW or accuracy >= 1:
+        return None
+    times, wrong = np.array(points).T
+    if np.ptp(times) < 0.1:
+        return None
+    slope, at = np.polyfit(times, wrong, 1)
+    if slope >= -0.02:
+        return None
+    needed = math.exp((math.log(1 - accuracy) - at) / slope)
+    return float(needed) if needed <= 10 * math.exp(times.max()) else None

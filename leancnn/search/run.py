@@ -1,0 +1,303 @@
+"""Budget in, network out: begin a search or go on with one, and what can meet a budget at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leancnn import runs
+from leancnn.data import Dataset, names, recognise
+from leancnn.errors import StoppedError, UsageError
+from leancnn.models import card
+from leancnn.progress import LiveTable, tell
+from leancnn.search.budget import Budget, Priced, amount, within
+from leancnn.search.clock import Clock, built, here, priced_cycles, timed
+from leancnn.search.drive import Driver, front
+from leancnn.search.plan import (
+    FILE,
+    HOUR,
+    SearchPlan,
+    check_disk,
+    check_hours,
+    check_no_other,
+    disk,
+    images,
+    longest_training,
+    middle,
+    rungs,
+    seconds_per_epoch,
+)
+from leancnn.search.pool import LocalPool, Pool
+from leancnn.search.result import Found, conclude
+from leancnn.search.space import Shape, searched, shapes
+from leancnn.search.study import Study
+from leancnn.tables import table
+from leancnn.train.loop import duration
+from leancnn.training_data import LARGEST_SEED, check_place
+
+JOURNAL = "study.journal"
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Which shapes meet a budget, by the clock alone."""
+
+    clock: Clock
+    found: tuple[Priced, ...]
+    """The cheapest first."""
+    priced: int
+    """Shapes that were looked at."""
+
+    def by_network(self) -> list[Priced]:
+        """Of each network the costliest shape that fits, the costliest first."""
+        best = {one.shape.network: one for one in self.found}
+        return sorted(best.values(), key=lambda one: -one.microseconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return {
+            "clock": self.clock.to_json(),
+            "priced": self.priced,
+            "found": [one.to_json() for one in self.found],
+        }
+
+    def text(self) -> str:
+        """The answer for people."""
+        many = dict.fromkeys((one.shape.network for one in self.found), 0)
+        for one in self.found:
+            many[one.shape.network] += 1
+        rows = [
+            {
+                "network": one.shape.network,
+                "shapes that fit": many[one.shape.network],
+                "the largest": one.shape.title,
+                "µs": round(one.microseconds, 1),
+                "bytes": one.bytes,
+                "MACs": one.macs,
+            }
+            for one in self.by_network()
+        ]
+        told = f"{len(self.found)} of {self.priced} shapes meet the budget; {self.clock}"
+        return f"{table(rows)}\n\n{told}"
+
+
+def can_meet(
+    budget: Budget,
+    *,
+    classes: int = 10,
+    channels: int = 3,
+    sizes: Sequence[Size] | None = None,
+    networks: Sequence[str] | None = None,
+    progress: bool = False,
+) -> Answer:
+    """Which networks of the zoo meet a budget on this machine, without training or compiling one.
+
+    `sizes` of the images; None: those of each network's card, and a few more. The first call on a
+    machine times a few programs for a minute or two. Raises `MismatchError` where nothing meets the
+    budget, naming the limit and what comes nearest; `ArgumentError` for limits that nothing could
+    mean; `UnknownNameError` for a network.
+
+        can_meet(Budget(microseconds=150), sizes=[(31, 31)])
+    """
+    budget.check(classes)
+    every = _every(classes, channels, sizes, networks)
+    clock = here(progress=progress)
+    priced = _priced(every, budget, clock, progress)
+    return Answer(clock, tuple(within(priced, budget)), len(every))
+
+
+def _every(
+    classes: int, channels: int, sizes: Sequence[Size] | None, networks: Sequence[str] | None
+) -> list[Shape]:
+    for name in networks or ():
+        card(name)
+        if name not in searched():
+            of_one = ", ".join(searched())
+            raise UsageError(f"{name} is searched under another name; there are: {of_one}")
+    return list(shapes(classes=classes, channels=channels, sizes=sizes, only=networks))
+
+
+def _priced(every: Sequence[Shape], budget: Budget, clock: Clock, progress: bool) -> list[Priced]:
+    """With their times; those that counts alone rule out have that of their cheapest cycle."""
+    limits = {key: limit for key, limit in budget.costs().items() if key != "microseconds"}
+    able = [one for one in every if all(getattr(one, key) <= v for key, v in limits.items())]
+    # where nothing is left, all are priced, so that the complaint can name what comes nearest
+    table = priced_cycles(able or every, progress=progress)
+    return [Priced(one, clock.price(table[one.key])) for one in able or every if one.key in table]
+
+
+def corrected(found: Sequence[Priced], limit: float) -> list[Priced]:
+    """The same with the times of each network in proportion to one of its programs, timed now.
+
+    Errors of the clock are mostly those of a network's kind of layers. What is timed is the shape
+    of each network that is nearest to the limit, in microseconds.
+    """
+    by_network: dict[str, list[Priced]] = {}
+    for one in found:
+        by_network.setdefault(one.shape.network, []).append(one)
+    near = {
+        name: min(each, key=lambda one: abs(one.microseconds - limit))
+        for name, each in by_network.items()
+    }
+    times = timed([built(one.shape) for one in near.values()])
+    ratio = {name: t / near[name].microseconds for name, t in zip(near, times, strict=True)}
+    return [Priced(one.shape, one.microseconds * ratio[one.shape.network]) for one in found]
+
+
+def search(
+    data: str | Path,
+    *,
+    out: str | Path,
+    hours: float,
+    budget: Budget | None = None,
+    networks: Sequence[str] | None = None,
+    sizes: Sequence[Size] | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    val_share: float | None = None,
+    pool: Pool | None = None,
+    progress: bool = True,
+) -> Found:
+    """Find the most accurate network that keeps a budget, in so many hours of training.
+
+    `hours` counts all calls together: the same call goes on after a stop or a kill, and a larger
+    number lengthens a search that ended. `networks` and `sizes` narrow what is tried; `epochs` is
+    the longest training of one network; without it the hours decide. `pool` trains; None: a process
+    for each core of this machine. Pricing before and measuring after take minutes more.
+
+    The test part is opened once, for the front. Raises `StoppedError` after Ctrl-C, when all is
+    kept; `RunError` for a folder that holds something else or another search, and for images that
+    changed; `DataError`, `MismatchError`, `ArgumentError`, `WriteError` as their names say.
+
+        search("photos/", out="runs/search", hours=2, budget=Budget(microseconds=150))
+    """
+    budget, folder = budget or Budget(), Path(out)
+    check_hours(hours)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"a seed is 0 to {LARGEST_SEED}, not {seed}")
+    recognise(data)
+    check_place(folder, data)
+    data = str(data) if str(data) in names() else str(Path(data).resolve())
+    pool = LocalPool() if pool is None else pool
+    asked = {
+        "networks": None if networks is None else list(networks),
+        "sizes": None if sizes is None else [list(size) for size in sizes],
+        "epochs": epochs,
+    }
+    with runs.Lock(folder):
+        if (folder / FILE).exists():
+            plan = SearchPlan.read(folder)
+            given = {"data": data, "budget": budget.to_json(), "seed": seed}
+            plan.check_same({**given, "val_share": val_share, **asked}, folder)
+            plan.check_data(images(data, plan.found[0].shape, val_share, seed))
+        else:
+            check_no_other(folder)
+            plan = _planned(data, budget, hours, asked, seed, val_share, folder, pool, progress)
+            plan.write(folder)
+        check_disk(folder, disk(plan.found, pool.size))
+        return _driven(folder, plan, hours, pool, progress)
+
+
+def _planned(
+    data: str,
+    budget: Budget,
+    hours: float,
+    asked: dict[str, Any],
+    seed: int,
+    val_share: float | None,
+    folder: Path,
+    pool: Pool,
+    progress: bool,
+) -> SearchPlan:
+    """Price the space, see the images, decide the rungs."""
+    dataset = _seen(data, asked, val_share, seed)
+    classes = len(dataset.classes)
+    budget.check(classes)
+    every = _every(
+        classes, 3, asked["sizes"] and [tuple(s) for s in asked["sizes"]], asked["networks"]
+    )
+    clock = here(progress=progress)
+    priced = _priced(every, budget, clock, progress)
+    found = within(priced, budget)
+    if budget.microseconds is not None:
+        found = within(corrected(priced, budget.microseconds), budget)
+    train = 0 if dataset.train is None else len(dataset.train)
+    per_epoch = seconds_per_epoch(middle(found), train)
+    longest = asked["epochs"] or longest_training(found)
+    plan = SearchPlan(
+        data=data,
+        data_sha256=dict(dataset.manifest["sha256"]),
+        classes=dataset.classes,
+        images=train,
+        val_images=0 if dataset.val is None else len(dataset.val),
+        val_share=val_share,
+        budget=budget,
+        asked=asked,
+        seed=seed,
+        rungs=rungs(hours, pool.size, per_epoch, longest),
+        found=tuple(found),
+        clock=clock.to_json(),
+        machine=runs.machine(),
+    )
+    if progress:
+        tell(
+            f"{len(found)} of {len(every)} shapes meet {budget}; {clock}; trainings of "
+            f"{', '.join(map(str, plan.rungs))} epochs, {pool.size} at a time; at most "
+            f"{amount('bytes', disk(plan.found, pool.size))} of disk in {folder}"
+        )
+    return plan
+
+
+def _seen(data: str, asked: dict[str, Any], val_share: float | None, seed: int) -> Dataset:
+    """The images, as the first network takes them that is asked for."""
+    name = (asked["networks"] or list(searched()))[0]
+    height, width = (asked["sizes"] or [card(name).image[1:]])[0]
+    shape = Shape(
+        network=name,
+        arguments={},
+        size=(height, width),
+        channels=3,
+        classes=2,
+        macs=0,
+        bytes=0,
+    )
+    return images(data, shape, val_share, seed)
+
+
+def _driven(folder: Path, plan: SearchPlan, hours: float, pool: Pool, progress: bool) -> Found:
+    study = Study(folder / JOURNAL, plan.found, plan.rungs, plan.seed)
+    with LiveTable(f"search in {folder}", shown=progress) as live:
+        driver = Driver(
+            plan, folder, study, pool, hours * HOUR, look=lambda one: live.show(*seen(one))
+        )
+        if not driver.run():
+            raise StoppedError(
+                f"stopped after {duration(study.spent)} of {duration(hours * HOUR)}, all kept in "
+                f"{folder}; the same command goes on"
+            )
+    return conclude(folder, plan, study, study.spent, progress=progress)
+
+
+def seen(driver: Driver) -> tuple[str, str]:
+    """A search at a glance: a line, and a table of the trials at work and on the front."""
+    trials = driver.study.trials()
+    best = front(trials)
+    ended = sum(one.state != "running" for one in trials)
+    at_work = [one for one in trials if one.number in driver.running]
+    top = f"{best[0].accuracy:.2%} by {best[0].priced.shape.title}" if best else "none yet"
+    line = f"{ended} done, {len(at_work)} running, best {top}, {duration(driver.left)} to go"
+    rows = [
+        {
+            "trial": one.number,
+            "network": one.priced.shape.title,
+            "recipe": str(one.change) or "its own",
+            "epochs": one.epochs,
+            "val %": None if one.accuracy is None else round(100 * one.accuracy, 2),
+            "µs": round(one.priced.microseconds, 1),
+            "bytes": one.priced.bytes,
+            "": "running" if one.state == "running" else "front",
+        }
+        for one in [*at_work, *(each for each in best if each not in at_work)]
+    ]
+    return line, table(rows)

@@ -1,0 +1,242 @@
+"""Which network next, and which goes on: Optuna's sampler and successive halving, on disk.
+
+A study has one objective, validation accuracy; what a network may cost is settled before: only
+shapes that meet the budget are in its space. (Optuna prunes no study of several objectives, and
+counts a trial without constraint values as one that keeps them.) A trial is a network trained in
+rungs of more and more epochs, each of which goes on with the weights of the one before.
+
+The journal is written by one process, which holds the lock of the folder. What it wrote last may be
+cut short by a kill: such a line is dropped, and the step that it told of is taken again.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leancnn.errors import DamagedError, MissingDependencyError
+from leancnn.safe_files import read_bytes
+from leancnn.search.budget import Priced
+from leancnn.search.space import Change, changes
+
+try:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal._file import BaseJournalFileLock
+    from optuna.trial import TrialState
+except ImportError as error:
+    raise MissingDependencyError("a search needs optuna; pip install 'leancnn[search]'") from error
+
+REDUCTION = 3  # of three networks at a rung one goes on
+STARTUP = 12  # trials that are drawn at random before the sampler models what it has seen
+DOUBLES = 20  # draws of what was drawn before, after which one is taken
+NAME = "leancnn"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One network on its way: what it is, and how far it came."""
+
+    number: int
+    priced: Priced
+    change: Change
+    """Of the recipe."""
+    accuracies: Mapping[int, float]
+    """On the validation images, by the epochs of each rung that is done."""
+    state: str
+    """running, finished (the last rung), stopped (others did better) or failed."""
+    why: str = ""
+    """Why it failed."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """After the last rung that is done."""
+        return self.accuracies[max(self.accuracies)] if self.accuracies else None
+
+    @property
+    def epochs(self) -> int:
+        """Of the last rung that is done."""
+        return max(self.accuracies, default=0)
+
+
+class _Alone(BaseJournalFileLock):
+    """The folder's own lock keeps others out; one of Optuna's would outlive a kill."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+class Study:
+    """The trials of a folder. Raises `DamagedError` for a journal that is none.
+
+    `found` are the shapes that meet the budget, the cheapest first, and the same at each start;
+    `rungs` the epochs after which networks are compared, each `REDUCTION` times the one before.
+    """
+
+    def __init__(
+        self, path: Path, found: Sequence[Priced], rungs: Sequence[int], seed: int = 0
+    ) -> None:
+        self.rungs = list(rungs)
+        self._shapes: dict[str, list[Priced]] = {}
+        for one in found:
+            self._shapes.setdefault(one.shape.network, []).append(one)
+        whole(path)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            try:
+                storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_Alone()))
+                known = {one.study_name for one in storage.get_all_studies()}
+                done = 0
+                if NAME in known:
+                    done = len(storage.get_all_trials(storage.get_study_id_from_name(NAME)))
+                self._study = optuna.create_study(
+                    study_name=NAME,
+                    storage=storage,
+                    direction="maximize",
+                    load_if_exists=True,
+                    # a sampler of the same seed would draw the same trials after each start
+                    sampler=optuna.samplers.TPESampler(
+                        seed=(seed * 1_000_003 + done) % 2**32,
+                        n_startup_trials=STARTUP,
+                        constant_liar=True,
+                    ),
+                    pruner=optuna.pruners.SuccessiveHalvingPruner(
+                        min_resource=self.rungs[0], reduction_factor=REDUCTION
+                    ),
+                )
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DamagedError(
+                    f"{path} is no journal of a search ({error}); begin another in a new folder"
+                ) from error
+        self._ended: dict[int, Trial] = {}
+        self._seen = {self._key(one) for one in self._frozen()}
+        for one in self._frozen():  # a kill fell into the drawing of it
+            if one.state == TrialState.RUNNING and "augment" not in one.params:
+                self._study.tell(one.number, state=TrialState.FAIL)
+        self._enqueue()
+
+    def _enqueue(self) -> None:
+        """Begin with the costliest shape of each network by its own recipe, the costliest first."""
+        best = [shapes[-1] for shapes in self._shapes.values()]
+        for one in sorted(best, key=lambda one: -one.microseconds):
+            name = one.shape.network
+            place = {"network": name, name: len(self._shapes[name]) - 1}
+            self._study.enqueue_trial({**place, **Change().to_json()}, skip_if_exists=True)
+
+    def ask(self) -> Trial:
+        """Begin another trial; what was tried before is not tried again while there is other."""
+        for _ in range(DOUBLES):
+            asked = self._study.ask()
+            trial = self._drawn(asked)
+            key = (trial.priced.shape.key, trial.change)
+            if key not in self._seen:
+                break
+            self._study.tell(asked, state=TrialState.FAIL)
+        else:
+            trial = self._drawn(self._study.ask())
+        self._seen.add(key)
+        return trial
+
+    def _drawn(self, asked: Any) -> Trial:
+        name = asked.suggest_categorical("network", list(self._shapes))
+        shapes = self._shapes[name]
+        place = asked.suggest_int(name, 0, len(shapes) - 1)
+        return Trial(asked.number, shapes[place], changes(asked), {}, "running")
+
+    def report(self, number: int, epochs: int, accuracy: float) -> bool:
+        """Note what a rung came to; whether the trial goes on to the next."""
+        asked = self._handle(number)
+        asked.report(accuracy, epochs)
+        pruned = asked.should_prune()
+        if pruned or epochs >= self.rungs[-1]:
+            state = TrialState.PRUNED if epochs < self.rungs[-1] else TrialState.COMPLETE
+            value = accuracy if state == TrialState.COMPLETE else None
+            self._study.tell(asked, value, state=state)
+            return False
+        return True
+
+    def fail(self, number: int, why: str) -> None:
+        """End a trial that came to no answer, and remember why."""
+        asked = self._handle(number)
+        asked.set_user_attr("why", why)
+        self._study.tell(asked, state=TrialState.FAIL)
+
+    def spend(self, seconds: float) -> None:
+        """Note how long the search has been at work, all calls together."""
+        self._study.set_user_attr("seconds", round(seconds, 1))
+
+    @property
+    def spent(self) -> float:
+        """Seconds of work, as far as they were noted."""
+        return float(self._study.user_attrs.get("seconds", 0.0))
+
+    def trials(self) -> list[Trial]:
+        """All that were begun, in order; without those that were drawn twice."""
+        return [self._told(one) for one in self._frozen() if not self._double(one)]
+
+    def trial(self, number: int) -> Trial:
+        """One of them."""
+        return self._told(self._study.get_trials(deepcopy=False)[number])
+
+    def next_epochs(self, trial: Trial) -> int:
+        """The epochs of the rung that a running trial is on."""
+        return next(epochs for epochs in self.rungs if epochs > trial.epochs)
+
+    def _frozen(self) -> list[Any]:
+        return [
+            one
+            for one in self._study.get_trials(deepcopy=False)
+            if one.state != TrialState.WAITING and "network" in one.params
+        ]
+
+    def _double(self, one: Any) -> bool:
+        return one.state == TrialState.FAIL and "why" not in one.user_attrs
+
+    def _key(self, one: Any) -> tuple[str, Change]:
+        name = one.params["network"]
+        shape = self._shapes[name][one.params[name]].shape.key if name in one.params else ""
+        return shape, Change.of_params(one.params)
+
+    def _told(self, one: Any) -> Trial:
+        if one.number in self._ended:
+            return self._ended[one.number]
+        name = one.params["network"]
+        states = {
+            TrialState.COMPLETE: "finished",
+            TrialState.PRUNED: "stopped",
+            TrialState.FAIL: "failed",
+        }
+        trial = Trial(
+            one.number,
+            self._shapes[name][one.params[name]],
+            Change.of_params(one.params),
+            {int(step): float(value) for step, value in sorted(one.intermediate_values.items())},
+            states.get(one.state, "running"),
+            str(one.user_attrs.get("why", "")),
+        )
+        if one.state.is_finished():
+            self._ended[one.number] = trial
+        return trial
+
+    def _handle(self, number: int) -> Any:
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        return optuna.trial.Trial(self._study, frozen._trial_id)
+
+
+def whole(path: Path) -> None:
+    """Drop the last line of a journal where a kill cut it short."""
+    if not path.exists():
+        return
+    text = read_bytes(path)
+    end = text.rfind(b"\n") + 1
+    if end < len(text):
+        with path.open("r+b") as file:
+            file.truncate(end)
+            os.fsync(file.fileno())

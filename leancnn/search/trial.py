@@ -1,0 +1,161 @@
+"""One rung of one trial, in a process of its own: a network trained to so many epochs.
+
+The run folder is an ordinary one, so a rung that was killed goes on from its last checkpoint, and
+one that goes on after a comparison goes on from its last step, to the same bits either way.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from leancnn import manifests, runs
+from leancnn.errors import DamagedError, LeanCNNError, RunError, StoppedError
+from leancnn.process import die_with_parent
+from leancnn.search.space import Change, Shape
+
+WAIT_S = 60.0  # for a process that is just leaving the folder
+LEFT = ("checkpoints", "best", "last")  # of a run: what holds weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a worker needs to know; plain JSON values in a file or a message."""
+
+    number: int
+    shape: Shape
+    change: Change
+    epochs: int
+    """Of this rung, counted from the beginning."""
+    data: str
+    folder: str
+    """Of the trial's run."""
+    seed: int
+    split_seed: int
+    val_share: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return {**asdict(self), "shape": self.shape.to_json(), "change": self.change.to_json()}
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> "Job":
+        """What `to_json` gave."""
+        parts = {"shape": Shape.of_json(value["shape"]), "change": Change(**value["change"])}
+        return cls(**{**value, **parts})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a job: an accuracy, or why there is none."""
+
+    number: int
+    epochs: int
+    accuracy: float = 0.0
+    """Best on the validation images so far, 0..1."""
+    seconds: float = 0.0
+    """Of training, all rungs together."""
+    error: str = ""
+    """In one line; such a trial ends."""
+    lost: bool = False
+    """Whether the worker left no answer: killed, or stopped. The rung may be tried again."""
+
+
+def run(job: Job) -> Outcome:
+    """Train to the end of the rung, or hand back what an earlier call came to.
+
+    Raises `StoppedError` after SIGTERM or Ctrl-C, when all is saved; every other error that
+    training raises on purpose is the trial's outcome.
+    """
+    if (found := outcome(Path(job.folder), job.epochs)) is not None:
+        return found
+    made = Outcome(number=job.number, epochs=job.epochs)
+    try:
+        trained = _train(job)
+    except StoppedError:
+        raise
+    except LeanCNNError as error:
+        kind = type(error).__name__
+        made = replace(made, error=f"{kind}: {' '.join(str(error).split())}"[:500])
+    else:
+        best = max(float(row["val_accuracy"]) for row in trained.history)
+        made = replace(made, accuracy=best, seconds=trained.seconds)
+    runs.write_sealed(_place(Path(job.folder), job.epochs), asdict(made))
+    return made
+
+
+def outcome(folder: Path, epochs: int) -> Outcome | None:
+    """What a rung came to, as its file says; None where there is none that can be read."""
+    with contextlib.suppress(RunError, DamagedError, TypeError):
+        value = dict(runs.read_json(_place(folder, epochs), manifests.Rung))
+        value.pop("sha256", None)
+        return Outcome(**value)
+    return None
+
+
+def _place(folder: Path, epochs: int) -> Path:
+    return folder / f"rung-{epochs}.json"
+
+
+def _train(job: Job) -> Any:
+    from leancnn import recipes
+    from leancnn.train import resume, train
+
+    folder = Path(job.folder)
+    until = time.monotonic() + WAIT_S
+    recipe = recipes.for_network(job.shape.network)
+    while True:
+        try:
+            if runs.is_run(folder):
+                return resume(folder, epochs=job.epochs, progress=False)
+            return train(
+                job.data,
+                model=job.shape.network,
+                arguments=job.shape.arguments,
+                out=folder,
+                seed=job.seed,
+                split_seed=job.split_seed,
+                val_share=job.val_share,
+                progress=False,
+                epochs=job.epochs,
+                patience=0,
+                size=list(job.shape.size),
+                channels=job.shape.channels,
+                **job.change.overrides(recipe),
+            )
+        except RunError as error:
+            if "is in use" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+
+
+def forget(folder: Path, *, keep: bool) -> None:
+    """Remove a trial's weights, or with `keep` all but those of its best network."""
+    import shutil
+
+    for name in LEFT[: 1 if keep else None]:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def main() -> None:
+    """`python -m leancnn.search.trial JOB.json CORE`, as the pool starts it."""
+    job = Job.of_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    die_with_parent()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(sys.argv[2])})
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        run(job)
+    except StoppedError as error:
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,386 @@
+"""A search: what meets a budget, which trial goes on, and that a kill loses one rung at most."""
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from leancnn.errors import ArgumentError, DataError, LeanCNNError, MismatchError, RunError
+from leancnn.search import Budget, clock, drive, plan, result
+from leancnn.search.budget import Priced, amount, within
+from leancnn.search.drive import Driver, front
+from leancnn.search.space import AUGMENT, Change, Shape, searched, shapes
+from leancnn.search.study import Study, Trial, whole
+from leancnn.search.trial import Job, Outcome
+
+
+def shape(network="henet_r3", macs=1_000_000, size=100_000, **arguments):
+    return Shape(
+        network=network,
+        arguments=arguments,
+        size=(31, 31),
+        channels=3,
+        classes=10,
+        macs=macs,
+        bytes=size,
+    )
+
+
+def priced(us, **known):
+    return Priced(shape(**known), float(us))
+
+
+FOUND = tuple(
+    priced(10 * at, network=network, macs=at * 10**6, size=at * 10**4, repeat=at)
+    for network in ("henet_r3", "shufflenet_r3", "resnet8")
+    for at in range(1, 6)
+)
+
+
+def a_plan(**changes):
+    known = {
+        "data": "digits",
+        "data_sha256": {"train": "0"},
+        "classes": tuple("0123456789"),
+        "images": 1000,
+        "val_images": 200,
+        "val_share": None,
+        "budget": Budget(microseconds=100.0),
+        "asked": {"networks": None, "sizes": None, "epochs": None},
+        "seed": 0,
+        "rungs": (1, 3, 9),
+        "found": FOUND,
+        "clock": {},
+        "machine": {},
+    }
+    return plan.SearchPlan(**{**known, **changes})
+
+
+def accuracy(job):
+    """A stub's answer: a function of the job alone."""
+    draw = random.Random(f"{job.shape.key} {job.change}").random()
+    return min(0.99, 0.5 + job.shape.macs / 4e7 + 0.1 * draw + 0.01 * job.epochs)
+
+
+class Stub:
+    """A pool without processes; `die` names calls of `wait` in which a worker is lost."""
+
+    def __init__(self, size=2, die=(), stop=None, fail=None):
+        self.size, self.die, self.fail, self.stop_at = size, set(die), fail, stop
+        self.jobs, self.done, self.calls = [], [], 0
+
+    def start(self, job):
+        assert len(self.jobs) < self.size
+        assert all(job.number != other.number for other in self.jobs)
+        self.jobs.append(job)
+
+    def wait(self, seconds):
+        self.calls += 1
+        job = self.jobs.pop(0)
+        known = {"number": job.number, "epochs": job.epochs}
+        if self.calls in self.die:
+            return [Outcome(**known, lost=True)]
+        if self.fail and (why := self.fail(job)):
+            return [Outcome(**known, error=why)]
+        self.done.append((job.number, job.epochs))
+        return [Outcome(**known, accuracy=accuracy(job), seconds=float(job.epochs))]
+
+    def stop(self):
+        self.jobs.clear()
+        return []
+
+
+def study_in(folder, **known):
+    return Study(folder / "study.journal", FOUND, (1, 3, 9), **known)
+
+
+def driven(folder, pool, many, **changes):
+    """A search until so many rungs are done."""
+    driver = Driver(a_plan(**changes), folder, study_in(folder), pool, seconds=1e9)
+    driver.look = lambda one: setattr(one, "seconds", 0.0) if len(pool.done) >= many else None
+    return driver, driver.run()
+
+
+def test_a_network_is_searched_under_one_name_and_signals_under_none():
+    names = searched()
+    assert "henet_r3" in names
+    assert not {"henet_r2", "henet_r4", "ssvepnet"} & names.keys()
+    assert all(each for choices in names.values() for each in choices.values())
+
+
+def test_shapes_are_counted_as_leancnn_counts_and_images_that_fit_no_network_give_none():
+    found = list(shapes(classes=10, channels=3, sizes=[(31, 31)], only=["henet_r3"]))
+    usual = next(one for one in found if not one.arguments)
+    assert (usual.macs, usual.bytes) == (10_046_040, 4 * 87_058)
+    assert len({one.key for one in found}) == len(found) == 36
+    assert not list(shapes(classes=10, channels=3, sizes=[(20, 20)], only=["henet_r3"]))
+    again = Shape.of_json(json.loads(json.dumps(found[1].to_json())))
+    assert again == found[1]
+
+
+def test_what_no_budget_is_gets_one_line():
+    for wrong in ({"accuracy": 1.5}, {"accuracy": 0.1}, {"bytes": 0}, {"macs": float("nan")}):
+        with pytest.raises(ArgumentError):
+            Budget(**wrong).check(10)
+    Budget(microseconds=1, bytes=1, macs=1, accuracy=0.11).check(10)
+
+
+def test_a_budget_that_nothing_meets_names_the_limit_and_what_comes_nearest():
+    with pytest.raises(MismatchError, match=r"at most 5 µs: the least is henet_r3 .* 10 µs"):
+        within(FOUND, Budget(microseconds=5))
+    slow_small = [priced(10, size=900), priced(90, size=100)]
+    with pytest.raises(MismatchError, match=r"together, though each alone is met"):
+        within(slow_small, Budget(microseconds=20, bytes=200))
+    assert [one.microseconds for one in within(FOUND, Budget(microseconds=20))] == [10] * 3 + [
+        20
+    ] * 3
+
+
+def test_amounts_are_read_by_people():
+    assert amount("microseconds", 150) == "150 µs"
+    assert amount("microseconds", 25_000) == "25 ms"
+    assert amount("bytes", 98_200) == "98.2 kB"
+    assert amount("macs", 8.5e6) == "8.5 M multiply-accumulates"
+
+
+def test_a_change_of_nothing_is_the_recipe_itself():
+    from leancnn import recipes
+
+    own = recipes.for_network("henet_r3")
+    assert Change().overrides(own) == {}
+    assert str(Change()) == ""
+    for augment in AUGMENT:
+        changed = own.changed(**Change(0.5, 2.0, augment).overrides(own))
+        assert changed.lr == pytest.approx(own.lr / 2)
+        assert changed.weight_decay == pytest.approx(2 * own.weight_decay)
+
+
+def test_rungs_grow_threefold_and_never_beyond_the_longest_training():
+    assert plan.rungs(hours=1, places=2, per_epoch=20, longest=60) == (1, 3, 9, 27)
+    assert plan.rungs(hours=100, places=2, per_epoch=1, longest=60)[-1] <= 60
+    assert plan.rungs(hours=0.01, places=1, per_epoch=20, longest=60) == (1,)
+    with pytest.raises(ArgumentError, match="give at least"):
+        plan.rungs(hours=0.001, places=1, per_epoch=20, longest=60)
+
+
+def test_the_study_begins_with_the_largest_shape_of_each_network_by_its_own_recipe(tmp_path):
+    study = study_in(tmp_path)
+    first = [study.ask() for _ in range(3)]
+    assert {one.priced.shape.network for one in first} == {one.shape.network for one in FOUND}
+    assert all(one.priced.microseconds == 50 and one.change == Change() for one in first)
+
+
+def test_a_trial_that_does_badly_is_stopped_and_the_best_goes_to_the_last_rung(tmp_path):
+    driver, ended = driven(tmp_path, Stub(), many=60)
+    trials = driver.study.trials()
+    assert ended
+    assert {one.state for one in trials} >= {"finished", "stopped"}
+    best = max(trials, key=lambda one: one.accuracy or 0)
+    assert best.epochs == 9
+    assert all(one.epochs < 9 for one in trials if one.state == "stopped")
+
+
+def test_a_lost_worker_costs_one_rung_and_no_rung_is_run_twice(tmp_path):
+    pool = Stub(die=(3, 8, 9, 20))
+    driven(tmp_path, pool, many=50)
+    assert len(pool.done) == len(set(pool.done))
+
+
+def test_a_search_goes_on_where_it_stood_with_other_draws(tmp_path):
+    first, second = Stub(), Stub()
+    driver, _ = driven(tmp_path, first, many=20)
+    before = {one.number: one for one in driver.study.trials() if one.state != "running"}
+    driver, _ = driven(tmp_path, second, many=20)
+    after = {one.number: one for one in driver.study.trials()}
+    assert all(after[number] == one for number, one in before.items())
+    assert not set(first.done) & set(second.done)
+    drawn = [(one.priced.shape.key, one.change) for one in after.values()]
+    assert len(drawn) == len(set(drawn))
+
+
+def test_a_journal_that_a_kill_cut_short_is_read_without_its_last_line(tmp_path):
+    driven(tmp_path, Stub(), many=10)
+    path = tmp_path / "study.journal"
+    whole_text = path.read_bytes()
+    lines = whole_text.splitlines(keepends=True)
+    for cut in (1, len(lines[-1]) // 2):
+        path.write_bytes(whole_text[:-cut])
+        whole(path)
+        assert path.read_bytes() == b"".join(lines[:-1])
+    study = study_in(tmp_path)
+    study.ask()
+
+
+def test_where_the_first_trials_all_fail_the_search_ends_with_their_error(tmp_path):
+    with pytest.raises(LeanCNNError, match="all failed: DataError: no images"):
+        driven(tmp_path, Stub(fail=lambda job: "DataError: no images"), many=10)
+
+
+def test_one_network_that_fails_is_left_behind(tmp_path):
+    pool = Stub(fail=lambda job: "DivergedError" if job.shape.network == "resnet8" else "")
+    driver, _ = driven(tmp_path, pool, many=20)
+    failed = [one for one in driver.study.trials() if one.state == "failed"]
+    assert failed
+    assert {one.why for one in failed} == {"DivergedError"}
+
+
+def test_a_search_ends_when_the_accuracy_is_reached_beyond_chance(tmp_path):
+    driver, ended = driven(tmp_path, Stub(), many=500, budget=Budget(accuracy=0.6))
+    best = max(one.accuracy or 0 for one in driver.study.trials())
+    assert ended
+    assert drive.lower(best, 200) >= 0.6
+    assert len(driver.study.trials()) < 50
+
+
+def a_trial(number, accuracy, us, size):
+    return Trial(number, priced(us, size=size), Change(), {1: accuracy}, "stopped")
+
+
+def test_the_front_holds_what_nothing_beats_in_accuracy_time_and_bytes_at_once():
+    trials = [
+        a_trial(0, 0.9, 100, 100),
+        a_trial(1, 0.8, 50, 200),
+        a_trial(2, 0.7, 60, 50),
+        a_trial(3, 0.6, 60, 60),  # beaten by 2
+        a_trial(4, 0.9, 100, 100),  # the same as 0
+    ]
+    assert [one.number for one in front(trials)] == [0, 1, 2]
+
+
+def test_weights_of_what_is_not_on_the_front_are_removed(tmp_path):
+    pool = Stub()
+
+    def start(job):
+        folder = Path(job.folder)
+        for name in ("best", "checkpoints"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        Stub.start(pool, job)
+
+    pool.start = start
+    driver, _ = driven(tmp_path, pool, many=40)
+    trials = driver.study.trials()
+    there = {int(each.parent.name) for each in tmp_path.glob("trials/*/best")}
+    running = {one.number for one in trials if one.state == "running"}
+    assert there - running <= {one.number for one in front(trials)}
+    assert len(there) <= plan.KEPT + len(running)
+
+
+def test_a_plan_is_read_back_and_knows_another_search(tmp_path):
+    made = a_plan()
+    made.write(tmp_path)
+    again = plan.SearchPlan.read(tmp_path)
+    assert again == made
+    again.check_same({"data": "digits", "seed": 0, "networks": None}, tmp_path)
+    with pytest.raises(RunError, match="another search, with seed 0 and not 1"):
+        again.check_same({"seed": 1}, tmp_path)
+    with pytest.raises(RunError, match="another search, with budget at most 100 µs"):
+        again.check_same({"budget": Budget(bytes=5).to_json()}, tmp_path)
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    plan.check_no_other(tmp_path / "new")
+    plan.check_no_other(tmp_path)
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(MismatchError, match=r"holiday\.jpg"):
+        plan.check_no_other(tmp_path)
+
+
+def test_too_few_validation_images_are_refused():
+    with pytest.raises(DataError, match="too few to tell networks apart"):
+        plan.images("digits", shape(), 0.005, 0)
+
+
+def member(**changes):
+    known = {
+        "trial": 0,
+        "network": "henet_r3 at 31×31",
+        "change": "",
+        "epochs": 9,
+        "val_accuracy": 0.9,
+        "microseconds": 100.0,
+        "low_us": 98.0,
+        "high_us": 103.0,
+        "predicted_us": 99.0,
+        "bytes": 1000,
+        "macs": 10**6,
+        "disturbed": (),
+        "test_accuracy": 0.88,
+        "test_low": 0.86,
+        "test_high": 0.9,
+    }
+    return result.Member(**{**known, **changes})
+
+
+def said(members, budget, *, reached):
+    able = [one for one in members if one.keeps(budget)]
+    return result.say(
+        a_plan(budget=budget), members, able[0] if able else None, reached=reached, trials=[1, 2]
+    )
+
+
+def test_a_program_keeps_its_time_only_with_the_upper_end_of_its_interval():
+    assert member().keeps(Budget(microseconds=103))
+    assert not member().keeps(Budget(microseconds=102))
+    assert not member().keeps(Budget(bytes=999))
+
+
+def test_the_sentence_says_reached_with_the_optimism_of_the_choice():
+    text = said([member()], Budget(microseconds=120), reached=True)
+    assert text.startswith("reached: henet_r3 at 31×31 with 90.00%")
+    assert "validation was 2.00% too high" in text
+    assert "the best of 2 that were compared" in text
+
+
+def test_the_sentence_says_what_is_nearest_and_what_it_would_take():
+    line = [member(microseconds=50.0 * 2**n, val_accuracy=0.7 + 0.1 * n) for n in range(3)]
+    text = said(line[::-1], Budget(accuracy=0.95), reached=False)
+    assert text.startswith("not reachable in this time: the nearest is henet_r3")
+    assert "by the trend of the front" in text
+    text = said([member()], Budget(microseconds=90), reached=False)
+    assert "103 µs where 90 µs are allowed" in text
+
+
+def test_a_trend_is_exact_on_a_power_law_and_silent_where_there_is_none():
+    line = [
+        member(microseconds=10.0 * 2**n, val_accuracy=1 - 0.4 * 2 ** (-n / 2)) for n in range(4)
+    ]
+    assert result.trend(line, 0.9) == pytest.approx(160)
+    assert result.trend(line[:2], 0.9) is None
+    flat = [member(microseconds=10.0 * 2**n) for n in range(4)]
+    assert result.trend(flat, 0.95) is None
+
+
+def test_a_clock_finds_the_worth_of_cycles_that_times_were_made_of():
+    draw = random.Random(0)
+    worth = {"window": 0.5, "pointwise": 2.0, "kernels": 0.1, "weights": 0.0}
+    found = [{kind: draw.uniform(1, 100) for kind in worth} for _ in range(30)]
+    times = [sum(worth[kind] * one[kind] for kind in worth) for one in found]
+    made = clock.made(found, times)
+    assert made.median_error < 0.02
+    assert made.price(found[0]) == pytest.approx(times[0], rel=0.05)
+
+
+def test_programs_that_are_timed_are_spread_over_networks():
+    found = list(shapes(classes=10, channels=3, sizes=[(32, 32)], only=["henet_r3", "resnet8"]))
+    picked = clock.spread(found, 6)
+    assert {one.network for one in picked} == {"henet_r3", "resnet8"}
+    assert len({one.key for one in picked}) == len(picked)
+    assert picked == clock.spread(found[::-1], 6)
+
+
+def test_a_job_crosses_to_a_worker_and_back():
+    job = Job(
+        number=3,
+        shape=shape(repeat=2),
+        change=Change(2.0, 1.0, "more"),
+        epochs=3,
+        data="digits",
+        folder="x",
+        seed=0,
+        split_seed=0,
+        val_share=None,
+    )
+    assert Job.of_json(json.loads(json.dumps(job.to_json()))) == job
+    assert dataclasses.asdict(Outcome(number=1, epochs=2)).keys() == set(Outcome.__slots__)

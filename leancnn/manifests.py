@@ -267,6 +267,7 @@ class Clock(TypedDict):
     median_error: Number
     worst_error: Number
     programs: Count
+    fastest: Number
 
 
 class Cycles(TypedDict):
@@ -291,6 +292,7 @@ class Search(TypedDict):
     found: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     clock: dict[str, Any]
     machine: dict[str, Any]
+    tested: bool
     format: Count
 
 

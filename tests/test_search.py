@@ -54,6 +54,7 @@ def a_plan(**changes):
         "found": FOUND,
         "clock": {},
         "machine": {},
+        "tested": True,
     }
     return plan.SearchPlan(**{**known, **changes})
 
@@ -357,8 +358,10 @@ def test_a_clock_finds_the_worth_of_cycles_that_times_were_made_of():
     worth = {"window": 0.5, "pointwise": 2.0, "kernels": 0.1, "weights": 0.0}
     found = [{kind: draw.uniform(1, 100) for kind in worth} for _ in range(30)]
     times = [sum(worth[kind] * one[kind] for kind in worth) for one in found]
-    made = clock.made(found, times)
+    made = clock.made([shape()] * 30, found, times)
     assert made.median_error < 0.02
+    disturbed = clock.made([shape()] * 30, found, [3 * times[0], *times[1:]])
+    assert disturbed.price(found[0]) == pytest.approx(times[0], rel=0.1)
     assert made.price(found[0]) == pytest.approx(times[0], rel=0.05)
 
 

@@ -42,11 +42,12 @@ from leancnn.search.space import Shape, shapes
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler, processor
 
 Cycles = Mapping[str, float]
+FEWEST = 8  # programs that make a clock
 PROGRAMS = 28  # that are timed for a fit
 LARGEST = 300_000_000  # multiply-accumulates of a timed program
 TURNS, TURN_S = 7, 0.02
 RIDGE = 0.03  # how strongly a kind that few programs have is held to the average cycle
-BATCH = 8  # shapes after which what is known is kept
+USUAL, ROBUST = 0.05, 8  # a relative error that is none to explain; rounds of the fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Clock:
     worst_error: float
     programs: int
     """That were timed."""
+    fastest: float
+    """The most multiply-accumulates in a microsecond that one of them came to."""
 
     def price(self, found: Cycles) -> float:
         """Microseconds for one image."""
@@ -71,6 +74,7 @@ class Clock:
             "median_error": round(self.median_error, 4),
             "worst_error": round(self.worst_error, 4),
             "programs": self.programs,
+            "fastest": round(self.fastest, 1),
         }
 
     def __str__(self) -> str:
@@ -83,9 +87,11 @@ class Clock:
 
 
 def fit(found: Sequence[Cycles], microseconds: Sequence[float]) -> dict[str, float]:
-    """The worth of a cycle of each kind that explains the times best, relative errors squared.
+    """The worth of a cycle of each kind that explains the times best.
 
-    None is below zero. A kind that hardly any program has is worth about what all are together.
+    Relative errors count squared up to `USUAL` and plainly from there on (Huber 1964), so that a
+    program that was disturbed does not bend the rest. None is below zero. A kind that hardly any
+    program has is worth about what all are together.
     """
     kinds = sorted({kind for one in found for kind in one})
     times = np.asarray(microseconds, np.float64)
@@ -97,9 +103,13 @@ def fit(found: Sequence[Cycles], microseconds: Sequence[float]) -> dict[str, flo
     # in shares of a typical program's time, so that the ridge holds all kinds alike
     scale = np.maximum(share.mean(0), 1e-12)
     ridge = RIDGE * np.sqrt(len(times)) * np.eye(len(kinds))
-    rows = np.vstack([share / scale, ridge])
-    wanted = np.concatenate([np.ones(len(times)), ridge @ (prior * scale)])
-    solution, _ = nnls(rows, wanted)
+    held = ridge @ (prior * scale)
+    trust = np.ones(len(times))
+    for _ in range(ROBUST):
+        rows = np.vstack([trust[:, None] * share / scale, ridge])
+        solution, _ = nnls(rows, np.concatenate([trust, held]))
+        off = np.abs(share / scale @ solution - 1)
+        trust = np.sqrt(np.minimum(1.0, USUAL / np.maximum(off, 1e-9)))
     return dict(zip(kinds, (solution / scale).tolist(), strict=True))
 
 
@@ -109,16 +119,17 @@ def errors(found: Sequence[Cycles], microseconds: Sequence[float]) -> NDArray[np
     for at in range(len(found)):
         rest = [n for n in range(len(found)) if n != at]
         factors = fit([found[n] for n in rest], [microseconds[n] for n in rest])
-        price = Clock(factors, 0, 0, 0).price(found[at])
+        price = sum(factors.get(kind, 0.0) * cost for kind, cost in found[at].items())
         told.append(price / microseconds[at] - 1)
     return np.array(told)
 
 
-def made(found: Sequence[Cycles], microseconds: Sequence[float]) -> Clock:
+def made(some: Sequence[Shape], found: Sequence[Cycles], microseconds: Sequence[float]) -> Clock:
     """A clock of timed programs, with its error."""
     apart = np.abs(errors(found, microseconds))
+    fastest = max(one.macs / us for one, us in zip(some, microseconds, strict=True))
     factors = fit(found, microseconds)
-    return Clock(factors, float(np.median(apart)), float(apart.max()), len(found))
+    return Clock(factors, float(np.median(apart)), float(apart.max()), len(found), fastest)
 
 
 def lowered(shape: Shape) -> Schedule:
@@ -159,7 +170,7 @@ def timed(libraries: Sequence[Path]) -> list[float]:
 
 
 def _turn(run: Callable[[], Any]) -> float:
-    """Seconds of one call: the median of a turn, after one call to warm up."""
+    """Seconds of one call: the lower quartile of a turn, after one call to warm up."""
     run()
     times: list[float] = []
     until = time.perf_counter() + TURN_S
@@ -167,7 +178,7 @@ def _turn(run: Callable[[], Any]) -> float:
         began = time.perf_counter()
         run()
         times.append(time.perf_counter() - began)
-    return float(np.median(times))
+    return float(np.percentile(times, 25))
 
 
 def spread(found: Sequence[Shape], many: int) -> list[Shape]:
@@ -201,13 +212,23 @@ def here(*, progress: bool = False) -> Clock:
         pass
     some = spread([*shapes(classes=10, channels=3, sizes=[(32, 32), (64, 64)])], PROGRAMS)
     table = priced_cycles(some, progress=progress)
-    paths = _each(_built, some, "building programs to time", progress)
-    able = [n for n, shape in enumerate(some) if paths[n] and shape.key in table]
-    if len(able) < 3:
-        raise MismatchError(f"only {len(able)} programs could be built here; no clock can be made")
-    clock = made([table[some[n].key] for n in able], timed([Path(paths[n]) for n in able]))
+    times = measured([one for one in some if one.key in table], progress=progress)
+    if len(times) < FEWEST:
+        raise MismatchError(f"only {len(times)} programs could be built here; no clock can be made")
+    able = [one for one in some if one.key in times]
+    clock = made(able, [table[one.key] for one in able], [times[one.key] for one in able])
     write_sealed(_place("clock", processor()), clock.to_json())
     return clock
+
+
+def measured(some: Sequence[Shape], *, progress: bool = False) -> dict[str, float]:
+    """By the key of a shape: microseconds of its program, built on all cores and timed on one.
+
+    Without those that cannot be built.
+    """
+    paths = _each(_built, some, "building programs to time", progress)
+    able = {shape.key: Path(path) for shape, path in zip(some, paths, strict=True) if path}
+    return dict(zip(able, timed(list(able.values())), strict=True))
 
 
 def priced_cycles(found: Iterable[Shape], *, progress: bool = False) -> dict[str, Cycles]:

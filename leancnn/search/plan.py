@@ -27,6 +27,7 @@ COPIES = 9  # of its weights that a run in training leaves on disk, momentum and
 KEPT = 12  # finished trials whose weights stay: the front
 LOGS = 100_000  # bytes of a trial without weights
 HOUR = 3600.0
+SHORT = 20  # epochs that a network must have time for to be tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,8 @@ class SearchPlan:
     clock: Mapping[str, Any]
     """What the clock says of its own error."""
     machine: Mapping[str, Any]
+    tested: bool
+    """Whether the data has a test part."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -96,11 +99,6 @@ class SearchPlan:
                 f"{self.data}: the images changed since the search began; put them back, or begin "
                 "another search in a new folder"
             )
-
-    @property
-    def disk(self) -> int:
-        """Bytes that the search may take at most, with two trials at work."""
-        return disk(self.found, 2)
 
 
 def _told(value: Any) -> str:
@@ -191,6 +189,16 @@ def check_hours(hours: float) -> None:
     """Raises `ArgumentError`."""
     if not 0 < hours <= 10_000:
         raise ArgumentError(f"`hours` is above 0 and at most 10,000, not {hours:g}")
+
+
+def trainable(found: Sequence[Priced], hours: float, rate: float, epochs: int) -> list[Priced]:
+    """Those that can be trained for so many epochs in half of the hours on one core.
+
+    `rate` is seconds of an epoch for each multiply-accumulate. Where none can, the cheapest tenth.
+    """
+    most = hours * HOUR / 2 / (rate * epochs)
+    able = [one for one in found if one.macs <= most]
+    return able or sorted(found, key=lambda one: one.macs)[: -(-len(found) // 10)]
 
 
 def middle(found: Sequence[Priced]) -> Shape:

@@ -17,7 +17,7 @@ from typing import IO, Protocol
 
 from leancnn.search.trial import Job, Outcome, outcome
 
-COMMAND = (sys.executable, "-P", "-m", "leancnn.search.trial")
+COMMAND = (sys.executable, "-P", "-c", "from leancnn.search.trial import main; main()")
 LOOK_S = 0.05
 GRACE_S = 60.0  # that a worker has to save before it is killed
 
@@ -36,6 +36,9 @@ class Pool(Protocol):
 
     def stop(self) -> list[Outcome]:
         """Ask all to save and stop; what ended meanwhile."""
+
+    def close(self) -> None:
+        """Give back what it holds; it starts nothing more."""
 
 
 @dataclass(slots=True)
@@ -104,6 +107,9 @@ class LocalPool:
             worker.process.kill()
             worker.process.wait()
         return [one for one in done + self._ended() if not one.lost]
+
+    def close(self) -> None:
+        """Nothing is left to give back once all have stopped."""
 
     def _ended(self) -> list[Outcome]:
         done = [worker for worker in self._running if worker.process.poll() is not None]

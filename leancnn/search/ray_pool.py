@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,7 +82,7 @@ class RayPool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
-            import ray
+            ray: Any = import_module("ray")
         except ImportError as error:
             raise MissingDependencyError(
                 "searching on a cluster needs ray; pip install 'leancnn[ray]'"
@@ -93,11 +94,11 @@ class RayPool:
         home = str(Path(__file__).parents[2])
         found = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
         environment = {"PYTHONPATH": found} if local else {}
-        cores = len(os.sched_getaffinity(0))
+        own = {"num_cpus": size or len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:
             ray.init(
                 address=None if local else address,
-                **({"num_cpus": size or cores, "include_dashboard": False} if local else {}),
+                **(own if local else {}),
                 runtime_env={"env_vars": environment} if environment else None,
                 log_to_driver=False,
                 logging_level="ERROR",

@@ -1,5 +1,6 @@
 """Budget in, network out: begin a search or go on with one, and what can meet a budget at all."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from leancnn.errors import StoppedError, UsageError
 from leancnn.models import card
 from leancnn.progress import LiveTable, tell
 from leancnn.search.budget import Budget, Priced, amount, within
-from leancnn.search.clock import Clock, built, here, priced_cycles, timed
+from leancnn.search.clock import Clock, here, measured, priced_cycles
 from leancnn.search.drive import Driver, front
 from leancnn.search.plan import (
     FILE,
     HOUR,
+    SHORT,
     SearchPlan,
     check_disk,
     check_hours,
@@ -26,6 +28,7 @@ from leancnn.search.plan import (
     middle,
     rungs,
     seconds_per_epoch,
+    trainable,
 )
 from leancnn.search.pool import LocalPool, Pool
 from leancnn.search.result import Found, conclude
@@ -36,6 +39,9 @@ from leancnn.train.loop import duration
 from leancnn.training_data import LARGEST_SEED, check_place
 
 JOURNAL = "study.journal"
+MARGIN = 2.0  # times the fastest program of the clock: no program is faster for its work
+NEAR = 2.0  # times the limit: further away nothing is timed to correct the clock
+LARGEST = 2**27  # bytes of weights; the C compiler takes a dozen times as much memory
 Size = tuple[int, int]
 
 
@@ -119,30 +125,37 @@ def _every(
 
 
 def _priced(every: Sequence[Shape], budget: Budget, clock: Clock, progress: bool) -> list[Priced]:
-    """With their times; those that counts alone rule out have that of their cheapest cycle."""
+    """With their times; without those that their counts alone rule out."""
     limits = {key: limit for key, limit in budget.costs().items() if key != "microseconds"}
     able = [one for one in every if all(getattr(one, key) <= v for key, v in limits.items())]
+    if budget.microseconds is not None:
+        most = MARGIN * clock.fastest * budget.microseconds
+        able = [one for one in able if one.macs <= most]
     # where nothing is left, all are priced, so that the complaint can name what comes nearest
-    table = priced_cycles(able or every, progress=progress)
-    return [Priced(one, clock.price(table[one.key])) for one in able or every if one.key in table]
+    able = able or [one for one in every if one.bytes <= LARGEST]
+    table = priced_cycles(able, progress=progress)
+    return [Priced(one, clock.price(table[one.key])) for one in able if one.key in table]
 
 
-def corrected(found: Sequence[Priced], limit: float) -> list[Priced]:
+def corrected(found: Sequence[Priced], limit: float, *, progress: bool = False) -> list[Priced]:
     """The same with the times of each network in proportion to one of its programs, timed now.
 
     Errors of the clock are mostly those of a network's kind of layers. What is timed is the shape
     of each network that is nearest to the limit, in microseconds.
     """
-    by_network: dict[str, list[Priced]] = {}
-    for one in found:
-        by_network.setdefault(one.shape.network, []).append(one)
-    near = {
-        name: min(each, key=lambda one: abs(one.microseconds - limit))
-        for name, each in by_network.items()
+    near: dict[str, Priced] = {}
+    for one in sorted(found, key=lambda one: abs(math.log(one.microseconds / limit))):
+        if 1 / NEAR <= one.microseconds / limit <= NEAR:
+            near.setdefault(one.shape.network, one)
+    times = measured([one.shape for one in near.values()], progress=progress)
+    ratio = {
+        name: times[one.shape.key] / one.microseconds
+        for name, one in near.items()
+        if one.shape.key in times
     }
-    times = timed([built(one.shape) for one in near.values()])
-    ratio = {name: t / near[name].microseconds for name, t in zip(near, times, strict=True)}
-    return [Priced(one.shape, one.microseconds * ratio[one.shape.network]) for one in found]
+    return [
+        Priced(one.shape, one.microseconds * ratio.get(one.shape.network, 1.0)) for one in found
+    ]
 
 
 def search(
@@ -221,10 +234,13 @@ def _planned(
     priced = _priced(every, budget, clock, progress)
     found = within(priced, budget)
     if budget.microseconds is not None:
-        found = within(corrected(priced, budget.microseconds), budget)
+        found = within(corrected(priced, budget.microseconds, progress=progress), budget)
     train = 0 if dataset.train is None else len(dataset.train)
-    per_epoch = seconds_per_epoch(middle(found), train)
     longest = asked["epochs"] or longest_training(found)
+    some = middle(found)
+    rate = seconds_per_epoch(some, train) / some.macs
+    found = trainable(found, hours, rate, min(longest, SHORT))
+    per_epoch = rate * middle(found).macs
     plan = SearchPlan(
         data=data,
         data_sha256=dict(dataset.manifest["sha256"]),
@@ -239,6 +255,7 @@ def _planned(
         found=tuple(found),
         clock=clock.to_json(),
         machine=runs.machine(),
+        tested="test" in dataset.manifest["parts"],
     )
     if progress:
         tell(
@@ -271,7 +288,11 @@ def _driven(folder: Path, plan: SearchPlan, hours: float, pool: Pool, progress: 
         driver = Driver(
             plan, folder, study, pool, hours * HOUR, look=lambda one: live.show(*seen(one))
         )
-        if not driver.run():
+        try:
+            ended = driver.run()
+        finally:
+            pool.close()
+        if not ended:
             raise StoppedError(
                 f"stopped after {duration(study.spent)} of {duration(hours * HOUR)}, all kept in "
                 f"{folder}; the same command goes on"

@@ -143,7 +143,7 @@ def forget(folder: Path, *, keep: bool) -> None:
 
 
 def main() -> None:
-    """`python -m leancnn.search.trial JOB.json CORE`, as the pool starts it."""
+    """A worker with the words JOB.json CORE, as the pool starts it."""
     job = Job.of_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     die_with_parent()
     if hasattr(os, "sched_setaffinity"):
@@ -155,7 +155,3 @@ def main() -> None:
         run(job)
     except StoppedError as error:
         sys.exit(error.exit_status)
-
-
-if __name__ == "__main__":
-    main()

@@ -16,10 +16,19 @@ static uint32_t *arena(void *scratch)
     return (uint32_t *)(void *)(from + (64 - (uintptr_t)from % 64) % 64);
 }
 
+/* What surrounds the image's pixels: bytes that mean zero, which for each quad may be others. */
+static void surround_image(uint32_t *s)
+{
+    static const uint32_t fill[@QUADS@] = {@FILL@};
+    for (int q = 0; q < @QUADS@; q++)
+        gaps(s + @ORIGIN@ + q * @STRIDE@, HEIGHT, WIDTH, @PITCH@, @STRIDE@, fill[q]);
+    for (int q = 0; q < @QUADS@; q++)
+        for (int i = 1; i <= @BELOW@; i++) s[@ORIGIN@ + q * @STRIDE@ - i] = fill[q];
+}
+
 /* Bytes of four channels of each pixel side by side. */
 static void load_image(uint32_t *s, const uint8_t *image_hwc)
 {
-    static const uint32_t fill[@QUADS@] = {@FILL@};
     for (int q = 0; q < @QUADS@; q++) {
         uint32_t *plane = s + @ORIGIN@ + q * @STRIDE@;
         const int count = CHANNELS - 4 * q < 4 ? CHANNELS - 4 * q : 4;
@@ -33,9 +42,8 @@ static void load_image(uint32_t *s, const uint8_t *image_hwc)
                 plane[y * @PITCH@ + x] = quad;
             }
         }
-        gaps(plane, HEIGHT, WIDTH, @PITCH@, @STRIDE@, fill[q]);
     }
-    for (int i = 1; i <= @BELOW@; i++) s[@ORIGIN@ - i] = fill[0];
+    surround_image(s);
 }
 
 static void answer(const uint32_t *s, float *logits)
@@ -57,7 +65,6 @@ void @NAME@_run_float(const float *image_chw, float *logits, void *scratch)
 {
     static const double scale[CHANNELS] = {@SCALE@}, shift[CHANNELS] = {@SHIFT@};
     uint32_t *s = arena(scratch);
-    static const uint32_t fill[@QUADS@] = {@FILL@};
     for (int q = 0; q < @QUADS@; q++) {
         uint32_t *plane = s + @ORIGIN@ + q * @STRIDE@;
         for (int y = 0; y < HEIGHT; y++)
@@ -70,9 +77,8 @@ void @NAME@_run_float(const float *image_chw, float *logits, void *scratch)
                 }
                 plane[y * @PITCH@ + x] = quad;
             }
-        gaps(plane, HEIGHT, WIDTH, @PITCH@, @STRIDE@, fill[q]);
     }
-    for (int i = 1; i <= @BELOW@; i++) s[@ORIGIN@ - i] = fill[0];
+    surround_image(s);
     layers(s);
     answer(s, logits);
 }

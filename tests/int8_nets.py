@@ -163,9 +163,36 @@ class Drawn:
             self.value = self.add(Activation("clip"), y)
 
 
-def drawn(seed, images=12):
+class DepthwiseDrawn(Drawn):
+    """Two windows of each channel for itself, of any size, stride, dilation and padding."""
+
+    def step(self):
+        if len([node for node in self.graph.nodes if isinstance(node.op, Conv)]) > 3:
+            return
+        random, (c, h, w) = self.random, self.shape(self.value)
+        rows, columns = (int(random.choice([1, 2, 3, 5, 6])) for _ in range(2))
+        stride = tuple(int(random.choice([1, 1, 2, 3])) for _ in range(2))
+        dilation = (
+            int(random.choice([1, 1, 2])),
+            2 if columns <= 3 and random.random() < 0.3 else 1,
+        )
+        reach = (dilation[0] * (rows - 1) + 1, dilation[1] * (columns - 1) + 1)
+        top, left, bottom, right = (int(n) for n in random.integers(0, 4, 4))
+        top, left = max(top, reach[0] - h), max(left, reach[1] - w)
+        weight = random.normal(0, (rows * columns) ** -0.5, (c, 1, rows, columns))
+        padding = (top, left, bottom, right)
+        op = Conv(floats(weight), self.numbers(c), stride, padding, dilation, c)
+        self.value = self.add(op, self.value)
+        if random.random() < 0.7:
+            high = float(random.choice([1.5, np.inf]))
+            self.value = self.add(Activation("clip", 0.0, high), self.value)
+        if random.random() < 0.3:
+            self.value = self.conv(self.value, int(random.choice([5, 8])), 3)
+
+
+def drawn(seed, images=12, kind=Drawn):
     """A random network in integers, its reference, and images (N, C, H, W) as bytes."""
-    graph = simplify(Drawn(seed).graph)
+    graph = simplify(kind(seed).graph)
     shape = graph.shapes[graph.input]
     random = np.random.default_rng(seed + 1)
     pixels = random.integers(0, 256, (images, *shape)).astype(np.float32)

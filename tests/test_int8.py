@@ -18,7 +18,7 @@ from leancnn.compiler.ranges import measure, run
 from leancnn.compiler.reference import IntegerNetwork, meaning
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
 from leancnn.toolchain import run_compiler
-from tests.int8_nets import MEAN, STD, answers, drawn, written
+from tests.int8_nets import MEAN, STD, DepthwiseDrawn, answers, drawn, written
 
 INTEL = platform.machine() in ("x86_64", "AMD64")
 PLAIN = {"plain loops": ["-DLANES=1"], "integers alone": ["-DLANES=1", "-DINTEGERS"]}
@@ -42,6 +42,14 @@ def test_the_c_is_its_reference_to_the_bit(seed, build):
     expected = reference.answer(pixels).numpy()
     found = answers(written(network).source, pixels, BUILDS[build])
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_depthwise_windows_of_any_kind_give_the_same_bits(build):
+    for seed in (1, 6):
+        _, network, reference, pixels = drawn(seed, kind=DepthwiseDrawn)
+        found = answers(written(network).source, pixels, BUILDS[build])
+        assert np.array_equal(found, reference.answer(pixels).numpy())
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.int8_nets import QUICK, drawn, written
+from tests.int8_nets import QUICK, DepthwiseDrawn, Drawn, drawn, written
 from tests.test_cross_compile import ARM, cross_compiler, emulator
 
 HARNESS = """
@@ -35,8 +35,8 @@ PLACES = [  # QEMU's name and processor, gcc's name, flags
 @pytest.mark.parametrize(("processor", "cpu", "system", "flags"), PLACES)
 def test_another_processor_answers_with_the_same_bits(processor, cpu, system, flags, tmp_path):
     qemu, gcc = emulator(processor), cross_compiler(system)
-    for seed in (2, 8):
-        _, network, reference, pixels = drawn(seed)
+    for seed, kind in ((2, Drawn), (6, DepthwiseDrawn)):
+        _, network, reference, pixels = drawn(seed, kind=kind)
         source, program = tmp_path / f"{seed}.c", tmp_path / f"{seed}"
         source.write_text(written(network).source + HARNESS)
         subprocess.run([gcc, *QUICK, *flags, "-static", "-o", program, source, "-lm"], check=True)

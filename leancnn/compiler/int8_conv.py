@@ -6,15 +6,16 @@ from itertools import product
 import numpy as np
 
 from leancnn.compiler.c_text import File
-from leancnn.compiler.int8_layout import Plane, round_up
+from leancnn.compiler.int8_layout import Plane
 from leancnn.compiler.int8_program import Order, Tiled
-from leancnn.compiler.int8_tiles import FEW, MANY, Tiling, vectors, weight_words
+from leancnn.compiler.int8_tiles import Tiling, weight_words
 from leancnn.compiler.integers import (
     Add,
     Array,
     Clamp,
     Gate,
     QConv,
+    QEach,
     QStep,
     Quantized,
     Store,
@@ -41,7 +42,7 @@ def emit_tiled(file: File, kernel: Tiled, network: Quantized) -> None:
             for part in parts
             for plane, quad, top, left in part
         ]
-        bias = file.listed("int32_t", "bias", biases(kernel, flat), 4 * len(flat))
+        bias = file.listed("int32_t", "bias", biases(kernel.node, flat), 4 * len(flat))
         reads = file.integers("reads", inputs) if inputs else "NULL"
         body = function(kernel, cut, steps, taps)
         name = file.function("conv" if cut.depth else "each", comment(kernel, cut), body)
@@ -49,9 +50,8 @@ def emit_tiled(file: File, kernel: Tiled, network: Quantized) -> None:
         file.calls.append(f"{name}({', '.join(arguments)}); /* {kernel.outs_name} */")
 
 
-def biases(kernel: Tiled, flat: Sequence[int | None]) -> list[str]:
+def biases(node: QConv | QEach, flat: Sequence[int | None]) -> list[str]:
     """Of each output; BIAS adds what is lost where bytes are taken for signed ones."""
-    node = kernel.node
     lost = np.zeros(len(node.bias), np.int64)
     if isinstance(node, QConv):
         lost = 128 * node.weight.astype(np.int64).sum((1, 2, 3))
@@ -194,7 +194,7 @@ class Steps:
         self._integers(f"at{at}_", [plane.at(quad) for plane, quad in quads])
         for q in range(self.quads):
             self.lines.append(
-                f"const vq x{at}_{q}_{{v}} = words(s + at{at}_[{q}] + p + {{v}} * LANES);"
+                f"const vq x{at}_{q}_{{v}} = line(s + at{at}_[{q}] + p + AT({{v}}), SIDE, pitch);"
             )
 
     def _add(self, at: int, step: Add) -> None:
@@ -246,7 +246,9 @@ class Steps:
         self._parameter(f"const float *m{at}_", table, self.outputs)
         for q in range(self.quads):
             made = ", ".join(f"scaled(a{i}_{{v}}, m{at}_[{i}])" for i in range(4 * q, 4 * q + 4))
-            self.lines.append(f"put(s + to{at}_[{q}] + p + {{v}} * LANES, quads({made}, {zero}));")
+            self.lines.append(
+                f"put_line(s + to{at}_[{q}] + p + AT({{v}}), quads({made}, {zero}), SIDE, pitch);"
+            )
         if plane.gap != (0, 0):
             fill = f"{zero * 0x01010101}u"
             end = plane.stride if plane.stride else plane.line
@@ -286,12 +288,11 @@ def function(kernel: Tiled, cut: Tiling, steps: Steps, taps: Sequence[int]) -> s
         )
     lines += [
         f"    for (int t = 0; t < tiles; t++, {', '.join(advance)}) {{",
-        "        int p = 0;",
         *(f"        {line}" for line in steps.before),
         "#if REGISTERS >= 32",
-        *loops(cut, steps, taps, plane.line, vectors(cut, MANY)),
+        *loops(cut, steps, taps, plane, cut.many),
         "#else",
-        *loops(cut, steps, taps, plane.line, vectors(cut, FEW)),
+        *loops(cut, steps, taps, plane, cut.few),
         "#endif",
         *(f"        {line}" for line in steps.after),
         "    }",
@@ -300,19 +301,26 @@ def function(kernel: Tiled, cut: Tiling, steps: Steps, taps: Sequence[int]) -> s
     return "\n".join(lines)
 
 
-def loops(cut: Tiling, steps: Steps, taps: Sequence[int], line: int, many: int) -> list[str]:
+def loops(cut: Tiling, steps: Steps, taps: Sequence[int], plane: Plane, many: int) -> list[str]:
     """The loop over whole tiles and that over the vectors left."""
-    found = []
+    high, wide = plane.height, plane.width
+    found = [
+        f"        enum {{ pitch = {plane.pitch}, wide = {wide}, by_rows = BY_ROWS({high}, {wide}, "
+        f"{many}),",
+        f"            vectors = ((by_rows ? {high * wide} : {plane.line}) + LANES - 1) / LANES }};",
+        "        int n = 0;",
+    ]
     if many > 1:
         found += [
-            f"        for (; p + {many} * LANES <= {round_up(line)} && "
-            f"p + {many - 1} * LANES < {line}; p += {many} * LANES) {{",
+            f"        for (; n + {many} <= vectors; n += {many}) {{",
+            "            const int p = AT(n);",
             *tile(cut, steps, taps, many),
             "        }",
         ]
     return [
         *found,
-        f"        for (; p < {line}; p += LANES) {{",
+        "        for (; n < vectors; n++) {",
+        "            const int p = AT(n);",
         *tile(cut, steps, taps, 1),
         "        }",
     ]
@@ -351,7 +359,7 @@ def _part(cut: Tiling, taps: Sequence[int], part: int, many: int) -> list[str]:
         lines.append(f"{pad}for (int i = 0; i < {len(taps)}; i++, u += {len(members)} * WORDS) {{")
         lines.append(f"{pad}const uint32_t *x = at + taps[i];")
         step = f"{pad}}}"
-    loads = ", ".join(f"x{v} = pixels(x + {v} * LANES)" for v in range(many))
+    loads = ", ".join(f"x{v} = operand(line(x + AT({v}), SIDE, pitch))" for v in range(many))
     lines.append(f"{pad}const vx {loads};")
     for place, i in enumerate(members):
         products = " ".join(f"a{i}_{v} = dot(a{i}_{v}, x{v}, g);" for v in range(many))

@@ -52,6 +52,13 @@ def emit_pack(file: File, kernel: Pack) -> None:
     lines.append(
         f"    for (int q = 0; q < quads; q++, in += {1 if straight else 8}, to += {out.stride}) {{"
     )
+    end = ";" if straight else ","
+    lines.append(f"        const uint32_t word = (uint32_t)fill[q], *x0 = s + in[0]{end}")
+    if not straight:
+        lines.append("            *x1 = s + in[2], *x2 = s + in[4], *x3 = s + in[6];")
+        lines.append(
+            "        const int b0 = 8 * in[1], b1 = 8 * in[3], b2 = 8 * in[5], b3 = 8 * in[7];"
+        )
     for number, (a, b) in enumerate(phases.which):
         lines += _phase(kernel, phases, number * each, (a, b), pitch, straight)
     lines += ["    }", *cleared(out, "quads", f"to - quads * {out.stride}"), "}"]
@@ -75,25 +82,21 @@ def _phase(
     high = max(low, high)
     place = f"y * {pitch * rows} + x * {columns} + ({(phase[0] - top) * pitch + phase[1] - left})"
     if straight:
-        value = f"s[in[0] + {place}]"
+        value = f"x0[{place}]"
     else:
-        lanes = [
-            f"(uint32_t)lane(s[in[{2 * i}] + {place}], in[{2 * i + 1}])"
-            + (f" << {8 * i}" if i else "")
-            for i in range(4)
-        ]
+        lanes = [f"(x{i}[{place}] >> b{i} & 255)" + (f" << {8 * i}" if i else "") for i in range(4)]
         value = " | ".join(lanes)
     return [
         f"        for (int y = 0; y < {phases.rows}; y++) {{",
         f"            uint32_t *row = s + to + {start} + y * {kernel.out.pitch};",
         f"            const int row_in = y * {rows} + ({phase[0] - top});",
         f"            const int inside = row_in >= 0 && row_in < {h};",
-        f"            for (int x = 0; x < {low}; x++) row[x] = (uint32_t)fill[q];",
+        f"            for (int x = 0; x < {low}; x++) row[x] = word;",
         "            if (inside)",
         f"                for (int x = {low}; x < {high}; x++) row[x] = {value};",
         "            else",
-        f"                for (int x = {low}; x < {high}; x++) row[x] = (uint32_t)fill[q];",
-        f"            for (int x = {high}; x < {phases.columns}; x++) row[x] = (uint32_t)fill[q];",
+        f"                for (int x = {low}; x < {high}; x++) row[x] = word;",
+        f"            for (int x = {high}; x < {phases.columns}; x++) row[x] = word;",
         "        }",
     ]
 
@@ -138,13 +141,16 @@ def emit_total(file: File, kernel: Total) -> None:
             table.append(-1 if channel is None else kernel.out.origin + channel)
             zero = 0 if channel is None else kernel.zero[channel]
             zeros.append(view.height * view.width * zero)
+    pitch, (high, wide) = view.places[0].plane.pitch, (view.height, view.width)
+    if all(p.plane.pitch == wide for p in view.places):  # rows without a gap are one
+        high, wide = 1, high * wide
     body = f"""LAYER @(uint32_t *s, int quads, const int32_t *at, const int32_t *zero)
 {{
     for (int q = 0; q < quads; q++, at += 5, zero += 4) {{
         uint32_t a = 0, b = 0, c = 0, d = 0;
-        for (int y = 0; y < {view.height}; y++) {{
-            const uint32_t *row = s + at[0] + y * {view.places[0].plane.pitch};
-            for (int x = 0; x < {view.width}; x++) {{
+        for (int y = 0; y < {high}; y++) {{
+            const uint32_t *row = s + at[0] + y * {pitch};
+            for (int x = 0; x < {wide}; x++) {{
                 a += row[x] & 255, b += row[x] >> 8 & 255;
                 c += row[x] >> 16 & 255, d += row[x] >> 24;
             }}

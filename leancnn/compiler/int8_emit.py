@@ -12,8 +12,18 @@ from leancnn.compiler.emit_preprocess import emit_preprocess
 from leancnn.compiler.int8_conv import emit_tiled
 from leancnn.compiler.int8_copies import emit_lookup, emit_pack, emit_pool, emit_total
 from leancnn.compiler.int8_dense import emit_dense
+from leancnn.compiler.int8_depthwise import emit_depthwise
 from leancnn.compiler.int8_lower import lower
-from leancnn.compiler.int8_program import DenseKernel, Int8Program, Lookup, Pack, Pool, Tiled, Total
+from leancnn.compiler.int8_program import (
+    DenseKernel,
+    Depthwise,
+    Int8Program,
+    Lookup,
+    Pack,
+    Pool,
+    Tiled,
+    Total,
+)
 from leancnn.compiler.integers import QConv, Quantized, conv_shape
 from leancnn.errors import MismatchError
 
@@ -36,6 +46,8 @@ def emit_integers(network: Quantized, facts: Metadata) -> GeneratedC:
         match kernel:
             case Tiled():
                 emit_tiled(file, kernel, network)
+            case Depthwise():
+                emit_depthwise(file, kernel, network)
             case DenseKernel():
                 emit_dense(file, kernel, network)
             case Pack():
@@ -68,8 +80,11 @@ def emit_integers(network: Quantized, facts: Metadata) -> GeneratedC:
     head = _fill(text("frame.c").split("/*@ layers @*/\n")[0], values)
     main = "#ifdef LEANCNN_MAIN" + _fill(text("frame.c").split("#ifdef LEANCNN_MAIN")[1], values)
     body = _fill(text("int8_frame.c"), values)
+    parts = [text("int8_prelude.h"), text("int8_lines.h")]
+    if any(isinstance(kernel, Depthwise) for kernel in program.kernels):
+        parts.append(text("int8_depthwise.h"))
     source = "\n".join(
-        [comment + text("int8_prelude.h"), head, *file.arrays, *file.functions, body + main]
+        [comment + "\n".join(parts), head, *file.arrays, *file.functions, body + main]
     )
     header = _fill(text("frame.h"), values)
     return GeneratedC(source, comment + header, prefix, scratch, file.constants, macs)

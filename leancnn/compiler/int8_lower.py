@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from itertools import product
 
 from leancnn.compiler.graph import Shape
+from leancnn.compiler.int8_boxes import box_of, suits
+from leancnn.compiler.int8_depthwise import scratch_words
 from leancnn.compiler.int8_layout import (
     Arena,
     IndexMap,
@@ -15,6 +17,7 @@ from leancnn.compiler.int8_layout import (
 )
 from leancnn.compiler.int8_program import (
     DenseKernel,
+    Depthwise,
     Int8Program,
     Lookup,
     Order,
@@ -28,7 +31,7 @@ from leancnn.compiler.int8_program import (
     order_of,
     padded,
 )
-from leancnn.compiler.int8_tiles import Tiling, tilings, waste
+from leancnn.compiler.int8_tiles import Tiling, fitted, tilings, waste
 from leancnn.compiler.integers import (
     Add,
     Gate,
@@ -66,6 +69,9 @@ def lower(network: Quantized) -> Int8Program:
     lives(program)
     program.arena.pitches(lowering.reaches)
     lowering.place_phases()
+    for kernel in program.kernels:
+        if isinstance(kernel, Depthwise):
+            kernel.scratch.size = round_up(scratch_words(kernel))
     program.arena.place()
     return program
 
@@ -180,6 +186,9 @@ class Lowering:
 
     def _conv(self, node: QConv, shape: Shape) -> None:
         x, order = self.views[node.x], self._order(node, shape[0])
+        if suits(node, len(x.places)):
+            self._depthwise(node, shape, order)
+            return
         if any(store.multiplier is None for store in stores(node)):
             raise UnsupportedError("the compiler takes classifiers, whose answer is one vector")
         twice = len({(p.plane, p.quad, p.lane) for p in x.places}) < len(x.places)
@@ -194,14 +203,28 @@ class Lowering:
             places = self._packed(node.x, x, grouped, phases, first)
         else:
             places = x.places
-            if _gathers(node, x.places, grouped, order):
+            if _gathers(node, x.places, grouped, order, shape[1:]):
                 places = self._copied(node.x, x, grouped)
             top, left, bottom, right = node.padding
             for plane in {place.plane for place in places}:
                 rows, columns = plane.gap
                 plane.gap = (max(rows, top, bottom), max(columns, left, right))
-        cuts = tilings(node, places, order)
+        cuts = tilings(node, places, order, shape[1:])
         self._tiled(node, places, phases, cuts, order, shape, outs)
+
+    def _depthwise(self, node: QConv, shape: Shape, order: Order) -> None:
+        x = self.views[node.x]
+        quads, outs = self._aligned(node.x, order), self._outs(node, order)
+        zero = self.network.values[node.x].zero
+        fill = tuple(
+            quad_word([0 if c is None else int(zero[c]) for c in order[at : at + 4]])
+            for at in range(0, len(order), 4)
+        )
+        box = box_of(node, (x.height, x.width), shape[1:])
+        scratch = Plane(f"{next(iter(outs))}_box", 0, 1, 1, (), words=box.words)
+        self.arena.planes.append(scratch)
+        kernel = Depthwise(node, quads, fill, box, order, shape, outs, scratch)
+        self.program.kernels.append(kernel)
 
     def _each(self, node: QEach, shape: Shape) -> None:
         order = self._order(node, shape[0])
@@ -210,6 +233,7 @@ class Lowering:
         size = next(size for size in (2, 1) if quads % size == 0)
         tiles = tuple(order[at : at + 4 * size] for at in range(0, len(order), 4 * size))
         cut = Tiling(size, (0,) * (4 * size), 0, tuple(((),) for _ in tiles), tiles)
+        cut = fitted(cut, shape[1:], 0)
         self._tiled(node, (), None, [cut], order, shape, outs)
 
     def _tiled(
@@ -353,7 +377,9 @@ class Lowering:
             plane.size = plane.quads * plane.stride + round_up(plane.pitch)
 
 
-def _gathers(node: QConv, places: Sequence[Place], grouped: Order, order: Order) -> bool:
+def _gathers(
+    node: QConv, places: Sequence[Place], grouped: Order, order: Order, size: tuple[int, int]
+) -> bool:
     """Whether reading quads as they lie multiplies so many zeros that a copy pays."""
     if node.groups == 1:
         return len(quads_of(places)) > GATHER * -(-len(places) // 4)
@@ -362,8 +388,8 @@ def _gathers(node: QConv, places: Sequence[Place], grouped: Order, order: Order)
     for slot, channel in enumerate(grouped):
         if channel is not None:
             ideal[channel] = Place(plane, slot // 4, slot % 4)
-    best = waste(tilings(node, ideal, order), node)
-    return waste(tilings(node, places, order), node) > GATHER * best
+    best = waste(tilings(node, ideal, order, size), node)
+    return waste(tilings(node, places, order, size), node) > GATHER * best
 
 
 def reads_of(node: object) -> list[str]:

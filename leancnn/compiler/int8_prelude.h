@@ -51,7 +51,11 @@
 
 #if defined(__GNUC__)
 #define HELPER static inline __attribute__((unused, always_inline))
+#if defined(__clang__)
 #define LAYER static __attribute__((noinline)) void
+#else
+#define LAYER static __attribute__((noinline, noclone)) void /* of a clone's constants gcc keeps too many */
+#endif
 #else
 #define HELPER static inline
 #define LAYER static void
@@ -145,7 +149,7 @@ typedef uint32_t vx;
 typedef int32_t vw;
 typedef float vm;
 HELPER vi splat(int32_t x) { return x; }
-HELPER vx pixels(const uint32_t *p) { return *p; }
+HELPER vx operand(uint32_t x) { return x; }
 HELPER vw weights(const int32_t *p) { return *p; }
 HELPER vi dot(vi a, vx x, vw w)
 {
@@ -189,9 +193,15 @@ HELPER void put(uint32_t *p, vq x) { SI(storeu)((vq *)(void *)p, x); }
 #if WORDS == 1
 typedef vq vx;
 typedef vi vw;
-HELPER vx pixels(const uint32_t *p) { return words(p); }
+HELPER vx operand(vq x) { return x; }
 HELPER vw weights(const int32_t *p) { return splat(*p); }
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) && defined(__GNUC__)
+HELPER vi dot(vi a, vx x, vw w) /* of the intrinsic gcc makes copies, and spills what does not fit */
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(a) : "v"(x), "v"(w));
+    return a;
+}
+#elif defined(__AVX512VNNI__)
 HELPER vi dot(vi a, vx x, vw w) { return OF(dpbusd_epi32)(a, x, w); }
 #else
 HELPER vi dot(vi a, vx x, vw w) { return _mm256_dpbusd_avx_epi32(a, x, w); }
@@ -199,9 +209,8 @@ HELPER vi dot(vi a, vx x, vw w) { return _mm256_dpbusd_avx_epi32(a, x, w); }
 #else
 typedef struct { vq even, odd; } vx;
 typedef struct { vi even, odd; } vw;
-HELPER vx pixels(const uint32_t *p)
+HELPER vx operand(vq x)
 {
-    const vq x = words(p);
     const vx y = {SI(and)(x, splat(0x00FF00FF)), OF(srli_epi16)(x, 8)};
     return y;
 }
@@ -275,18 +284,18 @@ HELPER void put(uint32_t *p, vq x) { vst1q_u32(p, x); }
 /* The dot product is of signed bytes: 128 is taken from each, and 128 times the weights added. */
 typedef int8x16_t vx;
 typedef int8x16_t vw;
-HELPER vx pixels(const uint32_t *p)
+HELPER vx operand(vq x)
 {
-    return vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_u32(words(p)), vdupq_n_u8(128)));
+    return vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_u32(x), vdupq_n_u8(128)));
 }
 HELPER vw weights(const int32_t *p) { return vreinterpretq_s8_s32(vld1q_dup_s32(p)); }
 HELPER vi dot(vi a, vx x, vw w) { return vdotq_s32(a, x, w); }
 #else
 typedef struct { int16x8_t even, odd; } vx;
 typedef struct { int16x4_t even, odd; } vw;
-HELPER vx pixels(const uint32_t *p)
+HELPER vx operand(vq quads)
 {
-    const uint16x8_t x = vreinterpretq_u16_u32(words(p));
+    const uint16x8_t x = vreinterpretq_u16_u32(quads);
     const vx y = {vreinterpretq_s16_u16(vandq_u16(x, vdupq_n_u16(255))),
                   vreinterpretq_s16_u16(vshrq_n_u16(x, 8))};
     return y;
@@ -334,9 +343,8 @@ typedef struct { v128_t even, odd; } vw;
 HELPER vi splat(int32_t x) { return wasm_i32x4_splat(x); }
 HELPER vq words(const uint32_t *p) { return wasm_v128_load(p); }
 HELPER void put(uint32_t *p, vq x) { wasm_v128_store(p, x); }
-HELPER vx pixels(const uint32_t *p)
+HELPER vx operand(vq x)
 {
-    const vq x = words(p);
     const vx y = {wasm_v128_and(x, wasm_i16x8_splat(255)), wasm_u16x8_shr(x, 8)};
     return y;
 }
@@ -372,11 +380,3 @@ HELPER vq quads(vi a, vi b, vi c, vi d, int32_t zero)
     return wasm_i8x16_shuffle(x, x, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
 #endif
-
-/* What stands between rows and after the last one: bytes that mean zero. */
-HELPER void gaps(uint32_t *plane, int height, int width, int pitch, int end, uint32_t fill)
-{
-    for (int y = 0; y < height; y++)
-        for (int x = width; x < pitch; x++) plane[y * pitch + x] = fill;
-    for (int i = height * pitch; i < end; i++) plane[i] = fill;
-}

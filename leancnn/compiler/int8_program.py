@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from leancnn.compiler.graph import Shape
+from leancnn.compiler.int8_boxes import Box
 from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane
 from leancnn.compiler.int8_tiles import Tiling
 from leancnn.compiler.integers import Add, Gate, QConv, QEach, QMaxPool, QTable, Quantized, Store
@@ -53,6 +54,20 @@ class Tiled:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Depthwise:
+    """A convolution of each channel for itself, quad by quad in a box of its own."""
+
+    node: QConv
+    quads: list[tuple[Plane, int]]  # of the input, beside each of the output
+    fill: tuple[int, ...]  # what surrounds each
+    box: Box
+    order: Order
+    shape: Shape
+    outs: dict[str, Plane]
+    scratch: Plane
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class DenseKernel:
     """A matrix by a vector, of bytes or of sums; or only steps on a vector."""
 
@@ -91,7 +106,7 @@ class Lookup:
     out: Plane
 
 
-Kernel = Pack | Tiled | DenseKernel | Pool | Total | Lookup
+Kernel = Pack | Tiled | Depthwise | DenseKernel | Pool | Total | Lookup
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +133,8 @@ def lives(program: Int8Program) -> None:
     for at, kernel in enumerate(program.kernels):
         if isinstance(kernel, Tiled):
             _heir(program.arena, kernel, at)
+        if isinstance(kernel, Depthwise):
+            _in_place(program.arena, kernel, at)
 
 
 def _heir(arena: Arena, kernel: Tiled, at: int) -> None:
@@ -133,6 +150,19 @@ def _heir(arena: Arena, kernel: Tiled, at: int) -> None:
                 return
 
 
+def _in_place(arena: Arena, kernel: Depthwise, at: int) -> None:
+    """A quad that has been read gives its place to the quad made of it."""
+    old = kernel.quads[0][0]
+    if [(old, n) for n in range(old.quads)] != kernel.quads or old.dies != at:
+        return
+    for new in kernel.outs.values():
+        size = (new.height, new.width, new.gap, new.quads)
+        fits = size == (old.height, old.width, old.gap, old.quads)
+        if fits and new not in arena.heirs and len(set(new.fill)) == len(set(old.fill)) == 1:
+            arena.heirs[new] = old
+            return
+
+
 def _after(kernel: Tiled, old: Plane) -> list[Plane]:
     """What a kernel stores after it has read these planes for the last time."""
     steps = kernel.node.steps
@@ -146,6 +176,8 @@ def _after(kernel: Tiled, old: Plane) -> list[Plane]:
 
 def made(kernel: Kernel) -> list[Plane]:
     """The planes that a kernel writes."""
+    if isinstance(kernel, Depthwise):
+        return [*kernel.outs.values(), kernel.scratch]
     return list(kernel.outs.values()) if isinstance(kernel, Tiled | DenseKernel) else [kernel.out]
 
 
@@ -156,7 +188,7 @@ def used(kernel: Kernel) -> list[Plane]:
             return kernel.x.planes
         case Pool():
             return [kernel.source]
-        case Lookup():
+        case Lookup() | Depthwise():
             return [plane for plane, _ in kernel.quads]
         case DenseKernel():
             found = [] if kernel.x is None else kernel.x.planes

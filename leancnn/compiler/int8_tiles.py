@@ -7,7 +7,7 @@ tile has one part that reads what any of its outputs needs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from leancnn.compiler.integers import Array, QConv
 
 MANY = 28  # registers for a tile's sums, its pixels and a weight, of 32; with more gcc spills
 FEW = 14  # and of 16
+LATENCY = 4.0  # cycles from a sum of products to the next
+LOOP = 1.0  # of each tap, for going on to the next
 
 Quad = tuple[object, int, int, int]
 
@@ -29,14 +31,22 @@ class Tiling:
     depth: int
     reads: tuple[tuple[tuple[Quad, ...], ...], ...]  # of each tile, of each part
     outputs: tuple[tuple[int | None, ...], ...]  # of each tile, the channels in order of lanes
+    many: int = 1  # vectors of pixels in a tile, with 32 registers
+    few: int = 1  # and with 16
 
     @property
     def parts(self) -> int:
         return max(self.pattern) + 1
 
 
-def tilings(node: QConv, places: Sequence[Place], order: Sequence[int | None]) -> list[Tiling]:
-    """The best cut for outputs in this order (None: a lane of nothing), and that of the rest."""
+def tilings(
+    node: QConv, places: Sequence[Place], order: Sequence[int | None], size: tuple[int, int]
+) -> list[Tiling]:
+    """The best cut for outputs in this order (None: a lane of nothing), and that of the rest.
+
+    `size` is the height and width of what is computed.
+    """
+    taps = node.weight.shape[2] * node.weight.shape[3]
     count = len(order) // 4
     best: tuple[float, list[Tiling]] | None = None
     for quads in (1, 2, 3, 4, 6):
@@ -46,11 +56,20 @@ def tilings(node: QConv, places: Sequence[Place], order: Sequence[int | None]) -
         found = [_cut(node, places, order[: 4 * whole], quads)]
         if count > whole:
             found.append(_cut(node, places, order[4 * whole :], count - whole))
-        price = sum(cost(cut, vectors(cut, MANY)) for cut in found)
+        found = [fitted(cut, size, taps) for cut in found]
+        price = sum(cost(cut, cut.many, size, taps, 16) for cut in found)
         if best is None or price < best[0]:
             best = price, found
     assert best is not None
     return best[1]
+
+
+def fitted(cut: Tiling, size: tuple[int, int], taps: int) -> Tiling:
+    """The cut with as many vectors of pixels in a tile as cost least on planes of this size."""
+    most, least = (vectors(cut, registers) for registers in (MANY, FEW))
+    many = min(range(1, most + 1), key=lambda n: (cost(cut, n, size, taps, 16), -n))
+    few = min(range(1, least + 1), key=lambda n: (cost(cut, n, size, taps, 8), -n))
+    return replace(cut, many=many, few=few)
 
 
 def vectors(cut: Tiling, registers: int) -> int:
@@ -58,12 +77,29 @@ def vectors(cut: Tiling, registers: int) -> int:
     return max(1, min(6, (registers - 1) // (4 * cut.quads + 1)))
 
 
-def cost(cut: Tiling, many: int) -> float:
-    """Cycles, about, for one vector of pixels of every output and one tap: multiply-adds, loads of
-    pixels (one a cycle) and of weights (two a cycle)."""
+def by_rows(size: tuple[int, int], many: int, lanes: int) -> bool:
+    """Whether vectors can begin where rows do, so that none holds what stands between them."""
+    high, wide = size
+    if wide % lanes == 0:
+        return many % (wide // lanes) == 0
+    return wide >= 4 and lanes % wide == 0 and high % (lanes // wide) == 0
+
+
+def cost(cut: Tiling, many: int, size: tuple[int, int], taps: int, lanes: int) -> float:
+    """Cycles, about, for every vector of pixels and every output: multiply-adds (one a cycle, and
+    no chain shorter than LATENCY), loads of pixels (one a cycle) and of weights (two a cycle)."""
+    high, wide = size
+    fits = by_rows(size, many, lanes)
+    lines = high * wide if fits else high * (wide + 1) if high > 1 else wide
+    whole, rest = divmod(-(-lines // lanes), many)
+    parts = lanes // wide if fits and lanes > wide else 1  # loads for a vector
     outputs = 4 * cut.quads
-    step = max(outputs * many, cut.parts * many + outputs / 2, 4.0 * cut.parts)
-    return len(cut.reads) * (cut.depth * step / many + 5 * outputs / 4)
+    found = 0.0
+    for vectors_, tiles in ((many, whole), (1, rest)):
+        loads = cut.parts * vectors_ * (1 + 0.4 * (parts - 1)) + outputs / 2
+        step = max(outputs * vectors_, loads, LATENCY * cut.parts)
+        found += tiles * (cut.depth * taps * (step + LOOP) + outputs * vectors_)
+    return len(cut.reads) * found
 
 
 def _cut(node: QConv, places: Sequence[Place], order: Sequence[int | None], quads: int) -> Tiling:

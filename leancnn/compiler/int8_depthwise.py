@@ -1,0 +1,293 @@
+"""Depthwise convolutions of bytes as C: four taps of one channel in each word.
+
+Each quad of channels is copied into a small *box* with the zeros that surround it, strides dealt
+out into phases, so that the planes themselves need no gaps and the output may take the place of
+the input. Along the lines of the box up to four rows of a window's column make one word for each
+channel (int8_depthwise.h), which a window's columns share.
+"""
+
+from itertools import product
+
+import numpy as np
+
+from leancnn.compiler.c_text import File
+from leancnn.compiler.int8_conv import HUGE, biases, neutral
+from leancnn.compiler.int8_layout import WIDEST, round_up
+from leancnn.compiler.int8_program import Depthwise
+from leancnn.compiler.integers import Clamp, Quantized, Store
+
+
+def emit_depthwise(file: File, kernel: Depthwise, network: Quantized) -> None:
+    """One function for a shape, called with what its channels have."""
+    node, order, box = kernel.node, kernel.order, kernel.box
+    flat = node.weight.reshape(len(node.weight), -1)
+    quads = [order[at : at + 4] for at in range(0, len(order), 4)]
+    texts = []
+    for quad, member in product(quads, box.members):
+        numbers = [
+            0 if c is None or tap is None else int(flat[c, tap])
+            for c in quad
+            for tap in member.taps
+        ]
+        texts.append(f"TAPS({', '.join(map(str, numbers))})")
+    name = next(iter(kernel.outs))
+    weights = file.listed("int32_t", f"{name}_weights", texts, 16 * len(texts), "4 * WORDS")
+    bias = file.listed("int32_t", "bias", biases(node, order), 4 * len(order))
+    reads = file.integers("quads", [plane.at(quad) for plane, quad in kernel.quads])
+    fill = file.integers("fill", [w - 2**32 if w >= 2**31 else w for w in kernel.fill])
+    steps = DepthwiseSteps(file, kernel, network)
+    parameters = ["uint32_t *s, uint32_t *box, int quads, const int32_t *w, const int32_t *b",
+                  "const int32_t *in, const int32_t *fill", *steps.parameters]  # fmt: skip
+    body = _function(kernel, steps, ", ".join(parameters))
+    rows, columns = node.weight.shape[2:]
+    _, h, w = kernel.shape
+    word = file.function("depthwise", f"{rows}x{columns} of each channel to {h}x{w}", body)
+    given = [
+        "s",
+        f"s + {kernel.scratch.origin}",
+        str(len(quads)),
+        weights,
+        bias,
+        reads,
+        fill,
+        *steps.arguments,
+    ]
+    file.calls.append(f"{word}({', '.join(given)}); /* {name} */")
+
+
+class DepthwiseSteps:
+    """Steps as C on the sums a0 to a3 of a block, whose words are channels."""
+
+    def __init__(self, file: File, kernel: Depthwise, network: Quantized) -> None:
+        self.file, self.kernel = file, kernel
+        self.parameters: list[str] = []
+        self.arguments: list[str] = []
+        self.advance: list[str] = []
+        self.before: list[str] = []
+        self.lines: list[str] = []
+        self.plain: list[str] = []  # of one channel c of one pixel, its sum in a
+        self.after: list[str] = []
+        steps = kernel.node.steps
+        zeros = {
+            step.value: int(network.values[step.value].zero[0])
+            for step in steps
+            if isinstance(step, Store)
+        }
+        for at, step in enumerate(steps):
+            if isinstance(step, Clamp) and not neutral(steps, at, zeros):
+                self._clamp(at, step)
+            elif isinstance(step, Store):
+                self._store(at, step, zeros[step.value])
+
+    def _parameter(self, text: str, argument: str) -> None:
+        self.parameters.append(text)
+        self.arguments.append(argument)
+        self.advance.append(f"{text.split('*')[-1]} += 4")
+
+    def _clamp(self, at: int, step: Clamp) -> None:
+        for word, ends, how in (("low", step.low, "larger"), ("high", step.high, "smaller")):
+            numbers = [0 if c is None else int(ends[c]) for c in self.kernel.order]
+            beyond = max(numbers) <= -HUGE if word == "low" else min(numbers) >= HUGE
+            if beyond:
+                continue
+            self._parameter(f"const int32_t *{word}{at}", self.file.integers(word, numbers))
+            self.before.append(f"const vi {word}s{at} = four({word}{at});")
+            self.lines += [f"a{j} = {how}(a{j}, {word}s{at});" for j in range(4)]
+            sign = "<" if word == "low" else ">"
+            self.plain.append(f"a = a {sign} {word}{at}[c] ? {word}{at}[c] : a;")
+
+    def _store(self, at: int, step: Store, zero: int) -> None:
+        assert step.multiplier is not None
+        kernel, plane = self.kernel, self.kernel.outs[step.value]
+        box, (_, h, w) = kernel.box, kernel.shape
+        numbers = [0.0 if c is None else float(step.multiplier[c]) for c in kernel.order]
+        table = self.file.floats(f"scale_{step.value}", np.array(numbers, np.float32))
+        self._parameter(f"const float *m{at}_", table)
+        self.parameters.append(f"int to{at}_")
+        self.arguments.append(str(plane.origin))
+        self.advance.append(f"to{at}_ += {plane.stride}")
+        direct = plane.pitch == box.pitch
+        place = f"s + to{at}_" if direct else f"box + {line_at(kernel, at)}"
+        self.before.append(f"const vm4 scales{at} = four_scales(m{at}_);")
+        made = ", ".join(f"scaled4(a{j}, scales{at})" for j in range(4))
+        self.lines.append(f"put({place} + p, packed4({made}, {zero}));")
+        self.plain.append(f"quad{at} |= byte_of(requantize(a, m{at}_[c]), {zero}) << 8 * c;")
+        if not direct:
+            self.after += [
+                f"for (int y = 0; y < {h}; y++)",
+                f"    memcpy(s + to{at}_ + y * {plane.pitch}, {place} + y * {box.pitch}, {4 * w});",
+            ]
+        if plane.gap != (0, 0):
+            fill = f"{zero * 0x01010101}u"
+            self.after += [
+                f"gaps(s + to{at}_, {h}, {w}, {plane.pitch}, {plane.stride}, {fill});",
+                f"if (to{at}_ == {plane.origin})",
+                f"    for (int i = 1; i <= {plane.below}; i++) s[{plane.origin} - i] = {fill};",
+            ]
+
+    @property
+    def places(self) -> list[tuple[int, str]]:
+        """Where each step that stores does so."""
+        found = []
+        for at, step in enumerate(self.kernel.node.steps):
+            if isinstance(step, Store):
+                direct = self.kernel.outs[step.value].pitch == self.kernel.box.pitch
+                place = f"s + to{at}_" if direct else f"box + {line_at(self.kernel, at)}"
+                found.append((at, place))
+        return found
+
+
+def line_at(kernel: Depthwise, at: int) -> int:
+    """Where in the box's scratch the lines lie that a step stores, before they are dealt out."""
+    stores = [n for n, step in enumerate(kernel.node.steps) if isinstance(step, Store)]
+    return kernel.box.words + stores.index(at) * line_words(kernel)
+
+
+def line_words(kernel: Depthwise) -> int:
+    """Words of the lines of an output at the pitch of the box."""
+    return round_up(kernel.shape[1] * kernel.box.pitch + WIDEST)
+
+
+def scratch_words(kernel: Depthwise) -> int:
+    """Words of scratch that a kernel needs, once the pitch of what it stores is known."""
+    apart = any(plane.pitch != kernel.box.pitch for plane in kernel.outs.values())
+    stores = sum(isinstance(step, Store) for step in kernel.node.steps)
+    return kernel.box.words + apart * stores * line_words(kernel)
+
+
+def _function(kernel: Depthwise, steps: DepthwiseSteps, parameters: str) -> str:
+    box, (_, h, _) = kernel.box, kernel.shape
+    uniform = len(set(kernel.fill)) == 1
+    surround = (
+        f"for (int i = 0; i < {box.words}; i++) box[i] = (uint32_t)fill[{'0' if uniform else 't'}];"
+    )
+    advance = [f"w += {4 * len(box.members)} * WORDS", "b += 4", "in++", *steps.advance]
+    count = h * box.pitch
+    return "\n".join(
+        [
+            f"LAYER @({parameters})",
+            "{",
+            *([f"    {surround}"] if uniform else []),
+            f"    for (int t = 0; t < quads; t++, {', '.join(advance)}) {{",
+            *([] if uniform else [f"        {surround}"]),
+            *(f"        {line}" for line in _copies(kernel)),
+            "#if LANES == 1",
+            *(f"        {line}" for line in _plainly(kernel, steps, count)),
+            "#else",
+            *(f"        {line}" for line in _vectors(kernel, steps, count)),
+            "#endif",
+            *(f"        {line}" for line in steps.after),
+            "    }",
+            "}",
+        ]
+    )
+
+
+def _copies(kernel: Depthwise) -> list[str]:
+    """C that takes a quad's pixels into the box, every row of every phase."""
+    node, box, source = kernel.node, kernel.box, kernel.quads[0][0]
+    (sy, sx), (top, left) = node.stride, node.padding[:2]
+    lines = []
+    for number, (a, b) in enumerate(box.phases):
+        low, high = _inside(source.height, a - top, sy, box.rows)
+        first, end = _inside(source.width, b - left, sx, box.pitch)
+        if high <= low or end <= first:
+            continue
+        row, column = low * sy + a - top, first * sx + b - left
+        lines += [
+            f"for (int y = 0; y < {high - low}; y++)",
+            f"    deal(box + {number * box.each + low * box.pitch + first} + y * {box.pitch}, "
+            f"s + in[0] + {row * source.pitch + column} + y * {sy * source.pitch}, {end - first}, "
+            f"{sx});",
+        ]
+    return lines
+
+
+def _inside(size: int, start: int, step: int, count: int) -> tuple[int, int]:
+    """Of places start, start + step ..., the first and the end of those inside a size."""
+    first = max(0, (step - 1 - start) // step)
+    end = min(count, (size - 1 - start) // step + 1)
+    return first, end
+
+
+def _vectors(kernel: Depthwise, steps: DepthwiseSteps, count: int) -> list[str]:
+    """C along the lines, a block of four pixels in each 128 bits."""
+    box = kernel.box
+    lines = [
+        f"const vw4 w{n} = four_weights(w + {4 * n} * WORDS);" for n in range(len(box.members))
+    ]
+    lines += ["const vi bias = four(b);", *steps.before]
+    reach = [
+        max(m.shift for m in box.members if m.group == group) for group in range(len(box.groups))
+    ]
+    for group, offsets in enumerate(box.groups):
+        if reach[group]:
+            lines += [f"vq {names(f'c{group}_')};", *_turned(offsets, "0", f"c{group}_")]
+    lines.append(f"for (int p = 0; p < {count}; p += LANES) {{")
+    for group, offsets in enumerate(box.groups):
+        pad, ahead = "    ", reach[group]
+        new = f"n{group}_" if ahead else f"c{group}_"
+        lines.append(f"{pad}vq {names(new)};")
+        lines += [pad + line for line in _turned(offsets, "p + LANES" if ahead else "p", new)]
+        for i in range(ahead):
+            lines.append(
+                f"{pad}const vq c{group}_{4 + i} = next_block(c{group}_{i}, n{group}_{i});"
+            )
+        lines += [f"{pad}const vx x{group}_{i} = operand(c{group}_{i});" for i in range(4 + ahead)]
+    for j in range(4):
+        lines.append(f"    vi a{j} = bias;")
+        lines += [
+            f"    a{j} = dot4(a{j}, x{m.group}_{j + m.shift}, w{n});"
+            for n, m in enumerate(box.members)
+        ]
+    lines += [f"    {line}" for line in steps.lines]
+    for group in range(len(box.groups)):
+        if reach[group]:
+            lines.append("    " + " ".join(f"c{group}_{i} = n{group}_{i};" for i in range(4)))
+    return [*lines, "}"]
+
+
+def names(stem: str) -> str:
+    return ", ".join(f"{stem}{i}" for i in range(4))
+
+
+def _turned(offsets: tuple[int, ...], place: str, to: str) -> list[str]:
+    """C that turns up to four rows into vectors whose words are channels."""
+    rows = [f"words(box + {offset} + {place})" for offset in offsets]
+    rows += ["no_quads()"] * (4 - len(rows))
+    first, second, third, fourth = rows
+    lines = ["{", f"    const vq r0 = {first}, r1 = {second}, r2 = {third}, r3 = {fourth};"]
+    lines += [
+        "    const vq a = low8(r0, r1), b = high8(r0, r1), c = low8(r2, r3), d = high8(r2, r3);",
+        f"    {to}0 = low16(a, c), {to}1 = high16(a, c);",
+        f"    {to}2 = low16(b, d), {to}3 = high16(b, d);",
+        "}",
+    ]
+    return lines
+
+
+def _plainly(kernel: Depthwise, steps: DepthwiseSteps, count: int) -> list[str]:
+    """C for one pixel and channel at a time."""
+    box = kernel.box
+    table = []
+    for member in box.members:
+        offsets = [box.groups[member.group][r] + member.shift
+                   for r, tap in enumerate(member.taps) if tap is not None]  # fmt: skip
+        table += [*offsets, *[offsets[0]] * (4 - len(offsets))]
+    rows = max(sum(tap is not None for tap in member.taps) for member in box.members)
+    quads = [f"uint32_t quad{at} = 0;" for at, _ in steps.places]
+    return [
+        f"static const int32_t taps[{len(table)}] = {{{', '.join(map(str, table))}}};",
+        f"for (int p = 0; p < {count}; p++) {{",
+        f"    {' '.join(quads)}",
+        "    for (int c = 0; c < 4; c++) {",
+        "        int32_t a = b[c];",
+        f"        for (int i = 0; i < {len(box.members)}; i++)",
+        f"            for (int r = 0; r < {rows}; r++)",
+        "                a += lane(box[p + taps[4 * i + r]], c) *",
+        "                    (int8_t)((uint32_t)w[4 * i + c] >> 8 * r & 255);",
+        *(f"        {line}" for line in steps.plain),
+        "    }",
+        *(f"    ({place})[p] = quad{at};" for at, place in steps.places),
+        "}",
+    ]

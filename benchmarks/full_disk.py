@@ -45,9 +45,10 @@ from leancnn.errors import LeanCNNError  # noqa: E402
 from leancnn.evaluate import evaluate  # noqa: E402
 from leancnn.export import export  # noqa: E402
 from leancnn.prune.compare import compare  # noqa: E402
-from leancnn.prune.importance import scored, source_of  # noqa: E402
+from leancnn.prune.importance import scored  # noqa: E402
 from leancnn.targets.onnx import to_onnx  # noqa: E402
 from leancnn.train import train  # noqa: E402
+from leancnn.training_data import training_images  # noqa: E402
 from tests.tiny import RECIPE, make_pictures  # noqa: E402
 
 exporting = import_module("leancnn.export")
@@ -62,7 +63,7 @@ OFTEN = ("lost", "without the path", "raw", "done all the same", "litter")
 def scores(run: Path, _: Path) -> None:
     network = weights.load(run)
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
-    scored(network, dependencies, "taylor", source_of(run, None, network), progress=False)
+    scored(network, dependencies, "taylor", training_images(run, None, network), progress=False)
 
 
 def comparison(run: Path, out: Path) -> None:

@@ -36,8 +36,8 @@ from leancnn.bench import ENGINES, WITHIN
 from leancnn.count import count
 from leancnn.errors import LeanCNNError
 from leancnn.export import trial_images, writer
-from leancnn.prune import Goal
 from leancnn.prune.compare import compare
+from leancnn.prune.goal import GoalWords
 from leancnn.prune.resume import same_recipe
 from leancnn.prune.significance import Comparison, means
 from leancnn.recipes import Recipe
@@ -58,7 +58,7 @@ class Experiment:
     title: str
     network: str
     recipe: str
-    goals: Mapping[str, Goal]
+    goals: Mapping[str, GoalWords]
     """By name, which is that of its folder too, as `compare` takes them."""
     criteria: tuple[str, ...]
     controls: Mapping[str, tuple[str, ...]]

@@ -13,9 +13,9 @@ from PIL import Image
 
 from leancnn.check import check
 from leancnn.count import count
-from leancnn.data import load_dataset
 from leancnn.errors import DataError
 from leancnn.evaluate import evaluate
+from leancnn.held_out import open_test_part
 from leancnn.plots import demo_picture
 from leancnn.predict import predict
 from leancnn.runs import atomic_write
@@ -92,22 +92,21 @@ def _free(out: Path) -> Path:
 
 def _pictures(folder: Path, preprocessing: Any) -> tuple[list[Path], list[str], list[Any]]:
     """Some test images as files, one of each class and more; their labels; their pixels."""
-    dataset = load_dataset(DATA, preprocessing, parts=("test",))
-    assert dataset.test is not None, "asked for"
-    labels = dataset.test.labels
+    test = open_test_part(DATA, preprocessing)
+    labels = test.split.labels
     rows = [
-        int(np.flatnonzero(labels == place % len(dataset.classes))[place // len(dataset.classes)])
+        int(np.flatnonzero(labels == place % len(test.classes))[place // len(test.classes)])
         for place in range(SHOWN)
     ]
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     files = []
     for row in rows:
-        image = dataset.test.images[row]
+        image = test.split.images[row]
         path = folder / "pictures" / f"{row}.png"
         Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(path)
         files.append(path)
     return (
         files,
-        [dataset.classes[labels[row]] for row in rows],
-        [dataset.test.images[row] for row in rows],
+        [test.classes[labels[row]] for row in rows],
+        [test.split.images[row] for row in rows],
     )

@@ -1,12 +1,11 @@
-"""Open the test set: how often a network is right, how sure that figure is, and where it errs.
+"""Measure on the test set: how often a network is right, how sure that is, and where it errs.
 
-Each opening is counted in the run's evaluations.json, for each test set by its content: one that
-was looked at often, to choose between networks, no longer measures what it seems to.
+Each use of the test set is counted; see `held_out`.
 """
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn import manifests, runs
-from leancnn.data import Split, load_dataset, names
+from leancnn.data import Split, names
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, MismatchError, RunError
+from leancnn.held_out import open_test_part
 from leancnn.plots import confusion_matrix, contact_sheet
 from leancnn.predict import probabilities
 from leancnn.preprocess import shown
@@ -31,7 +31,7 @@ from leancnn.scrutiny import (
     worst,
 )
 from leancnn.tables import printable, table
-from leancnn.weights import Network, Which, load, run_of
+from leancnn.weights import Network, load
 
 Z95 = 1.959964  # standard normal: 95 % lie within ± this
 
@@ -155,7 +155,7 @@ def evaluate(
     network: Network | str | Path,
     data: str | Path | None = None,
     *,
-    which: Which | None = None,
+    which: runs.Which | None = None,
     picture: str | Path | None = None,
     reject: float | None = None,
 ) -> Evaluation:
@@ -169,83 +169,95 @@ def evaluate(
     surest mistakes of a run are drawn beside the confusion matrix.
     Raises `DataError` without test images, `MismatchError` when the class names differ, `RunError`.
     """
-    run: Path | None = None  # where openings are counted
-    if isinstance(network, Network):
-        title = network.name
-        source = _source(None, None, data)
-    else:
-        title, folder = str(network), Path(network)
-        run, which = run_of(folder, which)
-        network = load(folder if run is None else run, which)
-        source = _source(run, network, data)
-        if run is None and "cut from" in network.made:  # pruned, and its images are known
-            run = folder
-    if run is not None:
-        runs.evaluations(run)  # a damaged count stops here, not after the opening
-    dataset = load_dataset(source, network.pictures, parts=("test",))
-    if dataset.test is None or len(dataset.test) == 0:
-        raise DataError(f"{source} has no test images")
-    truth = np.asarray(_places(dataset.classes, network.classes))[dataset.test.labels]
-    answers = probabilities(network.on(own_device()), dataset.test.images)
-    counts = confusion(truth, answers.argmax(1), len(network.classes))
+    one = _tested(network, data, which)
+    if one.run is not None:
+        runs.evaluations(one.run)  # a damaged count stops here, not after the use
+    test = open_test_part(one.source, one.network.pictures)
+    truth = np.asarray(_places(test.classes, one.network.classes))[test.split.labels]
+    answers = probabilities(one.network.on(own_device()), test.split.images)
+    counts = confusion(truth, answers.argmax(1), len(one.network.classes))
     right = int(np.trace(counts))
-    low, high = wilson(right, len(truth))
-    opened, openings, changed = None, None, False
-    if picture is None and run is not None:  # other data than its own leave its picture alone
+    if picture is None and one.run is not None:  # other data than its own leave its picture alone
         other = "" if data is None else f"-{Path(data).resolve().name}"
-        picture = run / f"confusion-{which or 'cut'}{other}.png"
-    if picture is not None:  # what cannot be written is no opening, what was seen is one
+        picture = one.run / f"confusion-{one.which or 'cut'}{other}.png"
+    if picture is not None:  # what cannot be written is no use of it, what was seen is one
         runs.check_writable(Path(picture))
-    skipped = len(dataset.manifest["skipped"])
-    if run is not None:
-        place = str(source) if source in names() else str(Path(source).resolve())
-        entry = {
-            "which": which,
-            "data": place,
-            "sha256": dataset.manifest["sha256"]["test"],
-            "images": len(truth),
-            "accuracy": right / len(truth),
-        }
-        earlier = runs.add_evaluation(run, entry)
-        opened = 1 + sum(one.get("sha256") == entry["sha256"] for one in earlier)
-        openings = 1 + len(earlier)
-        changed = any(
-            one.get("data") == entry["data"] and one.get("sha256") != entry["sha256"]
-            for one in earlier
-        )
-    if picture is not None:
-        caption = f"{right / len(truth):.2%} of {len(truth):,} right"
-        runs.atomic_write(Path(picture), confusion_matrix(network.classes, counts, caption))
-    mistakes, rows = worst(answers, truth, network.classes, dataset.test.files)
+    uses = None if one.run is None else test.record(one.run, one.which, right / len(truth))
+    mistakes, rows = worst(answers, truth, one.network.classes, test.split.files)
     sheet = None
-    if picture is not None and mistakes:
-        sheet = Path(picture).with_name(f"mistakes-{Path(picture).name.removeprefix('confusion-')}")
-        runs.atomic_write(sheet, _sheet(dataset.test, mistakes, rows))
+    if picture is not None:
+        sheet = _draw(Path(picture), one.network.classes, counts, test.split, mistakes, rows)
+    low, high = wilson(right, len(truth))
     likelihood = answers[np.arange(len(truth)), truth].clip(1e-300)
     return Evaluation(
-        network=title,
-        which=which or "",
-        data=str(source),
+        network=one.title,
+        which=one.which or "",
+        data=str(one.source),
         images=len(truth),
         right=right,
         accuracy=right / len(truth),
         low=low,
         high=high,
         loss=float(-np.log(likelihood).mean()),
-        classes=class_figures(network.classes, counts),
+        classes=class_figures(one.network.classes, counts),
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
-        opened=opened,
-        changed=changed,
-        recut=run is not None and recut(run, dataset.manifest),
-        skipped=skipped,
-        copies=copies_of_training(run, network.pictures, dataset.test),
-        unfinished=unfinished(run),
+        opened=None if uses is None else uses.of_these,
+        changed=uses is not None and uses.changed,
+        recut=one.run is not None and test.recut(one.run),
+        skipped=len(test.manifest["skipped"]),
+        copies=copies_of_training(one.run, one.network.pictures, test.split),
+        unfinished=unfinished(one.run),
         mistakes=tuple(mistakes[:MOST_MISTAKES]),
         sheet=None if sheet is None else str(sheet),
         rejecting=None if reject is None else rejecting(answers, truth, reject),
-        openings=openings,
+        openings=None if uses is None else uses.of_any,
         picture=None if picture is None else str(picture),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """What is tested, and where its uses of the test set are counted."""
+
+    network: Network
+    title: str
+    source: str | Path
+    run: Path | None = None
+    which: runs.Which | None = None
+
+
+def _tested(
+    network: Network | str | Path, data: str | Path | None, which: runs.Which | None
+) -> _Tested:
+    """A network, or one that is saved; of a run, which. Raises as `evaluate`."""
+    if isinstance(network, Network):
+        return _Tested(network, network.name, _source(None, None, data), which=which)
+    title, folder = str(network), Path(network)
+    run, which = runs.run_of(folder, which)
+    network = load(folder if run is None else run, which)
+    source = _source(run, network, data)
+    if run is None and "cut from" in network.made:  # pruned, and its images are known
+        run = folder
+    return _Tested(network, title, source, run, which)
+
+
+def _draw(
+    picture: Path,
+    classes: Sequence[str],
+    counts: NDArray[np.int64],
+    test: Split,
+    mistakes: Sequence[Mistake],
+    rows: Sequence[int],
+) -> Path | None:
+    """The confusion matrix, and beside it the surest mistakes, if any: where those are."""
+    images, right = int(counts.sum()), int(np.trace(counts))
+    caption = f"{right / images:.2%} of {images:,} right"
+    runs.atomic_write(picture, confusion_matrix(classes, counts, caption))
+    if not mistakes:
+        return None
+    sheet = picture.with_name(f"mistakes-{picture.name.removeprefix('confusion-')}")
+    runs.atomic_write(sheet, _sheet(test, mistakes, rows))
+    return sheet
 
 
 def _sheet(test: Split, mistakes: Sequence[Mistake], rows: Sequence[int]) -> bytes:
@@ -256,15 +268,6 @@ def _sheet(test: Split, mistakes: Sequence[Mistake], rows: Sequence[int]) -> byt
     ]
     images = [np.array(test.images[row]) for row in rows[:MOST_MISTAKES]]
     return contact_sheet(images, captions, marks=[False] * len(few))
-
-
-def recut(run: Path, manifest: Mapping[str, Any]) -> bool:
-    """See `Evaluation.recut`; `manifest` is that of the data now, wherever they lie."""
-    try:
-        then = runs.read_run(run, manifests.Told)["data"]["cuts"]["test"]["names"]
-        return bool(then != manifest["cuts"]["test"]["names"])
-    except (KeyError, TypeError, RunError):  # a test part of its own, or no run
-        return False
 
 
 def wilson(right: int, images: int) -> tuple[float, float]:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -62,6 +62,7 @@ __all__ = [
     "read_json",
     "read_metrics",
     "read_run",
+    "run_of",
     "save_checkpoint",
     "set_aside",
     "sweep",
@@ -71,6 +72,9 @@ __all__ = [
 ]
 
 KEPT = 2  # checkpoints of a run that stay on disk
+NETWORK = "network.json"  # in the folder of a saved network
+Which = Literal["best", "last"]
+FOLDERS: tuple[Which, ...] = ("best", "last")  # a run's networks, in the order of preference
 
 
 # Checkpoints
@@ -276,6 +280,22 @@ def images_of(folder: Path, told: str) -> str:
 def is_run(folder: Path) -> bool:
     """Whether a training run was begun in `folder`."""
     return bool((folder / "run.json").exists() or _checkpoint_steps(folder))
+
+
+def run_of(path: Path, which: Which | None = None) -> tuple[Path | None, Which | None]:
+    """The run that a path belongs to, if any, and which of its networks is meant.
+
+    The path may be the run, its `best` or `last`, a link to one of them, or "." in one of them.
+    """
+    if path.name not in FOLDERS and path.resolve().name in FOLDERS and not is_run(path):
+        path = path.resolve()  # "." or a link
+    if path.name in FOLDERS and which is None and is_run(path.parent):
+        return path.parent, "best" if path.name == "best" else "last"
+    if not is_run(path):
+        return None, which
+    if which is None:
+        which = "best" if (path / "best" / NETWORK).exists() else "last"
+    return path, which
 
 
 def now() -> str:

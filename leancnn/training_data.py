@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leancnn import models, weights
+from leancnn import models, runs, weights
 from leancnn.data import Dataset, load_dataset, names
 from leancnn.errors import DataError, RunError, UsageError
 from leancnn.preprocess import Preprocessing, shown
@@ -30,6 +30,62 @@ def images_for(
     if dataset.train is None or not len(dataset.train.labels):
         raise DataError(f"{data} has no images to train on")
     return dataset
+
+
+class TrainingImages:
+    """The train and validation part of a data set, set apart in one way and loaded once.
+
+    `data` is a folder or a name, as `load_dataset` takes it. Whoever loads it hands it down: to the
+    criterion that scores, to the search, to the training after the cut. What was loaded stays until
+    nobody has it any more, so that a pruning of hours reads what it began with.
+    """
+
+    def __init__(self, data: str, val_share: float | None = None, split_seed: int = 0) -> None:
+        self.data, self.val_share, self.split_seed = data, val_share, split_seed
+        self._loaded: dict[Preprocessing, Dataset] = {}
+
+    @property
+    def place(self) -> str:
+        """`data`, absolute where it is a folder: for whoever reads it elsewhere."""
+        return self.data if self.data in names() else str(Path(self.data).resolve())
+
+    def prepared(self, preprocessing: Preprocessing) -> Dataset:
+        """The images as a network takes them. Raises `DataError`."""
+        if preprocessing not in self._loaded:
+            self._loaded[preprocessing] = images_for(
+                self.data, preprocessing, val_share=self.val_share, split_seed=self.split_seed
+            )
+        return self._loaded[preprocessing]
+
+    def of(self, network: weights.Network) -> Dataset:
+        """The images of a network. Raises as `prepared`, `MismatchError` for other classes."""
+        dataset = self.prepared(network.pictures)
+        network.check_classes(dataset.classes, self.data)
+        return dataset
+
+    def digest(self, network: weights.Network) -> str:
+        """Hash of the images of the train part. Raises as `of`."""
+        return str(self.of(network).manifest["sha256"]["train"])
+
+
+def training_images(
+    path: Path, data: str | Path | None, network: weights.Network
+) -> TrainingImages:
+    """Those of the run that `path` belongs to, or `data`. Raises `RunError` where neither is known.
+
+    Outside a run the images are set apart as they were where `network`, saved in `path`, was
+    trained, if it says so.
+    """
+    run, _ = runs.run_of(path)
+    if run is None:
+        if data is None and (data := network.known_data) is None:
+            raise RunError(f"{path} is no run and does not know its data; name it with --data")
+        share, cut_by = kept_cut(network, None, None)
+        return TrainingImages(str(data), share, cut_by or 0)
+    plan: dict[str, Any] = runs.read_run(run)["plan"]
+    where = runs.images_of(run, plan["data"]) if data is None else str(data)
+    cut_by = plan["seed"] if plan.get("split_seed") is None else plan["split_seed"]
+    return TrainingImages(where, plan["val_share"], int(cut_by))
 
 
 def kept_cut(

@@ -10,7 +10,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from leancnn.errors import (
 from leancnn.layers import INITS, initialise
 from leancnn.preprocess import Preprocessing
 from leancnn.registry import check_file_name
+from leancnn.runs import FOLDERS, NETWORK, Which
 from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
 from leancnn.signal_window import KIND, SignalWindow
 
@@ -41,10 +42,8 @@ MORE = 8  # times as many parameters as saved tensors: a module may be made and 
 MOST_ELEMENTS = 2**31  # of a network that is loaded, also before it is cut
 Input = Preprocessing | SignalWindow
 """What a network is fed: pictures by a road, or windows of signal."""
-MANIFEST = "network.json"
+MANIFEST = NETWORK
 WEIGHTS = "weights.safetensors"
-Which = Literal["best", "last"]
-FOLDERS = ("best", "last")  # the saved networks of a run, in the order of preference
 
 
 class Network(nn.Module):
@@ -326,22 +325,6 @@ def _check_size(manifest: Mapping[str, Any], taken: Input, arrays: int, where: P
         hook.remove()
 
 
-def run_of(path: Path, which: Which | None = None) -> tuple[Path | None, Which | None]:
-    """The run that a path belongs to, if any, and which of its networks is meant.
-
-    The path may be the run, its `best` or `last`, a link to one of them, or "." in one of them.
-    """
-    if path.name not in FOLDERS and path.resolve().name in FOLDERS and not runs.is_run(path):
-        path = path.resolve()  # "." or a link
-    if path.name in FOLDERS and which is None and runs.is_run(path.parent):
-        return path.parent, "best" if path.name == "best" else "last"
-    if not runs.is_run(path):
-        return None, which
-    if which is None:
-        which = "best" if (path / "best" / MANIFEST).exists() else "last"
-    return path, which
-
-
 def check_finite(network: Network) -> None:
     """That every weight and statistic is a number. Raises `DamagedError` naming the first not."""
     for name, tensor in network.state_dict().items():
@@ -384,7 +367,7 @@ def _type(array: Any) -> torch.dtype:
     return torch.from_numpy(array[:0].copy() if array.ndim else array.reshape(1).copy()).dtype
 
 
-def _find(path: Path, which: str | None) -> Path:
+def _find(path: Path, which: Which | None) -> Path:
     """The folder that holds the network. Raises `RunError` with what is missing."""
     if which is None and (path / MANIFEST).exists():
         return path

@@ -13,13 +13,14 @@ from leancnn.bench import untrained
 from leancnn.channels.dependencies import find_dependencies
 from leancnn.count import count
 from leancnn.errors import DivergedError, MismatchError, RunError
+from leancnn.held_out import HeldOut
 from leancnn.preprocess import Preprocessing
 from leancnn.prune.baselines import control_start
 from leancnn.prune.compare import _control_recipe, _epochs, _recipe, compare
-from leancnn.prune.importance import Source, scored
+from leancnn.prune.importance import scored
 from leancnn.train import train
 from leancnn.train.plan import TrainingPlan
-from leancnn.training_data import preprocessing_for
+from leancnn.training_data import TrainingImages, preprocessing_for
 from tests.tiny import RECIPE as TINY
 from tests.tiny import make_pictures
 from tests.tiny_runs import stopped_at
@@ -169,7 +170,7 @@ def test_scoring_testing_and_comparing_are_done_where_training_is(
         return network
 
     monkeypatch.setattr(weights.Network, "on", on)
-    for module in ("prune.importance", "prune.compare", "evaluate"):
+    for module in ("prune.importance", "prune.measure", "evaluate"):
         monkeypatch.setattr(import_module(f"leancnn.{module}"), "own_device", lambda: gpu)
     network = weights.load(whole)
     for criterion in ("taylor", "reconstruction"):
@@ -177,7 +178,7 @@ def test_scoring_testing_and_comparing_are_done_where_training_is(
             network,
             find_dependencies(network.body, 3),
             criterion,
-            Source(str(pictures)),
+            TrainingImages(str(pictures)),
             progress=False,
         )
     assert asked == [gpu, gpu]
@@ -201,7 +202,7 @@ def test_a_network_is_where_it_is_or_copied():
 
 def test_other_images_than_those_of_the_run_are_refused(whole, tmp_path, monkeypatch):
     make_pictures(tmp_path / "fewer", each=16)
-    monkeypatch.setattr(import_module("leancnn.prune.compare"), "recut", lambda *_: False)
+    monkeypatch.setattr(HeldOut, "recut", lambda *_: False)
     with pytest.raises(RunError, match="the images changed"):
         compare(
             whole, out=tmp_path / "cmp", data=tmp_path / "fewer", criteria=["l1"], keep=0.5,
@@ -224,15 +225,15 @@ def test_controls_are_of_the_first_criterion_also_where_its_training_diverged(
     whole, tmp_path, monkeypatch
 ):
     module = import_module("leancnn.prune.compare")
-    prune = module.prune
+    prune = module.prune_network
 
-    def diverges(path, *, criterion, **options):
-        found = prune(path, criterion=criterion, **options)
-        if criterion == "l1":
+    def diverges(network, request, *rest, **options):
+        found = prune(network, request, *rest, **options)
+        if request.criterion == "l1":
             raise DivergedError("the loss is not finite")
         return found
 
-    monkeypatch.setattr(module, "prune", diverges)
+    monkeypatch.setattr(module, "prune_network", diverges)
     found = compare(
         whole, out=tmp_path / "cmp", criteria=["l1"], keep=0.5, timed=False, progress=False
     )

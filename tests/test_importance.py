@@ -17,8 +17,8 @@ from leancnn.channels.dependencies import find_dependencies
 from leancnn.criteria import Scores, se_gate
 from leancnn.preprocess import Preprocessing
 from leancnn.prune import cut, importance, plan
-from leancnn.prune.importance import Source, source_of
 from leancnn.prune.plan import PruningPlan
+from leancnn.training_data import TrainingImages, training_images
 
 
 @pytest.fixture
@@ -27,13 +27,18 @@ def score(pictures: Path) -> Callable[..., Scores]:
     shutil.rmtree(cache_folder() / "scores", ignore_errors=True)
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
-    dependencies, source = (
+    dependencies, images = (
         find_dependencies(network.body, network.preprocessing.channels),
-        Source(str(pictures)),
+        TrainingImages(str(pictures)),
     )
     return lambda criterion="taylor", seed=0: (
-        importance.scored(network, dependencies, criterion, source, seed=seed, progress=False).worth
+        importance.scored(network, dependencies, criterion, images, seed=seed, progress=False).worth
     )
+
+
+def where(images: TrainingImages) -> tuple[str, float | None, int]:
+    """What images they are."""
+    return images.data, images.val_share, images.split_seed
 
 
 def kept() -> int:
@@ -59,7 +64,9 @@ def test_scores_are_kept_by_the_size_at_which_images_were_seen(
     network.classes = ("class 0", "class 1", "class 2")
     network.preprocessing = Preprocessing(size=(24, 24))
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
-    importance.scored(network, dependencies, "taylor", Source(str(pictures)), progress=False)
+    importance.scored(
+        network, dependencies, "taylor", TrainingImages(str(pictures)), progress=False
+    )
     assert kept() == 2
 
 
@@ -69,17 +76,17 @@ def test_the_images_of_a_run_are_found_from_any_folder(
     shutil.copy(quiet / "run.json", tmp_path)
     plan = runs.read_run(tmp_path)["plan"]
     network = untrained("resnet8")
-    expected = Source(str(pictures), plan["val_share"], plan["seed"])
-    assert source_of(tmp_path, None, network) == expected
-    assert source_of(tmp_path / "best", "elsewhere", network).data == "elsewhere"
+    expected = str(pictures), plan["val_share"], plan["seed"]
+    assert where(training_images(tmp_path, None, network)) == expected
+    assert training_images(tmp_path / "best", "elsewhere", network).data == "elsewhere"
 
 
 def test_a_network_outside_a_run_remembers_what_was_set_apart(tmp_path: Path) -> None:
     network = untrained("resnet8")
-    assert source_of(tmp_path, "data", network) == Source("data")
+    assert where(training_images(tmp_path, "data", network)) == ("data", None, 0)
     trained = {"split_seed": 5, "val_share": 0.2}
     network.made = {"cut from": {"cut from": trained, "plan": {}}, "plan": {}}
-    assert source_of(tmp_path, "data", network) == Source("data", 0.2, 5)
+    assert where(training_images(tmp_path, "data", network)) == ("data", 0.2, 5)
 
 
 def test_another_cut_of_the_same_images_is_scored_anew(
@@ -90,7 +97,11 @@ def test_another_cut_of_the_same_images_is_scored_anew(
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
     for seed in (0, 1):
         importance.scored(
-            network, dependencies, "taylor", Source(str(pictures), seed=seed), progress=False
+            network,
+            dependencies,
+            "taylor",
+            TrainingImages(str(pictures), split_seed=seed),
+            progress=False,
         )
     assert kept() == 2
 
@@ -103,7 +114,7 @@ def test_batches_are_mixed_on_demand_and_hold_the_same_images(
     monkeypatch.setattr(importance, "BATCH", 16)
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
     subject, _ = importance.subject_of(
-        network, dependencies, "taylor", Source(str(pictures)), progress=False
+        network, dependencies, "taylor", TrainingImages(str(pictures)), progress=False
     )
     kinds = {}
     for mixed in (False, True):
@@ -142,18 +153,18 @@ def test_what_a_criterion_tells_is_kept_with_its_scores(
     shutil.rmtree(cache_folder() / "scores", ignore_errors=True)
     network = untrained("lbmbnet32_r6")
     network.classes = ("class 0", "class 1", "class 2")
-    dependencies, source = (
+    dependencies, images = (
         find_dependencies(network.body, network.preprocessing.channels),
-        Source(str(pictures)),
+        TrainingImages(str(pictures)),
     )
 
     def told() -> dict[str, Any]:
-        return importance.scored(network, dependencies, "se_gate", source, progress=False).told
+        return importance.scored(network, dependencies, "se_gate", images, progress=False).told
 
     first = told()
     monkeypatch.setattr(se_gate, "distribution", None)  # nothing is read a second time
     assert told() == first
-    the_plan = plan(network, criterion="se_gate", source=source, keep=0.5, progress=False)
+    the_plan = plan(network, criterion="se_gate", images=images, keep=0.5, progress=False)
     assert PruningPlan.of_json(json.loads(json.dumps(the_plan.to_json()))).told == first
     assert "told" not in cut(network, the_plan).made["plan"]
 
@@ -161,14 +172,14 @@ def test_what_a_criterion_tells_is_kept_with_its_scores(
 def test_large_images_are_scored_a_few_at_a_time(pictures: Path) -> None:
     network = untrained("resnet8")
     network.classes = ("class 0", "class 1", "class 2")
-    source, most = Source(str(pictures)), {8: 128, 200: 13}
+    read, most = TrainingImages(str(pictures)), {8: 128, 200: 13}
     for size, batch in most.items():
         network.preprocessing = Preprocessing(size=(size, size), scale=(size, size))
         dependencies = find_dependencies(network.body, 3)
-        subject, _ = importance.subject_of(network, dependencies, "taylor", source, progress=False)
+        subject, _ = importance.subject_of(network, dependencies, "taylor", read, progress=False)
         images, labels = next(iter(subject.batches()))
         assert images.shape == (len(labels), 3, size, size)
-        assert len(images) == min(batch, len(source.load(network).train.labels))
+        assert len(images) == min(batch, len(read.of(network).of_train))
 
 
 def test_scores_are_kept_by_the_weights_they_are_of(
@@ -183,7 +194,7 @@ def test_scores_are_kept_by_the_weights_they_are_of(
         state = network.body.state_dict()
         name = name if name in state else next(key for key in state if key.endswith("running_var"))
         state[name].view(-1)[0] += 0.5
-        source = Source(str(pictures))
-        found = importance.scored(network, dependencies, "taylor", source, progress=False).worth
+        images = TrainingImages(str(pictures))
+        found = importance.scored(network, dependencies, "taylor", images, progress=False).worth
         assert kept() == number
         assert any((found[path] != before[path]).any() for path in before)

@@ -18,12 +18,12 @@ from leancnn.evaluate import evaluate
 from leancnn.manifests import Checkpoint, Layer, check
 from leancnn.manifests import Counters as CountersFile
 from leancnn.manifests import Pruning as PlanFile
-from leancnn.prune.importance import source_of
 from leancnn.prune.plan import PruningPlan as Pruning
 from leancnn.safe_files import read_json, write_sealed
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.train.history import Counters
 from leancnn.train.plan import TrainingPlan
+from leancnn.training_data import training_images
 
 ODD: list[Any] = [
     *(None, True, 0, -1, 1, 2**31, 2**63, 10**400, 1e308, -0.5, "", "x", "\x1b[31m", "\ud800"),
@@ -77,7 +77,7 @@ def of_checkpoint(folder: Path) -> None:
 def of_run(folder: Path) -> None:
     runs.images_of(folder, "elsewhere")
     TrainingPlan.of_json(runs.read_run(folder)["plan"])
-    source_of(folder, None, weights.load(folder))
+    training_images(folder, None, weights.load(folder))
 
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -18,9 +18,10 @@ from leancnn.errors import MissingDependencyError
 from leancnn.modes import evaluating
 from leancnn.preprocess import Preprocessing
 from leancnn.prune import cut, plan
-from leancnn.prune.importance import Source, scored
+from leancnn.prune.importance import scored
 from leancnn.prune.latency import Clock
 from leancnn.targets import targets
+from leancnn.training_data import TrainingImages
 from leancnn.weights import Network
 from tests.tiny import RECIPE
 
@@ -114,7 +115,11 @@ CALLS: dict[str, Callable[[Network, Path, Path], Any]] = {
     "clock": lambda network, pictures, out: Clock(network).ratio(network.body),
     **{
         f"scores by {name}": lambda network, pictures, out, name=name: scored(
-            network, find_dependencies(network.body, 3), name, Source(str(pictures)), progress=False
+            network,
+            find_dependencies(network.body, 3),
+            name,
+            TrainingImages(str(pictures)),
+            progress=False,
         )
         for name in ("l1", "taylor", "gate_decorator", "reconstruction", "nisp")
     },

@@ -52,7 +52,7 @@ def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(
     words = ["prune", str(wide), "--to-expansion", "2", "--no-time", "--out", str(small)]
     words += ["--finetune", str(wide / "recipe.json"), "--quiet"]
     with monkeypatch.context() as patch:
-        for name in ("cut", "plan", "train"):  # a finished pruning is not done again
+        for name in ("cut", "find_plan", "train_on"):  # a finished pruning is not done again
             patch.setattr(import_module("leancnn.prune.run"), name, None)
         assert answer(capsys, *words)["trained"]["epochs"] == 1
     assert main([*words, "--override", "lr=0.01"]) == 1
@@ -78,7 +78,7 @@ def test_a_schedule_cuts_trains_and_cuts_again(wide, tmp_path):
         )  # fmt: skip
 
     pruned = prune(4, 3, 2)  # it has 4 already, as the r80 that the paper's schedule begins with
-    assert [plan.goal for plan in pruned.plans] == [{"expansion": 3.0}, {"expansion": 2.0}]
+    assert [str(plan.goal) for plan in pruned.plans] == ["expansion 3", "expansion 2"]
     assert pruned.network.arguments["expansion"] == 2
     between = tmp_path / "steps" / "steps" / "1-r3"
     assert runs.is_run(between)
@@ -88,7 +88,7 @@ def test_a_schedule_cuts_trains_and_cuts_again(wide, tmp_path):
 
 
 def test_a_schedule_is_refused_before_its_first_step_is_trained(wide, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("leancnn.prune.run"), "scored", None)
+    monkeypatch.setattr(import_module("leancnn.prune.planning"), "scored", None)
     for schedule, words in (((3, 1), "no cut of this"), ((3, 2, 0), "expansion of 1 or more")):
         with pytest.raises(MismatchError, match=words):
             leancnn.prune(wide, out=tmp_path / "no", schedule=schedule, progress=False)

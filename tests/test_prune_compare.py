@@ -11,8 +11,9 @@ from leancnn import recipes, runs, weights
 from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.errors import DivergedError, MismatchError, RunError
-from leancnn.prune.compare import _Test, compare
-from leancnn.prune.importance import source_of
+from leancnn.prune.compare import compare
+from leancnn.prune.measure import TestAccuracy
+from leancnn.training_data import training_images
 from tests.tiny_gates import answer
 from tests.tiny_runs import weights_of
 
@@ -65,7 +66,7 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
     out, _ = compared
     before = runs.read_json(out / "comparison.json")
     for name in ("compare", "run"):
-        monkeypatch.setattr(import_module(f"leancnn.prune.{name}"), "train", None)
+        monkeypatch.setattr(import_module(f"leancnn.prune.{name}"), "train_on", None)
     words = ["prune", "--compare", str(wide), "--to-expansion", "2", "--out", str(out)]
     words += ["--criteria", ",".join(CRITERIA), "--baselines", ",".join(CONTROLS)]
     found = answer(capsys, *words, "--seeds", "2", "--no-time", "--quiet")
@@ -133,9 +134,9 @@ def test_a_picture_without_a_name_is_refused_before_anything_is_scored(wide, cap
     assert "--plot-gates is empty" in capsys.readouterr().err
 
 
-def test_each_network_is_measured_on_images_of_its_own_size(wide):
-    source = source_of(wide, None, weights.load(wide))
-    test = _Test(weights.load(wide), source)
+def test_each_network_is_measured_on_images_of_its_own_size(wide, tmp_path):
+    data = training_images(wide, None, weights.load(wide)).data
+    test = TestAccuracy(weights.load(wide), data)
     other = untrained("henet_r2")
     other.preprocessing = replace(other.preprocessing, channels=1, scale=(31, 31))
     gray = weights.build("henet_r2", {}, 3, other.preprocessing, seed=0)
@@ -144,8 +145,8 @@ def test_each_network_is_measured_on_images_of_its_own_size(wide):
         preprocessing=other.preprocessing,
         mean=[0.5], std=[0.5],
     )  # fmt: skip
-    assert 0 <= test.accuracy(other) <= 1
-    assert {preprocessing.channels for preprocessing in test.splits} == {
+    assert 0 <= test.accuracy(other, tmp_path) <= 1
+    assert {preprocessing.channels for preprocessing in test._opened} == {
         1,
         weights.load(wide).preprocessing.channels,
     }

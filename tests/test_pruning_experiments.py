@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from leancnn import criteria, models, recipes, runs
-from leancnn.prune import Goal
 from leancnn.prune.baselines import check_control
+from leancnn.prune.goal import GoalWords
 from leancnn.prune.significance import Comparison, Row, verdict
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -80,7 +80,7 @@ def test_an_experiment_names_what_there_is(name: str) -> None:
     assert one.goals.keys() == one.controls.keys()
     for goal, wanted in one.goals.items():
         assert len(wanted) == 1
-        assert wanted.keys() <= Goal.__annotations__.keys()
+        assert wanted.keys() <= GoalWords.__annotations__.keys()
         for control in one.controls[goal]:
             check_control(control)
     lines = {(g, c) for g in one.goals for c in (*one.criteria, *one.controls[g])}

@@ -174,12 +174,12 @@ def _tell_unfinished(network: str) -> None:
 
     from leancnn import manifests, runs
 
-    path = Path(network) if Path(network).name else Path(network).resolve()
-    run = path.parent if path.name in ("best", "last") else path
+    run, _ = runs.run_of(Path(network))
+    if run is None:
+        return
     with suppress(DamagedError, RunError, AttributeError):  # whoever needs it will complain
         if (state := runs.read_run(run, manifests.Told).get("state", "finished")) != "finished":
-            where = run
-            tell(f"{where} is {state}; 'leancnn train --resume {where}' goes on with it")
+            tell(f"{run} is {state}; 'leancnn train --resume {run}' goes on with it")
 
 
 def _fitting(args: Namespace) -> str:
@@ -209,26 +209,20 @@ def _refuse(args: Namespace, what: str, *odd: str) -> None:
 def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) -> Answer:
     from pathlib import Path
 
-    from leancnn import criteria
-    from leancnn.data import open_source
     from leancnn.prune import plan
-    from leancnn.prune.importance import source_of
-    from leancnn.weights import load, run_of
+    from leancnn.prune.run import images_for_pruning
+    from leancnn.weights import load
 
     if args.schedule:
         raise UsageError("a schedule cannot be planned without training; plan its first step")
     _refuse(args, "--dry-run", "out", "finetune", "overrides")
     path = Path(args.network)
     network = load(path, args.which)
-    reads = criteria.get(criterion).reads != "weights"
-    known = args.data is not None or run_of(path)[0] is not None or network.known_data
-    source = source_of(path, args.data, network) if reads or known else None
-    if args.data is not None:
-        open_source(args.data)
+    images = images_for_pruning(path, network, criterion, args.data, again=False)
     found = plan(
         network,
         criterion=criterion,
-        source=source,
+        images=images,
         seed=args.seed or 0,
         timed=timed,
         progress=not args.quiet,
@@ -271,16 +265,17 @@ def _place(args: Namespace, word: str, goal: dict[str, Any]) -> str:
     """--out, else beside the network: `runs/wide` → `runs/wide-se_gate-expansion6`."""
     from pathlib import Path
 
+    from leancnn import runs
+
     if args.out == "":
         raise UsageError("--out is empty; name a folder, or . for this one")
     if args.out is not None:
         return str(args.out)
     path = Path(args.network)
+    path = runs.run_of(path)[0] or path
     path = path if path.name.strip(".") else path.resolve()
     if not path.name:
         raise RunError(f"{path}: no run and no saved network")
-    if path.name in ("best", "last"):
-        path = path.parent
     given = [f"{key}{value:g}" for key, value in goal.items() if value is not None]
     given += [f"schedule{'-'.join(map(str, args.schedule))}"] if args.schedule else []
     return str(path.with_name("-".join([path.name, word, *given])))

@@ -1,11 +1,14 @@
 """Prune a trained network. Read in the order of the data:
 
-importance (a criterion scores channels) → budget, latency (the cuts that are open, and what they
-cost) → plan (the value) → run (cut, train again) → resume (what stands in a folder already); then
-compare, baselines and significance: criteria side by side under one protocol.
+goal (a budget) → importance (a criterion scores channels) → budget, latency (the cuts that are
+open, and what they cost) → planning (the search) → plan (what it finds: a value) → run (cut, train
+again) → resume (what stands in a folder already); then compare, measure, baselines and
+significance: criteria side by side under one protocol.
 """
 
+from leancnn.prune.goal import Goal
 from leancnn.prune.plan import PruningPlan
-from leancnn.prune.run import Goal, Pruned, cut, plan, prune
+from leancnn.prune.planning import plan
+from leancnn.prune.run import Pruned, cut, prune
 
 __all__ = ["Goal", "Pruned", "PruningPlan", "cut", "plan", "prune"]

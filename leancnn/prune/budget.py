@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -54,10 +53,17 @@ class Candidates:
         self.costs: dict[bytes, Cost] = {}
         self.known: dict[tuple[str, tuple[int, ...]], NDArray[np.bool_]] = {}
 
-    def of(self, number: Callable[[ChannelGroup, str, int], int]) -> Keep:
-        """`number`: of a family, a layer and its channels, how many it may keep."""
+    def of(
+        self,
+        number: Callable[[ChannelGroup, str, int], int],
+        among: Sequence[ChannelGroup] | None = None,
+    ) -> Keep:
+        """`number`: of a group, a layer and its channels, how many it may keep.
+
+        `among`: the groups that are cut; None: all that may be.
+        """
         keep = np.ones(self.dependencies.units, bool)
-        for channel_group in self.channel_groups:
+        for channel_group in self.channel_groups if among is None else among:
             most = {
                 path: min(n, max(1, number(channel_group, path, n)))
                 for path in channel_group.layers
@@ -96,10 +102,8 @@ class Candidates:
                 raise MismatchError(
                     f"{path} would grow from {here[path]} to {new[path]} channels; a cut takes away"
                 )
-        self.channel_groups = [
-            channel_group for channel_group in differ if channel_group.name in named
-        ]
-        return self.of(lambda _, path, n: new[path])
+        among = [channel_group for channel_group in differ if channel_group.name in named]
+        return self.of(lambda _, path, n: new[path], among)
 
     def widest(
         self,
@@ -115,22 +119,26 @@ class Candidates:
         what still fits.
         """
         share = self.widest(fits)
-        own = dict.fromkeys((channel_group.name for channel_group in self.channel_groups), share)
-
-        def keep() -> Keep:
-            return self.of(lambda channel_group, _, n: _multiple(own[channel_group.name] * n, 1))
-
-        def fits_with(name: str, share: float) -> bool:
-            own[name] = share
-            return fits(keep())
-
+        own = {channel_group.name: share for channel_group in self.channel_groups}
         for channel_group in self.channel_groups:
-            if channel_group.equal_splits and fits(keep()):
-                more = _largest(partial(fits_with, channel_group.name), 16)
-                own[channel_group.name] = (
-                    more if more > share and fits_with(channel_group.name, more) else share
-                )
-        return keep(), share
+            if channel_group.equal_splits and fits(self.keep_each(own)):
+                own |= self._taken_back(channel_group.name, own, fits)
+        return self.keep_each(own), share
+
+    def keep_each(self, shares: Mapping[str, float]) -> Keep:
+        """A share of its own for every group."""
+        return self.of(lambda channel_group, _, n: _multiple(shares[channel_group.name] * n, 1))
+
+    def _taken_back(
+        self, name: str, own: Mapping[str, float], fits: Callable[[Keep], bool]
+    ) -> dict[str, float]:
+        """The largest of 16 shares of one group that fits, where it is more than its own."""
+
+        def with_share(share: float) -> bool:
+            return fits(self.keep_each({**own, name: share}))
+
+        more = _largest(with_share, 16)
+        return {name: more} if more > own[name] and with_share(more) else {}
 
     def check(self, reached: bool, wanted: str, value: float, also: str = "") -> None:
         """Raises `MismatchError`, with the least that can be, for a goal that was not reached."""

@@ -7,36 +7,38 @@ that is named takes its own size. Accuracy is that of the last epoch, and of the
 was cut; once, on the test part.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack, cast
-
-import numpy as np
+from typing import Any, Unpack
 
 from leancnn import criteria as criterion_family
 from leancnn import models, recipes, runs, weights
 from leancnn.channels.dependencies import find_dependencies
-from leancnn.count import count
-from leancnn.data import Split, load_dataset
-from leancnn.distributed import own_device
-from leancnn.errors import ArgumentError, DataError, DivergedError, MismatchError, RunError
-from leancnn.evaluate import recut
+from leancnn.errors import ArgumentError, DivergedError, MismatchError, RunError
 from leancnn.plots import gate_distributions, pruning_picture
-from leancnn.predict import probabilities
 from leancnn.preprocess import Preprocessing
 from leancnn.prune.baselines import check_control, control_start
-from leancnn.prune.importance import Source, scored, source_of
+from leancnn.prune.goal import Goal, GoalWords
+from leancnn.prune.importance import scored
 from leancnn.prune.latency import SILENT, Clock
+from leancnn.prune.measure import Measured, TestAccuracy
+from leancnn.prune.planning import PruningRequest
 from leancnn.prune.resume import PRUNING, same_recipe
-from leancnn.prune.run import Goal, one_goal, prune
+from leancnn.prune.run import prune_network
 from leancnn.prune.significance import Comparison, Row, means, verdict
 from leancnn.recipes import Recipe
-from leancnn.train import resume, train
 from leancnn.train.plan import TrainingPlan
-from leancnn.training_data import check_place, kept_preprocessing, preprocessing_for
+from leancnn.train.request import TrainingRequest
+from leancnn.train.run import resume_on, train_on
+from leancnn.training_data import (
+    TrainingImages,
+    check_place,
+    kept_preprocessing,
+    preprocessing_for,
+    training_images,
+)
 from leancnn.weights import Network
 
 CONTROL = "control.json"  # in a control's folder: what it was made from
@@ -55,7 +57,7 @@ def compare(
     timed: bool = True,
     progress: bool = True,
     told: Callable[[Comparison], None] | None = None,
-    **goal: Unpack[Goal],
+    **goal: Unpack[GoalWords],
 ) -> Comparison:
     """Prune a trained network by each criterion, with each seed, beside controls.
 
@@ -69,128 +71,211 @@ def compare(
     other images than the run's, and for an `out` that is in use.
     """
     path, out = Path(path), Path(out)
-    run, of_path = weights.run_of(path)
+    run, which = runs.run_of(path)
     if run is None:
         raise RunError(f"{path} is no run; a comparison needs the recipe it was trained by")
-    one_goal(goal)
+    wanted = Goal.of(**goal)
     controls = list(dict.fromkeys(controls))  # one that is named twice has no more runs
     for name in controls:
         check_control(name)
     if seeds < 1:
         raise ArgumentError(f"`seeds` are 1 or more, not {seeds}")
     whole = weights.load(path)
-    source = source_of(path, data, whole)
+    images = training_images(path, data, whole)
     kept_preprocessing(whole, overrides)
-    check_place(out, source.data)
+    check_place(out, images.data)
     with runs.Lock(out / PRUNING):
         begun = TrainingPlan.of_json(runs.read_run(run)["plan"])
-        recipe = _recipe(begun, finetune, overrides or {})
-        test = _Test(whole, source)
-        if recut(run, test.manifest):
+        protocol = Protocol(
+            whole=whole,
+            run=run,
+            which=which or "best",
+            goal=wanted,
+            recipe=_recipe(begun, finetune, overrides or {}),
+            images=images,
+            out=out,
+            progress=progress,
+        )
+        comparing = _Comparing(protocol, begun, criteria, timed=timed, told=told)
+        for seed in range(seeds):
+            small = comparing.prune(seed)
+            comparing.train_controls(controls, small, seed)
+            comparing.finish_seed()
+    return comparing.result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """What is the same for every network of a comparison."""
+
+    whole: Network
+    run: Path
+    """Of the whole network."""
+    which: str
+    goal: Goal
+    recipe: Recipe
+    """Of every training after a cut."""
+    images: TrainingImages
+    out: Path
+    progress: bool
+
+
+class _Comparing:
+    """A comparison at work: its protocol, the rows so far, and who was left out."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        begun: TrainingPlan,
+        criteria: Sequence[str] | None,
+        *,
+        timed: bool,
+        told: Callable[[Comparison], None] | None,
+    ) -> None:
+        """Raises `RunError` for other images than those of the run, `MismatchError` for none of
+        the criteria."""
+        self.protocol, self.told = protocol, told
+        images, whole = protocol.images, protocol.whole
+        test = TestAccuracy(whole, images.data)
+        if test.recut(protocol.run):
             raise RunError(
-                f"{source.data} has other files than when {run} began, and no test part of its "
-                "own: images that were trained on may be among those to test; train anew"
+                f"{images.data} has other files than when {protocol.run} began, and no test part "
+                "of its own: images that were trained on may be among those to test; train anew"
             )
-        replace(begun, data=source.data).check_data(source.load(whole))
-        chosen, within, left_out = _applicable(whole, source, criteria, progress)
+        replace(begun, data=images.data).check_data(images.of(whole))
+        self.chosen, self.within, self.left_out = _applicable(
+            whole, images, criteria, protocol.progress
+        )
         clock = None
         try:
             clock = Clock(whole) if timed else None
         except SILENT as why:
-            left_out.append(f"times: {why}")
-        which = of_path or "best"
-        before = _epochs(run)
-        known = whole, test, clock, before
-        rows: list[Row] = []
-        both = before + recipe.epochs
-        result = Comparison(
-            folder=str(out),
-            goal={
-                key: value for key, value in cast(dict[str, Any], goal).items() if value is not None
-            },
+            self.left_out.append(f"times: {why}")
+        self.measured = Measured(test, clock)
+        self.before = _epochs(protocol.run)
+        self.rows: list[Row] = []
+        self.result = Comparison(
+            folder=str(protocol.out),
+            goal=protocol.goal.to_json(),
             images=test.images,
             rows=(),
             left_out=(),
             verdict="",
-            picture=str(out / "comparison.png"),
+            picture=str(protocol.out / "comparison.png"),
         )
 
-        def add(*more: Row) -> None:
-            nonlocal result
-            if not rows:  # a goal that is out of reach was refused before this opens the test part
-                rows.append(_row("whole", "whole", 0, None, *known, run=run, which=which))
-            rows.extend(more)
-            result = _written(result, rows, left_out)
-            if told is not None and more:
-                told(result)
+    @property
+    def both(self) -> float:
+        """Epochs of the whole network and of the training after the cut."""
+        return self.before + self.protocol.recipe.epochs
 
-        for seed in range(seeds):
-            small: Network | None = None
-            for name in chosen:
-                folder, trained = out / f"{name}-seed{seed}", True
-                try:
-                    prune(
-                        path,
-                        out=folder,
-                        criterion=name,
-                        finetune=recipe,
-                        data=data,
-                        seed=seed,
-                        within=within,
-                        progress=progress,
-                        **goal,
-                    )
-                except DivergedError as why:
-                    left_out.append(f"{name}, seed {seed}: {why}")
-                    trained = False
-                cut = weights.load(folder / "cut")
-                small = small or cut  # of the first criterion, even where its training diverged
-                if not trained:
-                    continue
-                untrained = test.accuracy(cut, folder / "cut", "cut")
-                last = weights.load(folder, "last")
-                add(_row(name, "criterion", seed, untrained, last, test, clock, both, run=folder))
-            assert small is not None  # some criterion was chosen
-            for control in controls:
-                epochs = recipe.epochs if control == "random_kernels" else both
-                folder = out / f"{control}-seed{seed}"
-                try:
-                    start, model, arguments = control_start(control, small, seed)
-                    last = _trained(
-                        folder,
-                        source,
-                        seed,
-                        _control_recipe(control, model, recipe, whole.pictures).changed(
-                            epochs=epochs
-                        ),
-                        start,
-                        model,
-                        arguments,
-                        progress,
-                    )
-                except MismatchError as why:
-                    left_out.append(str(why))
-                    continue
-                except DivergedError as why:
-                    left_out.append(f"{control}, seed {seed}: {why}")
-                    continue
-                label = f"{control} ({model})" if control == "zoo" else control
-                add(_row(label, "control", seed, None, last, test, clock, both, run=folder))
-            add()
-            runs.atomic_write(out / "comparison.png", pruning_picture(means(rows)))
-    return result
+    def prune(self, seed: int) -> Network:
+        """Cut by each criterion and train again, a row each; the first criterion's cut."""
+        small: Network | None = None
+        for name in self.chosen:
+            folder, trained = self.protocol.out / f"{name}-seed{seed}", True
+            try:
+                self._prune_by(name, seed, folder)
+            except DivergedError as why:
+                self.left_out.append(f"{name}, seed {seed}: {why}")
+                trained = False
+            cut = weights.load(folder / "cut")
+            small = small or cut  # of the first criterion, even where its training diverged
+            if not trained:
+                continue
+            untrained = self.measured.test.accuracy(cut, folder / "cut", "cut")
+            last = weights.load(folder, "last")
+            self._add(self._row(name, "criterion", seed, last, folder, before=untrained))
+        assert small is not None  # some criterion was chosen
+        return small
 
+    def _prune_by(self, criterion: str, seed: int, folder: Path) -> None:
+        """One pruning as `prune` does it, on the images that are loaded already."""
+        protocol = self.protocol
+        request = PruningRequest(
+            criterion=criterion, goal=protocol.goal, seed=seed, within=tuple(sorted(self.within))
+        )
+        prune_network(
+            protocol.whole,
+            request,
+            folder,
+            protocol.images,
+            [protocol.goal],
+            protocol.recipe,
+            progress=protocol.progress,
+        )
 
-def _written(result: Comparison, rows: Sequence[Row], left_out: Sequence[str]) -> Comparison:
-    """The comparison with the rows so far, which then stands on disk."""
-    result = replace(
-        result,
-        rows=tuple(rows),
-        left_out=tuple(dict.fromkeys(left_out)),
-        verdict=verdict(rows, result.images),
-    )
-    runs.write_sealed(Path(result.folder) / "comparison.json", result.to_json())
-    return result
+    def train_controls(self, controls: Sequence[str], small: Network, seed: int) -> None:
+        """Train what a pruned network has to beat, a row each; `small` is the pruned one."""
+        for control in controls:
+            folder = self.protocol.out / f"{control}-seed{seed}"
+            try:
+                label, last = self._control(control, small, seed, folder)
+            except MismatchError as why:
+                self.left_out.append(str(why))
+                continue
+            except DivergedError as why:
+                self.left_out.append(f"{control}, seed {seed}: {why}")
+                continue
+            self._add(self._row(label, "control", seed, last, folder))
+
+    def _control(
+        self, control: str, small: Network, seed: int, folder: Path
+    ) -> tuple[str, Network]:
+        """A control's name in the table, and it, trained to its end."""
+        protocol = self.protocol
+        start, model, arguments = control_start(control, small, seed)
+        recipe = _control_recipe(control, model, protocol.recipe, protocol.whole.pictures)
+        epochs = protocol.recipe.epochs if control == "random_kernels" else self.both
+        request = TrainingRequest.of(
+            model=model,
+            arguments=arguments,
+            start=start,
+            recipe=recipe.changed(epochs=epochs),
+            seed=seed,
+            split_seed=protocol.images.split_seed,
+            val_share=protocol.images.val_share,
+        )
+        last = _trained(folder, protocol.images, request, protocol.progress)
+        return f"{control} ({model})" if control == "zoo" else control, last
+
+    def _row(
+        self,
+        label: str,
+        kind: str,
+        seed: int,
+        network: Network,
+        folder: Path,
+        before: float | None = None,
+    ) -> Row:
+        """Of a network that was trained after a cut, or as a control."""
+        figures = self.measured.figures(network, folder)
+        return Row(label=label, kind=kind, seed=seed, before=before, epochs=self.both, **figures)
+
+    def _add(self, *more: Row) -> None:
+        """Write the comparison with these rows, and hand it to whoever asked to be told."""
+        if not self.rows:  # a goal out of reach was refused before this uses the test part
+            protocol = self.protocol
+            figures = self.measured.figures(protocol.whole, protocol.run, protocol.which)
+            self.rows.append(
+                Row(label="whole", kind="whole", seed=0, before=None, epochs=self.before, **figures)
+            )
+        self.rows.extend(more)
+        self.result = replace(
+            self.result,
+            rows=tuple(self.rows),
+            left_out=tuple(dict.fromkeys(self.left_out)),
+            verdict=verdict(self.rows, self.result.images),
+        )
+        runs.write_sealed(self.protocol.out / "comparison.json", self.result.to_json())
+        if self.told is not None and more:
+            self.told(self.result)
+
+    def finish_seed(self) -> None:
+        """Write the table and the picture of all seeds so far."""
+        self._add()
+        picture = pruning_picture(means(self.rows))
+        runs.atomic_write(self.protocol.out / "comparison.png", picture)
 
 
 def _recipe(
@@ -207,76 +292,6 @@ def _recipe(
     return recipe.changed(precision=begun.precision) if recipe.precision == "auto" else recipe
 
 
-class _Test:
-    """The images that accuracy is measured on: the test part."""
-
-    def __init__(self, network: Network, source: Source) -> None:
-        self.source = source
-        self.splits: dict[Preprocessing, Split] = {}  # a control may see images of another size
-        self.sha256: dict[Preprocessing, str] = {}
-        self.manifest: Mapping[str, Any] = {}
-        self.images = len(self._split(network).labels)
-
-    def accuracy(self, network: Network, run: Path | None = None, which: str = "last") -> float:
-        """0..1. In `run`, the folder of a network, an opening of the test part is counted, once."""
-        split = self._split(network)
-        of_data = self.sha256.get(network.pictures)
-        known = {"which": which, "sha256": of_data, "weights": weights.digest(network)}
-        if run is not None:
-            for one in runs.evaluations(run):
-                if all(one.get(key) == value for key, value in known.items()):
-                    return float(one["accuracy"])
-        answers = probabilities(network.on(own_device()), split.images).argmax(1)
-        found = float((answers == np.asarray(split.labels)).mean())
-        if run is not None:
-            about = {"data": self.source.data, "images": len(split.labels), "accuracy": found}
-            runs.add_evaluation(run, {**known, **about})
-        return found
-
-    def _split(self, network: Network) -> Split:
-        if network.pictures not in self.splits:
-            dataset = load_dataset(self.source.data, network.pictures, parts=("test",))
-            split = dataset.test
-            if split is None or not len(split.labels):
-                raise DataError(f"{self.source.data} has no images to test")
-            network.check_classes(dataset.classes, self.source.data)
-            self.splits[network.pictures], self.manifest = split, dataset.manifest
-            self.sha256[network.pictures] = dataset.manifest["sha256"]["test"]
-        return self.splits[network.pictures]
-
-
-def _row(
-    label: str,
-    kind: str,
-    seed: int,
-    before: float | None,
-    network: Network,
-    test: _Test,
-    clock: Clock | None,
-    epochs: float,
-    *,
-    run: Path,
-    which: str = "last",
-) -> Row:
-    cost = count(network.body, (network.pictures.channels, *network.pictures.size))
-    microseconds = None
-    with contextlib.suppress(*SILENT):  # a control that has no program is not timed
-        if clock is not None and network.pictures != clock.network.pictures:
-            clock = Clock(network)  # an image of another size
-        microseconds = None if clock is None else clock.pair(network.body)[1]
-    return Row(
-        label=label,
-        kind=kind,
-        seed=seed,
-        before=before,
-        after=test.accuracy(network, run, which),
-        macs=cost.macs,
-        trainable=cost.trainable,
-        microseconds=microseconds,
-        epochs=epochs,
-    )
-
-
 def _epochs(run: Path) -> float:
     """How long a run has trained, with what came before it; of one that was stopped, so far."""
     told = runs.read_run(run)
@@ -288,7 +303,7 @@ def _epochs(run: Path) -> float:
 
 
 def _applicable(
-    network: Network, source: Source, names: Sequence[str] | None, progress: bool
+    network: Network, images: TrainingImages, names: Sequence[str] | None, progress: bool
 ) -> tuple[list[str], set[str], list[str]]:
     """Criteria that score this network, the families that all of them score, and who cannot."""
     dependencies = find_dependencies(network.body, network.pictures.channels)
@@ -298,7 +313,7 @@ def _applicable(
     within = {one.name for one in dependencies.channel_groups}
     for name in dict.fromkeys(names or criterion_family.names()):
         try:
-            found = scored(network, dependencies, name, source, progress=progress).worth
+            found = scored(network, dependencies, name, images, progress=progress).worth
         except MismatchError as why:
             left_out.append(str(why))
             continue
@@ -325,42 +340,19 @@ def _control_recipe(
 
 
 def _trained(
-    folder: Path,
-    source: Source,
-    seed: int,
-    recipe: Recipe,
-    start: Network | None,
-    model: str | None,
-    arguments: Mapping[str, Any],
-    progress: bool,
+    folder: Path, images: TrainingImages, request: TrainingRequest, progress: bool
 ) -> Network:
     """A control, trained to its end. Raises `RunError` when the folder holds another."""
-    asked = {"model": model, "seed": seed, **arguments}
-    if start is not None:
-        asked = {
-            "model": start.name,
-            "seed": seed,
-            **start.arguments,
-            "start": weights.digest(start),
-        }
+    asked = {"model": request.model, "seed": request.seed, **request.arguments}
+    if request.start is not None:
+        asked["start"] = weights.digest(request.start)
     if runs.is_run(folder):
-        same_recipe(folder, recipe)
+        same_recipe(folder, request.recipe)
         _same_control(folder, json.loads(json.dumps(asked)))
-        resume(folder, data=source.data, progress=progress)
+        resume_on(folder, images, progress=progress)
     else:
         runs.write_sealed(folder / CONTROL, asked)
-        train(
-            source.data,
-            model=model,
-            arguments=arguments,
-            start=start,
-            recipe=recipe,
-            out=folder,
-            seed=seed,
-            split_seed=source.seed,
-            val_share=source.val_share,
-            progress=progress,
-        )
+        train_on(images, request, out=folder, progress=progress)
     return weights.load(folder, "last")
 
 
@@ -391,9 +383,9 @@ def gates(
     found = {}
     for one in map(Path, paths):
         network = weights.load(one)
-        source = source_of(one, data, network)
+        images = training_images(one, data, network)
         dependencies = find_dependencies(network.body, network.pictures.channels)
-        told = scored(network, dependencies, "se_gate", source, progress=progress).told
+        told = scored(network, dependencies, "se_gate", images, progress=progress).told
         found[str(one)] = told["gates"]
     runs.atomic_write(Path(picture), gate_distributions(found))
     return found

@@ -6,8 +6,6 @@ Scores that read images are kept in the cache under the hash of the weights and 
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leancnn import cache, criteria, manifests, runs
+from leancnn import cache, criteria, manifests
 from leancnn.channels.dependencies import Dependencies
-from leancnn.criteria import Scores, Subject
-from leancnn.data import Dataset, names
+from leancnn.criteria import Batches, Scores, Subject
+from leancnn.data import Dataset, Split
 from leancnn.distributed import own_device
 from leancnn.errors import (
     ArgumentError,
@@ -31,57 +29,12 @@ from leancnn.errors import (
 from leancnn.modes import evaluating
 from leancnn.progress import Progress, tell
 from leancnn.safe_files import seal, unseal
-from leancnn.training_data import LARGEST_SEED, images_for, kept_cut
-from leancnn.weights import Network, digest, run_of
+from leancnn.training_data import LARGEST_SEED, TrainingImages
+from leancnn.weights import Network, digest
 
 BATCH = 128  # images at a time; larger images share the memory of as many of 64×64
 PIXELS = BATCH * 64 * 64
 FORMAT = 4  # of the scores in the cache; to be raised when a criterion comes to score otherwise
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The images a network is scored and retrained on: those its run trained on."""
-
-    data: str
-    val_share: float | None = None
-    seed: int = 0
-    """Of the cut of the val part."""
-
-    @property
-    def place(self) -> str:
-        """`data`, absolute where it is a folder: for whoever reads it elsewhere."""
-        return self.data if self.data in names() else str(Path(self.data).resolve())
-
-    def load(self, network: Network) -> Dataset:
-        """Train and validation part. Raises `DataError`, `MismatchError` for other classes."""
-        dataset = images_for(
-            self.data, network.pictures, val_share=self.val_share, split_seed=self.seed
-        )
-        network.check_classes(dataset.classes, self.data)
-        return dataset
-
-    def digest(self, network: Network) -> str:
-        """Hash of the images of the train part. Raises as `load`."""
-        return str(self.load(network).manifest["sha256"]["train"])
-
-
-def source_of(path: Path, data: str | Path | None, network: Network) -> Source:
-    """The images of a run, or `data`. Raises `RunError` when neither says where they are.
-
-    Outside a run the images are set apart as they were where `network`, saved in `path`, was
-    trained, if it says so.
-    """
-    run, _ = run_of(path)
-    if run is None:
-        if data is None and (data := network.known_data) is None:
-            raise RunError(f"{path} is no run and does not know its data; name it with --data")
-        share, cut_by = kept_cut(network, None, None)
-        return Source(str(data), share, cut_by or 0)
-    plan: dict[str, Any] = runs.read_run(run)["plan"]
-    where = runs.images_of(run, plan["data"]) if data is None else str(data)
-    cut_by = plan["seed"] if plan.get("split_seed") is None else plan["split_seed"]
-    return Source(where, plan["val_share"], int(cut_by))
 
 
 class Scored(NamedTuple):
@@ -96,7 +49,7 @@ def scored(
     network: Network,
     dependencies: Dependencies,
     criterion: str,
-    source: Source | None,
+    images: TrainingImages | None,
     *,
     seed: int = 0,
     progress: bool = True,
@@ -114,7 +67,7 @@ def scored(
             return Scored(_finite(member.score(subject)), subject.told)
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
     subject, key = subject_of(
-        network, dependencies, criterion, source, seed=seed, progress=progress
+        network, dependencies, criterion, images, seed=seed, progress=progress
     )
     place = cache.folder() / "scores" / key
     with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: score again
@@ -144,7 +97,7 @@ def subject_of(
     network: Network,
     dependencies: Dependencies,
     criterion: str,
-    source: Source | None,
+    images: TrainingImages | None,
     *,
     seed: int = 0,
     progress: bool = True,
@@ -154,17 +107,23 @@ def subject_of(
     Its body is where a training here would be: the network's own or a copy on the GPU. Criteria
     want it in evaluation mode, which the caller sees to.
     """
-    if source is None:
+    if images is None:
         raise RunError(f"{criterion} reads the training images; name them with --data")
-    dataset = source.load(network)
-    split = dataset.of_train
+    dataset = images.of(network)
+    name = _name_of_scores(criterion, seed, network, dataset)
     network = network.on(own_device())
-    device = network.scale.device
+    title = f"{criterion} on {dataset.name}"
+    batches = _batches(network, dataset.of_train, title, progress)
+    return Subject(network.body, dependencies, batches, seed), name
+
+
+def _batches(network: Network, split: Split, title: str, progress: bool) -> Batches:
+    """One pass over a part as a criterion asks for it; see `Subject.batches`."""
     height, width = network.preprocessing.size
     batch = max(1, min(BATCH, PIXELS // (height * width)))
+    device = network.scale.device
 
     def batches(mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        title = f"{criterion} on {dataset.name}"
         order = np.arange(len(split.labels))
         if mixed:
             np.random.default_rng(0).shuffle(order)
@@ -177,7 +136,11 @@ def subject_of(
                 yield network.normalise(images), labels.to(device)
                 bar.to(min(start + batch, len(order)))
 
-    subject = Subject(network.body, dependencies, batches, seed)
+    return batches
+
+
+def _name_of_scores(criterion: str, seed: int, network: Network, dataset: Dataset) -> str:
+    """What the scores are kept under: all that they depend on, in 32 hexadecimal digits."""
     facts = [
         FORMAT,
         criterion,
@@ -186,14 +149,12 @@ def subject_of(
         sorted(dataset.manifest["cuts"].get("val", {}).items()),
         network.mean,
         network.std,
-    ]
-    facts += [
         network.name,
         sorted(network.arguments.items()),
         network.preprocessing,
         digest(network),
     ]
-    return subject, hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
 def _none(mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,7 +9,8 @@ import numpy as np
 from leancnn import manifests
 from leancnn.channels.dependencies import Dependencies
 from leancnn.channels.remove import Keep
-from leancnn.errors import DamagedError, MismatchError
+from leancnn.errors import ArgumentError, DamagedError, MismatchError, UsageError
+from leancnn.prune.goal import Goal
 from leancnn.tables import table
 
 
@@ -29,8 +30,8 @@ class PruningPlan:
 
     network: str
     criterion: str
-    goal: Mapping[str, float]
-    """What was asked for: one of keep, expansion, macs, bytes, speedup, and its number."""
+    goal: Goal
+    """What was asked for."""
     layers: tuple[Layer, ...]
     """Of the layers that write channels, those that lose some."""
     before: Mapping[str, int]
@@ -53,7 +54,7 @@ class PruningPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        return asdict(self)
+        return {**asdict(self), "goal": self.goal.to_json()}
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "PruningPlan":
@@ -67,8 +68,9 @@ class PruningPlan:
                 "notes": tuple(value["notes"]),
                 "within": None if within is None else tuple(within),
             }
-            return cls(**{**value, **lists, "layers": tuple(layers)})
-        except (KeyError, TypeError) as error:
+            goal = Goal.of(**value["goal"])
+            return cls(**{**value, **lists, "goal": goal, "layers": tuple(layers)})
+        except (ArgumentError, KeyError, TypeError, UsageError) as error:
             raise DamagedError(f"no plan of this version of leancnn ({error!r})") from error
 
     def keep(self, dependencies: Dependencies) -> Keep:
@@ -105,6 +107,11 @@ class PruningPlan:
             one, two = self.microseconds
             times = {"before": f"{one:,.0f}", "after": f"{two:,.0f}", "share": f"{two / one:.1%}"}
             costs.append({"": "µs, compiled", **times})
-        goal = " ".join(f"{key} {value:g}" for key, value in self.goal.items())
-        lines = [f"{self.network} by {self.criterion}, {goal}", "", table(rows), "", table(costs)]
+        lines = [
+            f"{self.network} by {self.criterion}, {self.goal}",
+            "",
+            table(rows),
+            "",
+            table(costs),
+        ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])

@@ -8,16 +8,17 @@ say where a run stands, and a run that was stopped or killed at any moment ends 
 one that was not.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from leancnn import manifests, pretrained, recipes, runs, weights
+from leancnn import manifests, pretrained, runs
 from leancnn.data import Dataset, recognise
 from leancnn.distributed import World, join
 from leancnn.errors import RunError, UsageError
@@ -25,27 +26,20 @@ from leancnn.peers import watching
 from leancnn.process import kept_pages, kept_threads
 from leancnn.progress import Waiting, tell
 from leancnn.recipes import Recipe
+from leancnn.safe_files import Tensors
 from leancnn.train.backend import choose, facts
 from leancnn.train.estimate import forecast
 from leancnn.train.history import Counters, edited
 from leancnn.train.loop import Loop, Trained, finish
-from leancnn.train.plan import TrainingPlan, characters, check_options
-from leancnn.train.state import begin, load_state_dict, load_weights
-from leancnn.training_data import (
-    check_place,
-    images_for,
-    keep_margin,
-    kept_cut,
-    kept_preprocessing,
-    preprocessing_for,
-)
+from leancnn.train.plan import TrainingPlan
+from leancnn.train.request import TrainingRequest
+from leancnn.train.state import TrainState, begin, load_state_dict, load_weights
+from leancnn.training_data import TrainingImages, check_place
 from leancnn.weights import Network
 
 __all__ = ["Trained", "resume", "train"]
 
 
-@kept_threads()
-@kept_pages()
 def train(
     data: str | Path,
     *,
@@ -83,120 +77,95 @@ def train(
 
         trained = leancnn.train("photos/", model="henet_r3", epochs=20, out="runs/a")
     """
-    overrides = _overrides(overrides, fields)
-    foreign = pretrained.read(str(start)) if pretrained.is_file_of_weights(start) else {}
-    origin, start = (str(start), None) if foreign else ("", start)
-    if start is not None:
-        start = start if isinstance(start, Network) else weights.load(start)
-        if model is not None or arguments:
-            raise UsageError("training that starts from a network takes no model and no arguments")
-        model, arguments = start.name, start.arguments
-        val_share, split_seed = kept_cut(start, val_share, split_seed)
-    chosen = recipes.for_network(model or "henet_r3") if recipe is None else recipes.read(recipe)
-    chosen = chosen.changed(**overrides)
-    model = model or chosen.network
-    chosen = keep_margin(chosen, model, overrides)
-    arguments = dict(arguments or {})
-    preprocessing = (
-        kept_preprocessing(start, overrides)
-        if isinstance(start, Network)
-        else preprocessing_for(model, chosen)
+    request = TrainingRequest.of(
+        model=model,
+        recipe=recipe,
+        arguments=arguments,
+        start=start,
+        overrides=_overrides(overrides, fields),
+        seed=seed,
+        split_seed=split_seed,
+        val_share=val_share,
+        save_every_s=save_every_s,
+        save_every_steps=save_every_steps,
     )
-    body = check_options(model, arguments, chosen, preprocessing, seed=seed, val_share=val_share)
-    if foreign:
-        pretrained.check(foreign, body, origin)
-    recognise(data)
+    return train_on(request.images(data), request, out=out, progress=progress)
+
+
+@kept_threads()
+@kept_pages()
+def train_on(
+    images: TrainingImages,
+    request: TrainingRequest,
+    *,
+    out: str | Path | None,
+    progress: bool = True,
+) -> Trained:
+    """`train`, of values: the images may have been loaded before. Raises as it."""
+    recognise(images.data)
     if out == "":
         raise UsageError("the name of the run's folder is empty; name one, or . for this one")
     world = join()
-    folder = (
-        Path(out) if out is not None else runs.free_folder(f"{model}-{chosen.name}", world.of_first)
-    )
-    check_place(folder, data)
-    with (
-        runs.Lock(folder) if world.first else nullcontext(),
-        watching(world.rank, world.size, folder),
-    ):
+    stem = f"{request.model}-{request.recipe.name}"
+    folder = runs.free_folder(stem, world.of_first) if out is None else Path(out)
+    check_place(folder, images.data)
+    with _at_work(folder, world):
         if world.first and runs.is_run(folder):
             raise RunError(
                 f"{folder} holds a run already; go on with 'leancnn train --resume {folder}' "
                 "or choose another folder"
             )
-        dataset = world.first_then_others(
-            lambda: images_for(
-                data,
-                preprocessing,
-                val_share=val_share,
-                split_seed=seed if split_seed is None else split_seed,
-            )
-        )
-        split = dataset.of_train
-        mean, std = dataset.mean_std()
-        if isinstance(start, Network):
-            start.check_classes(dataset.classes, data)
-            mean, std = start.mean, start.std
-        chosen, said = _unmirrored(chosen, dataset, asked=recipe is not None or "flip" in overrides)
-        plan = TrainingPlan(
-            data=str(data),
-            data_sha256=dataset.manifest["sha256"],
-            val_share=dataset.val_share if val_share is None else val_share,
-            classes=dataset.classes,
-            images=len(split.labels),
-            counts=tuple(np.bincount(split.labels, minlength=len(dataset.classes)).tolist()),
-            model=model,
-            arguments=arguments,
-            recipe=chosen,
-            preprocessing=preprocessing,
-            mean=mean,
-            std=tuple(max(value, 1 / 255) for value in std),
-            seed=seed,
-            split_seed=split_seed,
-            epochs_before=start.epochs if isinstance(start, Network) else 0.0,
-            engine="torch",
-            precision="fp32",
-            threads=torch.get_num_threads(),
-            processes=world.size,
-            machine={},
-            save_every_s=save_every_s,
-            save_every_steps=save_every_steps,
-        )
-        plan.check_sizes(asked="batch" in overrides)
-        notes = [*said, *plan.warnings(dataset, start)]
-        train_state = begin(plan, world)
-        if isinstance(start, Network):
-            load_weights(train_state, start)
-        some = torch.from_numpy(np.array(preprocessing.window(split.images[: plan.batch])))
-        batch = train_state.network.normalise(world.part(some).to(world.device))
-        if foreign:
-            whole = train_state.network.normalise(some.to(world.device))  # alike in all processes
-            notes.append(pretrained.fill(train_state.network.body, foreign, whole, origin))
-            load_weights(train_state, train_state.network)
-        _tell(notes, world)
-        slow = progress and world.first and chosen.engine in ("auto", "lanes")
-        with Waiting("comparing engines; the first time kernels are compiled", shown=slow):
-            way = choose(
-                train_state.network.body,
-                chosen,
-                batch,
-                world,
-                uses_features=train_state.loss.uses_features,
-            )
-        known = facts(world.device, way.engine)
-        plan = replace(
-            plan, engine=way.engine, precision=way.precision, engine_why=way.why, machine=known
-        )
-        said_first = forecast(plan, train_state.network.body, batch, world) if progress else ""
-        if said_first and world.first:
-            tell(said_first)
+        dataset = world.first_then_others(lambda: images.prepared(request.preprocessing))
+        plan, warnings = request.plan(images.data, dataset, world)
+        train_state, batch, filled = _begun(plan, request, dataset, world)
+        warnings += filled
+        _tell(warnings, world)
+        plan = _with_backend(plan, train_state, batch, world, shown=progress)
+        foretold = forecast(plan, train_state.network.body, batch, world) if progress else ""
+        _tell([foretold] if foretold else [], world)
         if world.first:
             runs.sweep(folder)
-        counters = Counters()
-        Loop(plan, dataset, train_state, counters, folder, world).run(shown=progress, notes=notes)
-        return finish(plan, train_state, counters, folder, world)
+        loop = Loop(plan, dataset, train_state, Counters(), folder, world)
+        loop.run(shown=progress, notes=warnings)
+        return finish(plan, train_state, loop.counters, folder, world)
 
 
-@kept_threads()
-@kept_pages()
+def _begun(
+    plan: TrainingPlan, request: TrainingRequest, dataset: Dataset, world: World
+) -> tuple[TrainState, Tensor, list[str]]:
+    """The tensors before the first step, a normalised batch, and what to say of foreign weights."""
+    train_state, said = begin(plan, world), []
+    if request.start is not None:
+        load_weights(train_state, request.start)
+    stored = dataset.of_train.images[: plan.batch]
+    some = torch.from_numpy(np.array(plan.preprocessing.window(stored)))
+    network = train_state.network
+    if request.foreign:
+        whole = network.normalise(some.to(world.device))  # alike in all processes
+        said = [pretrained.fill(network.body, request.foreign, whole, request.origin)]
+        load_weights(train_state, network)
+    return train_state, network.normalise(world.part(some).to(world.device)), said
+
+
+def _with_backend(
+    plan: TrainingPlan, train_state: TrainState, batch: Tensor, world: World, *, shown: bool
+) -> TrainingPlan:
+    """The plan with the backend and the precision that its recipe asks for, or the fastest."""
+    slow = shown and world.first and plan.recipe.engine in ("auto", "lanes")
+    with Waiting("comparing engines; the first time kernels are compiled", shown=slow):
+        way = choose(
+            train_state.network.body,
+            plan.recipe,
+            batch,
+            world,
+            uses_features=train_state.loss.uses_features,
+        )
+    known = facts(world.device, way.engine)
+    return replace(
+        plan, engine=way.engine, precision=way.precision, engine_why=way.why, machine=known
+    )
+
+
 def resume(
     folder: str | Path,
     *,
@@ -213,63 +182,91 @@ def resume(
     Raises `RunError` when there is no checkpoint that can be read, or other images;
     `MismatchError` for other classes; otherwise as `train`.
     """
-    folder = Path(folder)
+    return resume_on(
+        Path(folder),
+        None,
+        data=None if data is None else str(data),
+        epochs=epochs,
+        patience=patience,
+        progress=progress,
+    )
+
+
+@kept_threads()
+@kept_pages()
+def resume_on(
+    folder: Path,
+    images: TrainingImages | None,
+    *,
+    data: str | None = None,
+    epochs: float | None = None,
+    patience: int | None = None,
+    progress: bool = True,
+) -> Trained:
+    """`resume`, on images that may have been loaded before. Raises as it."""
     world = join()
     if not runs.is_run(folder):
         raise RunError(f"{folder} holds no run; begin one with 'leancnn train DATA --out {folder}'")
-    with (
-        runs.Lock(folder) if world.first else nullcontext(),
-        watching(world.rank, world.size, folder),
-    ):
-        checkpoint, notes = runs.load_checkpoint(folder)
-        if checkpoint is None:
-            raise RunError(
-                f"{folder} holds no checkpoint that can be read; begin again in another folder"
-                + "".join(f"; {text}" for text in notes)
-            )
-        where, about = f"the checkpoint of {folder}", checkpoint.manifest
-        manifests.check(about, manifests.Checkpoint, where)
-        manifests.check(about["counters"], manifests.Counters, where, closed=True)
-        plan = TrainingPlan.of_json(checkpoint.manifest["plan"])
-        plan = plan if data is None else replace(plan, data=str(data))
-        counters = Counters(**checkpoint.manifest["counters"])
+    with _at_work(folder, world):
+        plan, counters, tensors, warnings = _checkpoint(folder)
+        moved = data if images is None else images.data
+        plan = plan if moved is None else replace(plan, data=moved)
         torch.set_num_threads(plan.threads)  # other sums, other bits
-        notes += edited(folder, plan)
+        warnings += edited(folder, plan)
         if epochs is not None or patience is not None:
             plan, said = plan.with_length(counters.step, epochs, patience)
-            notes.append(said)
-        changed = plan.differences(world)
-        notes += (
-            [f"not bit-exact from step {counters.step} on: {'; '.join(changed)}"] if changed else []
-        )
+            warnings.append(said)
+        if changed := plan.differences(world):
+            warnings.append(f"not bit-exact from step {counters.step} on: {'; '.join(changed)}")
         train_state = begin(plan, world)
-        load_state_dict(train_state, checkpoint.tensors, folder)
-        _tell(notes, world)
+        load_state_dict(train_state, tensors, folder)
+        _tell(warnings, world)
         if world.first:
-            runs.set_aside(folder, newer_than=checkpoint.step)
+            runs.set_aside(folder, newer_than=counters.step)
             runs.sweep(folder)
         if plan.done(counters.epoch, counters.best_epoch):
             tell(f"{folder} is finished: {counters.epoch} epochs")
             return finish(plan, train_state, counters, folder, world)
-        dataset = world.first_then_others(
-            lambda: images_for(
-                plan.data if data is not None else runs.images_of(folder, plan.data),
-                plan.preprocessing,
-                val_share=plan.val_share,
-                split_seed=plan.cut_seed,
-            )
-        )
+        where = plan.data if moved is not None else runs.images_of(folder, plan.data)
+        dataset = world.first_then_others(lambda: _images_of(plan, where, images))
         plan.check_data(dataset)
-        Loop(plan, dataset, train_state, counters, folder, world).run(shown=progress, notes=notes)
+        loop = Loop(plan, dataset, train_state, counters, folder, world)
+        loop.run(shown=progress, notes=warnings)
         return finish(plan, train_state, counters, folder, world)
 
 
-def _unmirrored(recipe: Recipe, data: Dataset, *, asked: bool) -> tuple[Recipe, list[str]]:
-    """A recipe that nobody chose does not mirror characters."""
-    if asked or not recipe.flip or not characters(data):
-        return recipe, []
-    said = "nothing is mirrored, as the classes are characters; --override flip=true does it"
-    return recipe.changed(flip=False), [said]
+def _checkpoint(folder: Path) -> tuple[TrainingPlan, Counters, Tensors, list[str]]:
+    """Where a run stands, and why newer checkpoints were passed over. Raises `RunError`."""
+    checkpoint, skipped = runs.load_checkpoint(folder)
+    if checkpoint is None:
+        raise RunError(
+            f"{folder} holds no checkpoint that can be read; begin again in another folder"
+            + "".join(f"; {text}" for text in skipped)
+        )
+    where, about = f"the checkpoint of {folder}", checkpoint.manifest
+    manifests.check(about, manifests.Checkpoint, where)
+    manifests.check(about["counters"], manifests.Counters, where, closed=True)
+    plan = TrainingPlan.of_json(about["plan"])
+    return plan, Counters(**about["counters"]), checkpoint.tensors, skipped
+
+
+def _images_of(plan: TrainingPlan, where: str, images: TrainingImages | None) -> Dataset:
+    """The images of a plan: those that were loaded before, where they are cut as it was."""
+    if images is not None and images.split_seed == plan.cut_seed:
+        dataset = images.prepared(plan.preprocessing)
+        if plan.val_share == (dataset.val_share if images.val_share is None else images.val_share):
+            return dataset
+    return TrainingImages(where, plan.val_share, plan.cut_seed).prepared(plan.preprocessing)
+
+
+@contextmanager
+def _at_work(folder: Path, world: World) -> Iterator[None]:
+    """The only run in a folder, its processes watching each other. Raises `RunError`."""
+    with (
+        runs.Lock(folder) if world.first else nullcontext(),
+        watching(world.rank, world.size, folder),
+    ):
+        yield
 
 
 def _overrides(named: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""Find what a pruning cuts: scores → the cuts that are open → the one that keeps the goal.
+
+The network is only read; what is found is a value, `PruningPlan`.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Unpack
+
+import numpy as np
+
+from leancnn import criteria
+from leancnn.channels.dependencies import find_dependencies
+from leancnn.channels.remove import Keep
+from leancnn.channels.sizes import Widths
+from leancnn.count import Cost
+from leancnn.errors import MismatchError
+from leancnn.prune.budget import ANY_WIDTH, Candidates
+from leancnn.prune.expansion import expansion_of, with_expansion
+from leancnn.prune.goal import Goal, GoalWords
+from leancnn.prune.importance import scored
+from leancnn.prune.latency import SILENT, Clock, fast_enough
+from leancnn.prune.plan import PruningPlan
+from leancnn.training_data import TrainingImages
+from leancnn.weights import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruningRequest:
+    """What is to be cut, and by which scores."""
+
+    criterion: str
+    goal: Goal
+    seed: int = 0
+    """Of the criterion random, and of training again."""
+    within: tuple[str, ...] | None = None
+    """The channel groups that may be cut; None: all that the criterion scores."""
+    timed: bool = False
+    """Whether the compiled network is timed before and after."""
+
+
+class Found(NamedTuple):
+    """A cut that keeps a goal."""
+
+    keep: Keep
+    share: float | None = None
+    """That layers were to keep, where the goal is reached by one."""
+    multiples: Mapping[str, int] = ANY_WIDTH
+    """By channel group, what its widths are multiples of."""
+    microseconds: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def plan(
+    network: Network,
+    *,
+    criterion: str,
+    images: TrainingImages | None = None,
+    seed: int = 0,
+    timed: bool = False,
+    within: Collection[str] | None = None,
+    progress: bool = True,
+    **goal: Unpack[GoalWords],
+) -> PruningPlan:
+    """Which channels stay; the network is only read.
+
+    `goal` is one of `GoalWords`. Every layer keeps the same share, as the LB-MBNet paper does,
+    and where groups want equal blocks the next lower number that they allow. Only layers that the
+    criterion scores are cut, and of those the channel groups named in `within`. Raises
+    `UsageError` for another goal, `UnknownNameError` for the criterion, `MismatchError` when the
+    goal cannot be reached, with the least that can.
+
+    >>> network = leancnn.load(run)
+    >>> half = plan(network, criterion="l1", keep=0.5, progress=False)
+    >>> half.after["macs"] < half.before["macs"]
+    True
+    """
+    request = PruningRequest(
+        criterion=criterion,
+        goal=Goal.of(**goal),
+        seed=seed,
+        within=None if within is None else tuple(sorted(within)),
+        timed=timed,
+    )
+    return find_plan(network, request, images, progress=progress)
+
+
+def find_plan(
+    network: Network,
+    request: PruningRequest,
+    images: TrainingImages | None,
+    *,
+    progress: bool = True,
+) -> PruningPlan:
+    """`plan`, of a request that is a value."""
+    goal, criterion = request.goal, criteria.get(request.criterion)
+    sizes = with_expansion(network, goal.value) if goal.kind == "expansion" else {}
+    dependencies = find_dependencies(network.body, network.preprocessing.channels)
+    scores = scored(
+        network, dependencies, criterion.name, images, seed=request.seed, progress=progress
+    )
+    cuts = Candidates(network, dependencies, scores.worth, request.within)
+    if not cuts.channel_groups:
+        raise MismatchError(f"{criterion.name} scores no layer of {network.name} that can be cut")
+    read = images.digest(network) if criterion.reads != "weights" and images else None
+    found = _reached(cuts, goal, sizes, progress)
+    times, untimed = _times(network, cuts, found) if request.timed else (found.microseconds, ())
+    return PruningPlan(
+        network=network.name,
+        criterion=criterion.name,
+        goal=goal,
+        layers=cuts.layers(found.keep),
+        before=_figures(cuts.cost(np.ones(dependencies.units, bool))),
+        after=_figures(cuts.cost(found.keep)),
+        microseconds=times,
+        notes=(
+            *_other_images(network, read),
+            *found.warnings,
+            *cuts.remarks(found.keep, found.share, found.multiples),
+            *untimed,
+        ),
+        seed=request.seed,
+        within=request.within,
+        mended=criterion.mend is not None,
+        images=read,
+        told=scores.told,
+    )
+
+
+def _reached(cuts: Candidates, goal: Goal, sizes: Widths, progress: bool) -> Found:
+    """The cut that keeps the goal. Raises `MismatchError` where none does, or it cuts nothing."""
+    network = cuts.network
+    match goal.kind:
+        case "keep":
+            found = Found(cuts.keep(goal.value), goal.value)
+        case "expansion":
+            found = Found(cuts.like(with_expansion(network, expansion_of(network)), sizes))
+        case "macs" | "bytes":
+            found = _within_budget(cuts, goal)
+        case _:
+            fast = fast_enough(cuts, goal.value, progress=progress)
+            keep = cuts.keep(fast.share, fast.steps)
+            found = Found(keep, fast.share, fast.steps, fast.microseconds, (fast.told,))
+    if found.keep.all():
+        raise MismatchError(f"{goal} leaves {network.name} as it is; there is nothing to cut")
+    return found
+
+
+def _within_budget(cuts: Candidates, goal: Goal) -> Found:
+    """The widest cut that costs no more."""
+
+    def fits(keep: Keep) -> bool:
+        return bool(getattr(cuts.cost(keep), goal.kind) <= goal.value)
+
+    keep, share = cuts.filled(fits)
+    cuts.check(fits(keep), goal.kind, goal.value)
+    return Found(keep, share)
+
+
+def _times(
+    network: Network, cuts: Candidates, found: Found
+) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """Microseconds before and after, or why there are none."""
+    try:
+        return found.microseconds or Clock(network).pair(cuts.cut(found.keep)), ()
+    except SILENT as why:
+        return None, (f"not timed: {why}",)
+
+
+def _other_images(network: Network, read: str | None) -> tuple[str, ...]:
+    """A warning where the scores are of other images than those of the training."""
+    trained_on = network.trained.get("data_sha256", {}).get("train", read)
+    other = read is not None and read != trained_on
+    return ("scored on other images than the network was trained on",) if other else ()
+
+
+def _figures(cost: Cost) -> dict[str, int]:
+    return {name: getattr(cost, name) for name in ("trainable", "frozen", "macs", "bytes")}

@@ -32,7 +32,7 @@ from leancnn.progress import now, tell
 from leancnn.registry import check_file_name
 from leancnn.runs import atomic_write
 from leancnn.targets._c_text import to_c
-from leancnn.targets.c import loaded
+from leancnn.targets._compiled import loaded
 from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network, check_finite, load
 

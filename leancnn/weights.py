@@ -30,6 +30,7 @@ from leancnn.errors import (
     UsageError,
 )
 from leancnn.layers import INITS, initialise
+from leancnn.normalisation import scale_and_shift
 from leancnn.preprocess import Preprocessing
 from leancnn.registry import check_file_name
 from leancnn.runs import FOLDERS, NETWORK, Which
@@ -87,12 +88,12 @@ class Network(nn.Module):
         self.made = dict(made or {})
         """How: recipe, data, accuracy, versions. For people and reports; no answer depends on it.
         """
-        scale = [1 / (preprocessing.full_scale * s) for s in self.std]
-        shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
-        self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
+        both = scale_and_shift(self.mean, self.std, preprocessing.full_scale)
+        for name, numbers in zip(("scale", "shift"), both, strict=True):
+            by_channel = torch.tensor(numbers.tolist()).view(-1, 1, 1)
+            self.register_buffer(name, by_channel, persistent=False)
 
     @property
     def pictures(self) -> Preprocessing:

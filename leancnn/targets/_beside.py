@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from leancnn import manifests
 from leancnn.errors import DamagedError, RunError
+from leancnn.normalisation import planes
 from leancnn.safe_files import read_json, write_sealed
 from leancnn.signal_window import KIND
 from leancnn.weights import Network
@@ -26,9 +27,7 @@ class Notes:
 
     def planes(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """uint8 (N, H, W, C), or float32 of signals → normalised (N, C, H, W)."""
-        scale, shift = (1 / (self.full_scale * self.std)).astype(np.float32), -self.mean / self.std
-        normal = images.astype(np.float32) * scale + shift
-        return np.ascontiguousarray(normal.transpose(0, 3, 1, 2))
+        return planes(images, self.mean, self.std, self.full_scale)
 
 
 def place(artifact: Path) -> Path:

@@ -12,6 +12,7 @@ from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
 from leancnn.targets._base import Loaded
 from leancnn.targets._c_text import to_c
+from leancnn.targets._compiled import loaded
 from leancnn.toolchain import compile_library
 from leancnn.weights import Network
 
@@ -88,10 +89,4 @@ def load(path: Path) -> Loaded:
     """The network of a project as a function, built for this machine from its C."""
     (source,) = (place for place in path.rglob("*.c"))
     native = CompiledNetwork(compile_library(source.read_text(encoding="utf-8"), name=source.stem))
-    mean, std = (np.array(native.about[key], np.float32) for key in ("mean", "std"))
-
-    def logits(images: np.ndarray) -> np.ndarray:
-        normal = images.astype(np.float32) * (1 / (255 * std)).astype(np.float32) - mean / std
-        return native.logits(normal.transpose(0, 3, 1, 2))
-
-    return Loaded(logits, native.classes, native.bare, native)
+    return loaded(native)

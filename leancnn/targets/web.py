@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from leancnn.compiler.emit import escaped
 from leancnn.errors import DamagedError, MismatchError, MissingDependencyError, ParityError
 from leancnn.modes import evaluating
+from leancnn.normalisation import planes
 from leancnn.runs import atomic_write
 from leancnn.targets._base import Loaded, Logits, Target, register
 from leancnn.targets._c_text import to_c
@@ -228,9 +229,8 @@ class Module:
 
     def logits(self, images: NDArray[np.uint8]) -> Logits:
         """Logits (N, classes) of uint8 images (N, H, W, C)."""
-        mean, std = (np.array(self.about[key], np.float32) for key in ("mean", "std"))
-        normal = images.astype(np.float32) * (1 / (255 * std)).astype(np.float32) - mean / std
-        return self._each("run_float", [image.tobytes() for image in normal.transpose(0, 3, 1, 2)])
+        normal = planes(images, self.about["mean"], self.about["std"])
+        return self._each("run_float", [image.tobytes() for image in normal])
 
     def probabilities(self, images: NDArray[np.uint8]) -> Logits:
         """Probabilities (N, classes) of uint8 images (N, H, W, C)."""

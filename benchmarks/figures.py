@@ -1,6 +1,6 @@
-"""What the scripts of reliability figures share: the bound, and results/reliability-NN.json.
+"""What the scripts of reliability figures share: the bound, and results/FAMILY-NN.json.
 
-docs/reliability.md shows those files; `make readme` writes its tables.
+docs/reliability.md and docs/serve.md show those files; `make readme` writes their tables.
 """
 
 import json
@@ -32,10 +32,11 @@ def publish(
     *,
     note: str,
     part: str = "",
+    family: str = "reliability",
     **more: Any,
 ) -> Path:
     """Write a figure's file; rows hold what, trials, failed and the bound, the control last."""
-    place = RESULTS / f"reliability-{figure:02d}{f'-{part}' if part else ''}.json"
+    place = RESULTS / f"{family}-{figure:02d}{f'-{part}' if part else ''}.json"
     script = Path(sys.argv[0]).name
     value = {
         "title": f"Figure {figure}: {title}",

@@ -102,7 +102,12 @@ def pixels_of(data: bytes) -> tuple[int, int]:
     """Rows and columns of a picture by its header; no pixel is decoded. Raises `ImageError`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = _opened(data)
+        try:
+            image = _opened(data)
+        except ImageError:
+            raise
+        except Exception as error:  # garbage in what stands before the pixels
+            raise ImageError(f"{_reason(error)}; replace or remove it") from error
     return image.height, image.width
 
 

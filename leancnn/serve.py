@@ -12,16 +12,17 @@ import html
 import os
 import re
 import socket
+import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from leancnn.compiled import CompiledNetwork
-from leancnn.decode import pixels_of
+from leancnn.connections import RETRY_S, Rules, protocol
 from leancnn.errors import (
     ImageError,
     LeanCNNError,
@@ -31,31 +32,30 @@ from leancnn.errors import (
 )
 from leancnn.openapi import described
 from leancnn.predict import predict_readable
+from leancnn.request_body import RefusedError, pictures_in
 from leancnn.tables import printable
+from leancnn.uploads import checked
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-    from python_multipart.exceptions import MultipartParseError
     from starlette.applications import Starlette
+    from starlette.datastructures import Headers
     from starlette.exceptions import HTTPException
-    from starlette.formparsers import MultiPartException, MultiPartParser
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
     from uvicorn import Config, Server
-    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
     raise MissingDependencyError(
         f"serving needs {error.name}; pip install 'leancnn[serve]'"
     ) from error
 
-PICTURES = ("application/octet-stream", "")  # types of a body that is one picture, beside image/…
-RETRY_S = 1
 POLICY = "default-src 'none'; connect-src 'self'; img-src blob: data:; media-src blob:; "
 POLICY += "script-src 'self'; style-src 'self'; form-action 'none'; base-uri 'none'"
 THERE = "They stay on this device: the network runs here."
 HERE = "They are sent to this server, which classifies them and keeps none."
-HEADER_S = 5.0
+BUSY = "too many requests at once; try again later"
+SWITCH_S = 0.0005  # how long a thread keeps the interpreter while another waits; refusals are due
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
 
 
@@ -65,18 +65,24 @@ class Limits:
 
     body: int = 20_000_000
     """Bytes of one request."""
-    bodies: int = 200_000_000
+    bodies: int = 64_000_000
     """Bytes of all requests that are being read or wait."""
     pictures: int = 32
     """Of one request."""
     pixels: int = 16_000_000
     """Of one picture, by its header."""
+    together: int = 64_000_000
+    """Pixels of all pictures of one request."""
+    connections: int = 500
+    """At once; the next gets 503."""
     waiting: int = 64
-    """Requests that are admitted at once; the next gets 503."""
-    header_s: float = HEADER_S
+    """Requests that have arrived and wait or are at work; the next gets 503."""
+    header_s: float = 5.0
     """From the first byte of a request, or from connecting, to the end of its headers."""
     body_s: float = 10.0
     """From there to the end of its body."""
+    answer_s: float = 10.0
+    """In which a client reads what it is told."""
     workers: int = os.cpu_count() or 1
     """Threads that decode and classify."""
 
@@ -84,14 +90,6 @@ class Limits:
         for name in self.__slots__:
             if not getattr(self, name) > 0:
                 raise MismatchError(f"a server's {name} is more than 0, not {getattr(self, name)}")
-
-
-class RefusedError(Exception):
-    """A request that is not answered: its status, and why."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 class Service:
@@ -136,31 +134,39 @@ class Service:
         return answer
 
     async def _admitted(self, request: Request) -> dict[str, Any]:
-        limits = self.limits
-        if self.admitted >= limits.waiting:
-            raise RefusedError(503, "too many requests at once; try again later")
-        top = _top(request)
-        self.admitted += 1
-        held = 0
+        top, held = _top(request), [0]
+        self._refuse_when_full()
         try:
-            chunks = []
-            async with asyncio.timeout(limits.body_s):
-                async for chunk in self._chunks(request):
-                    held += len(chunk)
-                    self.held += len(chunk)
-                    chunks.append(chunk)
-            pictures = await _pictures(request, b"".join(chunks), limits.pictures)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self.pool, self._classified, pictures, top)
+            async with asyncio.timeout(self.limits.body_s):
+                body = b"".join([chunk async for chunk in self._chunks(request, held)])
+            self._refuse_when_full()
+            self.admitted += 1
+            try:
+                work = partial(self._classified, request.headers, body, top)
+                return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+            finally:
+                self.admitted -= 1
         except TimeoutError:
-            raise RefusedError(408, f"the body did not arrive within {limits.body_s:g} s") from None
+            late = f"the body did not arrive within {self.limits.body_s:g} s"
+            raise RefusedError(408, late) from None
         finally:
-            self.admitted -= 1
-            self.held -= held
+            self.held -= held[0]
 
-    async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
-        """The body as it comes, refused as soon as it is known to be too much."""
-        limits, read = self.limits, 0
+    def full(self) -> bool:
+        """Whether the next request is told to come again."""
+        return self.admitted >= self.limits.waiting
+
+    def refused(self) -> None:
+        """Count a request that was told so before anybody looked at it."""
+        self.metrics.note(503, 0.0)
+
+    def _refuse_when_full(self) -> None:
+        if self.full():
+            raise RefusedError(503, BUSY)
+
+    async def _chunks(self, request: Request, held: list[int]) -> AsyncIterator[bytes]:
+        """The body as it comes, refused as soon as it is known to be too much; `held` counts."""
+        limits = self.limits
         declared = request.headers.get("content-length", "0")
         if not declared.isascii() or not declared.isdigit():
             raise RefusedError(400, "Content-Length is no number of bytes")
@@ -170,34 +176,41 @@ class Service:
         if self.held + int(declared) > limits.bodies:
             raise RefusedError(503, "too much at once; try again later")
         async for chunk in request.stream():
-            read += len(chunk)
-            if read > limits.body:
+            held[0] += len(chunk)
+            self.held += len(chunk)
+            if held[0] > limits.body:
                 raise RefusedError(413, too_large)
-            if self.held + len(chunk) > limits.bodies:
+            if self.held > limits.bodies:
                 raise RefusedError(503, "too much at once; try again later")
             yield chunk
 
-    def _classified(self, pictures: list[tuple[str, bytes]], top: int) -> dict[str, Any]:
+    def _classified(self, headers: Headers, body: bytes, top: int) -> dict[str, Any]:
         """Decode, prepare and classify, in a thread of the pool."""
-        began = time.perf_counter()
-        answers = [self._one(name, data, top) for name, data in pictures]
+        began, room = time.perf_counter(), self.limits.together
+        answers = []
+        for name, data in pictures_in(headers, body, self.limits.pictures):
+            answer, pixels = self._one(name, data, top, room)
+            answers.append(answer)
+            room -= pixels
         if not any("label" in answer for answer in answers):
             raise RefusedError(422, "; ".join(answer["error"] for answer in answers[:5]))
         self.metrics.pictures.inc(len(answers))
         milliseconds = round(1000 * (time.perf_counter() - began), 3)
         return {"predictions": answers, "milliseconds": milliseconds}
 
-    def _one(self, name: str, data: bytes, top: int) -> dict[str, Any]:
+    def _one(self, name: str, data: bytes, top: int, room: int) -> tuple[dict[str, Any], int]:
+        """What is said of a picture, and how many pixels were looked at; `room`: at most."""
+        pixels = 0
         try:
-            height, width = pixels_of(data)
-            if height * width > self.limits.pixels:
-                raise ImageError(f"{width}×{height}, more than {self.limits.pixels:,} pixels")
+            data, pixels = checked(data, self.limits.pixels)
+            if pixels > room:
+                raise ImageError(f"with those before more than {self.limits.together:,} pixels")
             found, refused = predict_readable(self.network, data, top=top)
         except LeanCNNError as error:
-            return {"name": name, "error": str(error)}
+            return {"name": name, "error": str(error)}, 0
         if refused:
-            return {"name": name, "error": refused[0].reason}
-        return {**found[0].to_json(), "name": name} | {"path": name}
+            return {"name": name, "error": refused[0].reason}, pixels
+        return {**found[0].to_json(), "name": name, "path": name}, pixels
 
     async def health(self, request: Request) -> Response:
         """Whether the process answers at all."""
@@ -205,8 +218,8 @@ class Service:
 
     async def ready(self, request: Request) -> Response:
         """Whether a request would be admitted now."""
-        if self.admitted >= self.limits.waiting:
-            return _error(503, "too many requests at once; try again later")
+        if self.full():
+            return _error(503, BUSY)
         return JSONResponse({"status": "ready", "model": self.network.name})
 
     async def measured(self, request: Request) -> Response:
@@ -278,37 +291,6 @@ def _top(request: Request) -> int:
     return int(text)
 
 
-async def _pictures(request: Request, body: bytes, most: int) -> list[tuple[str, bytes]]:
-    """The pictures of a body, each with a name for people. Raises `RefusedError`."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind.startswith("image/") or kind in PICTURES:
-        if not body:
-            raise RefusedError(400, "no picture: the body is empty")
-        return [("picture", body)]
-    if kind != "multipart/form-data":
-        raise RefusedError(415, "a picture as the body, or pictures as multipart/form-data")
-
-    async def whole() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = MultiPartParser(request.headers, whole(), max_files=most, max_fields=most)
-    try:
-        form = await parser.parse()
-    except (MultiPartException, MultipartParseError, KeyError, UnicodeError) as error:
-        raise RefusedError(400, f"no multipart/form-data that can be read ({error})") from None
-    try:
-        files = [value for _, value in form.multi_items() if not isinstance(value, str)]
-        pictures = [
-            (file.filename or f"picture {place}", await file.read())
-            for place, file in enumerate(files, 1)
-        ]
-    finally:
-        await form.close()
-    if not pictures:
-        raise RefusedError(400, "no picture: a part with a file name is one")
-    return pictures
-
-
 def _error(status: int, why: str) -> Response:
     headers = {"Retry-After": str(RETRY_S)} if status == 503 else {}
     if status >= 400:
@@ -326,50 +308,12 @@ async def _broken(request: Request, error: Exception) -> Response:
     return _error(500, "a fault of the server's")
 
 
-class Timed(H11Protocol):
-    """uvicorn's protocol with an end to waiting: headers that do not arrive in time close it."""
-
-    header_s = HEADER_S
-    _late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._at_work():
-            self._calm()  # its headers are there; the body has a time of its own
-        elif self._late is None:
-            self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._calm()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._late = self.loop.call_later(self.header_s, self._close)
-
-    def _calm(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def _close(self) -> None:
-        self._late = None
-        if not self._at_work():
-            self.transport.close()
-
-    def _at_work(self) -> bool:
-        cycle: Any = self.cycle  # None before the first request, whatever its type says
-        return cycle is not None and not cycle.response_complete
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes a free one. Raises `ServeError` naming the address."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=512)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ServeError(
@@ -381,10 +325,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 def settings(service: Service) -> Config:
     """How uvicorn runs a service: nothing of a request is logged."""
-    protocol = type("Protocol", (Timed,), {"header_s": service.limits.header_s})
+    limits = service.limits
+    rules = Rules(
+        header_s=limits.header_s,
+        answer_s=limits.answer_s,
+        most=limits.connections,
+        full=service.full,
+        refused=service.refused,
+    )
     return Config(
         service.app,
-        http=protocol,
+        http=cast(Any, protocol(rules)),
         ws="none",
         lifespan="off",
         log_level="critical",
@@ -397,4 +348,5 @@ def settings(service: Service) -> Config:
 
 def serve(service: Service, listening: socket.socket) -> None:
     """Answer until SIGINT or SIGTERM; requests at work then have five seconds."""
+    sys.setswitchinterval(SWITCH_S)
     Server(settings(service)).run(sockets=[listening])

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.datastructures import Headers
 
 import leancnn
 from leancnn.errors import MismatchError, ServeError
@@ -194,7 +195,7 @@ def test_a_picture_with_too_many_pixels_by_its_header_is_refused_before_it_is_de
         b"",
         b"POST",
         b"POST /predict HTTP/1.1\r\nHost: x\r\n",
-        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nG",
+        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nG",  # five seconds: uvicorn's between requests
     ],
 )
 def test_headers_that_do_not_end_are_not_waited_for(served, client, start):
@@ -230,25 +231,100 @@ def test_what_is_no_http_is_refused(served, client, head):
     alive(client)
 
 
-def test_more_requests_than_are_admitted_get_503_and_when_to_come_again(served, client):
+def test_a_full_server_says_when_to_come_again_before_it_reads_a_request(served, client):
     port, service = served
-    lines = []
-    for _ in range(service.limits.waiting):
-        line = socket.create_connection(("127.0.0.1", port))
-        line.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
-        lines.append(line)
-    while service.admitted < service.limits.waiting:
+    service.admitted += service.limits.waiting
+    try:
+        for content in (png(), b"x" * 150_000):
+            answer = client.post("/predict", content=content)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert "too many" in answer.json()["error"]
+        said = raw(port, b"POST /predict HTTP/1.1\r\n")
+        assert said.startswith(b"HTTP/1.1 503")
+        assert client.get("/ready").status_code == 503
+        assert client.get("/health").status_code == 200
+    finally:
+        service.admitted -= service.limits.waiting
+    alive(client)
+
+
+def test_a_request_that_arrives_while_its_server_fills_up_gets_503(served, client):
+    port, service = served
+    data = png()
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data)
+        line.sendall(head + data[:9])
+        while service.held < 9:
+            time.sleep(0.01)
+        service.admitted += service.limits.waiting
+        line.sendall(data[9:])
+        try:
+            assert line.recv(100).startswith(b"HTTP/1.1 503")
+        finally:
+            service.admitted -= service.limits.waiting
+    alive(client)
+
+
+def test_bodies_that_do_not_come_keep_nobody_else_waiting(served, client):
+    port, service = served
+    lines = [
+        socket.create_connection(("127.0.0.1", port)) for _ in range(3 * service.limits.waiting)
+    ]
+    for line in lines:
+        line.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+    while service.held < len(lines):
         time.sleep(0.01)
-    answer = client.post("/predict", content=png())
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert client.get("/ready").status_code == 503
-    assert client.get("/health").status_code == 200
+    alive(client)
     for line in lines:
         line.close()
-    while service.admitted:
+    while service.held:
         time.sleep(0.01)
-    assert service.held == 0
-    alive(client)
+
+
+def test_more_connections_than_are_taken_are_told_so(native):
+    service = Service(native, Limits(connections=2, header_s=1))
+    with running(service) as port:
+        lines = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+        time.sleep(0.1)
+        assert raw(port, b"").startswith(b"HTTP/1.1 503")
+        for line in lines:
+            line.close()
+
+
+def ask_without_end(line):
+    while True:
+        line.sendall(b"GET /page.mjs HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+
+
+def test_a_client_that_reads_no_answer_is_left(native):
+    service = Service(native, Limits(answer_s=0.4, header_s=1))
+    with running(service) as port, socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(10)
+        line.connect(("127.0.0.1", port))
+        with pytest.raises(ConnectionError):
+            ask_without_end(line)
+
+
+def test_an_answer_is_read_before_the_line_is_cut_though_the_request_goes_on(served):
+    for _ in range(20):
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n"
+        assert raw(served[0], head + bytes(900_000)).startswith(b"HTTP/1.1 413")
+
+
+def test_pictures_of_a_request_have_a_limit_of_pixels_together(native):
+    service = Service(native, Limits(together=1500))
+    found = []
+    for count in (1, 2, 3):
+        parts = [
+            b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n' + png()
+        ] * count
+        body = b"\r\n".join([*parts, b"--b--\r\n"])
+        headers = Headers({"content-type": "multipart/form-data; boundary=b"})
+        found.append(service._classified(headers, body, 1)["predictions"])
+    assert ["label" in one for one in found[1]] == [True, True]
+    assert ["label" in one for one in found[2]] == [True, True, False]
+    assert "more than 1,500 pixels" in found[2][2]["error"]
 
 
 def test_bodies_of_all_requests_together_have_a_limit(native):
@@ -321,6 +397,13 @@ def test_limits_are_numbers_above_zero():
 def test_a_port_in_use_is_named():
     with listen("127.0.0.1", 0) as taken, pytest.raises(ServeError, match="choose another --port"):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_answers_leave_at_once():
+    with listen("127.0.0.1", 0) as listening:
+        listening.setblocking(True)
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as line:
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_the_command_serves_a_library_until_it_is_told_to_end(native):

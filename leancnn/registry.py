@@ -36,10 +36,10 @@ class Registry(dict[str, T]):
         raise UnknownNameError(f"no {self.kind} named '{name}'; {hint}")
 
 
-def import_members(package: str) -> None:
-    """Import every public module of `package`, so that each puts its own names on its shelf."""
+def import_members(package: str, prefix: str = "") -> None:
+    """Import every public module of `package` whose name begins so: each registers its own."""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if not module.name.startswith("_"):
+        if module.name.startswith(prefix) and not module.name.startswith("_"):
             importlib.import_module(f"{package}.{module.name}")
 
 

@@ -10,21 +10,18 @@ from torch import nn
 from leancnn import models
 from leancnn.bench import untrained
 from leancnn.channels.dependencies import find_dependencies
-from leancnn.compiler.blocked import _Price, can_be_blocked, is_pointwise, likely, tile
-from leancnn.compiler.emit_blocked import _weights
+from leancnn.compiler.blocked import BlockedKernel
 from leancnn.compiler.graph import Conv, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.kernel_layout import LayoutKernel
+from leancnn.compiler.kernel_planar import PlanarKernel
+from leancnn.compiler.kernel_pointwise import PointwiseKernel
+from leancnn.compiler.kernel_reduce import ReduceKernel
+from leancnn.compiler.layout import _Price
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import _set_pitches, schedule
-from leancnn.compiler.program import (
-    WIDEST,
-    BlockedKernel,
-    LayoutKernel,
-    PlanarKernel,
-    ReduceKernel,
-    writes,
-)
 from leancnn.compiler.simplify import simplify
+from leancnn.compiler.values import WIDEST
 from leancnn.compiler.winograd import in_vectors
 from leancnn.layers import AverageVector, conv_bn
 from leancnn.preprocess import Preprocessing
@@ -146,7 +143,7 @@ def test_a_network_of_small_maps_turns_once(mobile):
     assert kinds.count(LayoutKernel) == 1
     after = kinds[kinds.index(LayoutKernel) + 1 :]
     assert PlanarKernel not in after
-    assert after.count(BlockedKernel) > 40
+    assert sum(issubclass(kind, BlockedKernel) for kind in after) > 40
 
 
 @pytest.mark.parametrize(
@@ -161,9 +158,9 @@ def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape)
     laid_abreast = {k.name for k in planned.kernels if isinstance(k, BlockedKernel)}
     program = lower(graph)
     _set_pitches(program, WIDEST)
-    able = [kernel for kernel in program.kernels if can_be_blocked(kernel)]
+    able = {k: other for k in program.kernels if (other := k.blocked()) is not None}
     chosen = {kernel for kernel in able if kernel.name in laid_abreast}
-    price = _Price(program)
+    price = _Price(program, able)
     assert len(chosen) == len(laid_abreast)
     assert all(price(chosen ^ {kernel}) >= price(chosen) for kernel in able)
 
@@ -173,8 +170,8 @@ def test_what_reads_channels_abreast_finds_them(blocked):
         if isinstance(kernel, PlanarKernel):
             assert not any(buffer.blocked for buffer in kernel.x.buffers)
         if isinstance(kernel, BlockedKernel):
-            assert all(buffer.blocked for buffer in [*kernel.x.buffers, *writes(kernel)])
-            assert is_pointwise(kernel) or in_vectors(kernel.x)
+            assert all(buffer.blocked for buffer in [*kernel.x.buffers, *kernel.writes()])
+            assert isinstance(kernel, PointwiseKernel) or in_vectors(kernel.x)
         if isinstance(kernel, ReduceKernel) and any(buffer.blocked for buffer in kernel.x.buffers):
             assert kernel.x.whole is not None
 
@@ -202,8 +199,8 @@ def test_weights_lie_in_the_order_in_which_they_are_read(channels):
     program = lower(graph)
     schedule(program, layout="abreast")
     kernel = next(kernel for kernel in program.kernels if isinstance(kernel, BlockedKernel))
-    vectors = tile(kernel).vectors
-    blocks = _weights(kernel, vectors)
+    vectors = kernel.plan().vectors
+    blocks = kernel.weights(kernel.plan())
     back = blocks.transpose(1, 0, 2).reshape(8, -1)
     assert blocks.shape[2] == 16 * vectors
     assert np.array_equal(back[0, :channels], kernel.op.bias)
@@ -215,9 +212,9 @@ def test_tiles_fit_the_registers(mobile):
     program = lower(mobile)
     schedule(program, layout="abreast")
     for kernel in program.kernels:
-        if isinstance(kernel, BlockedKernel) and is_pointwise(kernel):
-            for given in likely(kernel, 8):
-                found = tile(kernel, given)
+        if isinstance(kernel, PointwiseKernel):
+            for given in kernel.tiles(8):
+                found = kernel.plan(given)
                 blocks = -(-kernel.channels // 16)
                 assert blocks % found.vectors == 0
                 for pixels, registers in ((found.pixels, 32), (found.few, 16)):
@@ -234,7 +231,7 @@ def test_strided_and_grouped_convolutions_stay_in_planes():
         nn.Linear(16 * 9, 2),
     )
     kernels = lowered(body, (8, 6, 6)).kernels
-    assert not any(can_be_blocked(kernel) for kernel in kernels)
+    assert not any(kernel.blocked() for kernel in kernels)
 
 
 def test_gates_are_as_exact_as_floats_allow():

@@ -20,7 +20,6 @@ from leancnn.compiler.emit import commented, escaped
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import BlockedKernel, PlanarKernel, reads, writes
 from leancnn.compiler.simplify import simplify
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
 from leancnn.layers import RMAC
@@ -88,13 +87,11 @@ def test_buffers_that_live_at_once_do_not_overlap(layout):
     program = lower(simplify(import_torch(models.create_model("shufflenet_r2"), (3, 31, 31))))
     schedule(program, layout=layout)
     for at, kernel in enumerate(program.kernels):
-        alive = {b for b in program.buffers if b.born <= at < b.dies or b in writes(kernel)}
-        alive |= {b for value in reads(kernel) for b in value.buffers}
+        alive = {b for b in program.buffers if b.born <= at < b.dies or b in kernel.writes()}
+        alive |= {b for value in kernel.reads() for b in value.buffers}
         spans = sorted((b.origin - b.below, b.size, b.dies, b.name) for b in alive)
         for (low, size, dies, _), (after, *_) in pairwise(spans):
-            in_place = (
-                low == after and dies == at and isinstance(kernel, PlanarKernel | BlockedKernel)
-            )
+            in_place = low == after and dies == at and kernel.in_place
             assert low + size <= after or in_place
 
 

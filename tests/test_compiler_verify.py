@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from leancnn.compiler import memory as scheduling
+from leancnn.compiler.blocked import BlockedKernel
 from leancnn.compiler.graph import Conv
 from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.kernel_planar import PlanarKernel
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import Binary, BlockedKernel, Buffer, PlanarKernel, Store, reads
 from leancnn.compiler.simplify import simplify
+from leancnn.compiler.values import Binary, Buffer, Store
 from leancnn.compiler.verify import verify
 from leancnn.errors import ProgramError
 from tests.compiler_nets import apart, compiled, laid, random_network, settled
@@ -132,7 +134,7 @@ def read_later(program, buffer, other):
     """Whether all of the older of two is read after the younger was written."""
     old, new = sorted((buffer, other), key=lambda b: b.born)
     later = program.kernels[new.born + 1 :]
-    return old.born < new.born and any(v.whole is old for k in later for v in reads(k))
+    return old.born < new.born and any(v.whole is old for k in later for v in k.reads())
 
 
 def neighbours(program, buffer):
@@ -209,7 +211,7 @@ def test_the_wrong_heir_is_refused(monkeypatch):
     kept = 0
 
     def pairs(kernel):
-        for value in reads(kernel):
+        for value in kernel.reads():
             for old in value.buffers:
                 for step in kernel.steps:
                     if isinstance(step, Store) and step.buffer is not old:
@@ -246,7 +248,7 @@ def test_the_wrong_heir_is_refused(monkeypatch):
 def harmless(kernel, number, pairs):
     """Whether a pair that was not chosen could have been: read once more nowhere."""
     old, new = list(pairs(kernel))[number]
-    if isinstance(kernel, PlanarKernel) and (kernel.height, kernel.width) == (1, 1):
+    if kernel.spills:
         return False
     places = [i for i, s in enumerate(kernel.steps) if isinstance(s, Store) and s.buffer is new]
     later = [
@@ -261,18 +263,12 @@ def harmless(kernel, number, pairs):
 def test_scratch_over_what_is_read_is_refused(many):
     tried = 0
     for tiling in many:
-        for kernel, way in list(tiling.walks.items()):
-            tiling.walks[kernel] = replace(way, place=kernel.x.buffers[0].origin)
-            tried += 1
-            assert refused(tiling)
-            tiling.walks[kernel] = way
-        for kernel, walk in list(tiling.tilings.items()):
-            if walk.phases is not None:
-                phases = replace(walk.phases, offset=kernel.x.buffers[0].origin)
-                tiling.tilings[kernel] = replace(walk, phases=phases)
+        for kernel, plan in list(tiling.plans.items()):
+            if plan.scratch:
+                tiling.plans[kernel] = replace(plan, place=kernel.x.buffers[0].origin)
                 tried += 1
                 assert refused(tiling)
-                tiling.tilings[kernel] = walk
+                tiling.plans[kernel] = plan
     assert tried
 
 
@@ -292,9 +288,7 @@ def test_steps_in_another_order_are_refused_where_one_reads_what_another_stores(
             if own:
                 rest = tuple(step for step in kernel.steps if step is not own[0])
                 new = replace(kernel, steps=(own[0], *rest))
-                for found in (tiling.tilings, tiling.walks, tiling.tiles):
-                    if kernel in found:
-                        found[new] = found[kernel]
+                tiling.plans[new] = tiling.plans[kernel]
                 kernels[at] = new
                 tried += 1
                 assert refused(tiling)

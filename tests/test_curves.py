@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.c_text import curve
+from leancnn.compiler.epilogue import curve
 from leancnn.compiler.graph import Activation, Reduce, empty
 from leancnn.compiler.lower import LONGEST, lower
 from leancnn.compiler.translate import translate

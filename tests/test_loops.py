@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from torch import nn
 
-from leancnn.compiler.emit_planar import _walk
 from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.kernel_planar import PlanarKernel, _walk
 from leancnn.compiler.loops import likely_tiles, tiling
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import PlanarKernel, writes
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import apart, compiled, settled
 
@@ -69,7 +68,7 @@ def test_the_loops_of_a_line_reach_every_vector(wide):
     seen = set()
     for size in ((5, 7), (9, 28), (20, 24), (31, 31)):
         for line in lines(*convolutions(6, wide, size, (1, 1), (3, 1), (3, 2))):
-            length = line.height * next(b.pitch for b in writes(line))
+            length = line.height * line.out.pitch
             for tile in likely_tiles(line, 60):
                 found = tiling(line, tile)
                 seen.add((found.vectors, found.few, found.rest))

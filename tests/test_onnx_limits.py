@@ -13,8 +13,8 @@ from leancnn.compiled import CompiledNetwork
 from leancnn.compiler import import_onnx as importer
 from leancnn.compiler import lower, onnx_constants, onnx_file, onnx_moves
 from leancnn.compiler.import_onnx import import_onnx
-from leancnn.compiler.program import Store
 from leancnn.compiler.simplify import simplify
+from leancnn.compiler.values import Store
 from leancnn.errors import UnsupportedError
 from tests.onnx_files import answers, classifier, model
 from tests.random_graphs import native

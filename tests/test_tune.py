@@ -95,7 +95,7 @@ def test_tiles_of_channels_abreast_are_tuned_too():
     assert key.startswith("abreast-")
     assert not rest
     image = np.random.default_rng(0).standard_normal((1, 32, 3, 3)).astype(np.float32)
-    tiles = tuning.candidates(kernel, 2)
+    tiles = kernel.tiles(2)
     answers = [tuning.alone(kernel, {key: tile}).logits(image) for tile in tiles]
     assert len(set(tiles)) == 2
     assert np.allclose(*answers, atol=1e-5)

@@ -1,312 +1,291 @@
-"""Which kernels lay sixteen channels of a pixel abreast in the lanes, by the cost model.
+"""Kernels with sixteen channels of a pixel side by side in the lanes: what all kinds share.
 
-Along its line a map of 4×4 fills 20 of 32 lanes. With channels in the lanes every lane works on
-any map: a 1×1 convolution becomes a matrix product that reads its weights once and in order, a
-depthwise one shifts whole vectors, a dense 3×3 one takes fewer multiplications. Maps shrink and
-channels grow on the way through a network, so the search begins with the best kernel from which on
-all that can are laid out so; then single ones change sides. A `LayoutKernel` stands where layouts
-meet.
+One function a layer shape. The table `t` holds the places of what is read, then of what the steps
+read and write, in their order. The weights of a block of channels stand together: bias, scales and
+shifts of the steps, then a row for each number that is multiplied. Narrow vectors go over the
+sixteen lanes `l` in parts.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Literal, TypeGuard
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
-from leancnn.compiler.graph import Activation, Conv
-from leancnn.compiler.loops import planar_cost, round_up
-from leancnn.compiler.program import (
-    WIDEST,
-    Binary,
-    BlockedKernel,
-    Buffer,
-    DenseKernel,
-    FlattenKernel,
+import numpy as np
+
+from leancnn.compiler.c_text import File
+from leancnn.compiler.epilogue import affines, combined, curve, described, steps_cost
+from leancnn.compiler.graph import Activation, Affine, Floats, floats
+from leancnn.compiler.kernel import (
     Kernel,
-    LayoutKernel,
-    PlanarKernel,
-    Program,
-    ReduceKernel,
-    SoftmaxKernel,
-    Step,
-    Value,
-    reads,
-    whole,
-    writes,
+    Plan,
+    Wish,
+    is_small,
+    mixed_layouts,
+    operand,
 )
-from leancnn.compiler.winograd import (
-    Tile,
-    in_vectors,
-    is_winograd,
-    likely_ways,
-    product_tiles,
-    tile_of,
-    ways,
-)
+from leancnn.compiler.values import WIDEST, Store, Value
 
-Layout = Literal["best", "planes", "abreast"]
-CURVES = {
-    "clip": 1.0,
-    "leaky": 2.0,
-    "sigmoid": 16.0,
-    "silu": 15.0,
-    "hardsigmoid": 2.0,
-    "hardswish": 2.5,
-    "exp": 12.0,
-    "expm1": 16.0,
-    "tanh": 24.0,
-    "erf": 32.0,
-    "sqrt": 20.0,
-    "reciprocal": 16.0,
-    "log": 80.0,
-    "softplus": 160.0,
-    "power": 160.0,
-}
-"""Cycles, about, of each curve on a vector of 16."""
-TURNED = {True: 0.5, False: 0.8}  # cycles of turning one number, to abreast and back
-NARROW = 1.5  # and back where a row is shorter than a vector
+AHEAD = 512  # floats between the weights that are multiplied and those that are fetched
 
 
-def is_pointwise(kernel: PlanarKernel | BlockedKernel) -> bool:
-    """Whether a kernel is a 1×1 convolution of every pixel."""
-    op = kernel.op
-    if not isinstance(op, Conv) or op.groups > 1 or any(op.padding):
-        return False
-    return op.weight.shape[2:] == (1, 1) and op.stride == (1, 1)
+@dataclass(frozen=True, slots=True)
+class Tile(Plan):
+    """The register tile of a matrix product: pixels × vectors of channels."""
+
+    pixels: int  # with 32 registers
+    few: int  # and with 16
+    vectors: int
 
 
-def can_be_blocked(kernel: Kernel) -> TypeGuard[PlanarKernel]:
-    """Whether there is C for a kernel with channels in the lanes."""
-    if not isinstance(kernel, PlanarKernel):
-        return False
-    if isinstance(kernel.op, Conv):
-        depthwise = kernel.op.groups == kernel.channels == len(kernel.x.planes)
-        if not (depthwise or is_pointwise(kernel) or is_winograd(kernel)):
-            return False
-    elif kernel.op is not None or kernel.x.whole is None:
-        return False
-    return all(_fits(step.other, kernel) for step in kernel.steps if isinstance(step, Binary))
+def tile_of(pixels: int, vectors: int) -> Tile:
+    """A register tile, also for 16 registers."""
+    few = max((p for p in range(1, pixels + 1) if p * vectors + vectors + 1 <= 16), default=1)
+    return Tile(pixels, few, vectors)
 
 
-def _fits(other: Value | None, kernel: PlanarKernel) -> bool:
-    """Whether a step's operand is as large as the result, a gate for each channel or one number."""
-    if other is None:
+def product_tiles(inputs: int, channels: int, pixels: int) -> Iterator[tuple[float, int, int]]:
+    """Cycles, pixels and vectors of the register tiles that a matrix product could have.
+
+    Counted for two multiply-add units of latency 4, two loads and four instructions a cycle; a
+    vector of weights that comes from the second cache takes a cycle more.
+    """
+    vectors = -(-channels // WIDEST)
+    for wide in (v for v in range(1, 6) if vectors % v == 0):
+        far = 0.5 * wide if inputs * wide * WIDEST > 4096 else 0.0
+        for many in range(1, min(pixels, 28) + 1):
+            if many * wide + wide + 1 > 31:
+                break
+            total = 0.0
+            full, rest = divmod(pixels, many)
+            for count, size in ((full, many), (1, rest)):
+                adds = size * wide
+                loads = (size + 2 * wide + 1) / 2
+                steps = (adds + size * (1 if wide > 1 else 1.5) + 2 * wide + 4) / 3.9
+                each = inputs * max(adds / 2 + far, loads, steps, 4.0 + far) + 12
+                total += count * each if size else 0
+            yield total * (vectors // wide), many, wide
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockedKernel(Kernel):
+    """What a kernel with planes can be instead: channels in the lanes, pixel by pixel."""
+
+    lays_blocked = True
+
+    @classmethod
+    @abstractmethod
+    def can(cls, kernel: Kernel) -> bool:
+        """Whether this kind computes what a kernel with planes does, its steps apart."""
+
+    @classmethod
+    def of(cls, kernel: Kernel) -> Self | None:
+        """What a kernel with planes becomes, if this kind can."""
+        operands = [other for step in kernel.steps if (other := operand(step)) is not None]
+        if cls.can(kernel) and all(_fits(other, kernel) for other in operands):
+            return cls(kernel.name, kernel.op, kernel.x, kernel.steps)
+        return None
+
+    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+        return None if blocked == {True} and readable else "blocked"
+
+    @property
+    def elementwise(self) -> bool:
+        return self.op is None
+
+    @property
+    def in_place(self) -> bool:
         return True
-    if (other.height, other.width) == (1, 1):
+
+    @property
+    def vectors(self) -> int:
+        """Of sixteen channels, to hold all of a pixel."""
+        return -(-self.channels // WIDEST)
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    def steps_cost(self) -> float:
+        return self.vectors * self.pixels * steps_cost(self.steps)
+
+    def faults(self) -> Iterator[str]:
+        yield from mixed_layouts(self)
+        made = self.writes()
+        if len({(b.pitch, b.stride) for b in made}) != 1:
+            yield "stores planes of different layouts in one walk"
+        for buffer in made:
+            if not buffer.blocked:
+                yield f"stores {buffer.name} in the other layout"
+        if not self.readable(self.x) or not all(b.blocked for b in self.x.buffers):
+            yield f"walks over {self.x.buffers[0].name} as if it lay otherwise"
+        for other in self.reads()[1:]:
+            yield from self._operand_faults(other)
+
+    def _operand_faults(self, other: Value) -> Iterator[str]:
+        many = len(other.planes)
+        if is_small(self, other):
+            places = other.places()
+            if many not in (1, self.channels):
+                yield "has a gate of another length"
+            if places != list(range(places[0], places[0] + many)):
+                yield "has a gate whose channels do not lie side by side"
+            return
+        same = other.whole is not None and many == self.channels and other.buffers[0].blocked
+        layout = (other.pitch, other.buffers[0].stride)
+        if not same or layout != (self.out.pitch, self.out.stride):
+            yield f"walks over {other.buffers[0].name} as if it lay otherwise"
+
+    def c(self, file: File, plan: Any) -> None:
+        what, how = self.words(plan)
+        sizes = (f"{c}x{h}x{w}" for c, h, w in (self.x.shape, self.shape))
+        comment = (
+            f"{self.name}: {what}, {' -> '.join(sizes)}, channels abreast\n"
+            f"   then {described(self.steps)}; {how}"
+        )
+        name = file.function(self.name, comment, self.body(file, plan))
+        table = file.integers(f"{self.name}_places", [*self.inputs(plan), *step_places(self)])
+        weights = self.weights(plan)
+        numbers = file.floats(self.name, weights) if weights.size else "NULL"
+        file.calls.append(f"{name}(s, {table}, {numbers});")
+
+    @abstractmethod
+    def words(self, plan: Any) -> tuple[str, str]:
+        """What it does and how, for a comment."""
+
+    @abstractmethod
+    def body(self, file: File, plan: Any) -> str:
+        """Its function, `@` for its name, so that equal shapes are equal text."""
+
+    def inputs(self, plan: Any) -> list[int]:
+        """What stands in its table before the places of its steps."""
+        return self.x.places()[:1]
+
+    def weights(self, plan: Any) -> Floats:
+        return weight_rows(self, 1)
+
+
+KINDS: list[type[BlockedKernel]] = []
+Kind = TypeVar("Kind", bound=type[BlockedKernel])
+
+
+def blocked_kernel(kind: Kind) -> Kind:
+    """Register a kind that kernels with planes may become."""
+    KINDS.append(kind)
+    return kind
+
+
+def cheapest(kernel: Kernel) -> BlockedKernel | None:
+    """What a kernel with planes becomes with channels side by side, if any kind can."""
+    forms = [form for kind in KINDS if (form := kind.of(kernel)) is not None]
+    return min(forms, key=lambda form: form.cost(), default=None)
+
+
+def _fits(other: Value, kernel: Kernel) -> bool:
+    """Whether a step's operand is as large as the result, a gate for each channel or one number."""
+    if other.pixel:
         buffer = other.whole
         gate = buffer is not None and len(other.planes) == kernel.channels
         return len(other.planes) == 1 or (gate and buffer is not None and buffer.gap == (0, 0))
-    shape = (len(other.planes), other.height, other.width)
-    return shape == (kernel.channels, kernel.height, kernel.width)
+    return other.shape == kernel.shape
 
 
-def choose(program: Program, layout: Layout = "best") -> None:
-    """Replace the line kernels that are better off by abreast ones, and turn values between them.
+def step_places(kernel: Kernel) -> list[int]:
+    """Where the steps of a kernel read and write, in their order."""
+    places = []
+    for step in kernel.steps:
+        if isinstance(step, Store):
+            places.append(step.buffer.origin)
+        elif (other := operand(step)) is not None:
+            places.append(other.places()[0])
+    return places
 
-    Pitches must be those of a program of planes alone; they change. "planes" and "abreast" decide
-    for all kernels that can be both.
+
+def weight_rows(kernel: Kernel, vectors: int) -> Floats:
+    """For each block of so many vectors: a row a head, then a row for each input or tap."""
+    rows = [] if kernel.op is None else [kernel.op.bias]
+    for step in affines(kernel.steps):
+        rows += [step.scale, step.shift]
+    if kernel.op is not None:
+        rows += list(kernel.op.weight.reshape(kernel.channels, -1).T)
+    if not rows:
+        return floats([])
+    wide = vectors * WIDEST
+    matrix = np.pad(np.stack(rows), ((0, 0), (0, -kernel.channels % wide)))
+    return floats(matrix.reshape(len(rows), -1, wide).transpose(1, 0, 2))
+
+
+def head_rows(kernel: Kernel) -> int:
+    """Rows of numbers before the weights."""
+    return (kernel.op is not None) + 2 * len(affines(kernel.steps))
+
+
+def finish(kernel: Kernel, first: int, row: int, place: str, channel: str) -> list[str]:
+    """The steps on a vector y as C statements.
+
+    `first`: entries of the table before the steps'; `row`: floats of a row of weights; `place`: of
+    y in its buffer; `channel`: its first channel; w: its part of the head's first row.
     """
-    able = [kernel for kernel in program.kernels if can_be_blocked(kernel)]
-    starts = {"planes": [len(able)], "abreast": [0]}.get(layout, list(range(len(able) + 1)))
-    chosen = set(able[starts[0] :])
-    if len(starts) > 1:
-        price = _Price(program)
-        chosen = set(able[min(starts, key=lambda start: price(set(able[start:]))) :])
-        chosen = _better(price, able, chosen)
-    _lay(program, chosen)
+    lines, head = [], int(kernel.op is not None)
+    for step in kernel.steps:
+        if isinstance(step, Activation):
+            lines.append(f"y = {curve(step, 'y')};")
+        elif isinstance(step, Affine):
+            scale, shift = f"load(u + {head * row})", f"load(u + {(head + 1) * row})"
+            lines.append(f"y = y * {scale} + {shift};" if step.scale.any() else f"y = {shift};")
+            head += 2
+        elif isinstance(step, Store):
+            lines.append(f"store(s + t[{first}] + {place}, y);")
+            first += 1
+        else:
+            other = "y"
+            if step.other is not None:
+                other = _operand(step.other, kernel, f"t[{first}]", place, channel)
+                first += 1
+            lines.append(f"y = {combined(step.how, 'y', other, step.flipped)};")
+    return lines
 
 
-def _better(
-    price: "_Price", able: list[PlanarKernel], chosen: set[PlanarKernel]
-) -> set[PlanarKernel]:
-    """Change one kernel at a time while that makes the program cheaper."""
-    best, before = price(chosen), float("inf")
-    while best < before:
-        before = best
-        for kernel in able:
-            if (cost := price(chosen ^ {kernel})) < best:
-                chosen, best = chosen ^ {kernel}, cost
-    return chosen
+def _operand(other: Value, kernel: Kernel, origin: str, place: str, channel: str) -> str:
+    if (other.height, other.width) == (kernel.height, kernel.width):
+        return f"load(s + {origin} + {place})"
+    return f"splat(s[{origin}])" if len(other.planes) == 1 else f"load(s + {origin} + {channel})"
 
 
-def _wanted(
-    kernel: Kernel, becomes_abreast: bool, buffers: list[tuple[Buffer, bool]], whole: bool
-) -> bool | None:
-    """How a kernel wants a value it reads: abreast, in planes (False), or as it is (None).
-
-    `buffers`: those of the value, and whether they lie abreast; `whole`: whether, abreast, it could
-    be read as it is.
-    """
-    kinds = {blocked for buffer, blocked in buffers if not buffer.vector}
-    if not kinds:
-        return None
-    match kernel:
-        case PlanarKernel() if becomes_abreast:
-            return None if kinds == {True} and whole else True
-        case ReduceKernel():
-            return None if kinds == {False} or (kinds == {True} and whole) else False
-        case DenseKernel() | FlattenKernel() | SoftmaxKernel():
-            return None if len(kinds) == 1 else False
-    return None if kinds == {False} else False
+def block_loops(blocks: int, weights: int) -> list[str]:
+    """The start of a function that goes over blocks of channels and their lanes."""
+    step = f", w += {weights}" if weights else ""
+    return [
+        "LAYER @(float *s, const int32_t *t, const float *w)\n{",
+        f"    for (int b = 0; b < {blocks}; b++{step})",
+        f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
+    ]
 
 
-class _Price:
-    """Cycles, about, of a program in which some of its line kernels are abreast."""
-
-    def __init__(self, program: Program) -> None:
-        self.costs = {
-            kernel: (planar_cost(kernel) + finish_cost(kernel), blocked_cost(kernel))
-            for kernel in program.kernels
-            if isinstance(kernel, PlanarKernel)
-        }
-        self.makers = {buffer: kernel for kernel in program.kernels for buffer in writes(kernel)}
-        self.reads = [
-            (kernel, value.planes, value.buffers, _is_whole(kernel, value), _size(value))
-            for kernel in program.kernels
-            for value in reads(kernel)
-        ]
-
-    def __call__(self, chosen: set[PlanarKernel]) -> float:
-        total = sum(costs[kernel in chosen] for kernel, costs in self.costs.items())
-        turned: set[object] = set()
-        for kernel, planes, buffers, readable, size in self.reads:
-            laid = [(buffer, self.makers.get(buffer) in chosen) for buffer in buffers]
-            wanted = _wanted(kernel, kernel in chosen, laid, readable)
-            if wanted and id(planes) not in turned:
-                turned.add(id(planes))
-                total += TURNED[True] * size
-            for buffer, blocked in laid if wanted is False else ():
-                if blocked and buffer not in turned:
-                    turned.add(buffer)
-                    size = buffer.channels * buffer.height * buffer.width
-                    total += size * (TURNED[False] if buffer.width >= WIDEST else NARROW)
-        return total
+def tile_functions(tile: Tile, rows: int, write: Callable[[int], str]) -> list[str]:
+    """What `write` makes of each height of tile that `rows` take, where the registers suffice."""
+    many = {tile.pixels, rows % tile.pixels} - {0}
+    few = {tile.few, rows % tile.few} - {0}
+    text = []
+    for size in sorted(many | few, reverse=True):
+        when = "" if size in many & few else f"REGISTERS {'>=' if size in many else '<'} 32"
+        text += [f"#if {when}"] * bool(when)
+        text.append(write(size))
+        text += ["#endif"] * bool(when)
+    return text
 
 
-def _size(value: Value) -> int:
-    return round_up(len(value.planes)) * value.height * value.width
-
-
-def _is_whole(kernel: Kernel, value: Value) -> bool:
-    """Whether a value can be read abreast as it is; a 1×1 convolution finds each channel."""
-    if isinstance(kernel, PlanarKernel) and value is kernel.x:
-        if is_pointwise(kernel):
-            return all((b.height, b.width) == (value.height, value.width) for b in value.buffers)
-        if is_winograd(kernel):
-            return in_vectors(value)
-    return value.whole is not None
-
-
-def _lay(program: Program, chosen: set[PlanarKernel]) -> None:
-    """Rewrite the kernels: abreast those that are chosen, with turns where a reader needs one."""
-    kernels: list[Kernel] = []
-    turned: dict[object, Value] = {}
-
-    def turn(name: str, value: Value, out: Buffer) -> Value:
-        program.buffers.append(out)
-        kernels.append(LayoutKernel(name, value, out))
-        return whole(out)
-
-    def flat(buffer: Buffer) -> Buffer:
-        """A whole buffer in planes, for all that read some of it."""
-        if buffer not in turned:
-            name = f"{buffer.name}_turned"
-            out = replace(buffer, name=name, blocked=False)
-            turned[buffer] = turn(name, whole(buffer), out)
-        return turned[buffer].planes[0][0]
-
-    for kernel in program.kernels:
-
-        def ready(value: Value, kernel: Kernel = kernel) -> Value:
-            laid = [(buffer, buffer.blocked) for buffer in value.buffers]
-            wanted = _wanted(kernel, kernel in chosen, laid, _is_whole(kernel, value))
-            if wanted is None:
-                return value
-            if not wanted:
-                planes = tuple((flat(b), c) if b.blocked else (b, c) for b, c in value.planes)
-                return replace(value, planes=planes)
-            key = (value.planes, value.height, value.width, value.top, value.left)
-            if key not in turned:
-                name = f"{value.planes[0][0].name}_turned"
-                shape = (len(value.planes), value.height, value.width)
-                positive = all(buffer.positive for buffer in value.buffers)
-                turned[key] = turn(name, value, Buffer(name, *shape, positive, blocked=True))
-            return turned[key]
-
-        if isinstance(kernel, PlanarKernel) and kernel in chosen:
-            for buffer in writes(kernel):  # before what it reads: a step may read what it wrote
-                buffer.blocked = True
-        new = _ready(kernel, ready)
-        if isinstance(new, PlanarKernel) and kernel in chosen:
-            assert new.op is None or isinstance(new.op, Conv)
-            shape = (new.channels, new.height, new.width)
-            new = BlockedKernel(new.name, new.op, new.x, *shape, new.steps)
-        kernels.append(new)
-    program.kernels = kernels
-
-
-def _ready(kernel: Kernel, ready) -> Kernel:  # type: ignore[no-untyped-def]
-    """The kernel with every value it reads replaced."""
-    kernel = replace(kernel, x=ready(kernel.x))
-    if isinstance(kernel, PlanarKernel | DenseKernel | ReduceKernel):
-        steps: tuple[Step, ...] = tuple(
-            replace(step, other=ready(step.other))
-            if isinstance(step, Binary) and step.other is not None
-            else step
-            for step in kernel.steps
-        )
-        kernel = replace(kernel, steps=steps)
-    return kernel
-
-
-def finish_cost(kernel: PlanarKernel) -> float:
-    """Cycles of the steps of a line kernel beyond what its tiles count."""
-    pitch = next(buffer.pitch for buffer in writes(kernel))
-    vectors = -(-kernel.height * pitch // WIDEST)
-    return kernel.channels * vectors * steps_cost(kernel.steps)
-
-
-def steps_cost(steps: tuple[Step, ...]) -> float:
-    """Cycles of steps on one vector; a first store is free."""
-    total = -1.0
-    for step in steps:
-        total += CURVES[step.curve] if isinstance(step, Activation) else 1.0
-    return max(total, 0.0)
-
-
-def blocked_cost(kernel: PlanarKernel) -> float:
-    """Cycles of a kernel with channels in the lanes; infinite where it cannot be."""
-    return blocked_cycles(kernel) if can_be_blocked(kernel) else float("inf")
-
-
-def blocked_cycles(kernel: PlanarKernel | BlockedKernel) -> float:
-    """Cycles of a kernel with channels in the lanes, its steps included."""
-    vectors = -(-kernel.channels // WIDEST)
-    pixels = kernel.height * kernel.width
-    finish = vectors * pixels * (2.0 + steps_cost(kernel.steps))
-    if is_pointwise(kernel):
-        return min(cost for cost, _, _ in _tiles(kernel)) + finish
-    if is_winograd(kernel):
-        return ways(kernel)[0][0] + vectors * pixels * steps_cost(kernel.steps)
-    if isinstance(kernel.op, Conv):
-        rows, columns = kernel.op.weight.shape[2:]
-        return float(finish + vectors * pixels * (0.6 * columns + 1.0) * rows)
-    return finish + vectors * pixels * 1.0
-
-
-def _tiles(kernel: PlanarKernel | BlockedKernel) -> Iterator[tuple[float, int, int]]:
-    """Cycles, pixels and vectors of the register tiles that a 1×1 convolution could have."""
-    return product_tiles(len(kernel.x.planes), kernel.channels, kernel.height * kernel.width)
-
-
-def likely(kernel: PlanarKernel | BlockedKernel, count: int) -> list[tuple[int, int]]:
-    """Pixels and vectors of register tiles, the best by the cost model first; for a 3×3 convolution
-    results of a tile in each direction and vectors."""
-    if is_winograd(kernel):
-        return likely_ways(kernel, count)
-    order = sorted((cost, -vectors, pixels) for cost, pixels, vectors in _tiles(kernel))
-    return [(pixels, -vectors) for _, vectors, pixels in order[:count]]
-
-
-def tile(kernel: BlockedKernel, given: tuple[int, int] | None = None) -> Tile:
-    """The register tile of a 1×1 convolution, by the cost model unless it is given."""
-    return tile_of(*(given or likely(kernel, 1)[0]))
+def tile_loops(tile: Tile, rows: int, call: str) -> list[str]:
+    """Whole tiles from row i on, then the rest; `call` is what stands behind a function's name."""
+    lines = ["        int i = 0;"]
+    if tile.few != tile.pixels:
+        lines.append("#if REGISTERS >= 32")
+    for size in dict.fromkeys((tile.pixels, tile.few)):
+        if size != tile.pixels:
+            lines.append("#else")
+        lines.append(f"        for (; i + {size} <= {rows}; i += {size}) @_x{size}{call}")
+        if rows % size:
+            lines.append(f"        @_x{rows % size}{call}")
+    if tile.few != tile.pixels:
+        lines.append("#endif")
+    return lines

@@ -4,11 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from string import Template
 
 import numpy as np
 
-from leancnn.compiler.graph import Activation, Affine, Combine, Floats
-from leancnn.compiler.literals import LARGE, ORDER, array, byte_array, decimals, number
+from leancnn.compiler.graph import Floats
+from leancnn.compiler.literals import LARGE, ORDER, array, byte_array, decimals
+from leancnn.compiler.values import Buffer
 
 
 def identifier(name: str) -> str:
@@ -29,6 +31,26 @@ def own(name: str) -> str:
     return word if plain and word not in HELPERS else f"{word}_"
 
 
+ALONE = re.compile(r"(\s*)\$(\w+)")
+
+
+def fill(template: str, **values: object) -> str:
+    """C from a template: each `$name` is its value.
+
+    The text of a `$name` that has a line of its own is indented as the name is, but for what is of
+    the preprocessor; without text the line is left out.
+    """
+    lines = []
+    for line in template.strip("\n").splitlines():
+        alone = ALONE.fullmatch(line)
+        if alone is None:
+            lines.append(Template(line).substitute(values))
+        else:
+            rows = str(values[alone[2]]).splitlines()
+            lines += [row if row.startswith("#") else f"{alone[1]}{row}" for row in rows]
+    return "\n".join(lines).replace("+ -", "- ")
+
+
 HELPERS = {"clear_gaps", "error_function", "vf_anywhere", "vi_anywhere"}
 """What prelude.h calls its own with an underscore inside."""
 
@@ -45,6 +67,7 @@ class File:
     known: dict[object, str] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
     constants: int = 0  # bytes of weights and tables
+    dump: int = 0  # a place in the arena for planes that nobody reads
 
     def fresh(self, name: str) -> str:
         """`name` as an identifier nobody has."""
@@ -95,6 +118,14 @@ class File:
             )
         return self.known[key]
 
+    def clear(self, buffer: Buffer) -> None:
+        """Have all of a buffer set to zero, where there are zeros around its planes."""
+        if buffer.masked:
+            self.calls.append(
+                f"memset(s + {buffer.origin - buffer.below}, 0, {4 * buffer.size}); "
+                "/* zeros around planes */"
+            )
+
     def mask(self, height: int, width: int, pitch: int) -> str:
         """The name of a table that keeps the pixels of a line and drops the gaps."""
         length = -(-height * pitch // 16) * 16
@@ -139,101 +170,3 @@ class Places:
     def arguments(self) -> str:
         """What follows the others in a call."""
         return "".join(f", {place}" for place in self.found)
-
-
-def curve(step: Activation, y: str) -> str:
-    """A C expression for a function of each element of the vector `y`."""
-    low, high = number(step.low), number(step.high)
-    match step.curve:
-        case "clip":
-            if step.high == float("inf"):
-                return f"floored({y}, splat({low}))"
-            if step.low == float("-inf"):
-                return f"capped({y}, splat({high}))"
-            return f"clip({y}, {low}, {high})"
-        case "leaky":
-            return f"choose({y}, {y}, {y} * {low})"
-        case "hardswish":
-            return f"{y} * hardsigmoid({y})"
-        case "exp":
-            return f"exponential({y})"
-        case "expm1":
-            return f"growth({y})"
-        case "tanh":
-            return f"tangent({y})"
-        case "erf":
-            return f"error_function({y})"
-        case "sqrt":
-            return f"root({y})"
-        case "reciprocal":
-            return f"1.0f / {y}"
-        case "log":
-            return f"logarithm({y})"
-        case "power":
-            return f"power({y}, {low})"
-    return f"{step.curve}({y})"
-
-
-def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
-    """A C expression for two vectors, element by element."""
-    first, second = (other, y) if flipped else (y, other)
-    match how.how:
-        case "max":
-            return f"larger({first}, {second})"
-        case "min":
-            return f"smaller({first}, {second})"
-    sign = {"add": "+", "sub": "-", "mul": "*", "div": "/"}[how.how]
-    return f"{first} {sign} {second}"
-
-
-LONG = {"sigmoid", "silu", "exp", "expm1", "tanh", "erf", "sqrt", "log", "softplus", "power"}
-"""Curves that need registers of their own: written into a tile they would push its sums out."""
-
-
-def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> list[str]:
-    """C that does `steps`, statements on y, to each sum of a register tile of o × v vectors.
-
-    A short way is a macro for every sum; where a step is long the sums are put down first, and a
-    loop takes them up one by one.
-    """
-    outputs, vectors = sizes
-    if not long:
-        body = [f"        {step} \\" for step in ["vf y = a;", *steps]]
-        return [
-            "#define FINISH(o, v, a) { \\",
-            *body,
-            "    }",
-            f"    {tile}(FINISH)\n#undef FINISH",
-        ]
-    place = f"sums + (o * {vectors} + v) * LANES"
-    return [
-        f"    float sums[{outputs * vectors} * LANES];",
-        f"#define FINISH(o, v, a) store({place}, a);",
-        f"    {tile}(FINISH)\n#undef FINISH",
-        f"    for (int o = 0; o < {outputs}; o++)",
-        f"        for (int v = 0; v < {vectors}; v++) {{",
-        f"            vf y = load({place});",
-        *(f"            {step}" for step in steps),
-        "        }",
-    ]
-
-
-def is_long(steps: Sequence[object]) -> bool:
-    """Whether one of a kernel's steps is a long curve."""
-    return any(isinstance(step, Activation) and step.curve in LONG for step in steps)
-
-
-def described(steps: Sequence[object]) -> str:
-    """Steps in words, for a comment."""
-    words: list[str] = []
-    for step in steps:
-        if isinstance(step, Activation):
-            relu = step.curve == "clip" and (step.low, step.high) == (0, float("inf"))
-            words.append("relu" if relu else step.curve)
-        elif isinstance(step, Affine):
-            words.append("scale and shift")
-        elif hasattr(step, "how"):
-            words.append(step.how.how)
-        else:
-            words.append("store")
-    return ", ".join(words)

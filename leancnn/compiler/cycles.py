@@ -4,20 +4,17 @@ The cost model chooses between layouts and tiles, so it need not be right betwee
 whoever wants seconds fits a factor for each kind (`leancnn.search.clock`).
 """
 
-from leancnn.compiler.blocked import blocked_cycles, finish_cost, is_pointwise, steps_cost
+from leancnn.compiler.blocked import BlockedKernel
+from leancnn.compiler.epilogue import steps_cost
 from leancnn.compiler.graph import Conv, Pool
-from leancnn.compiler.loops import planar_cost
+from leancnn.compiler.kernel import Kernel
+from leancnn.compiler.kernel_dense import DenseKernel
+from leancnn.compiler.kernel_planar import PlanarKernel
+from leancnn.compiler.kernel_pointwise import PointwiseKernel
+from leancnn.compiler.kernel_reduce import ReduceKernel
+from leancnn.compiler.kernel_winograd import WinogradKernel
 from leancnn.compiler.memory import Schedule
-from leancnn.compiler.program import (
-    WIDEST,
-    BlockedKernel,
-    DenseKernel,
-    Kernel,
-    PlanarKernel,
-    ReduceKernel,
-    reads,
-)
-from leancnn.compiler.winograd import is_winograd
+from leancnn.compiler.values import WIDEST
 
 
 def cycles(schedule: Schedule) -> dict[str, float]:
@@ -42,9 +39,9 @@ def cycles(schedule: Schedule) -> dict[str, float]:
 def _cost(kernel: Kernel) -> tuple[str, float]:
     match kernel:
         case PlanarKernel():
-            return _planar(kernel), planar_cost(kernel) + finish_cost(kernel)
+            return _planar(kernel), kernel.cost()
         case BlockedKernel():
-            return _blocked(kernel), blocked_cycles(kernel)
+            return _blocked(kernel), kernel.cost()
         case DenseKernel():
             macs = kernel.op.weight.size if kernel.op is not None else 0
             rest = kernel.channels / WIDEST * (2 + steps_cost(kernel.steps))
@@ -57,7 +54,7 @@ def _cost(kernel: Kernel) -> tuple[str, float]:
 
 def _pixels(kernel: Kernel) -> int:
     """Numbers that a kernel reads."""
-    return sum(len(value.planes) * value.height * value.width for value in reads(kernel))
+    return sum(len(value.planes) * value.height * value.width for value in kernel.reads())
 
 
 def _planar(kernel: PlanarKernel) -> str:
@@ -73,8 +70,8 @@ def _planar(kernel: PlanarKernel) -> str:
 
 
 def _blocked(kernel: BlockedKernel) -> str:
-    if is_pointwise(kernel):
+    if isinstance(kernel, PointwiseKernel):
         return "pointwise blocked"
-    if is_winograd(kernel):
+    if isinstance(kernel, WinogradKernel):
         return "winograd"
     return "depthwise blocked" if isinstance(kernel.op, Conv) else "steps blocked"

@@ -9,22 +9,9 @@ from importlib.resources import files
 import numpy as np
 
 from leancnn.compiler.c_text import File, identifier
-from leancnn.compiler.emit_blocked import emit_blocked
-from leancnn.compiler.emit_dense import emit_dense, emit_flatten, emit_reduce, emit_softmax
-from leancnn.compiler.emit_layout import emit_layout
-from leancnn.compiler.emit_planar import emit_planar
 from leancnn.compiler.emit_preprocess import emit_preprocess
-from leancnn.compiler.emit_winograd import emit_winograd
 from leancnn.compiler.graph import floats
 from leancnn.compiler.memory import Schedule
-from leancnn.compiler.program import (
-    BlockedKernel,
-    DenseKernel,
-    FlattenKernel,
-    LayoutKernel,
-    PlanarKernel,
-    ReduceKernel,
-)
 from leancnn.compiler.tiles import tile_macros
 from leancnn.compiler.verify import verify
 
@@ -71,32 +58,15 @@ def emit(schedule: Schedule, facts: Metadata) -> GeneratedC:
     verify(schedule)
     program = schedule.program
     prefix = identifier(facts.name[:99])  # files are called by it
-    file = File(prefix)
+    file = File(prefix, dump=program.arena)
     notes = json.loads(facts.about or "null")
     preprocess = emit_preprocess((notes or {}).get("road"))
     entries = ("run", "run_float", "class_names", "scratch_bytes", "preprocess", "preprocess_from")
     file.used.update(
         dict.fromkeys([prefix, "leancnn_about", *(f"{prefix}_{e}" for e in entries)], 1)
     )
-    dump = program.arena
     for kernel in program.kernels:
-        match kernel:
-            case PlanarKernel():
-                emit_planar(file, kernel, schedule.tilings[kernel], dump)
-            case BlockedKernel() if kernel in schedule.walks:
-                emit_winograd(file, kernel, schedule.walks[kernel])
-            case BlockedKernel():
-                emit_blocked(file, kernel, schedule.tiles.get(kernel))
-            case LayoutKernel():
-                emit_layout(file, kernel)
-            case DenseKernel():
-                emit_dense(file, kernel)
-            case ReduceKernel():
-                emit_reduce(file, kernel)
-            case FlattenKernel():
-                emit_flatten(file, kernel)
-            case _:
-                emit_softmax(file, kernel)
+        kernel.c(file, schedule.plans[kernel])
     widest = max((b.stride for b in program.buffers), default=0)
     arena = program.arena + widest + 64
     scratch = 4 * arena + 64

@@ -1,16 +1,17 @@
 """How a line kernel walks: taps, phases of strided inputs, register tiles by a cost model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from leancnn.compiler.graph import Affine, Conv, Pool
-from leancnn.compiler.program import WIDEST, BlockedKernel, DenseKernel, PlanarKernel, writes
+from leancnn.compiler.graph import Conv, Pool
+from leancnn.compiler.kernel import Kernel, Plan
+from leancnn.compiler.values import WIDEST, round_up
 
 L1_FLOATS = 6 * 1024  # of the first cache, what a kernel may expect to keep for its input
 L2_FLOATS = 128 * 1024
 Tiles = Mapping[str, tuple[int, int]]
-"""Channels and vectors of the register tile for some layer shapes, by `shape_key`."""
+"""Channels and vectors of the register tile for some layer shapes, by `tile_key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,6 @@ class Phases:
     pitch: int
     stride: int  # floats from phase to phase
     fill: float | None  # what stands outside the image, when not the zeros around the planes
-    offset: int = 0  # place in the arena
 
     @property
     def size(self) -> int:
@@ -36,8 +36,8 @@ class Phases:
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
-    """How a line kernel walks."""
+class Tiling(Plan):
+    """How a line kernel walks. Its scratch is phases, where it has them."""
 
     inputs: int  # channels each block reads
     outputs: int  # channels of a register tile
@@ -51,19 +51,9 @@ class Tiling:
     phases: Phases | None
 
 
-def shape_key(kernel: PlanarKernel | BlockedKernel) -> str:
-    """What the speed of a convolution's tiles depends on, in a word; empty for other kernels."""
-    op, x = kernel.op, kernel.x
-    if not isinstance(op, Conv):
-        return ""
-    layout = ("abreast",) if isinstance(kernel, BlockedKernel) else ()
-    sizes = (*layout, len(x.planes), x.height, x.width, len(op.weight), *op.weight.shape[2:])
-    return "-".join(map(str, (*sizes, op.groups, *op.stride, *op.padding, *op.dilation)))
-
-
-def likely_tiles(kernel: PlanarKernel, count: int) -> list[tuple[int, int]]:
+def likely_tiles(kernel: Kernel, count: int) -> list[tuple[int, int]]:
     """Channels and vectors of register tiles, the best by the cost model first."""
-    pitch = next(b.pitch for b in writes(kernel))
+    pitch = kernel.out.pitch
     taps, _ = _taps(kernel, pitch, 0)
     vectors = -(-kernel.height * pitch // WIDEST)
     inputs, wide = _depth(kernel)
@@ -75,16 +65,16 @@ def likely_tiles(kernel: PlanarKernel, count: int) -> list[tuple[int, int]]:
     return [(-o, v) for _, o, v in order[:count]]
 
 
-def _depth(kernel: PlanarKernel) -> tuple[int, int]:
+def _depth(kernel: Kernel) -> tuple[int, int]:
     """Channels that a group of a line kernel reads, and those it makes."""
     if not isinstance(kernel.op, Conv):
         return 1, 1
     return kernel.op.weight.shape[1], kernel.channels // kernel.op.groups
 
 
-def tiling(kernel: PlanarKernel, tile: tuple[int, int] | None = None) -> Tiling:
+def tiling(kernel: Kernel, tile: tuple[int, int] | None = None) -> Tiling:
     """The register tile, by the cost model unless it is given, and the walk of a line kernel."""
-    pitch = next(b.pitch for b in writes(kernel))
+    pitch = kernel.out.pitch
     taps, phases = _taps(kernel, pitch, 0)
     line = kernel.height * pitch
     inputs, wide = _depth(kernel)
@@ -99,7 +89,10 @@ def tiling(kernel: PlanarKernel, tile: tuple[int, int] | None = None) -> Tiling:
     if phases is not None and chunk:
         taps, phases = _taps(kernel, pitch, chunk)
     rest = vectors % many
-    return Tiling(inputs, outputs, blocks, groups, many, few, rest, chunk, taps, phases)
+    scratch = 0 if phases is None else phases.size * inputs + phases.pitch + 4 * WIDEST
+    return Tiling(
+        inputs, outputs, blocks, groups, many, few, rest, chunk, taps, phases, scratch=scratch
+    )
 
 
 def cost(outputs: int, vectors: int, wide: int, depth: tuple[int, int], line: int) -> float:
@@ -136,7 +129,7 @@ def _chunk(inputs: int, taps: int, blocks: int, vectors: int, line: int) -> int:
     return vectors * WIDEST
 
 
-def _taps(kernel: PlanarKernel, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases | None]:
+def _taps(kernel: Kernel, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases | None]:
     """Offsets of the window's taps, and the phases they point into, when there are any.
 
     `chunk`: pixels for which the phases are dealt out at a time; 0: all.
@@ -172,32 +165,28 @@ def _taps(kernel: PlanarKernel, pitch: int, chunk: int) -> tuple[tuple[int, ...]
     return taps, Phases(which, heights, wide, pitch, stride, fill)
 
 
-def affines(kernel: PlanarKernel | BlockedKernel | DenseKernel) -> list[Affine]:
-    """The scale-and-shift steps of a kernel, whose numbers stand beside its weights."""
-    return [step for step in kernel.steps if isinstance(step, Affine)]
-
-
-def outside_is_zero(op: Pool, kernel: PlanarKernel) -> bool:
+def outside_is_zero(op: Pool, kernel: Kernel) -> bool:
     """Whether zeros around the image may stand for what a pooling must not see there."""
     return op.how == "mean" or all(buffer.positive for buffer in kernel.x.buffers)
 
 
-def moves_straight(kernel: PlanarKernel) -> bool:
+def moves_straight(kernel: Kernel) -> bool:
     """Whether pixels of input and output correspond at equal distances along the line."""
     if kernel.op is None:
         return True
     if isinstance(kernel.op, Pool) and any(kernel.op.padding):
         return kernel.op.stride == (1, 1) and outside_is_zero(kernel.op, kernel)
-    return kernel.op.stride == (1, 1)
+    straight: bool = kernel.op.stride == (1, 1)
+    return straight
 
 
-def picks(kernel: PlanarKernel) -> bool:
+def picks(kernel: Kernel) -> bool:
     """Whether each tap of a strided convolution picks every second float of a row where it lies.
 
     Half a vector of the output must not cross rows, however wide vectors are: then two loads and a
     shuffle make a tap, which costs less than dealing rows out to planes.
     """
-    pitch = next(b.pitch for b in writes(kernel))
+    pitch = kernel.out.pitch
     strided = isinstance(kernel.op, Conv) and kernel.op.stride == (2, 2)
     return strided and pitch % (WIDEST // 2) == 0
 
@@ -210,13 +199,9 @@ def reach(op: Conv | Pool) -> tuple[int, int]:
     return (rows - 1) * op.dilation[0], (columns - 1) * op.dilation[1]
 
 
-def round_up(count: int, grain: int = WIDEST) -> int:
-    return -(-count // grain) * grain
-
-
-def planar_cost(kernel: PlanarKernel) -> float:
+def planar_cost(kernel: Kernel) -> float:
     """Cycles, about, of a line kernel without its steps."""
-    pitch = next(b.pitch for b in writes(kernel))
+    pitch = kernel.out.pitch
     vectors = -(-kernel.height * pitch // WIDEST)
     deal = 0.0
     if not moves_straight(kernel) and not picks(kernel):
@@ -227,3 +212,26 @@ def planar_cost(kernel: PlanarKernel) -> float:
     inputs, wide = _depth(kernel)
     outputs, many = likely_tiles(kernel, 1)[0]
     return deal + kernel.op.groups * cost(outputs, many, wide, (inputs, taps), vectors)
+
+
+NARROW_LANES = 4
+NARROW_REGISTERS = 13
+"""An engine of WebAssembly leaves fifteen of sixteen registers to a tile at best, and spills what
+does not fit: tiles of at most so many measured fastest in V8."""
+
+
+def narrow_tile(rows: int, vectors: int, price: Callable[[int, int], float]) -> tuple[int, int]:
+    """The cheapest tile of at most so many rows and vectors in few registers."""
+    able = [
+        (o, v)
+        for o, v in product(range(1, rows + 1), range(1, vectors + 1))
+        if o * v + v + 1 <= NARROW_REGISTERS
+    ]
+    return min(able, key=lambda tile: price(*tile))
+
+
+def narrow_cost(rows: int, vectors: int, depth: int) -> float:
+    """Cycles, about, of a tile: counted as in `cost`."""
+    adds = rows * vectors
+    loads = rows + vectors
+    return depth * max(adds / 2, loads / 2, (adds + loads) / 4, 4.0) + 12 + 2.5 * adds

@@ -1,36 +1,24 @@
 """A simplified graph to kernels: element-wise operators become steps of the kernel before them."""
 
+from dataclasses import replace
+
 from leancnn.compiler.graph import (
     Activation,
     Affine,
     Combine,
     Concat,
-    Conv,
     Crop,
     Gather,
     Graph,
     Node,
-    Pool,
-    Reduce,
-    Reshape,
     Shape,
-    Softmax,
 )
-from leancnn.compiler.program import (
-    Binary,
-    Buffer,
-    DenseKernel,
-    FlattenKernel,
-    PlanarKernel,
-    Program,
-    ReduceKernel,
-    SoftmaxKernel,
-    Step,
-    Store,
-    Value,
-    whole,
-)
+from leancnn.compiler.kernel import Program, kind_of
+from leancnn.compiler.values import Binary, Buffer, Step, Store, Value, whole
 from leancnn.errors import UnsupportedError
+from leancnn.registry import import_members
+
+import_members("leancnn.compiler", "kernel_")
 
 LONGEST = 64  # steps of a kernel: C compilers take hours for one of thousands
 
@@ -58,14 +46,13 @@ class Lowering:
         self.graph = graph
         self.users = graph.users()
         self.done: set[Node] = set()  # element-wise nodes that became steps of an earlier kernel
-        image = self._new(graph.shapes[graph.input], "image")
+        image = Buffer("image", *graph.shapes[graph.input])
         self.values = {graph.input: whole(image)}
         self.program = Program(graph, image, whole(image), [image])
 
     def node(self, node: Node) -> None:
         """Turn one node, and the element-wise ones that can follow it at once, into a kernel."""
         op, x = node.op, self.values[node.inputs[0]]
-        shape = self.graph.shapes[node.output]
         match op:
             case Gather(channels):
                 planes = tuple(x.planes[c] for c in channels)
@@ -75,46 +62,32 @@ class Lowering:
             case Crop(top, left, height, width):
                 value = Value(x.planes, height, width, x.top + top, x.left + left)
                 self.values[node.output] = value
-            case Reshape():
-                out = self._new(shape, node.output)
-                self.program.kernels.append(FlattenKernel(node.output, x, out))
-                self._keep(node.output, out)
-            case Softmax(log):
-                out = self._new(shape, node.output)
-                self.program.kernels.append(SoftmaxKernel(node.output, x, out, log))
-                self._keep(node.output, out)
-            case Reduce(how, over):
-                steps = self._steps(node.output, (), positive=False)
-                self.program.kernels.append(ReduceKernel(node.output, how, over, x, steps))
             case _:
-                self._line(node, x, shape)
+                self._kernel(node, x)
 
-    def _line(self, node: Node, x: Value, shape: Shape) -> None:
-        """A convolution, a pooling, or element-wise operators with no kernel before them."""
-        if isinstance(node.op, Conv | Pool):
-            op: Conv | Pool | None = node.op
-            if any(node.op.padding) and self._cropped(x):
-                x = self._copied(x, f"{node.output}_window")
-            positive = isinstance(node.op, Pool) and all(b.positive for b in x.buffers)
-            first: tuple[Step, ...] = ()
+    def _kernel(self, node: Node, x: Value) -> None:
+        """A kernel for an operator, or for element-wise ones with no kernel before them."""
+        elementwise = isinstance(node.op, Activation | Affine | Combine)
+        first = (self._step(node, node.inputs[0]),) if elementwise else ()
+        op = None if elementwise else node.op
+        kind = kind_of(op, self.graph.shapes[node.output])
+        kernel = kind(node.output, op, x, first)
+        if any(kernel.margins()) and self._cropped(x):
+            x = self._copied(x, f"{node.output}_window")
+        if kind.follows:
+            steps = self._steps(node.output, first, kernel.positive)
         else:
-            op, positive = None, False
-            first = (self._step(node, node.inputs[0]),)
-        steps = self._steps(node.output, first, positive)
-        if shape[1:] == (1, 1) and not isinstance(op, Pool):
-            self.program.kernels.append(DenseKernel(node.output, op, x, shape[0], steps))
-        else:
-            self.program.kernels.append(PlanarKernel(node.output, op, x, *shape, steps))
+            steps = (self._store(node.output),)
+        self.program.kernels.append(replace(kernel, x=x, steps=steps))
 
     def _cropped(self, x: Value) -> bool:
         """Whether a value shows less than its buffers: then the zeros around it are elsewhere."""
         return any((b.height, b.width) != (x.height, x.width) for b in x.buffers)
 
     def _copied(self, x: Value, name: str) -> Value:
-        out = self._new((len(x.planes), x.height, x.width), name)
-        self.program.kernels.append(
-            PlanarKernel(name, None, x, len(x.planes), x.height, x.width, (Store(out),))
-        )
+        out = self._new(x.shape, name)
+        kind = kind_of(None, x.shape)
+        self.program.kernels.append(kind(name, None, x, (Store(out),)))
         return whole(out)
 
     def _joined(self, parts: list[Value]) -> Value:
@@ -136,9 +109,7 @@ class Lowering:
             if len(steps) >= LONGEST:  # goes on in a kernel of its own
                 following = None
             if following is None or others or value == self.graph.output:
-                out = self._new(self.graph.shapes[value], value, positive)
-                steps.append(Store(out))
-                self._keep(value, out)
+                steps.append(self._store(value, positive))
             if following is None:
                 return tuple(steps)
             steps.append(self._step(following, value))
@@ -176,13 +147,14 @@ class Lowering:
         return Binary(node.op, other, flipped)
 
     def _new(self, shape: Shape, name: str, positive: bool = False) -> Buffer:
-        buffer = Buffer(name, *shape, positive=positive)
-        if hasattr(self, "program"):
-            self.program.buffers.append(buffer)
-        return buffer
+        self.program.buffers.append(Buffer(name, *shape, positive=positive))
+        return self.program.buffers[-1]
 
-    def _keep(self, value: str, buffer: Buffer) -> None:
-        self.values[value] = whole(buffer)
+    def _store(self, value: str, positive: bool = False) -> Store:
+        """The step that stores a value of the graph in a buffer of its own."""
+        out = self._new(self.graph.shapes[value], value, positive)
+        self.values[value] = whole(out)
+        return Store(out)
 
 
 def is_positive(step: Step, before: bool) -> bool:

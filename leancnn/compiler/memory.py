@@ -3,42 +3,18 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from leancnn.compiler.blocked import Layout, choose, is_pointwise, tile
-from leancnn.compiler.graph import Conv, Pool
-from leancnn.compiler.loops import (
-    Tiles,
-    Tiling,
-    moves_straight,
-    outside_is_zero,
-    reach,
-    round_up,
-    shape_key,
-    tiling,
-)
-from leancnn.compiler.program import (
-    WIDEST,
-    Binary,
-    BlockedKernel,
-    Buffer,
-    Kernel,
-    PlanarKernel,
-    Program,
-    Store,
-    reads,
-    writes,
-)
-from leancnn.compiler.winograd import Tile, Winograd, is_winograd, placed, scratch_floats, way
+from leancnn.compiler.kernel import Kernel, Plan, Program, operand
+from leancnn.compiler.layout import Layout, choose
+from leancnn.compiler.loops import Tiles
+from leancnn.compiler.values import WIDEST, Buffer, Store, round_up
 
 
 @dataclass(slots=True, eq=False)
 class Schedule:
-    """A program whose buffers have places, with a plan for each of its line kernels, and a tile for
-    each 1×1 and a walk for each 3×3 convolution with channels abreast."""
+    """A program whose buffers have places, and how each of its kernels walks."""
 
     program: Program
-    tilings: dict[PlanarKernel, Tiling]
-    tiles: dict[BlockedKernel, Tile]
-    walks: dict[BlockedKernel, Winograd]
+    plans: dict[Kernel, Plan]
 
 
 def schedule(
@@ -57,55 +33,28 @@ def schedule(
     choose(program, "planes" if small else layout)
     _set_pitches(program, grain)
     _set_lives(program)
-    chosen = {
-        kernel: tile(kernel, (tiles or {}).get(shape_key(kernel)))
-        for kernel in program.kernels
-        if isinstance(kernel, BlockedKernel) and is_pointwise(kernel)
-    }
-    walks = {
-        kernel: way(kernel, (tiles or {}).get(shape_key(kernel)))
-        for kernel in program.kernels
-        if isinstance(kernel, BlockedKernel) and is_winograd(kernel)
-    }
-    scratch: dict[PlanarKernel | BlockedKernel, Buffer] = {}
-    tilings: dict[PlanarKernel, Tiling] = {}
+    plans = {kernel: kernel.plan((tiles or {}).get(kernel.tile_key)) for kernel in program.kernels}
+    scratch = {}
     for at, kernel in enumerate(program.kernels):
-        floats = 0
-        if isinstance(kernel, PlanarKernel):
-            tilings[kernel] = tiling(kernel, (tiles or {}).get(shape_key(kernel)))
-            phases = tilings[kernel].phases
-            if phases is not None:
-                floats = phases.size * tilings[kernel].inputs + phases.pitch + 4 * WIDEST
-        if isinstance(kernel, BlockedKernel) and kernel in walks:
-            floats = scratch_floats(kernel, walks[kernel])
-        if floats and isinstance(kernel, PlanarKernel | BlockedKernel):
+        if floats := round_up(plans[kernel].scratch):
             name = f"{kernel.name} scratch"
-            scratch[kernel] = Buffer(name, 1, 1, 1, size=round_up(floats), born=at, dies=at)
+            scratch[kernel] = Buffer(name, 1, 1, 1, size=floats, born=at, dies=at)
     _place(program, scratch.values(), grain)
     for kernel, buffer in scratch.items():
-        if isinstance(kernel, BlockedKernel):
-            walks[kernel] = placed(walks[kernel], buffer.origin)
-            continue
-        old = tilings[kernel]
-        assert old.phases is not None
-        tilings[kernel] = replace(old, phases=replace(old.phases, offset=buffer.origin))
-    return Schedule(program, tilings, chosen, walks)
+        plans[kernel] = replace(plans[kernel], place=buffer.origin)
+    return Schedule(program, plans)
 
 
 def _ask_for_gaps(kernel: Kernel) -> None:
     """Note on the buffers a kernel reads how many zeros it expects around their planes."""
-    if not isinstance(kernel, PlanarKernel) or not isinstance(kernel.op, Conv | Pool):
-        return
-    if isinstance(kernel.op, Pool) and not outside_is_zero(kernel.op, kernel):
-        return
-    top, left, bottom, right = kernel.op.padding
+    top, left, bottom, right = kernel.margins()
     for buffer in kernel.x.buffers:
         rows, columns = buffer.gap
         buffer.gap = (max(rows, top, bottom), max(columns, left, right))
 
 
 def _set_pitches(program: Program, grain: int) -> None:
-    """Give buffers that one line kernel reads and writes the same pitch, the smallest.
+    """Give buffers that one kernel reads and writes the same pitch, the smallest.
 
     Planes begin a multiple of `grain` floats apart.
     """
@@ -122,26 +71,10 @@ def _set_pitches(program: Program, grain: int) -> None:
 
     least: dict[Buffer, int] = {}
     for kernel in program.kernels:
-        if not isinstance(kernel, PlanarKernel):
-            for value in reads(kernel):
-                _unite(parent, root, value.buffers)
-            continue
-        others = [
-            step.other
-            for step in kernel.steps
-            if isinstance(step, Binary) and step.other is not None
-        ]
-        planes = [b for v in others if (v.height, v.width) != (1, 1) for b in v.buffers]
-        made = [b for b in writes(kernel) if not b.vector]
-        _unite(parent, root, kernel.x.buffers)
-        _unite(parent, root, [*made, *planes])
-        if moves_straight(kernel):
-            _unite(parent, root, [*made, *kernel.x.buffers])
-        for buffer in made:
-            beyond = 0
-            if kernel.op is not None and not moves_straight(kernel):
-                beyond = reach(kernel.op)[1] // kernel.op.stride[1]
-            least[buffer] = max(least.get(buffer, 0), kernel.width + beyond)
+        for buffers in kernel.alike():
+            _unite(parent, root, buffers)
+        for buffer in kernel.writes():
+            least[buffer] = max(least.get(buffer, 0), kernel.least_pitch())
     pitches: dict[Buffer, int] = {}
     for buffer in program.buffers:
         wanted = max(buffer.width + buffer.gap[1], least.get(buffer, 0))
@@ -182,9 +115,9 @@ def _unite(parent, root, buffers: Iterable[Buffer]) -> None:  # type: ignore[no-
 
 def _set_lives(program: Program) -> None:
     for at, kernel in enumerate(program.kernels):
-        for buffer in writes(kernel):
+        for buffer in kernel.writes():
             buffer.born = buffer.dies = at
-        for value in reads(kernel):
+        for value in kernel.reads():
             for buffer in value.buffers:
                 buffer.dies = at
     for buffer in program.logits.buffers:
@@ -195,23 +128,20 @@ def _set_lives(program: Program) -> None:
 def _heir(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] | None:
     """A buffer of this kernel that may lie where one it reads element by element ends its life.
 
-    The place is free from the last step that reads it on. A line kernel whose planes are single
-    floats writes over the next ones, too.
+    The place is free from the last step that reads it on.
     """
-    if not isinstance(kernel, PlanarKernel | BlockedKernel):
+    if not kernel.in_place:
         return None
-    if isinstance(kernel, PlanarKernel) and (kernel.height, kernel.width) == (1, 1):
-        return None
-    last = dict.fromkeys(kernel.x.buffers, -1) if kernel.op is None else {}
+    last = dict.fromkeys(kernel.x.buffers, -1) if kernel.elementwise else {}
     for place, step in enumerate(kernel.steps):
-        if isinstance(step, Binary) and step.other is not None:
-            last.update(dict.fromkeys(step.other.buffers, place))
+        if (other := operand(step)) is not None:
+            last.update(dict.fromkeys(other.buffers, place))
     for place, step in enumerate(kernel.steps):
         if not isinstance(step, Store):
             continue
         for old in [buffer for buffer, read in last.items() if read < place]:
-            busy = kernel.op is not None and old in kernel.x.buffers
-            busy = busy or any(old in v.buffers and v.whole is None for v in reads(kernel))
+            busy = not kernel.elementwise and old in kernel.x.buffers
+            busy = busy or any(old in v.buffers and v.whole is None for v in kernel.reads())
             if old.dies != at or old in taken or busy or old is step.buffer:
                 continue
             if _layout(old) == _layout(step.buffer):
@@ -221,8 +151,7 @@ def _heir(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] 
 
 def _layout(buffer: Buffer) -> tuple[object, ...]:
     """What two buffers must have in common to lie in the same place."""
-    shape = (buffer.channels, buffer.height, buffer.width)
-    return (*shape, buffer.gap, buffer.pitch, buffer.stride, buffer.blocked)
+    return (*buffer.shape, buffer.gap, buffer.pitch, buffer.stride, buffer.blocked)
 
 
 def _place(program: Program, scratch: Iterable[Buffer], grain: int) -> None:

@@ -6,7 +6,7 @@ With channels abreast the tile is of o pixels x v vectors of channels: SPREAD or
 MIX adds one channel of those pixels, each times its weights.
 """
 
-from leancnn.compiler.program import WIDEST
+from leancnn.compiler.values import WIDEST
 
 
 def tile_macros(tiles: set[tuple[str, int, int]]) -> str:

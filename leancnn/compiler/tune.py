@@ -13,14 +13,12 @@ import numpy as np
 
 from leancnn.cache import folder
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.blocked import is_pointwise, likely
 from leancnn.compiler.emit import Metadata, emit
 from leancnn.compiler.graph import Conv, Graph, Reduce, empty, floats
-from leancnn.compiler.loops import Tiles, likely_tiles, shape_key
+from leancnn.compiler.kernel import Kernel
+from leancnn.compiler.loops import Tiles
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import BlockedKernel, PlanarKernel
-from leancnn.compiler.winograd import is_winograd
 from leancnn.errors import LeanCNNError, MismatchError, WriteError
 from leancnn.safe_files import read_json, write_sealed
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler, processor
@@ -51,27 +49,23 @@ def tune(graph: Graph, seconds: float) -> dict[str, tuple[int, int]]:
     return known
 
 
-def shapes(graph: Graph) -> dict[str, PlanarKernel | BlockedKernel]:
+def shapes(graph: Graph) -> dict[str, Kernel]:
     """A convolution of each shape in the program, that with the most multiply-adds first."""
     program = lower(graph)
     schedule(program)
     work: dict[str, float] = {}
-    found: dict[str, PlanarKernel | BlockedKernel] = {}
+    found: dict[str, Kernel] = {}
     for kernel in program.kernels:
-        if not isinstance(kernel, PlanarKernel | BlockedKernel):
-            continue
-        tiled = isinstance(kernel, PlanarKernel) or is_pointwise(kernel) or is_winograd(kernel)
-        if tiled and isinstance(kernel.op, Conv):
-            key = shape_key(kernel)
+        if key := kernel.tile_key:
             found.setdefault(key, kernel)
             work[key] = work.get(key, 0) + kernel.op.weight.size * kernel.height * kernel.width
     return {key: found[key] for key in sorted(found, key=lambda key: -work[key])}
 
 
-def fastest(kernel: PlanarKernel | BlockedKernel, key: str) -> tuple[int, int]:
+def fastest(kernel: Kernel, key: str) -> tuple[int, int]:
     """The tile with the least time, candidates taking turns."""
     runs = []
-    for tile in candidates(kernel, CANDIDATES):
+    for tile in kernel.tiles(CANDIDATES):
         native = alone(kernel, {key: tile})
         runs.append(
             (tile, native.bare(np.zeros((1, *native.shape[1:], native.shape[0]), np.uint8)))
@@ -86,14 +80,7 @@ def fastest(kernel: PlanarKernel | BlockedKernel, key: str) -> tuple[int, int]:
     return min(best, key=lambda tile: best[tile])
 
 
-def candidates(kernel: PlanarKernel | BlockedKernel, count: int) -> list[tuple[int, int]]:
-    """The likeliest register tiles of a kernel, the best by the cost model first."""
-    return (
-        likely(kernel, count) if isinstance(kernel, BlockedKernel) else likely_tiles(kernel, count)
-    )
-
-
-def alone(kernel: PlanarKernel | BlockedKernel, tiles: Tiles) -> CompiledNetwork:
+def alone(kernel: Kernel, tiles: Tiles) -> CompiledNetwork:
     """A program of nothing but this convolution, in its layout, and a mean."""
     assert isinstance(kernel.op, Conv)
     graph = empty((len(kernel.x.planes), kernel.x.height, kernel.x.width))
@@ -106,9 +93,7 @@ def alone(kernel: PlanarKernel | BlockedKernel, tiles: Tiles) -> CompiledNetwork
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
-    plan = schedule(
-        lower(graph), tiles, "abreast" if isinstance(kernel, BlockedKernel) else "planes"
-    )
+    plan = schedule(lower(graph), tiles, "abreast" if kernel.lays_blocked else "planes")
     return CompiledNetwork(compile_library(emit(plan, facts).source, name="alone"))
 
 

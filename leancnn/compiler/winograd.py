@@ -9,15 +9,16 @@ Lavin and Gray (2016) sum over inputs at the points, so that each number is tran
 With sixteen channels abreast every transform adds whole vectors and shuffles nothing.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 
+from leancnn.compiler.blocked import Tile, product_tiles, tile_of
 from leancnn.compiler.graph import Conv, Floats, floats
+from leancnn.compiler.kernel import Kernel, Plan
 from leancnn.compiler.loops import L2_FLOATS
-from leancnn.compiler.program import WIDEST, BlockedKernel, PlanarKernel, Value
+from leancnn.compiler.values import WIDEST, Value
 
 TAPS = 3
 SIZES = (2, 4)
@@ -46,16 +47,7 @@ CLOSE = 4096  # floats of points and products that stay in the first cache besid
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """The register tile of a matrix product: pixels × vectors of channels."""
-
-    pixels: int  # with 32 registers
-    few: int  # and with 16
-    vectors: int
-
-
-@dataclass(frozen=True, slots=True)
-class Winograd:
+class Winograd(Plan):
     """How a 3×3 convolution with channels abreast is walked."""
 
     size: int  # m: results of a tile in each direction
@@ -63,7 +55,6 @@ class Winograd:
     across: int  # tiles in a row
     inputs: int  # vectors of channels that are read
     tile: Tile  # of the products at each point
-    place: int = 0  # of the scratch in the arena
 
     @property
     def edge(self) -> int:
@@ -105,7 +96,7 @@ def _odd(vectors: int) -> int:
     return (vectors | 1) * WIDEST
 
 
-def is_winograd(kernel: PlanarKernel | BlockedKernel) -> bool:
+def is_winograd(kernel: Kernel) -> bool:
     """Whether a kernel is a dense 3×3 convolution of stride 1."""
     op = kernel.op
     if not isinstance(op, Conv) or op.groups > 1 or max(op.padding) >= TAPS:
@@ -132,30 +123,7 @@ def transformed(op: Conv, size: int) -> Floats:
     return floats(points.reshape(-1, *points.shape[2:]))
 
 
-def product_tiles(inputs: int, channels: int, pixels: int) -> Iterator[tuple[float, int, int]]:
-    """Cycles, pixels and vectors of the register tiles that a matrix product could have.
-
-    Counted for two multiply-add units of latency 4, two loads and four instructions a cycle; a
-    vector of weights that comes from the second cache takes a cycle more.
-    """
-    vectors = -(-channels // WIDEST)
-    for wide in (v for v in range(1, 6) if vectors % v == 0):
-        far = 0.5 * wide if inputs * wide * WIDEST > 4096 else 0.0
-        for many in range(1, min(pixels, 28) + 1):
-            if many * wide + wide + 1 > 31:
-                break
-            total = 0.0
-            full, rest = divmod(pixels, many)
-            for count, size in ((full, many), (1, rest)):
-                adds = size * wide
-                loads = (size + 2 * wide + 1) / 2
-                steps = (adds + size * (1 if wide > 1 else 1.5) + 2 * wide + 4) / 3.9
-                each = inputs * max(adds / 2 + far, loads, steps, 4.0 + far) + 12
-                total += count * each if size else 0
-            yield total * (vectors // wide), many, wide
-
-
-def ways(kernel: PlanarKernel | BlockedKernel) -> list[tuple[float, Winograd]]:
+def ways(kernel: Kernel) -> list[tuple[float, Winograd]]:
     """Cycles, about, without steps, and how: the best of each size and width of a product first."""
     found: dict[tuple[int, int], tuple[float, Winograd]] = {}
     inputs = -(-len(kernel.x.planes) // WIDEST)
@@ -175,7 +143,7 @@ def ways(kernel: PlanarKernel | BlockedKernel) -> list[tuple[float, Winograd]]:
     return sorted(found.values(), key=lambda price: price[0])
 
 
-def _price(kernel: PlanarKernel | BlockedKernel, way: Winograd, product: float) -> float:
+def _price(kernel: Kernel, way: Winograd, product: float) -> float:
     """Cycles, about, of a walk; `product`: of the products at one point, for a band of tiles."""
     outputs = -(-kernel.channels // WIDEST)
     bands = -(-kernel.height // way.size) // way.rows
@@ -191,29 +159,3 @@ def _price(kernel: PlanarKernel | BlockedKernel, way: Winograd, product: float) 
     again = 0.05 if weights <= L2_FLOATS else 0.3
     fetched = weights * (0.3 if weights < FAR else 0.8) + (bands - 1) * weights * again
     return bands * (way.edge**2 * product + moves) + fetched
-
-
-def tile_of(pixels: int, vectors: int) -> Tile:
-    """A register tile, also for 16 registers."""
-    few = max((p for p in range(1, pixels + 1) if p * vectors + vectors + 1 <= 16), default=1)
-    return Tile(pixels, few, vectors)
-
-
-def likely_ways(kernel: PlanarKernel | BlockedKernel, count: int) -> list[tuple[int, int]]:
-    """Results of a tile in each direction and vectors of a product, the best first."""
-    return [(way.size, way.tile.vectors) for _, way in ways(kernel)[:count]]
-
-
-def way(kernel: BlockedKernel, given: tuple[int, int] | None = None) -> Winograd:
-    """The best by the cost model, of those of a given size and width of the product."""
-    found = [way for _, way in ways(kernel)]
-    return next((w for w in found if (w.size, w.tile.vectors) == given), found[0])
-
-
-def placed(way: Winograd, origin: int) -> Winograd:
-    """The same with its scratch there."""
-    return replace(way, place=origin)
-
-
-def scratch_floats(kernel: BlockedKernel, way: Winograd) -> int:
-    return sum(way.parts(-(-kernel.channels // WIDEST))) + WIDEST

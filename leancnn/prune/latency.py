@@ -17,8 +17,8 @@ from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.import_torch import import_torch, readable
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
-from leancnn.compiler.program import WIDEST, BlockedKernel
 from leancnn.compiler.simplify import simplify
+from leancnn.compiler.values import WIDEST
 from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
 from leancnn.export import trial_images
 from leancnn.progress import Progress
@@ -46,7 +46,7 @@ def liked(network: Network, dependencies: Dependencies) -> dict[str, int]:
     shape = (network.preprocessing.channels, *network.preprocessing.size)
     program = lower(simplify(import_torch(network.body, shape)))
     schedule(program)
-    named = {kernel.name for kernel in program.kernels if isinstance(kernel, BlockedKernel)}
+    named = {kernel.name for kernel in program.kernels if kernel.lays_blocked}
     lying = [row for path, row in dependencies.writes.items() if readable(path) in named]
     units = np.concatenate([np.empty(0, np.int64), *lying])
     return {

@@ -1,12 +1,14 @@
 """C that deals the rows and columns of strided inputs out to planes of their own."""
 
+from leancnn.compiler.kernel import Kernel
 from leancnn.compiler.literals import number
-from leancnn.compiler.loops import Phases
-from leancnn.compiler.program import PlanarKernel
+from leancnn.compiler.loops import Phases, Tiling
 
 
-def deal(kernel: PlanarKernel, phases: Phases, inputs: int) -> str:
+def deal(kernel: Kernel, tiling: Tiling) -> str:
     """Copy rows of a group's inputs into phases, dealt out by stride, from one row to another."""
+    phases, inputs = tiling.phases, tiling.inputs
+    assert phases is not None
     op = kernel.op
     assert op is not None
     rows, columns = op.stride
@@ -16,7 +18,7 @@ def deal(kernel: PlanarKernel, phases: Phases, inputs: int) -> str:
         f"    if (to > {max(phases.rows)}) to = {max(phases.rows)};",
         f"    for (int i = 0; i < {inputs}; i++) {{",
         "        const float *x = s + in[i];",
-        f"        float *d = s + {phases.offset} + i * {phases.size};",
+        f"        float *d = s + {tiling.place} + i * {phases.size};",
         "        for (int r = from; r < to; r++) {",
     ]
     if phases.fill is not None:
@@ -47,7 +49,7 @@ def deal(kernel: PlanarKernel, phases: Phases, inputs: int) -> str:
     return "\n".join([*lines, "        }", "    }", "}"])
 
 
-def _deal_filled(kernel: PlanarKernel, phases: Phases) -> list[str]:
+def _deal_filled(kernel: Kernel, phases: Phases) -> list[str]:
     """The same with something other than zero outside the image."""
     op = kernel.op
     assert op is not None

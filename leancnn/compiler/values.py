@@ -1,4 +1,4 @@
-"""What a graph is lowered to: kernels that read and write planes of buffers in one arena.
+"""What kernels read and write: values, which are planes of buffers in one arena.
 
 A plane is one channel's pixels, row after row, `pitch` floats apart. A value is a list of planes;
 because each may lie anywhere, a concatenation, slice, split or channel shuffle is a list and costs
@@ -10,10 +10,9 @@ Where maps are small, channels lie abreast instead: sixteen numbers of each pixe
 pixel after pixel without gaps, then the next sixteen channels. A plane is then a place and a step.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from leancnn.compiler.graph import Activation, Affine, Combine, Conv, Graph, Pool
+from leancnn.compiler.graph import Activation, Affine, Combine, Shape
 
 WIDEST = 16  # lanes of the widest vectors we plan for; narrower ones divide it
 
@@ -36,6 +35,10 @@ class Buffer:
     size: int = 0  # floats in the arena, `below` included
     born: int = 0  # the kernel that writes it
     dies: int = 0  # the last kernel that reads it
+
+    @property
+    def shape(self) -> Shape:
+        return self.channels, self.height, self.width
 
     @property
     def vector(self) -> bool:
@@ -73,6 +76,15 @@ class Value:
     left: int = 0
 
     @property
+    def shape(self) -> Shape:
+        return len(self.planes), self.height, self.width
+
+    @property
+    def pixel(self) -> bool:
+        """Whether each channel is one number."""
+        return self.height == self.width == 1
+
+    @property
     def buffers(self) -> list[Buffer]:
         return list(dict.fromkeys(buffer for buffer, _ in self.planes))
 
@@ -88,8 +100,7 @@ class Value:
     def whole(self) -> Buffer | None:
         """The buffer whose planes these are, all and in order, if there is one."""
         buffer = self.planes[0][0]
-        shape = (buffer.channels, buffer.height, buffer.width)
-        same = shape == (len(self.planes), self.height, self.width) and all(
+        same = buffer.shape == self.shape and all(
             b is buffer and c == place for place, (b, c) in enumerate(self.planes)
         )
         return buffer if same else None
@@ -97,6 +108,15 @@ class Value:
     def places(self) -> list[int]:
         """The place in the arena of each channel's first pixel."""
         return [b.plane(c) + self.top * b.pitch + self.left * b.step for b, c in self.planes]
+
+
+def round_up(count: int, grain: int = WIDEST) -> int:
+    return -(-count // grain) * grain
+
+
+def side_by_side(places: list[int]) -> bool:
+    """Whether each place in the arena follows the one before."""
+    return places == list(range(places[0], places[0] + len(places)))
 
 
 def whole(buffer: Buffer) -> Value:
@@ -125,121 +145,3 @@ class Store:
 
 
 Step = Activation | Affine | Binary | Store
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlanarKernel:
-    """Planes to planes along their long lines: a convolution, pooling, or (None) only steps."""
-
-    name: str
-    op: Conv | Pool | None
-    x: Value
-    channels: int
-    height: int
-    width: int
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockedKernel:
-    """What a line kernel can be instead: channels in the lanes, pixel by pixel."""
-
-    name: str
-    op: Conv | None
-    x: Value
-    channels: int
-    height: int
-    width: int
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DenseKernel:
-    """A convolution whose result is one pixel: a matrix by a vector; (None) only steps."""
-
-    name: str
-    op: Conv | None
-    x: Value
-    channels: int
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReduceKernel:
-    """All pixels of each channel, or all channels of a vector, to one number."""
-
-    name: str
-    how: Literal["mean", "sum", "max", "norm"]
-    over: Literal["pixels", "channels"]
-    x: Value
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FlattenKernel:
-    """Planes to one vector, or a vector to planes, in the order of channels, rows, columns."""
-
-    name: str
-    x: Value
-    out: Buffer
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LayoutKernel:
-    """The same pixels laid out otherwise: from planes to channels abreast, or back."""
-
-    name: str
-    x: Value
-    out: Buffer
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SoftmaxKernel:
-    """Softmax of a vector, or its logarithm."""
-
-    name: str
-    x: Value
-    out: Buffer
-    log: bool = False
-
-
-Kernel = (
-    PlanarKernel
-    | BlockedKernel
-    | DenseKernel
-    | ReduceKernel
-    | FlattenKernel
-    | LayoutKernel
-    | SoftmaxKernel
-)
-
-
-@dataclass(slots=True, eq=False)
-class Program:
-    """Kernels in order, the buffers they use, and what to call when they are done."""
-
-    graph: Graph
-    image: Buffer
-    logits: Value
-    buffers: list[Buffer]
-    kernels: list[Kernel] = field(default_factory=list)
-    arena: int = 0  # floats
-
-
-def reads(kernel: Kernel) -> list[Value]:
-    """The values a kernel reads, the steps' included."""
-    found = [kernel.x]
-    if isinstance(kernel, PlanarKernel | BlockedKernel | DenseKernel | ReduceKernel):
-        found += [
-            step.other
-            for step in kernel.steps
-            if isinstance(step, Binary) and step.other is not None
-        ]
-    return found
-
-
-def writes(kernel: Kernel) -> list[Buffer]:
-    """The buffers a kernel writes."""
-    if isinstance(kernel, FlattenKernel | LayoutKernel | SoftmaxKernel):
-        return [kernel.out]
-    return [step.buffer for step in kernel.steps if isinstance(step, Store)]

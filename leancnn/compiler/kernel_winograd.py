@@ -7,23 +7,26 @@ ends, points, products, and rows of results. The weights are bias, scales and sh
 then for each point of the columns, block of outputs, point of the rows and input a row.
 """
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from leancnn.compiler.c_text import File, described, finished, is_long
-from leancnn.compiler.emit_blocked import (
+from leancnn.compiler.blocked import (
+    AHEAD,
+    BlockedKernel,
+    blocked_kernel,
     finish,
     head_rows,
-    plane_stride,
-    step_places,
     tile_functions,
     tile_loops,
 )
+from leancnn.compiler.c_text import File
+from leancnn.compiler.epilogue import affines, finished, is_long
 from leancnn.compiler.graph import Conv, Floats, floats
-from leancnn.compiler.loops import affines
-from leancnn.compiler.program import WIDEST, BlockedKernel
-from leancnn.compiler.winograd import Winograd, transformed
+from leancnn.compiler.kernel import Kernel, shape_key
+from leancnn.compiler.values import WIDEST, Value
+from leancnn.compiler.winograd import Winograd, in_vectors, is_winograd, transformed, ways
 
-AHEAD = 512  # floats between the weights that are multiplied and those that are fetched
 FILTERS = {
     2: """/* F(2, 3): four pixels to points, points to two results, of row or column i */
 #define INTO_2(X, Y, i) { \\
@@ -51,32 +54,60 @@ FILTERS = {
 }
 
 
-def emit_winograd(file: File, kernel: BlockedKernel, way: Winograd) -> None:
-    """Write the kernel's function, table and weights, and its call."""
-    if FILTERS[way.size] not in file.functions:
-        file.functions.append(FILTERS[way.size])
-    x, tile = kernel.x, way.tile
-    table = [way.place, *x.places()[::WIDEST]]
-    first = len(table)
-    body = _function(file, kernel, way, first)
-    comment = (
-        f"{kernel.name}: convolution 3x3 by F({way.size}, 3), {len(x.planes)}x{x.height}x{x.width}"
-        f" -> {kernel.channels}x{kernel.height}x{kernel.width}, channels abreast\n"
-        f"   then {described(kernel.steps)}; {way.tiles} tiles at a time, products: {tile.pixels} "
-        f"tiles x {tile.vectors} vectors"
-    )
-    name = file.function(kernel.name, comment, body)
-    places = file.integers(f"{kernel.name}_places", [*table, *step_places(kernel)])
-    numbers = file.floats(kernel.name, _weights(kernel, way))
-    file.calls.append(f"{name}(s, {places}, {numbers});")
+@blocked_kernel
+@dataclass(frozen=True, slots=True, eq=False)
+class WinogradKernel(BlockedKernel):
+    """A dense 3×3 convolution of stride 1 in fewer multiplications."""
+
+    @classmethod
+    def can(cls, kernel: Kernel) -> bool:
+        return is_winograd(kernel)
+
+    def readable(self, value: Value) -> bool:
+        """It finds each vector of its input."""
+        return in_vectors(value) if value is self.x else value.whole is not None
+
+    def cost(self) -> float:
+        return ways(self)[0][0] + self.steps_cost()
+
+    @property
+    def tile_key(self) -> str:
+        return shape_key(self, "abreast")
+
+    def tiles(self, count: int) -> list[tuple[int, int]]:
+        """Results of a tile in each direction and vectors of a product."""
+        return [(way.size, way.tile.vectors) for _, way in ways(self)[:count]]
+
+    def plan(self, tile: tuple[int, int] | None = None) -> Winograd:
+        """The best by the cost model, of those of a given size and width of the product."""
+        found = [way for _, way in ways(self)]
+        way = next((w for w in found if (w.size, w.tile.vectors) == tile), found[0])
+        return replace(way, scratch=sum(way.parts(self.vectors)) + WIDEST)
+
+    def words(self, plan: Winograd) -> tuple[str, str]:
+        tile = plan.tile
+        return f"convolution 3x3 by F({plan.size}, 3)", (
+            f"{plan.tiles} tiles at a time, products: {tile.pixels} tiles x {tile.vectors} vectors"
+        )
+
+    def inputs(self, plan: Winograd) -> list[int]:
+        return [plan.place, *self.x.places()[::WIDEST]]
+
+    def weights(self, plan: Winograd) -> Floats:
+        return _weights(self, plan)
+
+    def body(self, file: File, plan: Winograd) -> str:
+        if FILTERS[plan.size] not in file.functions:
+            file.functions.append(FILTERS[plan.size])
+        return _function(file, self, plan, len(self.inputs(plan)))
 
 
-def _weights(kernel: BlockedKernel, way: Winograd) -> Floats:
+def _weights(kernel: Kernel, way: Winograd) -> Floats:
     """For each block of vectors: a row a head, then for each point a row for each input."""
     op = kernel.op
     assert isinstance(op, Conv)
     heads = [op.bias]
-    for step in affines(kernel):
+    for step in affines(kernel.steps):
         heads += [step.scale, step.shift]
     points = transformed(op, way.size)
     matrix = np.concatenate([np.stack(heads), points.reshape(-1, kernel.channels)])
@@ -88,7 +119,7 @@ def _weights(kernel: BlockedKernel, way: Winograd) -> Floats:
     return floats(np.concatenate([head.ravel(), body.ravel()]))
 
 
-def _function(file: File, kernel: BlockedKernel, way: Winograd, first: int) -> str:
+def _function(file: File, kernel: Kernel, way: Winograd, first: int) -> str:
     wide, inputs = way.tile.vectors * WIDEST, len(kernel.x.planes)
     blocks, vectors = -(-kernel.channels // wide), -(-kernel.channels // WIDEST)
     head = head_rows(kernel) * blocks * wide
@@ -120,7 +151,7 @@ def _function(file: File, kernel: BlockedKernel, way: Winograd, first: int) -> s
     return "\n".join([*parts, *_up(file, kernel, way, first), *lines])
 
 
-def _down(kernel: BlockedKernel, way: Winograd) -> str:
+def _down(kernel: Kernel, way: Winograd) -> str:
     """Columns of a band of pixels to points; rows outside the image are zeros."""
     x, edge, columns = kernel.x, way.edge, way.columns * WIDEST
     assert isinstance(kernel.op, Conv)
@@ -163,7 +194,7 @@ def _along(way: Winograd) -> str:
     return "\n".join(lines)
 
 
-def _products(file: File, kernel: BlockedKernel, way: Winograd) -> list[str]:
+def _products(file: File, kernel: Kernel, way: Winograd) -> list[str]:
     """At each point, tiles × inputs by inputs × a block of outputs."""
     tile, inputs = way.tile, len(kernel.x.planes)
     wide = tile.vectors * WIDEST
@@ -225,7 +256,7 @@ def _back(way: Winograd) -> str:
     return "\n".join(lines)
 
 
-def _up(file: File, kernel: BlockedKernel, way: Winograd, first: int) -> list[str]:
+def _up(file: File, kernel: Kernel, way: Winograd, first: int) -> list[str]:
     """Columns of points back to pixels, and the steps on each of them."""
     size, edge, columns = way.size, way.edge, way.columns * WIDEST
     vectors, row = -(-kernel.channels // WIDEST), kernel.width * WIDEST
@@ -242,7 +273,7 @@ def _up(file: File, kernel: BlockedKernel, way: Winograd, first: int) -> list[st
         f"    for (int b = 0; b < {vectors}; b++)",
         f"    for (int r = 0; r < {way.rows}; r++, rows += {edge * columns})",
         f"    for (int i = 0; i < {row}; i += LANES) {{",
-        f"        const int at = b * {plane_stride(kernel)} + (first + r) * {size * row} + i;",
+        f"        const int at = b * {kernel.out.stride} + (first + r) * {size * row} + i;",
         f"        const int c = b * {WIDEST} + i % {WIDEST};",
         "        const float *u = w + c;",
     ]

@@ -1,41 +1,168 @@
-"""C for line kernels: convolution, pooling and element-wise steps along the long lines of planes.
+"""Planes to planes along their long lines: a convolution, a pooling, or only steps.
 
 One function a layer shape. It gets the arena `s`, a table `t` of the places of planes, and weights
 `w`. For each group the table holds the places of its input planes, then for each block of output
 channels the places that its steps read and write.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
 import numpy as np
 
-from leancnn.compiler.c_text import File, combined, curve, described, finished, is_long
-from leancnn.compiler.emit_polyphase import deal
-from leancnn.compiler.graph import Activation, Affine, Conv, Floats, Pool, floats
+from leancnn.compiler.blocked import cheapest
+from leancnn.compiler.c_text import File
+from leancnn.compiler.epilogue import (
+    affines,
+    combined,
+    curve,
+    described,
+    finished,
+    is_long,
+    steps_cost,
+)
+from leancnn.compiler.graph import Activation, Affine, Conv, Floats, Pool, Shape, Sides, floats
+from leancnn.compiler.kernel import (
+    Kernel,
+    is_small,
+    kernel,
+    mixed_layouts,
+    operand,
+    shape_key,
+)
 from leancnn.compiler.literals import number
-from leancnn.compiler.loops import L1_FLOATS, L2_FLOATS, Tiling, affines, picks
-from leancnn.compiler.program import Binary, PlanarKernel, Store, Value
+from leancnn.compiler.loops import (
+    L1_FLOATS,
+    L2_FLOATS,
+    NARROW_LANES,
+    Tiling,
+    likely_tiles,
+    moves_straight,
+    narrow_cost,
+    narrow_tile,
+    outside_is_zero,
+    picks,
+    planar_cost,
+    reach,
+    tiling,
+)
+from leancnn.compiler.polyphase import deal
+from leancnn.compiler.values import WIDEST, Binary, Buffer, Store, Value
 
 AHEAD = 6  # input planes between the one a pointwise tile reads and the one it fetches
 CACHE_LINE = 16  # floats
 WEIGHTS_AHEAD = 1024  # floats from the weights that are multiplied to those fetched: a page
 
 
-def emit_planar(file: File, kernel: PlanarKernel, tiling: Tiling, dump: int) -> None:
-    """Write a line kernel's function, table and weights, and its call.
+@kernel
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanarKernel(Kernel):
+    """Planes to planes along their long lines: a convolution, a pooling, or only steps."""
 
-    `trash`: a place in the arena for planes that nobody reads.
-    """
-    body = _function(file, kernel, tiling)
-    name = file.function(kernel.name, _comment(kernel, tiling), body)
-    table = file.integers(f"{kernel.name}_planes", _table(kernel, tiling, dump))
-    weights = _weights(kernel, tiling)
-    numbers = file.floats(kernel.name, weights) if weights.size else "NULL"
-    for step in kernel.steps:
-        if isinstance(step, Store) and step.buffer.masked:
-            b = step.buffer
-            file.calls.append(
-                f"clear_gaps(s + {b.origin}, {b.channels}, {b.stride}, {b.line}, {b.below});"
-            )
-    file.calls.append(f"{name}(s, {table}, {numbers});")
+    op: Conv | Pool | None
+    takes = (Conv, Pool, NoneType)
+
+    @classmethod
+    def fits(cls, op: Any, shape: Shape) -> bool:
+        return isinstance(op, Pool) or shape[1:] != (1, 1)
+
+    @property
+    def positive(self) -> bool:
+        return isinstance(self.op, Pool) and all(buffer.positive for buffer in self.x.buffers)
+
+    def blocked(self) -> Kernel | None:
+        return cheapest(self)
+
+    def cost(self) -> float:
+        vectors = -(-self.height * self.out.pitch // WIDEST)
+        return planar_cost(self) + self.channels * vectors * steps_cost(self.steps)
+
+    def margins(self) -> Sides:
+        op = self.op
+        if op is None or (isinstance(op, Pool) and not outside_is_zero(op, self)):
+            return (0, 0, 0, 0)
+        padding: Sides = op.padding
+        return padding
+
+    def alike(self) -> list[list[Buffer]]:
+        others = [other for value in self.reads()[1:] if not value.pixel for other in value.buffers]
+        made = [buffer for buffer in self.writes() if not buffer.vector]
+        x = self.x.buffers
+        return [x, [*made, *others], [*made, *x] if moves_straight(self) else []]
+
+    def least_pitch(self) -> int:
+        if self.op is None or moves_straight(self):
+            return self.width
+        return self.width + reach(self.op)[1] // self.op.stride[1]
+
+    @property
+    def tile_key(self) -> str:
+        return shape_key(self) if isinstance(self.op, Conv) else ""
+
+    def tiles(self, count: int) -> list[tuple[int, int]]:
+        return likely_tiles(self, count) if isinstance(self.op, Conv) else []
+
+    def narrow_tile(self) -> tuple[int, int] | None:
+        """Channels × vectors of pixels."""
+        if not isinstance(self.op, Conv):
+            return None
+        depth, wide = self.op.weight[0].size, self.channels // self.op.groups
+        line = -(-self.height * self.out.pitch // NARROW_LANES)
+
+        def price(outputs: int, vectors: int) -> float:
+            full, rest = divmod(line, vectors)
+            once = full * narrow_cost(outputs, vectors, depth)
+            return -(-wide // outputs) * (once + rest * narrow_cost(outputs, 1, depth))
+
+        return narrow_tile(min(wide, 14), 8, price)
+
+    def plan(self, tile: tuple[int, int] | None = None) -> Tiling:
+        return tiling(self, tile)
+
+    @property
+    def elementwise(self) -> bool:
+        return self.op is None
+
+    @property
+    def in_place(self) -> bool:
+        return not self.spills
+
+    @property
+    def spills(self) -> bool:
+        return self.shape[1:] == (1, 1)  # planes of single floats, side by side
+
+    def faults(self) -> Iterator[str]:
+        yield from mixed_layouts(self)
+        made = self.writes()
+        if len({b.pitch for b in made}) != 1:
+            yield "stores planes of different layouts in one walk"
+        if any(b.blocked for b in made):
+            yield f"stores {made[0].name} in the other layout"
+        one = (1, 1) in (self.x.shape[1:], self.shape[1:])
+        straight = moves_straight(self) and not one
+        if any(b.blocked for b in self.x.buffers) or (straight and self.x.pitch != made[0].pitch):
+            yield f"walks over {self.x.buffers[0].name} as if it lay otherwise"
+        for other in self.reads()[1:]:
+            if len(other.planes) not in (1, self.channels):
+                yield "has a gate of another length"
+            elif not is_small(self, other) and (
+                other.pitch != made[0].pitch or any(b.blocked for b in other.buffers)
+            ):
+                yield f"walks over {other.buffers[0].name} as if it lay otherwise"
+
+    def c(self, file: File, plan: Tiling) -> None:
+        name = file.function(self.name, _comment(self, plan), _function(file, self, plan))
+        table = file.integers(f"{self.name}_planes", _table(self, plan, file.dump))
+        weights = _weights(self, plan)
+        numbers = file.floats(self.name, weights) if weights.size else "NULL"
+        for b in self.writes():
+            if b.masked:
+                file.calls.append(
+                    f"clear_gaps(s + {b.origin}, {b.channels}, {b.stride}, {b.line}, {b.below});"
+                )
+        file.calls.append(f"{name}(s, {table}, {numbers});")
 
 
 def _comment(kernel: PlanarKernel, tiling: Tiling) -> str:
@@ -85,7 +212,7 @@ def _table(kernel: PlanarKernel, tiling: Tiling, dump: int) -> list[int]:
 
 def _weights(kernel: PlanarKernel, tiling: Tiling) -> Floats:
     """For each block: bias, scales and shifts of the steps, then input by input, tap by tap."""
-    extra = affines(kernel)
+    extra = affines(kernel.steps)
     blocks: list[Floats] = []
     wide = kernel.channels // tiling.groups
     for group in range(tiling.groups):
@@ -120,25 +247,18 @@ def _shares(kernel: PlanarKernel) -> Floats:
     assert isinstance(op, Pool)
     rows = op.counted(0, kernel.x.height, kernel.height)
     columns = op.counted(1, kernel.x.width, kernel.width)
-    share = np.zeros((kernel.height, _out_pitch(kernel)))
+    share = np.zeros((kernel.height, kernel.out.pitch))
     share[:, : kernel.width] = 1 / np.outer(rows, columns)
     line = share.ravel()
     return floats(np.pad(line, (0, -len(line) % 16)))
 
 
-def _out_pitch(kernel: PlanarKernel) -> int:
-    return next(step.buffer.pitch for step in kernel.steps if isinstance(step, Store))
-
-
 def _function(file: File, kernel: PlanarKernel, tiling: Tiling) -> str:
     """The text of the kernel's function, without its name, so that equal shapes are equal text."""
-    line = kernel.height * _out_pitch(kernel)
+    line = kernel.height * kernel.out.pitch
     uneven = isinstance(kernel.op, Pool) and kernel.op.how == "mean" and not _even(kernel.op)
-    tables = sum(
-        isinstance(s, Store) or (isinstance(s, Binary) and s.other is not None)
-        for s in kernel.steps
-    )
-    head = tiling.outputs * (2 * len(affines(kernel)) + isinstance(kernel.op, Conv))
+    tables = sum(isinstance(step, Store) or operand(step) is not None for step in kernel.steps)
+    head = tiling.outputs * (2 * len(affines(kernel.steps)) + isinstance(kernel.op, Conv))
     depth = tiling.inputs * len(tiling.taps) if isinstance(kernel.op, Conv) else 0
     block_w, block_t = head + depth * tiling.outputs, tables * tiling.outputs
     sizes = sorted(
@@ -154,7 +274,7 @@ def _function(file: File, kernel: PlanarKernel, tiling: Tiling) -> str:
     if picks(kernel):
         text.append("#undef BEGIN\n#undef AT\n#undef EVENS\n#undef ODDS")
     if tiling.phases is not None:
-        text.append(deal(kernel, tiling.phases, tiling.inputs))
+        text.append(deal(kernel, tiling))
     end = f"({line} + LANES - 1) / LANES * LANES"
     shares = f", share + {0}" if uneven else ""
     share = (
@@ -242,7 +362,7 @@ def _tile(
     ]
     base = "s + in[i] + BEGIN" if picks(kernel) else "s + in[i] + p"
     if tiling.phases is not None:
-        base = f"s + {tiling.phases.offset} + i * {tiling.phases.size} + p - base"
+        base = f"s + {tiling.place} + i * {tiling.phases.size} + p - base"
     tile = f"{o}X{size}"
     file.tiles.add(("EACH", o, size))
     if isinstance(op, Conv):
@@ -315,7 +435,7 @@ def _tile(
             steps.append(f"store(s + t[{table} + o] + p + v * LANES, {value});")
             table += o
     lines += finished(steps, f"EACH_{tile}", (o, size), is_long(kernel.steps))
-    unused = [] if isinstance(op, Conv) or affines(kernel) else ["(void)w;"]
+    unused = [] if isinstance(op, Conv) or affines(kernel.steps) else ["(void)w;"]
     if tiling.phases is not None:
         unused.append("(void)in;")
     if unused:
@@ -342,7 +462,7 @@ def _tap_lines(file: File, kernel: PlanarKernel, tiling: Tiling, size: int) -> l
 
 def _picking(kernel: PlanarKernel) -> str:
     """Macros for the halves of a tap: constants beside p where a vector is of whole rows."""
-    pitch = _out_pitch(kernel)
+    pitch = kernel.out.pitch
     sizes = f"{pitch}, {2 * kernel.x.pitch}"
     return (
         f"#define BEGIN (LANES % {pitch} ? 0 : doubled(p, {sizes}))\n"

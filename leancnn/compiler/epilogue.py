@@ -1,0 +1,137 @@
+"""The epilogue of a kernel: steps on each number of its result, as costs and as C."""
+
+from collections.abc import Sequence
+
+from leancnn.compiler.graph import Activation, Affine, Combine
+from leancnn.compiler.literals import number
+from leancnn.compiler.values import Step
+
+CURVES: dict[str, float] = {
+    "clip": 1.0,
+    "leaky": 2.0,
+    "sigmoid": 16.0,
+    "silu": 15.0,
+    "hardsigmoid": 2.0,
+    "hardswish": 2.5,
+    "exp": 12.0,
+    "expm1": 16.0,
+    "tanh": 24.0,
+    "erf": 32.0,
+    "sqrt": 20.0,
+    "reciprocal": 16.0,
+    "log": 80.0,
+    "softplus": 160.0,
+    "power": 160.0,
+}
+"""Cycles, about, of each curve on a vector of 16."""
+
+
+def steps_cost(steps: tuple[Step, ...]) -> float:
+    """Cycles of steps on one vector; a first store is free."""
+    total = -1.0
+    for step in steps:
+        total += CURVES[step.curve] if isinstance(step, Activation) else 1.0
+    return max(total, 0.0)
+
+
+def affines(steps: Sequence[Step]) -> list[Affine]:
+    """The scale-and-shift steps, whose numbers stand beside a kernel's weights."""
+    return [step for step in steps if isinstance(step, Affine)]
+
+
+def curve(step: Activation, y: str) -> str:
+    """A C expression for a function of each element of the vector `y`."""
+    low, high = number(step.low), number(step.high)
+    match step.curve:
+        case "clip":
+            if step.high == float("inf"):
+                return f"floored({y}, splat({low}))"
+            if step.low == float("-inf"):
+                return f"capped({y}, splat({high}))"
+            return f"clip({y}, {low}, {high})"
+        case "leaky":
+            return f"choose({y}, {y}, {y} * {low})"
+        case "hardswish":
+            return f"{y} * hardsigmoid({y})"
+        case "exp":
+            return f"exponential({y})"
+        case "expm1":
+            return f"growth({y})"
+        case "tanh":
+            return f"tangent({y})"
+        case "erf":
+            return f"error_function({y})"
+        case "sqrt":
+            return f"root({y})"
+        case "reciprocal":
+            return f"1.0f / {y}"
+        case "log":
+            return f"logarithm({y})"
+        case "power":
+            return f"power({y}, {low})"
+    return f"{step.curve}({y})"
+
+
+def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
+    """A C expression for two vectors, element by element."""
+    first, second = (other, y) if flipped else (y, other)
+    match how.how:
+        case "max":
+            return f"larger({first}, {second})"
+        case "min":
+            return f"smaller({first}, {second})"
+    sign = {"add": "+", "sub": "-", "mul": "*", "div": "/"}[how.how]
+    return f"{first} {sign} {second}"
+
+
+LONG = {"sigmoid", "silu", "exp", "expm1", "tanh", "erf", "sqrt", "log", "softplus", "power"}
+"""Curves that need registers of their own: written into a tile they would push its sums out."""
+
+
+def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> list[str]:
+    """C that does `steps`, statements on y, to each sum of a register tile of o × v vectors.
+
+    A short way is a macro for every sum; where a step is long the sums are put down first, and a
+    loop takes them up one by one.
+    """
+    outputs, vectors = sizes
+    if not long:
+        body = [f"        {step} \\" for step in ["vf y = a;", *steps]]
+        return [
+            "#define FINISH(o, v, a) { \\",
+            *body,
+            "    }",
+            f"    {tile}(FINISH)\n#undef FINISH",
+        ]
+    place = f"sums + (o * {vectors} + v) * LANES"
+    return [
+        f"    float sums[{outputs * vectors} * LANES];",
+        f"#define FINISH(o, v, a) store({place}, a);",
+        f"    {tile}(FINISH)\n#undef FINISH",
+        f"    for (int o = 0; o < {outputs}; o++)",
+        f"        for (int v = 0; v < {vectors}; v++) {{",
+        f"            vf y = load({place});",
+        *(f"            {step}" for step in steps),
+        "        }",
+    ]
+
+
+def is_long(steps: Sequence[Step]) -> bool:
+    """Whether one of a kernel's steps is a long curve."""
+    return any(isinstance(step, Activation) and step.curve in LONG for step in steps)
+
+
+def described(steps: Sequence[Step]) -> str:
+    """Steps in words, for a comment."""
+    words: list[str] = []
+    for step in steps:
+        if isinstance(step, Activation):
+            relu = step.curve == "clip" and (step.low, step.high) == (0, float("inf"))
+            words.append("relu" if relu else step.curve)
+        elif isinstance(step, Affine):
+            words.append("scale and shift")
+        elif hasattr(step, "how"):
+            words.append(step.how.how)
+        else:
+            words.append("store")
+    return ", ".join(words)

@@ -14,12 +14,12 @@ from leancnn.compiler.blocked import BlockedKernel
 from leancnn.compiler.graph import Conv, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.kernel_layout import LayoutKernel
-from leancnn.compiler.kernel_planar import PlanarKernel
 from leancnn.compiler.kernel_pointwise import PointwiseKernel
 from leancnn.compiler.kernel_reduce import ReduceKernel
 from leancnn.compiler.layout import _Price
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import _set_pitches, schedule
+from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.values import WIDEST
 from leancnn.compiler.winograd import in_vectors

@@ -12,9 +12,9 @@ from leancnn.compiler import memory as scheduling
 from leancnn.compiler.blocked import BlockedKernel
 from leancnn.compiler.graph import Conv
 from leancnn.compiler.import_torch import import_torch
-from leancnn.compiler.kernel_planar import PlanarKernel
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
+from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.values import Binary, Buffer, Store
 from leancnn.compiler.verify import verify

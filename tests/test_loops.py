@@ -7,10 +7,10 @@ import pytest
 from torch import nn
 
 from leancnn.compiler.import_torch import import_torch
-from leancnn.compiler.kernel_planar import PlanarKernel, _walk
 from leancnn.compiler.loops import likely_tiles, tiling
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
+from leancnn.compiler.planar import PlanarKernel, vector_loops
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import apart, compiled, settled
 
@@ -73,7 +73,7 @@ def test_the_loops_of_a_line_reach_every_vector(wide):
                 found = tiling(line, tile)
                 seen.add((found.vectors, found.few, found.rest))
                 sizes = {found.vectors, found.few, found.rest, 1} - {0}
-                rows = _walk(found, sorted(sizes, reverse=True), "(s)")
+                rows = vector_loops(found, sorted(sizes, reverse=True), "(s)", "END")
                 for lanes, registers in WIDTHS:
                     vectors = -(-length // lanes)
                     case = (rows, vectors, lanes, registers, found.chunk)

@@ -6,10 +6,10 @@ from torch import nn
 
 from leancnn import models
 from leancnn.compiler.import_torch import import_torch
-from leancnn.compiler.kernel_planar import PlanarKernel
 from leancnn.compiler.loops import picks
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
+from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import apart, compiled, settled
 

@@ -16,10 +16,10 @@ from leancnn.compiler.emit import Metadata, emit
 from leancnn.compiler.graph import Conv, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.kernel_layout import LayoutKernel
-from leancnn.compiler.kernel_planar import PlanarKernel
 from leancnn.compiler.kernel_winograd import WinogradKernel
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
+from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import FLAGS, DenseKernel, Gate, Residual, apart, laid, settled
 

@@ -7,15 +7,15 @@ sixteen lanes `l` in parts.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from leancnn.compiler.c_text import File
-from leancnn.compiler.epilogue import affines, combined, curve, described, steps_cost
-from leancnn.compiler.graph import Activation, Affine, Floats, floats
+from leancnn.compiler.epilogue import affines, described, statements, steps_cost
+from leancnn.compiler.graph import Floats, floats
 from leancnn.compiler.kernel import (
     Kernel,
     Plan,
@@ -224,26 +224,15 @@ def finish(kernel: Kernel, first: int, row: int, place: str, channel: str) -> li
     """The steps on a vector y as C statements.
 
     `first`: entries of the table before the steps'; `row`: floats of a row of weights; `place`: of
-    y in its buffer; `channel`: its first channel; w: its part of the head's first row.
+    y in its buffer; `channel`: its first channel; u: its part of the head's first row.
     """
-    lines, head = [], int(kernel.op is not None)
-    for step in kernel.steps:
-        if isinstance(step, Activation):
-            lines.append(f"y = {curve(step, 'y')};")
-        elif isinstance(step, Affine):
-            scale, shift = f"load(u + {head * row})", f"load(u + {(head + 1) * row})"
-            lines.append(f"y = y * {scale} + {shift};" if step.scale.any() else f"y = {shift};")
-            head += 2
-        elif isinstance(step, Store):
-            lines.append(f"store(s + t[{first}] + {place}, y);")
-            first += 1
-        else:
-            other = "y"
-            if step.other is not None:
-                other = _operand(step.other, kernel, f"t[{first}]", place, channel)
-                first += 1
-            lines.append(f"y = {combined(step.how, 'y', other, step.flipped)};")
-    return lines
+    return statements(
+        kernel.steps,
+        head=int(kernel.op is not None),
+        row=lambda number: f"load(u + {number * row})",
+        operand=lambda other, at: _operand(other, kernel, f"t[{first + at}]", place, channel),
+        store=lambda _, at: f"store(s + t[{first + at}] + {place}, y);",
+    )
 
 
 def _operand(other: Value, kernel: Kernel, origin: str, place: str, channel: str) -> str:
@@ -252,40 +241,30 @@ def _operand(other: Value, kernel: Kernel, origin: str, place: str, channel: str
     return f"splat(s[{origin}])" if len(other.planes) == 1 else f"load(s + {origin} + {channel})"
 
 
-def block_loops(blocks: int, weights: int) -> list[str]:
-    """The start of a function that goes over blocks of channels and their lanes."""
-    step = f", w += {weights}" if weights else ""
-    return [
-        "LAYER @(float *s, const int32_t *t, const float *w)\n{",
-        f"    for (int b = 0; b < {blocks}; b++{step})",
-        f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
-    ]
-
-
-def tile_functions(tile: Tile, rows: int, write: Callable[[int], str]) -> list[str]:
+def tile_functions(tile: Tile, rows: int, write: Callable[[int], str]) -> str:
     """What `write` makes of each height of tile that `rows` take, where the registers suffice."""
     many = {tile.pixels, rows % tile.pixels} - {0}
     few = {tile.few, rows % tile.few} - {0}
     text = []
     for size in sorted(many | few, reverse=True):
         when = "" if size in many & few else f"REGISTERS {'>=' if size in many else '<'} 32"
-        text += [f"#if {when}"] * bool(when)
-        text.append(write(size))
-        text += ["#endif"] * bool(when)
-    return text
+        text += [f"#if {when}"] * bool(when) + [write(size)] + ["#endif"] * bool(when)
+    return "\n".join(text)
 
 
-def tile_loops(tile: Tile, rows: int, call: str) -> list[str]:
+def tile_loops(tile: Tile, rows: int, call: str) -> str:
     """Whole tiles from row i on, then the rest; `call` is what stands behind a function's name."""
-    lines = ["        int i = 0;"]
-    if tile.few != tile.pixels:
-        lines.append("#if REGISTERS >= 32")
+    lines = ["int i = 0;"]
+    lines += ["#if REGISTERS >= 32"] * (tile.few != tile.pixels)
     for size in dict.fromkeys((tile.pixels, tile.few)):
-        if size != tile.pixels:
-            lines.append("#else")
-        lines.append(f"        for (; i + {size} <= {rows}; i += {size}) @_x{size}{call}")
+        lines += ["#else"] * (size != tile.pixels)
+        lines.append(f"for (; i + {size} <= {rows}; i += {size}) @_x{size}{call}")
         if rows % size:
-            lines.append(f"        @_x{rows % size}{call}")
-    if tile.few != tile.pixels:
-        lines.append("#endif")
-    return lines
+            lines.append(f"@_x{rows % size}{call}")
+    lines += ["#endif"] * (tile.few != tile.pixels)
+    return "\n".join(lines)
+
+
+def unread(steps: Sequence[str], name: str) -> str:
+    """What keeps compilers from a warning where no step reads a channel's place."""
+    return "" if any(f"+ {name}" in step for step in steps) else "(void)c;"

@@ -118,6 +118,11 @@ class File:
             )
         return self.known[key]
 
+    def tile(self, word: str, outputs: int, vectors: int) -> str:
+        """The name of a macro of register tiles, which the file then has; see tiles.py."""
+        self.tiles.add((word, outputs, vectors))
+        return f"{word}_{outputs}X{vectors}"
+
     def clear(self, buffer: Buffer) -> None:
         """Have all of a buffer set to zero, where there are zeros around its planes."""
         if buffer.masked:

@@ -9,11 +9,11 @@ from leancnn.compiler.epilogue import steps_cost
 from leancnn.compiler.graph import Conv, Pool
 from leancnn.compiler.kernel import Kernel
 from leancnn.compiler.kernel_dense import DenseKernel
-from leancnn.compiler.kernel_planar import PlanarKernel
 from leancnn.compiler.kernel_pointwise import PointwiseKernel
 from leancnn.compiler.kernel_reduce import ReduceKernel
 from leancnn.compiler.kernel_winograd import WinogradKernel
 from leancnn.compiler.memory import Schedule
+from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.values import WIDEST
 
 

@@ -1,10 +1,11 @@
 """The epilogue of a kernel: steps on each number of its result, as costs and as C."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from leancnn.compiler.c_text import fill
 from leancnn.compiler.graph import Activation, Affine, Combine
 from leancnn.compiler.literals import number
-from leancnn.compiler.values import Step
+from leancnn.compiler.values import Binary, Buffer, Step, Store, Value
 
 CURVES: dict[str, float] = {
     "clip": 1.0,
@@ -88,7 +89,62 @@ LONG = {"sigmoid", "silu", "exp", "expm1", "tanh", "erf", "sqrt", "log", "softpl
 """Curves that need registers of their own: written into a tile they would push its sums out."""
 
 
-def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> list[str]:
+def statements(
+    steps: Sequence[Step],
+    *,
+    head: int,
+    row: Callable[[int], str],
+    operand: Callable[[Value, int], str],
+    store: Callable[[Buffer, int], str],
+    alone: str = "",
+) -> list[str]:
+    """C that does steps to a vector `y`, a statement each.
+
+    `row`: a row of the numbers that stand beside the weights, of which `head` are not the steps';
+    `operand` and `store`: what a step reads, and how it writes, as so-manieth that does either;
+    `alone`: what makes a vector of a number in a row.
+    """
+    lines, place = [], 0
+    for step in steps:
+        match step:
+            case Activation():
+                lines.append(f"y = {curve(step, 'y')};")
+            case Affine(scale):
+                factor, shift = row(head), row(head + 1)
+                only = f"{alone}({shift})" if alone else shift
+                lines.append(f"y = {f'y * {factor} + {shift}' if scale.any() else only};")
+                head += 2
+            case Binary(how, other, flipped):
+                read = "y" if other is None else operand(other, place)
+                lines.append(f"y = {combined(how, 'y', read, flipped)};")
+                place += other is not None
+            case Store(buffer):
+                lines.append(store(buffer, place))
+                place += 1
+    return lines
+
+
+SHORT = """
+#define FINISH(o, v, a) { \\
+    $steps
+}
+$tile(FINISH)
+#undef FINISH
+"""
+WHOLE = """
+float sums[$count * LANES];
+#define FINISH(o, v, a) store($place, a);
+$tile(FINISH)
+#undef FINISH
+for (int o = 0; o < $outputs; o++)
+    for (int v = 0; v < $vectors; v++) {
+        vf y = load($place);
+        $steps
+    }
+"""
+
+
+def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> str:
     """C that does `steps`, statements on y, to each sum of a register tile of o × v vectors.
 
     A short way is a macro for every sum; where a step is long the sums are put down first, and a
@@ -96,24 +152,17 @@ def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool
     """
     outputs, vectors = sizes
     if not long:
-        body = [f"        {step} \\" for step in ["vf y = a;", *steps]]
-        return [
-            "#define FINISH(o, v, a) { \\",
-            *body,
-            "    }",
-            f"    {tile}(FINISH)\n#undef FINISH",
-        ]
-    place = f"sums + (o * {vectors} + v) * LANES"
-    return [
-        f"    float sums[{outputs * vectors} * LANES];",
-        f"#define FINISH(o, v, a) store({place}, a);",
-        f"    {tile}(FINISH)\n#undef FINISH",
-        f"    for (int o = 0; o < {outputs}; o++)",
-        f"        for (int v = 0; v < {vectors}; v++) {{",
-        f"            vf y = load({place});",
-        *(f"            {step}" for step in steps),
-        "        }",
-    ]
+        body = "\n".join(f"{step} \\" for step in ["vf y = a;", *steps])
+        return fill(SHORT, steps=body, tile=tile)
+    return fill(
+        WHOLE,
+        count=outputs * vectors,
+        place=f"sums + (o * {vectors} + v) * LANES",
+        tile=tile,
+        outputs=outputs,
+        vectors=vectors,
+        steps="\n".join(steps),
+    )
 
 
 def is_long(steps: Sequence[Step]) -> bool:

@@ -5,18 +5,53 @@ from itertools import groupby
 
 from leancnn.compiler.blocked import (
     BlockedKernel,
-    block_loops,
     blocked_kernel,
     finish,
     head_rows,
+    unread,
 )
-from leancnn.compiler.c_text import File
+from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.epilogue import affines, finished, is_long
 from leancnn.compiler.graph import Conv
 from leancnn.compiler.kernel import Kernel, Plan
 from leancnn.compiler.values import WIDEST
 
 COLUMNS = 8  # of a tile
+
+
+FUNCTION = """
+$tiles
+LAYER @(float *s, const int32_t *t, const float *w)
+{
+    for (int b = 0; b < $blocks; b++, w += $weights)
+    for (int l = 0; l < 16; l += LANES) {
+        const float *in = s + t[0] + b * $input + l;
+        const int c = b * 16 + l;
+        for (int r = 0; r < $height; r++) {
+            const float *x = in + (r * $stride - $top) * $line;
+            const int above = $above, below = $below;
+            const int from = above > 0 ? above : 0, to = below < $rows ? below : $rows;
+            const int at = b * $plane + l + r * $row;
+            $calls
+        }
+    }
+}
+"""
+TILE = """
+static inline void $name(float *s, const int32_t *t, const float *w, const float *x, \
+int at, int c, int from, int to)
+{
+    vf $sums;
+    for (int i = from; i < to; i++) {
+        const float *r = x + i * $line;
+        const float *k = w + $head + i * $weights;
+        $taps
+        $products
+    }
+    $finish
+    $unused
+}
+"""
 
 
 @blocked_kernel
@@ -41,53 +76,63 @@ class DepthwiseKernel(BlockedKernel):
         return what, f"tile: {COLUMNS} columns at most"
 
     def body(self, file: File, plan: Plan) -> str:
-        return _depthwise(file, self)
+        op = self.op
+        top, taps = op.padding[0], op.weight[0].size
+        above = f"{top} - r * {op.stride[0]}"
+        below = f"{self.x.height + top} - r * {op.stride[0]}"
+        if (reach := op.dilation[0]) > 1:
+            above, below = (f"({edge} + {reach - 1}) / {reach}" for edge in (above, below))
+        tiles = _column_tiles(self)
+        return fill(
+            FUNCTION,
+            tiles="\n".join(self._tile(file, *tile[:3]) for tile in tiles),
+            blocks=self.vectors,
+            weights=(head_rows(self) + taps) * WIDEST,
+            input=self.x.planes[0][0].stride,
+            height=self.height,
+            stride=op.stride[0],
+            top=top,
+            line=self.x.width * WIDEST,
+            above=above,
+            below=below,
+            rows=op.weight.shape[2],
+            plane=self.out.stride,
+            row=self.width * WIDEST,
+            calls="\n".join(self._call(*tile) for tile in tiles),
+        )
 
+    def _call(self, name: int, start: int, count: int, repeats: int) -> str:
+        """A tile from column `start` on, or one after the other."""
+        stride, left = self.op.stride[1], self.op.padding[1]
+        x, at = (start * stride - left) * WIDEST, start * WIDEST
+        more = (f" + i * {count * stride * WIDEST}", f" + i * {count * WIDEST}")
+        more = more if repeats > 1 else ("", "")
+        call = f"@_from{name}(s, t, w + l, x + {x}{more[0]}, at + {at}{more[1]}, c, from, to);"
+        return f"for (int i = 0; i < {repeats}; i++)\n    {call}" if repeats > 1 else call
 
-def _depthwise(file: File, kernel: Kernel) -> str:
-    """Each vector of channels by itself, row by row; taps outside the image are left out."""
-    op = kernel.op
-    assert op is not None
-    rows = op.weight.shape[2]
-    top, left = op.padding[:2]
-    x, plane, head = kernel.x, kernel.out.stride, head_rows(kernel)
-    taps = op.weight[0].size
-    text, calls = [], []
-    for name, start, count, repeats in _column_tiles(kernel):
-        text.append(_depthwise_tile(file, kernel, f"@_from{name}", start, count))
-        column = (start * op.stride[1] - left) * WIDEST
-        call = f"@_from{name}(s, t, w + l, x + {column}, at + {start * WIDEST}, c, from, to);"
-        if repeats > 1:
-            calls.append(f"            for (int i = 0; i < {repeats}; i++)")
-            step = f" + i * {count * op.stride[1] * WIDEST}"
-            call = call.replace(f"x + {column}", f"x + {column}{step}").replace(
-                f"at + {start * WIDEST}", f"at + {start * WIDEST} + i * {count * WIDEST}"
-            )
-            calls.append(f"                {call}")
-        else:
-            calls.append(f"            {call}")
-    reach = op.dilation[0]
-    above = f"{top} - r * {op.stride[0]}"
-    below = f"{x.height + top} - r * {op.stride[0]}"
-    if reach > 1:
-        above, below = f"({above} + {reach - 1}) / {reach}", f"({below} + {reach - 1}) / {reach}"
-    line = x.width * WIDEST
-    lines = [
-        *block_loops(-(-kernel.channels // WIDEST), (head + taps) * WIDEST),
-        f"        const float *in = s + t[0] + b * {kernel.x.planes[0][0].stride} + l;",
-        f"        const int c = b * {WIDEST} + l;",
-        f"        for (int r = 0; r < {kernel.height}; r++) {{",
-        f"            const float *x = in + (r * {op.stride[0]} - {top}) * {line};",
-        f"            const int above = {above}, below = {below};",
-        "            const int from = above > 0 ? above : 0, to = "
-        f"below < {rows} ? below : {rows};",
-        f"            const int at = b * {plane} + l + r * {kernel.width * WIDEST};",
-        *calls,
-        "        }",
-        "    }",
-        "}",
-    ]
-    return "\n".join([*text, *lines]).replace("+ -", "- ")
+    def _tile(self, file: File, name: int, start: int, count: int) -> str:
+        products = _columns(self, start, count)
+        used = sorted({j for _, _, j in products})
+        taps = ", ".join(f"w{j} = load(k + {j * WIDEST})" for j in used)
+        lines = []
+        for column, group in groupby(products, key=lambda product: product[0]):
+            adds = " ".join(f"a{o}_0 += z * w{j};" for _, o, j in group)
+            lines.append(f"{{ const vf z = load(r + {column * WIDEST}); {adds} }}")
+        steps = finish(self, 1, WIDEST, f"at + o * {WIDEST}", "c")
+        own = ["const float *u = w;"] * bool(affines(self.steps))
+        each = file.tile("EACH", count, 1)
+        return fill(
+            TILE,
+            name=f"@_from{name}",
+            sums=", ".join(["a0_0 = load(w)", *(f"a{o}_0 = a0_0" for o in range(1, count))]),
+            line=self.op.dilation[0] * self.x.width * WIDEST,
+            head=head_rows(self) * WIDEST,
+            weights=self.op.weight.shape[3] * WIDEST,
+            taps=f"const vf {taps};" if used else "(void)r, (void)k;",
+            products="\n".join(lines),
+            finish=finished([*own, *steps], each, (count, 1), is_long(self.steps)),
+            unused=unread(steps, "c)"),
+        )
 
 
 def _column_tiles(kernel: Kernel) -> list[tuple[int, int, int, int]]:
@@ -115,33 +160,3 @@ def _columns(kernel: Kernel, start: int, count: int) -> tuple[tuple[int, int, in
         if 0 <= (start + o) * stride + j * dilation - left < kernel.x.width
     ]
     return tuple(sorted(products))
-
-
-def _depthwise_tile(file: File, kernel: Kernel, name: str, start: int, count: int) -> str:
-    op = kernel.op
-    assert op is not None
-    columns, head = op.weight.shape[3], head_rows(kernel)
-    products = _columns(kernel, start, count)
-    sums = ", ".join(["a0_0 = load(w)", *(f"a{o}_0 = a0_0" for o in range(1, count))])
-    used = sorted({j for _, _, j in products})
-    weights = ", ".join(f"w{j} = load(k + {j * WIDEST})" for j in used)
-    lines = [
-        f"static inline void {name}(float *s, const int32_t *t, const float *w, const float *x, "
-        "int at, int c, int from, int to)\n{",
-        f"    vf {sums};",
-        "    for (int i = from; i < to; i++) {",
-        f"        const float *r = x + i * {op.dilation[0] * kernel.x.width * WIDEST};",
-        f"        const float *k = w + {head * WIDEST} + i * {columns * WIDEST};",
-        f"        const vf {weights};" if used else "        (void)r, (void)k;",
-    ]
-    for column, group in groupby(products, key=lambda product: product[0]):
-        adds = " ".join(f"a{o}_0 += z * w{j};" for _, o, j in group)
-        lines.append(f"        {{ const vf z = load(r + {column * WIDEST}); {adds} }}")
-    lines.append("    }")
-    steps = finish(kernel, 1, WIDEST, f"at + o * {WIDEST}", "c")
-    steps = ["const float *u = w;"] * bool(affines(kernel.steps)) + steps
-    file.tiles.add(("EACH", count, 1))
-    lines += finished(steps, f"EACH_{count}X1", (count, 1), is_long(kernel.steps))
-    if not any("+ c)" in step for step in steps):
-        lines.append("    (void)c;")
-    return "\n".join([*lines, "}"])

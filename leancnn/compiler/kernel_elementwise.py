@@ -4,14 +4,31 @@ from dataclasses import dataclass
 
 from leancnn.compiler.blocked import (
     BlockedKernel,
-    block_loops,
     blocked_kernel,
     finish,
     head_rows,
+    unread,
 )
-from leancnn.compiler.c_text import File
+from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.kernel import Kernel, Plan
 from leancnn.compiler.values import WIDEST
+
+FUNCTION = """
+LAYER @(float *s, const int32_t *t, const float *w)
+{
+    for (int b = 0; b < $blocks; b++$next)
+    for (int l = 0; l < 16; l += LANES) {
+        const int at = b * $plane + l, c = b * 16 + l;
+        $numbers
+        for (int p = 0; p < $pixels; p += 16) {
+            vf y = load(s + t[0] + b * $input + l + p);
+            $steps
+        }
+        $unused
+    }
+    $void
+}
+"""
 
 
 @blocked_kernel
@@ -30,24 +47,17 @@ class ElementwiseKernel(BlockedKernel):
         return "element by element", "tile: 1 pixel"
 
     def body(self, file: File, plan: Plan) -> str:
-        return _each_pixel(self)
-
-
-def _each_pixel(kernel: Kernel) -> str:
-    """Steps on each pixel of each sixteen channels."""
-    head, plane = head_rows(kernel), kernel.out.stride
-    steps = finish(kernel, 1, WIDEST, "at + p", "c")
-    lines = [
-        *block_loops(-(-kernel.channels // WIDEST), head * WIDEST),
-        f"        const int at = b * {plane} + l, c = b * {WIDEST} + l;",
-        "        const float *u = w + l;" if head else "",
-        f"        for (int p = 0; p < {kernel.height * kernel.width * WIDEST}; p += {WIDEST}) {{",
-        f"            vf y = load(s + t[0] + b * {kernel.x.planes[0][0].stride} + l + p);",
-        *(f"            {step}" for step in steps),
-        "        }",
-        "" if any("+ c)" in step for step in steps) else "        (void)c;",
-        "    }",
-        "" if head else "    (void)w;",
-        "}",
-    ]
-    return "\n".join(line for line in lines if line)
+        head = head_rows(self)
+        steps = finish(self, 1, WIDEST, "at + p", "c")
+        return fill(
+            FUNCTION,
+            blocks=self.vectors,
+            next=f", w += {head * WIDEST}" if head else "",
+            plane=self.out.stride,
+            numbers="const float *u = w + l;" if head else "",
+            pixels=self.pixels * WIDEST,
+            input=self.x.planes[0][0].stride,
+            steps="\n".join(steps),
+            unused=unread(steps, "c)"),
+            void="" if head else "(void)w;",
+        )

@@ -5,12 +5,12 @@ The table holds the place of each input channel, wherever it lies.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from leancnn.compiler.blocked import (
     AHEAD,
     BlockedKernel,
     Tile,
-    block_loops,
     blocked_kernel,
     finish,
     head_rows,
@@ -18,14 +18,40 @@ from leancnn.compiler.blocked import (
     tile_functions,
     tile_loops,
     tile_of,
+    unread,
     weight_rows,
 )
-from leancnn.compiler.c_text import File
+from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.epilogue import affines, finished, is_long
 from leancnn.compiler.graph import Conv, Floats
 from leancnn.compiler.kernel import Kernel, shape_key
 from leancnn.compiler.loops import narrow_cost, narrow_tile
 from leancnn.compiler.values import WIDEST, Value
+
+FUNCTION = """
+$tiles
+LAYER @(float *s, const int32_t *t, const float *w)
+{
+    for (int b = 0; b < $blocks; b++, w += $weights)
+    for (int l = 0; l < 16; l += LANES) {
+        const int at = b * $block + l, c = b * $wide + l;
+        $loops
+    }
+}
+"""
+TILE = """
+static inline void @_x$size(float *s, const int32_t *t, const float *w, int p, int at, int c)
+{
+    $spread(w)
+    const float *k = w + $head;
+    for (int i = 0; i < $inputs; i++, k += $wide) {
+        $fetch(k + $ahead)
+        $mix(s + t[i] + p, k)
+    }
+    $finish
+    $unused
+}
+"""
 
 
 @blocked_kernel
@@ -89,45 +115,35 @@ class PointwiseKernel(BlockedKernel):
         return weight_rows(self, plan.vectors)
 
     def body(self, file: File, plan: Tile) -> str:
-        return _pointwise(file, self, plan)
+        wide = plan.vectors * WIDEST
+        place = f"i * {WIDEST}"
+        return fill(
+            FUNCTION,
+            tiles=tile_functions(plan, self.pixels, partial(self._tile, file, plan)),
+            blocks=self.vectors // plan.vectors,
+            weights=(head_rows(self) + len(self.x.planes)) * wide,
+            block=plan.vectors * self.out.stride,
+            wide=wide,
+            loops=tile_loops(plan, self.pixels, f"(s, t, w + l, {place}, at + {place}, c);"),
+        )
 
-
-def _pointwise(file: File, kernel: Kernel, tile: Tile) -> str:
-    """A matrix product: tiles of pixels × vectors of channels, along all inputs."""
-    inputs, wide = len(kernel.x.planes), tile.vectors * WIDEST
-    blocks = -(-kernel.channels // wide)
-    pixels, plane, head = kernel.height * kernel.width, kernel.out.stride, head_rows(kernel)
-    sizes = (inputs, head, plane)
-    text = tile_functions(
-        tile, pixels, lambda size: _pointwise_tile(file, kernel, size, tile.vectors, sizes)
-    )
-    lines = block_loops(blocks, (head + inputs) * wide)
-    lines.append(f"        const int at = b * {tile.vectors * plane} + l, c = b * {wide} + l;")
-    lines += tile_loops(tile, pixels, f"(s, t, w + l, i * {WIDEST}, at + i * {WIDEST}, c);")
-    return "\n".join([*text, *lines, "    }", "}"])
-
-
-def _pointwise_tile(
-    file: File, kernel: Kernel, size: int, vectors: int, sizes: tuple[int, int, int]
-) -> str:
-    inputs, head, plane = sizes
-    wide, name = vectors * WIDEST, f"{size}X{vectors}"
-    file.tiles |= {("SPREAD", size, vectors), ("MIX", size, vectors), ("EACH", size, vectors)}
-    file.tiles.add(("FETCH", 1, vectors))
-    steps = finish(kernel, inputs, wide, f"at + v * {plane} + o * {WIDEST}", f"c + v * {WIDEST}")
-    if affines(kernel.steps):
-        steps.insert(0, f"const float *u = w + v * {WIDEST};")
-    lines = [
-        f"static inline void @_x{size}(float *s, const int32_t *t, const float *w, int p, int at, "
-        "int c)\n{",
-        f"    SPREAD_{name}(w)",
-        f"    const float *k = w + {head * wide};",
-        f"    for (int i = 0; i < {inputs}; i++, k += {wide}) {{",
-        f"        FETCH_1X{vectors}(k + {AHEAD})",
-        f"        MIX_{name}(s + t[i] + p, k)",
-        "    }",
-        *finished(steps, f"EACH_{name}", (size, vectors), is_long(kernel.steps)),
-    ]
-    if not any("c + v" in step for step in steps):
-        lines.append("    (void)c;")
-    return "\n".join([*lines, "}"])
+    def _tile(self, file: File, plan: Tile, size: int) -> str:
+        inputs, vectors = len(self.x.planes), plan.vectors
+        wide = vectors * WIDEST
+        place = f"at + v * {self.out.stride} + o * {WIDEST}"
+        steps = finish(self, inputs, wide, place, f"c + v * {WIDEST}")
+        own = [f"const float *u = w + v * {WIDEST};"] * bool(affines(self.steps))
+        each = file.tile("EACH", size, vectors)
+        return fill(
+            TILE,
+            size=size,
+            spread=file.tile("SPREAD", size, vectors),
+            head=head_rows(self) * wide,
+            inputs=inputs,
+            wide=wide,
+            fetch=file.tile("FETCH", 1, vectors),
+            ahead=AHEAD,
+            mix=file.tile("MIX", size, vectors),
+            finish=finished([*own, *steps], each, (size, vectors), is_long(self.steps)),
+            unused=unread(steps, "c + v"),
+        )

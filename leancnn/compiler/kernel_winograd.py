@@ -8,6 +8,7 @@ then for each point of the columns, block of outputs, point of the rows and inpu
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from leancnn.compiler.blocked import (
     tile_functions,
     tile_loops,
 )
-from leancnn.compiler.c_text import File
+from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.epilogue import affines, finished, is_long
 from leancnn.compiler.graph import Conv, Floats, floats
 from leancnn.compiler.kernel import Kernel, shape_key
@@ -52,6 +53,125 @@ FILTERS = {
     Y(i, 3, x5 + 0.5f * HALF * b + 2.0f * ROOT * d) }
 """,
 }
+
+
+FUNCTION = """
+$parts
+LAYER @(float *s, const int32_t *t, const float *w)
+{
+    float *const zero = s + t[0], *const rows = zero + $zeros;
+    float *const points = rows + $rows, *const products = points + $points;
+    float *const results = products + $products;
+    memset(zero, 0, $cleared);
+    for (int r = 0; r < $bands; r += $step) {
+        @_down(s, t, zero, rows, r);
+        const float *k = w + $head;
+        for (int p = 0; p < $edge; p++) {
+            @_along(rows + p * $line, points);
+            for (int b = 0; b < $blocks; b++, k += $weights)
+                for (int l = 0; l < 16; l += LANES) {
+                    @_multiply(points, k + l, products + l);
+                    @_back(products + l, results + (b * $results + p) * $line + l);
+                }
+        }
+        @_up(s, t, w, results, r);
+    }
+}
+"""
+DOWN = """
+static inline void @_down(const float *s, const int32_t *t, const float *zero, float *rows, \
+int first)
+{
+    for (int c = 0; c < $inputs; c++)
+    for (int r = 0; r < $rows; r++, rows += $band) {
+        const float *x = s + t[1 + c], *from[$edge];
+        for (int j = 0; j < $edge; j++) {
+            const int y = (first + r) * $size + j - $top;
+            from[j] = y >= 0 && y < $height ? x + y * $pitch : zero;
+        }
+#define X(i, j) load(from[j] + i)
+#define Y(i, j, v) store(rows + j * $line + $left + i, v);
+        for (int i = 0; i < $width; i += LANES) INTO_$size(X, Y, i)
+#undef X
+#undef Y
+    }
+}
+"""
+"""Columns of a band of pixels to points; rows outside the image are zeros."""
+ALONG = """
+static inline void @_along(const float *rows, float *points)
+{
+    for (int r = 0; r < $rows; r++, rows += $band)
+        for (int n = 0; n < $across; n++, points += 16)
+            for (int l = 0; l < 16; l += LANES) {
+#define X(i, j) load(rows + (n * $size + j) * 16 + i)
+#define Y(i, j, v) store(points + j * $apart + i, v);
+                INTO_$size(X, Y, l)
+#undef X
+#undef Y
+            }
+}
+"""
+"""One of those points, along the rows, to as many points again."""
+MULTIPLY = """
+static inline void @_multiply(const float *x, const float *w, float *y)
+{
+    for (int p = 0; p < $edge; p++, x += $apart, w += $weights, y += $results) {
+        $loops
+    }
+}
+"""
+PRODUCT = """
+static inline void @_x$size(const float *x, const float *w, float *y)
+{
+    $zero
+    $whole
+    $rest
+#define FINISH(o, v, a) store(y + (v * $tiles + o) * 16, a);
+    $each(FINISH)
+#undef FINISH
+}
+"""
+VECTORS = """
+for (int c = 0; c < $full; c++, x += $point)
+    for (int i = 0; i < 16; i++, w += $wide) $mix
+"""
+REST = "for (int i = 0; i < $rest; i++, w += $wide) $mix"
+MIX = "{ $fetch(w + $ahead) $mix(x + i, w) }"
+BACK = """
+static inline void @_back(const float *x, float *rows)
+{
+    for (int r = 0; r < $rows; r++, rows += $band)
+        for (int n = 0; n < $across; n++, x += 16) {
+#define X(i, j) load(x + j * $results)
+#define Y(i, j, v) store(rows + (n * $size + j) * 16, v);
+            BACK_$size(X, Y, 0)
+#undef X
+#undef Y
+        }
+}
+"""
+"""Products of one point of the columns back along the rows."""
+UP = """
+static inline void @_up(float *s, const int32_t *t, const float *w, const float *rows, int first)
+{
+    for (int b = 0; b < $vectors; b++)
+    for (int r = 0; r < $rows; r++, rows += $band)
+    for (int i = 0; i < $row; i += LANES) {
+        const int at = b * $plane + (first + r) * $rows_down + i;
+        const int c = b * 16 + i % 16;
+        const float *u = w + c;
+        $high
+        vf $names;
+#define X(i, j) load(rows + j * $line + i)
+#define Y(i, j, v) a##j##_0 = v;
+        BACK_$size(X, Y, i)
+#undef X
+#undef Y
+    $finish
+    }
+}
+"""
 
 
 @blocked_kernel
@@ -99,7 +219,95 @@ class WinogradKernel(BlockedKernel):
     def body(self, file: File, plan: Winograd) -> str:
         if FILTERS[plan.size] not in file.functions:
             file.functions.append(FILTERS[plan.size])
-        return _function(file, self, plan, len(self.inputs(plan)))
+        zeros, rows, points, products, _ = plan.parts(self.vectors)
+        wide = plan.tile.vectors * WIDEST
+        blocks = -(-self.channels // wide)
+        return fill(
+            FUNCTION,
+            parts="\n".join(self._parts(file, plan)),
+            zeros=zeros,
+            rows=rows,
+            points=points,
+            products=products,
+            cleared=4 * (zeros + rows),
+            bands=-(-self.height // plan.size),
+            step=plan.rows,
+            head=head_rows(self) * blocks * wide,
+            edge=plan.edge,
+            line=plan.columns * WIDEST,
+            blocks=blocks,
+            weights=plan.edge * len(self.x.planes) * wide,
+            results=plan.tile.vectors * plan.rows * plan.edge,
+        )
+
+    def _parts(self, file: File, plan: Winograd) -> list[str]:
+        """The functions of its walk, in the order in which they are called."""
+        x, tile, inputs = self.x, plan.tile, len(self.x.planes)
+        top, left = self.op.padding[:2]
+        sizes = {"size": plan.size, "edge": plan.edge, "line": plan.columns * WIDEST}
+        step = {**sizes, "rows": plan.rows, "band": plan.edge * plan.columns * WIDEST}
+        down = {"inputs": plan.inputs, "top": top, "left": left * WIDEST, "height": x.height}
+        multiply = fill(
+            MULTIPLY,
+            edge=plan.edge,
+            apart=plan.apart,
+            weights=inputs * tile.vectors * WIDEST,
+            results=plan.results,
+            loops=tile_loops(tile, plan.tiles, f"(x + i * {WIDEST}, w, y + i * {WIDEST});"),
+        )
+        along = {"rows": plan.inputs * plan.rows, "across": plan.across, "apart": plan.apart}
+        back = {"rows": tile.vectors * plan.rows, "across": plan.across, "results": plan.results}
+        return [
+            fill(DOWN, **step, **down, pitch=x.pitch, width=x.width * WIDEST),
+            fill(ALONG, **{**step, **along}),
+            tile_functions(tile, plan.tiles, partial(self._product, file, plan)),
+            multiply,
+            fill(BACK, **{**step, **back}),
+            self._up(file, plan, step),
+        ]
+
+    def _product(self, file: File, plan: Winograd, size: int) -> str:
+        """A register tile of the products: tiles × inputs by inputs × a block of outputs."""
+        vectors = plan.tile.vectors
+        full, rest = divmod(len(self.x.planes), WIDEST)
+        mix = fill(
+            MIX,
+            fetch=file.tile("FETCH", 1, vectors),
+            mix=file.tile("MIX", size, vectors),
+            ahead=AHEAD,
+        )
+        sizes = {"wide": vectors * WIDEST, "tiles": plan.tiles, "mix": mix}
+        return fill(
+            PRODUCT,
+            size=size,
+            zero=file.tile("ZERO", size, vectors),
+            whole=fill(VECTORS, full=full, point=plan.tiles * WIDEST, **sizes) if full else "",
+            rest=fill(REST, rest=rest, **sizes) if rest else "",
+            each=file.tile("EACH", size, vectors),
+            tiles=plan.tiles,
+        )
+
+    def _up(self, file: File, plan: Winograd, sizes: dict[str, int]) -> str:
+        """Columns of points back to pixels, and the steps on each of them."""
+        size, row = plan.size, self.width * WIDEST
+        wide = -(-self.vectors // plan.tile.vectors) * plan.tile.vectors * WIDEST
+        steps = finish(self, len(self.inputs(plan)), wide, f"at + o * {row}", "c")
+        steps = ["y = y + load(u);", *steps]
+        uneven = self.height % size != 0
+        if uneven:
+            steps = ["if (o < high) {", *steps, "}"]
+        each = file.tile("EACH", size, 1)
+        return fill(
+            UP,
+            **sizes,
+            vectors=self.vectors,
+            row=row,
+            plane=self.out.stride,
+            rows_down=size * row,
+            high=f"const int high = {self.height} - (first + r) * {size};" if uneven else "",
+            names=", ".join(f"a{o}_0" for o in range(size)),
+            finish=finished(steps, each, (size, 1), is_long(self.steps)),
+        )
 
 
 def _weights(kernel: Kernel, way: Winograd) -> Floats:
@@ -117,175 +325,3 @@ def _weights(kernel: Kernel, way: Winograd) -> Floats:
     depth = way.edge * len(kernel.x.planes)
     body = matrix[len(heads) :].reshape(way.edge, depth, -1, wide).transpose(0, 2, 1, 3)
     return floats(np.concatenate([head.ravel(), body.ravel()]))
-
-
-def _function(file: File, kernel: Kernel, way: Winograd, first: int) -> str:
-    wide, inputs = way.tile.vectors * WIDEST, len(kernel.x.planes)
-    blocks, vectors = -(-kernel.channels // wide), -(-kernel.channels // WIDEST)
-    head = head_rows(kernel) * blocks * wide
-    zeros, rows, points, products, _ = way.parts(vectors)
-    line = way.columns * WIDEST
-    to = f"(b * {way.tile.vectors * way.rows * way.edge} + p) * {line} + l"
-    lines = [
-        "LAYER @(float *s, const int32_t *t, const float *w)\n{",
-        f"    float *const zero = s + t[0], *const rows = zero + {zeros};",
-        f"    float *const points = rows + {rows}, *const products = points + {points};",
-        f"    float *const results = products + {products};",
-        f"    memset(zero, 0, {4 * (zeros + rows)});",
-        f"    for (int r = 0; r < {-(-kernel.height // way.size)}; r += {way.rows}) {{",
-        "        @_down(s, t, zero, rows, r);",
-        f"        const float *k = w + {head};",
-        f"        for (int p = 0; p < {way.edge}; p++) {{",
-        f"            @_along(rows + p * {line}, points);",
-        f"            for (int b = 0; b < {blocks}; b++, k += {way.edge * inputs * wide})",
-        f"                for (int l = 0; l < {WIDEST}; l += LANES) {{",
-        "                    @_multiply(points, k + l, products + l);",
-        f"                    @_back(products + l, results + {to});",
-        "                }",
-        "        }",
-        "        @_up(s, t, w, results, r);",
-        "    }",
-        "}",
-    ]
-    parts = [_down(kernel, way), _along(way), *_products(file, kernel, way), _back(way)]
-    return "\n".join([*parts, *_up(file, kernel, way, first), *lines])
-
-
-def _down(kernel: Kernel, way: Winograd) -> str:
-    """Columns of a band of pixels to points; rows outside the image are zeros."""
-    x, edge, columns = kernel.x, way.edge, way.columns * WIDEST
-    assert isinstance(kernel.op, Conv)
-    top, left = kernel.op.padding[:2]
-    lines = [
-        "static inline void @_down(const float *s, const int32_t *t, const float *zero, "
-        "float *rows, int first)\n{",
-        f"    for (int c = 0; c < {way.inputs}; c++)",
-        f"    for (int r = 0; r < {way.rows}; r++, rows += {edge * columns}) {{",
-        f"        const float *x = s + t[1 + c], *from[{edge}];",
-        f"        for (int j = 0; j < {edge}; j++) {{",
-        f"            const int y = (first + r) * {way.size} + j - {top};",
-        f"            from[j] = y >= 0 && y < {x.height} ? x + y * {x.pitch} : zero;",
-        "        }",
-        "#define X(i, j) load(from[j] + i)",
-        f"#define Y(i, j, v) store(rows + j * {columns} + {left * WIDEST} + i, v);",
-        f"        for (int i = 0; i < {x.width * WIDEST}; i += LANES) INTO_{way.size}(X, Y, i)",
-        "#undef X\n#undef Y",
-        "    }",
-        "}",
-    ]
-    return "\n".join(lines)
-
-
-def _along(way: Winograd) -> str:
-    """One of those points, along the rows, to as many points again."""
-    edge, columns = way.edge, way.columns * WIDEST
-    lines = [
-        "static inline void @_along(const float *rows, float *points)\n{",
-        f"    for (int r = 0; r < {way.inputs * way.rows}; r++, rows += {edge * columns})",
-        f"        for (int n = 0; n < {way.across}; n++, points += {WIDEST})",
-        f"            for (int l = 0; l < {WIDEST}; l += LANES) {{",
-        f"#define X(i, j) load(rows + (n * {way.size} + j) * {WIDEST} + i)",
-        f"#define Y(i, j, v) store(points + j * {way.apart} + i, v);",
-        f"                INTO_{way.size}(X, Y, l)",
-        "#undef X\n#undef Y",
-        "            }",
-        "}",
-    ]
-    return "\n".join(lines)
-
-
-def _products(file: File, kernel: Kernel, way: Winograd) -> list[str]:
-    """At each point, tiles × inputs by inputs × a block of outputs."""
-    tile, inputs = way.tile, len(kernel.x.planes)
-    wide = tile.vectors * WIDEST
-    lines = tile_functions(tile, way.tiles, lambda size: _product(file, way, size, inputs))
-    lines += [
-        "static inline void @_multiply(const float *x, const float *w, float *y)\n{",
-        f"    for (int p = 0; p < {way.edge}; p++, x += {way.apart}, w += {inputs * wide}, "
-        f"y += {way.results}) {{",
-        *tile_loops(tile, way.tiles, f"(x + i * {WIDEST}, w, y + i * {WIDEST});"),
-        "    }",
-        "}",
-    ]
-    return lines
-
-
-def _product(file: File, way: Winograd, size: int, inputs: int) -> str:
-    """A register tile of the products."""
-    vectors = way.tile.vectors
-    name = f"{size}X{vectors}"
-    file.tiles |= {(word, size, vectors) for word in ("ZERO", "MIX", "EACH")}
-    file.tiles.add(("FETCH", 1, vectors))
-    mix = f"{{ FETCH_1X{vectors}(w + {AHEAD}) MIX_{name}(x + i, w) }}"
-    full, rest = divmod(inputs, WIDEST)
-    step = f"i++, w += {vectors * WIDEST}"
-    lines = [
-        f"static inline void @_x{size}(const float *x, const float *w, float *y)\n{{",
-        f"    ZERO_{name}",
-    ]
-    if full:
-        lines += [
-            f"    for (int c = 0; c < {full}; c++, x += {way.tiles * WIDEST})",
-            f"        for (int i = 0; i < {WIDEST}; {step}) {mix}",
-        ]
-    if rest:
-        lines.append(f"    for (int i = 0; i < {rest}; {step}) {mix}")
-    lines += [
-        f"#define FINISH(o, v, a) store(y + (v * {way.tiles} + o) * {WIDEST}, a);",
-        f"    EACH_{name}(FINISH)",
-        "#undef FINISH",
-        "}",
-    ]
-    return "\n".join(lines)
-
-
-def _back(way: Winograd) -> str:
-    """Products of one point of the columns back along the rows."""
-    edge, columns = way.edge, way.columns * WIDEST
-    lines = [
-        "static inline void @_back(const float *x, float *rows)\n{",
-        f"    for (int r = 0; r < {way.tile.vectors * way.rows}; r++, rows += {edge * columns})",
-        f"        for (int n = 0; n < {way.across}; n++, x += {WIDEST}) {{",
-        f"#define X(i, j) load(x + j * {way.results})",
-        f"#define Y(i, j, v) store(rows + (n * {way.size} + j) * {WIDEST}, v);",
-        f"            BACK_{way.size}(X, Y, 0)",
-        "#undef X\n#undef Y",
-        "        }",
-        "}",
-    ]
-    return "\n".join(lines)
-
-
-def _up(file: File, kernel: Kernel, way: Winograd, first: int) -> list[str]:
-    """Columns of points back to pixels, and the steps on each of them."""
-    size, edge, columns = way.size, way.edge, way.columns * WIDEST
-    vectors, row = -(-kernel.channels // WIDEST), kernel.width * WIDEST
-    wide = -(-vectors // way.tile.vectors) * way.tile.vectors * WIDEST
-    file.tiles.add(("EACH", size, 1))
-    steps = finish(kernel, first, wide, f"at + o * {row}", "c")
-    steps = ["y = y + load(u);", *steps]
-    if kernel.height % size:
-        steps = ["if (o < high) {", *steps, "}"]
-    names = ", ".join(f"a{o}_0" for o in range(size))
-    lines = [
-        "static inline void @_up(float *s, const int32_t *t, const float *w, const float *rows, "
-        "int first)\n{",
-        f"    for (int b = 0; b < {vectors}; b++)",
-        f"    for (int r = 0; r < {way.rows}; r++, rows += {edge * columns})",
-        f"    for (int i = 0; i < {row}; i += LANES) {{",
-        f"        const int at = b * {kernel.out.stride} + (first + r) * {size * row} + i;",
-        f"        const int c = b * {WIDEST} + i % {WIDEST};",
-        "        const float *u = w + c;",
-    ]
-    if kernel.height % size:
-        lines.append(f"        const int high = {kernel.height} - (first + r) * {size};")
-    lines += [
-        f"        vf {names};",
-        f"#define X(i, j) load(rows + j * {columns} + i)",
-        "#define Y(i, j, v) a##j##_0 = v;",
-        f"        BACK_{size}(X, Y, i)",
-        "#undef X\n#undef Y",
-        *finished(steps, f"EACH_{size}X1", (size, 1), is_long(kernel.steps)),
-        "    }",
-    ]
-    return [*lines, "}"]

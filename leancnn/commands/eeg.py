@@ -48,6 +48,15 @@ def share(text: str) -> float:
     return found
 
 
+def meaning(text: str) -> tuple[str, str]:
+    """`33025=13` as code and what it means."""
+    code, equals, value = text.rpartition("=")
+    number = value.removesuffix("Hz").strip()
+    if not (code and equals and (value == "rest" or number.replace(".", "", 1).isdigit())):
+        raise ArgumentTypeError(f"'{text}' is no CODE=HZ such as 33025=13, or 33024=rest")
+    return code, number if value != "rest" else value
+
+
 def arguments(parser: ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (summary, add, _) in VERBS.items():
@@ -69,10 +78,19 @@ def _file_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--unit", choices=UNITS, help="of a file that does not say it")
     parser.add_argument("--fs", type=positive, help="rate in Hz of a csv without times")
     parser.add_argument("--board", type=int, help="BrainFlow's number, for a csv of BrainFlow")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        type=meaning,
+        metavar="CODE=HZ",
+        help="what an event's code means, as 33025=13; may be given again",
+    )
 
 
 def _how(args: Namespace) -> dict[str, Any]:
-    return {"unit": args.unit, "fs": args.fs, "board": args.board}
+    labels = dict(args.label)
+    return {"unit": args.unit, "fs": args.fs, "board": args.board, "labels": labels or None}
 
 
 # check
@@ -164,7 +182,7 @@ def _evaluate(args: Namespace) -> Answer:
         raise UsageError(f"--shuffles is 0 or more, not {args.shuffles}")
     held, about = load_held_out(args.run)
     data = read_json(Path(args.run) / "data.json")
-    how = {key: data.get(key) for key in ("unit", "fs", "board")}
+    how = {key: data.get(key) for key in ("unit", "fs", "board", "labels")}
     epochs = load_epochs(data["files"], **how)
     with Progress("evaluation", 100) as bar:
         report = evaluate(

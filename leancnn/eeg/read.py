@@ -16,7 +16,8 @@ from __future__ import annotations
 import csv
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,14 @@ def load(
     unit: str | None = None,
     fs: float | None = None,
     board: int | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Recording | Epochs:
     """Read one file of signals; what its suffix is decides how.
 
     `unit` says the unit of a file that does not, `fs` the rate of a csv without a clock, `board`
-    whose BrainFlow csv it is. Raises `DataError` for what cannot be read or has a unit that is not
-    known, `MissingDependencyError` naming the extra that a format needs, `UsageError` for others.
+    whose BrainFlow csv it is, `labels` what its codes mean: {"33025": "13"} is 13 Hz. Raises
+    `DataError` for what cannot be read or has a unit that is not known, `MissingDependencyError`
+    naming the extra that a format needs, `UsageError` for others.
     """
     path = Path(path)
     if unit is not None and unit not in VOLTS:
@@ -69,7 +72,36 @@ def load(
     }
     if suffix not in readers:
         raise UsageError(f"{path}: signals are read from {', '.join(readers)}, not '{suffix}'")
-    return readers[suffix]()
+    return meant(readers[suffix](), labels or {})
+
+
+def meant(found: Recording | Epochs, labels: Mapping[str, str]) -> Recording | Epochs:
+    """The same with codes replaced by what they mean; a number that is no flicker stays a name.
+
+    Raises `DataError` for a code that does not occur, `UsageError` for labels of trials.
+    """
+    if isinstance(found, Epochs):
+        if labels:
+            raise UsageError(f"{found.source}: its trials say their frequencies; leave --label")
+        return found
+    words = {told(event.label) for event in found.events}
+    if odd := sorted(set(labels) - words):
+        raise DataError(
+            f"{found.source}: no event is called '{odd[0]}'; there are "
+            f"{', '.join(sorted(words)[:20]) or 'none'}"
+        )
+    events = []
+    for event in found.events:
+        word = told(event.label)
+        label = label_of(labels[word]) if word in labels else event.label
+        fast = isinstance(label, float) and label >= found.fs / 2
+        events.append(Event(event.sample, word if fast else label))
+    return replace(found, events=tuple(events))
+
+
+def told(label: float | str) -> str:
+    """A label as one writes it: 13, not 13.0."""
+    return f"{label:.15g}" if isinstance(label, float) else label
 
 
 def load_epochs(paths: Sequence[str | Path], **how: Any) -> Epochs:
@@ -93,8 +125,6 @@ def load_epochs(paths: Sequence[str | Path], **how: Any) -> Epochs:
 
 
 def _named(epochs: Epochs, subject: str, session: str) -> Epochs:
-    from dataclasses import replace
-
     count = len(epochs)
     return replace(epochs, subject=np.array([subject] * count), session=np.array([session] * count))
 

@@ -90,7 +90,8 @@ class Recording:
         if not kept:
             raise DataError(
                 f"{self.source}: no event with a frequency has {before:g} s before and {after:g} s "
-                "after it without a gap; labels are numbers of Hz"
+                "after it without a gap; labels are numbers of Hz, and --label CODE=HZ says what a "
+                "code means"
             )
         cut = [self.x[:, event.sample - start : event.sample + stop] for event in kept]
         return Epochs(

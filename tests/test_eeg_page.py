@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -117,3 +120,64 @@ def test_a_browser_shows_the_warning_and_flickers_only_when_asked(page, tmp_path
     )
     assert "Nothing flickers." in done.stdout
     assert page.report == {}
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if not (CHROMIUM and shutil.which("chromedriver")):
+        pytest.skip("needs chromium and chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900"):
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def until(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert what()
+
+
+@pytest.mark.slow
+def test_agreed_to_it_flickers_until_escape_and_onsets_go_out_by_lsl(browser, tmp_path):
+    pylsl = pytest.importorskip("pylsl", reason="needs the extra eeg")
+    words = ["page", "--freqs", "10,12,25", "--port", "0", "--lsl-out", "--seconds", "90", "--json"]
+    command = [sys.executable, "-m", "leancnn", "eeg", *words]
+    served = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    try:
+        line = served.stderr.readline()
+        while "http://" not in line:
+            line = served.stderr.readline()
+        browser.get("http://" + line.split("http://")[1].split()[0])
+        (stream,) = pylsl.resolve_byprop("name", "leancnn-decisions", 1, 20)
+        inlet = pylsl.StreamInlet(stream)
+        inlet.open_stream(20)
+        start = browser.find_element("id", "start")
+        assert not start.is_enabled()
+        browser.find_element("id", "agree").click()
+        start.click()
+        state = browser.find_element("id", "state")
+        until(lambda: "dropped" in state.text)
+        assert "not shown, the screen is too slow: 25 Hz" in state.text
+        browser.find_element("id", "cued").click()
+        word, _ = inlet.pull_sample(timeout=60)
+        assert word == ["10"]
+        browser.find_element("tag name", "body").send_keys("\ue00c")  # Escape
+        assert "Nothing flickers." in state.text
+        assert not browser.find_element("id", "stage").is_displayed()
+    finally:
+        served.send_signal(signal.SIGINT)
+        told = json.loads(served.communicate(timeout=60)[0])
+    assert told["onsets"] >= 1
+    assert told["frames"]["refused"] == [25]
+    assert told["frames"]["frames"] > 0

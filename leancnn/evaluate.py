@@ -172,7 +172,7 @@ def evaluate(
     one = _tested(network, data, which)
     if one.run is not None:
         runs.evaluations(one.run)  # a damaged count stops here, not after the use
-    test = open_test_part(one.source, one.network.pictures)
+    test = open_test_part(one.source, one.network.pictures())
     truth = np.asarray(_places(test.classes, one.network.classes))[test.split.labels]
     answers = probabilities(one.network.on(own_device()), test.split.images)
     counts = confusion(truth, answers.argmax(1), len(one.network.classes))
@@ -205,7 +205,7 @@ def evaluate(
         changed=uses is not None and uses.changed,
         recut=one.run is not None and test.recut(one.run),
         skipped=len(test.manifest["skipped"]),
-        copies=copies_of_training(one.run, one.network.pictures, test.split),
+        copies=copies_of_training(one.run, one.network.pictures(), test.split),
         unfinished=unfinished(one.run),
         mistakes=tuple(mistakes[:MOST_MISTAKES]),
         sheet=None if sheet is None else str(sheet),
@@ -330,6 +330,8 @@ def _source(run: Path | None, network: Network | None, data: str | Path | None) 
     if data is not None:
         return data
     if run is None:
+        if network is not None:
+            network.pictures()
         if network is None or (told := network.known_data) is None:
             raise RunError("a network outside a run does not know its data; name it with --data")
         return _there(told, network.name)

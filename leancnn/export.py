@@ -185,7 +185,7 @@ def _trained_with(network: Network) -> Iterator[NDArray[np.uint8]]:
     for path in (path for turn in zip_longest(*files) for path in turn if path is not None):
         if path.suffix.lower() in SUFFIXES and path.is_file():
             with suppress(ImageError):
-                yield network.pictures.window(network.pictures.read(path).image[None])[0]
+                yield network.pictures().window(network.pictures().read(path).image[None])[0]
 
 
 def made_images(size: tuple[int, int, int], count: int) -> NDArray[np.uint8]:

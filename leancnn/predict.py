@@ -81,7 +81,7 @@ def opened(
 def preprocessing_of(network: Network | CompiledNetwork) -> Preprocessing:
     """From a file to the input. Raises `DamagedError` for a compiled program that has no road."""
     if isinstance(network, Network):
-        return network.pictures
+        return network.pictures()
     written = network.about.get("road")
     if not isinstance(written, dict):
         raise DamagedError(

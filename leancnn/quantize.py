@@ -129,16 +129,17 @@ def quantize(
     """
     network = weights.load(path, which)
     network.check_floats("quantizing it")
+    network.pictures()
     check_writable(Path(out) / weights.MANIFEST)
     where = network.known_data if data is None else str(data)
     if where is None:
         raise RunError(f"{path} does not know its data; name it with --data")
     check_place(Path(out), where)
     share, cut_by = kept_cut(network, None, None)
-    dataset = images_for(where, network.pictures, val_share=share, split_seed=cut_by or 0)
+    dataset = images_for(where, network.pictures(), val_share=share, split_seed=cut_by or 0)
     network.check_classes(dataset.classes, where)
     chosen = calibration(dataset, images, seed)
-    preprocessing = network.pictures
+    preprocessing = network.pictures()
     graph = simplify(import_torch(network.body, (preprocessing.channels, *preprocessing.size)))
     check_weights(graph, network.name)
     batches = list(_batches(network, dataset.of_train.images, chosen))
@@ -225,7 +226,7 @@ def _batches(
     network: Network, images: NDArray[np.uint8], chosen: NDArray[np.intp]
 ) -> Iterator[torch.Tensor]:
     for start in range(0, len(chosen), BATCH):
-        seen = np.array(network.pictures.window(images[chosen[start : start + BATCH]]))
+        seen = np.array(network.pictures().window(images[chosen[start : start + BATCH]]))
         yield network.normalise(torch.from_numpy(seen))
 
 
@@ -292,7 +293,7 @@ def clock(networks: Sequence[Network], image: NDArray[np.uint8]) -> list[float]:
         ]
     except LeanCNNError:
         return []
-    seen = np.array(networks[0].pictures.window(image))
+    seen = np.array(networks[0].pictures().window(image))
     runs = [native.bare(seen) for native in natives]
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(TURNS):

@@ -59,7 +59,7 @@ class TrainingImages:
 
     def of(self, network: weights.Network) -> Dataset:
         """The images of a network. Raises as `prepared`, `MismatchError` for other classes."""
-        dataset = self.prepared(network.pictures)
+        dataset = self.prepared(network.pictures())
         network.check_classes(dataset.classes, self.data)
         return dataset
 
@@ -74,8 +74,9 @@ def training_images(
     """Those of the run that `path` belongs to, or `data`. Raises `RunError` where neither is known.
 
     Outside a run the images are set apart as they were where `network`, saved in `path`, was
-    trained, if it says so.
+    trained, if it says so. Raises `UsageError` for a network of signals, which has none.
     """
+    network.pictures()
     run, _ = runs.run_of(path)
     if run is None:
         if data is None and (data := network.known_data) is None:
@@ -136,7 +137,7 @@ def kept_preprocessing(
             "training that starts from a network takes the same images; leave out "
             + ", ".join(sorted(given))
         )
-    return start.pictures
+    return start.pictures()
 
 
 def check_place(folder: Path, data: str | Path) -> None:

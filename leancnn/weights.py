@@ -95,13 +95,13 @@ class Network(nn.Module):
             by_channel = torch.tensor(numbers.tolist()).view(-1, 1, 1)
             self.register_buffer(name, by_channel, persistent=False)
 
-    @property
     def pictures(self) -> Preprocessing:
-        """Its road from picture files. Raises `UsageError` for a network of signals."""
+        """How pictures become its input. Raises `UsageError` for a network of signals."""
         if isinstance(self.preprocessing, Preprocessing):
             return self.preprocessing
         raise UsageError(
-            f"{self.name} decodes signals and reads no pictures; see leancnn eeg --help"
+            f"{self.name} decodes signals and reads no pictures; leancnn eeg evaluate and run read "
+            "signals, and leancnn eeg train --keep-ratio prunes and trains again"
         )
 
     @property

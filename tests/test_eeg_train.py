@@ -24,7 +24,8 @@ from leancnn.eeg.scoring import (
     undecided_curve,
 )
 from leancnn.eeg.windows import images, windows
-from leancnn.errors import DamagedError, DataError, RunError
+from leancnn.errors import DamagedError, DataError, RunError, UsageError
+from leancnn.models import create_model
 from tests.eeg_data import RECORDED, TARGETS, people, save_trials
 
 
@@ -218,7 +219,6 @@ def test_a_network_learns_saves_and_compiles_to_the_same_answers(tmp_path, monke
 
 def test_a_network_of_signals_reads_no_pictures(tmp_path):
     from leancnn.bench import untrained
-    from leancnn.errors import UsageError
     from leancnn.predict import predict
     from leancnn.weights import save
 
@@ -255,7 +255,7 @@ def test_the_yardstick_is_what_it_was_measured_to_be(recordings):
 @pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "least"), [(2.0, 0.88), (4.0, 0.92)])
 def test_the_logit_holds_its_bar_on_people_not_seen(recordings, seconds, least):
-    held = stage.held_out_scores(recordings, "subject", seconds, "logit")
+    held = stage.held_out_scores(recordings, "subject", seconds, stage.Form("logit"))
     assert (held.scores.argmax(1) == held.labels).mean() >= least
 
 
@@ -278,3 +278,44 @@ def test_the_files_of_two_runs_hold_what_was_trained(tmp_path):
     found = load(path)
     assert np.array_equal(found.labels, epochs.labels)
     assert fbcca(found.targets).frequencies == TARGETS
+
+
+# Networks of images on spectrograms, and pruned ones
+
+
+def test_a_spectrogram_has_no_unit_and_its_brightest_row_is_the_frequency():
+    from leancnn.eeg.spectrogram import spectrogram
+
+    time = np.arange(500) / 250
+    for place, hz in enumerate((8.0, 12.0, 20.0)):
+        x = np.sin(2 * np.pi * hz * time + place)[None, None]
+        found = spectrogram(x, (8.0, 12.0), 250.0, (41, 5))  # rows from 6 to 26 Hz in steps of 0.5
+        assert (found[0].argmax(0) == (hz - 6) * 2).all()
+        assert np.allclose(spectrogram(x * 1e6, (8.0, 12.0), 250.0, (41, 5)), found, atol=1e-5)
+        assert abs(found.mean()) < 1e-4
+
+
+def test_a_network_of_images_learns_spectrograms_is_pruned_and_comes_back(tmp_path, monkeypatch):
+    from leancnn.eeg.network import fit_network
+
+    brief = {**fit_network.__kwdefaults__, "epochs": 1}
+    monkeypatch.setattr(fit_network, "__kwdefaults__", brief)
+    epochs = people(count=2, trials=8)
+    made = stage.fit(epochs, decoder="resnet8", keep_ratio=0.5)
+    whole = create_model("resnet8", classes=4, channels=8).parameters()
+    count = sum(p.numel() for p in made.networks[0].parameters())
+    assert count < 0.5 * sum(p.numel() for p in whole)
+    stage.save(made, tmp_path, {"format": 1, "window": 2.0})
+    again, _ = stage.load(tmp_path)
+    window = next(iter(windows(epochs, made.bank, 2.0)))
+    assert np.array_equal(made.scores(window, 250.0), again.scores(window, 250.0))
+    assert again.name == "resnet8"
+
+
+@pytest.mark.parametrize(
+    ("decoder", "keep_ratio", "says"),
+    [("no", None, "'no' is no decoder that is trained"), ("logit", 0.5, "no channels to prune")],
+)
+def test_what_cannot_be_trained_is_said(decoder, keep_ratio, says):
+    with pytest.raises(UsageError, match=says):
+        stage.fit(people(), decoder=decoder, keep_ratio=keep_ratio)

@@ -12,7 +12,6 @@ from leancnn.progress import tell
 
 UNITS = ("V", "mV", "uV", "nV")
 FREQUENCIES = (7.5, 60 / 7, 10.0, 12.0)  # whole numbers of frames of a screen of 60 Hz
-DECODERS = ("logit", "ssvepnet", "blend")
 
 
 def frequencies(text: str) -> tuple[float, ...]:
@@ -121,8 +120,18 @@ def _train_arguments(parser: ArgumentParser) -> None:
         help="what is held out; default: subject",
     )
     parser.add_argument("--window", type=positive, default=2.0, help="seconds, default 2")
-    parser.add_argument("--decoder", choices=DECODERS, default="logit", help="default: logit")
+    parser.add_argument(
+        "--decoder",
+        default="logit",
+        help="logit, ssvepnet, blend, or a network of leancnn models on spectrograms; "
+        "default: logit",
+    )
     parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument(
+        "--keep-ratio",
+        type=share,
+        help="prune its networks to this share of channels and train again",
+    )
 
 
 def _train(args: Namespace) -> Answer:
@@ -140,6 +149,7 @@ def _train(args: Namespace) -> Answer:
             window=args.window,
             decoder=args.decoder,
             seed=args.seed,
+            keep_ratio=args.keep_ratio,
             progress=lambda done, of: bar.to(100 * done // of, fold=f"{done} of {of}"),
         )
     files = [str(Path(path).resolve()) for path in args.data]

@@ -25,8 +25,8 @@ from leancnn.eeg.scoring import (
     textbook_scores,
     undecided_curve,
 )
-from leancnn.eeg.training import HeldOut, Kind
-from leancnn.eeg.windows import AFTER_CUE, images
+from leancnn.eeg.training import KINDS, Form, HeldOut
+from leancnn.eeg.windows import AFTER_CUE
 from leancnn.errors import DataError
 
 SHUFFLES = 20
@@ -181,7 +181,7 @@ def _control_runs(
 ) -> tuple[float, ...]:
     if not repeats:
         return ()
-    features, found = images(looking, bank_for(looking.targets), window), []
+    features, found = Form(decoder).features(looking, bank_for(looking.targets), window), []
     for repeat in range(repeats):
         progress("shuffled labels", repeat, repeats)
         found.append(shuffled(looking, split, window, decoder, repeat, features))
@@ -223,7 +223,7 @@ def shuffled(
     with random weights here: one that starts as FBCCA stays above chance untaught.
     """
     if features is None:
-        features = images(looking, bank_for(looking.targets), window)
+        features = Form(decoder).features(looking, bank_for(looking.targets), window)
     labels = looking.labels
     random = np.random.default_rng(repeat)
     dealt = labels.copy()
@@ -246,7 +246,7 @@ def _control_folds(looking: Epochs, split: Split, decoder: str) -> list[NDArray[
 
 
 def _control(
-    decoder: Kind | str,
+    decoder: str,
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     train: NDArray[np.bool_],
@@ -267,6 +267,9 @@ def _control(
         return np.stack([logit.of_image(image) for image in features[test]]).astype(np.float64)
     from leancnn.eeg.network import decoder_of, fit_network
 
-    network = fit_network(features[train], labels[train], targets, seed=repeat, fbcca_start=False)
+    name = "ssvepnet" if decoder in KINDS else decoder
+    network = fit_network(
+        features[train], labels[train], targets, seed=repeat, name=name, fbcca_start=False
+    )
     made = decoder_of([network], targets, bank)
     return np.stack([made.of_image(image) for image in features[test]]).astype(np.float64)

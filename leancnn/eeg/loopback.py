@@ -23,6 +23,7 @@ from leancnn.errors import LeanCNNError, StreamError
 TARGETS = (7.5, 60 / 7, 10.0, 12.0)
 EVERY_S = 0.25
 CHUNK = 4  # samples that an LSL sender pushes at once
+TRIAL_S = 60.0  # of made EEG at once: half an hour takes longer to make than a source may pause
 
 
 def live_rows(minutes: float) -> list[dict[str, Any]]:
@@ -66,13 +67,14 @@ def through(source: Source) -> Live:
     try:
         for _ in live:
             pass
-    except StreamError:
-        pass  # a sender that has sent all is silence
+    except StreamError:  # a sender that has sent all is silence
+        if not live.session.decisions:
+            raise
     return live
 
 
 def _synthetic(seconds: float) -> tuple[Live, int]:
-    live = through(Synthetic(TARGETS, seconds=seconds, trial_s=seconds))
+    live = through(Synthetic(TARGETS, seconds=seconds, trial_s=min(seconds, TRIAL_S)))
     return live, round(seconds * FS)
 
 

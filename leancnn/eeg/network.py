@@ -1,10 +1,9 @@
-"""SSVEPNet as a decoder: trained on the image of correlations, several seeds averaged."""
+"""Networks as decoders: SSVEPNet on correlations, some seeds averaged, or any on spectrograms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from leancnn import models
 from leancnn.eeg.decoders import Scores, log_softmax
 from leancnn.eeg.features import Floats, correlations
 from leancnn.eeg.filters import Bank
+from leancnn.eeg.spectrogram import spectrogram
 from leancnn.process import kept_threads
 from leancnn.signal_window import SignalWindow
 from leancnn.weights import Network
@@ -30,10 +30,11 @@ WARM_UP = 20
 
 @dataclass(frozen=True, slots=True)
 class NetDecoder:
-    """Networks on the image of correlations; the mean of their log-probabilities.
+    """Networks on the image of correlations, or on spectrograms of the size `picture`.
 
-    `answer` takes float32 features (N, K, offsets, planes) and gives logits (N, K): a network, or
-    the same compiled.
+    The scores are the mean of their log-probabilities. An answer takes float32 features (N, H, W,
+    planes), of correlations H candidates and W offsets, and gives logits (N, K): a network, or the
+    same compiled.
     """
 
     frequencies: tuple[float, ...]
@@ -42,12 +43,15 @@ class NetDecoder:
     networks: tuple[Network, ...] = ()
     temperature: float = 1.0
     name: str = "ssvepnet"
+    picture: tuple[int, int] | None = None
 
     def scores(self, window: Floats, fs: float) -> Scores:
+        if self.picture is not None:
+            return self.of_image(spectrogram(window, self.frequencies, fs, self.picture))
         return self.of_image(correlations(window, self.frequencies, fs))
 
     def of_image(self, image: NDArray[np.float32]) -> Scores:
-        """Features (planes, K, offsets) to scores (K,)."""
+        """Features (planes, H, W) to scores (K,)."""
         fed = np.ascontiguousarray(image.transpose(1, 2, 0))[None]
         logs = [log_softmax(answer(fed)[0]) for answer in self.answers]
         return np.asarray(np.mean(logs, 0), np.float32)
@@ -70,13 +74,16 @@ def decoder_of(
     bank: Bank,
     temperature: float = 1.0,
 ) -> NetDecoder:
-    """Networks, in evaluation mode, as one decoder."""
+    """Networks of one kind, in evaluation mode, as one decoder."""
+    name = networks[0].name
     return NetDecoder(
         frequencies,
         bank,
         tuple(in_torch(network) for network in networks),
         tuple(networks),
         temperature,
+        name=name,
+        picture=None if name == "ssvepnet" else networks[0].preprocessing.size,
     )
 
 
@@ -86,34 +93,48 @@ def fit_network(
     frequencies: Sequence[float],
     *,
     seed: int,
+    name: str = "ssvepnet",
     epochs: int = EPOCHS,
     fbcca_start: bool = True,
-    made: dict[str, Any] | None = None,
+    keep_ratio: float | None = None,
 ) -> Network:
-    """Train one SSVEPNet on features (N, planes, K, 9). A function of its arguments alone.
+    """Train one network on features (N, planes, H, W). A function of its arguments alone.
 
-    `fbcca_start` false draws the skip's weights too: what a control with shuffled labels needs.
+    An ssvepnet reads correlations (N, planes, K, 9), any other spectrograms. `fbcca_start` false
+    draws the skip's weights too: what a control with shuffled labels needs. With `keep_ratio` only
+    that share of channels stays, by their l1 norm, and is trained once more.
     """
-    planes, candidates, offsets = images.shape[1:]
+    planes, *size = images.shape[1:]
     mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3)) + 1e-6
-    settings = {} if fbcca_start else {"fbcca_start": False}
+    settings = {} if fbcca_start or name != "ssvepnet" else {"fbcca_start": False}
     body = models.create_model(
-        "ssvepnet", classes=candidates, channels=planes, seed=seed, **settings
+        name, classes=len(frequencies), channels=planes, seed=seed, **settings
     )
     x = torch.from_numpy((images - mean[:, None, None]) / std[:, None, None])
     with kept_threads():  # so small a network is slower on several
         torch.set_num_threads(1)
         _train(body, x.float(), torch.from_numpy(labels), seed, epochs)
-    return Network(
-        body.eval(),
-        name="ssvepnet",
-        arguments=settings,
-        classes=[f"{hz:g} Hz" for hz in frequencies],
-        preprocessing=SignalWindow(size=(candidates, offsets), channels=planes),
-        mean=mean.tolist(),
-        std=std.tolist(),
-        made={"epochs": epochs, "seed": seed, **(made or {})},
-    ).eval()
+        network = Network(
+            body.eval(),
+            name=name,
+            arguments=settings,
+            classes=[f"{hz:g} Hz" for hz in frequencies],
+            preprocessing=SignalWindow(size=(size[0], size[1]), channels=planes),
+            mean=mean.tolist(),
+            std=std.tolist(),
+            made={"epochs": epochs, "seed": seed},
+        ).eval()
+        if keep_ratio is not None:
+            network = pruned(network, keep_ratio)
+            _train(network.body, x.float(), torch.from_numpy(labels), seed, epochs)
+    return network.eval()
+
+
+def pruned(network: Network, keep_ratio: float) -> Network:
+    """The network with that share of its channels, by l1. Raises `MismatchError` as `plan` does."""
+    from leancnn.prune import cut, plan
+
+    return cut(network, plan(network, criterion="l1", keep=keep_ratio, progress=False))
 
 
 def _train(body: torch.nn.Module, x: Tensor, labels: Tensor, seed: int, epochs: int) -> None:

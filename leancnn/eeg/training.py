@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,43 @@ from leancnn.errors import DamagedError, DataError, RunError, UsageError
 from leancnn.safe_files import Tensors, atomic_write, seal, unseal
 from leancnn.version import __version__
 
-Kind = Literal["logit", "ssvepnet", "blend"]
-KINDS: tuple[Kind, ...] = ("logit", "ssvepnet", "blend")
-NETWORKS = 4  # of different seeds, averaged
+KINDS = ("logit", "ssvepnet", "blend")  # any other is a network of images, on spectrograms
+NETWORKS = 4  # SSVEPNets of different seeds, averaged
 FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What kind of decoder is trained. Raises `UsageError` for one that does not exist."""
+
+    kind: str = "logit"
+    """`logit`, `ssvepnet`, `blend`, or a network of images that is given spectrograms."""
+    seed: int = 0
+    keep_ratio: float | None = None
+    """Of the channels of its networks, which are pruned to it and trained again."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "logit" and self.keep_ratio is not None:
+            raise UsageError("a logit has no channels to prune; leave --keep-ratio")
+        if self.kind in KINDS:
+            return
+        from leancnn import models
+
+        if self.kind not in models.names():
+            raise UsageError(
+                f"'{self.kind}' is no decoder that is trained; choose {', '.join(KINDS)}, or a "
+                "network of leancnn models"
+            )
+
+    def features(self, epochs: Epochs, bank: Bank, window: float) -> NDArray[np.float32]:
+        """What it reads of trials: correlations, or spectrograms of its network's own size."""
+        if self.kind in KINDS:
+            return images(epochs, bank, window)
+        from leancnn import models
+        from leancnn.eeg.spectrogram import spectrograms
+
+        _, height, width = models.card(self.kind).image
+        return spectrograms(epochs, bank, window, (height, width))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,17 +86,25 @@ class HeldOut:
     tested: NDArray[np.bool_]
 
 
-def fit(epochs: Epochs, *, window: float = 2.0, decoder: Kind = "logit", seed: int = 0) -> Decoder:
+def fit(
+    epochs: Epochs,
+    *,
+    window: float = 2.0,
+    decoder: str = "logit",
+    seed: int = 0,
+    keep_ratio: float | None = None,
+) -> Decoder:
     """One decoder from all trials of `epochs` that look at something; `window` in seconds.
 
-    Raises `DataError` for trials that are too short, or of fewer than two people or sessions.
+    `decoder`, `seed` and `keep_ratio` as `Form` takes them. Raises `DataError` for trials that are
+    too short, or of fewer than two people or sessions.
     """
     looking = epochs.looking()
     _check(looking)
     bank = bank_for(looking.targets)
-    features = images(looking, bank, window)
-    groups = _groups(looking)
-    return _fit(features, looking.labels, groups, looking.targets, bank, decoder, seed)
+    form = Form(decoder, seed, keep_ratio)
+    features = form.features(looking, bank, window)
+    return _fit(features, looking.labels, _groups(looking), looking.targets, bank, form)
 
 
 def _check(looking: Epochs) -> None:
@@ -87,18 +128,26 @@ def _fit(
     groups: NDArray[Any],
     frequencies: tuple[float, ...],
     bank: Bank,
-    kind: Kind,
-    seed: int,
+    form: Form,
 ) -> Decoder:
     parts: list[Decoder] = []
-    if kind in ("logit", "blend"):
+    if form.kind in ("logit", "blend"):
         parts.append(fit_logit(features, labels, groups, frequencies, bank))
-    if kind in ("ssvepnet", "blend"):
+    if form.kind != "logit":
         from leancnn.eeg.network import decoder_of, fit_network
 
+        usual = form.kind in KINDS
+        count, name = (NETWORKS, "ssvepnet") if usual else (1, form.kind)
         networks = [
-            fit_network(features, labels, frequencies, seed=NETWORKS * seed + number)
-            for number in range(NETWORKS)
+            fit_network(
+                features,
+                labels,
+                frequencies,
+                seed=count * form.seed + number,
+                name=name,
+                keep_ratio=form.keep_ratio,
+            )
+            for number in range(count)
         ]
         parts.append(decoder_of(networks, frequencies, bank))
     return parts[0] if len(parts) == 1 else Binary(tuple(parts))
@@ -110,8 +159,9 @@ def train(
     *,
     split: Split = "subject",
     window: float = 2.0,
-    decoder: Kind = "logit",
+    decoder: str = "logit",
     seed: int = 0,
+    keep_ratio: float | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[Decoder, HeldOut]:
     """A run in the folder `out`: held-out scores by `split`, and the decoder of all trials.
@@ -119,17 +169,16 @@ def train(
     `progress` is told how many of how many trainings are done. Raises `RunError` for a folder that
     is taken, `DataError` as `fit` does, `UsageError` for another kind.
     """
-    if decoder not in KINDS:
-        raise UsageError(f"'{decoder}' is no decoder that is trained; choose {', '.join(KINDS)}")
+    form = Form(decoder, seed, keep_ratio)
     out = Path(out)
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty; choose another folder")
     looking = epochs.looking()
     _check(looking)
     bank = bank_for(looking.targets)
-    held = held_out_scores(epochs, split, window, decoder, seed, progress)
-    features = images(looking, bank, window)
-    whole = _fit(features, looking.labels, _groups(looking), looking.targets, bank, decoder, seed)
+    held = held_out_scores(epochs, split, window, form, progress)
+    features = form.features(looking, bank, window)
+    whole = _fit(features, looking.labels, _groups(looking), looking.targets, bank, form)
     seen = held.tested & (held.labels >= 0)
     if not isinstance(whole, Logit):
         # Of people not seen: a network is surer of those that it was trained on.
@@ -142,6 +191,7 @@ def train(
         "window": window,
         "decoder": decoder,
         "seed": seed,
+        "keep_ratio": keep_ratio,
         "fs": epochs.fs,
         "channels": list(epochs.channels),
         "trials": len(looking),
@@ -161,21 +211,18 @@ def held_out_scores(
     epochs: Epochs,
     split: Split,
     window: float,
-    kind: Kind,
-    seed: int = 0,
+    form: Form,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> HeldOut:
     """Train once for each fold and score what it holds out, rest trials too."""
     bank = bank_for(epochs.targets)
-    features, labels = images(epochs, bank, window), epochs.labels
+    features, labels = form.features(epochs, bank, window), epochs.labels
     scores = np.zeros((len(epochs), len(epochs.targets)))
     tested = np.zeros(len(epochs), bool)
     parts = list(folds(epochs, split))
     for done, (_, test) in enumerate(parts):
         used = ~test & (labels >= 0)
-        made = _fit(
-            features[used], labels[used], _groups(epochs[used]), epochs.targets, bank, kind, seed
-        )
+        made = _fit(features[used], labels[used], _groups(epochs[used]), epochs.targets, bank, form)
         for place in np.flatnonzero(test):
             scores[place] = of_image(made, features[place]) / made.temperature
         tested |= test
@@ -238,7 +285,7 @@ def _save_networks(part: Any, folder: Path) -> dict[str, Any]:
         place = "best" if number == 0 else f"networks/{number + 1}"
         save_network(network, folder / place)
         places.append(place)
-    return {"kind": "ssvepnet", "networks": places, "temperature": part.temperature}
+    return {"kind": part.name, "networks": places, "temperature": part.temperature}
 
 
 def load(folder: str | Path) -> tuple[Decoder, dict[str, Any]]:

@@ -225,7 +225,7 @@ class _Comparing:
         """A control's name in the table, and it, trained to its end."""
         protocol = self.protocol
         start, model, arguments = control_start(control, small, seed)
-        recipe = _control_recipe(control, model, protocol.recipe, protocol.whole.pictures)
+        recipe = _control_recipe(control, model, protocol.recipe, protocol.whole.pictures())
         epochs = protocol.recipe.epochs if control == "random_kernels" else self.both
         request = TrainingRequest.of(
             model=model,
@@ -306,7 +306,7 @@ def _applicable(
     network: Network, images: TrainingImages, names: Sequence[str] | None, progress: bool
 ) -> tuple[list[str], set[str], list[str]]:
     """Criteria that score this network, the families that all of them score, and who cannot."""
-    dependencies = find_dependencies(network.body, network.pictures.channels)
+    dependencies = find_dependencies(network.body, network.pictures().channels)
     for name in names or ():
         criterion_family.get(name)
     chosen, left_out = [], []
@@ -384,7 +384,7 @@ def gates(
     for one in map(Path, paths):
         network = weights.load(one)
         images = training_images(one, data, network)
-        dependencies = find_dependencies(network.body, network.pictures.channels)
+        dependencies = find_dependencies(network.body, network.pictures().channels)
         told = scored(network, dependencies, "se_gate", images, progress=progress).told
         found[str(one)] = told["gates"]
     runs.atomic_write(Path(picture), gate_distributions(found))

@@ -48,11 +48,11 @@ class TestAccuracy:
         return found
 
     def _part(self, network: Network) -> HeldOut:
-        if network.pictures not in self._opened:
-            test = open_test_part(self.source, network.pictures)
+        if network.pictures() not in self._opened:
+            test = open_test_part(self.source, network.pictures())
             network.check_classes(test.classes, self.source)
-            self._opened[network.pictures] = test
-        return self._opened[network.pictures]
+            self._opened[network.pictures()] = test
+        return self._opened[network.pictures()]
 
 
 class Figures(TypedDict):
@@ -74,7 +74,7 @@ class Measured:
 
     def figures(self, network: Network, folder: Path, which: str = "last") -> Figures:
         """Of a network that stands in `folder`; a use of the test part is counted there."""
-        cost = count(network.body, (network.pictures.channels, *network.pictures.size))
+        cost = count(network.body, (network.pictures().channels, *network.pictures().size))
         return {
             "after": self.test.accuracy(network, folder, which),
             "macs": cost.macs,
@@ -86,7 +86,7 @@ class Measured:
         """None for a network that has no program here."""
         clock = self.clock
         with contextlib.suppress(*SILENT):
-            if clock is not None and network.pictures != clock.network.pictures:
+            if clock is not None and network.pictures() != clock.network.pictures():
                 clock = Clock(network)  # an image of another size
             return None if clock is None else clock.pair(network.body)[1]
         return None

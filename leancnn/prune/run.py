@@ -27,6 +27,7 @@ from leancnn.prune.planning import PruningRequest, find_plan
 from leancnn.prune.resume import PRUNING, check_free, continues, kept, same_images, same_recipe
 from leancnn.recipes import Recipe
 from leancnn.runs import Which
+from leancnn.signal_window import SignalWindow
 from leancnn.train import Trained
 from leancnn.train.request import TrainingRequest
 from leancnn.train.run import resume_on, train_on
@@ -114,7 +115,12 @@ def _cut_network(
 
 
 def fitting(network: Network) -> str:
-    """The name of the criterion for a network when none is named; see `criteria.fitting`."""
+    """The name of the criterion for a network when none is named; see `criteria.fitting`.
+
+    Of a network of signals it is one that reads no images.
+    """
+    if isinstance(network.preprocessing, SignalWindow):
+        return "l1"
     return criteria.fitting(
         network.body, find_dependencies(network.body, network.preprocessing.channels)
     )

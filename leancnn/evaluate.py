@@ -3,7 +3,6 @@
 Each use of the test set is counted; see `held_out`.
 """
 
-import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,22 +17,24 @@ from leancnn.data import Split, names
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, MismatchError, RunError
 from leancnn.held_out import open_test_part
+from leancnn.intervals import wilson
 from leancnn.plots import confusion_matrix, contact_sheet
 from leancnn.predict import probabilities
 from leancnn.preprocess import shown
+from leancnn.safe_files import seal
 from leancnn.scrutiny import (
     MOST_MISTAKES,
     Mistake,
     Rejecting,
     copies_of_training,
+    frequent_confusions,
     rejecting,
+    thumbnails,
     unfinished,
     worst,
 )
 from leancnn.tables import printable, table
 from leancnn.weights import Network, load
-
-Z95 = 1.959964  # standard normal: 95 % lie within ± this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +178,10 @@ def evaluate(
     answers = probabilities(one.network.on(own_device()), test.split.images)
     counts = confusion(truth, answers.argmax(1), len(one.network.classes))
     right = int(np.trace(counts))
-    if picture is None and one.run is not None:  # other data than its own leave its picture alone
-        other = "" if data is None else f"-{Path(data).resolve().name}"
-        picture = one.run / f"confusion-{one.which or 'cut'}{other}.png"
+    other = "" if data is None else f"-{Path(data).resolve().name}"
+    label = f"{one.which or 'cut'}{other}"  # other data than its own leave its files alone
+    if picture is None and one.run is not None:
+        picture = one.run / f"confusion-{label}.png"
     if picture is not None:  # what cannot be written is no use of it, what was seen is one
         runs.check_writable(Path(picture))
     uses = None if one.run is None else test.record(one.run, one.which, right / len(truth))
@@ -189,7 +191,7 @@ def evaluate(
         sheet = _draw(Path(picture), one.network.classes, counts, test.split, mistakes, rows)
     low, high = wilson(right, len(truth))
     likelihood = answers[np.arange(len(truth)), truth].clip(1e-300)
-    return Evaluation(
+    found = Evaluation(
         network=one.title,
         which=one.which or "",
         data=str(one.source),
@@ -213,6 +215,9 @@ def evaluate(
         openings=None if uses is None else uses.of_any,
         picture=None if picture is None else str(picture),
     )
+    if one.run is not None:
+        _keep(found, one.run / f"evaluation-{label}.json", test.split, mistakes, rows)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +265,20 @@ def _draw(
     return sheet
 
 
+def _keep(
+    found: Evaluation, path: Path, test: Split, mistakes: Sequence[Mistake], rows: Sequence[int]
+) -> None:
+    """Leave the evaluation on disk, with small pictures of its frequent confusions."""
+    chosen = frequent_confusions(mistakes)
+    about = {
+        **found.to_json(),
+        "when": runs.now(),
+        "pictures": [asdict(mistakes[place]) for place in chosen],
+    }
+    pictures = thumbnails([np.array(test.images[rows[place]]) for place in chosen])
+    seal(path, path.with_suffix(".safetensors"), about, {"pictures": pictures})
+
+
 def _sheet(test: Split, mistakes: Sequence[Mistake], rows: Sequence[int]) -> bytes:
     """The surest mistakes as a contact sheet: what was said, what is true, which file."""
     few = mistakes[:MOST_MISTAKES]
@@ -268,19 +287,6 @@ def _sheet(test: Split, mistakes: Sequence[Mistake], rows: Sequence[int]) -> byt
     ]
     images = [np.array(test.images[row]) for row in rows[:MOST_MISTAKES]]
     return contact_sheet(images, captions, marks=[False] * len(few))
-
-
-def wilson(right: int, images: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): honest near 0 and 1, and for few images."""
-    if images == 0:
-        return 0.0, 1.0
-    share, z2 = right / images, Z95 * Z95
-    middle = share + z2 / (2 * images)
-    spread = Z95 * math.sqrt(share * (1 - share) / images + z2 / (4 * images * images))
-    scale = 1 + z2 / images
-    low = (middle - spread) / scale if right else 0.0  # exactly there, whatever the rounding
-    high = (middle + spread) / scale if right < images else 1.0
-    return low, high
 
 
 def confusion(

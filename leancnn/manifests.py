@@ -212,6 +212,7 @@ class Layer(TypedDict):
     path: str
     before: Count
     kept: list[Count]
+    importance: NotRequired[list[Number]]
 
 
 class Pruning(TypedDict):

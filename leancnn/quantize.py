@@ -28,7 +28,7 @@ from leancnn.data import Dataset, Split
 from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
 from leancnn.predict import probabilities
 from leancnn.progress import Progress
-from leancnn.runs import check_writable
+from leancnn.runs import check_writable, write_sealed
 from leancnn.tables import printable, table
 from leancnn.targets._c_text import to_c
 from leancnn.toolchain import compile_library
@@ -36,6 +36,7 @@ from leancnn.training_data import check_place, images_for, kept_cut
 from leancnn.version import __version__
 from leancnn.weights import Network
 
+FIGURES = "quantization.json"  # beside the network: what it cost and brought
 IMAGES = 512  # of the train part, for the ranges
 FEWEST = 16
 BATCH = 64
@@ -153,6 +154,7 @@ def quantize(
         _check_budget(found, budget)
     made.made["val_accuracy"] = found.accuracy_int8
     weights.save(made, out)
+    write_sealed(Path(out) / FIGURES, found.to_json())
     return found
 
 

@@ -2,12 +2,14 @@
 worst mistakes, and what is gained by refusing to answer where the network is unsure."""
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from leancnn import runs
 from leancnn.data import Split, load_dataset
@@ -15,6 +17,9 @@ from leancnn.errors import LeanCNNError, MismatchError
 from leancnn.preprocess import Preprocessing
 
 MOST_MISTAKES = 40  # on a sheet
+MOST_PAIRS = 8  # of classes that are confused, of which pictures are kept
+OF_EACH = 6  # pictures of such a pair
+THUMBNAIL = 96  # pixels of the longer side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +108,32 @@ def worst(
         for row in order.tolist()
     ]
     return found, order.tolist()
+
+
+def frequent_confusions(mistakes: Sequence[Mistake]) -> list[int]:
+    """Places of the surest mistakes of each pair of classes that is confused most often.
+
+    At most `OF_EACH` of each of `MOST_PAIRS` pairs (true, answer), the most frequent pair first.
+    """
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, one in enumerate(mistakes):
+        places[one.true, one.answer].append(place)
+    often = Counter({pair: len(found) for pair, found in places.items()})
+    return [place for pair, _ in often.most_common(MOST_PAIRS) for place in places[pair][:OF_EACH]]
+
+
+def thumbnails(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images (H, W, C) of one size as one array (N, h, w, C), no side above `THUMBNAIL` pixels."""
+    small = []
+    for image in images:
+        height, width, channels = image.shape
+        shrink = min(1.0, THUMBNAIL / max(height, width))
+        if shrink < 1:
+            picture = Image.fromarray(image if channels == 3 else image[:, :, 0])
+            size = max(1, round(width * shrink)), max(1, round(height * shrink))
+            image = np.asarray(picture.resize(size, Image.Resampling.BOX))
+        small.append(image.reshape(*image.shape[:2], channels))
+    return np.stack(small) if small else np.zeros((0, 1, 1, 1), np.uint8)
 
 
 def rejecting(

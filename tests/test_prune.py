@@ -190,6 +190,12 @@ def test_a_plan_keeps_its_budget_survives_json_and_a_cut_survives_the_disk(goal,
     net = untrained("resnet8")
     plan = make_plan(net, criterion="l1", **goal)
     assert PruningPlan.of_json(json.loads(json.dumps(plan.to_json()))) == plan
+    for layer in plan.layers:
+        gone = set(range(layer.before)) - set(layer.kept)
+        assert len(layer.importance) == layer.before
+        assert min(layer.importance[i] for i in layer.kept) >= max(
+            layer.importance[i] for i in gone
+        )
     for key in ("macs", "bytes"):
         assert plan.after[key] <= goal.get(key, plan.before[key])
         assert plan.after[key] > 0.8 * goal.get(key, 0)

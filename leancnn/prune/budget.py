@@ -170,12 +170,24 @@ class Candidates:
 
     def layers(self, keep: Keep) -> tuple[Layer, ...]:
         """The layers that lose channels."""
-        rows = [(p, self.dependencies.writes[p]) for f in self.channel_groups for p in f.layers]
-        return tuple(
-            Layer(path=path, before=len(row), kept=tuple(np.flatnonzero(keep[row]).tolist()))
-            for path, row in rows
-            if not keep[row].all()
-        )
+        found = []
+        for group in self.channel_groups:
+            worth = np.full(self.dependencies.units, np.nan)
+            worth[group.units] = self.worth[group.name]
+            for path in group.layers:
+                row = self.dependencies.writes[path]
+                if keep[row].all():
+                    continue
+                numbers = worth[row].tolist() if np.isfinite(worth[row]).all() else []
+                found.append(
+                    Layer(
+                        path=path,
+                        before=len(row),
+                        kept=tuple(np.flatnonzero(keep[row]).tolist()),
+                        importance=tuple(float(f"{number:.6g}") for number in numbers),
+                    )
+                )
+        return tuple(found)
 
     def remarks(
         self, keep: Keep, share: float | None, steps: Mapping[str, int] = ANY_WIDTH

@@ -22,6 +22,8 @@ class Layer:
     before: int
     kept: tuple[int, ...]
     """Ascending."""
+    importance: tuple[float, ...] = ()
+    """Of each channel, in units of the criterion, coupled channels alike; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class PruningPlan:
         """The plan that `to_json` wrote. Raises `DamagedError` for anything else."""
         manifests.check(value, manifests.Pruning, "the plan of a pruning")
         try:
-            layers = [Layer(**{**layer, "kept": tuple(layer["kept"])}) for layer in value["layers"]]
+            layers = [_layer(layer) for layer in value["layers"]]
             times, within = value["microseconds"], value.get("within")
             lists = {
                 "microseconds": None if times is None else tuple(times),
@@ -115,3 +117,8 @@ class PruningPlan:
             table(costs),
         ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def _layer(told: Mapping[str, Any]) -> Layer:
+    lists = {key: tuple(told[key]) for key in ("kept", "importance") if key in told}
+    return Layer(**{**told, **lists})

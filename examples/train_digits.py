@@ -1,4 +1,4 @@
-"""Train, measure, save, load, predict: python examples/train_digits.py [epochs] [folder]"""
+"""Train, measure, save, load, predict, report: python examples/train_digits.py [epochs] [folder]"""
 
 import sys
 from pathlib import Path
@@ -24,3 +24,5 @@ digits = leancnn.load_dataset("digits", network.preprocessing, parts=("test",)).
 Image.fromarray(digits.images[0, :, :, 0]).save(folder / "digit.png")
 for prediction in leancnn.predict(network, folder / "digit.png"):
     print(f"{prediction.path}: {prediction.label} ({prediction.probability:.1%})")
+
+print("all of it on one page:", leancnn.report(folder, folder / "report.html").out)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from leancnn.preprocess import Preprocessing
     from leancnn.prune import prune
     from leancnn.quantize import quantize
+    from leancnn.report import report
     from leancnn.train import train
     from leancnn.weights import load
 
@@ -47,6 +48,7 @@ __all__ = [
     "predict",
     "prune",
     "quantize",
+    "report",
     "train",
 ]
 
@@ -66,6 +68,7 @@ _HOMES = {
     "predict": "predict",
     "prune": "prune",
     "quantize": "quantize",
+    "report": "report",
     "train": "train",
 }
 

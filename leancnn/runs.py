@@ -7,6 +7,8 @@ runs/a/
   checkpoints/      the last two, each a sealed pair step-XXXXXXXX.json + .safetensors
   best/ last/       saved networks (weights.py)
   evaluations.json  every opening of a test set
+  evaluation-best.json, .safetensors  what the last one found, and small pictures of confusions
+  check.json, bench.json  where a user put what `check --json` and `bench --json` print
   run.lock          who is writing here, while one is; .evaluations.lock beside it
 
 Each JSON object ends with its own sha256, each line of metrics.jsonl with one of all before it.

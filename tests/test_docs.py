@@ -77,7 +77,7 @@ def needed(name):
     """The words without which a command cannot be parsed."""
     if name in ("compile", "export", "quantize"):
         return ["x", "--out", "y"]
-    one = {key: ["x"] for key in ("check", "count", "evaluate", "fit", "prune", "serve")}
+    one = {key: ["x"] for key in ("check", "count", "evaluate", "fit", "prune", "report", "serve")}
     return {**one, "eeg": ["check", "x"], "predict": ["x", "y"]}.get(name, [])
 
 

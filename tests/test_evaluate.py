@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import leancnn
-from leancnn import cli, models, runs
+from leancnn import cli, models, printed, runs, scrutiny
 from leancnn.data import load_dataset
 from leancnn.errors import (
     DamagedError,
@@ -23,6 +23,7 @@ from leancnn.errors import (
 )
 from leancnn.evaluate import class_figures, confusion, wilson
 from leancnn.preprocess import Preprocessing
+from leancnn.safe_files import unseal
 from leancnn.weights import Network, save
 
 ROAD = Preprocessing(size=(31, 31), scale=(32, 32))
@@ -106,6 +107,45 @@ def test_a_network_is_measured_by_class_name_not_by_position(run, tmp_path):
     again = leancnn.evaluate(turned, tmp_path / "photos")
     assert again.right == straight.right
     assert {f.name: f for f in again.classes} == {f.name: f for f in straight.classes}
+
+
+def test_an_evaluation_stays_in_the_run_with_small_pictures_of_what_was_confused(run, tmp_path):
+    found = leancnn.evaluate(run)
+    told, arrays = unseal(
+        run / "evaluation-best.json", run / "evaluation-best.safetensors", printed.Evaluation
+    )
+    assert {key: told[key] for key in ("right", "accuracy", "low", "opened")} == {
+        "right": found.right,
+        "accuracy": found.accuracy,
+        "low": found.low,
+        "opened": 1,
+    }
+    assert told["confusion"] == [list(row) for row in found.confusion]
+    wrong = found.images - found.right
+    assert 0 < len(told["pictures"]) <= wrong
+    for one, small in zip(told["pictures"], arrays["pictures"], strict=True):
+        assert one["true"] != one["answer"]
+        assert np.array_equal(small, ROAD.read(tmp_path / "photos" / one["file"]).image)
+
+
+def test_of_each_pair_that_is_confused_often_the_surest_are_chosen():
+    pairs = ["ab"] * 9 + ["cd"] * 2 + [f"{place}x" for place in range(20)]
+    mistakes = [
+        scrutiny.Mistake(file=str(place), true=pair[0], answer=pair[1], probability=1 - place / 99)
+        for place, pair in enumerate(pairs)
+    ]
+    chosen = scrutiny.frequent_confusions(mistakes)
+    assert chosen[:8] == [0, 1, 2, 3, 4, 5, 9, 10]
+    assert len(chosen) == 8 + 6
+
+
+@pytest.mark.parametrize("shape", [(31, 31, 1), (300, 150, 3), (1, 400, 1)])
+def test_a_thumbnail_keeps_the_look_within_its_size(shape):
+    image = np.full(shape, 77, np.uint8)
+    small = scrutiny.thumbnails([image, image])
+    assert max(small.shape[1:3]) <= scrutiny.THUMBNAIL
+    assert small.shape[3] == shape[2]
+    assert (small == 77).all()
 
 
 def test_composed_and_decomposed_class_names_are_one_class(run, tmp_path):

@@ -29,6 +29,9 @@ LIGHT = [
     "leancnn.runs",
     "leancnn.safe_files",
     "leancnn.registry",
+    "leancnn.records",
+    "leancnn.report",
+    "leancnn.sections",
 ]
 
 

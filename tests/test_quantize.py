@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import leancnn
-from leancnn import cli, weights
+from leancnn import cli, printed, weights
 from leancnn.errors import DataError, LeanCNNError, MismatchError
 from leancnn.quantize import calibration, quantize
+from leancnn.safe_files import read_json
 from leancnn.train import train
 from tests import tiny
 
@@ -55,6 +56,7 @@ def test_the_command_prints_accuracy_size_and_the_worst_layers(run, tmp_path, ca
     assert value["bytes_int8"] < value["bytes"]
     assert value["points_lost"] == pytest.approx(100 * (value["accuracy"] - value["accuracy_int8"]))
     assert value["layers"]
+    assert read_json(tmp_path / "a8" / "quantization.json", printed.Quantization) == value
 
 
 def test_the_same_seed_writes_the_same_weights(run, eight, tmp_path):

@@ -1,0 +1,252 @@
+"""What commands print with `--json`, and leave as such files: field by field, to be read again.
+
+`manifests` says the same of the files that commands read; here stands what a report is made of.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+from leancnn import manifests
+from leancnn.manifests import Count, Names, Number, Share
+
+
+class Finding(TypedDict):
+    kind: str
+    text: str
+    files: Names
+
+
+class Check(TypedDict):
+    """`leancnn check --json`"""
+
+    ok: bool
+    source: str
+    kind: str
+    counts: dict[str, dict[str, Count]]
+    modes: dict[str, Count]
+    sizes: dict[str, Count]
+    problems: list[Finding]
+    notes: list[Finding]
+
+
+class BenchRow(TypedDict):
+    model: str
+    engine: str
+    median_us: Number
+    low_us: Number
+    high_us: Number
+    p95_us: Number
+    share_of_peak: Number | None
+    peak_mb: Number | None
+    artifact_bytes: Count
+    startup_s: Number
+    difference: Number
+
+
+class Absent(TypedDict):
+    model: str
+    engine: str
+    reason: str
+
+
+class Bench(TypedDict):
+    """`leancnn bench --json`"""
+
+    rows: list[BenchRow]
+    winners: dict[str, str | None]
+    verdicts: dict[str, str]
+    missing: list[Absent]
+
+
+class ClassFigures(TypedDict):
+    name: str
+    images: Count
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
+
+
+class Mistake(TypedDict):
+    file: str
+    true: str
+    answer: str
+    probability: Share
+
+
+class Evaluation(TypedDict):
+    """`leancnn evaluate --json`, and evaluation-best.json"""
+
+    network: str
+    which: str
+    data: str
+    images: Count
+    right: Count
+    accuracy: Share
+    low: Share
+    high: Share
+    loss: Number
+    classes: list[ClassFigures]
+    confusion: list[list[Count]]
+    opened: Count | None
+    openings: Count | None
+    changed: bool
+    recut: bool
+    skipped: Count
+    copies: NotRequired[Names]
+    unfinished: NotRequired[str]
+    mistakes: NotRequired[list[Mistake]]
+    pictures: NotRequired[list[Mistake]]
+
+
+class Quantization(TypedDict):
+    """quantization.json"""
+
+    network: str
+    out: str
+    images: Count
+    seed: int
+    accuracy: Share | None
+    accuracy_int8: Share | None
+    val_images: Count
+    bytes: Count
+    bytes_int8: Count
+    us: Number | None
+    us_int8: Number | None
+    layers: list[tuple[str, Number]]
+    clipped: list[tuple[str, Share]]
+    points_lost: Number | None
+
+
+class Plans(TypedDict):
+    """`leancnn prune --json`"""
+
+    folder: str
+    plans: list[manifests.Pruning]
+
+
+ComparisonRow = TypedDict(
+    "ComparisonRow",
+    {
+        "network": str,
+        "kind": str,
+        "runs": Count,
+        "before %": Number | str,
+        "after %": Number,
+        "trainable": Count,
+        "MACs": Count,
+        "epochs": Number,
+    },
+)
+
+
+"""And µs and ± %, numbers or empty; msgspec finds no key of a TypedDict that is not ASCII."""
+
+
+class Comparison(TypedDict):
+    """comparison.json"""
+
+    folder: str
+    goal: dict[str, Number]
+    images: Count
+    means: list[ComparisonRow]
+    left_out: Names
+    verdict: str
+
+
+Session = TypedDict(
+    "Session",
+    {
+        "source": str,
+        "decoder": str,
+        "decisions": Count,
+        "decided": Count,
+        "asked": Count,
+        "right": Count,
+        "no decision": dict[str, Count],
+        "latency ms": dict[str, Number] | None,
+        "compute ms": dict[str, Number] | None,
+        "seconds": Number,
+        "ended": str | None,
+    },
+)
+"""`leancnn eeg run --json`"""
+
+
+class Against(TypedDict):
+    name: str
+    accuracy: Share
+    won: Count
+    lost: Count
+    p: Number
+
+
+EegEvaluation = TypedDict(
+    "EegEvaluation",
+    {
+        "decoder": str,
+        "split": str,
+        "window": Number,
+        "targets": list[Number],
+        "trials": Count,
+        "chance": Share,
+        "accuracy": Share,
+        "interval": tuple[Number, Number],
+        "per person": dict[str, Share],
+        "against": list[Against],
+        "bits per minute": Number,
+        "log loss": Number,
+        "calibration error": Number,
+        "undecided": list[dict[str, Number | None]],
+        "shuffled": dict[str, Number | None],
+    },
+)
+"""evaluation.json of an EEG run"""
+
+
+class EegCheck(TypedDict):
+    """`leancnn eeg check --json`"""
+
+    source: str
+    fit: bool
+    problems: Names
+    warnings: Names
+
+
+class Decoder(manifests.Pair):
+    """decoder.json of an EEG run"""
+
+    data: str
+    split: str
+    window: Number
+    decoder: str
+    seed: int
+    fs: Number
+    channels: Names
+    trials: Count
+    people: Count
+    leancnn: str
+
+
+class Rows(TypedDict):
+    """A file of results/."""
+
+    title: str
+    command: str
+    machine: dict[str, Any]
+    rows: list[dict[str, Any]]
+    made: NotRequired[str]
+
+
+KINDS: dict[str, Any] = {
+    "check": Check,
+    "bench": Bench,
+    "evaluation": Evaluation,
+    "quantization": Quantization,
+    "plan": manifests.Pruning,
+    "plans": Plans,
+    "comparison": Comparison,
+    "session": Session,
+    "eeg-evaluation": EegEvaluation,
+    "eeg-check": EegCheck,
+    "rows": Rows,
+}
+"""Of a JSON value by its name; in this order, the first whose fields are all there."""

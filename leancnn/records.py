@@ -1,0 +1,160 @@
+"""What commands left on disk, found by what it is and read without torch.
+
+A record is a folder (a run, a saved or quantized network, a comparison, an EEG run) or a JSON file
+that a command printed with `--json` (`check`, `bench`, `evaluate`, `quantize`, `prune`, `eeg`), or
+one of results/. Every file is held against its kind before anything in it is used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leancnn import manifests, runs
+from leancnn.errors import DamagedError, RunError
+from leancnn.printed import KINDS, Comparison, Decoder, Evaluation
+from leancnn.safe_files import read_edited, read_json, read_manifest
+
+NETWORK = "network.json"
+FOLDERS = ("best", "last")  # the saved networks of a run, in the order of preference
+MOST_NAMED = 4  # runs that an error names
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something that a command left: a folder, or a file of one JSON value."""
+
+    kind: str
+    """run, network, eeg, or one of `KINDS`."""
+    path: Path
+    told: Mapping[str, Any]
+    """The file that says what it is."""
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_folder(self) -> bool:
+        return self.kind in ("run", "network", "eeg", "comparison") and self.path.is_dir()
+
+    def holds(self, kind: str) -> Mapping[str, Any] | None:
+        """The value of a kind: the record's own, or that in the file of this name in its folder.
+
+        Raises `DamagedError`.
+        """
+        if self.kind == kind:
+            return self.told
+        path = self.path / f"{kind}.json"
+        if not self.is_folder or not path.exists():
+            return None
+        found, value = recognise(path)
+        if found != kind:
+            raise DamagedError(f"{path} holds no {kind} but {_a(found)}; move it away")
+        return value
+
+    def saved(self) -> tuple[Path, Mapping[str, Any]] | None:
+        """The folder of its saved network and its manifest; of a run the best, else the last."""
+        for name in ("", *FOLDERS):
+            place = self.path / name
+            if self.is_folder and (place / NETWORK).exists():
+                return place, read_manifest(place / NETWORK, manifests.Saved)
+        return None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Its epochs; none when none has ended."""
+        if not (self.path / "metrics.jsonl").exists():
+            return []
+        return runs.read_metrics(self.path)
+
+    def openings(self) -> list[dict[str, Any]]:
+        """Every use of a test set, oldest first."""
+        return runs.evaluations(self.path) if self.is_folder else []
+
+    def evaluations(self) -> list[tuple[Path, Mapping[str, Any]]]:
+        """What each evaluation left, best first."""
+        if self.kind == "evaluation":
+            return [(self.path, self.told)]
+        if not self.is_folder:
+            return []
+        found = sorted(self.path.glob("evaluation-*.json"), key=lambda path: path.name)
+        return [(path, read_manifest(path, Evaluation)) for path in found]
+
+    @property
+    def data(self) -> str | None:
+        """Where its images lie: a path or the name of a set."""
+        if self.kind == "check":
+            return str(self.told["source"])
+        if self.kind == "run":
+            return str(self.told.get("data", {}).get("source") or self.told["plan"]["data"])
+        made = self.told.get("made", {})
+        while isinstance(made, Mapping) and "data" not in made and "cut from" in made:
+            made = made["cut from"]
+        return str(made["data"]) if isinstance(made, Mapping) and "data" in made else None
+
+
+def find(path: str | Path) -> list[Record]:
+    """What stands at a path: one record, or several of a list in one file.
+
+    A folder of a run's networks, and a file inside of a run, is the run. Raises `RunError` when it
+    is nothing that can be reported, `DamagedError`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return [_folder(path)]
+    if not path.exists():
+        raise RunError(f"{path}: no such folder or file")
+    if path.name in ("run.json", "recipe.json", NETWORK, "decoder.json", "metrics.jsonl"):
+        return [_folder(path.parent)]
+    value = _read(path)
+    values = value if isinstance(value, list) and value else [value]
+    return [Record(kind, path, told) for kind, told in (_kind(one, path) for one in values)]
+
+
+def _folder(path: Path) -> Record:
+    resolved = path.resolve()
+    if resolved.name in FOLDERS and runs.is_run(resolved.parent):
+        path = path.parent if path.name in FOLDERS else resolved.parent
+    if (path / "comparison.json").exists():
+        return Record("comparison", path, read_json(path / "comparison.json", Comparison))
+    if runs.is_run(path):
+        if not (path / "run.json").exists():
+            raise RunError(f"{path} has no run.json; 'leancnn train --resume {path}' writes it")
+        return Record("run", path, runs.read_run(path))
+    if (path / "decoder.json").exists():
+        return Record("eeg", path, read_manifest(path / "decoder.json", Decoder))
+    if (path / NETWORK).exists():
+        return Record("network", path, read_manifest(path / NETWORK, manifests.Saved))
+    inside = sorted(child for child in path.iterdir() if child.is_dir() and runs.is_run(child))
+    if inside:
+        few = ", ".join(map(str, inside[:MOST_NAMED])) + (" …" if len(inside) > MOST_NAMED else "")
+        raise RunError(f"{path} is no run but holds some; name those you want: {few}")
+    raise RunError(
+        f"{path} holds no run, saved network, comparison or EEG run; there is nothing to report"
+    )
+
+
+def recognise(path: Path) -> tuple[str, Mapping[str, Any]]:
+    """The kind of the JSON value in a file, and the value. Raises `DamagedError`, `RunError`."""
+    return _kind(_read(path), path)
+
+
+def _read(path: Path) -> Any:
+    value, state = read_edited(path)
+    if state == "edited":
+        raise DamagedError(f"{path} is not what was written: its checksum does not fit")
+    return value
+
+
+def _kind(value: Any, path: Path) -> tuple[str, Mapping[str, Any]]:
+    for name, kind in KINDS.items():
+        if isinstance(value, dict) and kind.__required_keys__ <= value.keys():
+            return name, manifests.check(value, kind, path)
+    raise RunError(
+        f"{path} is no run, and no JSON of 'check', 'bench', 'evaluate', 'quantize', 'prune' or "
+        "'eeg'; there is nothing to report"
+    )
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

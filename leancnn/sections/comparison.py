@@ -1,0 +1,87 @@
+"""Criteria beside baselines under one protocol, and whether pruning was worth it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leancnn.records import Record
+from leancnn.sections._base import (
+    Bar,
+    Block,
+    Cell,
+    Chart,
+    Columns,
+    Options,
+    Table,
+    Text,
+    parts,
+    section,
+    value_text,
+)
+from leancnn.svg import Series, point_chart
+
+
+@section("comparison", "Was pruning worth it", place=52)
+def make(records: Sequence[Record], options: Options) -> list[Block]:
+    """Each comparison: verdict, accuracy against cost, every network."""
+    return parts([(r.name, _blocks(r.told)) for r in records if r.kind == "comparison"])
+
+
+def _blocks(told: Mapping[str, Any]) -> list[Block]:
+    rows = told["means"]
+    charts = [_chart(rows, "MACs", "multiply-accumulates")]
+    if all(_number(row, "µs") is not None for row in rows):
+        charts.append(_chart(rows, "µs", "µs an image, compiled, one core"))
+    cells: list[list[Cell]] = [
+        [
+            row["network"],
+            row["kind"],
+            row["runs"],
+            value_text(_number(row, "before %")),
+            Bar(f"{row['after %']:.2f} %", min(max(row["after %"] / 100, 0.0), 1.0)),
+            value_text(_number(row, "± %")),
+            f"{row['trainable']:,}",
+            f"{row['MACs']:,}",
+            value_text(_number(row, "µs")),
+            f"{row['epochs']:g}",
+        ]
+        for row in rows
+    ]
+    head = (
+        "network",
+        "kind",
+        "runs",
+        "before %",
+        "after",
+        "± %",
+        "weights",
+        "MACs",
+        "µs",
+        "epochs",
+    )
+    return [
+        Text(f"{told['verdict']}."),
+        Text(
+            f"Goal: {value_text(told['goal'])}; accuracy on {told['images']:,} images of the test "
+            "part after the last epoch, of the whole network as it was cut."
+        ),
+        *([Columns(charts)] if rows else []),
+        Table("All networks", head, cells),
+        *(Text(f"Left out: {why}") for why in told["left_out"]),
+    ]
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> Block:
+    series = []
+    for row in rows:
+        error = abs(_number(row, "± %") or 0.0)
+        cost = _number(row, key) or 0.0
+        series.append(Series(row["network"], [cost], [row["after %"]], [(error, error)]))
+    caption = f"Accuracy against {key}"
+    return Chart(point_chart(caption, series, unit, "accuracy, %"), caption)
+
+
+def _number(row: Mapping[str, Any], key: str) -> float | None:
+    """A number of a row, which stands empty where there is none."""
+    value = row.get(key)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None

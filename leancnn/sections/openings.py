@@ -1,0 +1,42 @@
+"""How often the test part was opened: a figure means the less, the more often it was looked at."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from leancnn.records import Record
+from leancnn.sections._base import Block, Cell, Fold, Options, Table, Text, parts, percent, section
+
+
+@section("openings", "How often the test part was opened", place=35)
+def make(records: Sequence[Record], options: Options) -> list[Block]:
+    """Each record's openings, counted by the images that were seen."""
+    return parts(
+        [(r.name, _blocks(r)) for r in records if r.is_folder and r.kind in ("run", "network")]
+    )
+
+
+def _blocks(record: Record) -> list[Block]:
+    found = record.openings()
+    if not found:
+        return [Text("Never, by this record.", "good")]
+    images = Counter(one.get("sha256") for one in found)
+    often = "once" if len(found) == 1 else f"{len(found)} times"
+    words = f"Opened {often}"
+    if len(images) > 1:
+        words += f", on {len(images)} different sets of images"
+    rows: list[list[Cell]] = [
+        [
+            one.get("when", "–"),
+            one.get("which") or "–",
+            one.get("data", "–"),
+            one.get("images", None),
+            "–" if one.get("accuracy") is None else percent(one["accuracy"]),
+            (one.get("sha256") or "–")[:12],
+        ]
+        for one in found
+    ]
+    head = ("when, UTC", "network", "images of", "images", "accuracy", "sha256")
+    table = Table("Openings, oldest first", head, rows)
+    kind = "warning" if max(images.values()) > 1 else "plain"
+    told = Text(f"{words}.", "warning" if kind == "warning" else "plain")
+    return [told, table if len(found) <= 10 else Fold("All of them", [table])]

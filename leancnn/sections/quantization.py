@@ -1,0 +1,69 @@
+"""What 8-bit integers cost and brought."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leancnn.records import Record
+from leancnn.sections._base import (
+    Bar,
+    Block,
+    Cell,
+    Missing,
+    Options,
+    Table,
+    Text,
+    bytes_text,
+    command,
+    parts,
+    percent,
+    section,
+)
+
+
+@section("quantization", "8-bit integers", place=55)
+def make(records: Sequence[Record], options: Options) -> list[Block]:
+    """Each quantized network: accuracy, bytes and time before and after."""
+    return parts([(record.name, _blocks(record)) for record in records])
+
+
+def _blocks(record: Record) -> list[Block]:
+    told = record.holds("quantization")
+    if told is not None:
+        return _figures(told)
+    if record.kind != "network" or "quantized" not in record.told:
+        return []
+    made = record.told["made"].get("quantized", {})
+    words = (
+        f"Quantized with ranges from {made.get('images', '?')} images, seed {made.get('seed', '?')}"
+    )
+    line = command("leancnn", "quantize", "RUN", "--out", "FOLDER")
+    return [Missing(f"{words}; what that cost is kept by quantizing anew.", line)]
+
+
+def _figures(told: Mapping[str, Any]) -> list[Block]:
+    rows: list[list[Cell]] = []
+    if told["accuracy"] is not None and told["accuracy_int8"] is not None:
+        both = [Bar(percent(told[key]), told[key]) for key in ("accuracy", "accuracy_int8")]
+        rows.append([f"accuracy, {told['val_images']:,} validation images", *both])
+    rows.append(["weights", bytes_text(told["bytes"]), bytes_text(told["bytes_int8"])])
+    if told["us"] is not None and told["us_int8"] is not None:
+        rows.append(["µs an image, compiled", *(f"{told[k]:,.1f}" for k in ("us", "us_int8"))])
+    blocks: list[Block] = [
+        Text(
+            f"{told['network']}: ranges from {told['images']:,} images of the train part, seed "
+            f"{told['seed']}. The test part was not opened for it."
+        ),
+        Table("Before and after", ("", "float32", "int8"), rows),
+    ]
+    if told["points_lost"] is not None:
+        blocks.append(Text(f"{told['points_lost']:+.2f} percentage points of accuracy lost."))
+    layers: list[list[Cell]] = [
+        [name, Bar(percent(error), min(abs(error), 1.0))] for name, error in told["layers"]
+    ]
+    if layers:
+        head = ("layer", "difference from the floats, of their spread")
+        blocks.append(Table("Layers furthest from the floats", head, layers))
+    clipped: list[list[Cell]] = [[name, percent(share)] for name, share in told["clipped"]]
+    if clipped:
+        blocks.append(Table("Values beyond the range of their bytes", ("value", "share"), clipped))
+    return blocks

@@ -157,7 +157,7 @@ class Driver:
 
 def lower(share: float, images: int) -> float:
     """The lower end of the 95 % interval of a share of so many images."""
-    from leancnn.evaluate import wilson
+    from leancnn.intervals import wilson
 
     return wilson(round(share * images), images)[0]
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from importlib import import_module
 from itertools import pairwise
 
 import numpy as np
@@ -250,7 +251,7 @@ def test_the_same_run_named_twice_is_one(tmp_path):
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("leancnn.report.now", lambda: "now")
+    monkeypatch.setattr(import_module("leancnn.report"), "now", lambda: "now")
     paths = everything(tmp_path)
     assert page_of(*paths) == page_of(*paths)
 

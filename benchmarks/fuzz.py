@@ -6,8 +6,8 @@
 
 Needs `pip install atheris`. Each target runs in a process of its own, so that a crash of a C
 library is counted too; an input that takes more than 20 s or 2 GB is one. Before, the control: a
-fault that is put in must be found within a minute; `--control` measures that alone again. What a run found is written to
-results/reliability-18-TARGET.json, and inputs that crash stay in runs/fuzz.
+fault that is put in must be found within a minute; `--control` measures that alone again. What a
+run found is written to results/reliability-18-TARGET.json, and inputs that crash stay in runs/fuzz.
 """
 
 import argparse

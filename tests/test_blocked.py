@@ -18,10 +18,9 @@ from leancnn.compiler.kernel_pointwise import PointwiseKernel
 from leancnn.compiler.kernel_reduce import ReduceKernel
 from leancnn.compiler.layout import _Price
 from leancnn.compiler.lower import lower
-from leancnn.compiler.memory import _set_pitches, schedule
+from leancnn.compiler.memory import Schedule, schedule, set_pitches
 from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
-from leancnn.compiler.values import WIDEST
 from leancnn.compiler.winograd import in_vectors
 from leancnn.layers import AverageVector, conv_bn
 from leancnn.preprocess import Preprocessing
@@ -157,7 +156,7 @@ def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape)
     schedule(planned)
     laid_abreast = {k.name for k in planned.kernels if isinstance(k, BlockedKernel)}
     program = lower(graph)
-    _set_pitches(program, WIDEST)
+    set_pitches(Schedule(program))
     able = {k: other for k in program.kernels if (other := k.blocked()) is not None}
     chosen = {kernel for kernel in able if kernel.name in laid_abreast}
     price = _Price(program, able)

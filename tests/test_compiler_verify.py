@@ -17,7 +17,7 @@ from leancnn.compiler.memory import schedule
 from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.values import Binary, Buffer, Store
-from leancnn.compiler.verify import verify
+from leancnn.compiler.verify import verify, walk
 from leancnn.errors import ProgramError
 from tests.compiler_nets import apart, compiled, laid, random_network, settled
 
@@ -60,6 +60,18 @@ class Pixel(nn.Module):
 
     def forward(self, x):
         return (nn.functional.max_pool2d(self.b(x), 6) + self.a(x)).flatten(1)
+
+
+class Mixed(nn.Module):
+    """Strides, gaps, blocked kernels and planes, so that every pass has something to decide."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 20, 3, 2, 1), nn.Conv2d(20, 20, 3, padding=1, groups=20)
+        self.c, self.d = nn.Conv2d(20, 32, 1), nn.Conv2d(32, 32, 3, padding=1, groups=4)
+
+    def forward(self, x):
+        return (self.d(self.c(self.b(self.a(x)))).relu() + 1).flatten(1)
 
 
 class Mish(nn.Module):
@@ -118,8 +130,9 @@ def many():
 
 
 def refused(tiling):
+    """Whether playing the program finds the damage, without looking for what decided otherwise."""
     try:
-        verify(tiling)
+        walk(tiling)
     except ProgramError:
         return True
     return False
@@ -128,6 +141,43 @@ def refused(tiling):
 def test_programs_as_they_are_made_pass(many):
     for tiling in many:
         verify(tiling)
+
+
+ORDER = scheduling.PASSES
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    return graph_of(settled(Mixed()), (3, 12, 12))
+
+
+@pytest.mark.parametrize("place", range(len(ORDER)))
+def test_a_pass_that_is_left_out_or_comes_late_is_refused(place, mixed, monkeypatch):
+    without = (*ORDER[:place], *ORDER[place + 1 :])
+    late = (*without[: place + 1], ORDER[place], *without[place + 1 :])
+    for passes in {without, late} - {ORDER}:
+        monkeypatch.setattr(scheduling, "PASSES", passes)
+        with pytest.raises((ProgramError, KeyError)):
+            verify(schedule(lower(mixed)))
+
+
+@pytest.mark.parametrize("change", ["a copy", "a wider row", "a longer life", "another tile"])
+def test_a_program_that_changed_after_its_memory_was_planned_is_refused(change, mixed):
+    """Also where playing it finds nothing."""
+    planned = schedule(lower(mixed))
+    verify(planned)
+    kernels, buffer = planned.program.kernels, planned.program.buffers[1]
+    match change:
+        case "a copy":
+            kernels[0] = replace(kernels[0])
+        case "a wider row":
+            buffer.gap = (buffer.gap[0] + 1, buffer.gap[1])
+        case "a longer life":
+            buffer.dies += 1
+        case "another tile":
+            planned.tiles = {kernels[0].tile_key: (1, 1)}
+    with pytest.raises(ProgramError):
+        verify(planned)
 
 
 def read_later(program, buffer, other):

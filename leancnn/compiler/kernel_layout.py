@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from leancnn.compiler.c_text import File, fill
-from leancnn.compiler.kernel import Kernel, Plan
+from leancnn.compiler.kernel import Kernel, Plan, Wish
 from leancnn.compiler.values import WIDEST
 
 ONE_BY_ONE = """
@@ -59,6 +59,9 @@ $one_by_one
 @dataclass(frozen=True, slots=True, eq=False)
 class LayoutKernel(Kernel):
     """Every pixel copied from one layout to the other; `layout` puts it where they meet."""
+
+    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+        return None
 
     def faults(self) -> Iterator[str]:
         """Its table knows each channel."""

@@ -1,7 +1,7 @@
 """Where everything lies: layouts, pitches, planes, the arena."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from leancnn.compiler.kernel import Kernel, Plan, Program, operand
 from leancnn.compiler.layout import Layout, choose
@@ -11,10 +11,18 @@ from leancnn.compiler.values import WIDEST, Buffer, Store, round_up
 
 @dataclass(slots=True, eq=False)
 class Schedule:
-    """A program whose buffers have places, and how each of its kernels walks."""
+    """A program with what is decided about it: when all is, its buffers have places."""
 
     program: Program
-    plans: dict[Kernel, Plan]
+    layout: Layout = "best"
+    tiles: Tiles = field(default_factory=dict)
+    """Register tiles that are given, by `tile_key`; others are those of the cost model."""
+    grain: int = WIDEST
+    """Floats of which places and the distances of planes are multiples."""
+    plans: dict[Kernel, Plan] = field(default_factory=dict)
+    """How each kernel walks."""
+    done: list[Callable[["Schedule"], None]] = field(default_factory=list)
+    """The passes that have decided, in order."""
 
 
 def schedule(
@@ -24,25 +32,21 @@ def schedule(
     *,
     small: bool = False,
 ) -> Schedule:
-    """Decide everything that is left to decide; `tiles` and `layout` overrule the cost model.
+    """Decide everything that is left to decide, by `PASSES`; `tiles` and `layout` overrule the cost
+    model.
 
     `small`: planes float beside float, for plain loops, which never write beyond a line.
     """
-    grain = 1 if small else WIDEST
-    _set_pitches(program, grain)
-    choose(program, "planes" if small else layout)
-    _set_pitches(program, grain)
-    _set_lives(program)
-    plans = {kernel: kernel.plan((tiles or {}).get(kernel.tile_key)) for kernel in program.kernels}
-    scratch = {}
-    for at, kernel in enumerate(program.kernels):
-        if floats := round_up(plans[kernel].scratch):
-            name = f"{kernel.name} scratch"
-            scratch[kernel] = Buffer(name, 1, 1, 1, size=floats, born=at, dies=at)
-    _place(program, scratch.values(), grain)
-    for kernel, buffer in scratch.items():
-        plans[kernel] = replace(plans[kernel], place=buffer.origin)
-    return Schedule(program, plans)
+    planned = Schedule(program, "planes" if small else layout, tiles or {}, 1 if small else WIDEST)
+    for decide in PASSES:
+        decide(planned)
+        planned.done.append(decide)
+    return planned
+
+
+def set_layout(planned: Schedule) -> None:
+    """Choose the kernels that are blocked, and copy values where layouts meet."""
+    choose(planned.program, planned.layout)
 
 
 def _ask_for_gaps(kernel: Kernel) -> None:
@@ -53,11 +57,9 @@ def _ask_for_gaps(kernel: Kernel) -> None:
         buffer.gap = (max(rows, top, bottom), max(columns, left, right))
 
 
-def _set_pitches(program: Program, grain: int) -> None:
-    """Give buffers that one kernel reads and writes the same pitch, the smallest.
-
-    Planes begin a multiple of `grain` floats apart.
-    """
+def set_pitches(planned: Schedule) -> None:
+    """Give buffers that one kernel reads and writes the same pitch, the smallest."""
+    program, grain = planned.program, planned.grain
     for buffer in program.buffers:
         buffer.gap = (0, 0)
     for kernel in program.kernels:
@@ -113,7 +115,9 @@ def _unite(parent, root, buffers: Iterable[Buffer]) -> None:  # type: ignore[no-
         first = buffer
 
 
-def _set_lives(program: Program) -> None:
+def set_lives(planned: Schedule) -> None:
+    """Note the first and the last kernel that needs each buffer."""
+    program = planned.program
     for at, kernel in enumerate(program.kernels):
         for buffer in kernel.writes():
             buffer.born = buffer.dies = at
@@ -123,6 +127,14 @@ def _set_lives(program: Program) -> None:
     for buffer in program.logits.buffers:
         buffer.dies = len(program.kernels)
     program.image.born = -1
+
+
+def set_plans(planned: Schedule) -> None:
+    """Decide how each kernel walks over its buffers; their pitches may not change any more."""
+    for kernel in planned.program.kernels:
+        place = planned.plans[kernel].place if kernel in planned.plans else 0
+        plan = kernel.plan(planned.tiles.get(kernel.tile_key))
+        planned.plans[kernel] = replace(plan, place=place)
 
 
 def _heir(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] | None:
@@ -154,15 +166,21 @@ def _layout(buffer: Buffer) -> tuple[object, ...]:
     return (*buffer.shape, buffer.gap, buffer.pitch, buffer.stride, buffer.blocked)
 
 
-def _place(program: Program, scratch: Iterable[Buffer], grain: int) -> None:
-    """Give every buffer its place: the lowest that is free for its whole life."""
+def set_places(planned: Schedule) -> None:
+    """Give every buffer, and the scratch of every kernel, the lowest place that is free for it."""
+    program, grain = planned.program, planned.grain
+    scratch = {}
+    for at, kernel in enumerate(program.kernels):
+        if floats := round_up(planned.plans[kernel].scratch):
+            name = f"{kernel.name} scratch"
+            scratch[kernel] = Buffer(name, 1, 1, 1, size=floats, born=at, dies=at)
     heirs: dict[Buffer, Buffer] = {}
     for at, kernel in enumerate(program.kernels):
         pair = _heir(kernel, at, set(heirs.values()))
         if pair is not None:
             heirs[pair[1]] = pair[0]
     lives: dict[Buffer, list[Buffer]] = {}
-    for buffer in [*program.buffers, *scratch]:
+    for buffer in [*program.buffers, *scratch.values()]:
         first = buffer
         while first in heirs:
             first = heirs[first]
@@ -181,3 +199,17 @@ def _place(program: Program, scratch: Iterable[Buffer], grain: int) -> None:
             buffer.origin = at + buffer.below
     slack = 8 * grain + 2 * max(buffer.pitch for buffer in program.buffers)
     program.arena = round_up(max(high for _, high, _, _ in placed) + slack)
+    for kernel, buffer in scratch.items():
+        planned.plans[kernel] = replace(planned.plans[kernel], place=buffer.origin)
+
+
+PASSES: tuple[Callable[[Schedule], None], ...] = (
+    set_pitches,  # of planes alone: what a kernel costs depends on them
+    set_layout,
+    set_pitches,  # blocked buffers have none, and new ones came
+    set_lives,  # also of copies
+    set_plans,  # taps are distances of rows; says how much scratch there is
+    set_places,
+)
+"""What decides about memory, in order: each takes what those before it decided as settled, and
+`verify` refuses a program about which one would decide otherwise at the end."""

@@ -14,15 +14,51 @@ from typing import NoReturn
 import numpy as np
 
 from leancnn.compiler.kernel import Kernel, Program, is_small, operand
-from leancnn.compiler.memory import Schedule
+from leancnn.compiler.layout import wish
+from leancnn.compiler.memory import PASSES, Schedule, set_lives, set_pitches, set_plans
 from leancnn.compiler.values import WIDEST, Buffer, Store, Value
 from leancnn.errors import ProgramError, UnsupportedError
 
 NOBODY, SCRATCH = -1, -2
+PITCHES, LIVES = ("gap", "pitch", "stride", "below", "size"), ("born", "dies")
 
 
 def verify(schedule: Schedule) -> None:
-    """Walk a scheduled program. Raises `ProgramError` naming the kernel and what is wrong."""
+    """Check that no pass of memory planning came too early, then walk the program.
+
+    Raises `ProgramError` naming the kernel and what is wrong.
+    """
+    check_order(schedule)
+    walk(schedule)
+
+
+def check_order(schedule: Schedule) -> None:
+    """That the passes of memory planning ran in their order, and would decide the same now.
+
+    Raises `ProgramError`.
+    """
+    program, plans = schedule.program, dict(schedule.plans)
+    if tuple(schedule.done) != PASSES:
+        ran = ", ".join(decide.__name__ for decide in schedule.done) or "none"
+        _refuse("its memory", f"was planned in another order: {ran}")
+    for kernel in program.kernels:
+        for value in kernel.reads():
+            laid = [(buffer, buffer.blocked) for buffer in value.buffers]
+            if wish(kernel, laid, kernel.readable(value)) is not None:
+                _refuse(kernel.name, f"reads {laid[0][0].name} in a layout that it cannot read")
+    for decide, words in ((set_pitches, PITCHES), (set_lives, LIVES)):
+        before = [[getattr(buffer, word) for word in words] for buffer in program.buffers]
+        decide(schedule)
+        for buffer, old in zip(program.buffers, before, strict=True):
+            if [getattr(buffer, word) for word in words] != old:
+                _refuse(buffer.name, f"has the {words[-1]} of a program that was changed later")
+    set_plans(schedule)
+    if schedule.plans != plans:
+        _refuse("a kernel", "walks as its buffers lay before")
+
+
+def walk(schedule: Schedule) -> None:
+    """Play a scheduled program. Raises `ProgramError` naming the kernel and what is wrong."""
     program = schedule.program
     arena = _Arena(program)
     if program.image.blocked:

@@ -9,6 +9,7 @@ has a template.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from math import prod
 from types import NoneType
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -111,9 +112,17 @@ class Kernel(ABC):
         """The kernel that computes the same with sixteen channels side by side, if there is one."""
         return None
 
+    @property
+    def role(self) -> str:
+        """What it does, in a word under which costs are added up."""
+        return "moves"
+
     def cost(self) -> float:
-        """Cycles, about; only kernels that may be another kind need to know."""
-        return 0.0
+        """Cycles, about, steps included: where there are two kinds, the cheaper one is taken.
+
+        A kind of which nothing better is known takes one for each number that it reads.
+        """
+        return float(sum(prod(value.shape) for value in self.reads()))
 
     def readable(self, value: Value) -> bool:
         """Whether a value that it reads need not be copied where its channels are blocked."""

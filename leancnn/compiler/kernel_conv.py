@@ -58,6 +58,14 @@ class ConvKernel(PlanarKernel):
         return self.op.padding
 
     @property
+    def role(self) -> str:
+        strided = " strided" if self.op.stride != (1, 1) else ""
+        if self.op.groups == self.channels:
+            return f"depthwise{strided}"
+        what = "pointwise" if self.op.weight.shape[2:] == (1, 1) else "window"
+        return f"{what}{strided}"
+
+    @property
     def tile_key(self) -> str:
         return shape_key(self)
 

@@ -1,4 +1,9 @@
-"""A convolution whose result is one pixel, as a matrix by a vector; or only steps on a vector."""
+"""A convolution whose result is one pixel, as a matrix by a vector; or only steps on a vector.
+
+Outputs lie in the lanes. For each block of outputs the weights are bias, scales and shifts of the
+steps, then a row for each input number, in the order in which they are read; the table says where
+in the arena each input number is.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,15 +11,44 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from leancnn.compiler.c_text import File, Places
-from leancnn.compiler.epilogue import affines, combined, curve, described
-from leancnn.compiler.graph import Activation, Affine, Conv, Shape, floats
+from leancnn.compiler.c_text import File, Places, fill
+from leancnn.compiler.epilogue import affines, described, statements, steps_cost
+from leancnn.compiler.graph import Conv, Shape, floats
 from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel, mixed_layouts
 from leancnn.compiler.literals import LARGE
-from leancnn.compiler.values import WIDEST, Binary, Value, side_by_side
+from leancnn.compiler.values import WIDEST, Value, side_by_side
 
 AHEAD = 1024  # floats between the weights that are multiplied and those that are fetched
+
+FUNCTION = """
+LAYER @(float *s$given)
+{
+    for (int g = 0; g < $groups; g++$next_inputs)
+    for (int b = 0; b < $blocks; b++$next_weights)
+    for (int l = 0; l < 16; l += LANES) {
+        const int o = b * $row + l;
+        $sums
+        $products
+        $results
+    }
+}
+"""
+PRODUCTS = """
+const float *k = w + $head + l;
+for (int i = 0; i < $depth; i += $split, k += $weights) {
+    $fetch
+    $adds
+}
+$totals
+"""
+RESULT = """
+{
+    vf y = $sum;
+    $steps
+}
+"""
 
 
 @kernel
@@ -28,6 +62,14 @@ class DenseKernel(Kernel):
     @classmethod
     def fits(cls, op: Any, shape: Shape) -> bool:
         return shape[1:] == (1, 1)
+
+    @property
+    def role(self) -> str:
+        return "dense"
+
+    def cost(self) -> float:
+        macs = self.op.weight.size if self.op is not None else 0
+        return macs / WIDEST + self.channels / WIDEST * (2 + steps_cost(self.steps))
 
     def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
         """It finds each number by itself."""
@@ -48,64 +90,31 @@ class DenseKernel(Kernel):
                 yield "has an operand of another length"
 
     def c(self, file: File, plan: Plan) -> None:
-        emit_dense(file, self)
+        places, matrix = _matrix(self.op, self.x)
+        if self.op is None and not side_by_side(self.x.places()):
+            places = _filled(self.x.places())
+        walk = _Walk(self, 0 if self.op is None else len(places) // self.groups)
+        weights = walk.weights(matrix)
+        loops, at = walk.loops(file, bool(places), weights is not None), walk.at
+        what = "element by element"
+        if self.op is not None:
+            what = f"matrix by vector, {self.groups} groups of {walk.depth} numbers"
+        sizes = f"{len(self.x.planes)} planes -> {self.channels}"
+        comment = f"{self.name}: {what}, {sizes}, then {described(self.steps)}"
+        name = file.function(self.name, comment, loops)
+        given = [file.integers(f"{self.name}_inputs", places)] if places else []
+        given += [file.floats(self.name, floats(weights))] if weights is not None else []
+        file.calls.append(f"{name}({', '.join(['s', *given])}{at.arguments});")
+
+    @property
+    def groups(self) -> int:
+        return 1 if self.op is None else self.op.groups
 
 
-def emit_dense(file: File, kernel: DenseKernel) -> None:
-    """A convolution whose result is one pixel, or element-wise steps on a vector.
-
-    Outputs lie in the lanes. For each block of outputs the weights are bias, scales and shifts of
-    the steps, then a row for each input number, in the order in which they are read; the table says
-    where in the arena each input number is.
-    """
-    groups = 1 if kernel.op is None else kernel.op.groups
-    wide = kernel.channels // groups
-    row = -(-wide // WIDEST) * WIDEST
-    inputs, matrix = _matrix(kernel, groups, wide)
-    depth = len(inputs) // groups
-    if kernel.op is None and not side_by_side(kernel.x.places()):
-        inputs = _filled(kernel.x.places())
-    heads = [] if kernel.op is None else [kernel.op.bias]
-    for step in affines(kernel.steps):
-        heads += [step.scale, step.shift]
-    units = next(u for u in (8, 7, 6, 5, 4, 3, 2, 1) if row // WIDEST % u == 0)
-    block = units * WIDEST
-    blocks = []
-    for group in range(groups):
-        part = slice(group * wide, (group + 1) * wide)
-        rows = [np.asarray(values)[None, part] for values in heads]
-        if depth:
-            rows.append(matrix[group])
-        if rows:
-            filled = np.pad(np.concatenate(rows), ((0, 0), (0, row - wide)))
-            blocks.append(filled.reshape(len(filled), -1, block).transpose(1, 0, 2).ravel())
-    sizes = (groups, wide, row // block, depth, len(heads), units)
-    at = Places()
-    given = [", const int32_t *t"] * bool(inputs) + [", const float *w"] * bool(blocks)
-    loops = _dense_loops(file, kernel, sizes, at)
-    body = f"LAYER @(float *s{''.join(given)}{at.parameters})\n{{\n{loops}\n}}"
-    c = len(kernel.x.planes)
-    what = (
-        "element by element"
-        if kernel.op is None
-        else f"matrix by vector, {groups} groups of {depth} numbers"
-    )
-    comment = (
-        f"{kernel.name}: {what}, {c} planes -> {kernel.channels}, then {described(kernel.steps)}"
-    )
-    name = file.function(kernel.name, comment, body)
-    arguments = [", " + file.integers(f"{kernel.name}_inputs", inputs)] if inputs else []
-    if blocks:
-        arguments.append(", " + file.floats(kernel.name, floats(np.concatenate(blocks))))
-    file.calls.append(f"{name}(s{''.join(arguments)}{at.arguments});")
-
-
-def _matrix(kernel: DenseKernel, groups: int, wide: int) -> tuple[list[int], list[np.ndarray]]:
-    """Places of the input numbers, group by group, and the weights: one row for each."""
-    op, x = kernel.op, kernel.x
+def _matrix(op: Conv | None, x: Value) -> tuple[list[int], NDArray[Any] | None]:
+    """Places of the input numbers, group by group, and the weights (group, input, output)."""
     if op is None:
-        return [], []
-    per = len(x.planes) // groups
+        return [], None
     _, _, rows, columns = op.weight.shape
     window = [
         (i, j, i * op.dilation[0] - op.padding[0], j * op.dilation[1] - op.padding[1])
@@ -113,106 +122,122 @@ def _matrix(kernel: DenseKernel, groups: int, wide: int) -> tuple[list[int], lis
         for j in range(columns)
     ]
     inside = [(i, j, y, z) for i, j, y, z in window if 0 <= y < x.height and 0 <= z < x.width]
-    places = x.places()
-    inputs = [place + y * x.pitch + z * x.step for place in places for _, _, y, z in inside]
+    places = [p + y * x.pitch + z * x.step for p in x.places() for _, _, y, z in inside]
     chosen = op.weight[:, :, [i for i, *_ in inside], [j for _, j, *_ in inside]]
-    by_group = chosen.reshape(groups, wide, per * len(inside)).transpose(0, 2, 1)
-    return inputs, list(by_group)
+    depth = len(x.planes) // op.groups * len(inside)
+    return places, chosen.reshape(op.groups, -1, depth).transpose(0, 2, 1)
 
 
 def _filled(places: list[int]) -> list[int]:
     return places + places[-1:] * (-len(places) % WIDEST)
 
 
-def _dense_loops(
-    file: File, kernel: DenseKernel, sizes: tuple[int, int, int, int, int, int], at: Places
-) -> str:
-    """What the function does: `s` is the arena, `t` the places of inputs, `w` the weights."""
-    groups, wide, blocks, depth, head, units = sizes
-    row = units * WIDEST
-    split = max(1, 4 // units) if depth >= 8 else 1  # sums of their own, to hide latency
-    split = split if depth % split == 0 else 1
-    names = [[f"a{u}_{k}" for k in range(split)] for u in range(units)]
-    group = f", t += {depth}" if depth else ""
-    block = f", w += {(head + depth) * row}" if head + depth else ""
-    lines = [
-        f"    for (int g = 0; g < {groups}; g++{group})",
-        f"    for (int b = 0; b < {blocks}; b++{block})",
-        f"    for (int l = 0; l < {WIDEST}; l += LANES) {{",
-        f"        const int o = b * {row} + l;",
-    ]
-    if kernel.op is None:
-        for u in range(units):
-            if side_by_side(kernel.x.places()):
-                first = f"load(s + {at.at(kernel.x.places()[0])}"
-            else:
-                first = "gather(s, t"
-            lines.append(f"        vf {names[u][0]} = {first} + o + {u * WIDEST});")
-    else:
-        for u in range(units):
-            rest = "".join(f", {name} = {{0}}" for name in names[u][1:])
-            lines.append(f"        vf {names[u][0]} = load(w + {u * WIDEST} + l){rest};")
-        lines += _products(file, names, depth, split, head * row)
-    for u in range(units):
-        lines.append(f"        {{\n            vf y = {names[u][0]};")
-        lines += _steps(file, kernel, row, wide, u * WIDEST, at)
-        lines.append("        }")
-    lines.append("    }")
-    return "\n".join(lines)
+class _Walk:
+    """How a dense kernel goes over groups, blocks of outputs and inputs."""
 
+    def __init__(self, kernel: DenseKernel, depth: int) -> None:
+        self.kernel = kernel
+        self.depth = depth  # input numbers of a group
+        self.wide = kernel.channels // kernel.groups  # outputs of a group
+        vectors = -(-self.wide // WIDEST)
+        self.units = next(u for u in (8, 7, 6, 5, 4, 3, 2, 1) if vectors % u == 0)
+        self.row = self.units * WIDEST  # outputs of a block
+        self.blocks = vectors // self.units
+        self.biased = kernel.op is not None
+        self.head = self.biased + 2 * len(affines(kernel.steps))  # rows before the weights
+        split = max(1, 4 // self.units) if depth >= 8 else 1
+        self.split = split if depth % split == 0 else 1  # sums of their own, to hide latency
+        self.at = Places()
 
-def _products(file: File, names: list[list[str]], depth: int, split: int, behind: int) -> list[str]:
-    """Add every input number times its weights to the sums in `names`; weights lie `behind` w."""
-    if not depth:
-        return []  # the whole window lies in the padding
-    row = len(names) * WIDEST
-    lines = [
-        f"        const float *k = w + {behind} + l;",
-        f"        for (int i = 0; i < {depth}; i += {split}, k += {split * row}) {{",
-    ]
-    if depth * row > LARGE:
-        file.tiles.add(("FETCH", 1, len(names) * split))
-        lines.append(f"            FETCH_1X{len(names) * split}(k + {AHEAD})")
-    for part in range(split):
-        lines.append(f"            const float x{part} = s[t[i + {part}]];")
-        lines += [
-            f"            {sums[part]} += x{part} * load(k + {part * row + u * WIDEST});"
-            for u, sums in enumerate(names)
-        ]
-    lines.append("        }")
-    return lines + [f"        {first} += {name};" for first, *rest in names for name in rest]
+    def weights(self, matrix: NDArray[Any] | None) -> NDArray[Any] | None:
+        """Block by block, the rows of the head, then one for each input number."""
+        heads = [] if self.kernel.op is None else [self.kernel.op.bias]
+        for step in affines(self.kernel.steps):
+            heads += [step.scale, step.shift]
+        blocks = []
+        for group in range(self.kernel.groups):
+            part = slice(group * self.wide, (group + 1) * self.wide)
+            rows = [values[None, part] for values in heads]
+            rows += [matrix[group]] if matrix is not None and self.depth else []
+            if rows:
+                room = self.blocks * self.row - self.wide
+                filled = np.pad(np.concatenate(rows), ((0, 0), (0, room)))
+                blocks.append(filled.reshape(len(filled), -1, self.row).transpose(1, 0, 2).ravel())
+        return np.concatenate(blocks) if blocks else None
 
+    def loops(self, file: File, table: bool, weights: bool) -> str:
+        """The function: `s` is the arena, `t` the places of inputs, `w` the weights."""
+        sums = [self._sum(unit) for unit in range(self.units)]
+        products = self._products(file) if self.biased and self.depth else ""
+        results = [self._result(file, unit) for unit in range(self.units)]
+        given = ", const int32_t *t" * table + ", const float *w" * weights
+        rows = self.head + self.depth
+        return fill(
+            FUNCTION,
+            given=given + self.at.parameters,
+            groups=self.kernel.groups,
+            next_inputs=f", t += {self.depth}" if self.depth else "",
+            blocks=self.blocks,
+            next_weights=f", w += {rows * self.row}" if rows else "",
+            row=self.row,
+            sums="\n".join(sums),
+            products=products,
+            results="\n".join(results),
+        )
 
-def _steps(
-    file: File, kernel: DenseKernel, row: int, wide: int, first: int, at: Places
-) -> list[str]:
-    """The steps on the vector of outputs that starts `first` behind output o of group g."""
-    lines = []
-    place, mine = f"o + {first}", f"{first} + l"
-    offset = row if kernel.op is not None else 0
-    for step in kernel.steps:
-        if isinstance(step, Activation):
-            lines.append(f"            y = {curve(step, 'y')};")
-        elif isinstance(step, Affine):
-            scaled = f"y * load(w + {offset} + {mine}) + " if step.scale.any() else ""
-            lines.append(f"            y = {scaled}load(w + {offset + row} + {mine});")
-            offset += 2 * row
-        elif isinstance(step, Binary):
-            other = "y"
-            if step.other is not None:
-                other = _operand(file, kernel.name, step.other, f"g * {wide} + {place}", at)
-            lines.append(f"            y = {combined(step.how, 'y', other, step.flipped)};")
-        else:
-            to = at.at(step.buffer.origin)
-            lines.append(f"            store(s + {to} + g * {wide} + {place}, y);")
-    return lines
+    def _sum(self, unit: int) -> str:
+        """The vectors in which a vector of outputs is summed, as they begin."""
+        first = unit * WIDEST
+        if self.biased:
+            rest = "".join(f", a{unit}_{part} = {{0}}" for part in range(1, self.split))
+            return f"vf a{unit}_0 = load(w + {first} + l){rest};"
+        places = self.kernel.x.places()
+        if side_by_side(places):
+            return f"vf a{unit}_0 = load(s + {self.at.at(places[0])} + o + {first});"
+        return f"vf a{unit}_0 = gather(s, t + o + {first});"
 
+    def _products(self, file: File) -> str:
+        """Every input number times its weights, added to the sums."""
+        adds, totals = [], []
+        for part in range(self.split):
+            adds.append(f"const float x{part} = s[t[i + {part}]];")
+            for unit in range(self.units):
+                place = f"k + {part * self.row + unit * WIDEST}"
+                adds.append(f"a{unit}_{part} += x{part} * load({place});")
+        for unit in range(self.units):
+            totals += [f"a{unit}_0 += a{unit}_{part};" for part in range(1, self.split)]
+        fetch = ""
+        if self.depth * self.row > LARGE:
+            fetch = f"{file.tile('FETCH', 1, self.units * self.split)}(k + {AHEAD})"
+        return fill(
+            PRODUCTS,
+            head=self.head * self.row,
+            depth=self.depth,
+            split=self.split,
+            weights=self.split * self.row,
+            fetch=fetch,
+            adds="\n".join(adds),
+            totals="\n".join(totals),
+        )
 
-def _operand(file: File, name: str, other: Value, place: str, at: Places) -> str:
-    places = other.places()
-    if len(set(places)) == 1:
-        return f"splat(s[{at.at(places[0])}])"
-    if side_by_side(places):
-        return f"load(s + {at.at(places[0])} + {place})"
-    table = file.integers(f"{name}_other", places + places[-1:] * WIDEST)
-    return f"gather(s, {table} + {place})"
+    def _result(self, file: File, unit: int) -> str:
+        """The steps on a vector of outputs, from output `o` of group `g` on."""
+        first = unit * WIDEST
+        place = f"g * {self.wide} + o + {first}"
+        steps = statements(
+            self.kernel.steps,
+            head=int(self.biased),
+            row=lambda number: f"load(w + {number * self.row} + {first} + l)",
+            operand=lambda other, _: self._operand(file, other, place),
+            store=lambda buffer, _: f"store(s + {self.at.at(buffer.origin)} + {place}, y);",
+        )
+        return fill(RESULT, sum=f"a{unit}_0", steps="\n".join(steps))
+
+    def _operand(self, file: File, other: Value, place: str) -> str:
+        places = other.places()
+        if len(set(places)) == 1:
+            return f"splat(s[{self.at.at(places[0])}])"
+        if side_by_side(places):
+            return f"load(s + {self.at.at(places[0])} + {place})"
+        table = file.integers(f"{self.kernel.name}_other", places + places[-1:] * WIDEST)
+        return f"gather(s, {table} + {place})"

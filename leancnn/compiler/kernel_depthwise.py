@@ -64,6 +64,10 @@ class DepthwiseKernel(BlockedKernel):
         op = kernel.op
         return isinstance(op, Conv) and op.groups == kernel.channels == len(kernel.x.planes)
 
+    @property
+    def role(self) -> str:
+        return "depthwise blocked"
+
     def cost(self) -> float:
         rows, columns = self.op.weight.shape[2:]
         each: float = 2.0 + (0.6 * columns + 1.0) * rows

@@ -40,6 +40,10 @@ class ElementwiseKernel(BlockedKernel):
     def can(cls, kernel: Kernel) -> bool:
         return kernel.op is None and kernel.x.whole is not None
 
+    @property
+    def role(self) -> str:
+        return "steps blocked"
+
     def cost(self) -> float:
         return self.vectors * self.pixels * 3.0 + self.steps_cost()
 

@@ -66,6 +66,10 @@ class PointwiseKernel(BlockedKernel):
             return False
         return op.weight.shape[2:] == (1, 1) and op.stride == (1, 1)
 
+    @property
+    def role(self) -> str:
+        return "pointwise blocked"
+
     def readable(self, value: Value) -> bool:
         """It finds each channel of its input."""
         if value is not self.x:

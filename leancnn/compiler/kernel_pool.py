@@ -28,6 +28,10 @@ class PoolKernel(PlanarKernel):
     takes = (Pool,)
 
     @property
+    def role(self) -> str:
+        return "pooling"
+
+    @property
     def positive(self) -> bool:
         return all(buffer.positive for buffer in self.x.buffers)
 

@@ -29,6 +29,10 @@ class StepsKernel(PlanarKernel):
         return shape[1:] != (1, 1)
 
     @property
+    def role(self) -> str:
+        return "steps"
+
+    @property
     def elementwise(self) -> bool:
         return True
 

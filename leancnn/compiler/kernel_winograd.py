@@ -183,6 +183,10 @@ class WinogradKernel(BlockedKernel):
     def can(cls, kernel: Kernel) -> bool:
         return is_winograd(kernel)
 
+    @property
+    def role(self) -> str:
+        return "winograd"
+
     def readable(self, value: Value) -> bool:
         """It finds each vector of its input."""
         return in_vectors(value) if value is self.x else value.whole is not None

@@ -1,72 +1,104 @@
 """C that deals the rows and columns of strided inputs out to planes of their own."""
 
+from leancnn.compiler.c_text import fill
 from leancnn.compiler.kernel import Kernel
 from leancnn.compiler.literals import number
 from leancnn.compiler.loops import Phases, Tiling
 
+FUNCTION = """
+static inline void @_deal(float *s, const int32_t *in, int from, int to)
+{
+    if (to > $rows) to = $rows;
+    for (int i = 0; i < $inputs; i++) {
+        const float *x = s + in[i];
+        float *d = s + $place + i * $size;
+        for (int r = from; r < to; r++) {
+            $phases
+        }
+    }
+}
+"""
+ROW = """
+for (int c = 0; c < $columns; c += LANES)
+    store($target + c, load($source + c));
+"""
+EVERY_SECOND = """
+for (int c = 0; c < $columns; c += LANES)
+    unzip($source + 2 * c, $target + c, $other);
+"""
+EACH = """
+for (int c = 0; c < $columns; c++)
+    ($target)[c] = ($source)[$stride * c + $first];
+"""
+FILLED = """
+for (int c = 0; c < $columns; c++) {
+    const int y = r * $down + $top;
+    const int z = c * $across + $left;
+    const int inside = y >= 0 && y < $height && z >= 0 && z < $width;
+    d[$target + c] = inside ? x[y * $pitch + z] : $outside;
+}
+"""
 
-def deal(kernel: Kernel, tiling: Tiling) -> str:
+
+def deal(kernel: Kernel, plan: Tiling) -> str:
     """Copy rows of a group's inputs into phases, dealt out by stride, from one row to another."""
-    phases, inputs = tiling.phases, tiling.inputs
+    phases = plan.phases
     assert phases is not None
-    op = kernel.op
-    assert op is not None
-    rows, columns = op.stride
-    pitch, start = kernel.x.pitch, -op.padding[0] * kernel.x.pitch - op.padding[1]
-    lines = [
-        "static inline void @_deal(float *s, const int32_t *in, int from, int to)\n{",
-        f"    if (to > {max(phases.rows)}) to = {max(phases.rows)};",
-        f"    for (int i = 0; i < {inputs}; i++) {{",
-        "        const float *x = s + in[i];",
-        f"        float *d = s + {tiling.place} + i * {phases.size};",
-        "        for (int r = from; r < to; r++) {",
-    ]
-    if phases.fill is not None:
-        lines += _deal_filled(kernel, phases)
-    done: set[int] = set()
-    for place, (a, b) in enumerate(phases.which if phases.fill is None else ()):
-        if place in done:
-            continue
-        source = f"x + r * {rows * pitch} + {start + a * pitch}".replace("+ -", "- ")
-        target = f"d + {place * phases.stride} + (r - from) * {phases.pitch}"
-        loop = f"            for (int c = 0; c < {phases.columns}; c += LANES)"
-        if columns == 1:
-            lines += [loop, f"                store({target} + c, load({source} + c));"]
-        elif columns == 2 and b == 0:
+    return fill(
+        FUNCTION,
+        rows=max(phases.rows),
+        inputs=plan.inputs,
+        place=plan.place,
+        size=phases.size,
+        phases="\n".join((_dealt if phases.fill is None else _filled)(kernel, phases)),
+    )
+
+
+def _dealt(kernel: Kernel, phases: Phases) -> list[str]:
+    """A row of each phase, from an image with zeros around it."""
+    op, pitch = kernel.op, kernel.x.pitch
+    start = -op.padding[0] * pitch - op.padding[1]
+    down, across = op.stride
+    texts: list[str] = []
+    for place, (row, column) in enumerate(phases.which):
+        source = f"x + r * {down * pitch} + {start + row * pitch}"
+        words = {"columns": phases.columns, "source": source, "target": _row(phases, place)}
+        if across == 1:
+            texts.append(fill(ROW, **words))
+        elif across > 2 or (column == 1 and (row, 0) not in phases.which):
+            texts.append(fill(EACH, **words, stride=across, first=column))
+        elif column == 0:
             other = "nowhere"
-            if (a, 1) in phases.which:
-                odd = phases.which.index((a, 1))
-                done.add(odd)
-                other = f"d + {odd * phases.stride} + (r - from) * {phases.pitch} + c"
-            elif "nowhere" not in "".join(lines):
-                lines.append("            float nowhere[LANES];")
-            lines += [loop, f"                unzip({source} + 2 * c, {target} + c, {other});"]
-        else:
-            lines += [
-                f"            for (int c = 0; c < {phases.columns}; c++)",
-                f"                ({target})[c] = ({source})[{columns} * c + {b}];",
-            ]
-    return "\n".join([*lines, "        }", "    }", "}"])
+            if (row, 1) in phases.which:
+                other = f"{_row(phases, phases.which.index((row, 1)))} + c"
+            elif not any("nowhere" in text for text in texts):
+                texts.append("float nowhere[LANES];")
+            texts.append(fill(EVERY_SECOND, **words, other=other))
+    return texts
 
 
-def _deal_filled(kernel: Kernel, phases: Phases) -> list[str]:
+def _row(phases: Phases, place: int) -> str:
+    """Where a row of a phase begins."""
+    return f"d + {place * phases.stride} + (r - from) * {phases.pitch}"
+
+
+def _filled(kernel: Kernel, phases: Phases) -> list[str]:
     """The same with something other than zero outside the image."""
-    op = kernel.op
-    assert op is not None
+    op, x = kernel.op, kernel.x
     assert phases.fill is not None
-    rows, columns = op.stride
-    lines = []
-    for place, (a, b) in enumerate(phases.which):
-        lines += [
-            f"            for (int c = 0; c < {phases.columns}; c++) {{",
-            f"                const int y = r * {rows} + {a - op.padding[0]};".replace("+ -", "- "),
-            f"                const int z = c * {columns} + {b - op.padding[1]};".replace(
-                "+ -", "- "
-            ),
-            f"                const int inside = y >= 0 && y < {kernel.x.height} && z >= 0 "
-            f"&& z < {kernel.x.width};",
-            f"                d[{place * phases.stride} + (r - from) * {phases.pitch} + c] = "
-            f"inside ? x[y * {kernel.x.pitch} + z] : {number(phases.fill)};",
-            "            }",
-        ]
-    return lines
+    return [
+        fill(
+            FILLED,
+            columns=phases.columns,
+            down=op.stride[0],
+            top=row - op.padding[0],
+            across=op.stride[1],
+            left=column - op.padding[1],
+            height=x.height,
+            width=x.width,
+            target=_row(phases, place).removeprefix("d + "),
+            pitch=x.pitch,
+            outside=number(phases.fill),
+        )
+        for place, (row, column) in enumerate(phases.which)
+    ]

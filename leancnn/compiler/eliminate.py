@@ -25,9 +25,7 @@ from leancnn.compiler.graph import (
     Op,
     Pool,
     Reduce,
-    Reshape,
     Shape,
-    Softmax,
     empty,
     floats,
 )
@@ -240,9 +238,9 @@ def _narrow(op: Op, mask: Mask, read: list[Mask]) -> tuple[Op, Mask]:
         case Gather():
             places = np.searchsorted(np.flatnonzero(read[0]), np.array(op.channels)[mask])
             return Gather(tuple(places.tolist())), mask
-        case Reshape() | Softmax():  # they make all of their result, whatever is needed of it
-            return op, np.ones_like(mask)
-    return op, mask
+    if _by_channel(op) or isinstance(op, Combine | Concat):
+        return op, mask
+    return op, np.ones_like(mask)  # others make all of their result, whatever is needed of it
 
 
 def _cut(op: Conv, outputs: Mask, inputs: Mask) -> Conv:

@@ -14,7 +14,10 @@ class Handlers(dict[str, Handler]):
         """Register the decorated function for these operators."""
 
         def put(function: Registered) -> Registered:
-            self.update(dict.fromkeys(names, function))
+            for name in names:
+                if name in self:
+                    raise ValueError(f"two handlers for {name}")
+                self[name] = function
             return function
 
         return put

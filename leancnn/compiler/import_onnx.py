@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from leancnn.compiler import onnx_activations, onnx_moves, onnx_ops, onnx_resize  # noqa: F401  register
 from leancnn.compiler.answers import ends_in_probabilities
 from leancnn.compiler.c_text import identifier
 from leancnn.compiler.graph import Graph, Reshape, Shape, Softmax
@@ -20,6 +19,10 @@ from leancnn.compiler.onnx_call import Call, operators
 from leancnn.compiler.onnx_constants import computed, shapes
 from leancnn.compiler.onnx_file import ends, read_onnx
 from leancnn.errors import DamagedError, UnknownOperatorError, UnsupportedError
+from leancnn.registry import import_members
+
+import_members("leancnn.compiler", "onnx_")  # handlers of operators
+import_members("leancnn.compiler", "kernel_")  # of those that have a kernel of their own
 
 BUDGET_S = 300  # for the walk over a model
 CONSTANTS = 2**28  # numbers that may be computed from constants, all together

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leancnn.compiler import torch_activations  # noqa: F401  registers more
 from leancnn.compiler.graph import Graph, Shape
 from leancnn.compiler.index_maps import Builder
 from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.torch_ops import handlers
 from leancnn.errors import UnsupportedError
 from leancnn.modes import evaluating
+from leancnn.registry import import_members
+
+import_members("leancnn.compiler", "torch_")  # handlers of operators
+import_members("leancnn.compiler", "kernel_")  # of those that have a kernel of their own
 
 
 def import_torch(body: nn.Module, shape: Shape) -> Graph:

@@ -46,6 +46,7 @@ from leancnn.evaluate import evaluate  # noqa: E402
 from leancnn.export import export  # noqa: E402
 from leancnn.prune.compare import compare  # noqa: E402
 from leancnn.prune.importance import scored  # noqa: E402
+from leancnn.quantize import quantize  # noqa: E402
 from leancnn.targets.onnx import to_onnx  # noqa: E402
 from leancnn.train import train  # noqa: E402
 from leancnn.training_data import training_images  # noqa: E402
@@ -76,6 +77,7 @@ JOBS: dict[str, Job] = {
     "export: several files (C)": lambda run, out: export(run, to="c", out=out),
     "export: a folder (Arduino)": lambda run, out: export(run, to="arduino", out=out),
     "compile": lambda run, out: compile(run, out=out),
+    "quantize": lambda run, out: quantize(run, out, images=16),
     "report: confusion matrix": lambda run, out: evaluate(run, picture=out / "matrix.png"),
     "report: comparison": comparison,
     "cache: scores and images": scores,

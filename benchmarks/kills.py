@@ -1,8 +1,9 @@
-"""Figure 1: SIGKILL while training, pruning and comparing; the same call again, the same bits.
+"""Figure 1: SIGKILL while training, pruning, comparing and quantizing; then the same call again.
 
-    python benchmarks/kills.py --trials 60
+    python benchmarks/kills.py --trials 300
 
-A child trains, prunes and trains again, or compares criteria, and is killed at a random moment,
+A child trains, prunes and trains again, compares criteria or quantizes,
+and is killed at a random moment,
 every third time while a file of its folder is being written, and once a run when its last network
 begins to stand. Then the same call is made again, and killed again; the last is left in peace. What
 stands then must be what stood where nobody killed: all weights by sha256, plans, metrics, the
@@ -10,10 +11,12 @@ comparison, and how often the test part was opened. The network is tiny, with wh
 resumption: dropout, batch norm, shuffling, augmentation, momentum, a schedule, averaged weights.
 The control writes its checkpoints by `torch.save` onto one path, and the same killer must ruin it.
 Children are forked where torch is imported and has computed nothing, so a trial costs no import.
+`--kept FILE` writes what was counted after every run, and goes on from it when called again.
 """
 
 import argparse
 import itertools
+import json
 import os
 import random
 import signal
@@ -37,6 +40,7 @@ from leancnn import runs  # noqa: E402
 from leancnn.plots import training_curve  # noqa: E402
 from leancnn.prune import prune  # noqa: E402
 from leancnn.prune.compare import compare  # noqa: E402
+from leancnn.quantize import quantize  # noqa: E402
 from leancnn.safe_files import read_json  # noqa: E402
 from leancnn.train import resume, train  # noqa: E402
 
@@ -66,10 +70,16 @@ def compared(_: Path, run: Path, out: Path) -> None:
     compare(run, out=out, criteria=["l1", "random"], timed=False, progress=False, keep=0.5)
 
 
+def quantized(_: Path, run: Path, out: Path) -> None:
+    """The network in integers, with its clock."""
+    quantize(run, out, images=64)
+
+
 JOBS: dict[str, Callable[[Path, Path, Path], None]] = {
     "train": trained,
     "prune": pruned,
     "compare": compared,
+    "quantize": quantized,
 }
 
 
@@ -164,22 +174,38 @@ def result(out: Path) -> dict[str, Any]:
 
 
 class Tally:
-    """What came of the trials of one job."""
+    """What came of the trials of one job; kept in a file of JSON, if there is to be one."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: str = "", kept: Path | None = None) -> None:
         self.kills = self.in_saves = self.at_ends = self.runs = self.lost = self.different = 0
         self.reasons: list[str] = []
+        self._job, self._kept = job, kept
+        if kept is not None and kept.exists():
+            self.__dict__.update(json.loads(kept.read_text()).get(job, {}))
+
+    def counts(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    def keep(self) -> None:
+        if self._kept is not None:
+            of_all = json.loads(self._kept.read_text()) if self._kept.exists() else {}
+            self._kept.write_text(json.dumps(of_all | {self._job: self.counts()}))
 
 
-def trials(job: str, most: int, data: Path, run: Path, place: Path) -> Tally:
+def trials(
+    job: str, most: int, data: Path, run: Path, place: Path, told: Tally | None = None
+) -> Tally:
     """Kill runs of a job until so many kills have fallen; every run is then led to its end."""
+    told = told or Tally()
+    if told.kills >= most:
+        return told
     place.mkdir(parents=True)
-    dice, told = random.Random(job), Tally()
     began = time.monotonic()
     assert killed(start(job, data, run, place / "quiet"), PATIENCE_S, Sign("none", place, 0)) == 0
     length, expected = time.monotonic() - began, result(place / "quiet")
     while told.kills < most:
         out, status = place / f"run {told.runs}", None
+        dice = random.Random(f"{job} {told.runs}")
         for number in itertools.count():
             kinds = ["random", "save", "random", "save", "end"]
             left = number >= KILLS or told.kills >= most
@@ -203,6 +229,7 @@ def trials(job: str, most: int, data: Path, run: Path, place: Path) -> Tally:
                 key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)
             ]
             told.reasons.append(f"{job} {out.name}: {', '.join(sorted(apart))}")
+        told.keep()
     return told
 
 
@@ -220,10 +247,10 @@ def row(what: str, told: Tally, bound: bool = True) -> dict[str, object]:
     }
 
 
-def control(most: int, data: Path, run: Path, place: Path) -> Tally:
+def control(most: int, data: Path, run: Path, place: Path, told: Tally | None = None) -> Tally:
     """The same of a training that saves as one does without thinking, in a process of its own."""
     naive()
-    return trials("train", most, data, run, place)
+    return trials("train", most, data, run, place, told)
 
 
 def anew(careless: Tally) -> None:
@@ -239,7 +266,8 @@ def anew(careless: Tally) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=300, help="kills, a third for each job")
+    parser.add_argument("--trials", type=int, default=300, help="kills, a quarter for each job")
+    parser.add_argument("--kept", type=Path, help="a file for what was counted, to go on from")
     parser.add_argument(
         "--control", action="store_true", help="only the control, put into the results that stand"
     )
@@ -255,11 +283,13 @@ def main() -> None:
             anew(control(args.trials, data, run, place / "naive"))
             return
         each = -(-args.trials // len(JOBS))
-        found = {job: trials(job, each, data, run, place / job) for job in JOBS}
-        careless = control(min(each, 20), data, run, place / "naive")
+        found = {
+            job: trials(job, each, data, run, place / job, Tally(job, args.kept)) for job in JOBS
+        }
+        careless = control(each, data, run, place / "naive", Tally(CARELESS, args.kept))
     whole = Tally()
     for told in found.values():
-        for key in vars(whole):
+        for key in whole.counts():
             setattr(whole, key, getattr(whole, key) + getattr(told, key))
     rows = [row(job, told) for job, told in found.items()]
     rows += [row("all", whole), row(CARELESS, careless, False)]

@@ -1,8 +1,9 @@
 """Whether a network fits a microcontroller board, and what would."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,15 +18,31 @@ CODE = 48_000  # bytes, about, of a network's functions and of the example aroun
 RESERVED = 16_384  # bytes of RAM for the framework, its buffers and the stack
 
 
+class Needs(NamedTuple):
+    """Bytes that the C of a network needs in plain loops and the least memory."""
+
+    flash: int
+    """Constants, and `CODE` for functions."""
+    ram: int
+    """Scratch."""
+
+
+def needs(network: Network) -> Needs:
+    """What the C of `network` needs. Raises `UnsupportedError` for one that has no C."""
+    return _needs(to_c(network, small=True))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """What a network needs of a board, in bytes; what is left is below 0 where it does not fit."""
 
     board: Board
     flash: int
-    """Constants, and `CODE` for functions."""
+    """Constants, the example's pixels, and `CODE` for functions."""
     ram: int
     """Scratch, pixels, probabilities, and `RESERVED` for everything else."""
+    pixels: int
+    """Bytes of the example's image, which is in `flash`."""
     smaller: tuple[str, ...] = ()
     """Networks of the zoo for the same pixels that would fit, the largest first."""
 
@@ -45,9 +62,21 @@ class Fit:
     def keep(self) -> float:
         """The share of channels, about, that a cut may keep: maps shrink with it, weights with its
         square."""
+        return float(max(0.0, min(1.0, *self._shares())))
+
+    def _shares(self) -> tuple[float, float]:
+        """What flash leaves, and what RAM does."""
         maps = (self.board.ram - RESERVED) / (self.ram - RESERVED)
         weights = max(self.board.flash - CODE, 0) / (self.flash - CODE)
-        return float(max(0.0, min(1.0, maps, weights**0.5)))
+        return weights**0.5, maps
+
+    @property
+    def budget(self) -> str:
+        """What `leancnn prune` is told for a cut that fits: the scarcer of the two."""
+        flash, ram = self._shares()
+        if flash < ram:
+            return f"--flash {max(0, self.board.flash - self.pixels)}"
+        return f"--ram {max(0, self.board.ram - RESERVED)}"
 
     def __str__(self) -> str:
         """What to tell a person, in a few lines."""
@@ -59,7 +88,9 @@ class Fit:
         word = "fits" if self.fits else "does not fit"
         lines.insert(0, f"{word} {self.board.title} ({self.board.core}, {self.board.mhz} MHz)")
         if not self.fits:
-            lines.append(f"a cut to about {self.keep:.0%} of its channels would: leancnn prune")
+            lines.append(
+                f"a cut to about {self.keep:.0%} of its channels would: leancnn prune {self.budget}"
+            )
             lines.append(f"of the zoo: {', '.join(self.smaller) or 'none for these pixels'}")
         return "\n".join(lines)
 
@@ -79,7 +110,7 @@ def fit(network: Network | str | Path, board: str, *, zoo: bool = True) -> Fit:
     if found.fits or not zoo:
         return found
     smaller = tuple(name for _, name in sorted(_smaller(network, place, found), reverse=True))
-    return Fit(board=place, flash=found.flash, ram=found.ram, smaller=smaller)
+    return replace(found, smaller=smaller)
 
 
 def fits(network: Network, names: Iterable[str]) -> list[Fit]:
@@ -96,8 +127,12 @@ def _fit(written: GeneratedC, preprocessing: Input, board: Board) -> Fit:
         * preprocessing.channels
         * preprocessing.dtype().itemsize
     )
-    ram = written.scratch_bytes + RESERVED
-    return Fit(board=board, flash=written.constant_bytes + pixels + CODE, ram=ram)
+    flash, ram = _needs(written)
+    return Fit(board=board, flash=flash + pixels, ram=ram + RESERVED, pixels=pixels)
+
+
+def _needs(written: GeneratedC) -> Needs:
+    return Needs(written.constant_bytes + CODE, written.scratch_bytes)
 
 
 def _smaller(network: Network, board: Board, than: Fit) -> Iterator[tuple[int, str]]:

@@ -226,6 +226,20 @@ class Decoder(manifests.Pair):
     leancnn: str
 
 
+class Front(TypedDict):
+    """front.json of a search"""
+
+    folder: str
+    members: list[manifests.Member]
+    winner: manifests.Member | None
+    reached: bool
+    sentence: str
+    trials: Count
+    failed: Count
+    spent: Number
+    budget: dict[str, Number | None]
+
+
 class Rows(TypedDict):
     """A file of results/."""
 
@@ -247,6 +261,7 @@ KINDS: dict[str, Any] = {
     "session": Session,
     "eeg-evaluation": EegEvaluation,
     "eeg-check": EegCheck,
+    "front": Front,
     "rows": Rows,
 }
 """Of a JSON value by its name; in this order, the first whose fields are all there."""

@@ -24,8 +24,8 @@ class Progress:
         self._next_line = time.monotonic() + LINES_EVERY_S
 
     def __enter__(self) -> Self:
-        self._live = self._live and Waiting._outermost is None
         if self._live:
+            Waiting._pause()
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Rich
@@ -53,6 +53,7 @@ class Progress:
     ) -> None:
         if self._rich is not None:
             self._rich.stop()
+            Waiting._go_on()
 
     def to(self, done: int, **facts: str) -> None:
         """Show that `done` of the total are done, with a few facts, such as `loss="0.42"`."""
@@ -75,8 +76,8 @@ class Progress:
 class Waiting:
     """A spinner: `with Waiting("henet_r3") as sign: sign.to("gcc compiles")`.
 
-    Shown on a terminal only, and only by the outermost of several: what is called inside may show
-    its own when it is called alone.
+    Shown on a terminal only, and only by the outermost of several, which takes the title of those
+    inside; it makes room for a bar.
     """
 
     _outermost: ClassVar["Waiting | None"] = None
@@ -103,6 +104,8 @@ class Waiting:
             )
             self._rich.start()
             self._task = self._rich.add_task(_plain(self.title), total=None)
+        elif self._shown:
+            now(self.title)
         return self
 
     def __exit__(
@@ -114,6 +117,17 @@ class Waiting:
         if self._rich is not None:
             self._rich.stop()
             self._rich = Waiting._outermost = None
+
+    @classmethod
+    def _pause(cls) -> None:
+        """Make room for a bar, which says more."""
+        if cls._outermost is not None:
+            cls._outermost._rich.stop()
+
+    @classmethod
+    def _go_on(cls) -> None:
+        if cls._outermost is not None:
+            cls._outermost._rich.start()
 
     def to(self, text: str) -> None:
         """Say what is going on now."""

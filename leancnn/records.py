@@ -1,8 +1,8 @@
 """What commands left on disk, found by what it is and read without torch.
 
-A record is a folder (a run, a saved or quantized network, a comparison, an EEG run) or a JSON file
-that a command printed with `--json` (`check`, `bench`, `evaluate`, `quantize`, `prune`, `eeg`), or
-one of results/. Every file is held against its kind before anything in it is used.
+A record is a folder (a run, a saved or quantized network, a comparison, a search, an EEG run) or a
+JSON file that a command printed with `--json` (`check`, `bench`, `evaluate`, `quantize`, `prune`,
+`eeg`), or one of results/. Every file is held against its kind before anything in it is used.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from leancnn.printed import KINDS, Comparison, Decoder, Evaluation
 from leancnn.safe_files import read_edited, read_json, read_manifest
 
 NETWORK = "network.json"
+OF_FOLDERS = ("run", "network", "eeg", "comparison", "search")
 FOLDERS = ("best", "last")  # the saved networks of a run, in the order of preference
 MOST_NAMED = 4  # runs that an error names
 
@@ -25,7 +26,7 @@ class Record:
     """Something that a command left: a folder, or a file of one JSON value."""
 
     kind: str
-    """run, network, eeg, or one of `KINDS`."""
+    """run, network, search, eeg, or one of `KINDS`."""
     path: Path
     told: Mapping[str, Any]
     """The file that says what it is."""
@@ -36,7 +37,7 @@ class Record:
 
     @property
     def is_folder(self) -> bool:
-        return self.kind in ("run", "network", "eeg", "comparison") and self.path.is_dir()
+        return self.kind in OF_FOLDERS and self.path.is_dir()
 
     def holds(self, kind: str) -> Mapping[str, Any] | None:
         """The value of a kind: the record's own, or that in the file of this name in its folder.
@@ -85,6 +86,8 @@ class Record:
         """Where its images lie: a path or the name of a set."""
         if self.kind == "check":
             return str(self.told["source"])
+        if self.kind == "search":
+            return str(self.told["data"])
         if self.kind == "run":
             return str(self.told.get("data", {}).get("source") or self.told["plan"]["data"])
         made = self.told.get("made", {})
@@ -104,7 +107,14 @@ def find(path: str | Path) -> list[Record]:
         return [_folder(path)]
     if not path.exists():
         raise RunError(f"{path}: no such folder or file")
-    if path.name in ("run.json", "recipe.json", NETWORK, "decoder.json", "metrics.jsonl"):
+    if path.name in (
+        "run.json",
+        "recipe.json",
+        NETWORK,
+        "decoder.json",
+        "metrics.jsonl",
+        "search.json",
+    ):
         return [_folder(path.parent)]
     value = _read(path)
     values = value if isinstance(value, list) and value else [value]
@@ -117,6 +127,8 @@ def _folder(path: Path) -> Record:
         path = path.parent if path.name in FOLDERS else resolved.parent
     if (path / "comparison.json").exists():
         return Record("comparison", path, read_json(path / "comparison.json", Comparison))
+    if (path / "search.json").exists():
+        return Record("search", path, read_json(path / "search.json", manifests.Search))
     if runs.is_run(path):
         if not (path / "run.json").exists():
             raise RunError(f"{path} has no run.json; 'leancnn train --resume {path}' writes it")
@@ -130,7 +142,8 @@ def _folder(path: Path) -> Record:
         few = ", ".join(map(str, inside[:MOST_NAMED])) + (" …" if len(inside) > MOST_NAMED else "")
         raise RunError(f"{path} is no run but holds some; name those you want: {few}")
     raise RunError(
-        f"{path} holds no run, saved network, comparison or EEG run; there is nothing to report"
+        f"{path} holds no run, saved network, comparison, search or EEG run; there is nothing to "
+        "report"
     )
 
 

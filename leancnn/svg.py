@@ -91,9 +91,18 @@ def line_chart(label: str, series: Sequence[Series], x: str, y: str) -> Markup:
 
 
 def point_chart(
-    label: str, series: Sequence[Series], x: str, y: str, *, log_x: bool = False
+    label: str,
+    series: Sequence[Series],
+    x: str,
+    y: str,
+    *,
+    log_x: bool = False,
+    limit: float | None = None,
 ) -> Markup:
-    """Points with their spread up and down, each series by its own mark and colour."""
+    """Points with their spread up and down, each series by its own mark and colour.
+
+    A dashed line stands at `limit`, what may be spent along x.
+    """
     with own_style():
         figure, axes = _begun(2.8 + 0.22 * len(series))
         for place, one in enumerate(series):
@@ -108,6 +117,8 @@ def point_chart(
                 capsize=3,
                 label=_word(one.name, 40),
             )
+        if limit is not None:
+            axes.axvline(limit, color=INK, linestyle="--", linewidth=1)
         if log_x:
             _logarithmic(axes)
         return _finished(figure, axes, label, x, y, legend=len(series))

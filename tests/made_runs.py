@@ -221,6 +221,30 @@ def made_session(path, *, word="fbcca"):
     write_json(path, {**told, "ended": word})
 
 
+def made_search(folder, *, word="henet_r3", data="photos", ended=True):
+    """A search of two trials, the second of which failed; `ended` with a front of one."""
+    plan = {"data": data, "data_sha256": {}, "classes": [word], "images": 90, "val_images": 10}
+    plan |= {"val_share": 0.1, "budget": {"microseconds": 150.0, "bytes": None, "macs": 8e6}}
+    plan |= {"asked": {}, "seed": 0, "rungs": [1, 3], "found": [{word: 1}], "clock": {word: 1.0}}
+    write_sealed(
+        folder / "search.json", {**plan, "machine": {word: word}, "tested": True, "format": 1}
+    )
+    for number, error in enumerate(("", word)):
+        rung = {"number": number, "epochs": 3, "accuracy": 0.9 - number, "seconds": 5.0}
+        rung |= {"accuracy": 0.9 * (not error), "error": error, "lost": False}
+        write_sealed(folder / "trials" / f"{number:04d}" / "rung-3.json", rung)
+    made_run(folder / "trials" / "0000", word=word, data=data, epochs=1)
+    member = {"trial": 0, "network": word, "change": word, "epochs": 3, "val_accuracy": 0.9}
+    member |= {"microseconds": 100.0, "low_us": 99.0, "high_us": 102.0, "predicted_us": 105.0}
+    member |= {"bytes": 300_000, "macs": 2_000_000, "disturbed": [word], "test_accuracy": 0.85}
+    member |= {"test_low": 0.8, "test_high": 0.9}
+    told = {"folder": str(folder), "members": [member], "winner": member, "reached": True}
+    told |= {"sentence": word, "trials": 1, "failed": 1, "spent": 3600.0, "budget": plan["budget"]}
+    if ended:
+        write_sealed(folder / "front.json", told)
+    return folder
+
+
 def everything(folder, *, classes=CLASSES, data="photos", word="word", name="run"):
     """One of each kind of record below `folder`; returns their paths."""
     run = made_run(folder / name, classes=classes, data=data, word=word)
@@ -231,8 +255,9 @@ def everything(folder, *, classes=CLASSES, data="photos", word="word", name="run
     made_quantization(int8 / "quantization.json", word=word)
     comparison = made_comparison(folder / f"{name}-compared", word=word)
     eeg = made_eeg(folder / f"{name}-eeg", word=word)
+    search = made_search(folder / f"{name}-search", word=word, data=data)
     session, rows = folder / "session.json", folder / "rows.json"
     made_session(session, word=word)
     result = {"title": word, "command": word, "machine": {word: word}, "rows": [{word: word}]}
     write_json(rows, result)
-    return [Path(path) for path in (run, int8, comparison, eeg, session, rows)]
+    return [Path(path) for path in (run, int8, comparison, eeg, search, session, rows)]

@@ -30,6 +30,7 @@ WIDTHS = {
     "4 without fused multiply-adds": ("-DLANES=4", "-ffp-contract=off"),
     "clang, sums in any order": ("-march=native", "-funsafe-math-optimizations"),
 }
+POWERS = tuple(map(float, np.float32([1.7, 0.4545, 9.3])))
 erf = np.vectorize(math.erf, otypes=[np.float64])
 CURVES = {
     "exp": (np.exp, 1.2),
@@ -44,10 +45,19 @@ CURVES = {
     "softplus": (lambda x: np.logaddexp(0, x), 2.5),
     "hardsigmoid": (lambda x: np.clip(x / 6 + 0.5, 0, 1), 0.5),
     "hardswish": (lambda x: x * np.clip(x / 6 + 0.5, 0, 1), 1.0),
+    **{
+        f"power{number}": (lambda x, n=power: np.power(x, n), 1.0)
+        for number, power in enumerate(POWERS)
+    },
 }
 """The function in double precision, and how many units in the last place of a float we may miss it
 by; where the result is no normal number, of the smallest of these."""
 FULL = {"hardsigmoid", "hardswish"}  # cancel at -3, as their definition in floats does
+
+
+def activation(name):
+    power = name.startswith("power")
+    return Activation("power", POWERS[int(name[5:])]) if power else Activation(name)
 
 
 @pytest.fixture(scope="module", params=WIDTHS)
@@ -59,7 +69,7 @@ void {name}_of(const float *x, float *z, int n)
 {{
     for (int i = 0; i < n; i += LANES) {{
         vf y = load(x + i);
-        store(z + i, {curve(Activation(name), "y")});
+        store(z + i, {curve(activation(name), "y")});
     }}
 }}
 """

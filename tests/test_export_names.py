@@ -1,7 +1,9 @@
 """Several networks in one folder: none replaces another, and all link into one program."""
 
+import os
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -52,6 +54,43 @@ def exported(network, to, out, **more):
         return export(network, to=to, out=out, **more)
     except MissingDependencyError as error:
         pytest.skip(str(error))
+
+
+def bytes_of_export(network, out):
+    return {path.name: path.read_bytes() for path in export(network, to="c", out=out)}
+
+
+def test_of_exports_into_one_folder_at_one_moment_one_network_stands_whole(tmp_path, monkeypatch):
+    """Two networks of one name, three processes each: the files are those of the first, all of
+    them, and the others end with a line of ours. Answers are not compared here."""
+    exporting = import_module("leancnn.export")
+    monkeypatch.setattr(exporting, "check_parity", lambda *given: None)
+    quick = replace(targets["c"], load=lambda path: None)
+    monkeypatch.setattr(exporting, "targets", {"c": quick})
+    networks = [another(1), another(2)]
+    alone = [bytes_of_export(network, tmp_path / network.origin) for network in networks]
+    out, children = tmp_path / "out", []
+    ready, go = os.pipe()
+    for number in range(6):
+        if (child := os.fork()) == 0:
+            status = 9
+            try:
+                os.close(go)
+                os.read(ready, 1)  # ends for all when the parent closes its side
+                export(networks[number % 2], to="c", out=out)
+                status = number % 2
+            except WriteError as error:
+                status = 2 if "of another network, and stays" in str(error) else 8
+            finally:
+                os._exit(status)
+        children.append(child)
+    os.close(go)
+    ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    os.close(ready)
+    (winner,) = set(ended) - {2}
+    assert winner in (0, 1)
+    assert ended.count(winner) == ended.count(2) == 3
+    assert {path.name: data for path, data in bytes_of(out).items()} == alone[winner]
 
 
 @pytest.mark.parametrize("to", ON_DISK)

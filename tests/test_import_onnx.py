@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 import leancnn
 from leancnn import cli
@@ -45,6 +47,20 @@ def test_a_style_computes_what_onnx_runtime_computes(style, tmp_path):
     made = classifier(STYLES[style], channels=CHANNELS.get(style, 4))
     path, images = saved(made, tmp_path), noise(2, 3, 8, 8)
     assert agrees(import_onnx(path).graph, images, answers(path, images))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-9, 0.0])
+def test_a_normalisation_adds_its_small_number_to_the_deviation_as_onnx_defines(scale, tmp_path):
+    """ONNX Runtime leaves it out, and gives NaN for an image of one grey."""
+    text = "a = MeanVarianceNormalization(x)\nh = Flatten(a)\ny = Gemm(h, k_48_3)"
+    path = saved(model(text, shape=(1, 3, 4, 4)), tmp_path)
+    images = np.float32(scale) * noise(2, 3, 4, 4)
+    wide = images.astype(np.float64)
+    centred = wide - wide.mean((2, 3), keepdims=True)  # and over the batch, which is one image
+    deviation = np.sqrt((centred**2).mean((2, 3), keepdims=True))
+    made = (centred / (deviation + 1e-9)).reshape(2, -1)
+    weights = numpy_helper.to_array(onnx.load(path).graph.initializer[0])
+    assert agrees(import_onnx(path).graph, images, made @ weights)
 
 
 SWITCHES = [(c, s, p) for c in (0, 1) for s in (2, 3) for p in ("0,0,0,0", "1,1,1,1", "0,1,2,0")]

@@ -26,11 +26,13 @@ from leancnn.errors import (
     UnsupportedError,
     UsageError,
 )
+from leancnn.fit import CODE, needs
 from leancnn.prune import PruningPlan, latency
 from leancnn.prune import cut as cut_network
 from leancnn.prune import plan as make_plan
 from leancnn.prune.baselines import control_start
 from leancnn.prune.budget import Candidates
+from tests import tiny  # noqa: F401 - the network of that name
 
 LARGE = {"alexnet", "vgg16"}  # hundreds of MB: in the slow tests
 SMALLER = {  # the same blocks, fewer of them
@@ -212,6 +214,25 @@ def test_a_plan_keeps_its_budget_survives_json_and_a_cut_survives_the_disk(goal,
     weights.save(twice, tmp_path / "twice")
     with torch.no_grad():
         assert torch.equal(weights.load(tmp_path / "twice")(x), twice(x))
+
+
+@pytest.mark.parametrize(("wanted", "share"), [("flash", 0.5), ("ram", 0.93)])
+def test_the_c_of_a_cut_keeps_the_memory_it_was_given(wanted, share):
+    net = untrained("tiny")
+    whole = needs(net)
+    most = share * (getattr(whole, wanted) - CODE * (wanted == "flash")) + CODE * (
+        wanted == "flash"
+    )
+    plan = make_plan(net, criterion="l1", progress=False, **{wanted: most})
+    small = needs(cut_network(net, plan))
+    assert small._asdict() == {key: plan.after[key] for key in ("flash", "ram")}
+    assert whole._asdict() == {key: plan.before[key] for key in ("flash", "ram")}
+    assert 0.7 * most < getattr(small, wanted) <= most
+    assert wanted in plan.text()
+    with pytest.raises(
+        MismatchError, match=r"their C needs [\d,]+ bytes of flash and [\d,]+ of RAM"
+    ):
+        make_plan(net, criterion="l1", progress=False, **{wanted: 100})
 
 
 @pytest.mark.parametrize(("goal", "error", "words"), [

@@ -32,6 +32,7 @@ from tests.made_runs import (
     made_network,
     made_plan,
     made_run,
+    made_search,
 )
 
 HOSTILE = (
@@ -101,6 +102,7 @@ def plain_charts(request, monkeypatch):
     for place in ("training.line_chart", "accuracy.interval_chart", "speed.interval_chart"):
         monkeypatch.setattr(f"leancnn.sections.{place}", drawn)
     monkeypatch.setattr("leancnn.sections.comparison.point_chart", drawn)
+    monkeypatch.setattr("leancnn.sections.search.point_chart", drawn)
 
 
 def page_of(*paths, **how):
@@ -278,7 +280,7 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
     ("make", "said"),
     [
         (lambda at: at / "gone", "gone: no such folder or file"),
-        (lambda at: at / "empty", "holds no run, saved network, comparison or EEG run"),
+        (lambda at: at / "empty", "holds no run, saved network, comparison, search or EEG run"),
         (lambda at: at / "some", "is no run but holds some; name those you want: .*some/run"),
         (lambda at: at / "text.json", "text.json: not readable as JSON"),
         (lambda at: at / "empty.json", "empty.json: not readable as JSON"),
@@ -391,6 +393,14 @@ def test_a_comparison_shows_its_verdict_and_a_network_its_own_command(tmp_path):
     assert "l1 is better" in text
     _, _, missing = render(find(made_network(tmp_path / "net", data="photos")))
     assert f"leancnn evaluate {tmp_path / 'net'}" in [one.command for one in missing]
+
+
+def test_a_search_says_what_was_compared_and_by_how_much_validation_promised_too_much(tmp_path):
+    text = Page(page_of(made_search(tmp_path / "search"))).text
+    for word in ("1 trials were compared, 1 failed", "is +5.00 percentage points", "0, the winner"):
+        assert word in text, word
+    begun = page_of(made_search(tmp_path / "begun", ended=False))
+    assert "The search has not ended; the same command goes on." in begun
 
 
 def test_shares_become_pixels_that_are_seen():

@@ -2,10 +2,12 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from leancnn import models, recipes, runs, weights
@@ -194,6 +196,31 @@ def test_a_network_trains_at_another_size_and_knows_it(pictures: Path, tmp_path:
     assert (network.preprocessing.size, network.preprocessing.scale) == ((12, 9), (12, 9))
     assert network(torch.zeros(2, 12, 9, 3, dtype=torch.uint8)).shape == (2, 3)
     assert recipes.read(trained.folder / "recipe.json").size == (12, 9)
+
+
+@pytest.mark.parametrize(
+    ("wish", "channels"),
+    [({}, 1), ({"channels": 3}, 3), ({"recipe": RECIPE.changed(epochs=1)}, 3)],
+    ids=["nobody asked", "three were asked for", "a recipe was named"],
+)
+def test_images_that_are_all_gray_make_a_network_of_one_channel(
+    wish: dict[str, Any], channels: int, pictures: Path, tmp_path: Path, capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(recipes, "for_network", lambda name: RECIPE.changed(epochs=1))
+    data = tmp_path / "gray"
+    for path in pictures.rglob("*.png"):
+        place = data / path.relative_to(pictures)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("L").convert("RGB").save(place)
+    trained = train(data, model="tiny", out=tmp_path / "run", progress=False, **wish)
+    assert trained.network.pictures.channels == channels
+    assert runs.read_run(tmp_path / "run")["plan"]["recipe"]["channels"] in (channels, None)
+    assert ("the network takes" in capsys.readouterr().err) == (channels == 1)
+    for path in sorted(data.rglob("*.png"))[:9]:  # one of them at least is not for the test
+        Image.new("RGB", (10, 10), (250, 0, 0)).save(path)
+    coloured = train(data, model="tiny", out=tmp_path / "other", progress=False)
+    assert coloured.network.pictures.channels == 3
 
 
 def test_a_sound_start_has_no_remarks(quiet: Path) -> None:

@@ -15,14 +15,14 @@ from leancnn.commands._base import (
     register,
 )
 from leancnn.errors import DamagedError, RunError, UsageError
-from leancnn.progress import tell
+from leancnn.progress import Waiting, tell
 from leancnn.tables import printable
 
-GOALS = ("keep", "expansion", "macs", "bytes", "speedup")
+GOALS = ("keep", "expansion", "macs", "bytes", "flash", "ram", "speedup")
 CHOICES = (
-    "criterion", "keep", "expansion", "schedule", "macs", "bytes", "speedup", "out", "finetune",
-    "overrides", "data", "which", "seed", "dry_run", "no_time", "gates", "compare", "criteria",
-    "controls", "seeds",
+    "criterion", "keep", "expansion", "schedule", "macs", "bytes", "flash", "ram", "speedup",
+    "out", "finetune", "overrides", "data", "which", "seed", "dry_run", "no_time", "gates",
+    "compare", "criteria", "controls", "seeds",
 )  # fmt: skip
 """All options that say what is done."""
 
@@ -79,6 +79,10 @@ def arguments(parser: ArgumentParser) -> None:
     )
     goal.add_argument("--macs", type=above(0), help="the most multiply-accumulates, as 5e6")
     goal.add_argument("--bytes", type=above(0), help="the most bytes of weights, as 200k")
+    goal.add_argument(
+        "--flash", type=above(0), help="the most bytes of constants and code of its C, as 256k"
+    )
+    goal.add_argument("--ram", type=above(0), help="the most bytes of scratch of its C, as 64k")
     goal.add_argument("--speedup", type=above(1), help="times faster here, compiled, as 2")
     parser.add_argument("--out", metavar="FOLDER", help="where it goes; default: beside the run")
     parser.add_argument("--finetune", metavar="RECIPE", help="train again by this recipe")
@@ -118,6 +122,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Score channels, cut the least of them, train again."""
+    with Waiting("prune", shown=not args.quiet):
+        return _run(args)
+
+
+def _run(args: Namespace) -> Answer:
     goal = {key: getattr(args, key) for key in GOALS}
     if args.gates is not None:
         _refuse(args, "--plot-gates", *(key for key in CHOICES if key not in ("gates", "data")))

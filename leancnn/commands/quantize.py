@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from leancnn.commands._base import Answer, Command, register
+from leancnn.progress import Waiting
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -28,15 +29,16 @@ def run(args: Namespace) -> Answer:
     """A network in 8-bit integers, with accuracy, size and time before and after."""
     from leancnn.quantize import quantize
 
-    found = quantize(
-        args.network,
-        args.out,
-        data=args.data,
-        images=args.images,
-        seed=args.seed,
-        budget=args.budget,
-        which=args.which,
-    )
+    with Waiting("quantize"):
+        found = quantize(
+            args.network,
+            args.out,
+            data=args.data,
+            images=args.images,
+            seed=args.seed,
+            budget=args.budget,
+            which=args.which,
+        )
     return Answer(found.to_json(), found.text())
 
 

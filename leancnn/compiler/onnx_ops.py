@@ -259,7 +259,7 @@ def _group_norm(b: Builder, call: Call) -> IndexMap:
 
 @handles("MeanVarianceNormalization", sets=(9, 13), reads="axes")
 def _mean_variance_norm(b: Builder, call: Call) -> IndexMap:
-    return normalised(b, call.view(), call.get("axes", [0, 2, 3]), 1e-9)
+    return normalised(b, call.view(), call.get("axes", [0, 2, 3]), 1e-9, of="deviation")
 
 
 @handles("LRN", sets=(1, 13), reads="alpha beta bias size")

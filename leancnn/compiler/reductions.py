@@ -170,10 +170,17 @@ def _rest(shape: Sequence[int], axis: int) -> list[int]:
     return [size for place, size in enumerate(shape) if place != axis]
 
 
-def normalised(b: Builder, x: IndexMap, axes: Sequence[int], epsilon: float) -> IndexMap:
-    """Elements less their mean, over their deviation, both along some axes."""
+def normalised(
+    b: Builder, x: IndexMap, axes: Sequence[int], epsilon: float, *, of: str = "variance"
+) -> IndexMap:
+    """Elements less their mean, over their deviation, both along some axes.
+
+    `of` says what epsilon is added to: the variance, or its root, the deviation.
+    """
     centred = b.combine("sub", x, reduce(b, x, "mean", axes, keep=True))
     variance = reduce(b, b.combine("mul", centred, centred), "mean", axes, keep=True)
+    if of == "deviation":
+        return b.combine("div", centred, b.affine(b.activate(variance, "sqrt"), 1, epsilon))
     return b.combine("div", centred, b.activate(b.affine(variance, 1, epsilon), "sqrt"))
 
 

@@ -14,6 +14,8 @@ from leancnn.channels.sizes import Widths, reshape, widths_of
 from leancnn.count import Cost, count
 from leancnn.criteria import Scores
 from leancnn.errors import MismatchError
+from leancnn.fit import Needs, needs
+from leancnn.progress import Progress
 from leancnn.prune.plan import Layer
 from leancnn.weights import Network
 
@@ -51,6 +53,7 @@ class Candidates:
             channel_group for channel_group in scored if channel_group not in self.solid
         ]
         self.costs: dict[bytes, Cost] = {}
+        self.needed: dict[bytes, Needs] = {}
         self.known: dict[tuple[str, tuple[int, ...]], NDArray[np.bool_]] = {}
 
     def of(
@@ -168,6 +171,15 @@ class Candidates:
         """The body after a cut."""
         return cut_body(self.network.body, self.dependencies, keep)[0].eval()
 
+    def needs(self, keep: Keep) -> Needs:
+        """Flash and RAM of the C after a cut."""
+        key = keep.tobytes()
+        if key not in self.needed:
+            network = copy.copy(self.network)
+            network._modules = {"body": self.cut(keep)}
+            self.needed[key] = needs(network)
+        return self.needed[key]
+
     def layers(self, keep: Keep) -> tuple[Layer, ...]:
         """The layers that lose channels."""
         found = []
@@ -214,6 +226,30 @@ class Candidates:
             names = ", ".join(channel_group.name for channel_group in self.solid)
             found.append(f"groups and shuffles allow no cut of {names}")
         return found
+
+
+def within_memory(
+    maker: Candidates, wanted: str, value: float, *, progress: bool = False
+) -> tuple[Keep, float]:
+    """The cut of the largest share whose C needs no more than `value` bytes of flash or RAM.
+
+    Raises `MismatchError` with the least that can be, `UnsupportedError` for what has no C.
+    """
+    with Progress(
+        f"writing C of cuts for their {wanted}", STEPS.bit_length(), shown=progress
+    ) as bar:
+
+        def fits(keep: Keep) -> bool:
+            found: int = getattr(maker.needs(keep), wanted)
+            bar.to(min(bar.done + 1, bar.total), bytes=f"{found:,}")
+            return found <= value
+
+        keep, share = maker.filled(fits)
+        reached = fits(keep)
+        least = maker.needs(maker.keep(0)) if not reached else maker.needs(keep)
+    also = f"; their C needs {least.flash:,} bytes of flash and {least.ram:,} of RAM"
+    maker.check(reached, wanted, value, also)
+    return keep, share
 
 
 def _worth(dependencies: Dependencies, found: Scores) -> dict[str, NDArray[np.float64]]:

@@ -17,6 +17,10 @@ class GoalWords(TypedDict, total=False):
     """The most that may remain."""
     bytes: float | None
     """The most that may remain, of the trainable weights as float32."""
+    flash: float | None
+    """The most bytes of constants and code that the C may need; see `leancnn.fit.needs`."""
+    ram: float | None
+    """The most bytes of scratch that the C may need."""
     speedup: float | None
     """Times faster, of the compiled program on this machine."""
 

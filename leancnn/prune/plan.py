@@ -37,7 +37,7 @@ class PruningPlan:
     layers: tuple[Layer, ...]
     """Of the layers that write channels, those that lose some."""
     before: Mapping[str, int]
-    """trainable, frozen, macs, bytes."""
+    """trainable, frozen, macs, bytes; of a goal of flash or RAM also these."""
     after: Mapping[str, int]
     microseconds: tuple[float, float] | None
     """Of the compiled network here, one image, one core, before and after; None: not timed."""
@@ -102,8 +102,8 @@ class PruningPlan:
                 "after": f"{self.after[name]:,}",
                 "share": f"{self.after[name] / self.before[name]:.1%}",
             }
-            for name in ("trainable", "frozen", "macs", "bytes")
-            if self.before[name]
+            for name in ("trainable", "frozen", "macs", "bytes", "flash", "ram")
+            if self.before.get(name)
         ]
         if self.microseconds:
             one, two = self.microseconds

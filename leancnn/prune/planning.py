@@ -13,9 +13,9 @@ from leancnn import criteria
 from leancnn.channels.dependencies import find_dependencies
 from leancnn.channels.remove import Keep
 from leancnn.channels.sizes import Widths
-from leancnn.count import Cost
 from leancnn.errors import MismatchError
-from leancnn.prune.budget import ANY_WIDTH, Candidates
+from leancnn.progress import now
+from leancnn.prune.budget import ANY_WIDTH, Candidates, within_memory
 from leancnn.prune.expansion import expansion_of, with_expansion
 from leancnn.prune.goal import Goal, GoalWords
 from leancnn.prune.importance import scored
@@ -95,6 +95,7 @@ def find_plan(
     """`plan`, of a request that is a value."""
     goal, criterion = request.goal, criteria.get(request.criterion)
     sizes = with_expansion(network, goal.value) if goal.kind == "expansion" else {}
+    now("which channels hang together")
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
     scores = scored(
         network, dependencies, criterion.name, images, seed=request.seed, progress=progress
@@ -103,15 +104,17 @@ def find_plan(
     if not cuts.channel_groups:
         raise MismatchError(f"{criterion.name} scores no layer of {network.name} that can be cut")
     read = images.digest(network) if criterion.reads != "weights" and images else None
+    now("choosing channels")
     found = _reached(cuts, goal, sizes, progress)
+    now("compiling and timing")
     times, untimed = _times(network, cuts, found) if request.timed else (found.microseconds, ())
     return PruningPlan(
         network=network.name,
         criterion=criterion.name,
         goal=goal,
         layers=cuts.layers(found.keep),
-        before=_figures(cuts.cost(np.ones(dependencies.units, bool))),
-        after=_figures(cuts.cost(found.keep)),
+        before=_figures(cuts, np.ones(dependencies.units, bool), goal),
+        after=_figures(cuts, found.keep, goal),
         microseconds=times,
         notes=(
             *_other_images(network, read),
@@ -137,6 +140,8 @@ def _reached(cuts: Candidates, goal: Goal, sizes: Widths, progress: bool) -> Fou
             found = Found(cuts.like(with_expansion(network, expansion_of(network)), sizes))
         case "macs" | "bytes":
             found = _within_budget(cuts, goal)
+        case "flash" | "ram":
+            found = Found(*within_memory(cuts, goal.kind, goal.value, progress=progress))
         case _:
             fast = fast_enough(cuts, goal.value, progress=progress)
             keep = cuts.keep(fast.share, fast.steps)
@@ -174,5 +179,7 @@ def _other_images(network: Network, read: str | None) -> tuple[str, ...]:
     return ("scored on other images than the network was trained on",) if other else ()
 
 
-def _figures(cost: Cost) -> dict[str, int]:
-    return {name: getattr(cost, name) for name in ("trainable", "frozen", "macs", "bytes")}
+def _figures(cuts: Candidates, keep: Keep, goal: Goal) -> dict[str, int]:
+    cost = cuts.cost(keep)
+    found = {name: getattr(cost, name) for name in ("trainable", "frozen", "macs", "bytes")}
+    return {**found, **cuts.needs(keep)._asdict()} if goal.kind in ("flash", "ram") else found

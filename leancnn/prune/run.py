@@ -19,6 +19,7 @@ from leancnn.data import open_source
 from leancnn.errors import MismatchError, ParityError, UsageError
 from leancnn.export import trial_images
 from leancnn.modes import evaluating
+from leancnn.progress import now
 from leancnn.prune.expansion import arguments_of, goals_of
 from leancnn.prune.goal import Goal, GoalWords
 from leancnn.prune.importance import subject_of
@@ -61,6 +62,7 @@ def cut(
     >>> leancnn.count(cut(network, half).body, (3, 8, 8)).macs == half.after["macs"]
     True
     """
+    now("cutting, and comparing with the whole")
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
     keep = plan.keep(dependencies)
     body = copy.deepcopy(network.body).eval()

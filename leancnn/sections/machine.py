@@ -20,7 +20,7 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 
 
 def _machine(record: Record) -> Mapping[str, Any]:
-    if record.kind == "rows":
+    if record.kind in ("rows", "search"):
         return dict(record.told["machine"])
     if record.kind == "eeg":
         return {"leancnn": record.told["leancnn"]}

@@ -25,7 +25,7 @@ from leancnn.training_data import LARGEST_SEED
 MOST_STEPS = 99_999_999  # eight digits in the names of checkpoints
 IN_FLIGHT = 1.6  # a step's memory in what it keeps, gradients included: R-SeNet, ResNet-20
 NO_VALIDATION = "patience looks at the validation part, and nothing is set apart for it"
-GRAY_SAMPLE = 256  # images that tell whether all are gray
+BATCH = 256  # images that are looked at together
 DIGITS = ("digits", "svhn")  # data sets that no one should mirror
 
 
@@ -193,10 +193,10 @@ class TrainingPlan:
                 f"the schedule {self.recipe.schedule} lowers the rate until the last epoch: where "
                 f"patience ends a run of {self.recipe.epochs:g} epochs early, it misses that"
             )
-        if self.preprocessing.channels == 3 and _gray(dataset):
+        if self.preprocessing.channels == 3 and all_gray(dataset):
             found.append(
-                "all images are gray and are trained on in three equal channels; --override "
-                "channels=1 takes one"
+                "all images are gray and are trained on in three equal channels"
+                + ("" if start is not None else "; --override channels=1 takes one")
             )
         found += _left_out(dataset)
         for key, kept in (
@@ -280,13 +280,11 @@ def characters(data: Dataset) -> bool:
     return data.name in DIGITS or (single and len(data.classes) > 2)
 
 
-def _gray(data: Dataset) -> bool:
-    """Whether the three channels of some images, spread over the train part, are equal."""
-    if data.train is None or not len(data.train):
-        return False
-    images = data.train.images
-    some = images[:: max(1, len(images) // GRAY_SAMPLE)]
-    return bool(some.shape[3] == 3 and (some == some[..., :1]).all())
+def all_gray(data: Dataset) -> bool:
+    """Whether the three channels are equal in every image of the train and the validation part."""
+    parts = [part.images for part in (data.train, data.val) if part is not None and len(part)]
+    some = (images[i : i + BATCH] for images in parts for i in range(0, len(images), BATCH))
+    return bool(parts) and all((few == few[..., :1]).all() for few in some)
 
 
 def _left_out(data: Dataset) -> list[str]:

@@ -4,7 +4,7 @@ With the images it becomes the plan, which also knows classes, counts and this m
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from leancnn.distributed import World
 from leancnn.errors import UsageError
 from leancnn.preprocess import Preprocessing
 from leancnn.recipes import Recipe
-from leancnn.train.plan import TrainingPlan, characters, check_options
+from leancnn.train.plan import TrainingPlan, all_gray, characters, check_options
 from leancnn.training_data import (
     TrainingImages,
     keep_margin,
@@ -27,6 +27,7 @@ from leancnn.training_data import (
 )
 from leancnn.weights import Network
 
+GRAY = "all images are gray, and so is what the network takes; --override channels=3 keeps three"
 SMALLEST_STD = 1 / 255  # of images that are all of one grey
 
 
@@ -42,6 +43,8 @@ class TrainingRequest:
     preprocessing: Preprocessing
     start: Network | None
     """Whose weights, input and normalisation it begins with."""
+    gray: bool = False
+    """Whether it takes one channel because all images are gray."""
     foreign: pretrained.Found = field(default_factory=dict)
     """Tensors that somebody else trained, by name."""
     origin: str = ""
@@ -125,6 +128,14 @@ class TrainingRequest:
         cut_by = self.seed if self.split_seed is None else self.split_seed
         return TrainingImages(str(data), self.val_share, cut_by)
 
+    def fitted(self, dataset: Dataset) -> "TrainingRequest":
+        """The same, of one channel where nobody asked for another and all images are gray."""
+        asked = self.named & {"recipe", "channels"} or self.start is not None or self.foreign
+        if asked or self.preprocessing.channels != 3 or not all_gray(dataset):
+            return self
+        one = replace(self.preprocessing, channels=1)
+        return replace(self, recipe=self.recipe.changed(channels=1), preprocessing=one, gray=True)
+
     def plan(self, data: str, dataset: Dataset, world: World) -> tuple[TrainingPlan, list[str]]:
         """The plan on these images, in plain torch so far, and what to say before the first step.
 
@@ -135,6 +146,7 @@ class TrainingRequest:
             self.start.check_classes(dataset.classes, data)
             mean, std = self.start.mean, self.start.std
         recipe, warnings = self._unmirrored(dataset)
+        warnings += [GRAY] if self.gray else []
         train = dataset.of_train
         plan = TrainingPlan(
             data=data,

@@ -116,6 +116,9 @@ def train_on(
                 "or choose another folder"
             )
         dataset = world.first_then_others(lambda: images.prepared(request.preprocessing))
+        if (gray := request.fitted(dataset)) is not request:
+            request = gray
+            dataset = world.first_then_others(lambda: images.prepared(gray.preprocessing))
         plan, warnings = request.plan(images.data, dataset, world)
         train_state, batch, filled = _begun(plan, request, dataset, world)
         warnings += filled

@@ -1,0 +1,157 @@
+"""A search: what was asked, what came of it, the front, and every trial that was compared."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from leancnn import manifests
+from leancnn.errors import RunError
+from leancnn.records import Record
+from leancnn.runs import read_run
+from leancnn.safe_files import read_json
+from leancnn.sections._base import (
+    Bar,
+    Block,
+    Cell,
+    Chart,
+    Columns,
+    Fold,
+    Missing,
+    Options,
+    Table,
+    Text,
+    bytes_text,
+    parts,
+    percent,
+    section,
+    value_text,
+)
+from leancnn.svg import Series, point_chart
+
+LIMITS = {"microseconds": "µs an image", "bytes": "bytes", "macs": "multiply-accumulates"}
+
+
+@section("search", "The search", place=5)
+def make(records: Sequence[Record], options: Options) -> list[Block]:
+    """Each search: its sentence, the front against time and bytes, the trials."""
+    return parts([(r.name, _blocks(r)) for r in records if r.kind == "search"])
+
+
+def _blocks(record: Record) -> list[Block]:
+    asked = record.told
+    budget = {LIMITS.get(k, k): v for k, v in asked["budget"].items() if v is not None}
+    blocks: list[Block] = [
+        Text(
+            f"Asked: {value_text(budget)}; on {asked['data']}, {asked['images']:,} images to "
+            f"train, {asked['val_images']:,} to validate, {len(asked['classes'])} classes; "
+            f"{len(asked['found'])} shapes of networks could meet it; compared after "
+            f"{', '.join(map(str, asked['rungs']))} epochs; seed {asked['seed']}."
+        )
+    ]
+    front = record.holds("front")
+    if front is None:
+        line = f"leancnn search {asked['data']} … --out {record.path}"
+        blocks.append(Missing("The search has not ended; the same command goes on.", line))
+    else:
+        blocks += _front(front, asked["budget"])
+    trials = _trials(record.path)
+    if trials:
+        many = f"{len(trials)} trials, as far as each was trained"
+        head = ("trial", "network", "epochs", "validation")
+        blocks.append(Fold(many, [Table("Trials, the most accurate first", head, trials)]))
+    return [*blocks, _clock(asked["clock"])]
+
+
+def _front(front: Mapping[str, Any], budget: Mapping[str, Any]) -> list[Block]:
+    members, winner = front["members"], front["winner"]
+    kind = "good" if front["reached"] else "warning"
+    blocks: list[Block] = [Text(f"{front['sentence']}.", "good" if kind == "good" else "warning")]
+    blocks.append(Text(_compared(front)))
+    if members:
+        charts = [_chart(members, budget, key) for key in ("microseconds", "bytes")]
+        blocks += [Columns(charts), Table("The front", HEAD, [_row(m, winner) for m in members])]
+    for one in members:
+        blocks += [Text(f"Trial {one['trial']}: {sign}", "warning") for sign in one["disturbed"]]
+    return blocks
+
+
+def _compared(front: Mapping[str, Any]) -> str:
+    """How many were compared, and by how much the winner's validation promised too much."""
+    words = f"{front['trials']:,} trials were compared, {front['failed']:,} failed"
+    words += f"; {front['spent'] / 3600:.2g} hours of training."
+    winner = front["winner"]
+    if winner is None or winner["test_accuracy"] is None:
+        return words
+    apart = 100 * (winner["val_accuracy"] - winner["test_accuracy"])
+    return (
+        f"{words} The winner's optimism, validation minus test, is {apart:+.2f} percentage points: "
+        "it was chosen by validation, so its test accuracy is the figure to trust."
+    )
+
+
+HEAD = ("trial", "network", "recipe", "epochs", "validation", "test", "µs", "bytes", "MACs")
+
+
+def _row(one: Mapping[str, Any], winner: Mapping[str, Any] | None) -> list[Cell]:
+    won = winner is not None and winner["trial"] == one["trial"]
+    tested: Cell = "–"
+    if one["test_accuracy"] is not None:
+        share = one["test_accuracy"]
+        tested = Bar(percent(share), share, one["test_low"], one["test_high"])
+    return [
+        f"{one['trial']}, the winner" if won else str(one["trial"]),
+        one["network"],
+        one["change"] or "its own",
+        one["epochs"],
+        Bar(percent(one["val_accuracy"]), one["val_accuracy"]),
+        tested,
+        f"{one['microseconds']:,.1f} ({one['low_us']:,.1f} to {one['high_us']:,.1f})",
+        bytes_text(one["bytes"]),
+        f"{one['macs']:,}",
+    ]
+
+
+def _chart(members: Sequence[Mapping[str, Any]], budget: Mapping[str, Any], key: str) -> Block:
+    unit = LIMITS[key]
+    x = [one[key] for one in members]
+    series = [Series("validation", x, [100 * one["val_accuracy"] for one in members])]
+    tested = [one for one in members if one["test_accuracy"] is not None]
+    if tested:
+        spread = [
+            (
+                100 * max(one["test_accuracy"] - (one["test_low"] or 0.0), 0.0),
+                100 * max((one["test_high"] or 1.0) - one["test_accuracy"], 0.0),
+            )
+            for one in tested
+        ]
+        y = [100 * one["test_accuracy"] for one in tested]
+        series.append(Series("test", [one[key] for one in tested], y, spread))
+    limit = budget.get(key)
+    caption = f"Accuracy against {unit}" + (f"; the budget is {limit:,.4g}" if limit else "")
+    return Chart(point_chart(caption, series, unit, "accuracy, %", limit=limit), caption)
+
+
+def _trials(folder: Path) -> list[list[Cell]]:
+    found: list[tuple[float, list[Cell]]] = []
+    for trial in sorted((folder / "trials").glob("*/")):
+        rungs = [read_json(path, manifests.Rung) for path in trial.glob("rung-*.json")]
+        if not rungs:
+            continue
+        last = max(rungs, key=lambda rung: rung["epochs"])
+        share, error = last["accuracy"], last["error"]
+        shown: Cell = error if error else Bar(percent(share), share)
+        found.append((share, [trial.name, _network(trial), last["epochs"], shown]))
+    return [row for _, row in sorted(found, key=lambda item: -item[0])]
+
+
+def _network(trial: Path) -> str:
+    try:
+        plan = read_run(trial, manifests.Told).get("plan", {})
+    except RunError:
+        return "–"
+    words = value_text(plan.get("arguments", {}))
+    return f"{plan.get('model', '–')}{'' if words == '–' else f' ({words})'}"
+
+
+def _clock(clock: Mapping[str, Any]) -> Block:
+    return Text(f"The clock that priced the shapes: {value_text(clock)}.")

@@ -214,13 +214,13 @@ def test_images_that_are_all_gray_make_a_network_of_one_channel(
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).convert("L").convert("RGB").save(place)
     trained = train(data, model="tiny", out=tmp_path / "run", progress=False, **wish)
-    assert trained.network.pictures.channels == channels
+    assert trained.network.preprocessing.channels == channels
     assert runs.read_run(tmp_path / "run")["plan"]["recipe"]["channels"] in (channels, None)
     assert ("the network takes" in capsys.readouterr().err) == (channels == 1)
     for path in sorted(data.rglob("*.png"))[:9]:  # one of them at least is not for the test
         Image.new("RGB", (10, 10), (250, 0, 0)).save(path)
     coloured = train(data, model="tiny", out=tmp_path / "other", progress=False)
-    assert coloured.network.pictures.channels == 3
+    assert coloured.network.preprocessing.channels == 3
 
 
 def test_a_sound_start_has_no_remarks(quiet: Path) -> None:

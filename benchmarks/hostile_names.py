@@ -7,8 +7,8 @@ exported and compiled by the real command line. Sinks: stdout and stderr (no con
 character that turns the direction of text), JSON (one ASCII value with the names as they are), C
 (compiles without a warning, and its table holds the same bytes), saved networks (the same names),
 CSV (no cell more, none that begins a formula), HTML (pages of networks so called have the elements
-and attributes of any other, and the name as text). No command writes Markdown. The control prints
-the names as they are.
+and attributes of any other, and the name as text; a report runs nothing). No command writes
+Markdown. The control prints the names as they are.
 """
 
 import contextlib
@@ -98,7 +98,7 @@ class Elements(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.found: list[object] = []
-        self.heading = ""
+        self.heading = self.text = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -108,10 +108,26 @@ class Elements(HTMLParser):
         self.found.append(tag)
 
     def handle_data(self, data: str) -> None:
+        self.text += data
         self.heading += data * (self.found[-1:] == [("h1", [])])
 
 
-def in_html(native: CompiledNetwork, network: weights.Network) -> int:
+def in_report(path: Path) -> int:
+    """What runs, or leads elsewhere, in a report; names in it that are no text; control bytes."""
+    page = path.read_text(encoding="utf-8")
+    found = Elements(page)
+    tags = [one for one in found.found if isinstance(one, tuple)]
+    wrong = sum(tag in ("script", "iframe", "object", "embed", "form", "base") for tag, _ in tags)
+    wrong += sum(
+        key.startswith("on") or (value or "").strip().lower().startswith("javascript")
+        for _, attributes in tags
+        for key, value in attributes
+    )
+    wrong += sum(name not in found.text for name in NAMES if "<" in name)
+    return wrong + raw(page)
+
+
+def in_html(native: CompiledNetwork, network: weights.Network, report: Path) -> int:
     """Names that change more of a page than its headings; scripts of pages that write HTML."""
     wrong = 0
     for page in (
@@ -127,7 +143,7 @@ def in_html(native: CompiledNetwork, network: weights.Network) -> int:
     scripts = [path.read_text() for path in Path(weights.__file__).parent.glob("page/*.mjs")]
     assert len(scripts) > 2
     words = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(")
-    return wrong + sum(word in text for word in words for text in scripts)
+    return wrong + in_report(report) + sum(word in text for word in words for text in scripts)
 
 
 def main() -> None:
@@ -148,6 +164,7 @@ def main() -> None:
                 ["count", run], ["evaluate", place / "none \x1b[2J"], ["train", place / "\x07"],
                 ["count", "\x1b[31mnet"], ["train", data, "--recipe", "\u202e"],
                 ["bench", run, "--engines", "\x1b[2J"],
+                ["report", run, "--out", place / "report.html"],
             )
         ]  # fmt: skip
         sinks["stdout"] = sum(raw(out) for out, _ in texts)
@@ -163,7 +180,8 @@ def main() -> None:
         sinks["saved networks"] = len(set(weights.load(run, "last").classes) ^ found)
         sinks["C"] = in_c(place / "c", run)
         sinks["CSV"] = in_csv(run)
-        sinks["HTML"] = in_html(CompiledNetwork(next(place.glob("c/*.so"))), weights.load(run))
+        native = CompiledNetwork(next(place.glob("c/*.so")))
+        sinks["HTML"] = in_html(native, weights.load(run), place / "report.html")
         known = len(found)
         spoken = sum(len(out) + len(err) for out, err in texts)
     control = sum(bool(RAW.search(name)) for name in NAMES)

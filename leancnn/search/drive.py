@@ -35,6 +35,7 @@ class Driver:
     _rates: list[float] = field(default_factory=list)
     """Seconds for each epoch and multiply-accumulate, of rungs that are done."""
     _full: bool = False
+    """Whether something new was drawn that cannot end in time."""
     _weights: set[int] = field(default_factory=set)
     """Trials that may have weights on disk."""
     _began: float = 0.0
@@ -85,13 +86,15 @@ class Driver:
 
     def _fill(self) -> None:
         """Give every free place a rung that can end in time: first what goes on, then what is
-        new."""
-        while len(self.running) < self.pool.size and not self._full:
-            trial = self._queue.pop(0) if self._queue else self.study.ask()
+        new. What cannot goes on with more hours."""
+        while len(self.running) < self.pool.size:
+            new = not self._queue
+            if new and self._full:
+                return
+            trial = self.study.ask() if new else self._queue.pop(0)
             job = self.job(trial)
             if self._estimate(trial, job) > self.left:
-                # with more hours it goes on
-                self._full = not self._queue
+                self._full = self._full or new
                 continue
             self.pool.start(job)
             self.running[job.number] = job

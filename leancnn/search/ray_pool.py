@@ -21,6 +21,7 @@ from leancnn.workspaces import workspace
 
 Files = dict[str, bytes]
 ANSWER_S = 5.0  # that a cluster has to answer
+STARTS = 3  # of a cluster of this machine, before it is given up
 GRACE_S = 60.0  # that tasks have to save
 NEVER = ("run.lock", ".evaluations.lock", "log.txt", "job.json")  # files of the driver's own
 
@@ -95,20 +96,26 @@ class RayPool:
         found = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
         environment = {"PYTHONPATH": found} if local else {}
         own = {"num_cpus": size or len(os.sched_getaffinity(0)), "include_dashboard": False}
-        try:
-            ray.init(
-                address=None if local else address,
-                **(own if local else {}),
-                runtime_env={"env_vars": environment} if environment else None,
-                log_to_driver=False,
-                logging_level="ERROR",
-                namespace="leancnn",
-            )
-        except Exception as error:  # ray's own share no class
-            raise ClusterError(
-                f"no Ray cluster at {address} ({' '.join(str(error).split())[:200]}); start one "
-                "with 'ray start --head', or leave out --cluster"
-            ) from error
+        for left in reversed(range(STARTS if local else 1)):
+            try:
+                ray.init(
+                    address=None if local else address,
+                    **(own if local else {}),
+                    runtime_env={"env_vars": environment} if environment else None,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    namespace="leancnn",
+                )
+                break
+            except Exception as error:  # ray's own share no class
+                ray.shutdown()
+                if left:
+                    continue  # it gives itself half a minute, which a busy machine may not do with
+                reason = " ".join(str(error).split())[:200]
+                what = "Ray does not start here" if local else f"no Ray cluster at {address}"
+                raise ClusterError(
+                    f"{what} ({reason}); see to it with 'ray status', or leave out --cluster"
+                ) from error
         self.size = size or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # a lost task is lost to the driver, who knows what to do
         self._task = ray.remote(num_cpus=1, max_retries=0)(work)

@@ -97,9 +97,9 @@ class Found:
                 "network": one.network,
                 "recipe": one.change or "its own",
                 "epochs": one.epochs,
-                "val %": round(100 * one.val_accuracy, 2),
-                "test %": None if one.test_accuracy is None else round(100 * one.test_accuracy, 2),
-                "µs": round(one.microseconds, 1),
+                "validation": f"{one.val_accuracy:.2%}",
+                "test": "–" if one.test_accuracy is None else f"{one.test_accuracy:.2%}",
+                "µs": f"{one.microseconds:.1f}",
                 "bytes": one.bytes,
                 "MACs": one.macs,
             }

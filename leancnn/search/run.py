@@ -78,7 +78,7 @@ class Answer:
                 "network": one.shape.network,
                 "shapes that fit": many[one.shape.network],
                 "the largest": one.shape.title,
-                "µs": round(one.microseconds, 1),
+                "µs": f"{one.microseconds:.1f}",
                 "bytes": one.bytes,
                 "MACs": one.macs,
             }
@@ -314,8 +314,8 @@ def seen(driver: Driver) -> tuple[str, str]:
             "network": one.priced.shape.title,
             "recipe": str(one.change) or "its own",
             "epochs": one.epochs,
-            "val %": None if one.accuracy is None else round(100 * one.accuracy, 2),
-            "µs": round(one.priced.microseconds, 1),
+            "validation": "–" if one.accuracy is None else f"{one.accuracy:.2%}",
+            "µs": f"{one.priced.microseconds:.1f}",
             "bytes": one.priced.bytes,
             "": "running" if one.state == "running" else "front",
         }

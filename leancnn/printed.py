@@ -9,6 +9,20 @@ from leancnn import manifests
 from leancnn.manifests import Count, Names, Number, Share
 
 
+class Made(TypedDict, total=False):
+    """How a saved network came to be, as far as a report says it."""
+
+    data: str
+    val_accuracy: Share | None
+    quantized: dict[str, Any]
+
+
+class SavedNetwork(manifests.Saved):
+    """network.json"""
+
+    counts: NotRequired[dict[str, Count]]
+
+
 class Finding(TypedDict):
     kind: str
     text: str
@@ -73,7 +87,7 @@ class Mistake(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """`leancnn evaluate --json`, and evaluation-best.json"""
+    """`leancnn evaluate --json`"""
 
     network: str
     which: str
@@ -95,6 +109,10 @@ class Evaluation(TypedDict):
     unfinished: NotRequired[str]
     mistakes: NotRequired[list[Mistake]]
     pictures: NotRequired[list[Mistake]]
+
+
+class KeptEvaluation(Evaluation, manifests.Pair):
+    """evaluation-best.json, with the tensors of its pictures beside"""
 
 
 class Quantization(TypedDict):

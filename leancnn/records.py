@@ -12,7 +12,7 @@ from typing import Any
 
 from leancnn import manifests, runs
 from leancnn.errors import DamagedError, RunError
-from leancnn.printed import KINDS, Comparison, Decoder, Evaluation
+from leancnn.printed import KINDS, Comparison, Decoder, KeptEvaluation, Made, SavedNetwork
 from leancnn.safe_files import read_edited, read_json, read_manifest
 
 NETWORK = "network.json"
@@ -33,7 +33,8 @@ class Record:
 
     @property
     def name(self) -> str:
-        return str(self.path)
+        """What people call it: the path as it was given, but for one that says nothing."""
+        return str(self.path if self.path.name.strip(".") else self.path.resolve())
 
     @property
     def is_folder(self) -> bool:
@@ -59,18 +60,20 @@ class Record:
         for name in ("", *FOLDERS):
             place = self.path / name
             if self.is_folder and (place / NETWORK).exists():
-                return place, read_manifest(place / NETWORK, manifests.Saved)
+                return place, _saved(place)
         return None
 
     def metrics(self) -> list[dict[str, Any]]:
         """Its epochs; none when none has ended."""
         if not (self.path / "metrics.jsonl").exists():
             return []
-        return runs.read_metrics(self.path)
+        rows = runs.read_metrics(self.path)
+        return [{"epoch": number, **row} for number, row in enumerate(rows, 1)]
 
     def openings(self) -> list[dict[str, Any]]:
-        """Every use of a test set, oldest first."""
-        return runs.evaluations(self.path) if self.is_folder else []
+        """Every use of a test set that says what came of it, oldest first."""
+        found = runs.evaluations(self.path) if self.is_folder else []
+        return [one for one in found if one.get("images") and one.get("accuracy") is not None]
 
     def evaluations(self) -> list[tuple[Path, Mapping[str, Any]]]:
         """What each evaluation left, best first."""
@@ -79,7 +82,7 @@ class Record:
         if not self.is_folder:
             return []
         found = sorted(self.path.glob("evaluation-*.json"), key=lambda path: path.name)
-        return [(path, read_manifest(path, Evaluation)) for path in found]
+        return [(path, read_manifest(path, KeptEvaluation)) for path in found]
 
     @property
     def data(self) -> str | None:
@@ -136,7 +139,7 @@ def _folder(path: Path) -> Record:
     if (path / "decoder.json").exists():
         return Record("eeg", path, read_manifest(path / "decoder.json", Decoder))
     if (path / NETWORK).exists():
-        return Record("network", path, read_manifest(path / NETWORK, manifests.Saved))
+        return Record("network", path, _saved(path))
     inside = sorted(child for child in path.iterdir() if child.is_dir() and runs.is_run(child))
     if inside:
         few = ", ".join(map(str, inside[:MOST_NAMED])) + (" …" if len(inside) > MOST_NAMED else "")
@@ -145,6 +148,12 @@ def _folder(path: Path) -> Record:
         f"{path} holds no run, saved network, comparison, search or EEG run; there is nothing to "
         "report"
     )
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    told = read_manifest(folder / NETWORK, SavedNetwork)
+    manifests.check(told["made"], Made, folder / NETWORK)
+    return told
 
 
 def recognise(path: Path) -> tuple[str, Mapping[str, Any]]:

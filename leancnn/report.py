@@ -28,6 +28,7 @@ MARK = b"<!doctype html>\n<!-- a report of leancnn -->\n"
 """How every report begins, by which the next knows that it may take its place."""
 PICTURES = 240
 """Pictures of the data on a page, at most."""
+LONGEST = 2000  # characters of one text; a page is read by people
 TITLED = 3  # records that a title names
 
 
@@ -165,4 +166,4 @@ def _word(value: object) -> object:
     """What stands on the page for a value: text that steers nothing; markup is ours."""
     if value is None:
         return "–"
-    return value if isinstance(value, Markup) else printable(value)
+    return value if isinstance(value, Markup) else short(value, LONGEST)

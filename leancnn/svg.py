@@ -32,6 +32,7 @@ VARIABLES = {
 }
 DASHES = ("-", "--", ":", "-.")
 MARKS = "osD^vP*X"
+MOST = 1e30  # of a number in a chart
 WIDTH = 4.6  # inches: readable at 320 pixels
 COLOUR = re.compile("|".join(VARIABLES))
 FONT = re.compile(r"'DejaVu Sans'[^;]*sans-serif")
@@ -79,8 +80,8 @@ def line_chart(label: str, series: Sequence[Series], x: str, y: str) -> Markup:
         for place, one in enumerate(series):
             colour = place if one.colour is None else one.colour
             axes.plot(
-                one.x,
-                one.y,
+                _drawable(one.x),
+                _drawable(one.y),
                 DASHES[(one.dash + colour // 8) % 4],
                 color=SERIES[colour % 8],
                 marker="." if len(one.x) < 3 else "",
@@ -106,11 +107,11 @@ def point_chart(
     with own_style():
         figure, axes = _begun(2.8 + 0.22 * len(series))
         for place, one in enumerate(series):
-            spread = None if one.spread is None else list(zip(*one.spread, strict=True))
+            spread = _spread(one)
             colour = place if one.colour is None else one.colour
             axes.errorbar(
-                one.x,
-                one.y,
+                _drawable(one.x),
+                _drawable(one.y),
                 spread,
                 fmt=MARKS[colour % 8],
                 color=SERIES[colour % 8],
@@ -135,10 +136,10 @@ def interval_chart(
         more = 0.22 * len(series) if len(series) > 1 else 0
         figure, axes = _begun(0.9 + 0.36 * len(names) + more)
         for place, one in enumerate(series):
-            spread = None if one.spread is None else list(zip(*one.spread, strict=True))
+            spread = _spread(one)
             axes.errorbar(
-                one.x,
-                one.y,
+                _drawable(one.x),
+                _drawable(one.y),
                 xerr=spread,
                 fmt=MARKS[place % 8],
                 color=SERIES[place % 8],
@@ -155,6 +156,18 @@ def interval_chart(
 def _word(name: str, longest: int) -> str:
     """A name that is safe to print, without what XML cannot hold."""
     return NO_XML.sub("?", short(name, longest))
+
+
+def _drawable(numbers: Sequence[float]) -> list[float]:
+    """Numbers that an axis can hold."""
+    return [max(-MOST, min(float(number), MOST)) for number in numbers]
+
+
+def _spread(one: Series) -> list[list[float]] | None:
+    """How far points reach down and up, as matplotlib takes it: two rows, none below 0."""
+    if one.spread is None:
+        return None
+    return [[max(0.0, end) for end in _drawable(ends)] for ends in zip(*one.spread, strict=True)]
 
 
 def _begun(height: float) -> tuple[Figure, Axes]:

@@ -17,9 +17,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from leancnn import cli
-from leancnn.errors import DamagedError, RunError, WriteError
+from leancnn.errors import DamagedError, LeanCNNError, RunError, WriteError
 from leancnn.records import find
 from leancnn.report import MARK, render, report
+from leancnn.safe_files import write_json, write_sealed
 from leancnn.sections import sections
 from leancnn.sections._base import NUMBER, bytes_text
 from leancnn.sections._pictures import mask_of_shares
@@ -114,6 +115,7 @@ def test_hostile_words_are_words_in_every_place(tmp_path, word):
     check_words(tmp_path, word)
 
 
+@pytest.mark.slow
 @pytest.mark.charts
 def test_hostile_words_are_words_in_every_chart(tmp_path):
     check_words(tmp_path, "".join(HOSTILE))
@@ -149,9 +151,7 @@ def test_nothing_on_the_page_leads_out_of_it(tmp_path):
 
 @pytest.mark.charts
 def test_what_a_reader_without_eyes_or_mouse_needs_is_there(tmp_path):
-    paths = [*everything(tmp_path / "a"), *everything(tmp_path / "b")]
-    text = page_of(*paths)
-    page = Page(text)
+    page = Page(page_of(*(made_run(tmp_path / name) for name in "ab")))
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     targets = [value[1:] for value in page.values("href")]
@@ -339,6 +339,74 @@ def test_every_damaged_file_of_a_run_is_named(tmp_path):
         path.write_bytes(whole)
 
 
+ODD = ("a word", None, -1, 10**400, 1e300, -0.5, [], {}, [[1]], {"a": {"b": 1}}, True, "x" * 9999)
+
+
+def places(value, at=()):
+    """Every place in a JSON value, from the top."""
+    yield at
+    inside = value.items() if isinstance(value, dict) else ()
+    for key, one in enumerate(value) if isinstance(value, list) else inside:
+        yield from places(one, (*at, key))
+
+
+def changed(value, at, odd):
+    """The value with something else in one place."""
+    if not at:
+        return odd
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[at[0]] = changed(copy[at[0]], at[1:], odd)
+    return copy
+
+
+def check_odd(folder, chosen):
+    """Replace single values in files whose checksums fit: the page is made, or one line is said."""
+    paths = everything(folder)
+    files = [path for path in folder.rglob("*.json") if path.name != "recipe.json"]
+    cases = [(path, at, odd) for path in sorted(files) for at in places(told(path)) for odd in ODD]
+    pages = 0
+    for path, at, odd in chosen(cases):
+        whole, value = path.read_bytes(), changed(told(path), at, odd)
+        (write_sealed if isinstance(value, dict) and b'"sha256"' in whole else write_json)(
+            path, value
+        )
+        said = ""
+        try:
+            text = render([record for one in paths for record in find(one)])[0]
+            pages += 1
+        except LeanCNNError as error:
+            said, text = str(error), ""
+        except Exception as error:
+            raise AssertionError(f"{path}, {at}: {str(odd)[:20]}") from error
+        assert len(text) < 1_000_000
+        assert "\n" not in said
+        path.write_bytes(whole)
+    return pages, len(cases)
+
+
+def told(path):
+    value = json.loads(path.read_bytes())
+    if isinstance(value, dict):
+        value.pop("sha256", None)
+    return value
+
+
+def test_an_odd_value_is_shown_or_refused_in_one_line(tmp_path):
+    random = np.random.default_rng(0)
+    pages, cases = check_odd(
+        tmp_path, lambda cases: random.permutation(np.array(cases, object))[:60]
+    )
+    assert cases > 5000
+    assert pages > 5
+
+
+@pytest.mark.slow
+@pytest.mark.charts
+def test_many_odd_values_are_shown_or_refused_in_one_line(tmp_path):
+    random = np.random.default_rng(1)
+    check_odd(tmp_path, lambda cases: random.permutation(np.array(cases, object))[:600])
+
+
 def test_the_command_says_what_was_written_and_what_is_missing(tmp_path, capsys):
     run = made_run(tmp_path / "run")
     out = tmp_path / "r.html"
@@ -351,7 +419,7 @@ def test_the_command_says_what_was_written_and_what_is_missing(tmp_path, capsys)
 
 
 def test_a_report_loads_no_torch(tmp_path):
-    paths = [str(path) for path in everything(tmp_path)]
+    paths = [str(made_run(tmp_path / "run", epochs=1))]
     code = (
         "import sys\nfrom leancnn import cli\n"
         f"assert cli.main(['report', *{paths!r}, '--out', {str(tmp_path / 'r.html')!r}]) == 0\n"

@@ -6,7 +6,7 @@ and escapes every word of it; a section never writes HTML.
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from leancnn.records import Record
 from leancnn.registry import Registry
 
 NUMBER = re.compile(r"[−+-]?[0-9][0-9,.]*(e[+-]?[0-9]+)?( (%|[kMG]?B|bytes|s))?")
+DEEPEST = 4  # levels of a JSON value that are told
 MOST_ROWS = 200  # of a table; a page is read by people
 
 
@@ -102,7 +103,7 @@ class Picture:
     """A picture as a data: address."""
 
     shape: ClassVar = "picture"
-    src: str
+    src: Markup
     alt: str
     caption: str = ""
     mask: bool = False
@@ -232,8 +233,10 @@ def bytes_text(count: float) -> str:
     return f"{count:,.0f} bytes"
 
 
-def value_text(value: object) -> str:
-    """A JSON value as a word or two."""
+def value_text(value: object, depth: int = 0) -> str:
+    """A JSON value as a word or two; what lies deeper than a table can show is an ellipsis."""
+    if depth > DEEPEST:
+        return "…"
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -241,9 +244,10 @@ def value_text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {value_text(one)}" for key, one in value.items()) or "–"
+        pairs = (f"{key} {value_text(one, depth + 1)}" for key, one in value.items())
+        return ", ".join(pairs) or "–"
     if isinstance(value, list | tuple):
-        return ", ".join(map(value_text, value)) or "–"
+        return ", ".join(value_text(one, depth + 1) for one in value) or "–"
     return str(value)
 
 
@@ -254,10 +258,3 @@ def side_by_side(
     keys = list(dict.fromkeys(key for one in fields for key in one))
     rows = [[key, *(value_text(one.get(key)) for one in fields)] for key in keys]
     return Table(caption, (what, *titles), rows)
-
-
-def cut_short(blocks: Sequence[Block], most: int) -> Iterator[Block]:
-    """The first blocks, and how many more there are."""
-    yield from blocks[:most]
-    if len(blocks) > most:
-        yield Text(f"and {len(blocks) - most:,} more")

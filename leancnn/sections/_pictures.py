@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,7 +16,7 @@ SMALL = 48  # pixels of a side, up to which a picture is kept to the last bit
 QUALITY = 85
 
 
-def data_address(image: NDArray[np.uint8]) -> str:
+def data_address(image: NDArray[np.uint8]) -> Markup:
     """uint8 (H, W, 1 or 3) as PNG, or as JPEG where it is large."""
     height, width, channels = image.shape
     picture = Image.fromarray(image[:, :, 0] if channels == 1 else image[:, :, :3])
@@ -28,7 +29,7 @@ def data_address(image: NDArray[np.uint8]) -> str:
     return _address("jpeg" if large else "png", buffer.getvalue())
 
 
-def mask_of_shares(counts: Sequence[Sequence[int]]) -> str:
+def mask_of_shares(counts: Sequence[Sequence[int]]) -> Markup:
     """A confusion matrix, a pixel a cell: black, as opaque as the cell's share of its true class.
 
     Any share above 0 is at least faintly seen.
@@ -43,7 +44,7 @@ def mask_of_shares(counts: Sequence[Sequence[int]]) -> str:
     return _address("png", buffer.getvalue())
 
 
-def png_address(data: bytes, path: Path) -> str:
+def png_address(data: bytes, path: Path) -> Markup:
     """A PNG file as it is. Raises `DamagedError` for another."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
@@ -53,5 +54,5 @@ def png_address(data: bytes, path: Path) -> str:
     return _address("png", data)
 
 
-def _address(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _address(kind: str, data: bytes) -> Markup:
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")

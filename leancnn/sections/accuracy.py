@@ -8,7 +8,7 @@ from typing import Any
 
 from leancnn.errors import DamagedError
 from leancnn.intervals import wilson
-from leancnn.printed import Evaluation
+from leancnn.printed import KeptEvaluation
 from leancnn.records import Record
 from leancnn.safe_files import read_bytes, unseal
 from leancnn.sections._base import (
@@ -192,7 +192,7 @@ def _pictures(path: Path, one: Mapping[str, Any], options: Options) -> list[Bloc
     told = one.get("pictures", [])
     if not told or not options.pictures or not path.with_suffix(".safetensors").exists():
         return []
-    images = unseal(path, path.with_suffix(".safetensors"), Evaluation)[1].get("pictures")
+    images = unseal(path, path.with_suffix(".safetensors"), KeptEvaluation)[1].get("pictures")
     if images is None or images.ndim != 4 or len(images) != len(told) or images.dtype != "uint8":
         raise DamagedError(f"{path}: its pictures are not those it names; evaluate again")
     taken = options.take(len(told))
@@ -218,7 +218,7 @@ def _pictures(path: Path, one: Mapping[str, Any], options: Options) -> list[Bloc
 def _without(record: Record, options: Options) -> list[Block]:
     """What stands there when no evaluation does: openings of an older version, or none at all."""
     blocks: list[Block] = []
-    openings = [each for each in record.openings() if each.get("images")]
+    openings = record.openings()
     if openings:
         last = openings[-1]
         low, high = wilson(round(last["accuracy"] * last["images"]), last["images"])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leancnn.errors import DamagedError
 from leancnn.records import Record, recognise
 from leancnn.sections._base import (
     Bar,
@@ -50,7 +51,10 @@ def _run(record: Record) -> list[Block]:
     ]
     path = record.path / "evaluation.json"
     if path.exists():
-        blocks += _evaluation(recognise(path)[1])
+        kind, found = recognise(path)
+        if kind != "eeg-evaluation":
+            raise DamagedError(f"{path} holds no evaluation of signals; move it away")
+        blocks += _evaluation(found)
     else:
         line = command("leancnn", "eeg", "evaluate", record.path)
         blocks.append(Missing("The held-out scores were not compared with other decoders.", line))

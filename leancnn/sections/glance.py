@@ -66,7 +66,7 @@ def tested(record: Record) -> tuple[Cell, str]:
     if found:
         _, one = found[0]
         share, low, high = one["accuracy"], one["low"], one["high"]
-    elif openings := [each for each in record.openings() if each.get("images")]:
+    elif openings := record.openings():
         last = openings[-1]
         share = last["accuracy"]
         low, high = wilson(round(share * last["images"]), last["images"])

@@ -29,14 +29,13 @@ def _blocks(record: Record) -> list[Block]:
             one.get("when", "–"),
             one.get("which") or "–",
             one.get("data", "–"),
-            one.get("images", None),
-            "–" if one.get("accuracy") is None else percent(one["accuracy"]),
+            one["images"],
+            percent(one["accuracy"]),
             (one.get("sha256") or "–")[:12],
         ]
         for one in found
     ]
     head = ("when, UTC", "network", "images of", "images", "accuracy", "sha256")
     table = Table("Openings, oldest first", head, rows)
-    kind = "warning" if max(images.values()) > 1 else "plain"
-    told = Text(f"{words}.", "warning" if kind == "warning" else "plain")
+    told = Text(f"{words}.", "warning" if max(images.values()) > 1 else "plain")
     return [told, table if len(found) <= 10 else Fold("All of them", [table])]

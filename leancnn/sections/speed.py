@@ -57,7 +57,9 @@ def _bench(bench: Mapping[str, Any]) -> list[Block]:
     rows = sorted(bench["rows"], key=lambda row: (row["model"], row["median_us"]))
     blocks: list[Block] = []
     if rows:
-        blocks += [_chart(rows), Fold("The same as numbers", [_table(rows)])]
+        if all(row["low_us"] > 0 for row in rows):
+            blocks.append(_chart(rows))
+        blocks += [Fold("The same as numbers", [_table(rows)])]
     blocks += [Text(f"Fastest of {name}: {told}.") for name, told in bench["verdicts"].items()]
     if bench["missing"]:
         gaps = [[f"{one['model']} on {one['engine']}", one["reason"]] for one in bench["missing"]]

@@ -17,9 +17,11 @@ from leancnn.sections._base import (
     parts,
     percent,
     section,
+    value_text,
 )
 from leancnn.svg import Series, line_chart
 
+MOST_POINTS = 1000  # of a line
 KINDS = (("loss", "loss"), ("accuracy", "accuracy, %"))
 
 
@@ -70,8 +72,8 @@ def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
 
 def _told(run: Record, epochs: Sequence[Mapping[str, Any]]) -> str:
     plan, state = run.told["plan"], run.told.get("state", "finished")
-    asked = plan["recipe"].get("epochs", 0)
-    words = [f"{plan['model']} on {plan['data']}: {len(epochs)} of {asked:g} epochs ({state})"]
+    asked = value_text(plan["recipe"].get("epochs"))
+    words = [f"{plan['model']} on {plan['data']}: {len(epochs)} of {asked} epochs ({state})"]
     if epochs:
         seconds = sum(row.get("seconds", 0) for row in epochs)
         words.append(f"{_span(seconds)} of computing")
@@ -99,6 +101,8 @@ def _points(
     epochs: Sequence[Mapping[str, Any]], key: str, factor: float = 1
 ) -> tuple[list[float], list[float]]:
     rows = [row for row in epochs if row.get(key) is not None]
+    step = -(-len(rows) // MOST_POINTS) or 1
+    rows = [*rows[:-1:step], *rows[-1:]]
     return [row["epoch"] for row in rows], [factor * row[key] for row in rows]
 
 

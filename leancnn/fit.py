@@ -14,7 +14,7 @@ from leancnn.errors import LeanCNNError
 from leancnn.targets._c_text import to_c
 from leancnn.weights import Input, Network, load
 
-CODE = 48_000  # bytes, about, of a network's functions and of the example around it
+CODE = 64_000  # bytes, about, of a network's functions and of the example around it
 RESERVED = 16_384  # bytes of RAM for the framework, its buffers and the stack
 
 

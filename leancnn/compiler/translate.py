@@ -8,6 +8,7 @@ from leancnn.compiler.graph import Graph
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.narrow import narrow_tiles
+from leancnn.compiler.patches import smallest
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.tune import tune as best_tiles
 from leancnn.errors import MismatchError, UnsupportedError
@@ -65,5 +66,10 @@ def translate(
     )
     tiles = {} if tune is None else best_tiles(graph, tune)
     tiles = narrow_tiles(graph) if narrow else tiles
+    if small:
+        work, graph = graph.macs(), smallest(graph)
+        if more := graph.macs() - work:
+            share = f"first layers in strips, for {more / work:.1%} more multiply-accumulates"
+            facts = replace(facts, source=f"{facts.source}, {share}" if facts.source else share)
     written = emit(schedule(lower(graph), tiles, small=small), facts)
     return replace(written, source=PLAIN + written.source) if small else written

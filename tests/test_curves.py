@@ -85,6 +85,10 @@ void relu_of(const float *x, float *z, int n)
 {
     for (int i = 0; i < n; i += LANES) store(z + i, floored(load(x + i), splat(0.0f)));
 }
+void magnitude_of(const float *x, float *z, int n)
+{
+    for (int i = 0; i < n; i += LANES) store(z + i, magnitude(load(x + i)));
+}
 void relu6_of(const float *x, float *z, int n)
 {
     for (int i = 0; i < n; i += LANES) store(z + i, clip(load(x + i), 0.0f, 6.0f));
@@ -186,6 +190,14 @@ def test_nan_stays_nan_in_every_lane(library, name):
             x[place : place + 1] = nan
             found = of(library, name, x)
             assert np.array_equal(np.isnan(found), np.isnan(x)), (name, place, hex(pattern))
+
+
+def test_a_magnitude_has_no_sign_also_of_zero(library):
+    x = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, np.nan, -1e-45], np.float32)
+    assert curve(Activation("leaky", -1.0), "y") == "magnitude(y)"
+    found = of(library, "magnitude", x)
+    assert not np.signbit(found[:6]).any()
+    assert np.array_equal(found, np.abs(x), equal_nan=True)
 
 
 def test_of_two_values_either_may_be_nan(library):

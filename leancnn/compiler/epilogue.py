@@ -51,6 +51,8 @@ def curve(step: Activation, y: str) -> str:
                 return f"capped({y}, splat({high}))"
             return f"clip({y}, {low}, {high})"
         case "leaky":
+            if step.low == -1:
+                return f"magnitude({y})"  # without a sign also of zero: 1 / |0| is above all
             return f"choose({y}, {y}, {y} * {low})"
         case "hardswish":
             return f"{y} * hardsigmoid({y})"

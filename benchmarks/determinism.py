@@ -28,7 +28,7 @@ from tiny import RECIPE, make_pictures  # noqa: E402
 from leancnn import models, weights  # noqa: E402
 from leancnn.bench import untrained  # noqa: E402
 from leancnn.compile import compile  # noqa: E402
-from leancnn.export import trial_images  # noqa: E402
+from leancnn.parity import trial_images  # noqa: E402
 from leancnn.train import train  # noqa: E402
 
 NETWORKS = ("henet_r3", "shufflenet_r3", "resnet20", "mobilenetv2")

@@ -153,7 +153,7 @@ def main() -> None:
         data = make_data(place / "data \x1b[31m\u202e")
         run = place / "run \x1b[31m=1"
         train = ["train", data, "--recipe", "smoke", "--epochs", "1", "--out", run]
-        train += ["--override", "engine=torch", "--override", "precision=fp32"]
+        train += ["--override", "backend=torch", "--override", "precision=fp32"]
         build = ["--out", place / "build \x9b"]
         texts = [
             said(*words)

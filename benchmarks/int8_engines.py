@@ -34,7 +34,7 @@ from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.simplify import simplify
-from leancnn.export import trial_images
+from leancnn.parity import trial_images
 from leancnn.runs import machine, now, write_json
 from leancnn.tables import table
 from leancnn.targets._c_text import to_c

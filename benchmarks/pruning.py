@@ -27,15 +27,15 @@ from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
-import torch
 from experiment import chosen, machine, share_of
 from henet_table import PRINTED as HENET
 
 from leancnn import models, runs, weights
-from leancnn.bench import ENGINES, WITHIN
+from leancnn.bench import ENGINES
 from leancnn.count import count
 from leancnn.errors import LeanCNNError
-from leancnn.export import trial_images, writer
+from leancnn.export import writer
+from leancnn.parity import WITHIN, difference, logits_of, trial_images
 from leancnn.prune.compare import compare
 from leancnn.prune.goal import GoalWords
 from leancnn.prune.resume import same_recipe
@@ -204,7 +204,7 @@ def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
     path = whole(experiment, data, recipe, home / "whole")
     found: dict[str, Comparison] = {}
 
-    def told(goal: str, comparison: Comparison) -> None:
+    def on_row(goal: str, comparison: Comparison) -> None:
         found[goal] = comparison
         keep(args.result, experiment, recipe, command, how, found)
         row = comparison.rows[-1]
@@ -219,7 +219,7 @@ def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
             seeds=args.seeds,
             data=data,
             timed=False,
-            told=partial(told, goal),
+            on_row=partial(on_row, goal),
             **wanted,
         )
     print(text_table(table(experiment, found)))
@@ -267,8 +267,7 @@ def times(
     try:
         for label, network in networks.items():
             images = trial_images(network, 4)
-            with torch.inference_mode():
-                expected = network.eval()(torch.from_numpy(images)).numpy()
+            expected = logits_of(network, images)
             for engine in engines:
                 place = folder / f"{len(workers)}-{engine}"
                 place.mkdir()
@@ -280,8 +279,8 @@ def times(
                     missing.append(f"{label} on {engine}: {why}")
                     continue
                 workers[label, engine] = worker
-                apart = np.abs(np.array(worker.logits) - expected).max() / np.abs(expected).max()
-                if apart > WITHIN:
+                apart = difference(np.array(worker.logits), expected)
+                if not apart <= WITHIN:
                     workers.pop((label, engine)).close()
                     missing.append(f"{label} on {engine}: its logits differ by {apart:.2g}")
         turns: dict[tuple[str, str], list[float]] = {key: [] for key in workers}

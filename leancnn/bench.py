@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from leancnn import models
+from leancnn.classifier import Classifier
 from leancnn.count import count
 from leancnn.disturbance import disturbances, read_steal, stolen_share
 from leancnn.errors import (
@@ -27,12 +28,21 @@ from leancnn.errors import (
     ParityError,
     UnknownNameError,
 )
-from leancnn.export import difference, probabilities_apart, trial_images, writer
-from leancnn.modes import evaluating
+from leancnn.export import writer
+from leancnn.parity import (
+    WITHIN,
+    check_answers,
+    logits_of,
+    made_images,
+    tolerance,
+    trial_images,
+)
 from leancnn.preprocess import Preprocessing
 from leancnn.progress import Waiting
 from leancnn.signal_window import SignalWindow
+from leancnn.targets import made_of, session_of
 from leancnn.timed_worker import Worker
+from leancnn.timing import Ratio, medians, times_faster
 from leancnn.toolchain import compile_library
 from leancnn.weights import Input, Network
 from leancnn.workspaces import workspace
@@ -49,8 +59,8 @@ ENGINES = {
 """Engine to the target whose artifact it runs."""
 ROUNDS = 12
 SECONDS = 0.15  # of one engine's turn
+IMAGES = 4  # on which the answers are compared
 LONGEST_S = 3600  # of a turn
-WITHIN = 1e-3  # of the logits' scale: an engine further from PyTorch is not timed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +76,7 @@ class Row:
     share_of_peak: float | None
     """Multiply-accumulates a second over those of the loop's turn beside it; the median round."""
     macs: int
+    """0: not known."""
     peak_mb: float | None
     """Most memory that the engine and its network took, in a process that held PyTorch before."""
     artifact_bytes: int
@@ -89,7 +100,7 @@ class Row:
     def high_us(self) -> float:
         return float(np.percentile(self.rounds_us, 75))
 
-    def times_faster(self, other: "Row") -> tuple[float, float, float]:
+    def times_faster(self, other: "Row") -> Ratio:
         """How often this answers while `other`, of the same rounds, answers once.
 
         The median round and the quartiles around it. Raises `MismatchError` for other rounds.
@@ -99,9 +110,7 @@ class Row:
                 f"{self.engine} has {len(self.rounds_us)} rounds, {other.engine} "
                 f"{len(other.rounds_us)}: only turns of the same rounds are compared"
             )
-        each = np.divide(other.rounds_us, self.rounds_us)
-        low, middle, high = np.percentile(each, (25, 50, 75))
-        return float(middle), float(low), float(high)
+        return times_faster(self.rounds_us, other.rounds_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,7 @@ def untrained(name: str) -> Network:
 
 
 def bench(
-    networks: Iterable[Network],
+    networks: Iterable[Classifier],
     *,
     on: Sequence[str] = tuple(ENGINES),
     rounds: int = ROUNDS,
@@ -155,12 +164,18 @@ def bench(
 ) -> tuple[list[Row], list[Missing]]:
     """Time every network on every engine; the rows, and why an engine is missing from them.
 
+    A torch network is written for each engine; a compiled library or a session of an exported file
+    is timed as it stands, on its own engine, and its MACs are not known.
     `tune` is for how many seconds the C program's register tiles may be timed before. Of networks
     that have one name the second is "name (2)" in the rows, and so on. `progress` shows on a
     terminal what is going on.
 
     Raises `UnknownNameError` for an engine that does not exist, `ArgumentError` for no rounds or no
     time, `MismatchError` for a core that is not ours.
+
+    >>> rows, missing = leancnn.bench([leancnn.load("runs/a")], on=["c"], rounds=2, seconds=0.01)
+    >>> [(row.engine, row.median_us > 0) for row in rows]
+    [('c', True)]
     """
     cores = os.sched_getaffinity(0)
     if rounds < 1:
@@ -183,7 +198,7 @@ def bench(
         with workspace() as folder, Waiting(label, shown=progress) as sign:
             turns = _Turns(network, label, folder, core, sign)
             try:
-                for engine in dict.fromkeys(on):
+                for engine in dict.fromkeys(on) if isinstance(network, Network) else [""]:
                     turns.admit(engine, tune)
                 turns.take(rounds, seconds)
                 rows += turns.rows()
@@ -206,7 +221,7 @@ class _Turns:
     """The engines of one network, each in a process of its own, taking turns on one core."""
 
     def __init__(
-        self, network: Network, label: str, folder: Path, core: int, sign: Waiting
+        self, network: Classifier, label: str, folder: Path, core: int, sign: Waiting
     ) -> None:
         self.network, self.label, self.folder, self.core = network, label, folder, core
         self.missing: list[Missing] = []
@@ -216,34 +231,54 @@ class _Turns:
         self._calls: dict[str, list[list[float]]] = {}
         self._loops: list[list[float]] = []
         self._stolen = 0.0
-        images = trial_images(network, 4)
-        with torch.inference_mode(), evaluating(network):
-            self._expected = network(torch.from_numpy(images)).numpy()
+        if isinstance(network, Network):
+            images = trial_images(network, IMAGES)
+            self._expected = logits_of(network, images)
+        else:
+            pictures = network.pictures()
+            images = made_images((*pictures.size, pictures.channels), IMAGES)
+            self._expected = session_of(network).logits(images)
         np.save(folder / "images.npy", images)
 
     def admit(self, engine: str, tune: float | None) -> None:
         """Write, load and compare for an engine; why not, if it cannot be timed, is `missing`."""
         self._sign.to(f"{engine}: written, loaded and compared")
-        place = self.folder / engine
-        place.mkdir()
         try:
-            write = writer(ENGINES[engine], tune=tune if engine == "c" else None)
-            loads, shipped = write(self.network, place)[0], place
-            if engine == "c":
-                text = loads.read_text(encoding="utf-8")
-                loads = shipped = compile_library(text, name=loads.stem)
-            worker = Worker(ENGINES[engine], loads, self.folder / "images.npy", self.core)
-            apart = difference(np.array(worker.logits), self._expected)
-            if worker.probabilities is not None:
-                entry = probabilities_apart(np.array(worker.probabilities), self._expected)
-                apart = float(np.max([apart, entry]))  # nan where one is
-            if not apart <= WITHIN:
+            if isinstance(self.network, Network):
+                target, loads, shipped = ENGINES[engine], *self._written(engine, tune)
+            else:
+                target, loads = made_of(self.network)
+                engine, shipped = _engine_of(target), loads
+            worker = Worker(target, loads, self.folder / "images.npy", self.core)
+            try:
+                apart = self._check(worker)
+            except ParityError as error:
                 worker.close()
-                raise ParityError(f"its answers differ by {apart:.2g} of their scale")
+                raise ParityError(f"its {error}") from None
             self._timed[engine] = _Timed(worker, _bytes(shipped), apart)
         except LeanCNNError as error:
             lacks = isinstance(error, MissingDependencyError)
             self.missing.append(Missing(self.label, engine, str(error), not_installed=lacks))
+
+    def _written(self, engine: str, tune: float | None) -> tuple[Path, Path]:
+        """What an engine loads of a torch network, and what would be shipped."""
+        assert isinstance(self.network, Network)
+        place = self.folder / engine
+        place.mkdir()
+        write = writer(ENGINES[engine], tune=tune if engine == "c" else None)
+        loads = write(self.network, place)[0]
+        if engine != "c":
+            return loads, place
+        library = compile_library(loads.read_text(encoding="utf-8"), name=loads.stem)
+        return library, library
+
+    def _check(self, worker: Worker) -> float:
+        """How far its answers are from PyTorch's. Raises `ParityError` where that is too far."""
+        entry = None if worker.probabilities is None else np.array(worker.probabilities)
+        within = WITHIN
+        if isinstance(self.network, Network):
+            within = tolerance(self.network, ours=entry is not None)
+        return check_answers(self._expected, np.array(worker.logits), entry, within)
 
     def take(self, rounds: int, seconds: float) -> None:
         """So many turns of each engine, and of the loop that is its own measure."""
@@ -265,15 +300,18 @@ class _Turns:
 
     def rows(self) -> list[Row]:
         """The figures of each engine."""
-        channels, size = self.network.preprocessing.channels, self.network.preprocessing.size
-        macs = count(self.network.body, (channels, *size)).macs
+        macs = 0
+        if isinstance(self.network, Network):
+            taken = self.network.preprocessing
+            macs = count(self.network.body, (taken.channels, *taken.size)).macs
         signs = disturbances(self._calls, self._loops, self._stolen)
         loop_macs = 0 if self._loop is None else self._loop.macs
         best = [min(calls) / loop_macs for calls in self._loops]
         found = []
         for name, each in self._timed.items():
-            turns = [float(np.median(calls)) for calls in self._calls[name]]
-            shares = [macs * loop / turn for loop, turn in zip(best, turns, strict=bool(best))]
+            turns = medians(self._calls[name])
+            both = zip(best, turns, strict=bool(best)) if macs else ()
+            shares = [macs * loop / turn for loop, turn in both]
             found.append(
                 Row(
                     model=self.label,
@@ -297,6 +335,11 @@ class _Turns:
             each.worker.close()
         if self._loop is not None:
             self._loop.close()
+
+
+def _engine_of(target: str) -> str:
+    """The engine that runs the artifacts of a target."""
+    return next((name for name, of in ENGINES.items() if of == target), target)
 
 
 def _bytes(path: Path) -> int:

@@ -82,8 +82,11 @@ class _Image:
 def check(source: str | Path, *, preprocessing: Preprocessing | None = None) -> Report:
     """Examine a data set: decode every image, compare classes, look for copies across parts.
 
-    With `road`, images that it must enlarge are noted. Raises `DataError` when there is no folder
-    or data set of that name; what is wrong inside stands in the report.
+    With `preprocessing`, images that it must enlarge are noted. Raises `DataError` when there is no
+    folder or data set of that name; what is wrong inside stands in the report.
+
+    >>> leancnn.check("photos").ok
+    True
     """
     if recognise(source).fallback:
         return _folder(Path(source), preprocessing)

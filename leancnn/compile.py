@@ -17,15 +17,15 @@ from leancnn.compiler.import_onnx import Imported, import_onnx
 from leancnn.compiler.onnx_engine import Run, engine, not_run
 from leancnn.compiler.translate import translate
 from leancnn.errors import DamagedError, LeanCNNError, ParityError, UsageError
-from leancnn.export import (
+from leancnn.export import folder_for, own
+from leancnn.parity import (
     REAL,
+    TRIALS,
     WITHIN,
     check_parity,
     difference,
-    folder_for,
     made_images,
-    own,
-    probabilities_apart,
+    probability_difference,
     trial_images,
 )
 from leancnn.progress import now, tell
@@ -37,7 +37,6 @@ from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network, check_finite, load
 
 FAR = 4  # of these one in so many is made far brighter, too
-TRIALS = 16  # made images on which an ONNX file's answers are compared
 
 
 def compile(
@@ -62,6 +61,10 @@ def compile(
     network would be written over, `UsageError` for anything else, `UnsupportedError` naming an
     operator that the compiler does not have, `MissingDependencyError` without a C compiler,
     `ParityError` when the answers differ, `DamagedError` for weights that are no numbers.
+
+    >>> classify = leancnn.compile("runs/a")
+    >>> classify(np.zeros((2, 8, 8, 3), np.uint8)).shape
+    (2, 3)
     """
     given: object = network
     if not isinstance(given, Network | str | Path):
@@ -174,7 +177,7 @@ def check_onnx(path: Path, found: Imported, native: CompiledNetwork) -> float | 
     if found.final == "probabilities" or expected.shape[1] == 1:
         entry = difference(native(pixels), expected)
     else:
-        entry = probabilities_apart(native(pixels), expected)
+        entry = probability_difference(native(pixels), expected)
     apart = float(np.max([*each, entry]))  # nan where one is
     if not apart <= WITHIN:
         raise ParityError(

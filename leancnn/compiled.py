@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn import manifests
+from leancnn.classifier import check_images
 from leancnn.errors import DamagedError, MismatchError, RunError
+from leancnn.preprocess import Preprocessing
 from leancnn.safe_files import check_library
 from leancnn.workspaces import workspace
 
@@ -28,6 +30,10 @@ class CompiledNetwork:
     given by hand carries none. To load a library is to run it: open only your own. Raises
     `RunError` when there is no such file, `DamagedError` for a library that is not one of ours or
     that this machine cannot load.
+
+    >>> path = leancnn.compile("runs/a", out="build").path
+    >>> leancnn.CompiledNetwork(path).classes
+    ('class 0', 'class 1', 'class 2')
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,6 +87,26 @@ class CompiledNetwork:
                 f"{images.shape}"
             )
         return self._each(self._run, images, threads)
+
+    def pictures(self) -> Preprocessing:
+        """From picture files to its input. Raises `DamagedError` where it does not say."""
+        written = self.about.get("road")
+        if not isinstance(written, dict):
+            raise DamagedError(
+                f"{self.path}: does not say how a picture becomes its input; "
+                "it was compiled from a foreign file"
+            )
+        try:
+            pictures = Preprocessing.from_json(written)
+        except MismatchError as error:
+            raise DamagedError(f"{self.path}: {error}") from error
+        if (pictures.channels, *pictures.size) != self.shape:
+            raise DamagedError(f"{self.path}: its road ends in {pictures.size}, not {self.shape}")
+        return pictures
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """As a call, in float64; see `Classifier`. Raises `MismatchError`."""
+        return self(check_images(images, self.name, self.pictures())).astype(np.float64)
 
     def logits(self, images: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
         """Logits (N, classes) of normalised images (N, C, H, W). Raises `MismatchError`."""

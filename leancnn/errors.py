@@ -30,7 +30,14 @@ from collections.abc import Mapping, Sequence
 
 
 class LeanCNNError(Exception):
-    """Base of all that leancnn raises on purpose; one line: what, where, what to do."""
+    """Base of all that leancnn raises on purpose; one line: what, where, what to do.
+
+    >>> try:
+    ...     leancnn.create_model("henet_r33")
+    ... except leancnn.LeanCNNError as error:
+    ...     print(error)
+    no network named 'henet_r33'; did you mean 'henet_r3'?
+    """
 
     exit_status = 1
     details: Mapping[str, object] = {}

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn import manifests, runs
+from leancnn.classifier import Classifier
 from leancnn.data import Split, names
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, MismatchError, RunError
 from leancnn.held_out import open_test_part
 from leancnn.intervals import wilson
 from leancnn.plots import confusion_matrix, contact_sheet
-from leancnn.predict import probabilities
+from leancnn.predict import open_classifier, probabilities
 from leancnn.preprocess import shown
 from leancnn.safe_files import seal
 from leancnn.scrutiny import (
@@ -34,7 +35,7 @@ from leancnn.scrutiny import (
     worst,
 )
 from leancnn.tables import printable, table
-from leancnn.weights import Network, load
+from leancnn.weights import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What one opening of a test set said about one network."""
+    """What one use of a test set said about one network."""
 
     network: str
     which: str
@@ -70,17 +71,17 @@ class Evaluation:
     classes: tuple[ClassFigures, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Images by true class (row) and predicted class (column)."""
-    opened: int | None
-    """How often this run has opened these very test images, this time included."""
+    uses: int | None
+    """How often this run has been measured on these very test images, this time included."""
     changed: bool
-    """Whether the same place held other test images at an earlier opening."""
+    """Whether the same place held other test images at an earlier use."""
     recut: bool
     """Whether these were cut from a folder without a test part that holds other files than the one
     the run began with: the fifth is another, and images that were trained on may be among them."""
     skipped: int
     """Files of the test part that cannot be read."""
-    openings: int | None
-    """How often this run has opened any test images."""
+    all_uses: int | None
+    """How often this run has been measured on any test images."""
     picture: str | None
     """Where the confusion matrix was drawn."""
     copies: tuple[str, ...] = ()
@@ -95,8 +96,8 @@ class Evaluation:
     """What refusing unsure answers would give, where a threshold was named."""
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return asdict(self)
+        """All fields as plain JSON values, and the uses by their names until 0.3."""
+        return {**asdict(self), "opened": self.uses, "openings": self.all_uses}
 
     def text(self) -> str:
         """The evaluation for people."""
@@ -110,13 +111,13 @@ class Evaluation:
         ]
         if self.picture is not None:
             lines.append(f"\nconfusion matrix: {printable(self.picture)}")
-        if self.opened is not None:
-            often = "once" if self.opened == 1 else f"{self.opened} times"
-            others = (self.openings or 0) - self.opened
+        if self.uses is not None:
+            often = "once" if self.uses == 1 else f"{self.uses} times"
+            others = (self.all_uses or 0) - self.uses
             more = f", and others {'once' if others == 1 else f'{others} times'}" if others else ""
-            lines.append(f"this run has opened these test images {often}{more}")
+            lines.append(f"this run has been measured on these test images {often}{more}")
         if self.changed:
-            lines.append("they are not those that an earlier opening found there")
+            lines.append("they are not those that an earlier use found there")
         if self.recut:
             lines.append(
                 "the folder has other files than when the run began, and no test part of its own: "
@@ -153,7 +154,7 @@ class Evaluation:
 
 
 def evaluate(
-    network: Network | str | Path,
+    network: Classifier | str | Path,
     data: str | Path | None = None,
     *,
     which: runs.Which | None = None,
@@ -162,20 +163,26 @@ def evaluate(
 ) -> Evaluation:
     """Test a network on a test set, once.
 
-    `network` is a run (its best network, or `which`), the folder of a saved network, or a network.
-    `data` defaults to what the run was trained on. Classes are matched by name. For a run the
-    opening is counted, and the confusion matrix drawn into it unless `picture` says where; that of
-    other `data` has their name in its own.
-    With `reject`, also the coverage and accuracy of answers of at least that probability. The
-    surest mistakes of a run are drawn beside the confusion matrix.
+    `network` is a run (its best network, or `which`), the folder of a saved network, a compiled or
+    exported file, or whatever answers (see `Classifier`). `data` defaults to what the run was
+    trained on. Classes are matched by name. For a run the use of the test set is counted, and the
+    confusion matrix drawn into it unless `picture` says where; that of other `data` has their name
+    in its own. With `reject`, also the coverage and accuracy of answers of at least that
+    probability. The surest mistakes of a run are drawn beside the confusion matrix.
     Raises `DataError` without test images, `MismatchError` when the class names differ, `RunError`.
+
+    >>> tested = leancnn.evaluate("runs/a")
+    >>> tested.low <= tested.accuracy <= tested.high
+    True
+    >>> tested.uses, tested.images
+    (1, 18)
     """
     one = _tested(network, data, which)
     if one.run is not None:
         runs.evaluations(one.run)  # a damaged count stops here, not after the use
     test = open_test_part(one.source, one.network.pictures())
     truth = np.asarray(_places(test.classes, one.network.classes))[test.split.labels]
-    answers = probabilities(one.network.on(own_device()), test.split.images)
+    answers = probabilities(placed(one.network), test.split.images)
     counts = confusion(truth, answers.argmax(1), len(one.network.classes))
     right = int(np.trace(counts))
     other = "" if data is None else f"-{Path(data).resolve().name}"
@@ -203,7 +210,7 @@ def evaluate(
         loss=float(-np.log(likelihood).mean()),
         classes=class_figures(one.network.classes, counts),
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
-        opened=None if uses is None else uses.of_these,
+        uses=None if uses is None else uses.of_these,
         changed=uses is not None and uses.changed,
         recut=one.run is not None and test.recut(one.run),
         skipped=len(test.manifest["skipped"]),
@@ -212,7 +219,7 @@ def evaluate(
         mistakes=tuple(mistakes[:MOST_MISTAKES]),
         sheet=None if sheet is None else str(sheet),
         rejecting=None if reject is None else rejecting(answers, truth, reject),
-        openings=None if uses is None else uses.of_any,
+        all_uses=None if uses is None else uses.of_any,
         picture=None if picture is None else str(picture),
     )
     if one.run is not None:
@@ -224,7 +231,7 @@ def evaluate(
 class _Tested:
     """What is tested, and where its uses of the test set are counted."""
 
-    network: Network
+    network: Classifier
     title: str
     source: str | Path
     run: Path | None = None
@@ -232,18 +239,23 @@ class _Tested:
 
 
 def _tested(
-    network: Network | str | Path, data: str | Path | None, which: runs.Which | None
+    network: Classifier | str | Path, data: str | Path | None, which: runs.Which | None
 ) -> _Tested:
-    """A network, or one that is saved; of a run, which. Raises as `evaluate`."""
-    if isinstance(network, Network):
+    """What answers, or where it is saved; of a run, which. Raises as `evaluate`."""
+    if not isinstance(network, str | Path):
         return _Tested(network, network.name, _source(None, None, data), which=which)
     title, folder = str(network), Path(network)
     run, which = runs.run_of(folder, which)
-    network = load(folder if run is None else run, which)
-    source = _source(run, network, data)
-    if run is None and "cut from" in network.made:  # pruned, and its images are known
-        run = folder
-    return _Tested(network, title, source, run, which)
+    found = open_classifier(folder if run is None else run, which)
+    source = _source(run, found, data)
+    if run is None and isinstance(found, Network) and "cut from" in found.made:
+        run = folder  # pruned, and its images are known
+    return _Tested(found, title, source, run, which)
+
+
+def placed(network: Classifier) -> Classifier:
+    """The same where it answers fastest: a torch network on this process's device."""
+    return network.on(own_device()) if isinstance(network, Network) else network
 
 
 def _draw(
@@ -331,14 +343,15 @@ def _places(given: Sequence[str], known: Sequence[str]) -> list[int]:
     return [place[name] for name in names]
 
 
-def _source(run: Path | None, network: Network | None, data: str | Path | None) -> str | Path:
+def _source(run: Path | None, network: Classifier | None, data: str | Path | None) -> str | Path:
     """Where the test images are: where we are told, else where the training images were."""
     if data is not None:
         return data
     if run is None:
         if network is not None:
             network.pictures()
-        if network is None or (told := network.known_data) is None:
+        told = network.known_data if isinstance(network, Network) else None
+        if network is None or told is None:
             raise RunError("a network outside a run does not know its data; name it with --data")
         return _there(told, network.name)
     try:

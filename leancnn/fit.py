@@ -101,7 +101,7 @@ def fit(network: Network | str | Path, board: str, *, zoo: bool = True) -> Fit:
     With `zoo` a network that does not fit is told with those that would. Raises `UnknownNameError`
     for a board that is not known.
 
-        >>> fit("runs/a", "nano33ble").fits                                     # doctest: +SKIP
+        >>> fit("runs/a", "nano33ble").fits
         True
     """
     place = boards[board]

@@ -5,6 +5,7 @@ list in the place of an object, a text in the place of a number or a size beyond
 `DamagedError` that names the file and the field, and nothing further in meets it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, is_typeddict
 
@@ -82,9 +83,12 @@ class Plan(TypedDict):
     seed: Seed
     split_seed: NotRequired[Seed | None]
     epochs_before: NotRequired[Number]
-    engine: str
-    precision: str
+    backend: NotRequired[str]
+    backend_why: NotRequired[str]
+    engine: NotRequired[str]
+    """Of 0.1, as `engine_why`: the backend."""
     engine_why: NotRequired[str]
+    precision: str
     threads: Annotated[int, Meta(ge=1, le=4096)]
     processes: Annotated[int, Meta(ge=1, le=65536)]
     machine: dict[str, Any]
@@ -163,7 +167,9 @@ class Told(TypedDict, total=False):
     plan: dict[str, Any]
     machine: dict[str, Any]
     data: Data
+    warnings: Names
     notes: Names
+    """Of 0.1: warnings."""
     began: str
     at: str
     state: str
@@ -179,6 +185,7 @@ class Run(TypedDict):
     plan: Plan
     machine: NotRequired[dict[str, Any]]
     data: NotRequired[Data]
+    warnings: NotRequired[Names]
     notes: NotRequired[Names]
     began: NotRequired[str]
     at: NotRequired[str]
@@ -225,18 +232,21 @@ class Pruning(TypedDict):
     before: dict[str, Count]
     after: dict[str, Count]
     microseconds: tuple[Number, Number] | None
-    notes: list[str]
+    warnings: NotRequired[list[str]]
+    notes: NotRequired[list[str]]
+    """Of 0.1, as `told`: warnings and what was observed."""
     seed: NotRequired[Seed]
     within: NotRequired[list[str] | None]
     mended: bool
     images: NotRequired[str | None]
+    observed: NotRequired[dict[str, Any]]
     told: NotRequired[dict[str, Any]]
 
 
 class Scores(Pair):
     """scores.json in the cache"""
 
-    told: dict[str, Any]
+    observed: dict[str, Any]
 
 
 class Beside(TypedDict):
@@ -326,6 +336,29 @@ class Rung(TypedDict):
     seconds: Number
     error: str
     lost: bool
+
+
+RENAMED = {
+    "engine": "backend",
+    "engine_why": "backend_why",
+    "notes": "warnings",
+    "told": "observed",
+}
+"""Keys of 0.1, of plans and of run.json, and what they are called now."""
+
+
+def renamed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What 0.1 wrote by the words of today; the lanes of its backend were SIMD batches.
+
+    >>> renamed({"engine": "lanes", "notes": ["one"], "warnings": ["two"]})
+    {'backend': 'simd', 'warnings': ['one', 'two']}
+    """
+    found: dict[str, Any] = {}
+    for key in sorted(value, key=lambda key: key not in RENAMED):  # the older first
+        new = RENAMED.get(key, key)
+        both = new in found and isinstance(found[new], list)
+        found[new] = [*found[new], *value[key]] if both else value[key]
+    return {**found, "backend": "simd"} if found.get("backend") == "lanes" else found
 
 
 def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> Any:

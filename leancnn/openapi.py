@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from leancnn.compiled import CompiledNetwork
+from leancnn.classifier import Classifier
 from leancnn.version import __version__
 
 
-def described(network: CompiledNetwork) -> dict[str, Any]:
+def described(network: Classifier) -> dict[str, Any]:
     """What `leancnn serve` answers for a network, in OpenAPI 3.1."""
     words = {"type": "string"}
     number = {"type": "number"}

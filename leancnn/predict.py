@@ -6,23 +6,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from leancnn.classifier import BATCH, Classifier
+from leancnn.classifier import probabilities as answers
 from leancnn.compiled import SUFFIXES as LIBRARIES
 from leancnn.compiled import CompiledNetwork
 from leancnn.decode import begins_as_image
-from leancnn.errors import DamagedError, ImageError, MismatchError
-from leancnn.modes import evaluating
-from leancnn.preprocess import SUFFIXES, UNREAD, WANTED, Picture, Preprocessing, Source
+from leancnn.errors import DamagedError, ImageError, MismatchError, RunError
+from leancnn.preprocess import SUFFIXES, UNREAD, WANTED, Picture, Source
+from leancnn.runs import Which
+from leancnn.targets import open_session, targets
 from leancnn.weights import Network, check_finite, load
 
 IN_MEMORY = (str, Path, bytes, bytearray, memoryview, Image.Image)
-BATCH = 64  # images that are in memory at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,46 +62,31 @@ class Refused:
         return {"path": self.path, "reason": self.reason}
 
 
-def opened(
-    source: str | Path, which: Literal["best", "last"] | None = None
-) -> Network | CompiledNetwork:
-    """What predicts: a saved network, a run's, or a compiled program, told by its suffix.
+def open_classifier(source: str | Path, which: Which | None = None) -> Classifier:
+    """What answers: a saved network, a run's, a compiled library, or an exported file, by its
+    suffix.
 
-    Raises what `load` raises; `DamagedError` for a library that `leancnn compile` did not write.
+    Raises what loading it raises; `DamagedError` for a file that is none of ours.
+
+    >>> open_classifier("runs/a").name
+    'resnet8'
     """
     path = Path(source)
-    if path.suffix not in LIBRARIES or path.is_dir():
+    exported = {target.suffix for target in targets.values() if target.suffix}
+    if path.is_dir() or path.suffix not in exported.union(LIBRARIES):
         return load(path, which)
     if which is not None:
-        raise MismatchError(f"{path} is one compiled network; it has no '{which}'")
-    native = CompiledNetwork(path)
-    preprocessing_of(native)
-    return native
-
-
-def preprocessing_of(network: Network | CompiledNetwork) -> Preprocessing:
-    """From a file to the input. Raises `DamagedError` for a compiled program that has no road."""
-    if isinstance(network, Network):
-        return network.pictures()
-    written = network.about.get("road")
-    if not isinstance(written, dict):
-        raise DamagedError(
-            f"{network.path}: does not say how a picture becomes its input; "
-            "it was compiled from a foreign file"
-        )
-    try:
-        preprocessing = Preprocessing.from_json(written)
-    except MismatchError as error:
-        raise DamagedError(f"{network.path}: {error}") from error
-    if (preprocessing.channels, *preprocessing.size) != network.shape:
-        raise DamagedError(
-            f"{network.path}: its road ends in {preprocessing.size}, not {network.shape}"
-        )
-    return preprocessing
+        raise MismatchError(f"{path} is one network; it has no '{which}'")
+    if not path.exists():
+        raise RunError(f"{path}: no such file")
+    found = CompiledNetwork(path) if path.suffix in LIBRARIES else open_session(path)
+    assert found is not None, "its suffix is a target's"
+    _ = found.pictures()  # that it has some is said now
+    return found
 
 
 def predict(
-    network: Network | CompiledNetwork | str | Path,
+    network: Classifier | str | Path,
     images: Source | Iterable[Source],
     *,
     top: int = 5,
@@ -111,11 +97,13 @@ def predict(
     PIL image, or an array of pixels 0 to 255, uint8 (h, w) or (h, w, C); one of (N, h, w, C) is N
     images. Its `path` in the prediction is "image 1" by its place.
 
-        predict(network, "photos/")
-        predict(network, [PIL.Image.open("a.jpg"), array, request.body])
-
     Raises `ImageError` naming every file that cannot be used; `predict_readable` goes on without
-    them. `network` is a network, the folder of a saved one, a run (its best), or a compiled one.
+    them. `network` is whatever answers (see `Classifier`), the folder of a saved network, a run
+    (its best), a compiled library, or a file that `export` wrote.
+
+    >>> found = leancnn.predict("runs/a", ["photos/class 0", np.zeros((40, 50, 3), np.uint8)])
+    >>> len(found), found[-1].path, found[0].label in ("class 0", "class 1", "class 2")
+    (33, 'image 2', True)
     """
     found, refused = predict_readable(network, images, top=top)
     if refused:
@@ -126,14 +114,14 @@ def predict(
 
 
 def predict_readable(
-    network: Network | CompiledNetwork | str | Path,
+    network: Classifier | str | Path,
     images: Source | Iterable[Source],
     *,
     top: int = 5,
 ) -> tuple[list[Prediction], list[Refused]]:
     """As `predict`, with the files that cannot be used beside the predictions, not as an error."""
-    network = network if isinstance(network, Network | CompiledNetwork) else opened(network)
-    preprocessing = preprocessing_of(network)
+    network = open_classifier(network) if isinstance(network, str | Path) else network
+    preprocessing = network.pictures()
     found: list[Prediction] = []
     refused: list[Refused] = []
     stream = _named(images)
@@ -148,7 +136,7 @@ def predict_readable(
             except ImageError as error:
                 refused.append(Refused(name, str(error)))
         if read:
-            rows = _rows(network, np.stack([picture.image for _, picture in read]))
+            rows = answers(network, np.stack([picture.image for _, picture in read]))
             for (path, picture), row in zip(read, rows, strict=True):
                 if not np.isfinite(row).all():
                     refused.append(Refused(path, f"{path}: {_no_number(network)}"))
@@ -225,41 +213,23 @@ def _below(folder: Path) -> Iterator[Path | Refused]:
 
 
 def probabilities(
-    network: Network | CompiledNetwork, images: NDArray[np.uint8], batch: int = BATCH
+    network: Classifier, images: NDArray[np.uint8], batch: int = BATCH
 ) -> NDArray[np.float64]:
-    """Stored images, uint8 (N, h, w, C) at the road's scale, to probabilities (N, classes).
+    """Stored images, uint8 (N, h, w, C) at the scale of preprocessing, to (N, classes).
 
     Raises `DamagedError` when the network's answer is not a number.
     """
-    rows = _rows(network, images, batch)
+    rows = answers(network, images, batch)
     if not np.isfinite(rows).all():
         raise DamagedError(_no_number(network))
     return rows
 
 
-def _no_number(network: Network | CompiledNetwork) -> str:
+def _no_number(network: Classifier) -> str:
     """What to say of an answer that is NaN. Raises `DamagedError` when a weight is."""
     if isinstance(network, Network):
         check_finite(network)
     return f"{network.name} answers with what is no number (NaN) for it"
-
-
-@torch.inference_mode()
-def _rows(
-    network: Network | CompiledNetwork, images: NDArray[np.uint8], batch: int = BATCH
-) -> NDArray[np.float64]:
-    """`probabilities` that may be NaN."""
-    preprocessing = preprocessing_of(network)
-    rows: list[NDArray[np.float64]] = []
-    if isinstance(network, CompiledNetwork):
-        return network(preprocessing.window(images)).astype(np.float64)
-    device = network.scale.device
-    with evaluating(network):
-        for start in range(0, len(images), batch):
-            seen = np.array(preprocessing.window(images[start : start + batch]))  # (n, H, W, C)
-            logits = network(torch.from_numpy(seen).to(device))
-            rows.append(logits.double().softmax(1).cpu().numpy())
-    return np.concatenate(rows) if rows else np.empty((0, len(network.classes)))
 
 
 def captions(predictions: Sequence[Prediction]) -> list[str]:

@@ -74,6 +74,10 @@ class Preprocessing:
     Resampling is Pillow's antialiased triangle filter, on 8-bit pixels, along rows first, whatever
     the file's format and the version of Pillow; an image that already has the right size keeps its
     exact pixels. `preprocess.c` does the same in C. Raises `MismatchError` for what cannot be.
+
+    >>> to_grey = leancnn.Preprocessing(size=(28, 32), channels=1)
+    >>> to_grey.read("photos/class 0/0.png").image.shape
+    (28, 32, 1)
     """
 
     dtype: ClassVar[type[np.uint8]] = np.uint8

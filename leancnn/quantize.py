@@ -5,7 +5,6 @@ never opened.
 """
 
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from leancnn.progress import Progress
 from leancnn.runs import check_writable, write_sealed
 from leancnn.tables import printable, table
 from leancnn.targets._c_text import to_c
+from leancnn.timing import in_turns, medians
 from leancnn.toolchain import compile_library
 from leancnn.training_data import check_place, images_for, kept_cut
 from leancnn.version import __version__
@@ -126,7 +126,9 @@ def quantize(
     Raises `DataError` for images that cannot set ranges, `MismatchError`, `UnsupportedError` for an
     operator without an integer form, `WriteError`.
 
-    Example: `quantize("runs/a", "runs/a8").points_lost`
+    >>> found = leancnn.quantize("runs/a", "runs/a8", images=24)
+    >>> found.bytes_int8 < found.bytes / 3
+    True
     """
     network = weights.load(path, which)
     network.check_floats("quantizing it")
@@ -297,14 +299,8 @@ def clock(networks: Sequence[Network], image: NDArray[np.uint8]) -> list[float]:
         return []
     seen = np.array(networks[0].pictures().window(image))
     runs = [native.bare(seen) for native in natives]
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(TURNS):
-        for call, found in zip(runs, times, strict=True):
-            call()
-            before = time.perf_counter()
-            call()
-            found.append(1e6 * (time.perf_counter() - before))
-    return [statistics.median(found) for found in times]
+    turns = in_turns(dict(enumerate(runs)), TURNS, 0, warm_up=1)
+    return [1e6 * statistics.median(medians(of_run)) for of_run in turns.values()]
 
 
 def _check_budget(found: Quantization, budget: float) -> None:

@@ -74,7 +74,9 @@ def report(
     A report that stands at `out` is replaced; another file only with `force`. Raises `RunError` for
     a path with nothing to report, `DamagedError`, `WriteError`.
 
-    Example: `leancnn.report(["runs/a", "runs/b"], "report.html")`
+    >>> found = leancnn.report("runs/a", "report.html", title="A first run")
+    >>> found.records, found.bytes > 1000
+    (('runs/a',), True)
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:

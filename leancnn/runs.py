@@ -6,7 +6,7 @@ runs/a/
   metrics.jsonl     one line per epoch; metrics.csv holds the same
   checkpoints/      the last two, each a sealed pair step-XXXXXXXX.json + .safetensors
   best/ last/       saved networks (weights.py)
-  evaluations.json  every opening of a test set
+  evaluations.json  every use of a test set
   evaluation-best.json, .safetensors  what the last one found, and small pictures of confusions
   check.json, bench.json  where a user put what `check --json` and `bench --json` print
   run.lock          who is writing here, while one is; .evaluations.lock beside it
@@ -222,7 +222,7 @@ def _epochs(folder: Path) -> int:
 
 
 def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Note one opening of a test set in evaluations.json; returns those before it, oldest first.
+    """Note one use of a test set in evaluations.json; returns those before it, oldest first.
 
     Two processes at once lose nothing: each waits for the other. Raises `WriteError`.
     """
@@ -243,7 +243,7 @@ def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Every opening of a test set so far, oldest first. Raises `DamagedError`."""
+    """Every use of a test set so far, oldest first. Raises `DamagedError`."""
     path = folder / "evaluations.json"
     try:
         found, state = read_edited(path)

@@ -1,4 +1,4 @@
-"""Predict over HTTP: a compiled network behind a bounded queue, for clients nobody can trust.
+"""Predict over HTTP: a network behind a bounded queue, for clients nobody can trust.
 
 request → admitted (or 503) → body within its limits and its time → pictures → a pool of threads
 that decode, prepare and classify → JSON
@@ -8,6 +8,7 @@ answered gets a status and one line that says why.
 """
 
 import asyncio
+import copy
 import html
 import os
 import re
@@ -21,7 +22,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any, cast
 
-from leancnn.compiled import CompiledNetwork
+from leancnn.classifier import Classifier
 from leancnn.connections import RETRY_S, Rules, protocol
 from leancnn.errors import (
     ImageError,
@@ -35,6 +36,7 @@ from leancnn.predict import predict_readable
 from leancnn.request_body import RefusedError, pictures_in
 from leancnn.tables import printable
 from leancnn.uploads import checked
+from leancnn.weights import Network
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -93,7 +95,7 @@ class Limits:
 
 
 class Service:
-    """A compiled network as an ASGI application: `Service(native).app`.
+    """Whatever answers as an ASGI application: `Service(native).app`.
 
     `POST /predict` takes a picture as the body, or several as multipart/form-data; `?top=3` says
     how many classes are named. `GET /` is a page, `/health`, `/ready`, `/metrics`, `/about`,
@@ -102,7 +104,9 @@ class Service:
         uvicorn.run(Service(leancnn.compile("runs/a")).app)
     """
 
-    def __init__(self, network: CompiledNetwork, limits: Limits | None = None) -> None:
+    def __init__(self, network: Classifier, limits: Limits | None = None) -> None:
+        if isinstance(network, Network):  # threads share it, and its owner keeps his mode
+            network = copy.deepcopy(network).eval()
         self.network, self.limits = network, limits or Limits()
         self.pool = ThreadPoolExecutor(self.limits.workers, "predict")
         self.admitted, self.held = 0, 0  # requests; bytes of their bodies
@@ -231,8 +235,9 @@ class Service:
 
     async def about(self, request: Request) -> Response:
         """The network: its name, classes, and input as channels, rows and columns."""
-        c, h, w = self.network.shape
-        size = {"channels": c, "height": h, "width": w}
+        pictures = self.network.pictures()
+        height, width = pictures.size
+        size = {"channels": pictures.channels, "height": height, "width": width}
         classes = list(self.network.classes)
         return JSONResponse({"name": self.network.name, "classes": classes, "size": size})
 
@@ -244,7 +249,7 @@ class Service:
 class Metrics:
     """What is counted, in a registry of its own."""
 
-    def __init__(self, network: CompiledNetwork) -> None:
+    def __init__(self, network: Classifier) -> None:
         self.registry = CollectorRegistry()
         own: Any = {"registry": self.registry}
         self.requests = Counter("leancnn_requests", "Requests to predict", ["status"], **own)
@@ -262,7 +267,7 @@ class Metrics:
             self.seconds.observe(seconds)
 
 
-def _pages(network: CompiledNetwork) -> dict[str, tuple[str, str]]:
+def _pages(network: Classifier) -> dict[str, tuple[str, str]]:
     """The page, as `leancnn export --to web` has it, with the network here: media type and text."""
     folder = files("leancnn") / "page"
     fields = {

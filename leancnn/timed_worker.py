@@ -18,6 +18,9 @@ import torch
 from leancnn.errors import LeanCNNError, MissingDependencyError
 from leancnn.process import Memory
 from leancnn.targets import targets
+from leancnn.timing import turn
+
+WARM_UP = 3  # calls before each turn, for caches that another engine has filled
 
 
 class Worker:
@@ -113,8 +116,8 @@ def _work(target: str, artifact: str, images: str, core: str) -> None:
             run = loaded.prepare(given[1:2])
             run()
             logits, macs = loaded.logits(given).tolist(), 0
-            entry = loaded.probabilities
-            shares = None if entry is None else entry(given).tolist()
+            entry = loaded.entry(given)
+            shares = None if entry is None else entry.tolist()
     except Exception as error:
         kind = type(error).__name__
         print(json.dumps({"error": f"{kind}: {error}", "kind": kind}), file=answers, flush=True)
@@ -123,14 +126,7 @@ def _work(target: str, artifact: str, images: str, core: str) -> None:
     ready = {"logits": logits, "probabilities": shares, "startup": startup, "macs": macs}
     print(json.dumps(ready), file=answers, flush=True)
     for line in sys.stdin:
-        for _ in range(3):
-            run()
-        times: list[float] = []
-        until = time.perf_counter() + float(line)
-        while not times or (before := time.perf_counter()) < until:
-            before = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - before)
+        times = turn(run, float(line), warm_up=WARM_UP)
         print(json.dumps({"times": times, "memory": memory.most_mb()}), file=answers, flush=True)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from leancnn import manifests, models, runs
 from leancnn.channels.sizes import reshape
+from leancnn.classifier import check_classes, check_images
 from leancnn.compiler.integers import from_data, to_data
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import (
@@ -30,6 +31,7 @@ from leancnn.errors import (
     UsageError,
 )
 from leancnn.layers import INITS, initialise
+from leancnn.modes import evaluating
 from leancnn.normalisation import scale_and_shift
 from leancnn.preprocess import Preprocessing
 from leancnn.registry import check_file_name
@@ -50,11 +52,14 @@ WEIGHTS = "weights.safetensors"
 class Network(nn.Module):
     """A network that knows its classes and its input.
 
-    uint8 (N, H, W, C) at `road.size` in, logits (N, classes) out; float32 where the input is a
-    `SignalWindow`. `body` is the plain network of floats; `road` leads from any image file to
-    `road.size`. `mean` and `std` are those of the training images, per channel, where 0 is black
-    and 1 is white.
+    uint8 (N, H, W, C) at `preprocessing.size` in, logits (N, classes) out; float32 where the input
+    is a `SignalWindow`. `body` is the plain network of floats; `preprocessing` leads from any image
+    file to its size. `mean` and `std` are those of the training images, per channel, where 0 is
+    black and 1 is white.
     Raises `MismatchError` when they do not fit the channels.
+
+    >>> leancnn.load("runs/a")(np.zeros((2, 8, 8, 3), np.uint8)).shape
+    torch.Size([2, 3])
     """
 
     def __init__(
@@ -155,12 +160,7 @@ class Network(nn.Module):
 
     def check_classes(self, classes: Sequence[str], where: object) -> None:
         """Raises `MismatchError` when data has other classes than the network, or another order."""
-        if tuple(classes) != self.classes:
-            odd = sorted(set(classes) ^ set(self.classes))
-            what = (
-                f"only one of the two has {', '.join(map(repr, odd[:4]))}" if odd else "the order"
-            )
-            raise MismatchError(f"{where}: its classes are not those of {self.name}: {what}")
+        check_classes(self, classes, where)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, H, W, C) → float (N, C, H, W): pixel / 255, less mean, by std; only here."""
@@ -168,6 +168,18 @@ class Network(nn.Module):
         if planes.is_floating_point():  # no copy was made yet: the caller keeps what he gave
             return planes.to(self.scale.dtype).mul(self.scale).add_(self.shift)
         return planes.to(self.scale.dtype).mul_(self.scale).add_(self.shift)
+
+    @torch.inference_mode()
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, classes) of uint8 images (N, H, W, C), in evaluation mode; see `Classifier`.
+
+        Raises `MismatchError` for images of another kind.
+        """
+        images = check_images(images, self.name, self.pictures())
+        with evaluating(self):
+            logits = self(torch.from_numpy(images).to(self.scale.device))
+        answers: NDArray[np.float64] = logits.double().softmax(1).cpu().numpy()
+        return answers
 
     def _tensor(self, images: Any) -> Tensor:
         """What is no tensor yet, on the network's device. Raises `MismatchError`."""
@@ -264,6 +276,9 @@ def load(path: str | Path, which: Which | None = None) -> Network:
 
     Raises `RunError` when nothing is saved there, `DamagedError` when what is saved is not what was
     written, not one network, or written by a newer leancnn.
+
+    >>> leancnn.load("runs/a").classes
+    ('class 0', 'class 1', 'class 2')
     """
     folder = _find(Path(path), which)
     manifest, arrays = unseal(folder / MANIFEST, folder / WEIGHTS, manifests.Saved)

@@ -59,11 +59,11 @@ def quiet(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain_digits() -> Iterator[None]:
-    """The recipe of the digits without a choice of engines: no compiler, no clock."""
+    """The recipe of the digits without a choice of backends: no compiler, no clock."""
     from leancnn.recipes._base import recipes
 
     before = recipes["digits"]
-    recipes["digits"] = before.changed(engine="torch", precision="fp32")
+    recipes["digits"] = before.changed(backend="torch", precision="fp32")
     yield
     recipes["digits"] = before
 

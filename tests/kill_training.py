@@ -1,8 +1,8 @@
 """Kill training runs with SIGKILL until they end; compare their weights with a run left in peace.
 
-`python kill_training.py FOLDER RUNS KILLS [torch | lanes | naive]` prints one JSON object. Kills
+`python kill_training.py FOLDER RUNS KILLS [torch | simd | naive]` prints one JSON object. Kills
 fall at random moments, every third one while a file is being written, and one for each run between
-its last checkpoint and its end. `torch` and `lanes` are engines; `naive` replaces checkpoints by
+its last checkpoint and its end. `torch` and `simd` are backends; `naive` replaces checkpoints by
 `torch.save` onto one path: the control, which must lose runs. Children are forked from a process
 that has imported torch and computed nothing, so a trial costs no import.
 """
@@ -28,7 +28,7 @@ WIDTH = 1024  # a checkpoint of about 2 MB, so that saving takes a good part of 
 PATIENCE_S = 120.0
 
 
-def work(data: Path, folder: Path, engine: str) -> None:
+def work(data: Path, folder: Path, backend: str) -> None:
     """What a user does after a crash: go on where there is something, else begin."""
     torch.set_num_threads(1)
     if runs.is_run(folder):
@@ -36,7 +36,7 @@ def work(data: Path, folder: Path, engine: str) -> None:
         return
     train(
         data,
-        recipe=RECIPE.changed(epochs=EPOCHS, engine=engine),
+        recipe=RECIPE.changed(epochs=EPOCHS, backend=backend),
         arguments={"width": WIDTH},
         out=folder,
         progress=False,
@@ -44,13 +44,13 @@ def work(data: Path, folder: Path, engine: str) -> None:
     )
 
 
-def start(data: Path, folder: Path, engine: str) -> int:
+def start(data: Path, folder: Path, backend: str) -> int:
     child = os.fork()
     if child:
         return child
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        work(data, folder, engine)
+        work(data, folder, backend)
         os._exit(0)
     except BaseException as error:  # a lost run: the parent reads why
         (folder.parent / f"{folder.name}.error").write_text(f"{type(error).__name__}: {error}")
@@ -158,15 +158,15 @@ def main(folder: Path, most_runs: int, most_kills: int, way: str = "torch") -> d
     dice = random.Random(11)
     training_curve([{"epoch": 1, "val_loss": 1.0}])  # fonts, once for all children
     data = make_pictures(folder / "pictures")
-    engine = "lanes" if way == "lanes" else "torch"
+    backend = "simd" if way == "simd" else "torch"
     if way == "naive":
         naive()
     quiet = folder / "quiet"
     started = time.monotonic()
-    assert os.waitpid(start(data, quiet, engine), 0)[1] == 0, (folder / "quiet.error").read_text()
+    assert os.waitpid(start(data, quiet, backend), 0)[1] == 0, (folder / "quiet.error").read_text()
     length = time.monotonic() - started
     told_by_quiet = json.loads((quiet / "run.json").read_text())
-    assert told_by_quiet["plan"]["engine"] == engine, told_by_quiet["plan"]["engine_why"]
+    assert told_by_quiet["plan"]["backend"] == backend, told_by_quiet["plan"]["backend_why"]
     LAST_STEP = told_by_quiet["result"]["steps"]
     expected = result(quiet)
     told = {"kills": 0, "in_saves": 0, "after_last": 0, "runs": 0, "lost": 0, "different": 0}
@@ -188,7 +188,7 @@ def main(folder: Path, most_runs: int, most_kills: int, way: str = "torch") -> d
             )
             sign = Moment(kind, run, dice.randrange(1, 4) if kind == "save" else 0)
             moment = dice.uniform(0.02, length / 3) if kind == "random" else PATIENCE_S
-            status = watch(start(data, run, engine), moment, sign)
+            status = watch(start(data, run, backend), moment, sign)
             if status is not None:
                 break
             kills += 1

@@ -170,7 +170,7 @@ def test_a_wrong_normalisation_is_not_kept(way, doubled, tmp_path):
     if way == "bench":
         rows, missing = bench([network()], on=["c"], rounds=1, seconds=0.01)
         assert not rows
-        assert "its answers differ by" in str(missing[0])
+        assert "differ by" in str(missing[0])
         return
     made = {
         "compile": lambda: leancnn.compile(network()),

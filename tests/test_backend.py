@@ -18,7 +18,7 @@ from tests.tiny import RECIPE, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = World(0, 1, torch.device("cpu"))
-AUTO = RECIPE.changed(engine="auto")
+AUTO = RECIPE.changed(backend="auto")
 
 
 def chosen(recipe: Any, world: World = ALONE) -> backend.Choice:
@@ -27,20 +27,21 @@ def chosen(recipe: Any, world: World = ALONE) -> backend.Choice:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Let steps of the engines take what a test says, in seconds; nothing is computed."""
-    seconds = {"lanes": 2.0, "torch": 1.0, "channels_last": 1.5}
+    """Let steps of the backends take what a test says, in seconds; nothing is computed."""
+    seconds = {"simd": 2.0, "torch": 1.0, "channels_last": 1.5}
 
-    def step(forward: Any, way: tuple[str, str], images: Any) -> float:
-        return seconds[way[0]] + (way[1] == "bf16")
+    def turn(step: Any, turn_s: float, *, least: int = 1) -> list[float]:
+        backend_, precision = step.args[1]
+        return [seconds[backend_] + (precision == "bf16")] * least
 
-    monkeypatch.setattr(backend, "_seconds_of_step", step)
+    monkeypatch.setattr(backend, "turn", turn)
     return seconds
 
 
 def test_nothing_is_measured_where_the_recipe_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backend, "_seconds_of_step", None)
+    monkeypatch.setattr(backend, "turn", None)
     assert chosen(RECIPE) == backend.Choice("torch", "fp32", "the recipe says so")
 
 
@@ -49,45 +50,45 @@ def test_measuring_changes_no_weight_and_leaves_no_gradient() -> None:
     before = {k: v.clone() for k, v in body.state_dict().items()}
     open_ = RECIPE.changed(precision="auto")
     found = choose(body, open_, torch.randn(4, 3, 8, 8), ALONE, uses_features=False)
-    assert found.engine == "torch"
+    assert found.backend == "torch"
     assert found.precision in ("fp32", "bf16")
     assert all(torch.equal(before[k], v) for k, v in body.state_dict().items())
     assert all(p.grad is None for p in body.parameters())
 
 
-def test_the_fastest_engine_is_chosen_and_all_times_are_told(clock: dict[str, float]) -> None:
-    told = "2 s a step in the lanes, 1 s in torch, 1.5 s with channels last"
+def test_the_fastest_backend_is_chosen_and_all_times_are_told(clock: dict[str, float]) -> None:
+    told = "2 s a step in SIMD batches, 1 s in torch, 1.5 s with channels last"
     assert str(chosen(AUTO)) == f"training in plain torch, fp32: {told}"
     clock["torch"] = 3.5
-    assert chosen(AUTO).engine == "channels_last"
+    assert chosen(AUTO).backend == "channels_last"
     clock["channels_last"] = 3.0
     assert str(chosen(AUTO)) == (
-        "training in the lanes, fp32: "
-        "2 s a step in the lanes, 3.5 s in torch, 3 s with channels last"
+        "training in SIMD batches, fp32: "
+        "2 s a step in SIMD batches, 3.5 s in torch, 3 s with channels last"
     )
-    for named in ("lanes", "channels_last"):
-        assert chosen(RECIPE.changed(engine=named)) == backend.Choice(
+    for named in ("simd", "channels_last"):
+        assert chosen(RECIPE.changed(backend=named)) == backend.Choice(
             named, "fp32", "the recipe says so"
         )
 
 
-@pytest.mark.parametrize("wish", ["auto", "lanes"])
-def test_where_the_lanes_cannot_run_torch_does_and_says_why(
+@pytest.mark.parametrize("wish", ["auto", "simd"])
+def test_where_simd_batches_cannot_run_torch_does_and_says_why(
     wish: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = RECIPE.changed(engine=wish)
+    recipe = RECIPE.changed(backend=wish)
     body = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten())
     found = choose(body, recipe, torch.randn(16, 3, 8, 8), ALONE, uses_features=False)
-    assert found.engine in ("torch", "channels_last")
-    begins = "not in the lanes: a convolution or a norm has no lanes form; "
+    assert found.backend in ("torch", "channels_last")
+    begins = "not in SIMD batches: a convolution or a norm has no SIMD form; "
     assert found.why.startswith(begins)
     assert " s a step in torch, " in found.why.removeprefix(begins)
     monkeypatch.setattr(World, "of_first", lambda self, value: value)
     two = chosen(recipe, World(0, 2, torch.device("cpu")))
-    assert two.why.startswith("not in the lanes: they are for one process, and these are 2; ")
+    assert two.why.startswith("not in SIMD batches: they are for one process, and these are 2; ")
     images = torch.randn(16, 3, 8, 8)
     reads = choose(tiny(), recipe.changed(loss="softmax+center"), images, ALONE, uses_features=True)
-    begins = "not in the lanes: the loss softmax+center reads features, not only logits; "
+    begins = "not in SIMD batches: the loss softmax+center reads features, not only logits; "
     assert reads.why.startswith(begins)
 
 
@@ -116,20 +117,20 @@ def test_channels_last_gives_the_same_gradients_and_leaves_parameters_as_they_li
 def test_all_processes_measure_since_their_norms_wait_for_each_other(
     clock: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, ways = backend._seconds_of_step, []
+    turn, ways = backend.turn, []
 
-    def noted(forward: Any, way: tuple[str, str], images: Any) -> float:
-        ways.append(way)
-        return step(forward, way, images)
+    def noted(step: Any, *given: Any, **named: Any) -> list[float]:
+        ways.append(step.args[1])
+        return turn(step, *given, **named)
 
-    monkeypatch.setattr(backend, "_seconds_of_step", noted)
+    monkeypatch.setattr(backend, "turn", noted)
     monkeypatch.setattr(World, "of_first", lambda self, value: value)
     done = []
     for rank in range(2):
         ways.clear()
         found = chosen(AUTO.changed(precision="auto"), World(rank, 2, torch.device("cpu")))
         done.append(list(ways))
-        assert (found.engine, found.precision) == ("torch", "fp32")
+        assert (found.backend, found.precision) == ("torch", "fp32")
     assert done[0] == done[1]
     assert {precision for _, precision in done[0]} == {"fp32", "bf16"}
 
@@ -145,18 +146,18 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_a_run_says_once_which_engine_it_took_and_keeps_the_reason(
+def test_a_run_says_once_which_backend_it_took_and_keeps_the_reason(
     pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    why = "not in the lanes: no C compiler found; install gcc or clang"
+    why = "not in SIMD batches: no C compiler found; install gcc or clang"
     train(pictures, recipe=AUTO.changed(epochs=1), out=tmp_path / "run")
     lines = capfd.readouterr().err.splitlines()
     plan = runs.read_json(tmp_path / "run" / "run.json")["plan"]
-    assert plan["engine"] in ("torch", "channels_last")
-    assert plan["engine_why"].startswith(f"{why}; ")
-    shown = backend.SHOWN[plan["engine"]]
-    assert lines.count(f"training in {shown}, fp32: {plan['engine_why']}") == 1
-    assert sum("lanes" in line for line in lines) == 1
+    assert plan["backend"] in ("torch", "channels_last")
+    assert plan["backend_why"].startswith(f"{why}; ")
+    shown = backend.SHOWN[plan["backend"]]
+    assert lines.count(f"training in {shown}, fp32: {plan['backend_why']}") == 1
+    assert sum("SIMD" in line for line in lines) == 1
     assert cpu_training.compiler() == "none"
 
 

@@ -331,7 +331,7 @@ def test_train_resume_and_evaluate_follow_each_other(tmp_path, capsys):
     words = ["train", str(tmp_path / "photos"), "--recipe", "smoke", "--out", run, "--quiet"]
     words += [
         "--override",
-        "engine=torch",
+        "backend=torch",
         "--override",
         "precision=fp32",
         "--model-arg",

@@ -170,7 +170,7 @@ def test_scoring_testing_and_comparing_are_done_where_training_is(
         return network
 
     monkeypatch.setattr(weights.Network, "on", on)
-    for module in ("prune.importance", "prune.measure", "evaluate"):
+    for module in ("prune.importance", "evaluate"):
         monkeypatch.setattr(import_module(f"leancnn.{module}"), "own_device", lambda: gpu)
     network = weights.load(whole)
     for criterion in ("taylor", "reconstruction"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow  # CI runs it by name
 ROOT = Path(__file__).parent.parent
@@ -89,6 +90,12 @@ def test_the_command_lists_the_classes(run, house):
 def test_the_target_answers_as_pytorch_does(run, house):
     found = said(house, "export", run, "--to", "pt2", "--out", house / "build")
     assert (house / "build" / "tinynet.pt2").exists(), found
+    Image.new("RGB", (40, 40), "red").save(house / "red.png")
+    exported, trained = (
+        said(house, "predict", place, house / "red.png")["predictions"][0]["label"]
+        for place in (house / "build" / "tinynet.pt2", run)
+    )
+    assert exported == trained
 
 
 def test_the_criterion_cuts_the_network(run, house):

@@ -1,4 +1,4 @@
-"""The lanes compute what torch computes: outputs, gradients, statistics; or say why they do not."""
+"""SIMD batches compute what torch computes: outputs, gradients, statistics; or say why not."""
 
 import copy
 import resource
@@ -66,18 +66,18 @@ def far(one, other):
 @pytest.mark.parametrize(
     "name", ["henet_r2", pytest.param("shufflenet_r2", marks=pytest.mark.slow)]
 )
-def test_lanes_are_as_near_to_exact_arithmetic_as_torch_is(name):
-    errors = {"torch": [], "lanes": []}
+def test_simd_batches_are_as_near_to_exact_arithmetic_as_torch_is(name):
+    errors = {"torch": [], "simd": []}
     for seed in range(3):  # a ReLU at the edge may flip in either; the median does not
         body = models.create_model(name, seed=seed)
         source = torch.Generator().manual_seed(seed)
         images, labels = torch.randn(BATCH, 3, 31, 31, generator=source), torch.arange(BATCH) % 10
         settle(body, images)
-        found = passes(body, images, labels, ("double", "torch", "lanes"))
+        found = passes(body, images, labels, ("double", "torch", "simd"))
         for kind, seen in errors.items():
             seen.append(far(found[kind][1], found["double"][1]))
-        assert far(found["lanes"][2], found["double"][2]) < 1e-5
-    assert median(errors["lanes"]) < max(2 * median(errors["torch"]), 3e-6)
+        assert far(found["simd"][2], found["double"][2]) < 1e-5
+    assert median(errors["simd"]) < max(2 * median(errors["torch"]), 3e-6)
 
 
 KINDS = [(1, 1, 0), (3, 1, 1), (3, 2, 0), (3, 2, 1), (1, 2, 0)]  # kernel, stride, pad
@@ -153,10 +153,10 @@ def test_any_network_of_known_layers_agrees_with_torch(channels, groups, strides
     torch.manual_seed(0)
     body = Odd(channels, groups, strides, *flags)
     images = torch.randn(BATCH, channels, *size)
-    found = passes(body, images, torch.arange(BATCH) % 2, ("torch", "lanes"))
-    assert far(found["lanes"][0], found["torch"][0]) < 1e-4
+    found = passes(body, images, torch.arange(BATCH) % 2, ("torch", "simd"))
+    assert far(found["simd"][0], found["torch"][0]) < 1e-4
     # A flipped ReLU costs more than rounding.
-    assert far(found["lanes"][1], found["torch"][1]) < 1e-2
+    assert far(found["simd"][1], found["torch"][1]) < 1e-2
 
 
 class Padded(nn.Module):
@@ -177,9 +177,9 @@ class Padded(nn.Module):
 def test_a_shortcut_that_is_padded_with_zeros_agrees_with_torch():
     torch.manual_seed(0)
     images, labels = torch.randn(BATCH, 3, 13, 12), torch.arange(BATCH) % 12
-    found = passes(Padded(2), images, labels, ("double", "lanes"))
-    assert far(found["lanes"][0], found["double"][0]) < 1e-5
-    assert far(found["lanes"][1], found["double"][1]) < 1e-4
+    found = passes(Padded(2), images, labels, ("double", "simd"))
+    assert far(found["simd"][0], found["double"][0]) < 1e-5
+    assert far(found["simd"][1], found["double"][1]) < 1e-4
 
 
 @pytest.mark.usefixtures("quick_kernels")
@@ -270,16 +270,16 @@ def frozen():
 @pytest.mark.parametrize(
     ("body", "shape", "why"),
     [
-        (nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten()), (16, 3, 8, 8), "no lanes form"),
+        (nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten()), (16, 3, 8, 8), "no SIMD form"),
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), (15, 3, 8, 8), "does not fill"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), (16, 3, 8, 8), "never leaves"),
         (Twice(), (16, 3, 8, 8), "before and after its norm"),
-        (Padded(3), (16, 3, 8, 8), "no lanes form"),
+        (Padded(3), (16, 3, 8, 8), "no SIMD form"),
         (nn.Sequential(PadChannels(1, 1), nn.Conv2d(5, 4, 1), nn.Flatten()), (16, 3, 8, 8), ""),
-        (frozen(), (16, 3, 8, 8), "no lanes form"),
+        (frozen(), (16, 3, 8, 8), "no SIMD form"),
     ],
 )
-def test_what_has_no_lanes_form_runs_as_it_is_and_says_why(body, shape, why):
+def test_what_has_no_simd_form_runs_as_it_is_and_says_why(body, shape, why):
     images = torch.randn(shape)
     fast = accelerate(body)
     assert torch.equal(fast(images), body(images))
@@ -307,7 +307,7 @@ def test_structures_lie_in_c_as_they_are_filled(monkeypatch):
 
 
 @pytest.mark.parametrize("pattern", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001])
-@pytest.mark.parametrize("kind", ["lanes", "half"])
+@pytest.mark.parametrize("kind", ["simd", "half"])
 def test_nan_reaches_the_loss_whatever_its_bits(pattern, kind):
     body = nn.Sequential(
         nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()

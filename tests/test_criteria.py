@@ -217,7 +217,7 @@ def test_se_gate_is_the_mean_over_all_images() -> None:
         expected = gate.gate(gate.expand(gate.act(gate.reduce(squeezed)))).mean(0)
     scores = se_gate.score(subject)
     np.testing.assert_allclose(scores["blocks.1.gate.gate"], expected, rtol=1e-5)
-    assert subject.told["gates"] == se_gate.distribution(subject)
+    assert subject.observed["gates"] == se_gate.distribution(subject)
     shown = json.loads(json.dumps(se_gate.distribution(subject, bins=10)))
     assert list(shown) == [f"{path}.gate.gate" for path in ("stage0", *block_paths(subject))]
     np.testing.assert_array_equal(shown["blocks.1.gate.gate"]["mean"], scores["blocks.1.gate.gate"])

@@ -168,24 +168,24 @@ def test_other_classes_are_refused_and_named(run, tmp_path, classes, message):
     assert runs.evaluations(run) == []
 
 
-def test_openings_are_counted_for_each_test_set_and_a_changed_one_is_noticed(run, tmp_path):
+def test_uses_are_counted_for_each_test_set_and_a_changed_one_is_noticed(run, tmp_path):
     first = leancnn.evaluate(run)
-    assert (first.which, first.opened, first.openings, first.changed) == ("best", 1, 1, False)
+    assert (first.which, first.uses, first.all_uses, first.changed) == ("best", 1, 1, False)
     second = leancnn.evaluate(run, which="last")
-    assert (second.which, second.opened, second.openings, second.changed) == ("last", 2, 2, False)
+    assert (second.which, second.uses, second.all_uses, second.changed) == ("last", 2, 2, False)
     other = photos(tmp_path / "other", ["s2", "s10", "éa"], each=3)
     foreign = leancnn.evaluate(run, other)
-    assert (foreign.opened, foreign.openings, foreign.changed) == (1, 3, False)
-    assert "opened these test images once, and others 2 times" in foreign.text()
+    assert (foreign.uses, foreign.all_uses, foreign.changed) == (1, 3, False)
+    assert "measured on these test images once, and others 2 times" in foreign.text()
     (tmp_path / "photos").rename(tmp_path / "moved")  # the same images are the same test set
     moved = leancnn.evaluate(run / "best", tmp_path / "moved")
-    assert (moved.which, moved.opened, moved.openings, moved.changed) == ("best", 3, 4, False)
-    assert "opened these test images 3 times, and others once" in moved.text()
+    assert (moved.which, moved.uses, moved.all_uses, moved.changed) == ("best", 3, 4, False)
+    assert "measured on these test images 3 times, and others once" in moved.text()
     (tmp_path / "moved").rename(tmp_path / "photos")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "photos" / "test" / "s2" / "0.png")
     changed = leancnn.evaluate(run)
-    assert (changed.opened, changed.openings, changed.changed) == (1, 5, True)
-    assert "not those that an earlier opening found" in changed.text()
+    assert (changed.uses, changed.all_uses, changed.changed) == (1, 5, True)
+    assert "not those that an earlier use found" in changed.text()
     assert len(runs.evaluations(run)) == 5
 
 
@@ -259,9 +259,9 @@ def test_an_opening_that_cannot_be_counted_shows_nothing(run, tmp_path, monkeypa
 
 def test_a_network_inside_a_run_is_counted_from_inside_too(run, tmp_path, monkeypatch):
     monkeypatch.chdir(run / "best")
-    assert leancnn.evaluate(".", tmp_path / "photos").opened == 1
+    assert leancnn.evaluate(".", tmp_path / "photos").uses == 1
     (tmp_path / "link").symlink_to(run / "last")
-    assert leancnn.evaluate(tmp_path / "link", tmp_path / "photos").opened == 2
+    assert leancnn.evaluate(tmp_path / "link", tmp_path / "photos").uses == 2
 
 
 def test_other_data_leave_the_picture_of_the_runs_own_alone(run, tmp_path):
@@ -272,7 +272,7 @@ def test_other_data_leave_the_picture_of_the_runs_own_alone(run, tmp_path):
     assert Path(other).name == "confusion-best-elsewhere.png"
 
 
-def test_a_damaged_count_of_openings_stops_before_the_test_set_is_opened(run, tmp_path):
+def test_a_damaged_count_of_uses_stops_before_the_test_set_is_opened(run, tmp_path):
     (tmp_path / "photos" / "test").rename(tmp_path / "away")
     for text in ("{", "{}", "[1]"):
         (run / "evaluations.json").write_text(text)
@@ -291,7 +291,7 @@ def test_a_network_outside_a_run_needs_data_and_counts_nothing(run, tmp_path):
     with pytest.raises(RunError, match="--data"):
         leancnn.evaluate(tmp_path / "alone")
     found = leancnn.evaluate(tmp_path / "alone", tmp_path / "photos")
-    assert (found.opened, found.picture, found.which) == (None, None, "")
+    assert (found.uses, found.picture, found.which) == (None, None, "")
 
 
 def test_data_without_a_test_part_is_refused(run, tmp_path):
@@ -326,7 +326,7 @@ def test_data_that_has_moved_is_asked_for_by_name(run, tmp_path):
     (tmp_path / "photos").rename(tmp_path / "moved")
     with pytest.raises(DataError, match=r"photos, the data of .*run, is not there; .* --data"):
         leancnn.evaluate(run)
-    assert leancnn.evaluate(run, tmp_path / "moved").opened == 1
+    assert leancnn.evaluate(run, tmp_path / "moved").uses == 1
 
 
 def test_a_picture_that_cannot_be_drawn_is_no_opening(run, tmp_path):

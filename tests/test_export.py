@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional
 
@@ -23,17 +22,9 @@ from leancnn.errors import (
     UnknownNameError,
     WriteError,
 )
-from leancnn.export import (
-    TRIALS,
-    WITHIN,
-    check_parity,
-    difference,
-    export,
-    made_images,
-    probabilities_apart,
-    trial_images,
-)
+from leancnn.export import export
 from leancnn.layers import RMAC
+from leancnn.parity import check_parity, trial_images
 from leancnn.targets import targets
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.targets.ncnn import Spelled
@@ -227,47 +218,6 @@ def test_the_command_lists_the_files(tmp_path, capsys):
     assert cli.main([*words, "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert [file["file"].rsplit("/", 1)[1] for file in value["files"]] == ["speck.c", "speck.h"]
-
-
-def test_trial_images_drive_values_far():
-    images = made_images((9, 8, 3), TRIALS)
-    assert not images[0].any()
-    assert (images[-1] == 255).all()
-    flat = [image for image in images if (image == image[:1, :1]).all()]
-    greys = {int(image[0, 0, 0]) for image in flat if len(set(image[0, 0].tolist())) == 1}
-    assert greys >= {0, 64, 128, 192, 255}
-    assert len({tuple(image[0, 0]) for image in flat}) >= 8, "each channel alone"
-    assert any(image.astype(int).sum() == 3 * 255 for image in images), "one bright pixel"
-    assert made_images((9, 8, 3), 2).shape == (2, 9, 8, 3)
-
-
-def test_images_of_the_training_are_among_those_compared(tmp_path):
-    net = network()
-    for label in "ab":
-        (tmp_path / "train" / label).mkdir(parents=True)
-        (tmp_path / "train" / label / "broken.png").write_bytes(b"no picture")
-        for number in range(3):
-            colour = (number * 40 + 10, 50, 200)
-            Image.new("RGB", (20, 20), colour).save(tmp_path / "train" / label / f"{number}.png")
-    net.made = {"data": str(tmp_path)}
-    images = trial_images(net, 4, real=3)
-    assert images.shape == (7, 8, 8, 3)
-    assert {tuple(image[0, 0]) for image in images[4:]} <= {(10, 50, 200), (50, 50, 200)}
-    net.made = {"data": "digits"}
-    assert len(trial_images(net, 4, real=3)) == 4
-
-
-def test_answers_that_are_nan_or_infinite_agree_only_with_the_same():
-    nan, inf = np.nan, np.inf
-    assert difference(np.array([nan, inf, 1.0]), np.array([nan, inf, 1.0])) == 0
-    assert not difference(np.array([1.0, inf]), np.array([nan, inf])) <= WITHIN
-    assert not difference(np.array([nan]), np.array([1.0])) <= WITHIN
-    assert not difference(np.array([inf]), np.array([-inf])) <= WITHIN
-    assert not difference(np.array([3e38]), np.array([inf])) <= WITHIN
-    logits = np.array([[0.0, 1.0], [nan, 1.0]])
-    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert probabilities_apart(shares, logits) < 1e-9
-    assert not probabilities_apart(np.nan_to_num(shares), logits) <= WITHIN
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf])

@@ -37,7 +37,7 @@ PLAIN: dict[str, Any] = {
     "momentum": 0.0,
     "nesterov": False,
     "weight_decay": 0.0,
-    "engine": "torch",
+    "backend": "torch",
     "precision": "fp32",
 }
 
@@ -86,7 +86,7 @@ class Golden:
             images=images, model="tiny",
             arguments={}, recipe=self.recipe, preprocessing=preprocessing,
             mean=(MEAN,), std=(STD,), seed=1,
-            engine="torch", precision="fp32", threads=1, processes=1, machine={},
+            backend="torch", precision="fp32", threads=1, processes=1, machine={},
             save_every_s=60, save_every_steps=None,
         )  # fmt: skip
         loss = losses.create(

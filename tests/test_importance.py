@@ -159,14 +159,14 @@ def test_what_a_criterion_tells_is_kept_with_its_scores(
     )
 
     def told() -> dict[str, Any]:
-        return importance.scored(network, dependencies, "se_gate", images, progress=False).told
+        return importance.scored(network, dependencies, "se_gate", images, progress=False).observed
 
     first = told()
     monkeypatch.setattr(se_gate, "distribution", None)  # nothing is read a second time
     assert told() == first
     the_plan = plan(network, criterion="se_gate", images=images, keep=0.5, progress=False)
-    assert PruningPlan.of_json(json.loads(json.dumps(the_plan.to_json()))).told == first
-    assert "told" not in cut(network, the_plan).made["plan"]
+    assert PruningPlan.of_json(json.loads(json.dumps(the_plan.to_json()))).observed == first
+    assert "observed" not in cut(network, the_plan).made["plan"]
 
 
 def test_large_images_are_scored_a_few_at_a_time(pictures: Path) -> None:

@@ -42,10 +42,10 @@ def test_sixty_kills_lose_nothing_and_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kills_change_nothing_in_the_lanes_either(tmp_path: Path) -> None:
+def test_kills_change_nothing_in_simd_batches_either(tmp_path: Path) -> None:
     if cpu_training.compiler() == "none":
-        pytest.skip("the lanes need a C compiler")
-    told = harness(tmp_path, "2", "16", "lanes")
+        pytest.skip("SIMD batches need a C compiler")
+    told = harness(tmp_path, "2", "16", "simd")
     assert told["runs"] >= 2
     assert told["kills"] >= 16
     assert told["in_saves"] >= 4

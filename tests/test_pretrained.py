@@ -64,7 +64,7 @@ def test_another_head_starts_anew_and_is_said(
     torch.save(body.state_dict(), tmp_path / "ten.pt")
     words = ["train", str(pictures), "--model", "resnet8", "--init-from", str(tmp_path / "ten.pt")]
     words += ["--epochs", "0.2", "--lr", "1e-9", "--out", str(tmp_path / "run"), "--quiet"]
-    words += ["--batch", "16", "--override", "engine=torch", "--override", "precision=fp32"]
+    words += ["--batch", "16", "--override", "backend=torch", "--override", "precision=fp32"]
     assert cli.main(words) == 0
     assert "other classes, so fc.weight and fc.bias start anew" in capfd.readouterr().err
     found = weights.load(tmp_path / "run").body

@@ -255,10 +255,12 @@ def test_a_goal_that_cannot_be_is_refused_with_what_can(goal, error, words):
 def test_a_plan_says_where_groups_did_not_allow_what_was_asked(goal, asked):
     plan = make_plan(untrained("henet_r2"), criterion="l1", **goal)
     told = rf"conv1 keeps \d+ of 24, not {asked}; its groups allow 12, 24"
-    assert [note for note in plan.notes if re.fullmatch(told, note)], plan.notes
-    (solid,) = (note for note in plan.notes if note.startswith("groups and shuffles allow no cut"))
+    assert [note for note in plan.warnings if re.fullmatch(told, note)], plan.warnings
+    (solid,) = (
+        note for note in plan.warnings if note.startswith("groups and shuffles allow no cut")
+    )
     assert "stages.0.blocks.0.mix" in solid
-    assert all(note in plan.text() for note in plan.notes)
+    assert all(note in plan.text() for note in plan.warnings)
 
 
 def test_an_expansion_may_follow_a_cut_that_left_enough():
@@ -356,10 +358,10 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
     assert max(map(asked.count, asked)) == 2
     for layer in plan.layers:
         assert len(layer.kept) % steps.get(layer.path, 4) == 0
-    assert "multiples of 4 channels" in plan.notes[0]
+    assert "multiples of 4 channels" in plan.warnings[0]
     assert (
         f"and of 16 in 2 of 6 families, where they lie abreast: {plan.after['macs']:,} MACs"
-        in (plan.notes[0])
+        in (plan.warnings[0])
     )
 
 
@@ -375,14 +377,16 @@ def test_a_liked_width_is_the_nearest_one_and_the_whole_is_liked():
             assert abs(kept - share * 64) <= step / 2
     whole = maker.keep(1.0, {"blocks.2.conv1": 24})
     assert whole.all()
-    assert not maker.remarks(whole, 1.0, {"blocks.2.conv1": 24})
+    assert not maker.warnings(whole, 1.0, {"blocks.2.conv1": 24})
 
 
 def test_what_cannot_be_timed_is_pruned_all_the_same(monkeypatch):
     monkeypatch.setattr(latency, "LARGEST", 1000)
     plan = make_plan(untrained("resnet8"), criterion="l1", keep=0.5, timed=True)
     assert plan.microseconds is None
-    assert plan.notes[-1].startswith("not timed: resnet8 has 312,744 bytes of weights; above 1,000")
+    assert plan.warnings[-1].startswith(
+        "not timed: resnet8 has 312,744 bytes of weights; above 1,000"
+    )
     with pytest.raises(UnsupportedError, match="bytes of weights"):
         make_plan(untrained("resnet8"), criterion="l1", speedup=2)
 

@@ -37,7 +37,7 @@ def compared(wide, tmp_path_factory):
     out, seen = tmp_path_factory.mktemp("prune") / "cmp", []
     compare(
         wide, out=out, criteria=CRITERIA, controls=CONTROLS, seeds=2, timed=False, progress=False,
-        expansion=2, told=lambda _: seen.append(runs.read_json(out / "comparison.json")),
+        expansion=2, on_row=lambda _: seen.append(runs.read_json(out / "comparison.json")),
     )  # fmt: skip
     return out, seen
 

@@ -130,7 +130,7 @@ def test_a_pruning_belongs_to_its_images_and_says_when_they_are_others(
     assert main(words) == 1
     assert "holds another pruning (images" in capsys.readouterr().err
     found = answer(capsys, *words[:-2], "--dry-run")
-    assert found["notes"][0] == "scored on other images than the network was trained on"
+    assert found["warnings"][0] == "scored on other images than the network was trained on"
 
 
 def test_a_plan_that_does_not_fit_its_network_is_damaged(tmp_path, capsys):
@@ -199,7 +199,7 @@ def test_a_pruned_network_knows_its_images_and_its_openings_are_counted(
     assert data == runs.read_json(wide / "run.json")["data"]["source"]
     monkeypatch.chdir(tmp_path)
     for opened in (1, 2):
-        assert answer(capsys, "evaluate", str(cut))["opened"] == opened
+        assert answer(capsys, "evaluate", str(cut))["uses"] == opened
     assert len(runs.evaluations(cut)) == 2
     again = tmp_path / "again"  # by a criterion that reads images, and without --data
     words = ["--criterion", "taylor", "--keep-ratio", "0.5", "--no-time", "--quiet", "--out"]

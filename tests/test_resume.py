@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_costs_time_and_no_bits(
     resume(folder)
     assert "checkpoint of step 13 passed over" in capfd.readouterr().err
     assert weights_of(folder) == weights_of(quiet)
-    assert "step 13" in runs.read_json(folder / "run.json")["notes"][0]
+    assert "step 13" in runs.read_json(folder / "run.json")["warnings"][0]
 
 
 def test_no_checkpoint_to_read_is_no_reason_to_start_from_scratch(
@@ -206,7 +206,7 @@ def test_another_compiler_is_said_to_change_the_bits_of_the_lanes(quiet: Path) -
     plan = TrainingPlan.of_json(runs.read_json(quiet / "run.json")["plan"])
     assert "compiler" not in plan.machine  # torch's own pass does not depend on it
     assert not plan.differences(world)
-    plan = replace(plan, engine="lanes")
+    plan = replace(plan, backend="simd")
     assert not plan.differences(world)  # written before compilers were noted
     plan = replace(plan, machine={**plan.machine, "compiler": compiler()})
     assert not plan.differences(world)
@@ -222,7 +222,7 @@ def test_another_compiler_is_said_to_change_the_bits_of_the_lanes(quiet: Path) -
         {"loss": "focal", "precision": "bf16", "nesterov": False},
         {"channels": 1, "batch": 500, "scale": [8, 8], "pad": 0, "shift": 2, "border": "reflect"},
         {"epochs": 2.5, "schedule": "multistep", "milestones": [0.5], "precision": "auto"},
-        {"engine": "lanes", "precision": "bf16"},
+        {"backend": "simd", "precision": "bf16"},
     ],
 )
 def test_every_kind_of_run_resumes_to_the_same_bits(

@@ -128,7 +128,7 @@ def test_plain_lines_where_there_is_no_terminal(
 
 
 def test_henet_trains_on_the_digits(tmp_path: Path) -> None:
-    changes = {"epochs": 0.1, "batch": 64, "engine": "torch", "precision": "fp32", "channels": 1}
+    changes = {"epochs": 0.1, "batch": 64, "backend": "torch", "precision": "fp32", "channels": 1}
     trained = train(
         "digits",
         model="henet_r2",
@@ -179,7 +179,7 @@ def test_what_one_should_know_is_said_at_the_start_and_kept(
     assert "has no test part, so 'leancnn evaluate' will have nothing to open" in told[0]
     assert "all 10 images to train on make one step, for the recipe's batch is 16" in told[1]
     assert len(told) == 2
-    kept = runs.read_json(trained.folder / "run.json")["notes"]
+    kept = runs.read_json(trained.folder / "run.json")["warnings"]
     assert [f"leancnn: {text}" for text in kept] == told
 
 
@@ -224,7 +224,7 @@ def test_images_that_are_all_gray_make_a_network_of_one_channel(
 
 
 def test_a_sound_start_has_no_remarks(quiet: Path) -> None:
-    assert runs.read_json(quiet / "run.json")["notes"] == []
+    assert runs.read_json(quiet / "run.json")["warnings"] == []
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ RECIPE = Recipe(
     flip=True,
     cutout=2,
     precision="fp32",
-    engine="torch",
+    backend="torch",
 )
 
 

@@ -35,7 +35,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Answer:
     """Latencies of networks on engines, in turns on one core."""
     from leancnn.bench import ENGINES, bench, to_json, untrained, verdict
-    from leancnn.weights import load
+    from leancnn.predict import open_classifier
 
     names = args.model.split(",") if args.model else []
     if names == ["all"]:
@@ -45,7 +45,8 @@ def run(args: Namespace) -> Answer:
     if not names and not args.networks:
         raise UsageError("bench needs a saved network, or --model with names")
     check_picture(args, "picture")
-    networks = [load(path) for path in args.networks] + [untrained(name) for name in names]
+    saved = (open_classifier(path) for path in args.networks)
+    networks = [*saved, *(untrained(name) for name in names)]
     rows, missing = bench(
         networks,
         on=list(ENGINES) if args.on is None else args.on.split(","),

@@ -27,7 +27,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> Answer:
-    """Accuracy with its interval, figures per class, and a picture; the opening is counted."""
+    """Accuracy with its interval, figures per class, and a picture; each use is counted."""
     check_picture(args, "picture")
     from leancnn.evaluate import evaluate
 
@@ -43,4 +43,4 @@ def run(args: Namespace) -> Answer:
     return Answer([found.to_json() for found in both], "\n\n".join(found.text() for found in both))
 
 
-register(Command("evaluate", "open the test set and measure a trained network", arguments, run))
+register(Command("evaluate", "measure a trained network on the test set", arguments, run))

@@ -29,9 +29,9 @@ def run(args: Namespace) -> Answer:
     if args.top < 1:
         raise UsageError(f"--top is 1 or more, not {args.top}")
     check_picture(args, "sheet")
-    from leancnn.predict import captions, opened, predict_readable, preprocessing_of
+    from leancnn.predict import captions, open_classifier, predict_readable
 
-    network = opened(args.network, args.which)
+    network = open_classifier(args.network, args.which)
     found, refused = predict_readable(network, args.paths, top=args.top)
     value = {
         "network": args.network,
@@ -57,7 +57,7 @@ def run(args: Namespace) -> Answer:
         from leancnn.runs import atomic_write
 
         shown = found[:MOST_ON_A_SHEET]
-        images = [preprocessing_of(network).read(item.path).image for item in shown]
+        images = [network.pictures().read(item.path).image for item in shown]
         atomic_write(Path(args.sheet), contact_sheet(images, captions(shown)))
         value["sheet"] = args.sheet
         lines.append(f"{args.sheet}: {len(shown)} of {len(found)} pictures")

@@ -263,7 +263,7 @@ def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
 
 
 def _gates(args: Namespace) -> Answer:
-    from leancnn.prune.compare import gates
+    from leancnn.prune.gates import gates
 
     check_picture(args, "gates")
     found: dict[str, Any] = gates(args.network, args.gates, data=args.data, progress=not args.quiet)

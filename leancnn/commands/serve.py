@@ -25,7 +25,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Answer:
     """A network behind HTTP, until Ctrl-C."""
     from leancnn.compile import compile
-    from leancnn.predict import opened
+    from leancnn.predict import open_classifier
     from leancnn.serve import Limits, Service, listen, serve
     from leancnn.weights import Network
 
@@ -35,7 +35,7 @@ def run(args: Namespace) -> Answer:
     }
     limits = Limits(**given)
     listening = listen(args.host, args.port)
-    network = opened(args.network, args.which)
+    network = open_classifier(args.network, args.which)
     native = compile(network) if isinstance(network, Network) else network
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -21,6 +21,7 @@ from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.errors import LeanCNNError, MismatchError, WriteError
 from leancnn.safe_files import read_json, write_sealed
+from leancnn.timing import in_turns
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler, processor
 
 CANDIDATES = 5  # tiles of each shape that are timed: the best by the cost model
@@ -64,20 +65,12 @@ def shapes(graph: Graph) -> dict[str, Kernel]:
 
 def fastest(kernel: Kernel, key: str) -> tuple[int, int]:
     """The tile with the least time, candidates taking turns."""
-    runs = []
+    runs = {}
     for tile in kernel.tiles(CANDIDATES):
         native = alone(kernel, {key: tile})
-        runs.append(
-            (tile, native.bare(np.zeros((1, *native.shape[1:], native.shape[0]), np.uint8)))
-        )
-    best = dict.fromkeys((tile for tile, _ in runs), float("inf"))
-    for _ in range(TURNS):
-        for tile, run in runs:
-            until = time.perf_counter() + TURN_SECONDS
-            while (before := time.perf_counter()) < until:
-                run()
-                best[tile] = min(best[tile], time.perf_counter() - before)
-    return min(best, key=lambda tile: best[tile])
+        runs[tile] = native.bare(np.zeros((1, *native.shape[1:], native.shape[0]), np.uint8))
+    turns = in_turns(runs, TURNS, TURN_SECONDS)
+    return min(turns, key=lambda tile: min(map(min, turns[tile])))
 
 
 def alone(kernel: Kernel, tiles: Tiles) -> CompiledNetwork:

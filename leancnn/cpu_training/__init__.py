@@ -1,4 +1,4 @@
-"""Train with the batch in the vector lanes: the same network, much faster on a CPU.
+"""Train with the batch in the lanes of SIMD vectors: the same network, much faster on a CPU.
 
 General engines vectorise over channels or pixels; with 4 to 12 channels in a group and maps of 31,
 15 and 7 pixels both leave most of a vector empty, and batch-norm, ReLU, skips, concatenations and
@@ -9,7 +9,7 @@ convolutions is an address or a few instructions on the way in (kernels.c).
     network's own forward on symbols → trace.py: nodes, then a tail of ordinary torch calls
       → program.py: memory and C steps → one differentiable function
 
-Whatever has no lanes form (the head, an unknown layer) is the tail. When a convolution has none, a
+Whatever has no SIMD form (the head, an unknown layer) is the tail. When a convolution has none, a
 batch does not fill the lanes or there is no compiler, the body runs as it is.
 """
 
@@ -85,7 +85,7 @@ class Accelerated(nn.Module):
     def _program(self, x: Tensor) -> Program | str:
         """The program for this input, or why there is none."""
         if x.device.type != "cpu" or self.training != torch.is_grad_enabled():
-            return "the lanes train, or evaluate without gradients, on the CPU"
+            return "SIMD batches train, or evaluate without gradients, on the CPU"
         threads = self.threads or torch.get_num_threads()
         batch, channels, height, width = x.shape
         image = (channels, height, width)
@@ -107,11 +107,11 @@ class Accelerated(nn.Module):
             with torch.no_grad():
                 result = self.body(images)
             if not isinstance(result, Late):
-                return "the network's output never leaves the lanes"
+                return "the network's output never leaves its SIMD batch"
             if not all(_plain(node, self.body) for node in trace.nodes):
                 return "a weight is computed on the way"
             if any(function in (torch.conv2d, F.batch_norm) for function, *_ in trace.calls):
-                return "a convolution or a norm has no lanes form"
+                return "a convolution or a norm has no SIMD form"
             return Program(
                 trace,
                 result.place,
@@ -138,7 +138,7 @@ class _Lanes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         if ctx.passes != ctx.program.passes:
-            raise RuntimeError("the lanes keep one pass: call backward before the next forward")
+            raise RuntimeError("SIMD batches keep one pass: call backward before the next forward")
         return None, None, *ctx.program.backward(gradients)
 
 

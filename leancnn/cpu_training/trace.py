@@ -1,8 +1,8 @@
 """A forward pass on symbols: what a network does between its images and its head, as a list.
 
-A `Symbol` stands for a tensor and sees real shapes. torch functions that have a lanes form leave a
+A `Symbol` stands for a tensor and sees real shapes. torch functions that have a SIMD form leave a
 node (memory that will exist) or only another way of reading nodes: a channel is a plane, and a
-plane is a sum of terms. The first function without a lanes form takes its arguments out of the
+plane is a sum of terms. The first function without a SIMD form takes its arguments out of the
 lanes; from there on calls are written down, to be made on real values.
 """
 
@@ -19,7 +19,7 @@ MOST_TERMS = 6  # a plane of more terms is summed in memory first
 
 
 class NoSimdError(Exception):
-    """The network does something that has no lanes form; the text says what."""
+    """The network does something that has no SIMD form; the text says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Symbol:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise NoSimdError(f"a tensor's {name} has no lanes form")
+        raise NoSimdError(f"a tensor's {name} has no SIMD form")
 
     def __add__(self, other: Any) -> Any:
         return torch.add(self, other)  # type: ignore[call-overload]
@@ -260,7 +260,7 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
-# ---- the torch functions that have a lanes form; parameters are named as torch names them ----
+# ---- the torch functions that have a SIMD form; parameters are named as torch names them ----
 
 
 def _convolution(
@@ -375,7 +375,7 @@ def _sum(symbol: Symbol, *, rectify: bool) -> Node:
 
 
 def _claimed(planes: Sequence[Plane]) -> list[Plane]:
-    """The planes, now read: all readers of a node see it alike, or the network has no lanes."""
+    """The planes, now read: all readers of a node see it alike, or the network has no SIMD form."""
     if not all(planes):
         raise NoSimdError("channels of zeros are read by themselves")
     for term in (term for plane in planes for term in plane):

@@ -27,7 +27,7 @@ class Subject:
     """One pass over the training images, not augmented, with progress: normalised floats
     (N, C, H, W) and labels (N,). In order, so mostly one class after the other, or `mixed`."""
     seed: int = 0
-    told: dict[str, Any] = field(default_factory=dict)
+    observed: dict[str, Any] = field(default_factory=dict)
     """What the criterion saw and its scores do not say, for people: JSON values, kept with them."""
 
 

@@ -25,7 +25,7 @@ def score(subject: Subject) -> Scores:
     Tells the distribution of every gate as `gates`. Raises `MismatchError` for a network without.
     """
     found = distribution(subject)
-    subject.told["gates"] = found
+    subject.observed["gates"] = found
     cuttable = [path for path in found if subject.dependencies.family_of(path) is not None]
     return {path: np.array(found[path]["mean"]) for path in cuttable}
 

@@ -87,7 +87,7 @@ def load_dataset(
     max_bad_share: float = 0.01,
     verify: bool = False,
 ) -> Dataset:
-    """Load the named parts of a data set as uint8 images at `road.scale`.
+    """Load the named parts of a data set as uint8 images at `preprocessing.scale`.
 
     `source` is a folder, or a name of `names()`. When there is no "val", it is cut from "train":
     stratified, a function of names and `seed`, a tenth or about 2,000 images unless `val_share`
@@ -96,6 +96,12 @@ def load_dataset(
     compares names, sizes and times, with `verify` every byte.
     Raises `DataError` when classes disagree, one has no readable image, or more than
     `max_bad_share` of a part's files are unreadable (fewer stand in `manifest["skipped"]`).
+
+    >>> dataset = leancnn.load_dataset("photos", leancnn.Preprocessing(size=(8, 8)))
+    >>> dataset.classes
+    ('class 0', 'class 1', 'class 2')
+    >>> dataset.train.images.shape[1:], dataset.train.images.dtype
+    ((8, 8, 3), dtype('uint8'))
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:

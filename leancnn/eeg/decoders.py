@@ -63,7 +63,7 @@ class FBCCA:
     n^-1.25 + 0.25.
 
     >>> FBCCA((7.5, 10.0)).bank.lows[0]
-    6.0
+    8.0
     """
 
     frequencies: tuple[float, ...]

@@ -2,7 +2,7 @@
 
 goal (a budget) → importance (a criterion scores channels) → budget, latency (the cuts that are
 open, and what they cost) → planning (the search) → plan (what it finds: a value) → run (cut, train
-again) → resume (what stands in a folder already); then compare, measure, baselines and
+again) → resume (what stands in a folder already); then compare, measure, baselines, gates and
 significance: criteria side by side under one protocol.
 """
 

@@ -201,7 +201,7 @@ class Candidates:
                 )
         return tuple(found)
 
-    def remarks(
+    def warnings(
         self, keep: Keep, share: float | None, steps: Mapping[str, int] = ANY_WIDTH
     ) -> list[str]:
         """Where groups did not allow the share that layers were to keep, if any, or no cut."""

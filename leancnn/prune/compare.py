@@ -17,7 +17,7 @@ from leancnn import criteria as criterion_family
 from leancnn import models, recipes, runs, weights
 from leancnn.channels.dependencies import find_dependencies
 from leancnn.errors import ArgumentError, DivergedError, MismatchError, RunError
-from leancnn.plots import gate_distributions, pruning_picture
+from leancnn.plots import pruning_picture
 from leancnn.preprocess import Preprocessing
 from leancnn.prune.baselines import check_control, control_start
 from leancnn.prune.goal import Goal, GoalWords
@@ -56,7 +56,7 @@ def compare(
     data: str | Path | None = None,
     timed: bool = True,
     progress: bool = True,
-    told: Callable[[Comparison], None] | None = None,
+    on_row: Callable[[Comparison], None] | None = None,
     **goal: Unpack[GoalWords],
 ) -> Comparison:
     """Prune a trained network by each criterion, with each seed, beside controls.
@@ -67,41 +67,53 @@ def compare(
     of the zoo of the next smaller cost; or the name of a network. `finetune` None: the recipe of
     the run, without its penalty `bn_l1`, which is for the training before a cut. What was done is
     not done again: a comparison that was stopped goes on. After every row the comparison so far is
-    written, and handed to `told`. Raises as `prune`, and `RunError` for a path that is no run, for
-    other images than the run's, and for an `out` that is in use.
+    written, and handed to `on_row`. Raises as `prune`, and `RunError` for a path that is no run,
+    for other images than the run's, and for an `out` that is in use.
     """
-    path, out = Path(path), Path(out)
-    run, which = runs.run_of(path)
-    if run is None:
-        raise RunError(f"{path} is no run; a comparison needs the recipe it was trained by")
-    wanted = Goal.of(**goal)
+    wanted, out = Goal.of(**goal), Path(out)
     controls = list(dict.fromkeys(controls))  # one that is named twice has no more runs
     for name in controls:
         check_control(name)
     if seeds < 1:
         raise ArgumentError(f"`seeds` are 1 or more, not {seeds}")
-    whole = weights.load(path)
-    images = training_images(path, data, whole)
-    kept_preprocessing(whole, overrides)
-    check_place(out, images.data)
+    protocol = _protocol(Path(path), out, wanted, (finetune, overrides or {}), data, progress)
     with runs.Lock(out / PRUNING):
-        begun = TrainingPlan.of_json(runs.read_run(run)["plan"])
-        protocol = Protocol(
-            whole=whole,
-            run=run,
-            which=which or "best",
-            goal=wanted,
-            recipe=_recipe(begun, finetune, overrides or {}),
-            images=images,
-            out=out,
-            progress=progress,
-        )
-        comparing = _Comparing(protocol, begun, criteria, timed=timed, told=told)
+        comparing = _Comparing(protocol, criteria, timed=timed, on_row=on_row)
         for seed in range(seeds):
             small = comparing.prune(seed)
             comparing.train_controls(controls, small, seed)
             comparing.finish_seed()
     return comparing.result
+
+
+def _protocol(
+    path: Path,
+    out: Path,
+    goal: Goal,
+    retraining: tuple[str | Path | Recipe | None, Mapping[str, Any]],
+    data: str | Path | None,
+    progress: bool,
+) -> "Protocol":
+    """What a run and the words of `compare` ask for; `retraining`: a recipe, and its overrides."""
+    run, which = runs.run_of(path)
+    if run is None:
+        raise RunError(f"{path} is no run; a comparison needs the recipe it was trained by")
+    whole = weights.load(path)
+    images = training_images(path, data, whole)
+    kept_preprocessing(whole, retraining[1])
+    check_place(out, images.data)
+    begun = TrainingPlan.of_json(runs.read_run(run)["plan"])
+    return Protocol(
+        whole=whole,
+        run=run,
+        which=which or "best",
+        begun=begun,
+        goal=goal,
+        recipe=_recipe(begun, *retraining),
+        images=images,
+        out=out,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +124,8 @@ class Protocol:
     run: Path
     """Of the whole network."""
     which: str
+    begun: TrainingPlan
+    """Of that run."""
     goal: Goal
     recipe: Recipe
     """Of every training after a cut."""
@@ -126,15 +140,14 @@ class _Comparing:
     def __init__(
         self,
         protocol: Protocol,
-        begun: TrainingPlan,
         criteria: Sequence[str] | None,
         *,
         timed: bool,
-        told: Callable[[Comparison], None] | None,
+        on_row: Callable[[Comparison], None] | None,
     ) -> None:
         """Raises `RunError` for other images than those of the run, `MismatchError` for none of
         the criteria."""
-        self.protocol, self.told = protocol, told
+        self.protocol, self.on_row = protocol, on_row
         images, whole = protocol.images, protocol.whole
         test = TestAccuracy(whole, images.data)
         if test.recut(protocol.run):
@@ -142,7 +155,7 @@ class _Comparing:
                 f"{images.data} has other files than when {protocol.run} began, and no test part "
                 "of its own: images that were trained on may be among those to test; train anew"
             )
-        replace(begun, data=images.data).check_data(images.of(whole))
+        replace(protocol.begun, data=images.data).check_data(images.of(whole))
         self.chosen, self.within, self.left_out = _applicable(
             whole, images, criteria, protocol.progress
         )
@@ -253,7 +266,7 @@ class _Comparing:
         return Row(label=label, kind=kind, seed=seed, before=before, epochs=self.both, **figures)
 
     def _add(self, *more: Row) -> None:
-        """Write the comparison with these rows, and hand it to whoever asked to be told."""
+        """Write the comparison with these rows, and hand it to whoever asked for it."""
         if not self.rows:  # a goal out of reach was refused before this uses the test part
             protocol = self.protocol
             figures = self.measured.figures(protocol.whole, protocol.run, protocol.which)
@@ -268,8 +281,8 @@ class _Comparing:
             verdict=verdict(self.rows, self.result.images),
         )
         runs.write_sealed(self.protocol.out / "comparison.json", self.result.to_json())
-        if self.told is not None and more:
-            self.told(self.result)
+        if self.on_row is not None and more:
+            self.on_row(self.result)
 
     def finish_seed(self) -> None:
         """Write the table and the picture of all seeds so far."""
@@ -294,9 +307,9 @@ def _recipe(
 
 def _epochs(run: Path) -> float:
     """How long a run has trained, with what came before it; of one that was stopped, so far."""
-    told = runs.read_run(run)
-    plan = TrainingPlan.of_json(told["plan"])
-    if told["state"] == "finished":
+    about = runs.read_run(run)
+    plan = TrainingPlan.of_json(about["plan"])
+    if about["state"] == "finished":
         return plan.epochs
     steps = weights.load(run, "last").made["step"]
     return plan.epochs_before + float(steps) / plan.steps_per_epoch
@@ -365,27 +378,3 @@ def _same_control(folder: Path, asked: Mapping[str, Any]) -> None:
         pairs = {key: (there.get(key, "unset"), asked.get(key, "unset")) for key in odd}
         what = [f"{k} {one}, not {two}" if short[k] else k for k, (one, two) in pairs.items()]
         raise RunError(f"{folder} holds another control ({'; '.join(what)}); choose another --out")
-
-
-def gates(
-    path: str | Path | Sequence[str | Path],
-    picture: str | Path,
-    *,
-    data: str | Path | None = None,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Draw how open the gates of one network or several are: the LB-MBNet paper's Fig. 5.
-
-    The answer holds, by network and gate, the mean of each channel over the training images, and a
-    histogram of all values. Raises `MismatchError` for a network without gates.
-    """
-    paths = [path] if isinstance(path, str | Path) else list(path)
-    found = {}
-    for one in map(Path, paths):
-        network = weights.load(one)
-        images = training_images(one, data, network)
-        dependencies = find_dependencies(network.body, network.pictures().channels)
-        told = scored(network, dependencies, "se_gate", images, progress=progress).told
-        found[str(one)] = told["gates"]
-    runs.atomic_write(Path(picture), gate_distributions(found))
-    return found

@@ -34,14 +34,14 @@ from leancnn.weights import Network, digest
 
 BATCH = 128  # images at a time; larger images share the memory of as many of 64×64
 PIXELS = BATCH * 64 * 64
-FORMAT = 4  # of the scores in the cache; to be raised when a criterion comes to score otherwise
+FORMAT = 5  # of the scores in the cache; to be raised when a criterion comes to score otherwise
 
 
 class Scored(NamedTuple):
     """What a criterion found in a network."""
 
     worth: Scores
-    told: dict[str, Any]
+    observed: dict[str, Any]
     """What it saw beside; see `Subject`."""
 
 
@@ -64,7 +64,7 @@ def scored(
     if member.reads == "weights":
         subject = Subject(network.body, dependencies, _none, seed)
         with evaluating(network):
-            return Scored(_finite(member.score(subject)), subject.told)
+            return Scored(_finite(member.score(subject)), subject.observed)
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
     subject, key = subject_of(
         network, dependencies, criterion, images, seed=seed, progress=progress
@@ -73,16 +73,16 @@ def scored(
     with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: score again
         about, found = unseal(place / "scores.json", place / "scores.safetensors", manifests.Scores)
         cache.mark_used(place / "scores.json")
-        return Scored(dict(found), about["told"])
+        return Scored(dict(found), about["observed"])
     with evaluating(subject.body):
         found = _finite(member.score(subject))
-    about = {"criterion": criterion, "network": network.name, "told": subject.told}
+    about = {"criterion": criterion, "network": network.name, "observed": subject.observed}
     try:
         seal(place / "scores.json", place / "scores.safetensors", about, found)
         cache.trim()
     except WriteError as error:
         tell(f"the scores are not kept for another time: {error}")
-    return Scored(found, subject.told)
+    return Scored(found, subject.observed)
 
 
 def _finite(found: Scores) -> Scores:

@@ -4,7 +4,6 @@ One image, one core, against the whole network.
 """
 
 import copy
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,10 +19,11 @@ from leancnn.compiler.memory import schedule
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.values import WIDEST
 from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
-from leancnn.export import trial_images
+from leancnn.parity import trial_images
 from leancnn.progress import Progress
 from leancnn.prune.budget import Candidates
 from leancnn.targets._c_text import to_c
+from leancnn.timing import in_turns, medians, times_faster, turn
 from leancnn.toolchain import FAST_FLAGS, compile_library
 from leancnn.weights import Network
 
@@ -63,7 +63,7 @@ class Fast(NamedTuple):
     """By family, what its widths are multiples of."""
     microseconds: tuple[float, float]
     """Of the network and of the cut."""
-    told: str
+    warning: str
     """What those widths cost."""
 
 
@@ -99,12 +99,12 @@ def fast_enough(maker: Candidates, speedup: float, *, progress: bool = False) ->
     wide = sum(steps[channel_group.name] == ABREAST for channel_group in maker.channel_groups)
     many = len(maker.channel_groups)
     also = f", and of {ABREAST} in {wide} of {many} families, where they lie abreast"
-    told = (
+    warning = (
         f"widths are multiples of {ALONG} channels, which fill the program's register tiles"
         f"{also if wide else ''}: {maker.cost(keep).macs:,} MACs remain; with any widths the same "
         f"speed leaves {free:,}"
     )
-    return Fast(share, steps, (clock.microseconds, clock.microseconds / again), told)
+    return Fast(share, steps, (clock.microseconds, clock.microseconds / again), warning)
 
 
 class Clock:
@@ -125,7 +125,8 @@ class Clock:
         self.network = network
         self._image = trial_images(network, 2)[1:]
         self._whole = self._program(network.body)
-        self.microseconds = 1e6 * float(np.median([_turn(self._whole) for _ in range(ROUNDS)]))
+        turns = in_turns({"whole": self._whole}, ROUNDS, SECONDS)["whole"]
+        self.microseconds = 1e6 * float(np.median(medians(turns)))
         """Of the network itself, before anything else was timed."""
 
     def pair(self, body: nn.Module) -> tuple[float, float]:
@@ -135,8 +136,9 @@ class Clock:
     def ratio(self, body: nn.Module) -> float:
         """How many times faster the other body is."""
         other = self._program(body)
-        _turn(other)  # warms up
-        return float(np.median([_turn(self._whole) / _turn(other) for _ in range(ROUNDS)]))
+        turn(other, SECONDS)  # warms up
+        turns = in_turns({"whole": self._whole, "other": other}, ROUNDS, SECONDS)
+        return times_faster(medians(turns["other"]), medians(turns["whole"])).median
 
     def _program(self, body: nn.Module) -> Callable[[], Any]:
         network = copy.copy(self.network)
@@ -144,14 +146,3 @@ class Clock:
         written = to_c(network)
         library = compile_library(written.source, name=written.prefix, flags=FAST_FLAGS)
         return CompiledNetwork(library).bare(self._image)
-
-
-def _turn(program: Callable[[], Any]) -> float:
-    """Seconds of one call: the median of a turn."""
-    times: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while not times or time.perf_counter() < end:
-        began = time.perf_counter()
-        program()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))

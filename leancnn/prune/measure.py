@@ -8,8 +8,9 @@ from typing import TypedDict
 import numpy as np
 
 from leancnn import runs, weights
+from leancnn.classifier import Classifier, check_classes
 from leancnn.count import count
-from leancnn.distributed import own_device
+from leancnn.evaluate import placed
 from leancnn.held_out import HeldOut, open_test_part
 from leancnn.predict import probabilities
 from leancnn.preprocess import Preprocessing
@@ -35,22 +36,25 @@ class TestAccuracy:
         """See `HeldOut.recut`."""
         return self._of_network.recut(run)
 
-    def accuracy(self, network: Network, run: Path, which: str = "last") -> float:
-        """0..1. A use of the test part is counted in the folder of the network, once."""
+    def accuracy(self, network: Classifier, run: Path, which: str = "last") -> float:
+        """0..1. A use of the test part is counted in the folder of the network, once for each of a
+        torch network's weights."""
         test = self._part(network)
-        about = {"which": which, "sha256": test.sha256, "weights": weights.digest(network)}
-        for one in runs.evaluations(run):
-            if all(one.get(key) == value for key, value in about.items()):
-                return float(one["accuracy"])
-        answers = probabilities(network.on(own_device()), test.split.images).argmax(1)
+        about = {"which": which, "sha256": test.sha256}
+        if isinstance(network, Network):
+            about["weights"] = weights.digest(network)
+            for one in runs.evaluations(run):
+                if all(one.get(key) == value for key, value in about.items()):
+                    return float(one["accuracy"])
+        answers = probabilities(placed(network), test.split.images).argmax(1)
         found = float((answers == np.asarray(test.split.labels)).mean())
-        test.record(run, which, found, weights=about["weights"])
+        test.record(run, which, found, **{k: about[k] for k in about.keys() & {"weights"}})
         return found
 
-    def _part(self, network: Network) -> HeldOut:
+    def _part(self, network: Classifier) -> HeldOut:
         if network.pictures() not in self._opened:
             test = open_test_part(self.source, network.pictures())
-            network.check_classes(test.classes, self.source)
+            check_classes(network, test.classes, self.source)
             self._opened[network.pictures()] = test
         return self._opened[network.pictures()]
 

@@ -41,7 +41,7 @@ class PruningPlan:
     after: Mapping[str, int]
     microseconds: tuple[float, float] | None
     """Of the compiled network here, one image, one core, before and after; None: not timed."""
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     """Where groups, or the clock, wanted another number than was asked for."""
     seed: int = 0
     """Of the criterion random, and of training again."""
@@ -51,7 +51,7 @@ class PruningPlan:
     """Whether the criterion fits the kept weights to the old responses."""
     images: str | None = None
     """Hash of the training images that the criterion read; None: it read weights alone."""
-    told: Mapping[str, Any] = field(default_factory=dict)
+    observed: Mapping[str, Any] = field(default_factory=dict)
     """What the criterion saw beside its scores: of `se_gate`, what `--plot-gates` draws."""
 
     def to_json(self) -> dict[str, Any]:
@@ -60,14 +60,15 @@ class PruningPlan:
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "PruningPlan":
-        """The plan that `to_json` wrote. Raises `DamagedError` for anything else."""
+        """The plan that `to_json` wrote, now or in 0.1. Raises `DamagedError` for anything else."""
         manifests.check(value, manifests.Pruning, "the plan of a pruning")
+        value = manifests.renamed(value)
         try:
             layers = [_layer(layer) for layer in value["layers"]]
             times, within = value["microseconds"], value.get("within")
             lists = {
                 "microseconds": None if times is None else tuple(times),
-                "notes": tuple(value["notes"]),
+                "warnings": tuple(value["warnings"]),
                 "within": None if within is None else tuple(within),
             }
             goal = Goal.of(**value["goal"])
@@ -116,7 +117,7 @@ class PruningPlan:
             "",
             table(costs),
         ]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
 def _layer(told: Mapping[str, Any]) -> Layer:

@@ -70,7 +70,7 @@ def plan(
     `UsageError` for another goal, `UnknownNameError` for the criterion, `MismatchError` when the
     goal cannot be reached, with the least that can.
 
-    >>> network = leancnn.load(run)
+    >>> network = leancnn.load("runs/a")
     >>> half = plan(network, criterion="l1", keep=0.5, progress=False)
     >>> half.after["macs"] < half.before["macs"]
     True
@@ -116,17 +116,17 @@ def find_plan(
         before=_figures(cuts, np.ones(dependencies.units, bool), goal),
         after=_figures(cuts, found.keep, goal),
         microseconds=times,
-        notes=(
+        warnings=(
             *_other_images(network, read),
             *found.warnings,
-            *cuts.remarks(found.keep, found.share, found.multiples),
+            *cuts.warnings(found.keep, found.share, found.multiples),
             *untimed,
         ),
         seed=request.seed,
         within=request.within,
         mended=criterion.mend is not None,
         images=read,
-        told=scores.told,
+        observed=scores.observed,
     )
 
 
@@ -145,7 +145,7 @@ def _reached(cuts: Candidates, goal: Goal, sizes: Widths, progress: bool) -> Fou
         case _:
             fast = fast_enough(cuts, goal.value, progress=progress)
             keep = cuts.keep(fast.share, fast.steps)
-            found = Found(keep, fast.share, fast.steps, fast.microseconds, (fast.told,))
+            found = Found(keep, fast.share, fast.steps, fast.microseconds, (fast.warning,))
     if found.keep.all():
         raise MismatchError(f"{goal} leaves {network.name} as it is; there is nothing to cut")
     return found

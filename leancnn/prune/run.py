@@ -17,8 +17,8 @@ from leancnn.channels.remove import cut_body, silence
 from leancnn.channels.sizes import Widths
 from leancnn.data import open_source
 from leancnn.errors import MismatchError, ParityError, UsageError
-from leancnn.export import trial_images
 from leancnn.modes import evaluating
+from leancnn.parity import WITHIN, difference, trial_images
 from leancnn.progress import now
 from leancnn.prune.expansion import arguments_of, goals_of
 from leancnn.prune.goal import Goal, GoalWords
@@ -40,8 +40,6 @@ from leancnn.training_data import (
 )
 from leancnn.weights import Network
 
-CLOSE = 1e-4  # of the logits' scale: further apart, a cut was not the cut that was planned
-
 
 def cut(
     network: Network,
@@ -57,7 +55,7 @@ def cut(
     another network, `ParityError` when the answers differ.
 
     >>> from leancnn.prune import plan
-    >>> network = leancnn.load(run)
+    >>> network = leancnn.load("runs/a")
     >>> half = plan(network, criterion="l1", keep=0.5, progress=False)
     >>> leancnn.count(cut(network, half).body, (3, 8, 8)).macs == half.after["macs"]
     True
@@ -86,8 +84,8 @@ def _check_cut(network: Network, silenced: Any, small: torch.nn.Module) -> None:
         expected, answer = silenced(images), small(images)
     if not expected.isfinite().all():
         raise MismatchError(f"{network.name} answers no numbers; has its training diverged?")
-    apart = float((answer - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
-    if not apart <= CLOSE:
+    apart = difference(answer.numpy(), expected.numpy())
+    if not apart <= WITHIN:
         raise ParityError(f"the cut {network.name} answers otherwise, by {apart:.2g}; nothing kept")
 
 
@@ -100,7 +98,7 @@ def _cut_network(
 ) -> Network:
     """The cut body as a network that says what it was made of."""
     short = {**plan.to_json(), "layers": len(plan.layers)}
-    del short["told"]
+    del short["observed"]
     made = {"cut from": dict(network.made), "weights": weights.digest(network), "plan": short}
     if images is not None:  # so that it can be cut, trained and tested again
         made["data"] = images.place
@@ -165,8 +163,9 @@ def prune(
     is the folder of a saved network, else a run; earlier steps stand in `out/steps`. Raises as
     `plan`, `cut` and `train`; `RunError` when `out` holds something else or is in use.
 
-    >>> pruned = leancnn.prune(run, out="small", criterion="l1", keep=0.5, progress=False)
-    >>> pruned.plans[0].after["macs"] < pruned.plans[0].before["macs"]
+    >>> pruned = leancnn.prune("runs/a", out="runs/small", criterion="l1", keep=0.5)
+    >>> (plan,) = pruned.plans
+    >>> plan.after["macs"] < plan.before["macs"]
     True
     """
     path, out = Path(path), Path(out)

@@ -1,5 +1,6 @@
 """What a recipe is: every number of a training run that is not data, network or machine."""
 
+import functools
 import math
 import typing
 from collections.abc import Mapping
@@ -102,7 +103,7 @@ class Recipe:
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast where a few measured steps say that it is faster."""
-    engine: Literal["auto", "torch", "channels_last", "lanes"] = "auto"
+    backend: Literal["auto", "torch", "channels_last", "simd"] = "auto"
     """Which forward pass trains; the weights are the same. auto: the fastest of a few steps."""
 
     def to_json(self) -> dict[str, Any]:
@@ -114,6 +115,9 @@ class Recipe:
 
         Raises `UnknownNameError`, `MismatchError` for wrong values.
         """
+        if "engine" in changes:
+            _tell_of_engine()
+            changes = _of_today(changes)
         if changes.get("loss", self.loss) != self.loss:
             changes = {"loss_arguments": {}, **changes}
         return of_json({**self.to_json(), **changes})
@@ -186,7 +190,11 @@ def read(source: "str | Path | Recipe") -> Recipe:
 
 
 def of_json(value: Mapping[str, Any]) -> Recipe:
-    """The recipe that `Recipe.to_json` wrote. Raises `UnknownNameError`, `MismatchError`."""
+    """The recipe that `Recipe.to_json` wrote, now or in 0.1.
+
+    Raises `UnknownNameError`, `MismatchError`.
+    """
+    value = _of_today(value)
     types = typing.get_type_hints(Recipe)
     known: Registry[Any] = Registry("recipe field")
     known.update(types)
@@ -198,6 +206,20 @@ def of_json(value: Mapping[str, Any]) -> Recipe:
     made = Recipe(**{key: _fit(key, given, types[key]) for key, given in value.items()})
     _check(made)
     return made
+
+
+def _of_today(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by the words of today: in 0.1 the backend was an engine, and SIMD batches lanes."""
+    fields = {key: item for key, item in value.items() if key != "engine"}
+    if "engine" in value:
+        fields["backend"] = "simd" if value["engine"] == "lanes" else value["engine"]
+    return fields
+
+
+@functools.cache
+def _tell_of_engine() -> None:
+    """Say, once, what a field is called now."""
+    tell("a recipe's engine is called backend now, its lanes simd; the old words work until 0.3")
 
 
 _REQUIRED = ("name", "source", "network", "epochs", "batch", "lr", "schedule")

@@ -10,7 +10,6 @@ all others.
 """
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError
 from leancnn.progress import Progress
 from leancnn.safe_files import read_json, write_sealed
 from leancnn.search.space import Shape, shapes
+from leancnn.timing import in_turns
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler, processor
 
 Cycles = Mapping[str, float]
@@ -163,22 +163,14 @@ def timed(libraries: Sequence[Path]) -> list[float]:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(before)})
     try:
-        turns = [[_turn(run) for run in runs] for _ in range(TURNS)]
+        turns = in_turns(dict(enumerate(runs)), TURNS, TURN_S, least=3, warm_up=1)
     finally:
         os.sched_setaffinity(0, before)
-    return [1e6 * min(each) for each in zip(*turns, strict=True)]
+    return [1e6 * min(map(_lower_quartile, of_run)) for of_run in turns.values()]
 
 
-def _turn(run: Callable[[], Any]) -> float:
-    """Seconds of one call: the lower quartile of a turn, after one call to warm up."""
-    run()
-    times: list[float] = []
-    until = time.perf_counter() + TURN_S
-    while len(times) < 3 or time.perf_counter() < until:
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return float(np.percentile(times, 25))
+def _lower_quartile(calls: Sequence[float]) -> float:
+    return float(np.percentile(calls, 25))
 
 
 def spread(found: Sequence[Shape], many: int) -> list[Shape]:

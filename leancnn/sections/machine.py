@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leancnn import manifests
 from leancnn.records import Record
 from leancnn.sections._base import Block, Options, section, side_by_side
 
-OF_PLAN = ("engine", "precision", "threads", "processes", "seed", "engine_why")
+OF_PLAN = ("backend", "precision", "threads", "processes", "seed", "backend_why")
 
 
 @section("machine", "Machine and versions", place=90)
@@ -26,7 +27,7 @@ def _machine(record: Record) -> Mapping[str, Any]:
         return {"leancnn": record.told["leancnn"]}
     if record.kind != "run":
         return {}
-    plan = record.told["plan"]
+    plan = manifests.renamed(record.told["plan"])
     own = {key: plan[key] for key in OF_PLAN if plan.get(key) not in (None, "")}
     when = {key: record.told[key] for key in ("began", "at") if record.told.get(key)}
     return {**record.told.get("machine", {}), **own, **when}

@@ -90,11 +90,11 @@ def _plan(plan: Mapping[str, Any]) -> list[Block]:
         )
     else:
         blocks.append(Text("The plan was made before plans kept the importance of each channel."))
-    notes = plan["notes"]
-    if notes:
-        rows: list[list[Cell]] = [[number, note] for number, note in enumerate(notes, 1)]
-        table = Table("Notes", ("", "note"), rows)
-        blocks.append(Fold(f"Notes of the plan ({len(notes)})", [table]))
+    warnings = manifests.renamed(plan)["warnings"]
+    if warnings:
+        rows: list[list[Cell]] = [[number, text] for number, text in enumerate(warnings, 1)]
+        table = Table("Warnings", ("", "warning"), rows)
+        blocks.append(Fold(f"Warnings of the plan ({len(warnings)})", [table]))
     return blocks
 
 

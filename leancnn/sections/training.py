@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leancnn import manifests
 from leancnn.records import Record
 from leancnn.sections._base import (
     Block,
@@ -61,12 +62,11 @@ def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
                 "The run has epochs ahead of it.", command("leancnn", "train", "--resume", run.path)
             )
         )
-    notes = run.told.get("notes", [])
-    if notes:
-        rows = [[number, note] for number, note in enumerate(notes, 1)]
-        blocks.append(
-            Fold(f"Notes of the run ({len(notes)})", [Table("Notes", ("", "note"), rows)])
-        )
+    warnings = manifests.renamed(run.told).get("warnings", [])
+    if warnings:
+        rows = [[number, text] for number, text in enumerate(warnings, 1)]
+        table = Table("Warnings", ("", "warning"), rows)
+        blocks.append(Fold(f"Warnings of the run ({len(warnings)})", [table]))
     return blocks
 
 

@@ -3,26 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from leancnn.engine_session import EngineSession, Logits
 from leancnn.registry import Registry
 
-Logits = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """An artifact as a function: uint8 (N, H, W, C) in, logits (N, classes) out."""
-
-    logits: Callable[[NDArray[np.uint8]], Logits]
-    classes: tuple[str, ...]
-    prepare: Callable[[NDArray[np.uint8]], Callable[[], Any]]
-    """One image (1, H, W, C) to the bare call that is timed; it answers for that image."""
-    probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
-    """The entry that users call where that is another than `logits`, and is what is timed."""
+__all__ = ["EngineSession", "Logits", "Target", "register", "targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +20,7 @@ class Target:
     """Of the file that is loaded; a target without one stays in the process."""
     write: Callable[..., list[Path]]
     """Write into a folder; the files written, that which is loaded first."""
-    load: Callable[[Path], Loaded]
+    load: Callable[[Path], EngineSession]
     options: tuple[str, ...] = ()
     """What `write` takes beside the network and the folder, by name."""
 

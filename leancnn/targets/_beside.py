@@ -1,6 +1,7 @@
 """What a network knows about its classes and pixels, beside a format that cannot say it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class Notes:
     std: NDArray[np.float32]
     full_scale: float = 255.0
     """What counts as 1: 255 of pixels, 1 of features of signals."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """The whole of the notes."""
 
     def planes(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """uint8 (N, H, W, C), or float32 of signals → normalised (N, C, H, W)."""
@@ -55,6 +58,6 @@ def read_notes(artifact: Path) -> Notes:
         notes = read_json(place(artifact), manifests.Beside)
         mean, std = (np.array(notes[key], np.float32) for key in ("mean", "std"))
         full_scale = 1.0 if notes.get("road", {}).get("kind") == KIND else 255.0
-        return Notes(tuple(notes["classes"]), mean, std, full_scale)
+        return Notes(tuple(notes["classes"]), mean, std, full_scale, notes)
     except (RunError, ValueError) as error:
         raise DamagedError(f"{place(artifact)}: not the notes of a network ({error})") from error

@@ -10,7 +10,7 @@ from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.emit import GeneratedC, commented
 from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
-from leancnn.targets._base import Loaded
+from leancnn.targets._base import EngineSession
 from leancnn.targets._c_text import to_c
 from leancnn.targets._compiled import loaded
 from leancnn.toolchain import compile_library
@@ -85,7 +85,7 @@ def put_texts(folder: Path, texts: dict[str, str]) -> None:
         atomic_write(folder / name, text.encode())
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> EngineSession:
     """The network of a project as a function, built for this machine from its C."""
     (source,) = (place for place in path.rglob("*.c"))
     native = CompiledNetwork(compile_library(source.read_text(encoding="utf-8"), name=source.stem))

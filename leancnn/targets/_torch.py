@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from leancnn.targets._base import Loaded, Logits
+from leancnn.targets._base import EngineSession, Logits
 from leancnn.weights import Network, save
 
 
@@ -19,7 +19,7 @@ def write(network: Network, folder: Path) -> list[Path]:
 
 def in_process(
     network: Network, call: Callable[[torch.Tensor], torch.Tensor] | None = None
-) -> Loaded:
+) -> EngineSession:
     """A network, or another way to call it, as an artifact is used."""
     network.eval()
     run = network if call is None else call
@@ -37,4 +37,5 @@ def in_process(
 
         return bare
 
-    return Loaded(logits, network.classes, prepare)
+    about = {"name": network.name, "road": network.preprocessing.to_json()}
+    return EngineSession(logits, network.classes, prepare, about=about)

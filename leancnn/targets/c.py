@@ -4,7 +4,7 @@ from pathlib import Path
 
 from leancnn.compiled import CompiledNetwork
 from leancnn.runs import atomic_write
-from leancnn.targets._base import Loaded, Target, register
+from leancnn.targets._base import EngineSession, Target, register
 from leancnn.targets._c_text import to_c
 from leancnn.targets._cmake import write_project
 from leancnn.targets._compiled import loaded
@@ -29,7 +29,7 @@ def write(
     return paths
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> EngineSession:
     """Compile a written file or project, or take a library as it is.
 
     Raises `CompileError`, `DamagedError`.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
 from leancnn.modes import evaluating
-from leancnn.targets._base import Loaded, Logits, Target, register
+from leancnn.targets._base import EngineSession, Logits, Target, register
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import Network
 from leancnn.workspaces import workspace
@@ -62,7 +62,7 @@ def write(network: Network, folder: Path) -> list[Path]:
     return [path, write_notes(network, path)]
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> EngineSession:
     """One thread. Raises `MissingDependencyError` without ai-edge-litert, `DamagedError`."""
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -92,7 +92,7 @@ def load(path: Path) -> Loaded:
         run: Callable[[], Any] = engine.invoke
         return run
 
-    return Loaded(logits, notes.classes, prepare)
+    return EngineSession(logits, notes.classes, prepare, about=notes.about)
 
 
 register(Target("litert", "a tflite file, run by LiteRT", ".tflite", write, load))

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
 from leancnn.modes import evaluating
-from leancnn.targets._base import Loaded, Logits, Target, register
+from leancnn.targets._base import EngineSession, Logits, Target, register
 from leancnn.targets._beside import read_notes, write_notes
 from leancnn.weights import Network
 from leancnn.workspaces import workspace
@@ -89,7 +89,7 @@ def write(network: Network, folder: Path) -> list[Path]:
     return [path, path.with_suffix(".bin"), write_notes(network, path)]
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> EngineSession:
     """One thread. Raises `MissingDependencyError` without ncnn, `DamagedError`."""
     try:
         import ncnn
@@ -119,7 +119,7 @@ def load(path: Path) -> Loaded:
         mat = ncnn.Mat(notes.planes(image)[0]).clone()
         return lambda: answer(mat)
 
-    return Loaded(logits, notes.classes, prepare)
+    return EngineSession(logits, notes.classes, prepare, about=notes.about)
 
 
 register(Target("ncnn", "ncnn's param and bin, run by ncnn", ".param", write, load))

@@ -17,7 +17,7 @@ from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import DamagedError, MissingDependencyError
 from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
-from leancnn.targets._base import Loaded, Logits, Target, register
+from leancnn.targets._base import EngineSession, Logits, Target, register
 from leancnn.weights import Network
 
 NEEDED = "pip install 'leancnn[onnx]'"
@@ -74,7 +74,7 @@ def _noted(network: Network, model: Any) -> bytes:
     return data
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> EngineSession:
     """One thread. Raises `MissingDependencyError` without onnxruntime."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -99,7 +99,7 @@ def load(path: Path) -> Loaded:
         feed = {name: np.array(image)}
         return lambda: session.run(None, feed)
 
-    return Loaded(logits, tuple(notes["classes"]), prepare)
+    return EngineSession(logits, tuple(notes["classes"]), prepare, about=notes)
 
 
 register(Target("onnx", "an ONNX file, run by ONNX Runtime", ".onnx", write, load))

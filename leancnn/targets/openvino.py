@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from leancnn.errors import DamagedError, MissingDependencyError
 from leancnn.modes import evaluating
-from leancnn.targets._base import Loaded, Logits, Target, register
+from leancnn.targets._base import EngineSession, Logits, Target, register
 from leancnn.weights import Network
 
 ONE_THREAD = {
@@ -59,7 +59,7 @@ def write(network: Network, folder: Path) -> list[Path]:
     return [path, path.with_suffix(".bin")]
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> EngineSession:
     openvino = _openvino()
     try:
         core = openvino.Core()
@@ -82,7 +82,7 @@ def load(path: Path) -> Loaded:
         run: Callable[[], Any] = request.infer
         return run
 
-    return Loaded(logits, tuple(notes["classes"]), prepare)
+    return EngineSession(logits, tuple(notes["classes"]), prepare, about=notes)
 
 
 register(Target("openvino", "OpenVINO's xml and bin, run by OpenVINO", ".xml", write, load))

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from leancnn.targets._base import Loaded, Target, register
+from leancnn.targets._base import EngineSession, Target, register
 from leancnn.targets._torch import in_process, write
 from leancnn.weights import load as load_network
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> EngineSession:
     network = load_network(path).eval()
     return in_process(network, torch.compile(network))
 

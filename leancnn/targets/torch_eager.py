@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from leancnn.targets._base import Loaded, Target, register
+from leancnn.targets._base import EngineSession, Target, register
 from leancnn.targets._torch import in_process, write
 from leancnn.weights import load as load_network
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> EngineSession:
     return in_process(load_network(path))
 
 

@@ -19,8 +19,9 @@ from leancnn.compiler.emit import escaped
 from leancnn.errors import DamagedError, MismatchError, MissingDependencyError, ParityError
 from leancnn.modes import evaluating
 from leancnn.normalisation import planes
+from leancnn.parity import WITHIN
 from leancnn.runs import atomic_write
-from leancnn.targets._base import Loaded, Logits, Target, register
+from leancnn.targets._base import EngineSession, Logits, Target, register
 from leancnn.targets._c_text import to_c
 from leancnn.toolchain import cross_compile
 from leancnn.weights import Network
@@ -146,8 +147,8 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def load(path: Path) -> Loaded:
-    """Run a page's modules, every level at once; their answers must be the same within 1e-4.
+def load(path: Path) -> EngineSession:
+    """Run a page's modules, every level at once; their answers must be alike.
 
     Raises `MissingDependencyError` without wasmtime, `DamagedError` for a page that is not ours.
     """
@@ -175,7 +176,7 @@ def load(path: Path) -> Loaded:
     def prepare(image: NDArray[np.uint8]) -> Callable[[], Any]:
         return lambda: first.probabilities(image)
 
-    return Loaded(logits, tuple(first.about["classes"]), prepare, probabilities)
+    return EngineSession(logits, tuple(first.about["classes"]), prepare, probabilities, first.about)
 
 
 def _modules(path: Path) -> list[bytes]:
@@ -190,7 +191,7 @@ def _modules(path: Path) -> list[bytes]:
 def _alike(path: Path, answers: list[Logits]) -> Logits:
     first, *others = answers
     scale = max(1.0, float(np.abs(first).max()))
-    if any(float(np.abs(other - first).max()) > 1e-4 * scale for other in others):
+    if any(float(np.abs(other - first).max()) > WITHIN * scale for other in others):
         raise ParityError(f"{path.name}: the levels of WebAssembly answer differently")
     return first
 

@@ -1,9 +1,9 @@
 """Which forward pass trains here, in which precision, and why."""
 
 import copy
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,30 +12,31 @@ from torch import Tensor, nn
 from leancnn.distributed import World
 from leancnn.recipes import Recipe
 from leancnn.runs import machine
+from leancnn.timing import turn
 
 TRIALS = 2  # timed steps of each way to train, after one to warm up; the fastest counts
 TURNS = 2  # of the precisions, one after the other: a machine may change its speed meanwhile
 SHOWN = {
-    "lanes": "the lanes",
+    "simd": "SIMD batches",
     "torch": "plain torch",
     "channels_last": "plain torch with channels last",
 }
-SHORT = {"lanes": "in the lanes", "torch": "in torch", "channels_last": "with channels last"}
+SHORT = {"simd": "in SIMD batches", "torch": "in torch", "channels_last": "with channels last"}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """How a run goes forward and backward."""
 
-    engine: str
+    backend: str
     precision: str
     why: str
 
     def __str__(self) -> str:
-        return f"training in {SHOWN[self.engine]}, {self.precision}: {self.why}"
+        return f"training in {SHOWN[self.backend]}, {self.precision}: {self.why}"
 
 
-def facts(device: torch.device, engine: str) -> dict[str, Any]:
+def facts(device: torch.device, backend: str) -> dict[str, Any]:
     """What bit-exactness depends on, besides the thread count."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     known = machine()
@@ -45,7 +46,7 @@ def facts(device: torch.device, engine: str) -> dict[str, Any]:
         "processor": known["processor"],
         "device": name,
     }
-    if engine == "lanes":
+    if backend == "simd":
         from leancnn.cpu_training import compiler
 
         found["compiler"] = compiler()
@@ -53,14 +54,14 @@ def facts(device: torch.device, engine: str) -> dict[str, Any]:
 
 
 def training_forward(
-    body: nn.Module, engine: str, precision: str, device: torch.device
+    body: nn.Module, backend: str, precision: str, device: torch.device
 ) -> nn.Module:
     """What the loop calls on normalised images: the body, or a faster pass of the same weights."""
-    if engine == "lanes" and device.type == "cpu":
+    if backend == "simd" and device.type == "cpu":
         from leancnn.cpu_training import accelerate
 
         return accelerate(body, half=precision == "bf16")
-    return ChannelsLast(body) if engine == "channels_last" else body
+    return ChannelsLast(body) if backend == "channels_last" else body
 
 
 class ChannelsLast(nn.Module):
@@ -80,9 +81,9 @@ class ChannelsLast(nn.Module):
         return self.body(turned)  # type: ignore[no-any-return]
 
 
-def autocast(engine: str, precision: str, device: torch.device) -> Any:
-    """The context of a forward pass in that precision; the lanes have their own."""
-    if engine == "lanes" or precision == "fp32":
+def autocast(backend: str, precision: str, device: torch.device) -> Any:
+    """The context of a forward pass in that precision; SIMD batches have their own."""
+    if backend == "simd" or precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
@@ -90,12 +91,12 @@ def autocast(engine: str, precision: str, device: torch.device) -> Any:
 def choose(
     body: nn.Module, recipe: Recipe, images: Tensor, world: World, *, uses_features: bool
 ) -> Choice:
-    """The recipe's engine and precision, or what a few steps on copies measure as the fastest.
+    """The recipe's backend and precision, or what a few steps on copies measure as the fastest.
 
-    `images` is one normalised batch. The engines are compared in fp32, then the precisions of the
-    fastest. The lanes are for one process on a CPU and for losses that look at logits only; where
-    they cannot run, torch does, and `why` says so. Several processes measure together, for their
-    norms wait for each other, and the first one's clock decides.
+    `images` is one normalised batch. The backends are compared in fp32, then the precisions of the
+    fastest. SIMD batches are for one process on a CPU and for losses that look at logits only;
+    where they cannot run, torch does, and `why` says so. Several processes measure together, for
+    their norms wait for each other, and the first one's clock decides.
     """
     with torch.random.fork_rng(devices=[]):  # dropout draws; the caller's chance stays as it was
         return _choose(body, recipe, images, world, uses_features=uses_features)
@@ -105,17 +106,17 @@ def _choose(
     body: nn.Module, recipe: Recipe, images: Tensor, world: World, *, uses_features: bool
 ) -> Choice:
     precisions = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
-    engine, why = _engine(body, recipe, images, world, precisions[0], uses_features=uses_features)
+    backend, why = _backend(body, recipe, images, world, precisions[0], uses_features=uses_features)
     precision = precisions[0]
     if len(precisions) > 1:
-        ways = [(engine, each) for each in precisions]
+        ways = [(backend, each) for each in precisions]
         turns = [[best_step(body, way, images, TRIALS)[0] for way in ways] for _ in range(TURNS)]
         steps = [min(of_way) for of_way in zip(*turns, strict=True)]
         precision = precisions[world.of_first(steps.index(min(steps)))]
-    return Choice(engine, precision, why)
+    return Choice(backend, precision, why)
 
 
-def _engine(
+def _backend(
     body: nn.Module,
     recipe: Recipe,
     images: Tensor,
@@ -124,29 +125,30 @@ def _engine(
     *,
     uses_features: bool,
 ) -> tuple[str, str]:
-    """The recipe's engine or the fastest, and why."""
-    if recipe.engine in ("torch", "channels_last"):
-        return recipe.engine, "the recipe says so"
+    """The recipe's backend or the fastest, and why."""
+    if recipe.backend in ("torch", "channels_last"):
+        return recipe.backend, "the recipe says so"
     seconds: dict[str, float] = {}
-    no_lanes = _no_lanes(recipe, world, uses_features)
-    if not no_lanes:
-        trials = 0 if recipe.engine == "lanes" else TRIALS
-        seconds["lanes"], no_lanes = best_step(body, ("lanes", precision), images, trials)
-        if not no_lanes and recipe.engine == "lanes":
-            return "lanes", "the recipe says so"
-        if no_lanes:
-            del seconds["lanes"]
+    no_simd = _no_simd(recipe, world, uses_features)
+    if not no_simd:
+        trials = 0 if recipe.backend == "simd" else TRIALS
+        seconds["simd"], no_simd = best_step(body, ("simd", precision), images, trials)
+        if not no_simd and recipe.backend == "simd":
+            return "simd", "the recipe says so"
+        if no_simd:
+            del seconds["simd"]
     for each in ("torch", "channels_last"):
         seconds[each], _ = best_step(body, (each, precision), images, TRIALS)
-    engines = list(seconds)
-    engine = engines[world.of_first(engines.index(min(engines, key=lambda each: seconds[each])))]
-    told = ", ".join(f"{value:.3g} s {SHORT[each]}" for each, value in seconds.items())
-    told = told.replace(" s ", " s a step ", 1)
-    return engine, f"not in the lanes: {no_lanes}; {told}" if no_lanes else told
+    backends = list(seconds)
+    fastest = backends.index(min(backends, key=lambda each: seconds[each]))
+    backend = backends[world.of_first(fastest)]
+    measured = ", ".join(f"{value:.3g} s {SHORT[each]}" for each, value in seconds.items())
+    measured = measured.replace(" s ", " s a step ", 1)
+    return backend, f"not in SIMD batches: {no_simd}; {measured}" if no_simd else measured
 
 
-def _no_lanes(recipe: Recipe, world: World, uses_features: bool) -> str:
-    """Why the lanes are not even tried; empty when they are."""
+def _no_simd(recipe: Recipe, world: World, uses_features: bool) -> str:
+    """Why SIMD batches are not even tried; empty when they are."""
     if world.device.type != "cpu":
         return f"they are for processors, and this is {world.device.type}"
     if world.size > 1:
@@ -161,18 +163,18 @@ def best_step(
 ) -> tuple[float, str]:
     """Seconds of the fastest of some steps after one to warm up, or why there can be none."""
     forward = training_forward(copy.deepcopy(body).train(), *way, images.device).train()
-    warm_up = _seconds_of_step(forward, way, images)
+    step = partial(_step, forward, way, images)
+    seconds = turn(step, 0)
     why_not = str(getattr(forward, "why_not", ""))
-    timed = range(0 if why_not else trials)
-    return min((_seconds_of_step(forward, way, images) for _ in timed), default=warm_up), why_not
+    if trials and not why_not:
+        seconds = turn(step, 0, least=trials)
+    return min(seconds), why_not
 
 
-def _seconds_of_step(forward: nn.Module, way: tuple[str, str], images: Tensor) -> float:
-    """One forward and backward pass."""
-    started = time.perf_counter()
+def _step(forward: nn.Module, way: tuple[str, str], images: Tensor) -> None:
+    """One forward and backward pass, to its end."""
     with autocast(*way, images.device):
         logits = forward(images)
     logits.float().logsumexp(1).sum().backward()
     if images.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started

@@ -18,7 +18,7 @@ def training_rate() -> float:
     """Multiply-accumulates of forward passes for each second of training steps, on the CPU.
 
     Measured on two steps of `REFERENCE`, dense convolutions, in plain torch, after one to warm up.
-    Depthwise and grouped convolutions are slower for each operation, and the lanes are faster.
+    Depthwise and grouped convolutions are slower for each operation, and SIMD batches are faster.
 
         seconds = images * models.card("resnet18").macs / training_rate()
     """
@@ -38,7 +38,7 @@ def forecast(plan: TrainingPlan, body: torch.nn.Module, images: torch.Tensor, wo
     """
     if plan.steps < STEPS_WORTH_ONE:
         return ""
-    way = plan.engine, plan.precision
+    way = plan.backend, plan.precision
     with torch.random.fork_rng(devices=[]):
         seconds, _ = best_step(body, way, images, 1)
     total = world.of_first(round(seconds * 1e6)) / 1e6 * plan.steps

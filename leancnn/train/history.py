@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leancnn import recipes, runs
+from leancnn import manifests, recipes, runs
 from leancnn.errors import (
     DamagedError,
     DivergedError,
@@ -110,8 +110,9 @@ def note(folder: Path, plan: TrainingPlan, state: str, **more: Any) -> None:
         earlier = runs.read_run(folder) if path.exists() else {}
     except DamagedError as error:
         path.replace(path.with_name("run.json.damaged"))
-        earlier = {"notes": [f"run.json is begun anew, the old one set aside: {error}"]}
-    more["notes"] = [*earlier.get("notes", []), *more.get("notes", [])]
+        earlier = {"warnings": [f"run.json is begun anew, the old one set aside: {error}"]}
+    earlier = manifests.renamed(earlier)
+    more["warnings"] = [*earlier.get("warnings", []), *more.get("warnings", [])]
     more["began"] = earlier.get("began", runs.now())
     about = {"plan": plan.to_json(), "machine": {**runs.machine(), **plan.machine}}
     runs.write_sealed(

@@ -80,30 +80,30 @@ class Loop:
         self.plan, self.dataset, self.train_state = plan, dataset, train_state
         self.counters, self.folder, self.world = counters, folder, world
         body, tested = train_state.network.body, train_state.tested
-        way = plan.engine, plan.precision, world.device
+        way = plan.backend, plan.precision, world.device
         self.forward = world.share_gradients(training_forward(body, *way))
         # validation is exact
-        self.whole = training_forward(tested.body, plan.engine, "fp32", world.device)
+        self.whole = training_forward(tested.body, plan.backend, "fp32", world.device)
         self.batches = Batches(plan, dataset.of_train, train_state.network, world)
         self.seen: Tensor | None = None
         """The images of the latest step."""
         self.stop = Stop()
 
-    def run(self, *, shown: bool, notes: Sequence[str] = ()) -> None:
+    def run(self, *, shown: bool, warnings: Sequence[str] = ()) -> None:
         """Train to the end. Raises `StoppedError`, `DivergedError`, `WriteError`."""
         plan, counters, world = self.plan, self.counters, self.world
         if counters.step == 0:
             self._save_first()  # a folder with a run in it is a run that can go on
         if world.first:
             runs.write_sealed(self.folder / "recipe.json", plan.recipe.to_json())
-            note(self.folder, plan, "running", data=self.dataset.manifest, notes=notes)
+            note(self.folder, plan, "running", data=self.dataset.manifest, warnings=warnings)
         title = f"{plan.model} on {self.dataset.name}"
         with (
             self.stop,
             torch.random.fork_rng(devices=[]),
             Progress(title, plan.steps, done=counters.step, shown=shown and world.first) as bar,
         ):
-            bar.say(str(Choice(plan.engine, plan.precision, plan.engine_why)))
+            bar.say(str(Choice(plan.backend, plan.precision, plan.backend_why)))
             self.measured = False
             self.begun, self.saved = counters.step, time.monotonic()
             self.entered = self.saved
@@ -153,7 +153,7 @@ class Loop:
         batch = self.batches.of(number)
         self.seen = batch.images
         train_state.descent.zero_grad()
-        with autocast(plan.engine, plan.precision, world.device):
+        with autocast(plan.backend, plan.precision, world.device):
             logits = self.forward(batch.images).float()
         loss = self._loss(logits, batch.labels, batch.share)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -216,7 +216,7 @@ class Loop:
                 bar.say(f"about {duration(seconds)} to go for {plan.recipe.epochs:g} epochs")
             self.measured = True
         if counters.step == self.begun + 1 and why_not:
-            bar.say(f"torch's own forward pass, because of the lanes: {why_not}")
+            bar.say(f"torch's own forward pass, no SIMD batches: {why_not}")
         bar.to(
             counters.step,
             epoch=f"{counters.epoch + 1}/{math.ceil(plan.steps / plan.steps_per_epoch)}",

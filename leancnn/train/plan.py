@@ -1,7 +1,7 @@
 """What is decided before the first step and kept to the last: a value, in every checkpoint.
 
 Together with the data it determines every weight, on the same machine, thread count, torch version
-and, in the lanes, C compiler.
+and, in SIMD batches, C compiler.
 """
 
 from collections.abc import Mapping
@@ -55,10 +55,10 @@ class TrainingPlan:
     """Images of the train part by class."""
     epochs_before: float = 0.0
     """Of all trainings behind the weights that this one begins with."""
-    engine: str
+    backend: str
     precision: str
-    engine_why: str = ""
-    """Why these two; see `engine.Choice`."""
+    backend_why: str = ""
+    """Why these two; see `backend.Choice`."""
     threads: int
     processes: int
     machine: Mapping[str, Any]
@@ -136,18 +136,14 @@ class TrainingPlan:
         """The plan that `to_json` wrote. Raises `DamagedError` for one of another leancnn."""
         manifests.check(value, manifests.Plan, "the plan of a run")
         try:
-            lists = {
-                key: tuple(value[key])
-                for key in ("classes", "mean", "std", "counts")
-                if key in value
-            }
-            recipe, preprocessing = (
-                recipes.of_json(value["recipe"]),
-                Preprocessing.from_json(value["road"]),
-            )
-            rest = {key: item for key, item in value.items() if key != "road"}
-            given = {"recipe": recipe, "preprocessing": preprocessing}
-            return cls(**{**rest, **lists, **given})
+            fields = manifests.renamed(value)
+            known: dict[str, Any] = {key: item for key, item in fields.items() if key != "road"}
+            for key in ("classes", "mean", "std", "counts"):
+                if key in known:
+                    known[key] = tuple(known[key])
+            known["recipe"] = recipes.of_json(fields["recipe"])
+            known["preprocessing"] = Preprocessing.from_json(fields["road"])
+            return cls(**known)
         except (KeyError, TypeError, UnknownNameError, MismatchError) as error:
             raise DamagedError(
                 f"a plan of another version of leancnn ({error}); go on with that version"
@@ -265,7 +261,7 @@ class TrainingPlan:
 
     def differences(self, world: World) -> list[str]:
         """Why a resumed run may not be bit-exact here."""
-        here = {**facts(world.device, self.engine), "processes": world.size}
+        here = {**facts(world.device, self.backend), "processes": world.size}
         then = {**self.machine, "processes": self.processes}
         return [
             f"{key}: {then[key]} → {here[key]}"

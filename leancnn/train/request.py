@@ -72,17 +72,14 @@ class TrainingRequest:
     ) -> "TrainingRequest":
         """The words of `train`, each in the place of what it leaves open. Raises as `train`."""
         overrides = dict(overrides or {})
-        foreign, origin = dict[str, torch.Tensor](), ""
-        if pretrained.is_file_of_weights(start):
-            foreign, origin, start = pretrained.read(str(start)), str(start), None
-        if start is not None:
-            start = start if isinstance(start, Network) else weights.load(start)
+        network, foreign, origin = _first_weights(start)
+        if network is not None:
             if model is not None or arguments:
                 raise UsageError(
                     "training that starts from a network takes no model and no arguments"
                 )
-            model, arguments = start.name, start.arguments
-            val_share, split_seed = kept_cut(start, val_share, split_seed)
+            model, arguments = network.name, network.arguments
+            val_share, split_seed = kept_cut(network, val_share, split_seed)
         usual = model or "henet_r3"
         chosen = recipes.for_network(usual) if recipe is None else recipes.read(recipe)
         chosen = chosen.changed(**overrides)
@@ -95,10 +92,10 @@ class TrainingRequest:
             named=frozenset(overrides) | ({"recipe"} if recipe is not None else set()),
             preprocessing=(
                 preprocessing_for(model, chosen)
-                if start is None
-                else kept_preprocessing(start, overrides)
+                if network is None
+                else kept_preprocessing(network, overrides)
             ),
-            start=start,
+            start=network,
             foreign=foreign,
             origin=origin,
             seed=seed,
@@ -164,7 +161,7 @@ class TrainingRequest:
             seed=self.seed,
             split_seed=self.split_seed,
             epochs_before=0.0 if self.start is None else self.start.epochs,
-            engine="torch",
+            backend="torch",
             precision="fp32",
             threads=torch.get_num_threads(),
             processes=world.size,
@@ -182,3 +179,14 @@ class TrainingRequest:
             return self.recipe, []
         why = "nothing is mirrored, as the classes are characters; --override flip=true does it"
         return self.recipe.changed(flip=False), [why]
+
+
+def _first_weights(
+    start: Network | str | Path | None,
+) -> tuple[Network | None, pretrained.Found, str]:
+    """A network to start from, or tensors that somebody else trained and the file they are from."""
+    if start is None or isinstance(start, Network):
+        return start, {}, ""
+    if pretrained.is_file_of_weights(start):
+        return None, pretrained.read(start), str(start)
+    return weights.load(start), {}, ""

@@ -75,7 +75,11 @@ def train(
     gradient that is not finite, `StoppedError` after Ctrl-C or SIGTERM, when all is saved; and
     `UnknownNameError`, `MismatchError`, `DataError`, `WriteError` as their names say.
 
-        trained = leancnn.train("photos/", model="henet_r3", epochs=20, out="runs/a")
+    >>> trained = leancnn.train(
+    ...     "photos", model="resnet8", size=(8, 8), epochs=2, batch=16, lr=0.1, out="runs/a"
+    ... )
+    >>> len(trained.history), trained.network.classes
+    (2, ('class 0', 'class 1', 'class 2'))
     """
     request = TrainingRequest.of(
         model=model,
@@ -129,7 +133,7 @@ def train_on(
         if world.first:
             runs.sweep(folder)
         loop = Loop(plan, dataset, train_state, Counters(), folder, world)
-        loop.run(shown=progress, notes=warnings)
+        loop.run(shown=progress, warnings=warnings)
         return finish(plan, train_state, loop.counters, folder, world)
 
 
@@ -154,8 +158,8 @@ def _with_backend(
     plan: TrainingPlan, train_state: TrainState, batch: Tensor, world: World, *, shown: bool
 ) -> TrainingPlan:
     """The plan with the backend and the precision that its recipe asks for, or the fastest."""
-    slow = shown and world.first and plan.recipe.engine in ("auto", "lanes")
-    with Waiting("comparing engines; the first time kernels are compiled", shown=slow):
+    slow = shown and world.first and plan.recipe.backend in ("auto", "simd")
+    with Waiting("comparing backends; the first time kernels are compiled", shown=slow):
         way = choose(
             train_state.network.body,
             plan.recipe,
@@ -163,9 +167,9 @@ def _with_backend(
             world,
             uses_features=train_state.loss.uses_features,
         )
-    known = facts(world.device, way.engine)
+    known = facts(world.device, way.backend)
     return replace(
-        plan, engine=way.engine, precision=way.precision, engine_why=way.why, machine=known
+        plan, backend=way.backend, precision=way.precision, backend_why=way.why, machine=known
     )
 
 
@@ -184,6 +188,10 @@ def resume(
     patience: the schedule is then stretched over all of it, from the next step on.
     Raises `RunError` when there is no checkpoint that can be read, or other images;
     `MismatchError` for other classes; otherwise as `train`.
+
+    >>> from leancnn.train import resume
+    >>> len(resume("runs/a", epochs=3, progress=False).history)
+    3
     """
     return resume_on(
         Path(folder),
@@ -234,7 +242,7 @@ def resume_on(
         dataset = world.first_then_others(lambda: _images_of(plan, where, images))
         plan.check_data(dataset)
         loop = Loop(plan, dataset, train_state, counters, folder, world)
-        loop.run(shown=progress, notes=warnings)
+        loop.run(shown=progress, warnings=warnings)
         return finish(plan, train_state, counters, folder, world)
 
 
@@ -279,7 +287,7 @@ def _overrides(named: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> di
     return {**(named or {}), **fields}
 
 
-def _tell(notes: Sequence[str], world: World) -> None:
+def _tell(warnings: Sequence[str], world: World) -> None:
     """What must not be missed, also without progress."""
-    for text in notes if world.first else ():
+    for text in warnings if world.first else ():
         tell(text)

@@ -13,7 +13,7 @@ from leancnn.modes import evaluating
 from leancnn.weights import Network
 
 VALIDATION_BATCH = 256  # images in each process
-SAMPLE = 16  # images that tell whether weights are broken; what fills a vector in the lanes
+SAMPLE = 16  # images that tell whether weights are broken; what fills a vector of a SIMD batch
 
 
 def answers_numbers(forward: nn.Module, images: Tensor) -> bool:

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from leancnn.compiled import CompiledNetwork
 
 pytestmark = pytest.mark.slow  # CI runs it by name
 ROOT = Path(__file__).parent.parent
@@ -65,7 +69,7 @@ def run(house):
 
 def test_the_page_shows_a_file_for_each_family():
     assert {Path(path).parent.name for path in FILES} >= {
-        *("models", "criteria", "recipes", "data", "targets", "commands")
+        *("models", "criteria", "recipes", "data", "targets", "commands", "compiler")
     }
 
 
@@ -103,6 +107,48 @@ def test_the_criterion_cuts_the_network(run, house):
     said(house, "prune", run, *words)
     before, after = (said(house, "count", place)["macs"] for place in (run, house / "small"))
     assert after < before
+
+
+def test_the_operator_and_the_kernel_answer_as_onnx_has_them(house):
+    """A norm of each channel, a matrix, and one at the largest of its numbers; then a matrix."""
+    path = house / "norms.onnx"
+    draw = np.random.default_rng(0).standard_normal
+    weights = {"a": draw((4, 6)), "b": draw((6, 3))}
+    nodes = [
+        helper.make_node("GlobalLpPool", ["x"], ["n"], p=3),
+        helper.make_node("Flatten", ["n"], ["f"]),
+        helper.make_node("MatMul", ["f", "a"], ["m"]),
+        helper.make_node("Hardmax", ["m"], ["h"]),
+        helper.make_node("MatMul", ["h", "b"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "norms",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 5, 7])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        [numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    said(house, "compile", path, "--out", house / "norms")  # compares answers itself
+    (library,) = (house / "norms").glob("*.so")
+    images = (draw((9, 4, 5, 7)) * 4 ** draw((9, 4, 1, 1))).astype(np.float32)
+    norms = (np.abs(images) ** 3).sum((2, 3)) ** (1 / 3)
+    expected = weights["b"][(norms @ weights["a"]).argmax(1)]
+    assert np.allclose(CompiledNetwork(library).logits(images), expected, atol=1e-5)
+    assert len(np.unique(expected)) > 3
+
+
+def test_the_operators_pass_the_tests_that_all_have_to_pass(house):
+    shutil.copytree(ROOT / "tests", house / "tests", ignore=shutil.ignore_patterns("*.pyc"))
+    shutil.copy(ROOT / "pyproject.toml", house)
+    words = ["tests/test_onnx_operators.py", "-k", "GlobalLpPool or Hardmax"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", *words]
+    done = subprocess.run(
+        command, cwd=house, env=environment(house), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
 
 
 def test_the_files_keep_the_rules_of_the_house(house):

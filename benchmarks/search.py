@@ -300,7 +300,7 @@ def clock(asked: argparse.Namespace) -> None:
     fitted: Clock = here(progress=True)
     sides = [(31, 31), (32, 32), (64, 64)]
     every = list(shapes(classes=10, channels=3, sizes=sides))
-    seen = {one.key for one in spread([one for one in every if one.size != (31, 31)], PROGRAMS)}
+    seen = {one.key for one in spread(PROGRAMS)}
     draw = random.Random(asked.seed)
     rest = [one for one in every if one.key not in seen and one.macs < asked.macs]
     some = draw.sample(rest, min(asked.networks, len(rest)))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from leancnn import cli
+from leancnn.commands.search import share, time_of
 from leancnn.errors import ArgumentError, DataError, LeanCNNError, MismatchError, RunError
 from leancnn.search import Budget, clock, drive, plan, result
 from leancnn.search.budget import Priced, amount, within
@@ -119,6 +121,40 @@ def test_shapes_are_counted_as_leancnn_counts_and_images_that_fit_no_network_giv
     assert not list(shapes(classes=10, channels=3, sizes=[(20, 20)], only=["henet_r3"]))
     again = Shape.of_json(json.loads(json.dumps(found[1].to_json())))
     assert again == found[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "status"),
+    [
+        ("", "a folder of images, or --dry-run", 2),
+        ("photos --out x", "needs --hours", 2),
+        ("photos --hours 1", "needs --out", 2),
+        ("photos --hours 1 --out x --time 3days", "no time such as 150us", 2),
+        ("photos --hours 1 --out x --accuracy 95", "no share such as 0.95", 2),
+        ("--dry-run --hours 1", "leave out --hours", 2),
+        ("photos --dry-run --classes 5", "leave out --classes", 2),
+        ("photos --hours 1 --out x --epochs 0", "--epochs is 1 or more", 2),
+        ("photos --hours 1 --out x --classes 5", "--classes is for --dry-run", 2),
+        ("nowhere --hours 1 --out x --workers 1", "nor is a folder of that name here", 1),
+        ("digits --hours 0 --out x --workers 1", "above 0 and at most 10,000", 2),
+        ("digits --hours 1 --out x --workers 0", "--workers is 1 to", 2),
+        ("--dry-run --time 1us --networks henet", "did you mean", 2),
+        ("--dry-run --time 1us --networks henet_r2", "is searched under another name", 2),
+    ],
+)
+def test_words_that_are_no_search_get_one_line(words, said, status, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["search", *words.split()]) == status
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_time_is_read_in_every_unit():
+    texts = ("150us", "150 µs", "0.15ms", "1.5e-4", "0.00015s", "150000ns")
+    assert [time_of(text) for text in texts] == pytest.approx([1.5e-4] * len(texts))
+    assert share("95%") == share("0.95") == 0.95
 
 
 def test_what_no_budget_is_gets_one_line():
@@ -366,11 +402,9 @@ def test_a_clock_finds_the_worth_of_cycles_that_times_were_made_of():
 
 
 def test_programs_that_are_timed_are_spread_over_networks():
-    found = list(shapes(classes=10, channels=3, sizes=[(32, 32)], only=["henet_r3", "resnet8"]))
-    picked = clock.spread(found, 6)
-    assert {one.network for one in picked} == {"henet_r3", "resnet8"}
-    assert len({one.key for one in picked}) == len(picked)
-    assert picked == clock.spread(found[::-1], 6)
+    picked = clock.spread(6)
+    assert len({one.network for one in picked}) == len(picked) == 6
+    assert picked == clock.spread(6)
 
 
 def test_a_job_crosses_to_a_worker_and_back():

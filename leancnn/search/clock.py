@@ -37,14 +37,16 @@ from leancnn.compiler.simplify import simplify
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError
 from leancnn.progress import Progress
 from leancnn.safe_files import read_json, write_sealed
-from leancnn.search.space import Shape, shapes
+from leancnn.search.space import Shape, choices, counted, searched
 from leancnn.timing import in_turns
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler, processor
 
 Cycles = Mapping[str, float]
 FEWEST = 8  # programs that make a clock
-PROGRAMS = 28  # that are timed for a fit
+PROGRAMS = 24  # that are timed for a fit
 LARGEST = 300_000_000  # multiply-accumulates of a timed program
+PLACES = (0.5, 0.0, 1.0, 0.3, 0.7)  # of a network's choices that are timed
+SIDES = ((32, 32), (64, 64))  # of their images
 TURNS, TURN_S = 7, 0.02
 RIDGE = 0.03  # how strongly a kind that few programs have is held to the average cycle
 USUAL, ROBUST = 0.05, 8  # a relative error that is none to explain; rounds of the fit
@@ -173,21 +175,21 @@ def _lower_quartile(calls: Sequence[float]) -> float:
     return float(np.percentile(calls, 25))
 
 
-def spread(found: Sequence[Shape], many: int) -> list[Shape]:
-    """So many of them, spread evenly over networks, then over work; the same each time."""
-    by_network: dict[str, list[Shape]] = {}
-    for shape in sorted(found, key=lambda one: (one.macs, one.key)):
-        if shape.macs <= LARGEST:
-            by_network.setdefault(shape.network, []).append(shape)
-    queues = [
-        [each[round(place * (len(each) - 1))] for place in (0.5, 0.1, 0.9, 0.3, 0.7)]
-        for each in by_network.values()
-    ]
+def spread(many: int) -> list[Shape]:
+    """So many shapes of the zoo, spread over networks and their arguments; the same each time."""
     picked: dict[str, Shape] = {}
-    for turn in range(5):
-        for queue in queues:
-            picked.setdefault(queue[turn].key, queue[turn])
-    return list(picked.values())[:many]
+    for turn, place in enumerate(PLACES):
+        for name in searched():
+            able = choices(name)
+            arguments = able[round(place * (len(able) - 1))]
+            known: dict[str, Any] = {"arguments": arguments, "channels": 3, "classes": 10}
+            plain = Shape(network=name, size=(1, 1), macs=0, bytes=0, **known)
+            for shape in counted(plain, [SIDES[turn % len(SIDES)]]):
+                if shape.macs <= LARGEST:
+                    picked.setdefault(shape.key, shape)
+            if len(picked) == many:
+                return list(picked.values())
+    return list(picked.values())
 
 
 def here(*, progress: bool = False) -> Clock:
@@ -202,7 +204,7 @@ def here(*, progress: bool = False) -> Clock:
         return Clock(**{key: kept[key] for key in Clock.__slots__})
     except (DamagedError, RunError, KeyError):
         pass
-    some = spread([*shapes(classes=10, channels=3, sizes=[(32, 32), (64, 64)])], PROGRAMS)
+    some = spread(PROGRAMS)
     table = priced_cycles(some, progress=progress)
     times = measured([one for one in some if one.key in table], progress=progress)
     if len(times) < FEWEST:

@@ -39,7 +39,7 @@ from leancnn.train.loop import duration
 from leancnn.training_data import LARGEST_SEED, check_place
 
 JOURNAL = "study.journal"
-MARGIN = 2.0  # times the fastest program of the clock: no program is faster for its work
+MARGIN = 1.25  # times the fastest program of the clock: none is faster for its work
 NEAR = 2.0  # times the limit: further away nothing is timed to correct the clock
 LARGEST = 2**27  # bytes of weights; the C compiler takes a dozen times as much memory
 Size = tuple[int, int]

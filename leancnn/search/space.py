@@ -98,23 +98,28 @@ def shapes(
     `sizes`: of the images; None: those of each card and `SIZES`. Nothing is computed: shapes alone
     run through the networks.
     """
-    for name, choices in searched().items():
+    for name in searched():
         if only is not None and name not in only:
             continue
-        usual = models.arguments(name)
         own = {models.card(name).image[1:], *((side, side) for side in SIZES)}
-        for values in product(*choices.values()):
-            given = dict(zip(choices, values, strict=True))
-            arguments = {key: value for key, value in given.items() if usual[key] != value}
-            known = {"arguments": arguments, "channels": channels, "classes": classes}
-            yield from _counted(name, known, sorted(sizes or own))
+        for arguments in choices(name):
+            known: dict[str, Any] = {"arguments": arguments, "channels": channels}
+            known["classes"] = classes
+            plain = Shape(network=name, size=(1, 1), macs=0, bytes=0, **known)
+            yield from counted(plain, sorted(sizes or own))
 
 
-def _counted(
-    name: str, known: Mapping[str, Any], sizes: Sequence[tuple[int, int]]
-) -> Iterator[Shape]:
-    """The shapes of one network with their counts; without images that it does not take."""
-    plain = Shape(network=name, size=sizes[0], macs=0, bytes=0, **known)
+def choices(name: str) -> list[dict[str, Any]]:
+    """Every choice of a network's arguments, as what differs from what its name stands for."""
+    allowed, usual = searched()[name], models.arguments(name)
+    return [
+        {key: value for key, value in zip(allowed, values, strict=True) if usual[key] != value}
+        for values in product(*allowed.values())
+    ]
+
+
+def counted(plain: Shape, sizes: Sequence[tuple[int, int]]) -> Iterator[Shape]:
+    """A shape for images of these sizes, with its counts; without those that it does not take."""
     try:
         body = plain.build(meta=True)
     except LeanCNNError:

@@ -9,6 +9,7 @@ The journal is written by one process, which holds the lock of the folder. What 
 cut short by a kill: such a line is dropped, and the step that it told of is taken again.
 """
 
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,29 @@ class _Alone(BaseJournalFileLock):
         pass
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal, synced to disk once a trial and not twelve times.
+
+    A kill loses nothing that was written. A power cut may lose what rungs came to, which their own
+    files tell again, but no trial whose folder may already stand there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=_Alone())
+        self._journal = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write all in one call, at the end."""
+        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
+        with self._journal.open("ab", buffering=0) as file:
+            file.write("".join(lines).encode())
+
+    def sync(self) -> None:
+        """Have everything on disk."""
+        with self._journal.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 class Study:
     """The trials of a folder. Raises `DamagedError` for a journal that is none.
 
@@ -91,7 +115,8 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             try:
-                storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_Alone()))
+                self._journal = _Journal(path)
+                storage = JournalStorage(self._journal)
                 known = {one.study_name for one in storage.get_all_studies()}
                 done = 0
                 if NAME in known:
@@ -142,6 +167,7 @@ class Study:
         else:
             trial = self._drawn(self._study.ask())
         self._seen.add(key)
+        self._journal.sync()
         return trial
 
     def _drawn(self, asked: Any) -> Trial:

@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -30,6 +31,7 @@ from tests.made_runs import (
     made_bench,
     made_check,
     made_comparison,
+    made_eeg,
     made_network,
     made_plan,
     made_run,
@@ -209,6 +211,29 @@ def test_what_is_not_on_disk_is_one_sentence_and_its_command(tmp_path):
     for line in told.values():
         made_check(run / "check.json")
         assert line.startswith("leancnn ")
+
+
+def test_every_command_that_the_page_names_is_one_that_works(tmp_path):
+    run = made_run(tmp_path / "a run")
+    stopped = told(run / "run.json") | {"state": "stopped"}
+    write_sealed(run / "run.json", stopped)
+    for path in run.glob("eval*"):
+        path.unlink()
+    int8 = made_network(tmp_path / "int8", more={"quantized": {}})
+    eeg = made_eeg(tmp_path / "eeg")
+    for path in [*eeg.glob("evaluation*"), eeg / "session.json"]:
+        path.unlink()
+    search = made_search(tmp_path / "search", ended=False)
+    _, _, missing = render([r for p in (run, int8, eeg, search) for r in find(p)])
+    verbs = set()
+    for one in missing:
+        words = shlex.split(one.command.split(" > ")[0])
+        assert words.pop(0) == "leancnn"
+        words = [{"HOURS": "2"}.get(word, word) for word in words]
+        args, unknown = cli.build_parser().parse_known_args(words)
+        assert not unknown
+        verbs.add(args.command)
+    assert verbs == {"train", "evaluate", "check", "bench", "quantize", "eeg", "search"}
 
 
 def test_an_evaluation_of_an_older_version_still_gives_accuracy_and_interval(tmp_path):

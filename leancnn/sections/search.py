@@ -21,6 +21,7 @@ from leancnn.sections._base import (
     Table,
     Text,
     bytes_text,
+    command,
     parts,
     percent,
     section,
@@ -28,6 +29,12 @@ from leancnn.sections._base import (
 )
 from leancnn.svg import Series, point_chart
 
+COSTS = (
+    ("microseconds", "--time", "us"),
+    ("bytes", "--bytes", ""),
+    ("macs", "--macs", ""),
+    ("accuracy", "--accuracy", ""),
+)
 LIMITS = {"microseconds": "µs an image", "bytes": "bytes", "macs": "multiply-accumulates"}
 
 
@@ -50,8 +57,8 @@ def _blocks(record: Record) -> list[Block]:
     ]
     front = record.holds("front")
     if front is None:
-        line = f"leancnn search {asked['data']} … --out {record.path}"
-        blocks.append(Missing("The search has not ended; the same command goes on.", line))
+        words = "The search has not ended; the same command goes on."
+        blocks.append(Missing(words, _again(asked, record.path)))
     else:
         blocks += _front(front, asked["budget"])
     trials = _trials(record.path)
@@ -59,7 +66,25 @@ def _blocks(record: Record) -> list[Block]:
         many = f"{len(trials)} trials, as far as each was trained"
         head = ("trial", "network", "epochs", "validation")
         blocks.append(Fold(many, [Table("Trials, the most accurate first", head, trials)]))
-    return [*blocks, _clock(asked["clock"])]
+    return [*blocks, *_clock(asked["clock"])]
+
+
+def _again(asked: Mapping[str, Any], folder: Path) -> str:
+    """The command line that goes on with a search."""
+    budget, wishes = asked["budget"], asked["asked"]
+    words: list[object] = ["leancnn", "search", asked["data"]]
+    for name, option, unit in COSTS:
+        if budget.get(name) is not None:
+            words += [option, f"{budget[name]:.12g}{unit}"]
+    if isinstance(networks := wishes.get("networks"), list) and networks:
+        words += ["--networks", ",".join(map(str, networks))]
+    for size in wishes.get("sizes") or () if isinstance(wishes.get("sizes"), list) else ():
+        words += ["--size", "x".join(map(str, size)) if isinstance(size, list) else size]
+    if wishes.get("epochs") is not None:
+        words += ["--epochs", wishes["epochs"]]
+    if asked["val_share"] is not None:
+        words += ["--val-share", asked["val_share"]]
+    return command(*words, "--seed", asked["seed"], "--hours", "HOURS", "--out", folder)
 
 
 def _front(front: Mapping[str, Any], budget: Mapping[str, Any]) -> list[Block]:
@@ -153,5 +178,14 @@ def _network(trial: Path) -> str:
     return f"{plan.get('model', '–')}{'' if words == '–' else f' ({words})'}"
 
 
-def _clock(clock: Mapping[str, Any]) -> Block:
-    return Text(f"The clock that priced the shapes: {value_text(clock)}.")
+def _clock(clock: Mapping[str, Any]) -> list[Block]:
+    """How well the times were foreseen by which the shapes were chosen."""
+    factors = clock.get("factors")
+    known = factors if isinstance(factors, dict) else {}
+    told = {key: value for key, value in clock.items() if key != "factors"}
+    blocks: list[Block] = [Text(f"The clock that priced the shapes: {value_text(told)}.")]
+    if known:
+        rows: list[list[Cell]] = [[kind, value_text(worth)] for kind, worth in known.items()]
+        table = Table("µs for a cycle of the cost model", ("kernel", "µs"), rows)
+        blocks.append(Fold("What it was fitted to", [table]))
+    return blocks

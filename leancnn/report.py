@@ -136,7 +136,7 @@ def render(
         sections=filled,
         made=now(),
         version=__version__,
-        pictures=pictures,
+        pictures=options.pictures < PICTURES and pictures,
     )
     missing = [one for _, blocks in filled for one in _missing(blocks)]
     return MARK.decode() + page, [section.title for section, _ in filled], missing

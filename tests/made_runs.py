@@ -211,6 +211,8 @@ def made_eeg(folder, *, word="person"):
     told["shuffled"] = {"repeats": 2, "mean": 0.5, "least": 0.4, "most": 0.6}
     write_json(folder / "evaluation.json", told)
     made_session(folder / "session.json", word=word)
+    check = {"source": word, "fit": False, "problems": [word], "warnings": [word]}
+    write_json(folder / "check.json", check)
     return folder
 
 

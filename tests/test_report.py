@@ -221,7 +221,7 @@ def test_every_command_that_the_page_names_is_one_that_works(tmp_path):
         path.unlink()
     int8 = made_network(tmp_path / "int8", more={"quantized": {}})
     eeg = made_eeg(tmp_path / "eeg")
-    for path in [*eeg.glob("evaluation*"), eeg / "session.json"]:
+    for path in [*eeg.glob("evaluation*"), eeg / "session.json", eeg / "check.json"]:
         path.unlink()
     search = made_search(tmp_path / "search", ended=False)
     _, _, missing = render([r for p in (run, int8, eeg, search) for r in find(p)])
@@ -250,6 +250,7 @@ def test_pictures_of_the_data_can_be_left_out(tmp_path):
     with_them, without = Page(page_of(run)), Page(page_of(run, pictures=False))
     assert with_them.tags.count("img") == 3 + 3
     assert "img" not in without.tags
+    assert "It holds small pictures of the data" in with_them.text
     assert "It holds small pictures of the data" not in without.text
 
 
@@ -494,6 +495,15 @@ def test_a_search_says_what_was_compared_and_by_how_much_validation_promised_too
         assert word in text, word
     begun = page_of(made_search(tmp_path / "begun", ended=False))
     assert "The search has not ended; the same command goes on." in begun
+
+
+def test_what_the_doctor_said_of_signals_stands_beside_their_decoder(tmp_path):
+    eeg = made_eeg(tmp_path / "eeg")
+    check = {"source": "trials.npz", "fit": False, "problems": ["dead channel"], "warnings": []}
+    write_json(eeg / "check.json", check)
+    text = Page(page_of(eeg)).text
+    assert "trials.npz is not fit for use" in text
+    assert "problem: dead channel" in text
 
 
 def test_shares_become_pixels_that_are_seen():

@@ -58,6 +58,7 @@ def _run(record: Record) -> list[Block]:
     else:
         line = command("leancnn", "eeg", "evaluate", record.path)
         blocks.append(Missing("The held-out scores were not compared with other decoders.", line))
+    blocks += _doctor(record)
     session = record.holds("session")
     if session is not None:
         blocks += _session(session)
@@ -66,6 +67,19 @@ def _run(record: Record) -> list[Block]:
         line = command(*words, into=record.path / "session.json")
         blocks.append(Missing("No live session is on disk.", line))
     return blocks
+
+
+def _doctor(record: Record) -> list[Block]:
+    """What the doctor of signals said, where it was kept in the run."""
+    path = record.path / "check.json"
+    if not path.exists():
+        words = "leancnn", "eeg", "check", record.told["data"], "--json"
+        text = "The doctor's remarks on the signals are not on disk."
+        return [Missing(text, command(*words, into=path))]
+    kind, found = recognise(path)
+    if kind != "eeg-check":
+        raise DamagedError(f"{path} holds no check of signals; move it away")
+    return _check(found)
 
 
 def _evaluation(told: Mapping[str, Any]) -> list[Block]:

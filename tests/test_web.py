@@ -236,3 +236,56 @@ def test_what_the_module_exports_is_what_its_types_declare():
         r"^export declare (?:function|class) (\w+)", (page / "classify.d.ts").read_text(), re.M
     )
     assert sorted(given) == sorted(said)
+
+
+THREADS = """
+import { Worker, isMainThread, parentPort } from "node:worker_threads";
+import { load } from "./classify.mjs";
+
+const pixels = Uint8Array.from({ length: 8 * 8 * 3 }, (_, place) => (place * 7) % 256);
+async function answer() {
+  const network = await load();
+  return [network.level, network.classes, ...network.run(pixels)];
+}
+if (isMainThread) {
+  const there = await new Promise((done, fail) => {
+    const worker = new Worker(new URL(import.meta.url));
+    worker.on("message", done).on("error", fail);
+  });
+  console.log(JSON.stringify([await answer(), there]));
+} else {
+  parentPort.postMessage(await answer());
+}
+"""
+
+
+def answered(script):
+    """What the main thread and a worker say."""
+    done = subprocess.run(["node", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    here, there = json.loads(done.stdout)
+    return here, there
+
+
+@needs_node
+def test_a_worker_answers_as_the_main_thread(site, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "site")
+    (folder / "threads.mjs").write_text(THREADS)
+    here, there = answered(folder / "threads.mjs")
+    assert here == there
+    assert here[1] == list(NAMES)
+    assert sum(here[2:]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+@needs_node
+@pytest.mark.skipif(not shutil.which("esbuild"), reason="needs esbuild")
+def test_a_bundle_answers_as_the_module(site, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "site")
+    (folder / "threads.mjs").write_text(THREADS)
+    made = tmp_path / "made"
+    words = ["--bundle", "--minify", "--format=esm", "--platform=node", f"--outfile={made}/all.mjs"]
+    subprocess.run(["esbuild", folder / "threads.mjs", *words], check=True, capture_output=True)
+    for path in folder.glob("*.wasm"):  # esbuild leaves what new URL names where it is
+        shutil.copy(path, made)
+    assert answered(made / "all.mjs") == answered(folder / "threads.mjs")

@@ -1,25 +1,28 @@
 """Any precision: our C in floats and integers against what each engine offers, on one core.
 
     python benchmarks/int8_engines.py                      all networks; results/engines-int8.json
-    python benchmarks/int8_engines.py henet_r3 resnet20    some
+    python benchmarks/int8_engines.py henet_r3 resnet20    some; those of the file stay in it
+    python benchmarks/int8_engines.py --files FOLDER --build; --files FOLDER   in two steps
 
 ONNX Runtime in float32 and quantized by its own tool (QDQ, per channel, unsigned activations);
 OpenVINO in float32, in the precision it takes by default (bfloat16 where the processor has it) and
 quantized by NNCF through `convert_model` (a model that was read from a file keeps grouped
-convolutions in float without a word). Each in a process of its own with one thread, in turns; the
-ratio is taken turn by turn. Networks have random weights: this is about time. `differ` is how far
-logits are from PyTorch's, relative to their spread over images.
+convolutions in float without a word); our C also built for AVX2 alone. `of peak` is the share of
+the products of bytes a core can do, measured between the turns. Each in a process of its own with
+one thread, in turns; the ratio is taken turn by turn. Networks have random weights: this is about
+time. `differ` is how far logits are from PyTorch's, relative to their spread over images.
 """
 
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,16 +33,19 @@ import torch
 from leancnn.bench import untrained
 from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.peak import IntegerPeak
 from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.simplify import simplify
+from leancnn.count import count
+from leancnn.export import trial_images
 from leancnn.parity import trial_images
 from leancnn.runs import machine, now, write_json
 from leancnn.tables import table
 from leancnn.targets._c_text import to_c
 from leancnn.targets.onnx import to_onnx
-from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler
+from leancnn.toolchain import FAST_FLAGS, PORTABLE_FLAGS, compile_library, find_compiler
 from leancnn.weights import Network
 
 RESULT = Path(__file__).parent.parent / "results" / "engines-int8.json"
@@ -55,9 +61,11 @@ BARS = {  # against the best engine at any precision, and against our own floats
     "shufflenetv2_x0_5": (1.3, 2.0),
     "lbmbnet32_r6": (1.3, 2.0),
     "nvmnet_g4": (1.2, 1.8),
+    "rsenet": (1.2, 1.8),
     "squeezenet1_1": (1.2, 1.8),
 }
 CALIBRATION = 24  # made images
+AVX2 = (*PORTABLE_FLAGS, "-mavx2", "-mfma")
 
 
 def integers(network: Network, images: np.ndarray) -> Network:
@@ -86,6 +94,9 @@ def artifacts(network: Network, images: np.ndarray, folder: Path) -> dict[str, P
     for kind, made in (("c", network), ("c-int8", integers(network, images))):
         written = to_c(made)
         found[kind] = compile_library(written.source, name=written.prefix, flags=flags)
+        if platform.machine() in ("x86_64", "AMD64"):
+            name = f"{written.prefix}_avx2"
+            found[f"{kind}-avx2"] = compile_library(written.source, name=name, flags=AVX2)
     plain = folder / "float.onnx"
     plain.write_bytes(to_onnx(network))
     found["onnxruntime"] = plain
@@ -183,26 +194,39 @@ def work(kind: str, path: str, images: str) -> None:
         print(1e6 * statistics.median(times), file=out, flush=True)
 
 
-def timed(name: str, rounds: int, seconds: float) -> Iterator[dict[str, Any]]:
-    """One row for each engine and precision of a network."""
+def built(network: Network, images: np.ndarray, folder: Path) -> dict[str, Path]:
+    """The artifacts in a folder, made unless it has them."""
+    told = folder / "files.json"
+    if not told.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "images.npy", images)
+        made = artifacts(network, images, folder)
+        told.write_text(json.dumps({kind: str(path) for kind, path in made.items()}))
+    return {kind: Path(path) for kind, path in json.loads(told.read_text()).items()}
+
+
+def timed(name: str, rounds: int, seconds: float, files_in: Path) -> Iterator[dict[str, Any]]:
+    """One row for each engine and precision of a network; without rounds, only its files."""
     network = untrained(name)
     images = trial_images(network, CALIBRATION)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        np.save(folder / "images.npy", images)
-        files = artifacts(network, images, folder)
-        with torch.inference_mode():
-            expected = network(torch.from_numpy(images)).numpy()
-        workers = {kind: _start(kind, path, folder / "images.npy") for kind, path in files.items()}
-        told = {kind: np.array(json.loads(_line(worker))) for kind, worker in workers.items()}
-        turns: dict[str, list[float]] = {kind: [] for kind in workers}
-        for _ in range(rounds):
-            for kind, worker in workers.items():
-                assert worker.stdin is not None
-                print(seconds, file=worker.stdin, flush=True)
-                turns[kind].append(float(_line(worker)))
-        for worker in workers.values():
-            worker.communicate()
+    folder = files_in / name
+    files = built(network, images, folder)
+    if not rounds:
+        return
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
+    workers = {kind: _start(kind, path, folder / "images.npy") for kind, path in files.items()}
+    told = {kind: np.array(json.loads(_line(worker))) for kind, worker in workers.items()}
+    turns: dict[str, list[float]] = {kind: [] for kind in workers}
+    peak, most = IntegerPeak(), []
+    for _ in range(rounds):
+        most.append(rate(peak))
+        for kind, worker in workers.items():
+            assert worker.stdin is not None
+            print(seconds, file=worker.stdin, flush=True)
+            turns[kind].append(float(_line(worker)))
+    for worker in workers.values():
+        worker.communicate()
     for kind, found in turns.items():
         answers = told[kind]
         if kind.startswith("c"):  # probabilities: their logarithms differ from logits by a number
@@ -211,7 +235,26 @@ def timed(name: str, rounds: int, seconds: float) -> Iterator[dict[str, Any]]:
             expected - expected.mean(1, keepdims=True)
         )
         differ = float(np.linalg.norm(apart) / np.linalg.norm(expected - expected.mean(0)))
-        yield {"network": name, "engine": kind, "turns_us": found, "differ": differ}
+        row = {"network": name, "engine": kind, "turns_us": found, "differ": differ}
+        if kind == "c-int8":
+            row["of_peak"] = macs(network) / statistics.median(found) / statistics.median(most)
+        yield row
+
+
+def rate(peak: IntegerPeak) -> float:
+    """Multiply-adds of bytes a microsecond that this core can do; the best of some calls."""
+    times = []
+    for _ in range(9):
+        before = time.perf_counter()
+        peak()
+        times.append(time.perf_counter() - before)
+    return peak.macs / (1e6 * min(times))
+
+
+def macs(network: Network) -> float:
+    """Multiply-accumulates of an image."""
+    size = network.preprocessing.size
+    return float(count(network.body, (network.preprocessing.channels, *size)).macs)
 
 
 def _start(kind: str, path: Path, images: Path) -> "subprocess.Popen[str]":
@@ -242,10 +285,14 @@ def rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         middle = {kind: float(np.median(us)) for kind, us in turns.items()}
         best = min((kind for kind in turns if not kind.startswith("c")), key=middle.__getitem__)
         bars = BARS.get(name, (0.0, 0.0))
+        of_peak = next(
+            (row["of_peak"] for row in found if row["network"] == name and "of_peak" in row), None
+        )
         lines.append(
             {
                 "network": name,
                 "int8 C µs": round(middle["c-int8"], 1),
+                "of peak": None if of_peak is None else round(of_peak, 2),
                 "float C µs": round(middle["c"], 1),
                 "best other": best,
                 "its µs": round(middle[best], 1),
@@ -258,6 +305,42 @@ def rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
+def by_default(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Floats again, and the precision that OpenVINO takes by default; and both of ours for AVX2."""
+    lines = []
+    for name in dict.fromkeys(row["network"] for row in found):
+        turns = {
+            row["engine"]: np.array(row["turns_us"]) for row in found if row["network"] == name
+        }
+        middle = {kind: round(float(np.median(us)), 1) for kind, us in turns.items()}
+        other = turns["openvino-default"]
+        lines.append(
+            {
+                "network": name,
+                "float C µs": middle["c"],
+                "OpenVINO float32": middle["openvino"],
+                "OpenVINO by default": middle["openvino-default"],
+                "times faster": round(float(np.median(other / turns["c"])), 2),
+                "float C, AVX2": middle.get("c-avx2"),
+                "int8 C, AVX2": middle.get("c-int8-avx2"),
+                "than our floats, AVX2": None
+                if "c-avx2" not in turns
+                else round(float(np.median(turns["c-avx2"] / turns["c-int8-avx2"])), 2),
+            }
+        )
+    return lines
+
+
+def kept(out: Path, anew: Sequence[str]) -> list[dict[str, Any]]:
+    """What the file has of other networks, if the same machine and versions measured it."""
+    if not out.is_file():
+        return []
+    there = json.loads(out.read_text(encoding="utf-8"))
+    if there["machine"] != {**machine(), "threads": 1, **versions()}:
+        return []
+    return [row for row in there["engines"] if row["network"] not in anew]
+
+
 def main() -> None:
     """Time, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -265,26 +348,39 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--files", type=Path, help="keep what the engines run in this folder")
+    parser.add_argument("--build", action="store_true", help="only make those files")
     args = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    found: list[dict[str, Any]] = []
-    for name in args.networks or BARS:
-        found += timed(name, args.rounds, args.seconds)
-        print(table(rows(found[-7:])), file=sys.stderr)
+    names = args.networks or list(BARS)
+    with tempfile.TemporaryDirectory() as folder:
+        measure_all(names, args, args.files or Path(folder))
+
+
+def measure_all(names: list[str], args: argparse.Namespace, folder: Path) -> None:
+    """Each network, written down as soon as it is measured."""
+    found = kept(args.out, names)
+    for name in names:
+        made = list(timed(name, 0 if args.build else args.rounds, args.seconds, folder))
+        if not made:
+            continue
+        found = sorted(
+            [*found, *made], key=lambda row: [*BARS, row["network"]].index(row["network"])
+        )
+        print(table(rows(made)), file=sys.stderr)
         done = list(dict.fromkeys(row["network"] for row in found))
         words = [*done, "--rounds", str(args.rounds), "--seconds", str(args.seconds)]
-        write_json(
-            args.out,
-            {
-                "title": "One image on one core at any precision: our C in 8-bit integers",
-                "command": " ".join(["python benchmarks/int8_engines.py", *words]),
-                "machine": {**machine(), "threads": 1, **versions()},
-                "made": now(),
-                "rows": rows(found),
-                "note": f"random weights, one thread, median of {args.rounds} turns",
-                "engines": found,
-            },
-        )
+        facts = {
+            "command": " ".join(["python benchmarks/int8_engines.py", *words]),
+            "machine": {**machine(), "threads": 1, **versions()},
+            "made": now(),
+            "note": f"random weights, one thread, median of {args.rounds} turns",
+        }
+        title = "One image on one core at any precision: our C in 8-bit integers"
+        write_json(args.out, {"title": title, **facts, "rows": rows(found), "engines": found})
+        title = "The same run in float32, and in the precision that OpenVINO takes by default"
+        beside = args.out.with_name(f"{args.out.stem}-default.json")
+        write_json(beside, {"title": title, **facts, "rows": by_default(found)})
     print(table(rows(found)))
 
 

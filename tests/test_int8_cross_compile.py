@@ -1,10 +1,12 @@
-"""Built for other processors and emulated by QEMU, integers answer with the same bits."""
+"""Built for other processors, emulated, and for WebAssembly, integers answer with the same bits."""
 
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
+from leancnn.toolchain import cross_compile
 from tests.int8_nets import QUICK, DepthwiseDrawn, Drawn, drawn, written
 from tests.test_cross_compile import ARM, cross_compiler, emulator
 
@@ -45,3 +47,29 @@ def test_another_processor_answers_with_the_same_bits(processor, cpu, system, fl
         assert done.returncode == 0, done.stderr
         found = np.frombuffer(done.stdout, np.float32).reshape(len(pixels), -1)
         assert np.array_equal(found, reference.answer(pixels).numpy())
+
+
+IN_NODE = """
+const { WASI } = require("node:wasi");
+const code = require("node:fs").readFileSync(process.argv[1]);
+const wasi = new WASI({ version: "preview1" });
+const module = new WebAssembly.Module(code);
+process.exit(wasi.start(new WebAssembly.Instance(module, wasi.getImportObject())));
+"""
+
+
+@pytest.mark.parametrize("flags", [("-msimd128",), ()], ids=["SIMD", "no SIMD"])
+def test_webassembly_in_node_answers_with_the_same_bits(flags, tmp_path):
+    pytest.importorskip("ziglang")
+    if not shutil.which("node"):
+        pytest.skip("needs node")
+    _, network, reference, pixels = drawn(6, kind=DepthwiseDrawn)
+    code = tmp_path / "drawn.wasm"
+    target = ("-target", "wasm32-wasi", "-std=c11", "-O2", *flags)
+    source = written(network).source + HARNESS
+    code.write_bytes(cross_compile(source, name="drawn", suffix=".wasm", flags=target))
+    bytes_ = pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8).tobytes()
+    done = subprocess.run(["node", "-e", IN_NODE, str(code)], input=bytes_, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    found = np.frombuffer(done.stdout, np.float32).reshape(len(pixels), -1)
+    assert np.array_equal(found, reference.answer(pixels).numpy())

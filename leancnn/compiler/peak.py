@@ -1,10 +1,11 @@
 """The most multiply-adds one core can do, measured: what a kernel's speed is a share of."""
 
 import ctypes
+from collections.abc import Sequence
 from importlib.resources import files
 
 from leancnn.compiled import open_library
-from leancnn.toolchain import compile_library
+from leancnn.toolchain import FAST_FLAGS, compile_library
 
 SUMS = 24  # independent ones, enough to hide the latency of two units
 STEPS = 4000
@@ -30,6 +31,51 @@ def _source() -> str:
         "int lanes(void) { return LANES; }",
     ]
     return prelude + "\n".join(lines) + "\n"
+
+
+def _integer_source() -> str:
+    prelude = (files("leancnn.compiler") / "int8_prelude.h").read_text(encoding="utf-8")
+    sums = [f"a{i}" for i in range(SUMS)]
+    lines = [
+        "int peak(int steps, const uint32_t *given, uint32_t *taken)\n{",
+        "    const vx x = operand(words(given));",
+        "    const vw w = weights((const int32_t *)given);",
+        *(f"    vi {name} = splat({i});" for i, name in enumerate(sums)),
+        "    for (int i = 0; i < steps; i++) {",
+        "#if REGISTERS < 32",
+        *(f"        {name} = dot({name}, x, w);" for name in sums[:12] * 2),
+        "#else",
+        *(f"        {name} = dot({name}, x, w);" for name in sums),
+        "#endif",
+        "    }",
+        *(f"    a0 = plus(a0, {name});" for name in sums[1:]),
+        "    put(taken, quads(a0, a0, a0, a0, 0));",
+        "    return (int)taken[0];",
+        "}",
+        "int lanes(void) { return LANES; }",
+    ]
+    return prelude + "\n".join(lines) + "\n"
+
+
+class IntegerPeak:
+    """A loop of products of bytes in registers, as int8 programs multiply them.
+
+    Raises `MissingDependencyError` without a compiler.
+    """
+
+    def __init__(self, flags: Sequence[str] = FAST_FLAGS) -> None:
+        library = open_library(compile_library(_integer_source(), name="int8_peak", flags=flags))
+        self._run = library.peak
+        self._run.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+        self._run.restype = ctypes.c_int
+        self._words = (ctypes.c_uint32 * 64)(*range(1, 65))
+        self._taken = (ctypes.c_uint32 * 64)()
+        self.macs: int = STEPS * SUMS * library.lanes() * 4
+        """Multiply-adds of one call."""
+
+    def __call__(self) -> int:
+        answer: int = self._run(STEPS, self._words, self._taken)
+        return answer
 
 
 class Peak:

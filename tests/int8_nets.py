@@ -190,6 +190,28 @@ class DepthwiseDrawn(Drawn):
             self.value = self.conv(self.value, int(random.choice([5, 8])), 3)
 
 
+class NormDrawn(Drawn):
+    """A gate of regions' largest values, each region's divided by its length (R-SeNet's)."""
+
+    def step(self):
+        if any(isinstance(node.op, Reduce) for node in self.graph.nodes):
+            return
+        x, (c, h, w) = self.value, self.shape(self.value)
+        regions = [x, *(self.add(Crop(top, top, h - 2, w - 3), x) for top in (0, 2))]
+        joined = self.add(Concat(), *(self.add(Reduce("max", "pixels"), r) for r in regions))
+        parts = [tuple(range(n * c, n * c + c)) for n in range(3)]
+        lengths = [self.add(Reduce("norm", "channels"), self.add(Gather(p), joined)) for p in parts]
+        kept = [self.add(Activation("clip", 1e-6, float("inf")), length) for length in lengths]
+        each = self.add(Gather((0,) * c + (1,) * c + (2,) * c), self.add(Concat(), *kept))
+        normed = self.add(Combine("div"), joined, each)
+        first, *others = (self.add(Gather(p), normed) for p in parts)
+        for other in others:
+            first = self.add(Combine("add"), first, other)
+        weight = floats(self.random.normal(0, 0.4, (c, c, 1, 1)))
+        gate = self.add(Activation("sigmoid"), self.add(Conv(weight, self.numbers(c)), first))
+        self.value = self.add(Combine("mul"), x, gate)
+
+
 def drawn(seed, images=12, kind=Drawn):
     """A random network in integers, its reference, and images (N, C, H, W) as bytes."""
     graph = simplify(kind(seed).graph)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from leancnn.compiler.emit import Metadata
 from leancnn.compiler.graph import Activation, Combine, Conv, Reduce, Softmax, empty, floats
 from leancnn.compiler.int8_emit import emit_integers
-from leancnn.compiler.integers import QConv, bound, from_data, to_data
+from leancnn.compiler.integers import QConv, QNorm, bound, from_data, to_data
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure, run
 from leancnn.compiler.reference import IntegerNetwork, meaning
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
 from leancnn.toolchain import run_compiler
-from tests.int8_nets import MEAN, STD, DepthwiseDrawn, answers, drawn, written
+from tests.int8_nets import MEAN, STD, DepthwiseDrawn, Drawn, NormDrawn, answers, drawn, written
 
 INTEL = platform.machine() in ("x86_64", "AMD64")
 PLAIN = {"plain loops": ["-DLANES=1"], "integers alone": ["-DLANES=1", "-DINTEGERS"]}
@@ -50,6 +50,14 @@ def test_depthwise_windows_of_any_kind_give_the_same_bits(build):
         _, network, reference, pixels = drawn(seed, kind=DepthwiseDrawn)
         found = answers(written(network).source, pixels, BUILDS[build])
         assert np.array_equal(found, reference.answer(pixels).numpy())
+
+
+@pytest.mark.parametrize("build", ["integers alone", "this processor"])
+def test_vectors_divided_by_their_lengths_give_the_same_bits(build):
+    _, network, reference, pixels = drawn(1, kind=NormDrawn)
+    assert any(isinstance(node, QNorm) for node in network.nodes)
+    found = answers(written(network).source, pixels, BUILDS[build])
+    assert np.array_equal(found, reference.answer(pixels).numpy())
 
 
 @pytest.mark.slow
@@ -188,11 +196,11 @@ def test_the_c_needs_nothing_but_the_c_library(tmp_path):
     run_compiler([*flags, "-o", str(tmp_path / "a.out"), str(path), "-lm"])
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_onnx_runtime_answers_like_the_integers(seed):
+@pytest.mark.parametrize(("seed", "kind"), [*((n, Drawn) for n in range(5)), (1, NormDrawn)])
+def test_onnx_runtime_answers_like_the_integers(seed, kind):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    _, network, reference, pixels = drawn(seed, images=6)
+    _, network, reference, pixels = drawn(seed, images=6, kind=kind)
     c, h, w = network.values[network.image].shape
     model = to_qdq(network, (h, w), c).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])

@@ -6,7 +6,7 @@ import numpy as np
 
 from leancnn.compiler.c_text import File
 from leancnn.compiler.int8_layout import IndexMap
-from leancnn.compiler.int8_program import DenseKernel
+from leancnn.compiler.int8_program import DenseKernel, Norm
 from leancnn.compiler.integers import Add, Array, Clamp, Gate, QConv, QStep, Quantized, Store
 
 
@@ -119,3 +119,33 @@ def _stored(file: File, step: Store, origin: int, zero: int) -> list[str]:
         "    *to = o % 4 ? *to | byte << 8 * (o % 4) : byte;",
         "}",
     ]
+
+
+def emit_norm(file: File, kernel: Norm, network: Quantized) -> None:
+    """Squares added up, one division and one root a group, and each number by that."""
+    node, view = kernel.node, kernel.x
+    channels = len(view.places)
+    each = channels // node.groups
+    places = places_of(file, view)
+    zero = file.integers("zero", network.values[node.x].zero.tolist())
+    step = file.floats(f"step_{node.out}", node.step)
+    to_zero = int(network.values[node.out].zero[0])
+    body = f"""LAYER @(uint32_t *s)
+{{
+    for (int from = 0; from < {channels}; from += {each}) {{
+        int32_t squares = 0;
+        for (int o = from; o < from + {each}; o++) {{
+            const int32_t x = lane(s[{places}[o] / 4], {places}[o] % 4) - {zero}[o];
+            squares += x * x;
+        }}
+        const float factor = squares ? {step}[0] / sqrtf((float)squares) : 0.0f;
+        for (int o = from; o < from + {each}; o++) {{
+            const int32_t x = lane(s[{places}[o] / 4], {places}[o] % 4) - {zero}[o];
+            const uint32_t byte = byte_of(requantize(x, factor), {to_zero});
+            uint32_t *to = s + {kernel.out.origin} + o / 4;
+            *to = o % 4 ? *to | byte << 8 * (o % 4) : byte;
+        }}
+    }}
+}}"""
+    word = file.function("normed", f"{node.groups} vectors by their lengths", body)
+    file.calls.append(f"{word}(s); /* {node.out} */")

@@ -11,7 +11,7 @@ from leancnn.compiler.emit import SOFTMAX, GeneratedC, Metadata, commented, esca
 from leancnn.compiler.emit_preprocess import emit_preprocess
 from leancnn.compiler.int8_conv import emit_tiled
 from leancnn.compiler.int8_copies import emit_lookup, emit_pack, emit_pool, emit_total
-from leancnn.compiler.int8_dense import emit_dense
+from leancnn.compiler.int8_dense import emit_dense, emit_norm
 from leancnn.compiler.int8_depthwise import emit_depthwise
 from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_program import (
@@ -19,6 +19,7 @@ from leancnn.compiler.int8_program import (
     Depthwise,
     Int8Program,
     Lookup,
+    Norm,
     Pack,
     Pool,
     Tiled,
@@ -56,6 +57,8 @@ def emit_integers(network: Quantized, facts: Metadata) -> GeneratedC:
                 emit_pool(file, kernel)
             case Total():
                 emit_total(file, kernel)
+            case Norm():
+                emit_norm(file, kernel, network)
             case Lookup():
                 emit_lookup(file, kernel)
     scratch = 4 * program.arena.words + 64

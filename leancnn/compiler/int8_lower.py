@@ -20,6 +20,7 @@ from leancnn.compiler.int8_program import (
     Depthwise,
     Int8Program,
     Lookup,
+    Norm,
     Order,
     Pack,
     Phases,
@@ -40,6 +41,7 @@ from leancnn.compiler.integers import (
     QEach,
     QJoin,
     QMaxPool,
+    QNorm,
     QTable,
     QTake,
     QTotal,
@@ -132,13 +134,14 @@ class Lowering:
                 self._total(x, out)
             case QTable():
                 self._table(node)
+            case QNorm():
+                self._norm(node)
 
     # Planes and orders
 
     def _plane(self, name: str, meaning: QValue, order: Order) -> Plane:
-        zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
-        fill = tuple(quad_word(zeros[at : at + 4]) for at in range(0, len(order), 4))
-        plane = Plane(name, len(order) // 4, meaning.shape[1], meaning.shape[2], fill)
+        _, high, wide = meaning.shape
+        plane = Plane(name, len(order) // 4, high, wide, filled(meaning, order))
         self.arena.planes.append(plane)
         return plane
 
@@ -150,7 +153,7 @@ class Lowering:
     def _order(self, node: QConv | QEach, channels: int) -> Order:
         """In what order a node's outputs lie: as their one reader wants them, or as they came."""
         for store in stores(node):
-            takes = [n for n in self.network.nodes if store.value in reads_of(n)]
+            takes = [n for n in self.network.nodes if store.value in reads(n)]
             if takes and all(isinstance(n, QTake) for n in takes):
                 wanted = {n.channels for n in takes if isinstance(n, QTake)}
                 first = wanted.pop()
@@ -213,18 +216,12 @@ class Lowering:
         self._tiled(node, places, phases, cuts, order, shape, outs)
 
     def _depthwise(self, node: QConv, shape: Shape, order: Order) -> None:
-        x = self.views[node.x]
-        quads, outs = self._aligned(node.x, order), self._outs(node, order)
-        zero = self.network.values[node.x].zero
-        fill = tuple(
-            quad_word([0 if c is None else int(zero[c]) for c in order[at : at + 4]])
-            for at in range(0, len(order), 4)
-        )
+        x, quads, outs = self.views[node.x], self._aligned(node.x, order), self._outs(node, order)
+        fill = filled(self.network.values[node.x], order)
         box = box_of(node, (x.height, x.width), shape[1:])
         scratch = Plane(f"{next(iter(outs))}_box", 0, 1, 1, (), words=box.words)
         self.arena.planes.append(scratch)
-        kernel = Depthwise(node, quads, fill, box, order, shape, outs, scratch)
-        self.program.kernels.append(kernel)
+        self.program.kernels.append(Depthwise(node, quads, fill, box, order, shape, outs, scratch))
 
     def _each(self, node: QEach, shape: Shape) -> None:
         order = self._order(node, shape[0])
@@ -253,8 +250,9 @@ class Lowering:
                 others[step.value] = self._aligned(step.value, order)
             if isinstance(step, Gate):
                 gates[step.gate] = self.views[step.gate]
-        kernel = Tiled(node, tuple(places), phases, cuts, order, shape, outs, others, gates)
-        self.program.kernels.append(kernel)
+        self.program.kernels.append(
+            Tiled(node, tuple(places), phases, cuts, order, shape, outs, others, gates)
+        )
 
     def _dense(self, node: QConv | QEach, shape: Shape) -> None:
         outs = self._outs(node, natural(shape[0]))
@@ -281,6 +279,12 @@ class Lowering:
         self.views[out] = IndexMap(tuple(found[place] for place in seen.places), 1, 1)
         view = IndexMap(tuple(seen.places[c] for c in kept), seen.height, seen.width)
         self.program.kernels.append(Total(view, tuple(zero[c] for c in kept), sums))
+
+    def _norm(self, node: QNorm) -> None:
+        x, order = self.views[node.x], natural(len(self.views[node.x].places))
+        plane = self._plane(node.out, self.network.values[node.out], order)
+        self.program.kernels.append(Norm(node, x, plane))
+        self.views[node.out] = self._view(plane, order, len(x.places))
 
     def _table(self, node: QTable) -> None:
         x, meaning = self.views[node.x], self.network.values[node.out]
@@ -347,9 +351,7 @@ class Lowering:
     def _packed(
         self, name: str, x: IndexMap, order: Order, phases: Phases, like: Plane
     ) -> tuple[Place, ...]:
-        meaning = self.network.values[name]
-        zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
-        fill = tuple(quad_word(zeros[at : at + 4]) for at in range(0, len(order), 4))
+        fill = filled(self.network.values[name], order)
         plane = self._pack(name, x, order, phases, like, fill)
         return self._view(plane, order, len(x.places)).places
 
@@ -392,5 +394,7 @@ def _gathers(
     return waste(tilings(node, places, order, size), node) > GATHER * best
 
 
-def reads_of(node: object) -> list[str]:
-    return reads(node)  # type: ignore[arg-type]
+def filled(meaning: QValue, order: Order) -> tuple[int, ...]:
+    """Of each quad the word that means zero."""
+    zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
+    return tuple(quad_word(zeros[at : at + 4]) for at in range(0, len(order), 4))

@@ -7,7 +7,17 @@ from leancnn.compiler.graph import Shape
 from leancnn.compiler.int8_boxes import Box
 from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane
 from leancnn.compiler.int8_tiles import Tiling
-from leancnn.compiler.integers import Add, Gate, QConv, QEach, QMaxPool, QTable, Quantized, Store
+from leancnn.compiler.integers import (
+    Add,
+    Gate,
+    QConv,
+    QEach,
+    QMaxPool,
+    QNorm,
+    QTable,
+    Quantized,
+    Store,
+)
 
 Order = tuple[int | None, ...]  # the channel in each lane of each quad
 
@@ -98,6 +108,15 @@ class Total:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    """Groups of one vector by their lengths."""
+
+    node: QNorm
+    x: IndexMap
+    out: Plane
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Lookup:
     """Each byte of some planes by a table."""
 
@@ -106,7 +125,7 @@ class Lookup:
     out: Plane
 
 
-Kernel = Pack | Tiled | Depthwise | DenseKernel | Pool | Total | Lookup
+Kernel = Pack | Tiled | Depthwise | DenseKernel | Pool | Total | Norm | Lookup
 
 
 @dataclass(slots=True, eq=False)
@@ -184,7 +203,7 @@ def made(kernel: Kernel) -> list[Plane]:
 def used(kernel: Kernel) -> list[Plane]:
     """The planes that a kernel reads."""
     match kernel:
-        case Pack() | Total():
+        case Pack() | Total() | Norm():
             return kernel.x.planes
         case Pool():
             return [kernel.source]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leancnn.compiler.graph import Conv, Node, Shape
+from leancnn.compiler.graph import Conv, Node, Pool, Shape
 from leancnn.compiler.integers import Array, QValue
 from leancnn.compiler.ranges import Range
 from leancnn.errors import UnsupportedError
@@ -26,6 +26,19 @@ def no_integers(node: Node) -> UnsupportedError:
 def as_bytes(range_: Range, shape: Shape) -> QValue:
     c = shape[0]
     return QValue(shape, np.full(c, range_.scale), np.full(c, range_.zero, np.int32))
+
+
+def as_conv(node: Node, op: Pool, x: Shape, y: Shape) -> Conv:
+    """A mean over windows is a convolution with ones; padding has to count as zeros."""
+    counts = np.outer(op.counted(0, x[1], y[1]), op.counted(1, x[2], y[2]))
+    if (counts != counts[0, 0]).any():
+        raise UnsupportedError(
+            f"a mean whose windows hold different numbers of pixels (at {node.output}) has no "
+            "integer form"
+        )
+    ones = np.ones((y[0], 1, *op.kernel), np.float32)
+    none = np.zeros(y[0], np.float32)
+    return Conv(ones / counts[0, 0], none, op.stride, op.padding, (1, 1), y[0])
 
 
 def common_scale(scales: Sequence[Array]) -> Array:

@@ -118,6 +118,20 @@ class QTable:
     table: Array  # (256,) uint8
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class QNorm:
+    """Vectors of one pixel by their lengths, `groups` of them side by side; 0 stays 0.
+
+    With n the sum of (q − zero)² of a group, its bytes are rint((q − zero) · (step / sqrt(n))) +
+    zero, each of the float32 operations rounded by itself. `step` is 1 / scale of the result.
+    """
+
+    x: str
+    out: str
+    groups: int
+    step: Array  # (1,) float32
+
+
 @dataclass(frozen=True, slots=True)
 class QTake:
     """The channels named, in that order."""
@@ -145,9 +159,10 @@ class QCrop:
     left: int
 
 
-QNode = QConv | QEach | QMaxPool | QTotal | QTable | QTake | QJoin | QCrop
+QNode = QConv | QEach | QMaxPool | QTotal | QTable | QNorm | QTake | QJoin | QCrop
 KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (QConv, QEach, QMaxPool, QTotal, QTable, QTake, QJoin, QCrop)
+    kind.__name__: kind
+    for kind in (QConv, QEach, QMaxPool, QTotal, QTable, QNorm, QTake, QJoin, QCrop)
 }
 STEPS: dict[str, Any] = {kind.__name__: kind for kind in (Clamp, Add, Gate, Store)}
 
@@ -324,5 +339,7 @@ def check(network: Quantized) -> None:
         known.update(writes(node))
         if isinstance(node, QConv | QEach) and bound(node, network.values).max(initial=0) >= 2**31:
             raise DamagedError("sums of the network do not fit 32 bits")
+        if isinstance(node, QNorm) and network.values[node.x].shape[0] * 255**2 >= 2**31:
+            raise DamagedError("squares of the network do not fit 32 bits")
     if network.output not in known:
         raise DamagedError(f"nothing makes the answer {network.output}")

@@ -21,6 +21,7 @@ from leancnn.compiler.integers import (
     QJoin,
     QMaxPool,
     QNode,
+    QNorm,
     QStep,
     QTable,
     QTake,
@@ -116,6 +117,8 @@ class Writer:
             case QTable(x, out, table):
                 places = self.add("Cast", [x], f"{out}_places", to=6)  # int32
                 self.add("Gather", [self.constant(table), places], out, axis=0)
+            case QNorm():
+                self._normed(node)
             case QTake(x, out, channels):
                 self.add("Gather", [x, self.constant(np.array(channels))], out, axis=1)
             case QJoin(xs, out):
@@ -124,6 +127,23 @@ class Writer:
                 _, h, w = self.network.values[out].shape
                 ends = [[top, left], [top + h, left + w], [2, 3]]
                 self.add("Slice", [x, *(self.constant(np.array(end)) for end in ends)], out)
+
+    def _normed(self, node: QNorm) -> None:
+        """Whole numbers by their length, and that to bytes."""
+        value = self.network.values[node.out]
+        whole = self.real(node.x, np.ones(value.shape[0]))
+        shape = self.constant(np.array([1, node.groups, value.shape[0] // node.groups, 1]))
+        parts = self.add("Reshape", [whole, shape], self.fresh("parts"))
+        length = self.add("ReduceL2", [parts], self.fresh("length"), axes=[2], keepdims=1)
+        least = self.add(
+            "Max", [length, self.constant(np.ones((), np.float32))], self.fresh("length")
+        )
+        apart = self.add("Div", [parts, least], self.fresh("normed"))
+        flat = self.constant(np.array([1, value.shape[0], 1, 1]))
+        back = self.add("Reshape", [apart, flat], self.fresh("normed"))
+        step = self.constant(np.array(value.scale[0], np.float32))
+        zero = self.constant(np.array(value.zero[0], np.uint8))
+        self.add("QuantizeLinear", [back, step, zero], node.out)
 
     def _conv(self, node: QConv) -> None:
         """Each channel of the input claims one scale; the weights already hold the others."""

@@ -24,9 +24,11 @@ from leancnn.compiler.graph import (
     Pool,
     Reduce,
 )
+from leancnn.compiler.int8_norms import Norms
 from leancnn.compiler.int8_weights import (
     ROOM,
     as_bytes,
+    as_conv,
     common_scale,
     factors,
     no_integers,
@@ -42,6 +44,7 @@ from leancnn.compiler.integers import (
     QEach,
     QJoin,
     QMaxPool,
+    QNorm,
     QStep,
     QTable,
     QTake,
@@ -97,6 +100,7 @@ class Quantizer:
         self.graph, self.ranges = graph, ranges
         self.users = graph.users()
         self.done: set[Node] = set()
+        self.norms = Norms(graph)
         scale = 1 / (255 * np.array(std, np.float64))
         shift = -np.array(mean, np.float64) / np.array(std, np.float64)
         zero = np.clip(np.rint(-shift / scale), 0, 255).astype(np.int32)
@@ -110,6 +114,8 @@ class Quantizer:
     def node(self, node: Node) -> None:
         """One node, and the element-wise ones that can follow it at once."""
         match node.op:
+            case _ if node in self.norms.inside:
+                return
             case Gather(channels):
                 self._view(node, QTake(self.names[node.inputs[0]], node.output, channels))
             case Concat():
@@ -124,6 +130,8 @@ class Quantizer:
                 self._mean(node, node.op)
             case Reduce("mean" | "sum", "pixels"):
                 self._total(node)
+            case Combine("div") if node in self.norms.groups:
+                self._norm(node, self.norms.groups[node])
             case Affine() | Activation() | Combine():
                 self._each(node)
             case _:
@@ -151,7 +159,7 @@ class Quantizer:
         self._put(node.output, QJoin(tuple(self.names[x] for x in node.inputs), node.output), value)
 
     def _put(
-        self, name: str, node: QTake | QCrop | QJoin | QTotal | QMaxPool, value: QValue
+        self, name: str, node: QTake | QCrop | QJoin | QTotal | QMaxPool | QNorm, value: QValue
     ) -> None:
         self.network.nodes.append(node)
         self.network.values[name] = value
@@ -170,19 +178,8 @@ class Quantizer:
         self._put(name, pool, QValue(self.graph.shapes[name], x.scale, x.zero))
 
     def _mean(self, node: Node, op: Pool) -> None:
-        """A mean over windows is a convolution with ones; padding has to count as zeros."""
         shape = self.graph.shapes[node.output]
-        h, w = self.graph.shapes[node.inputs[0]][1:]
-        counts = np.outer(op.counted(0, h, shape[1]), op.counted(1, w, shape[2]))
-        if (counts != counts[0, 0]).any():
-            raise UnsupportedError(
-                f"a mean whose windows hold different numbers of pixels (at {node.output}) has no "
-                "integer form"
-            )
-        c = shape[0]
-        ones = np.ones((c, 1, *op.kernel), np.float32)
-        conv = Conv(ones / counts[0, 0], np.zeros(c, np.float32), op.stride, op.padding, (1, 1), c)
-        self._conv(node, conv)
+        self._conv(node, as_conv(node, op, self.graph.shapes[node.inputs[0]], shape))
 
     def _total(self, node: Node) -> None:
         x, name = self.meaning(node.inputs[0]), node.output
@@ -200,6 +197,14 @@ class Quantizer:
             return
         ones = np.full((c, 1, h, w), 1 / share, np.float32)
         self._conv(node, Conv(ones, np.zeros(c, np.float32), groups=c))
+
+    def _norm(self, node: Node, groups: int) -> None:
+        """Whatever the scale of a vector is, its length takes it away again."""
+        x, name = self._uniform(node, self.meaning(node.inputs[0])), node.output
+        self._bytes(node, x)
+        y = as_bytes(self.ranges[name], self.graph.shapes[name])
+        step = np.array([1 / y.scale[0]], np.float32)
+        self._put(name, QNorm(self.names[node.inputs[0]], name, groups, step), y)
 
     def _bytes(self, node: Node, x: QValue) -> None:
         if x.wide:

@@ -20,6 +20,7 @@ from leancnn.compiler.integers import (
     QJoin,
     QMaxPool,
     QNode,
+    QNorm,
     QStep,
     QTable,
     QTake,
@@ -102,6 +103,8 @@ class IntegerNetwork(nn.Module):
                 known[out] = sums.to(torch.int32)
             case QTable(x, out, table):
                 known[out] = self.on(table)[known[x].long()].to(torch.int32)
+            case QNorm():
+                known[node.out] = self._normed(node, known[node.x])
             case QTake(x, out, channels):
                 known[out] = known[x][:, list(channels)]
             case QJoin(xs, out):
@@ -128,6 +131,14 @@ class IntegerNetwork(nn.Module):
         each = zero.to(torch.int64).view(node.groups, 1, -1, 1, 1)
         taps = weight.to(torch.int64).view(node.groups, -1, *weight.shape[1:])
         return sums + _wide((each * taps).sum((2, 3, 4)).flatten())
+
+    def _normed(self, node: QNorm, x: Tensor) -> Tensor:
+        """Each group by its length; float32 operations that are rounded one by one."""
+        apart = (x - self._zero(node.x)).view(len(x), node.groups, -1)
+        length = apart.to(torch.int64).square().sum(2, keepdim=True).to(torch.float32).sqrt()
+        factor = torch.where(length > 0, self.on(node.step) / length, torch.zeros(()))
+        product = (apart.to(torch.float32) * factor).round().view(x.shape)
+        return (product + self._zero(node.out)).clamp(0, 255).to(torch.int32)
 
     def _steps(self, steps: tuple[QStep, ...], sums: Tensor, known: dict[str, Tensor]) -> None:
         for step in steps:

@@ -39,7 +39,6 @@ from leancnn.compiler.ranges import measure
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.simplify import simplify
 from leancnn.count import count
-from leancnn.export import trial_images
 from leancnn.parity import trial_images
 from leancnn.runs import machine, now, write_json
 from leancnn.tables import table

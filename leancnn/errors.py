@@ -15,7 +15,7 @@ Each stands below the one that catches it too::
   + WriteError                 a file that could not be written: disk full, read-only, no permission
   + DivergedError              the first loss or gradient that is not finite (exit status 3)
   + UnsupportedError           a network with an operator that the compiler does not have
-    + UnknownOperatorError     the same of an ONNX file; `details` lists what the compiler has
+    + UnknownOperatorError     an operator of a network; `details` lists what the compiler has
   + CompileError               C that the machine's compiler refused, with its first complaint
   + ProgramError               a program of the compiler's that would read what it has overwritten
   + ParityError                an exported network that answers otherwise; nothing was kept
@@ -101,11 +101,11 @@ class DivergedError(LeanCNNError):
 
 
 class UnsupportedError(LeanCNNError):
-    """A network the native compiler cannot translate; names the operator and those it knows."""
+    """A network that the compiler cannot translate; names the operator."""
 
 
 class UnknownOperatorError(UnsupportedError):
-    """An operator of an ONNX file that the compiler does not have; `details` lists those it has."""
+    """An operator that the compiler does not have; `details` lists those that it has."""
 
     def __init__(self, message: str, operators: Sequence[str]) -> None:
         super().__init__(message)

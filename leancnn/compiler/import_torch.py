@@ -13,7 +13,7 @@ from leancnn.compiler.graph import Graph, Shape
 from leancnn.compiler.index_maps import Builder
 from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.torch_ops import handlers
-from leancnn.errors import UnsupportedError
+from leancnn.errors import UnknownOperatorError, UnsupportedError
 from leancnn.modes import evaluating
 from leancnn.registry import import_members
 
@@ -103,9 +103,8 @@ def _call(builder: Builder, node: torch.fx.Node, known: dict[str, Any]) -> Any:
         return target(*arguments, **named)
     name = target._schema.name.removeprefix("aten::") if hasattr(target, "_schema") else str(target)
     if name not in handlers:
-        raise UnsupportedError(
-            f"operator {name} (at {builder.name}) is not supported; there are: "
-            + ", ".join(sorted(handlers))
+        raise UnknownOperatorError(
+            f"operator {name} (at {builder.name}) is not supported", sorted(handlers)
         )
     try:
         return handlers[name](builder, *arguments, **named)

@@ -55,6 +55,7 @@ def _leaky(b: Builder, x: IndexMap, slope: float = 0.01) -> IndexMap:
     return b.activate(x, "leaky", slope)
 
 
+LINEAR = 14  # log(1 + exp x) less x is below a unit in the last place of x from there on
 CURVES = (
     "sigmoid",
     "hardsigmoid",
@@ -74,6 +75,8 @@ for _curve in CURVES:
 
 @handles("softplus")
 def _softplus(b: Builder, x: IndexMap, beta: float = 1, threshold: float = 20) -> IndexMap:
+    if threshold < LINEAR:  # from there on it is a line, which does not meet the curve
+        raise UnsupportedError(f"a threshold of {threshold:g}; only of {LINEAR} or more")
     if beta == 1:
         return b.activate(x, "softplus")
     return b.affine(b.activate(b.affine(x, beta, 0), "softplus"), 1 / beta, 0)

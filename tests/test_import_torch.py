@@ -129,4 +129,4 @@ def test_what_cannot_be_compiled_is_named_in_one_line(name):
         import_torch(body, (3, 6, 6))
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 200  # which other operators there are stands elsewhere
+    assert "_prelu_kernel" not in str(caught.value)  # all that there are stand elsewhere

@@ -107,7 +107,7 @@ def test_values_that_are_read_twice_are_whole_when_they_are_read():
 
 REFUSED = {
     "two outputs": (lambda m, x: x, "2 outputs"),
-    "whole numbers": (lambda m, x: x.int().float(), "_to_copy"),
+    "whole numbers": (lambda m, x: x.int().float(), "a conversion to torch.int32"),
     "a curve that is a line too early": (lambda m, x: functional.softplus(x, 2, 5), "of 5; only"),
     "an operator that is not there": (lambda m, x: x.sin(), "operator sin (at "),
     "attention of pixels": (lambda m, x: x.flatten(2).mT @ x.flatten(2), "matmul"),

@@ -92,6 +92,12 @@ def _same(b: Builder, x: IndexMap, *rest: Any, **named: Any) -> IndexMap:
     return x
 
 
+@handles("_assert_tensor_metadata")
+def _assured(b: Builder, x: IndexMap, *rest: Any, **named: Any) -> IndexMap:
+    """What torch.export puts before a conversion; the conversion itself says what is wrong."""
+    return x
+
+
 @handles("_to_copy", "to")
 def _converted(b: Builder, x: IndexMap, *rest: Any, **named: Any) -> IndexMap:
     kinds = {value for value in (*rest, *named.values()) if isinstance(value, torch.dtype)}

@@ -54,6 +54,7 @@ class Started:
                 os.dup2(file, 1)
                 os.dup2(file, 2)
                 torch.set_num_threads(1)
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
                 before()
                 status = cli.main(words)
                 sys.stdout.flush()

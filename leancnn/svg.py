@@ -120,6 +120,7 @@ def point_chart(
             )
         if limit is not None:
             axes.axvline(limit, color=INK, linestyle="--", linewidth=1)
+        axes.locator_params(axis="x", nbins=5)
         if log_x:
             _logarithmic(axes)
         return _finished(figure, axes, label, x, y, legend=len(series))

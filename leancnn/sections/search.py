@@ -152,7 +152,7 @@ def _chart(members: Sequence[Mapping[str, Any]], budget: Mapping[str, Any], key:
         y = [100 * one["test_accuracy"] for one in tested]
         series.append(Series("test", [one[key] for one in tested], y, spread))
     limit = budget.get(key)
-    caption = f"Accuracy against {unit}" + (f"; the budget is {limit:,.4g}" if limit else "")
+    caption = f"Accuracy against {unit}" + (f"; the budget is {limit:,.10g}" if limit else "")
     return Chart(point_chart(caption, series, unit, "accuracy, %", limit=limit), caption)
 
 

@@ -354,6 +354,9 @@ def _bench_arguments(parser: ArgumentParser) -> None:
         "--networks", type=int, default=4, help="seeds of ssvepnet in the yardstick, default 4"
     )
     parser.add_argument("--minutes", type=positive, default=1.0, help="of each live session")
+    parser.add_argument(
+        "--windows", type=frequencies, default=(2.0, 4.0, 1.0), help="seconds, of the yardstick"
+    )
 
 
 def _bench(args: Namespace) -> Answer:
@@ -364,7 +367,12 @@ def _bench(args: Namespace) -> Answer:
         raise UsageError(f"no table '{odd[0]}'; there are {', '.join(TABLES)}")
     if not Path(args.data).is_file():
         raise RunError(f"{args.data}: no such file")
-    sizes = Sizes(shuffles=args.shuffles, networks=args.networks, minutes=args.minutes)
+    sizes = Sizes(
+        shuffles=args.shuffles,
+        networks=args.networks,
+        minutes=args.minutes,
+        windows=args.windows,
+    )
     written = bench(args.data, Path(args.out), names, sizes=sizes)
     return Answer({"written": [str(path) for path in written]}, "\n".join(map(str, written)))
 

@@ -18,10 +18,18 @@ from leancnn.eeg.filters import bank_for
 from leancnn.eeg.pictures import draw
 from leancnn.eeg.read import load_epochs
 from leancnn.eeg.recording import Epochs
-from leancnn.eeg.scoring import chosen, folds, undecided_curve
+from leancnn.eeg.scoring import Split, chosen, folds, undecided_curve
 from leancnn.eeg.synthetic import synthetic_trials
 from leancnn.eeg.windows import AFTER_CUE, images, windows
-from leancnn.eeg.yardstick import CELLS, blended, cell, control, grid_of, logit_scores
+from leancnn.eeg.yardstick import (
+    CELLS,
+    blended,
+    cell,
+    control,
+    eegnet_cell,
+    grid_of,
+    logit_scores,
+)
 from leancnn.progress import Progress
 
 SYNTHETIC_DB = (-30, -22, -18, -14, -10, -6)
@@ -38,6 +46,8 @@ class Sizes:
     """Seeds of SSVEPNet in the yardstick; 0 leaves it out."""
     minutes: float = 1.0
     """Of each live session."""
+    windows: tuple[float, ...] = (2.0, 4.0, 1.0)
+    """Seconds, of the yardstick."""
 
 
 def bench(data: str, out: Path, names: Sequence[str], *, sizes: Sizes) -> list[Path]:
@@ -61,6 +71,8 @@ def keep(out: Path, name: str, data: str, sizes: Sizes, **result: Any) -> Path:
         command += f" --minutes {sizes.minutes:g}"
     if name in ("yardstick", "people"):
         command += f" --networks {sizes.networks}"
+    if name == "yardstick" and set(sizes.windows) != {1.0, 2.0, 4.0}:
+        command += f" --windows {','.join(f'{one:g}' for one in sizes.windows)}"
     machine = runs.machine()
     for package in ("scipy", "torch", "pylsl", "brainflow"):
         with contextlib.suppress(PackageNotFoundError):
@@ -74,8 +86,9 @@ def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     details: dict[str, Any] = {}
     looking, result = epochs.looking(), {}
-    with Progress("cells", len(CELLS)) as bar:
-        for done, (split, window) in enumerate(CELLS):
+    cells = [(split, window) for split, window in CELLS if window in sizes.windows]
+    with Progress("cells", len(cells)) as bar:
+        for done, (split, window) in enumerate(cells):
             bar.to(done, cell=f"{split} {window:g} s")
             found, details[f"{split} {window:g}"] = cell(looking, split, window, sizes.networks)
             rows += found
@@ -86,11 +99,29 @@ def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
                 "note": (
                     f"windows from {AFTER_CUE:g} s after the cue, causal filters, 3 targets, "
                     "chance 0.333; won, lost: trials that only this, only FBCCA chosen has right; "
-                    "p: exact McNemar, uncorrected; interval: 95 %, people drawn again; EEGNet: "
-                    "one seed, at 2 s alone; aligned: each session by its mean covariance"
+                    "p: exact McNemar, uncorrected; interval: 95 %, people drawn again"
                 ),
             }
             keep(out, "yardstick", epochs.source, sizes, **result)
+    return result
+
+
+def _eegnet(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
+    """EEGNet at 2 s, sessions first; the file is written after each split."""
+    rows: list[dict[str, Any]] = []
+    result: dict[str, Any] = {}
+    splits: tuple[Split, ...] = ("session", "subject")
+    for split in splits:
+        rows += eegnet_cell(epochs.looking(), split)
+        result = {
+            "title": "EEGNet on the signal itself, windows of 2 s",
+            "rows": rows,
+            "note": (
+                "1,619 weights, 120 epochs, one seed; aligned: each session by its mean "
+                "covariance; won, lost and p against FBCCA chosen"
+            ),
+        }
+        keep(out, "eegnet", epochs.source, sizes, **result)
     return result
 
 
@@ -100,7 +131,8 @@ def _people(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     best, _, _ = chosen(looking, "subject", grid_of(looking, 2.0))
     scores = {"FBCCA chosen": best, "logit": logit_scores(looking, "subject", 2.0)}
     if sizes.networks:
-        scores |= blended(looking, "subject", 2.0, sizes.networks)
+        blend = f"logit + {sizes.networks} ssvepnet"
+        scores[blend] = blended(looking, "subject", 2.0, sizes.networks)[blend]
     right = {name: one.argmax(1) == labels for name, one in scores.items()}
     rows = []
     for name in np.unique(looking.subject):
@@ -251,6 +283,7 @@ def _refused(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
 
 TABLES: dict[str, Callable[[Epochs, Path, Sizes], dict[str, Any]]] = {
     "yardstick": _yardstick,
+    "eegnet": _eegnet,
     "people": _people,
     "rest": _rest,
     "shuffled": _shuffled,

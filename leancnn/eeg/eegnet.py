@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import Bank
+from leancnn.eeg.network import LR, WEIGHT_DECAY, learning_rate
 from leancnn.eeg.recording import Epochs
 from leancnn.eeg.windows import windows
 from leancnn.process import kept_threads
 
-EPOCHS = 70
-BATCH = 64
-LR = 1e-3
+EPOCHS = 120
+BATCH = 64  # optimizer and schedule are those of ssvepnet
 KERNEL = 16
 DROPOUT = 0.25
 SAME = (KERNEL // 2 - 1, KERNEL // 2, 0, 0)
@@ -141,11 +141,14 @@ def eegnet_scores(
 
 
 def _train(net: EEGNet, x: Tensor, labels: Tensor, epochs: int) -> None:
-    optimizer = torch.optim.Adam(net.parameters(), lr=LR)
-    batches, known = max(len(x) // BATCH, 1), moments(x)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    batches, known, step = max(len(x) // BATCH, 1), moments(x), 0
     net.train()
     for _ in range(epochs):
         for batch in torch.randperm(len(x))[: batches * BATCH].chunk(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, epochs * batches)
+            step += 1
             loss = F.cross_entropy(net(x[batch], known[batch]), labels[batch])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

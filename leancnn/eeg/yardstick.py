@@ -104,11 +104,12 @@ def network_scores(looking: Epochs, split: Split, window: float, seed: int) -> F
 def eegnet_parts(looking: Epochs, split: Split, window: float, logit: Floats) -> Parts:
     """Held-out scores of EEGNet, one seed, and of its halves beside the logit."""
     from leancnn.eeg import eegnet as e
+    from leancnn.eeg import network as n
 
     found: Parts = {}
     for name, aligned in (("EEGNet", False), ("EEGNet, sessions aligned", True)):
         x = e.signals(looking, bank_for(looking.targets), window, aligned=aligned)
-        recipe = [e.EPOCHS, e.BATCH, e.LR, e.KERNEL, e.DROPOUT]
+        recipe = [e.EPOCHS, e.BATCH, n.LR, n.WEIGHT_DECAY, e.KERNEL, e.DROPOUT]
 
         def predict(test: Mask, x: NDArray[np.float32] = x) -> Floats:
             return log_softmax(e.eegnet_scores(x, looking.labels, ~test, test, seed=0))
@@ -153,9 +154,15 @@ def parts_of(looking: Epochs, split: Split, window: float, networks: int) -> Par
     parts: Parts = {"logit": logit}
     if networks:
         parts |= blended(looking, split, window, networks)
-    if networks and window == EEGNET_S:
-        parts |= eegnet_parts(looking, split, window, logit)
     return parts
+
+
+def eegnet_cell(looking: Epochs, split: Split) -> list[dict[str, Any]]:
+    """The rows of EEGNet and of what is blended with it."""
+    best, tested, _ = chosen(looking, split, grid_of(looking, EEGNET_S))
+    logit = logit_scores(looking, split, EEGNET_S)
+    parts = {"FBCCA chosen": best, **eegnet_parts(looking, split, EEGNET_S, logit)}
+    return _rows(looking, split, EEGNET_S, parts, tested)[0][1:]
 
 
 def cell(
@@ -169,6 +176,18 @@ def cell(
         "FBCCA chosen": best,
         **parts_of(looking, split, window, networks),
     }
+    rows, right = _rows(looking, split, window, parts, tested)
+    return rows, {
+        "grid": _spread(grid, looking.labels),
+        "chosen variants": sorted(set(picks)),
+        "missed by all": int((~np.logical_or.reduce(list(right.values()))).sum()),
+    }
+
+
+def _rows(
+    looking: Epochs, split: Split, window: float, parts: Parts, tested: Mask
+) -> tuple[list[dict[str, Any]], dict[str, Mask]]:
+    """A row for each decoder, and which tested trials it has right."""
     labels, people = looking.labels, looking.subject[tested]
     right = {name: (s.argmax(1) == labels)[tested] for name, s in parts.items()}
     head = {"held out": f"{split}s", "window s": window}
@@ -176,11 +195,7 @@ def cell(
         {**head, **_row(name, mine, right["FBCCA chosen"], people, window, looking)}
         for name, mine in right.items()
     ]
-    return rows, {
-        "grid": _spread(grid, labels),
-        "chosen variants": sorted(set(picks)),
-        "missed by all": int((~np.logical_or.reduce(list(right.values()))).sum()),
-    }
+    return rows, right
 
 
 def _row(

@@ -1,10 +1,13 @@
 """SSVEPNet: the papers' block, groups, shuffle and depthwise, on an image of correlations.
 
-Source: none prints this network. The NVM paper's conclusion asks for a small convolutional network
-as the classifier of a brain-computer interface; the block is the one of the HENet and NVM papers,
-and the image is `leancnn.eeg.features`: canonical correlations of a window of EEG, ten planes (two
-numbers of harmonics in five sub-bands), a row for each candidate frequency, nine columns from 1 Hz
-below it to 1 Hz above. Kernels are one row high, so candidates share all weights but a bias.
+Source: none prints this network. The NVM paper's conclusion sketches a brain-computer interface of
+five parts (visual trigger, acquisition, preprocessing, convolutional classifier, display) and
+prints no figure of it. All five are built (docs/eeg.md): a page that flickers, LSL and BrainFlow,
+causal sub-bands, this network, terminal and page. Recordings of people were decoded, nobody's live.
+The block is the one of the HENet and NVM papers, and the image is `leancnn.eeg.features`: canonical
+correlations of a window of EEG, ten planes (two numbers of harmonics in five sub-bands), a row for
+each candidate frequency, nine columns from 1 Hz below it to 1 Hz above. Kernels are one row high,
+so candidates share all weights but a bias.
 
 features (N, 10, K, 9)
   mix     1×1 in 5 groups, one a sub-band → shuffle → depthwise 1×3   → (N, 40, K, 9)

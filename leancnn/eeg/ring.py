@@ -20,6 +20,7 @@ from leancnn.eeg.recording import VOLTS
 BRIDGED_S = 0.1  # the longest loss that a straight line replaces
 FLAT_VOLTS = 5e-8  # peak to peak in a window: no electrode on a head is so still
 RAILED = 0.1  # of a window's samples at its very highest or lowest value: an amplifier at its end
+TOGETHER = 64  # samples that are filtered at once, where no decision asks before
 ODD = 0.1  # of a window's samples that were made up: more, and it is not decided on
 
 
@@ -59,6 +60,7 @@ class Ring:
         self.counts: Counter[str] = Counter()
         self._volts = VOLTS.get(unit)
         self._bands: list[Floats] = []
+        self._waiting: list[NDArray[np.float32]] = []
         self._raw: list[NDArray[np.float32]] = []
         self._odd: list[NDArray[np.bool_]] = []
         self._held = 0
@@ -80,7 +82,7 @@ class Ring:
         self.filters.reset()
         if self.mains is not None:
             self.mains.reset()
-        self._bands, self._raw, self._odd, self._held = [], [], [], 0
+        self._bands, self._waiting, self._raw, self._odd, self._held = [], [], [], [], 0
         self._next = number
 
     def push(self, x: NDArray[np.float32], first: int) -> None:
@@ -114,21 +116,31 @@ class Ring:
         self._next = behind
 
     def _append(self, x: NDArray[np.float32], odd: NDArray[np.bool_]) -> None:
-        clean = x if self.mains is None else self.mains(x)
-        self._bands.append(self.filters(clean))
+        self._waiting.append(x)
         self._raw.append(x)
         self._odd.append(odd)
         self._last = x[:, -1:]
         self._held += x.shape[1]
-        while self._held - self._raw[0].shape[1] >= self.samples:
-            self._held -= self._raw[0].shape[1]
-            for kept in (self._bands, self._raw, self._odd):
-                kept.pop(0)
+        if sum(part.shape[1] for part in self._waiting) >= TOGETHER:
+            self._filter()
+
+    def _filter(self) -> None:
+        """Filter what waits, all at once: the bits are the same in chunks of any size."""
+        if self._waiting:
+            x = np.concatenate(self._waiting, 1)
+            self._bands.append(self.filters(x if self.mains is None else self.mains(x)))
+            self._waiting = []
+            raw, odd = np.concatenate(self._raw, 1), np.concatenate(self._odd)
+            self._raw, self._odd = [raw[:, -self.samples :]], [odd[-self.samples :]]
+        held = sum(part.shape[2] for part in self._bands)
+        while held - self._bands[0].shape[2] >= self.samples:
+            held -= self._bands.pop(0).shape[2]
 
     def window(self) -> Floats | None:
         """The last window (bands, channels, samples), None while it is not full."""
         if self._held < self.samples:
             return None
+        self._filter()
         return np.ascontiguousarray(np.concatenate(self._bands, 2)[:, :, -self.samples :])
 
     def quality(self) -> Quality:

@@ -125,7 +125,7 @@ def accuracy(epochs, decoder, seconds):
 
 
 def test_no_answer_is_found_where_there_is_none():
-    epochs = synthetic_trials(TARGETS, -60.0, trials=120)
+    epochs = synthetic_trials(TARGETS, -30.0, trials=120)
     assert abs(accuracy(epochs, fbcca(TARGETS), 2.0) - 0.25) < 0.12  # three standard errors
 
 

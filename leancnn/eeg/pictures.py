@@ -91,6 +91,7 @@ def _latency(axes: Any, rows: Rows) -> None:
             [n + shift for n in range(len(kept))], [row[key] for row in kept], 0.24, label=key
         )
     axes.set_yticks(range(len(kept)), [row["source"] for row in kept])
+    axes.set_xlim(0, 1.3 * max((row["p99"] for row in kept), default=1.0))  # room for the legend
     axes.set_xlabel("ms from the window's last sample to the decision")
     axes.legend(frameon=False)
 

@@ -48,7 +48,8 @@ def product_tiles(inputs: int, channels: int, pixels: int) -> Iterator[tuple[flo
     """Cycles, pixels and vectors of the register tiles that a matrix product could have.
 
     Counted for two multiply-add units of latency 4, two loads and four instructions a cycle; a
-    vector of weights that comes from the second cache takes a cycle more.
+    vector of weights that comes from the second cache takes a cycle more. `python
+    benchmarks/kernel_costs.py kinds` measures what kernels take beside it.
     """
     vectors = -(-channels // WIDEST)
     for wide in (v for v in range(1, 6) if vectors % v == 0):

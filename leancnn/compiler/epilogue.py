@@ -24,7 +24,7 @@ CURVES: dict[str, float] = {
     "softplus": 160.0,
     "power": 160.0,
 }
-"""Cycles, about, of each curve on a vector of 16."""
+"""Cycles, about, of each curve on a vector of 16; `benchmarks/kernel_costs.py activations`."""
 
 
 def steps_cost(steps: tuple[Step, ...]) -> float:

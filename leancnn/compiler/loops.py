@@ -100,7 +100,8 @@ def cost(outputs: int, vectors: int, wide: int, depth: tuple[int, int], line: in
 
     Counted for two multiply-add units of latency 4, two loads and four instructions a cycle, and 16
     bytes a cycle from the second cache when a tile's inputs outgrow the first. `depth`: inputs and
-    taps of one output; `line`: vectors in a plane.
+    taps of one output; `line`: vectors in a plane. What kernels take beside it is measured by
+    `python benchmarks/kernel_costs.py kinds`.
     """
     inputs, taps = depth
 

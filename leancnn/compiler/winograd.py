@@ -40,7 +40,8 @@ WEIGHTS = {
 which rounding errors are a third of those with 0, ±1, ±2."""
 INTO = {2: 75.0, 4: 200.0}
 BACK = {2: 36.0, 4: 140.0}
-"""Cycles, about, of taking a tile of a vector of channels to its points, and back."""
+"""Cycles, about, of taking a tile of a vector of channels to its points, and back. What whole walks
+take beside their cost is measured by `python benchmarks/kernel_costs.py kinds resnet20`."""
 FAR = 1_000_000  # floats of weights that may come from beyond the third cache
 MOST = 1_000_000  # floats of scratch for rows, where there is a choice
 CLOSE = 4096  # floats of points and products that stay in the first cache beside the rest

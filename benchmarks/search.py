@@ -223,17 +223,22 @@ def kills(asked: argparse.Namespace) -> None:
         command = [sys.executable, __file__, "drive", str(folder), "--trials", str(asked.trials)]
         before: dict[int, Any] = {}
         for number in range(asked.kills + 1):
+            journal = folder / "study.journal"
+            size = journal.stat().st_size if journal.exists() else 0
             process = subprocess.Popen(command)
-            while not (folder / "study.journal").exists() and process.poll() is None:
-                time.sleep(0.05)
             if number == asked.kills:
-                process.wait()
+                if status := process.wait():
+                    raise SystemExit(f"the driver ended with status {status}")
                 break
-            time.sleep(draw.uniform(1.5, 6.0))
+            while not journal.exists() or journal.stat().st_size == size:
+                time.sleep(0.02)  # until it is at work: importing torch is no work to lose
+                if process.poll() is not None:
+                    raise SystemExit(f"the driver ended with status {process.returncode}")
+            time.sleep(draw.uniform(0.0, 2.0))
             if number % 2:  # a worker; the driver goes on
                 for pid in workers(process.pid)[:1]:
                     os.kill(pid, signal.SIGKILL)
-                time.sleep(draw.uniform(0.2, 1.0))
+                time.sleep(draw.uniform(0.0, 1.0))
             process.kill()
             process.wait()
             after = table(folder)

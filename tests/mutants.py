@@ -56,8 +56,8 @@ MUTANTS = [
     # bench and scores
     ("shares = [macs * loop / turn", "shares = [turn / macs / loop", ["test_bench.py"]),
     (
-        "        digest(network),\n    ]\n    return subject",
-        "    ]\n    return subject",
+        "        digest(network),\n    ]\n    return hashlib",
+        "    ]\n    return hashlib",
         ["test_importance.py"],
     ),
     # lengths

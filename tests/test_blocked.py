@@ -147,7 +147,10 @@ def test_a_network_of_small_maps_turns_once(mobile):
 
 @pytest.mark.parametrize(
     ("name", "arguments", "shape"),
-    [("squeezenet1_1", {}, (3, 224, 224)), ("rsenet", {"stem": "cifar"}, (3, 64, 64))],
+    [
+        ("squeezenet1_1", {}, (3, 224, 224)),
+        pytest.param("rsenet", {"stem": "cifar"}, (3, 64, 64), marks=pytest.mark.slow),
+    ],
 )
 def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape):
     body = models.create_model(name, **arguments)

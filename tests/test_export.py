@@ -128,7 +128,7 @@ def test_what_differs_is_refused_with_the_difference_and_leaves_the_folder(tmp_p
 
     def wrong(path):
         loaded = honest.load(path)
-        return replace(loaded, logits=lambda images: loaded.logits(images) * np.float32(1.01))
+        return replace(loaded, run=lambda images: loaded.run(images) * np.float32(1.01))
 
     monkeypatch.setitem(targets, "c", replace(honest, load=wrong))
     with pytest.raises(ParityError, match=r"differ by 0\.01"):

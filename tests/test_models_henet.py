@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from leancnn.count import Cost, count
 from leancnn.errors import MismatchError
 from leancnn.models import create_model
-from leancnn.models.henet import DOWN, STAGES, Block, Down, complementary_groups
+from leancnn.models.henet import DOWN, STAGES, WIDTH, Block, Down, complementary_groups
 
 AT_31 = (3, 31, 31)
 
@@ -65,14 +65,14 @@ def test_one_more_repeat_costs_the_same_everywhere(repeat: int) -> None:
     [
         (Block(24, 24, conv_bias=False), (96, 1_296)),
         (Block(48, 24, conv_bias=False), (192, 1_296)),
-        (Down(*DOWN[0], conv_bias=False), (1_728, 288)),
+        (Down(*(WIDTH * times for times in DOWN[0]), conv_bias=False), (1_728, 288)),
         (Block(48, 48, conv_bias=False), (288, 3_456)),
         (Block(96, 48, conv_bias=False), (576, 3_456)),
-        (Down(*DOWN[1], conv_bias=False), (5_184, 768)),
+        (Down(*(WIDTH * times for times in DOWN[1]), conv_bias=False), (5_184, 768)),
         (Block(96, 96, conv_bias=False), (768, 10_368)),
         (Block(192, 96, conv_bias=False), (1_536, 10_368)),
-        (Down(*DOWN[2], conv_bias=False), (10_368, 768)),
-        (Down(*DOWN[3], conv_bias=False), (6_912, 2_304)),
+        (Down(*(WIDTH * times for times in DOWN[2]), conv_bias=False), (10_368, 768)),
+        (Down(*(WIDTH * times for times in DOWN[3]), conv_bias=False), (6_912, 2_304)),
         (create_model("shufflenet_r2").stem, (648,)),
         *zip(
             create_model("shufflenet_r2").units,
@@ -153,7 +153,7 @@ def test_the_group_rule_is_the_closest_pair_of_unequal_divisors(width: int) -> N
     assert not [d for d in range(n + 1, width) if width % d == 0 and width // d > d]
 
 
-@pytest.mark.parametrize("width", STAGES)
+@pytest.mark.parametrize("width", [WIDTH * times for times in STAGES])
 def test_after_the_shuffle_every_group_holds_one_channel_of_each_group_before(width: int) -> None:
     m, n = complementary_groups(width)
     came_from_group = torch.arange(width).float() // (width // m)

@@ -133,7 +133,12 @@ WITHOUT = {
     "create_model",
     "load",
 }
-WITHOUT |= {"load_dataset", "prune", "quantize"}  # these are given names and paths, never a network
+WITHOUT |= {
+    "load_dataset",
+    "prune",
+    "quantize",
+    "report",
+}  # these are given names and paths, never a network
 
 
 def test_every_public_function_that_takes_a_network_is_tried_here() -> None:

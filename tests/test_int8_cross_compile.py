@@ -58,6 +58,7 @@ process.exit(wasi.start(new WebAssembly.Instance(module, wasi.getImportObject())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [("-msimd128",), ()], ids=["SIMD", "no SIMD"])
 def test_webassembly_in_node_answers_with_the_same_bits(flags, tmp_path):
     pytest.importorskip("ziglang")

@@ -25,9 +25,12 @@ from leancnn.weights import Network
 from tests.oddities import chunk
 from tests.tiny import tiny
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("ziglang") and find_spec("wasmtime")), reason="needs ziglang and wasmtime"
-)
+pytestmark = [  # a first `zig cc` builds a C library: a minute and more
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (find_spec("ziglang") and find_spec("wasmtime")), reason="needs ziglang and wasmtime"
+    ),
+]
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs node")
 NAMES = ("cat", "<b onclick=alert(1)>", 'quote " and \\ and ü')
 
@@ -277,7 +280,6 @@ def test_a_worker_answers_as_the_main_thread(site, tmp_path):
     assert sum(here[2:]) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.slow
 @needs_node
 @pytest.mark.skipif(not shutil.which("esbuild"), reason="needs esbuild")
 def test_a_bundle_answers_as_the_module(site, tmp_path):

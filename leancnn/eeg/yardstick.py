@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def over_folds(
     """
     scores = np.zeros((len(looking), len(looking.targets)))
     for _, test in folds(looking, split):
-        scores[test] = kept(lambda: predict(test), fed, looking.labels, test, **facts)  # noqa: B023
+        scores[test] = kept(partial(predict, test), fed, looking.labels, test, **facts)
     return scores
 
 

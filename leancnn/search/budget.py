@@ -1,7 +1,8 @@
 """What a network may cost and must achieve: a value, read from words and held against shapes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 from leancnn.errors import ArgumentError, MismatchError
@@ -105,7 +106,7 @@ def within(found: Iterable[Priced], budget: Budget) -> list[Priced]:
         return fit
     limits = budget.costs()
     for name, limit in limits.items():
-        best = min(every, key=lambda one, name=name: getattr(one, name))  # type: ignore[misc]
+        best = min(every, key=attrgetter(name))
         if getattr(best, name) > limit:
             raise MismatchError(
                 f"nothing meets at most {amount(name, limit)}: the least is "
@@ -116,9 +117,11 @@ def within(found: Iterable[Priced], budget: Budget) -> list[Priced]:
 
 def _together(every: Sequence[Priced], limits: Mapping[str, float]) -> str:
     """Why limits that can each be met are not met together."""
-    over: Callable[[Priced], float] = lambda one: max(  # noqa: E731
-        getattr(one, name) / limit for name, limit in limits.items()
-    )
+
+    def over(one: Priced) -> float:
+        shares: list[float] = [getattr(one, name) / limit for name, limit in limits.items()]
+        return max(shares)
+
     nearest = min(every, key=over)
     asked = " and ".join(f"at most {amount(name, limit)}" for name, limit in limits.items())
     has = ", ".join(amount(name, getattr(nearest, name)) for name in limits)

@@ -39,8 +39,7 @@ def run(args: Namespace) -> Answer:
     columns = ["name", "image", "trainable", "frozen", "macs", "source"]
     if not getattr(args, "time", False):
         return Answer(rows, table(shown, columns))
-    from leancnn.train.estimate import REFERENCE, training_rate
-    from leancnn.train.loop import duration
+    from leancnn.train.estimate import REFERENCE, duration, training_rate
 
     rate = training_rate()
     for row, line in zip(rows, shown, strict=True):

@@ -16,7 +16,7 @@ from leancnn.search.budget import Budget, Priced, amount
 from leancnn.search.space import Shape
 from leancnn.search.study import REDUCTION
 from leancnn.train.backend import best_step
-from leancnn.train.loop import duration
+from leancnn.train.estimate import duration
 from leancnn.training_data import images_for, preprocessing_for
 
 FILE = "search.json"

@@ -35,7 +35,7 @@ from leancnn.search.result import Found, conclude
 from leancnn.search.space import Shape, searched, shapes
 from leancnn.search.study import Study
 from leancnn.tables import table
-from leancnn.train.loop import duration
+from leancnn.train.estimate import duration
 from leancnn.training_data import LARGEST_SEED, check_place
 
 JOURNAL = "study.journal"

@@ -22,6 +22,7 @@ from leancnn.progress import Progress
 from leancnn.recipes import learning_rate
 from leancnn.train.backend import Choice, autocast, training_forward
 from leancnn.train.batches import Batches
+from leancnn.train.estimate import LONG_S, duration
 from leancnn.train.history import Counters, close_epoch, diverged, line, made, note
 from leancnn.train.plan import TrainingPlan
 from leancnn.train.state import TrainState, state_dict, update_ema
@@ -45,20 +46,6 @@ class Trained:
 
 
 STEPS_BEFORE_ESTIMATE = 5
-LONG_S = 600  # from which on the time to go is told
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 40 s, 12 min, 3 h 20 min, 2 days 4 h."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} days {hours % 24} h"
 
 
 class Loop:

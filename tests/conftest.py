@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -107,3 +108,47 @@ def wide(
     recipe = RECIPE.changed(epochs=0.5)
     train(pictures, model="tiny_gates", recipe=recipe, out=out, progress=False)
     return out
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A compiled network to serve."""
+    from tests.serving import compiled
+
+    return compiled(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def served(native: Any) -> Iterator[tuple[int, Any]]:
+    """The port at which a server with narrow limits listens, and its service."""
+    from tests.serving import narrow, running
+
+    service = narrow(native)
+    with running(service) as port:
+        yield port, service
+
+
+@pytest.fixture
+def client(served: tuple[int, Any]) -> Iterator[Any]:
+    """Whoever asks that server."""
+    import httpx
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{served[0]}") as found:
+        yield found
+
+
+@pytest.fixture
+def plain_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts that are drawn at once, where a test is not about them."""
+    from tests.report_pages import draw_plainly
+
+    if "charts" not in request.keywords:
+        draw_plainly(monkeypatch)
+
+
+@pytest.fixture
+def photo_run(tmp_path: Path) -> Path:
+    """A run of untrained networks, best and last, on photos of three classes."""
+    from tests.tiny_photos import made_photo_run
+
+    return made_photo_run(tmp_path)

@@ -3,6 +3,11 @@
 import re
 
 import numpy as np
+import torch
+from onnx import numpy_helper
+
+from leancnn.compiler.simplify import simplify
+from tests.compiler_torch import answers as graph_answers
 
 HEADER = '<ir_version: {ir}, opset_import: ["" : {opset}, "acme" : 1]>\n'
 
@@ -13,7 +18,7 @@ def model(text, *, shape=(1, 3, 8, 8), kind="float", opset=13, ir=8, seed=0):
     `k_4_1` is an array of random floats of shape (4, 1), `k_` a scalar, `p_4` one of positive
     floats, `b_4` one of random bytes, and `i_2_m1` the whole numbers (2, -1).
     """
-    from onnx import numpy_helper, parser
+    from onnx import parser
 
     sizes = ",".join(map(str, shape))
     body = f"g ({kind}[{sizes}] x) => (float[A, B] y) {{\n{text}\n}}"
@@ -51,3 +56,21 @@ def answers(path, images):
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return np.stack([session.run(None, {name: image[None]})[0].ravel() for image in images])
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def saved(made, folder, name="net"):
+    path = folder / f"{name}.onnx"
+    path.write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
+    return path
+
+
+def agrees(graph, images, expected):
+    """Whether a graph, simplified or not, gives these answers, by float64."""
+    for form in (graph, simplify(graph)):
+        found = graph_answers(form, torch.from_numpy(images).double()).numpy()
+        assert np.abs(found - expected).max() < 1e-5 * max(np.abs(expected).max(), 1e-3)
+    return True

@@ -188,17 +188,6 @@ def test_an_engine_that_nobody_asked_for_and_is_not_there_is_a_row_and_status_0(
     assert "pip install 'leancnn[ncnn]'" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_the_command_times_a_network_in_processes_of_their_own(capsys, tmp_path):
-    words = ["bench", "--model", "shufflenet_r2", "--engines", "c,torch", "--rounds", "2"]
-    words += ["--seconds", "0.02", "--json", "--picture", str(tmp_path / "bench.png")]
-    assert cli.main(words) == 0
-    value = json.loads(capsys.readouterr().out)
-    assert {row["engine"] for row in value["rows"]} == {"c", "torch"}
-    assert all(row["difference"] < 1e-3 for row in value["rows"])
-    assert (tmp_path / "bench.png").stat().st_size > 1000
-
-
 class Timed:
     """A worker with a clock of its own: 2 ms a call, or 1 ms for the loop of 3 million MACs."""
 

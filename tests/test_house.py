@@ -243,3 +243,19 @@ def test_a_public_name_of_0_1_still_works_and_says_what_it_is_called_now(old, ne
 
     with pytest.warns(DeprecationWarning, match=f"leancnn.{old} is called {new} now"):
         assert getattr(leancnn, old) is getattr(leancnn, new)
+
+
+def test_every_room_has_tests_of_its_name():
+    """A stage or a family by its own name; more of one room stands in test_ROOM_WHAT.py."""
+    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    rooms = {room(path) for path in SOURCES} - {"__init__", "__main__", "page"}
+    assert not {
+        name
+        for name in rooms
+        if name not in tests and not any(t.startswith(f"{name}_") for t in tests)
+    }
+
+
+def test_files_of_tests_can_be_read_in_one_sitting():
+    files = (ROOT / "tests").glob("*.py")
+    assert not [path for path in files if len(path.read_text("utf-8").splitlines()) > 400]

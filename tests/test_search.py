@@ -8,63 +8,13 @@ from pathlib import Path
 import pytest
 
 from leancnn import cli
-from leancnn.commands.search import share, time_of
 from leancnn.errors import ArgumentError, DataError, LeanCNNError, MismatchError, RunError
-from leancnn.search import Budget, clock, drive, plan, result
-from leancnn.search.budget import Priced, amount, within
-from leancnn.search.drive import Driver, front
+from leancnn.search import Budget, clock, drive, plan
+from leancnn.search.drive import front
 from leancnn.search.space import AUGMENT, Change, Shape, searched, shapes
-from leancnn.search.study import Study, Trial, whole
+from leancnn.search.study import Trial, whole
 from leancnn.search.trial import Job, Outcome
-
-
-def shape(network="henet_r3", macs=1_000_000, size=100_000, **arguments):
-    return Shape(
-        network=network,
-        arguments=arguments,
-        size=(31, 31),
-        channels=3,
-        classes=10,
-        macs=macs,
-        bytes=size,
-    )
-
-
-def priced(us, **known):
-    return Priced(shape(**known), float(us))
-
-
-FOUND = tuple(
-    priced(10 * at, network=network, macs=at * 10**6, size=at * 10**4, repeat=at)
-    for network in ("henet_r3", "shufflenet_r3", "resnet8")
-    for at in range(1, 6)
-)
-
-
-def a_plan(**changes):
-    known = {
-        "data": "digits",
-        "data_sha256": {"train": "0"},
-        "classes": tuple("0123456789"),
-        "images": 1000,
-        "val_images": 200,
-        "val_share": None,
-        "budget": Budget(microseconds=100.0),
-        "asked": {"networks": None, "sizes": None, "epochs": None},
-        "seed": 0,
-        "rungs": (1, 3, 9),
-        "found": FOUND,
-        "clock": {},
-        "machine": {},
-        "tested": True,
-    }
-    return plan.SearchPlan(**{**known, **changes})
-
-
-def accuracy(job):
-    """A stub's answer: a function of the job alone."""
-    draw = random.Random(f"{job.shape.key} {job.change}").random()
-    return min(0.99, 0.5 + job.shape.macs / 4e7 + 0.1 * draw + 0.01 * job.epochs)
+from tests.searches import FOUND, a_plan, accuracy, driven, priced, shape, study_in
 
 
 class Stub:
@@ -93,17 +43,6 @@ class Stub:
     def stop(self):
         self.jobs.clear()
         return []
-
-
-def study_in(folder, **known):
-    return Study(folder / "study.journal", FOUND, (1, 3, 9), **known)
-
-
-def driven(folder, pool, many, **changes):
-    """A search until so many rungs are done."""
-    driver = Driver(a_plan(**changes), folder, study_in(folder), pool, seconds=1e9)
-    driver.look = lambda one: setattr(one, "seconds", 0.0) if len(pool.done) >= many else None
-    return driver, driver.run()
 
 
 def test_a_network_is_searched_under_one_name_and_signals_under_none():
@@ -149,37 +88,6 @@ def test_words_that_are_no_search_get_one_line(words, said, status, capsys, tmp_
     assert said in error
     assert len(error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_time_is_read_in_every_unit():
-    texts = ("150us", "150 µs", "0.15ms", "1.5e-4", "0.00015s", "150000ns")
-    assert [time_of(text) for text in texts] == pytest.approx([1.5e-4] * len(texts))
-    assert share("95%") == share("0.95") == 0.95
-
-
-def test_what_no_budget_is_gets_one_line():
-    for wrong in ({"accuracy": 1.5}, {"accuracy": 0.1}, {"bytes": 0}, {"macs": float("nan")}):
-        with pytest.raises(ArgumentError):
-            Budget(**wrong).check(10)
-    Budget(microseconds=1, bytes=1, macs=1, accuracy=0.11).check(10)
-
-
-def test_a_budget_that_nothing_meets_names_the_limit_and_what_comes_nearest():
-    with pytest.raises(MismatchError, match=r"at most 5 µs: the least is henet_r3 .* 10 µs"):
-        within(FOUND, Budget(microseconds=5))
-    slow_small = [priced(10, size=900), priced(90, size=100)]
-    with pytest.raises(MismatchError, match=r"together, though each alone is met"):
-        within(slow_small, Budget(microseconds=20, bytes=200))
-    assert [one.microseconds for one in within(FOUND, Budget(microseconds=20))] == [10] * 3 + [
-        20
-    ] * 3
-
-
-def test_amounts_are_read_by_people():
-    assert amount("microseconds", 150) == "150 µs"
-    assert amount("microseconds", 25_000) == "25 ms"
-    assert amount("bytes", 98_200) == "98.2 kB"
-    assert amount("macs", 8.5e6) == "8.5 M multiply-accumulates"
 
 
 def test_a_change_of_nothing_is_the_recipe_itself():
@@ -327,66 +235,6 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 def test_too_few_validation_images_are_refused():
     with pytest.raises(DataError, match="too few to tell networks apart"):
         plan.images("digits", shape(), 0.005, 0)
-
-
-def member(**changes):
-    known = {
-        "trial": 0,
-        "network": "henet_r3 at 31×31",
-        "change": "",
-        "epochs": 9,
-        "val_accuracy": 0.9,
-        "microseconds": 100.0,
-        "low_us": 98.0,
-        "high_us": 103.0,
-        "predicted_us": 99.0,
-        "bytes": 1000,
-        "macs": 10**6,
-        "disturbed": (),
-        "test_accuracy": 0.88,
-        "test_low": 0.86,
-        "test_high": 0.9,
-    }
-    return result.Member(**{**known, **changes})
-
-
-def said(members, budget, *, reached):
-    able = [one for one in members if one.keeps(budget)]
-    return result.say(
-        a_plan(budget=budget), members, able[0] if able else None, reached=reached, trials=[1, 2]
-    )
-
-
-def test_a_program_keeps_its_time_only_with_the_upper_end_of_its_interval():
-    assert member().keeps(Budget(microseconds=103))
-    assert not member().keeps(Budget(microseconds=102))
-    assert not member().keeps(Budget(bytes=999))
-
-
-def test_the_sentence_says_reached_with_the_optimism_of_the_choice():
-    text = said([member()], Budget(microseconds=120), reached=True)
-    assert text.startswith("reached: henet_r3 at 31×31 with 90.00%")
-    assert "validation was 2.00% too high" in text
-    assert "the best of 2 that were compared" in text
-
-
-def test_the_sentence_says_what_is_nearest_and_what_it_would_take():
-    line = [member(microseconds=50.0 * 2**n, val_accuracy=0.7 + 0.1 * n) for n in range(3)]
-    text = said(line[::-1], Budget(accuracy=0.95), reached=False)
-    assert text.startswith("not reachable in this time: the nearest is henet_r3")
-    assert "by the trend of the front" in text
-    text = said([member()], Budget(microseconds=90), reached=False)
-    assert "103 µs where 90 µs are allowed" in text
-
-
-def test_a_trend_is_exact_on_a_power_law_and_silent_where_there_is_none():
-    line = [
-        member(microseconds=10.0 * 2**n, val_accuracy=1 - 0.4 * 2 ** (-n / 2)) for n in range(4)
-    ]
-    assert result.trend(line, 0.9) == pytest.approx(160)
-    assert result.trend(line[:2], 0.9) is None
-    flat = [member(microseconds=10.0 * 2**n) for n in range(4)]
-    assert result.trend(flat, 0.95) is None
 
 
 def test_a_clock_finds_the_worth_of_cycles_that_times_were_made_of():

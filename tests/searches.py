@@ -1,0 +1,69 @@
+"""Priced shapes and plans of a search that trains nothing."""
+
+import random
+
+from leancnn.search import Budget, plan
+from leancnn.search.budget import Priced
+from leancnn.search.drive import Driver
+from leancnn.search.space import Shape
+from leancnn.search.study import Study
+
+
+def shape(network="henet_r3", macs=1_000_000, size=100_000, **arguments):
+    return Shape(
+        network=network,
+        arguments=arguments,
+        size=(31, 31),
+        channels=3,
+        classes=10,
+        macs=macs,
+        bytes=size,
+    )
+
+
+def priced(us, **known):
+    return Priced(shape(**known), float(us))
+
+
+FOUND = tuple(
+    priced(10 * at, network=network, macs=at * 10**6, size=at * 10**4, repeat=at)
+    for network in ("henet_r3", "shufflenet_r3", "resnet8")
+    for at in range(1, 6)
+)
+
+
+def a_plan(**changes):
+    known = {
+        "data": "digits",
+        "data_sha256": {"train": "0"},
+        "classes": tuple("0123456789"),
+        "images": 1000,
+        "val_images": 200,
+        "val_share": None,
+        "budget": Budget(microseconds=100.0),
+        "asked": {"networks": None, "sizes": None, "epochs": None},
+        "seed": 0,
+        "rungs": (1, 3, 9),
+        "found": FOUND,
+        "clock": {},
+        "machine": {},
+        "tested": True,
+    }
+    return plan.SearchPlan(**{**known, **changes})
+
+
+def accuracy(job):
+    """A stub's answer: a function of the job alone."""
+    draw = random.Random(f"{job.shape.key} {job.change}").random()
+    return min(0.99, 0.5 + job.shape.macs / 4e7 + 0.1 * draw + 0.01 * job.epochs)
+
+
+def study_in(folder, **known):
+    return Study(folder / "study.journal", FOUND, (1, 3, 9), **known)
+
+
+def driven(folder, pool, many, **changes):
+    """A search until so many rungs are done."""
+    driver = Driver(a_plan(**changes), folder, study_in(folder), pool, seconds=1e9)
+    driver.look = lambda one: setattr(one, "seconds", 0.0) if len(pool.done) >= many else None
+    return driver, driver.run()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,23 @@ from numpy.typing import NDArray
 
 from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.answers import sum_to_one
-from leancnn.compiler.emit import GeneratedC
-from leancnn.compiler.graph import Affine, Conv
+from leancnn.compiler.emit import GeneratedC, Metadata
+from leancnn.compiler.from_qdq import Grid, from_qdq
+from leancnn.compiler.graph import Affine, Conv, Graph
 from leancnn.compiler.import_onnx import Imported, import_onnx
+from leancnn.compiler.int8_emit import emit_integers
+from leancnn.compiler.integers import Quantized
 from leancnn.compiler.onnx_engine import Run, engine, not_run
+from leancnn.compiler.qdq_floats import in_floats, is_quantized
+from leancnn.compiler.simplify import simplify
 from leancnn.compiler.translate import translate
-from leancnn.errors import DamagedError, LeanCNNError, ParityError, UsageError
+from leancnn.errors import DamagedError, LeanCNNError, ParityError, UnsupportedError, UsageError
 from leancnn.export import folder_for, own
 from leancnn.parity import (
     REAL,
     TRIALS,
     WITHIN,
+    WITHIN_ROUNDED,
     check_parity,
     difference,
     made_images,
@@ -34,6 +40,7 @@ from leancnn.runs import atomic_write
 from leancnn.targets._c_text import to_c
 from leancnn.targets._compiled import loaded
 from leancnn.toolchain import FAST_FLAGS, compile_library
+from leancnn.version import __version__
 from leancnn.weights import Network, check_finite, load
 
 FAR = 4  # of these one in so many is made far brighter, too
@@ -92,16 +99,37 @@ def _from_onnx(
     _check_numbers(path, found)
     name = path.stem if name is None else check_file_name(name)
     origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    written = _written(path, found, tune, name, origin)
+    plan = _plan(path, found)
+    written = _written(path, found, plan, tune, name, origin)
     native = _built(written)
     if not found.final and sum_to_one(native.logits(_planes(found, native))):
         found = replace(found, final="probabilities")
-        written = _written(path, found, tune, name, origin)
+        written = _written(path, found, plan, tune, name, origin)
         native = _built(written)
     now("comparing with ONNX Runtime")
     if check_onnx(path, found, native) is None:
         tell("not compared: onnxruntime is not installed")
     return native if out is None else _kept(written, Path(out), origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What of an ONNX file is written as C: its graph in floats, or the integers it says."""
+
+    graph: Graph
+    integers: Quantized | None = None
+    grid: Grid | None = None
+
+
+def _plan(path: Path, found: Imported) -> Plan:
+    """Integers for a file with QuantizeLinear in it, if all of it has an integer form."""
+    if not is_quantized(found.graph):
+        return Plan(found.graph)
+    try:
+        return Plan(found.graph, *from_qdq(simplify(found.graph), found.integers))
+    except UnsupportedError as error:
+        tell(f"{path}: {error}; all of it is computed in floats, rounded where the file rounds")
+        return Plan(in_floats(found.graph))
 
 
 def _check_numbers(path: Path, found: Imported) -> None:
@@ -113,22 +141,36 @@ def _check_numbers(path: Path, found: Imported) -> None:
             raise DamagedError(f"{path}: the weights of {node.output} hold NaN; export it again")
 
 
-def _written(path: Path, found: Imported, tune: float | None, name: str, origin: str) -> GeneratedC:
+def _written(
+    path: Path, found: Imported, plan: Plan, tune: float | None, name: str, origin: str
+) -> GeneratedC:
     """The C of an ONNX file, whose pixels are 0 to 255 if it takes bytes, else 0 to 1."""
-    graph = found.graph
+    graph = plan.graph
     channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
     mean, std = [0.0] * channels, [1 / 255 if found.integers else 1.0] * channels
     classes = found.notes["classes"]
     about = {"road": found.notes["road"], "mean": mean, "std": std, "origin": origin}
+    facts = Metadata(
+        name=name,
+        classes=tuple(classes or [f"class {number}" for number in range(answers)]),
+        mean=tuple(mean),
+        std=tuple(std),
+        source=f"from {path.name}, origin {origin}",
+        version=__version__,
+        about=json.dumps(about),
+        logits=answers > 1 and found.final != "probabilities",
+    )
+    if plan.integers is not None:
+        return emit_integers(plan.integers, facts, plan.grid)
     return translate(
         graph,
         name=name,
-        classes=classes or [f"class {number}" for number in range(answers)],
+        classes=facts.classes,
         mean=mean,
         std=std,
-        about=json.dumps(about),
-        source=f"from {path.name}, origin {origin}",
-        logits=answers > 1 and found.final != "probabilities",
+        about=facts.about,
+        source=facts.source,
+        logits=facts.logits,
         tune=tune,
     )
 
@@ -153,7 +195,8 @@ def check_onnx(path: Path, found: Imported, native: CompiledNetwork) -> float | 
     own scale, and what users call, uint8 to probabilities.
     """
     try:
-        other = engine(found.model, found.name, native.facts["macs"])
+        rounded = is_quantized(found.graph)
+        other = engine(found.model, found.name, native.facts["macs"], literal=rounded)
         if other is None:
             return None
         name, run = other
@@ -179,10 +222,11 @@ def check_onnx(path: Path, found: Imported, native: CompiledNetwork) -> float | 
     else:
         entry = probability_difference(native(pixels), expected)
     apart = float(np.max([*each, entry]))  # nan where one is
-    if not apart <= WITHIN:
+    within = WITHIN_ROUNDED if rounded else WITHIN
+    if not apart <= within:
         raise ParityError(
             f"{path}: the program's answers differ by {apart:.2g} of their scale from those of "
-            f"{name}, more than {WITHIN:g}; it was not kept"
+            f"{name}, more than {within:g}; it was not kept"
         )
     return apart
 

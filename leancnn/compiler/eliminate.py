@@ -122,6 +122,8 @@ def _curve(op: Activation, x: NDArray[np.float64]) -> NDArray[np.float64]:
                 return np.logaddexp(0, x)
             case "power":
                 return np.power(x, op.low)
+            case "round":
+                return np.rint(x)
 
 
 def _combined(op: Combine, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -248,4 +250,5 @@ def _cut(op: Conv, outputs: Mask, inputs: Mask) -> Conv:
     group = np.repeat(inputs.reshape(op.groups, -1), len(op.weight) // op.groups, 0)[outputs]
     weight: Floats = op.weight[outputs][group].reshape(len(group), -1, *op.weight.shape[2:])
     groups = int(inputs.reshape(op.groups, -1).any(1).sum())
-    return replace(op, weight=floats(weight), bias=op.bias[outputs], groups=groups)
+    step = None if op.step is None else op.step[outputs]
+    return replace(op, weight=floats(weight), bias=op.bias[outputs], groups=groups, step=step)

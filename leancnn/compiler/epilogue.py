@@ -23,6 +23,7 @@ CURVES: dict[str, float] = {
     "log": 80.0,
     "softplus": 160.0,
     "power": 160.0,
+    "round": 2.0,
 }
 """Cycles, about, of each curve on a vector of 16; `benchmarks/kernel_costs.py activations`."""
 
@@ -72,6 +73,8 @@ def curve(step: Activation, y: str) -> str:
             return f"logarithm({y})"
         case "power":
             return f"power({y}, {low})"
+        case "round":
+            return f"nearest({y})"
     return f"{step.curve}({y})"
 
 

@@ -29,6 +29,7 @@ class Conv:
     padding: Sides = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    step: Floats | None = None  # (c_out,) of the weights' whole numbers, where a file has such
 
     def shape(self, x: Shape) -> Shape:
         kernel = (self.weight.shape[2], self.weight.shape[3])
@@ -41,6 +42,19 @@ class Affine:
 
     scale: Floats  # (c,)
     shift: Floats  # (c,)
+
+    def shape(self, x: Shape) -> Shape:
+        return x
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantize:
+    """QuantizeLinear: the whole numbers rint(x / scale) + zero, from `low` up to `high`."""
+
+    scale: Floats  # (c,)
+    zero: Floats  # (c,), whole numbers
+    low: float
+    high: float
 
     def shape(self, x: Shape) -> Shape:
         return x
@@ -62,6 +76,7 @@ ActivationKind = Literal[
     "log",
     "softplus",
     "power",
+    "round",
 ]
 
 
@@ -181,7 +196,7 @@ class Softmax:
 
 
 Op = (
-    Conv | Affine | Activation | Combine | Gather | Concat | Crop | Pool | Reduce
+    Conv | Affine | Activation | Quantize | Combine | Gather | Concat | Crop | Pool | Reduce
     | Reshape | Softmax
 )  # fmt: skip
 

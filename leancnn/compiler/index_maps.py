@@ -19,6 +19,7 @@ from leancnn.compiler.graph import (
     Floats,
     Graph,
     Pool,
+    Quantize,
     Reduce,
     Shape,
     Sides,
@@ -132,6 +133,15 @@ class Builder:
         x = self._whole(x)
         op = Activation(curve, low, high)
         return IndexMap(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
+
+    def quantize(self, x: IndexMap, scale: Any, zero: Any, low: float, high: float) -> IndexMap:
+        """Whole numbers; scale and zero are numbers or arrays that numpy would broadcast."""
+        x = self._whole(x)
+        steps, zeros = self._by_channel(x, floats(scale)), self._by_channel(x, floats(zero))
+        if steps is None or zeros is None:
+            raise UnsupportedError("its scales differ from pixel to pixel")
+        made = self.graph.add(Quantize(steps, zeros, low, high), x.value, name=self.name)
+        return IndexMap(made, x.shape, x.index)
 
     def combine(self, how: Any, x: IndexMap | Any, y: IndexMap | Any) -> IndexMap:
         """Two views, or a view and a constant, element by element with broadcasting."""

@@ -9,6 +9,7 @@ import numpy as np
 from leancnn.compiler.c_text import File, identifier
 from leancnn.compiler.emit import SOFTMAX, GeneratedC, Metadata, commented, escaped
 from leancnn.compiler.emit_preprocess import emit_preprocess
+from leancnn.compiler.from_qdq import Grid
 from leancnn.compiler.int8_conv import emit_tiled
 from leancnn.compiler.int8_copies import emit_lookup, emit_pack, emit_pool, emit_total
 from leancnn.compiler.int8_dense import emit_dense, emit_norm
@@ -29,8 +30,9 @@ from leancnn.compiler.integers import QConv, Quantized, conv_shape
 from leancnn.errors import MismatchError
 
 
-def emit_integers(network: Quantized, facts: Metadata) -> GeneratedC:
-    """The C file of a quantized network. Raises `MismatchError`, `UnsupportedError`."""
+def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None) -> GeneratedC:
+    """The C file of a quantized network; `grid` is how the image's floats are rounded, where a file
+    says that. Raises `MismatchError`, `UnsupportedError`."""
     answers = network.values[network.output].shape[0]
     if len(facts.classes) != answers:
         raise MismatchError(f"{len(facts.classes)} class names for a network of {answers} answers")
@@ -62,7 +64,7 @@ def emit_integers(network: Quantized, facts: Metadata) -> GeneratedC:
             case Lookup():
                 emit_lookup(file, kernel)
     scratch = 4 * program.arena.words + 64
-    values = _values(program, file, facts, prefix, scratch) | preprocess.values
+    values = _values(program, file, facts, prefix, scratch, grid) | preprocess.values | _image(grid)
     macs = count_macs(network)
     about = [
         f"{facts.name}: {values['CHANNELS']}x{values['HEIGHT']}x{values['WIDTH']} image -> "
@@ -107,8 +109,36 @@ def count_macs(network: Quantized) -> int:
     return total
 
 
+def _normal(network: Quantized) -> str:
+    """The constants that lead from normalised floats back to pixels."""
+    scale = ", ".join(repr(float(v)) for v in network.values[network.image].scale)
+    shift = ", ".join(repr(float(v)) for v in network.shift)
+    return (
+        f"    static const double scale[CHANNELS] = {{{scale}}}, shift[CHANNELS] = {{{shift}}};\n"
+    )
+
+
+NO_TABLE = {"OPEN": "", "CLOSE": ""}
+EXACT_BYTE = "const double byte = ((double)image_chw[at] - shift[c]) / scale[c];"
+
+
+def _image(grid: Grid | None) -> dict[str, object]:
+    """How the frame makes bytes of floats and of pixels."""
+    if grid is None:
+        return {"BYTE": EXACT_BYTE, "PIXELS": "", **NO_TABLE}
+    real = np.arange(256, dtype=np.float32) / np.float32(255)
+    table = np.clip(np.rint(real / grid.scale) + grid.zero, 0, 255).astype(int)
+    byte = f"const float byte = rintf(image_chw[at] / {grid.scale:.9g}f) + {grid.zero}.0f;"
+    if (table == np.arange(256)).all():
+        return {"BYTE": byte, "PIXELS": "", **NO_TABLE}
+    numbers = ", ".join(map(str, table))
+    lines = "/* Pixels as the network's own file rounds them. */\n"
+    lines += f"static const uint8_t rounded[256] = {{{numbers}}};\n"
+    return {"BYTE": byte, "PIXELS": lines, "OPEN": "rounded[", "CLOSE": "]"}
+
+
 def _values(
-    program: Int8Program, file: File, facts: Metadata, prefix: str, scratch: int
+    program: Int8Program, file: File, facts: Metadata, prefix: str, scratch: int, grid: Grid | None
 ) -> dict[str, object]:
     """What stands for the words of the frame."""
     network, image = program.network, program.image
@@ -153,8 +183,7 @@ def _values(
         "NAMES": "\n".join(f'    "{escaped(name)}",' for name in facts.classes),
         "MEAN": ", ".join(f"{v:.9g}" for v in facts.mean),
         "STD": ", ".join(f"{v:.9g}" for v in facts.std),
-        "SCALE": ", ".join(repr(float(v)) for v in network.values[network.image].scale),
-        "SHIFT": ", ".join(repr(float(v)) for v in network.shift),
+        "NORMAL": _normal(network) if grid is None else "",
         "SOFTMAX": SOFTMAX if facts.logits else "",
         "CALLS": "\n".join(f"    {call}" for call in file.calls),
         "NUMBER": number,

@@ -26,7 +26,7 @@ static void surround_image(uint32_t *s)
         for (int i = 1; i <= @BELOW@; i++) s[@ORIGIN@ + q * @STRIDE@ - i] = fill[q];
 }
 
-/* Bytes of four channels of each pixel side by side. */
+@PIXELS@/* Bytes of four channels of each pixel side by side. */
 static void load_image(uint32_t *s, const uint8_t *image_hwc)
 {
     for (int q = 0; q < @QUADS@; q++) {
@@ -35,10 +35,10 @@ static void load_image(uint32_t *s, const uint8_t *image_hwc)
         for (int y = 0; y < HEIGHT; y++) {
             const uint8_t *from = image_hwc + y * WIDTH * CHANNELS + 4 * q;
             for (int x = 0; x < WIDTH; x++, from += CHANNELS) {
-                uint32_t quad = from[0];
-                if (count > 1) quad |= (uint32_t)from[1] << 8;
-                if (count > 2) quad |= (uint32_t)from[2] << 16;
-                if (count > 3) quad |= (uint32_t)from[3] << 24;
+                uint32_t quad = @OPEN@from[0]@CLOSE@;
+                if (count > 1) quad |= (uint32_t)@OPEN@from[1]@CLOSE@ << 8;
+                if (count > 2) quad |= (uint32_t)@OPEN@from[2]@CLOSE@ << 16;
+                if (count > 3) quad |= (uint32_t)@OPEN@from[3]@CLOSE@ << 24;
                 plane[y * @PITCH@ + x] = quad;
             }
         }
@@ -63,15 +63,15 @@ void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch)
 /* Planes of normalised floats go back to the bytes they came from. */
 void @NAME@_run_float(const float *image_chw, float *logits, void *scratch)
 {
-    static const double scale[CHANNELS] = {@SCALE@}, shift[CHANNELS] = {@SHIFT@};
-    uint32_t *s = arena(scratch);
+@NORMAL@    uint32_t *s = arena(scratch);
     for (int q = 0; q < @QUADS@; q++) {
         uint32_t *plane = s + @ORIGIN@ + q * @STRIDE@;
         for (int y = 0; y < HEIGHT; y++)
             for (int x = 0; x < WIDTH; x++) {
                 uint32_t quad = 0;
                 for (int c = 4 * q; c < 4 * q + 4 && c < CHANNELS; c++) {
-                    const double byte = ((double)image_chw[(c * HEIGHT + y) * WIDTH + x] - shift[c]) / scale[c];
+                    const int at = (c * HEIGHT + y) * WIDTH + x;
+                    @BYTE@
                     const double clipped = byte > 255 ? 255 : byte > 0 ? byte : 0;
                     quad |= (uint32_t)rint(clipped) << 8 * (c - 4 * q);
                 }

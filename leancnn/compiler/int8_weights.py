@@ -54,7 +54,7 @@ def factors(ratio: Array) -> Array:
 class Bytes:
     """A convolution's weights and bias as integers, and the scale of its sums."""
 
-    weight: Array  # int8
+    weight: Array  # int16
     bias: Array  # int32
     scale: Array  # (c_out,)
 
@@ -65,8 +65,9 @@ def to_bytes(
     others: Sequence[QValue],
     shift: Array | None = None,
     means: Array | None = None,
+    levels: int = LEVELS,
 ) -> Bytes:
-    """Weights within ±127 on a scale for each output, fit for the shortcuts that are added.
+    """Weights within ±`levels` on a scale for each output, fit for the shortcuts that are added.
 
     Each input channel's scale goes into its weights. `shift` is what the input's reals are beyond
     (q − zero) · scale; `means` of the input's channels let the bias make up for rounding.
@@ -79,7 +80,7 @@ def to_bytes(
         bias = bias + (op.weight.astype(np.float64) * shift[inputs][:, :, None, None]).sum(
             (1, 2, 3)
         )
-    scale = np.abs(real).max((1, 2, 3)) / LEVELS
+    scale = np.abs(real).max((1, 2, 3)) / levels
     scale = np.maximum(np.maximum(scale, np.abs(bias) / 2**29), 1e-30)
     for other in others[:1]:
         scale = np.maximum(scale, other.scale / FACTOR)
@@ -97,4 +98,4 @@ def to_bytes(
     if means is not None:  # the mean of what rounding took from the weights
         lost = (real - weight * scale[:, None, None, None]).sum((2, 3))
         left = left + (lost * (means[inputs] / x.scale[inputs])).sum(1) / scale
-    return Bytes(weight.astype(np.int8), np.rint(left).astype(np.int32), scale)
+    return Bytes(weight.astype(np.int16), np.rint(left).astype(np.int32), scale)

@@ -73,7 +73,7 @@ class QConv:
     """A convolution of bytes, or (of a wide value) of sums; its bias holds every zero point."""
 
     x: str
-    weight: Array  # (c_out, c_in / groups, rows, columns) int8, −127 to 127
+    weight: Array  # (c_out, c_in / groups, rows, columns) int8; −127 to 127, others' from −128
     bias: Array  # (c_out,) int32
     steps: tuple[QStep, ...]
     stride: tuple[int, int] = (1, 1)

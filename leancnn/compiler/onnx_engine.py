@@ -14,15 +14,16 @@ FEW = 10**8  # multiply-accumulates of an image that the reference, in Python, i
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-def engine(model: Any, given: str, macs: int) -> tuple[str, Run] | None:
+def engine(model: Any, given: str, macs: int, *, literal: bool = False) -> tuple[str, Run] | None:
     """The name of an engine, and a model as its function from the input `given` to its output.
 
+    `literal`: operator by operator as the file has them, for fused roundings answer otherwise.
     ONNX Runtime where it is installed and has the model's operators, else the reference if that
     takes no minutes, else None. Raises `DamagedError` for a model that neither runs.
     """
     refused = None
     try:
-        return "ONNX Runtime", _runtime(model, given)
+        return "ONNX Runtime", _runtime(model, given, literal)
     except ImportError:
         pass
     except Exception as error:  # onnxruntime's errors share no class of their own
@@ -45,13 +46,15 @@ def not_run(name: str, error: Exception) -> DamagedError:
     return DamagedError(f"{name} does not run it ({reason[:200]})")
 
 
-def _runtime(model: Any, given: str) -> Run:
+def _runtime(model: Any, given: str, literal: bool) -> Run:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    if literal:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -206,6 +206,12 @@ HELPER vf softplus(vf x)
     return load(v);
 }
 
+/* The nearest whole number, half to even, of what is within 2^22. */
+HELPER vf nearest(vf x)
+{
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
+    return (x + shift) - shift;
+}
 /* exp x is e^r 2^n: n, and (e^r - 1) / r, for |x| < 105; r, |r| < 0.35, is x less n times log 2 in two parts. */
 HELPER vf reduced(vf x, vf *n, vf *r)
 {

@@ -224,7 +224,7 @@ class Quantizer:
         steps, meant = self._steps(node.output, chain, weights.scale)
         made = QConv(
             self.names[source],
-            weights.weight,
+            weights.weight.astype(np.int8),
             weights.bias,
             steps,
             op.stride,

@@ -24,6 +24,7 @@ from leancnn.compiler.graph import (
     Graph,
     Node,
     Pool,
+    Quantize,
     Reduce,
     Reshape,
 )
@@ -152,6 +153,9 @@ def apply(node: Node, xs: list[Tensor]) -> Tensor:
             return x * _channels(op.scale) + _channels(op.shift)
         case Activation():
             return curve(op, x)
+        case Quantize():
+            whole = torch.round(x / _channels(op.scale)) + _channels(op.zero)
+            return whole.clamp(op.low, op.high)
         case Combine(how):
             return COMBINED[how](x, xs[1])
         case Gather(channels):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from leancnn.compiler.graph import (
     Graph,
     Node,
     Pool,
+    Quantize,
     Reshape,
     empty,
     floats,
@@ -106,8 +108,9 @@ def fold_affine(copy: Copy, node: Node) -> str | None:
     inputs = [copy.name[value] for value in before.inputs]
     if isinstance(before.op, Conv):
         weight = floats(before.op.weight * scale[:, None, None, None])
+        step = None if before.op.step is None else floats(before.op.step * np.abs(scale))
         folded: Conv | Affine = replace(
-            before.op, weight=weight, bias=floats(before.op.bias * scale + shift)
+            before.op, weight=weight, bias=floats(before.op.bias * scale + shift), step=step
         )
     elif isinstance(before.op, Affine):
         folded = Affine(floats(before.op.scale * scale), floats(before.op.shift * scale + shift))
@@ -118,20 +121,18 @@ def fold_affine(copy: Copy, node: Node) -> str | None:
 
 
 def early(copy: Copy, node: Node) -> str | None:
-    """Activate and affine move in front of Join and Take, next to the value's maker."""
+    """What is done to elements moves in front of Join and Take, next to the value's maker."""
     before = copy.maker(node)
-    if not isinstance(node.op, Activation | Affine) or before is None:
+    if not isinstance(node.op, Activation | Affine | Quantize) or before is None:
         return None
     if isinstance(before.op, Gather):
         source = before.inputs[0]
         if len(copy.users[source]) > 1 or len(set(before.op.channels)) < copy.old.shapes[source][0]:
             return None
-        op = node.op
-        if isinstance(op, Affine):
-            back = np.argsort(np.array(before.op.channels))
-            if len(back) != copy.old.shapes[source][0]:
-                return None
-            op = Affine(op.scale[back], op.shift[back])
+        back = np.argsort(np.array(before.op.channels))
+        if len(back) != copy.old.shapes[source][0] and not isinstance(node.op, Activation):
+            return None
+        op = _of_channels(node.op, back)
         moved = copy.new.add(op, copy.name[source], name=node.output)
         return copy.new.add(before.op, moved, name=f"{node.output}_taken")
     if isinstance(before.op, Concat):
@@ -140,13 +141,20 @@ def early(copy: Copy, node: Node) -> str | None:
         parts, start = [], 0
         for value in before.inputs:
             end = start + copy.old.shapes[value][0]
-            part = node.op
-            if isinstance(part, Affine):
-                part = Affine(part.scale[start:end], part.shift[start:end])
+            part = _of_channels(node.op, slice(start, end))
             parts.append(copy.new.add(part, copy.name[value], name=f"{node.output}_part"))
             start = end
         return copy.new.add(before.op, *parts, name=node.output)
     return None
+
+
+def _of_channels(op: Activation | Affine | Quantize, which: Any) -> Activation | Affine | Quantize:
+    """The same for some of the channels."""
+    if isinstance(op, Affine):
+        return Affine(op.scale[which], op.shift[which])
+    if isinstance(op, Quantize):
+        return replace(op, scale=op.scale[which], zero=op.zero[which])
+    return op
 
 
 def flatten_into_kernel(copy: Copy, node: Node) -> str | None:
@@ -161,7 +169,8 @@ def flatten_into_kernel(copy: Copy, node: Node) -> str | None:
     if node.op.weight.shape[2:] != (1, 1) or any(node.op.padding):
         return None
     weight: Floats = floats(node.op.weight.reshape(-1, c, h, w))
-    return copy.new.add(Conv(weight, node.op.bias), copy.name[source], name=node.output)
+    made = Conv(weight, node.op.bias, step=node.op.step)
+    return copy.new.add(made, copy.name[source], name=node.output)
 
 
 def one_pixel(copy: Copy, node: Node) -> str | None:
@@ -181,15 +190,16 @@ def one_pixel(copy: Copy, node: Node) -> str | None:
         picked = op.weight[:, :, :, columns.clip(0)][:, :, rows.clip(0)]  # (out, in, h, w)
         weight = picked * np.outer(rows >= 0, columns >= 0)
         groups, bias = op.groups, np.repeat(op.bias, height * width)
+        step = None if op.step is None else np.repeat(op.step, height * width)
     else:
         shares = [_shares_of_it(op, axis, to[axis + 1]) for axis in (0, 1)]
         share = np.outer(*shares)
         seen = share if op.how == "mean" else share > 0
         weight = np.broadcast_to(seen, (c, 1, height, width))
         none = 0.0 if op.how == "mean" else -np.inf  # of a window that sees nothing
-        groups, bias = c, np.tile(np.where(share > 0, 0.0, none).ravel(), c)
+        groups, bias, step = c, np.tile(np.where(share > 0, 0.0, none).ravel(), c), None
     points = weight.transpose(0, 2, 3, 1).reshape(len(bias), -1, 1, 1)
-    conv = Conv(floats(points), floats(bias), groups=groups)
+    conv = Conv(floats(points), floats(bias), groups=groups, step=step)
     if height * width == 1:
         return copy.new.add(conv, copy.name[node.inputs[0]], name=node.output)
     column = copy.new.add(conv, copy.name[node.inputs[0]], name=f"{node.output}_column")

@@ -61,6 +61,24 @@ def test_ctrl_c_is_heard_while_validating(
     assert weights_of(folder) == weights_of(quiet)
 
 
+def test_who_asks_to_stop_behind_the_last_step_hears_so_and_the_run_is_finished(
+    quiet: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = loop_module.close_epoch
+
+    def interrupted(counters: Any, plan: TrainingPlan, *rest: Any) -> Any:
+        if counters.step == plan.steps:
+            signal.raise_signal(signal.SIGINT)
+        return close(counters, plan, *rest)
+
+    monkeypatch.setattr(loop_module, "close_epoch", interrupted)
+    with pytest.raises(StoppedError, match="is finished") as stopped:
+        train(pictures, recipe=RECIPE, out=tmp_path / "run", progress=False)
+    assert stopped.value.exit_status == 130
+    assert weights_of(tmp_path / "run") == weights_of(quiet)
+    assert runs.read_run(tmp_path / "run")["state"] == "finished"
+
+
 def test_a_finished_run_says_so_and_is_handed_back(
     quiet: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from leancnn import manifests, pretrained, runs
 from leancnn.data import Dataset, recognise
 from leancnn.distributed import World, join
-from leancnn.errors import RunError, UsageError
+from leancnn.errors import RunError, StoppedError, UsageError
 from leancnn.peers import watching
 from leancnn.process import kept_pages, kept_threads
 from leancnn.progress import Waiting, tell
@@ -133,8 +133,16 @@ def train_on(
         if world.first:
             runs.sweep(folder)
         loop = Loop(plan, dataset, train_state, Counters(), folder, world)
-        loop.run(shown=progress, warnings=warnings)
-        return finish(plan, train_state, loop.counters, folder, world)
+        return _to_the_end(loop, warnings, shown=progress)
+
+
+def _to_the_end(loop: Loop, warnings: Sequence[str], *, shown: bool) -> Trained:
+    """What a run leaves. Who asked to stop while it was ending hears so when all is written."""
+    loop.run(shown=shown, warnings=warnings)
+    trained = finish(loop.plan, loop.train_state, loop.counters, loop.folder, loop.world)
+    if loop.stop.asked:
+        raise StoppedError(f"asked to stop behind the last step: {loop.folder} is finished")
+    return trained
 
 
 def _begun(
@@ -242,8 +250,7 @@ def resume_on(
         dataset = world.first_then_others(lambda: _images_of(plan, where, images))
         plan.check_data(dataset)
         loop = Loop(plan, dataset, train_state, counters, folder, world)
-        loop.run(shown=progress, warnings=warnings)
-        return finish(plan, train_state, counters, folder, world)
+        return _to_the_end(loop, warnings, shown=progress)
 
 
 def _checkpoint(folder: Path) -> tuple[TrainingPlan, Counters, Tensors, list[str]]:

@@ -57,14 +57,19 @@ LARGEST = """
 for (int c = 0; c < $channels; c++) {
     const float *x = s + t[c];
     float y = -INFINITY;
+    int odd = 0;
     for (int r = 0; r < $height; r++, x += $pitch) {
         int i = 0;
         $vectors
-        for (; i < $width; i++) y = x[i] > y || x[i] != x[i] ? x[i] : y;
+        for (; i < $width; i++) {
+            y = x[i] > y ? x[i] : y;
+            odd |= x[i] != x[i];
+        }
     }
-    s[$out + c] = y;
+    s[$out + c] = odd ? NAN : y;
 }
 """
+"""What is not a number is remembered aside: a branch on a maximum would be guessed wrong."""
 LARGEST_OF_VECTORS = """
 if ($width >= LANES) {
     vf most = load(x);
@@ -72,7 +77,8 @@ if ($width >= LANES) {
     const int last = $width >= LANES ? $width - LANES : 0;
     most = larger(most, load(x + last));
     const float z = largest(most);
-    y = z > y || z != z ? z : y;
+    y = z > y ? z : y;
+    odd |= z != z;
     i = $width;
 }
 """

@@ -250,13 +250,21 @@ HELPER vf growth(vf x)
     const vf m = reduced(clip(x, -30.0f, 89.0f), &n, &r);
     return scaled(m * r + (1.0f - scaled(splat(1.0f), -n)), n);
 }
-/* 1 / (1 + e^-x), far below 0 as e^x */
-HELPER vf sigmoid(vf x)
+/* exp of what is not above 0 */
+HELPER vf decay(vf x)
 {
-    const vf e = exponential(-magnitude(x)), y = 1.0f / (1.0f + e);
-    return choose(x, y, e * y);
+    vf n, r;
+    const vf m = reduced(floored(x, splat(-104.0f)), &n, &r);
+    return scaled(m * r + 1.0f, n);
 }
-HELPER vf silu(vf x) { return x * sigmoid(x); }
+/* y / (1 + e^-x), below 0 as y e^x / (e^x + 1): what is large is never computed */
+HELPER vf gated(vf x, vf y)
+{
+    const vf e = decay(real(bits(x) | 0x80000000u));
+    return y * choose(x, splat(1.0f), e) / (1.0f + e);
+}
+HELPER vf sigmoid(vf x) { return gated(x, splat(1.0f)); }
+HELPER vf silu(vf x) { return gated(x, x); }
 HELPER vf tangent(vf x)
 {
     const vf e = growth(2.0f * capped(magnitude(x), splat(10.0f)));
@@ -279,7 +287,7 @@ HELPER vf error_function(vf x)
     q = q * a - 0.636976004f;
     q = q * a - 1.12779725f;
     q = q * a - 1.66435537e-4f;
-    return signs(choose(a - 0.93f, 1.0f - exponential(q), y), x);
+    return signs(choose(a - 0.93f, 1.0f - decay(q), y), x);
 }
 HELPER vf hardsigmoid(vf x) { return clip(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f); }
 
@@ -294,13 +302,15 @@ HELPER float total(vf x)
 HELPER float largest(vf x)
 {
     float v[LANES];
+    int32_t odd[LANES]; /* whether it is not a number: without a branch, which would be guessed wrong */
     store(v, x);
+    for (int i = 0; i < LANES; i++) odd[i] = v[i] != v[i];
     for (int half = LANES / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) {
-            const float x1 = v[i + half]; /* also where it is not a number */
-            if (x1 > v[i] || x1 != x1) v[i] = x1;
+            v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
+            odd[i] |= odd[i + half];
         }
-    return v[0];
+    return odd[0] ? NAN : v[0];
 }
 /* LANES floats from anywhere in the arena. */
 HELPER vf gather(const float *s, const int32_t *places)

@@ -91,6 +91,8 @@ WORDS = ("none", "tanh", "DCR", "CRD", "nearest", "linear", "cubic", "constant",
 def others(key, kind, value):
     """Other values that an attribute could have."""
     count = len(value) if isinstance(value, list) else 0
+    if key == "num_outputs":  # the outputs of the node say it; ONNX looks no further for another
+        return []
     match kind:
         case defs.OpSchema.AttrType.INT:
             return [0, 1, 2, 3, -1]

@@ -84,7 +84,9 @@ def test_a_finished_run_says_so_and_is_handed_back(
 ) -> None:
     folder = shutil.copytree(quiet, tmp_path / "run")
     (folder / "last" / "network.json").unlink()  # as if killed just before its end
+    before = (folder / "run.json").stat().st_mtime_ns
     trained = resume(folder)
+    assert (folder / "run.json").stat().st_mtime_ns == before
     assert "is finished: 4 epochs" in capfd.readouterr().err
     assert weights_of(folder) == weights_of(quiet)
     assert trained.history == runs.read_metrics(quiet)

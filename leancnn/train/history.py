@@ -1,5 +1,6 @@
 """Where a training run stands, and what it says about itself in its folder."""
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -115,9 +116,9 @@ def note(folder: Path, plan: TrainingPlan, state: str, **more: Any) -> None:
     more["warnings"] = [*earlier.get("warnings", []), *more.get("warnings", [])]
     more["began"] = earlier.get("began", runs.now())
     about = {"plan": plan.to_json(), "machine": {**runs.machine(), **plan.machine}}
-    runs.write_sealed(
-        path, {**earlier, "format": 2, **about, **more, "state": state, "at": runs.now()}
-    )
+    said = {**earlier, "format": 2, **about, **more, "state": state}
+    if json.loads(json.dumps(said)) != earlier:  # a finished run that is handed back keeps its hour
+        runs.write_sealed(path, {**said, "at": runs.now()})
 
 
 def edited(folder: Path, plan: TrainingPlan) -> list[str]:

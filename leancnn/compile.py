@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.answers import sum_to_one
-from leancnn.compiler.emit import GeneratedC, Metadata
+from leancnn.compiler.frame import GeneratedC, Metadata
 from leancnn.compiler.from_qdq import Grid, from_qdq
 from leancnn.compiler.graph import Affine, Conv, Graph
 from leancnn.compiler.import_onnx import Imported, import_onnx

@@ -9,7 +9,7 @@ import torch
 
 from leancnn import models
 from leancnn.boards import Board, boards
-from leancnn.compiler.emit import GeneratedC
+from leancnn.compiler.frame import GeneratedC
 from leancnn.errors import LeanCNNError
 from leancnn.targets._c_text import to_c
 from leancnn.weights import Input, Network, load

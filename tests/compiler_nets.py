@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.emit import Metadata, emit
+from leancnn.compiler.emit import emit
+from leancnn.compiler.frame import Metadata
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.emit import Metadata
+from leancnn.compiler.frame import Metadata
 from leancnn.compiler.graph import (
     Activation,
     Affine,

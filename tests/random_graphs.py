@@ -8,7 +8,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.emit import Metadata, emit
+from leancnn.compiler.emit import emit
+from leancnn.compiler.frame import Metadata
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.simplify import simplify

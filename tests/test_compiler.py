@@ -16,7 +16,7 @@ from torch import nn
 
 from leancnn import models
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.emit import commented, escaped
+from leancnn.compiler.frame import commented, escaped
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leancnn.compiler.emit import Metadata
+from leancnn.compiler.frame import Metadata
 from leancnn.compiler.graph import Activation, Combine, Conv, Reduce, Softmax, empty, floats
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import QConv, QNorm, bound, from_data, to_data

@@ -8,7 +8,8 @@ from torch import nn
 
 from leancnn import cli
 from leancnn.compiler import tune as tuning
-from leancnn.compiler.emit import Metadata, emit
+from leancnn.compiler.emit import emit
+from leancnn.compiler.frame import Metadata
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.loops import likely_tiles
 from leancnn.compiler.lower import lower

@@ -12,7 +12,8 @@ from torch import nn
 from leancnn import models
 from leancnn.compiler import winograd
 from leancnn.compiler.blocked import BlockedKernel
-from leancnn.compiler.emit import Metadata, emit
+from leancnn.compiler.emit import emit
+from leancnn.compiler.frame import Metadata
 from leancnn.compiler.graph import Conv, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.kernel_layout import LayoutKernel

@@ -1,82 +1,98 @@
 """The macros of register tiles: o channels x v vectors of sums that stay in registers.
 
-PICK is a TAP whose vectors `half` finds in a line twice as wide.
+Below, `@` is a channel and `#` a vector of the tile, whose sums are `a@_#`. A line behind `@:` is
+written for each channel, one behind `@1:` for each but the first; what stands in `< >` for each
+vector, in `<1: >` for each but the first, with what is behind `|` between, else a space. `@W` and
+`#W` are so many floats of the widest vectors.
 
-With channels abreast the tile is of o pixels x v vectors of channels: SPREAD or ZERO starts it and
-MIX adds one channel of those pixels, each times its weights.
+With channels side by side the tile is of o pixels x v vectors of channels: SPREAD or ZERO starts it
+and MIX adds one channel of those pixels, each times its weights. PICK is a TAP whose vectors `half`
+finds in a line twice as wide.
 """
 
+import re
+
 from leancnn.compiler.values import WIDEST
+
+TILES = {
+    "EACH(F)": """
+@: <F(@, #, a@_#)>
+""",
+    "START(w)": """
+@: vf a@_0 = splat((w)[@])<1:, a@_# = a@_0|>;
+""",
+    "TAP(x, w)": """
+{ <const vf x# = load((x) + # * LANES);>
+@: { const float f = (w)[@]; <a@_# += f * x#;> }
+}
+""",
+    "PICK(half, x, w)": """
+{ <const vf x# = half((x), # * LANES);>
+@: { const float f = (w)[@]; <a@_# += f * x#;> }
+}
+""",
+    "SPREAD(w)": """
+vf <a0_# = load((w) + #W)|, >;
+@1: vf <a@_# = a0_#|, >;
+""",
+    "ZERO": """
+@: vf <a@_# = {0}|, >;
+""",
+    "MIX(x, w)": """
+{ <const vf w# = load((w) + #W);>
+@: { const float f = (x)[@W]; <a@_# += f * w#;> }
+}
+""",
+    "LOAD(x)": """
+<vf a0_# = load((x) + # * LANES);>
+""",
+    "LARGER(x)": """
+<a0_# = larger(a0_#, load((x) + # * LANES));>
+""",
+    "FETCH(x)": """
+<prefetch((x) + # * LANES);>
+""",
+    "PLUS(x)": """
+<a0_# += load((x) + # * LANES);>
+""",
+}
+HEADS = {head.partition("(")[0]: head for head in TILES}
+GROUP = re.compile(r"<(1:)?([^<>|]*)(?:\|([^<>]*))?>")
 
 
 def tile_macros(tiles: set[tuple[str, int, int]]) -> str:
     """The macros for register tiles of o channels x v vectors that the kernels use."""
-    text = []
-    for word, o, v in sorted(tiles, key=lambda tile: (tile[1], tile[2], tile[0])):
-        name = f"{word}_{o}X{v}"
-        cells = [[f"a{i}_{j}" for j in range(v)] for i in range(o)]
-        loads = " ".join(f"const vf x{j} = load((x) + {j} * LANES);" for j in range(v))
-        match word:
-            case "EACH":
-                rows = [
-                    " ".join(f"F({i}, {j}, {a})" for j, a in enumerate(row))
-                    for i, row in enumerate(cells)
-                ]
-                head = f"#define {name}(F)"
-            case "START":
-                rows = [
-                    f"vf {row[0]} = splat((w)[{i}])"
-                    + "".join(f", {a} = {row[0]}" for a in row[1:])
-                    + ";"
-                    for i, row in enumerate(cells)
-                ]
-                head = f"#define {name}(w)"
-            case "TAP" | "PICK":
-                picked = " ".join(f"const vf x{j} = half((x), {j} * LANES);" for j in range(v))
-                rows = [loads if word == "TAP" else picked]
-                for i, row in enumerate(cells):
-                    adds = " ".join(f"{a} += f * x{j};" for j, a in enumerate(row))
-                    rows.append(f"{{ const float f = (w)[{i}]; {adds} }}")
-                rows = ["{ " + rows[0], *rows[1:-1], rows[-1] + " }"]
-                head = f"#define {name}({'half, ' * (word == 'PICK')}x, w)"
-            case "SPREAD":
-                first = ", ".join(f"{a} = load((w) + {j * WIDEST})" for j, a in enumerate(cells[0]))
-                rows = [f"vf {first};"]
-                for row in cells[1:]:
-                    same = ", ".join(f"{a} = {b}" for a, b in zip(row, cells[0], strict=True))
-                    rows.append(f"vf {same};")
-                head = f"#define {name}(w)"
-            case "ZERO":
-                rows = [f"vf {', '.join(f'{a} = {{0}}' for a in row)};" for row in cells]
-                head = f"#define {name}"
-            case "MIX":
-                loads = " ".join(f"const vf w{j} = load((w) + {j * WIDEST});" for j in range(v))
-                rows = [loads]
-                for i, row in enumerate(cells):
-                    adds = " ".join(f"{a} += f * w{j};" for j, a in enumerate(row))
-                    rows.append(f"{{ const float f = (x)[{i * WIDEST}]; {adds} }}")
-                rows = ["{ " + rows[0], *rows[1:-1], rows[-1] + " }"]
-                head = f"#define {name}(x, w)"
-            case "LOAD":
-                rows = [
-                    " ".join(f"vf {a} = load((x) + {j} * LANES);" for j, a in enumerate(cells[0]))
-                ]
-                head = f"#define {name}(x)"
-            case "LARGER":
-                rows = [
-                    " ".join(
-                        f"{a} = larger({a}, load((x) + {j} * LANES));"
-                        for j, a in enumerate(cells[0])
-                    )
-                ]
-                head = f"#define {name}(x)"
-            case "FETCH":
-                rows = [" ".join(f"prefetch((x) + {j} * LANES);" for j in range(v))]
-                head = f"#define {name}(x)"
-            case _:
-                rows = [
-                    " ".join(f"{a} += load((x) + {j} * LANES);" for j, a in enumerate(cells[0]))
-                ]
-                head = f"#define {name}(x)"
-        text.append(" \\\n    ".join([head, *rows]))
-    return "\n".join(text) + "\n"
+    ordered = sorted(tiles, key=lambda tile: (tile[1], tile[2], tile[0]))
+    return "\n".join(_macro(word, o, v) for word, o, v in ordered) + "\n"
+
+
+def _macro(word: str, o: int, v: int) -> str:
+    """One macro: lines that hang together by backslashes, a closing brace behind the last."""
+    head = HEADS[word]
+    rows = [f"#define {word}_{o}X{v}{head.removeprefix(word)}"]
+    for line in TILES[head].strip("\n").splitlines():
+        mark, text = line.split(" ", 1) if line.startswith("@") else ("", line)
+        text = _each_vector(text, v)
+        if mark:
+            rows += [_numbered(text, "@", i) for i in range(mark == "@1:", o)]
+        else:
+            rows.append(text)
+    return " \\\n    ".join(rows).replace(" \\\n    }", " }")
+
+
+def _each_vector(text: str, v: int) -> str:
+    """A line with what stands in `< >` written for each vector."""
+
+    def written(match: re.Match[str]) -> str:
+        first, inside, between = match.groups()
+        numbers = range(bool(first), v)
+        return (" " if between is None else between).join(
+            _numbered(inside, "#", j) for j in numbers
+        )
+
+    return GROUP.sub(written, text)
+
+
+def _numbered(text: str, mark: str, number: int) -> str:
+    """A line with the number of a channel or a vector for its mark."""
+    return text.replace(f"{mark}W", str(number * WIDEST)).replace(mark, str(number))

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from leancnn.compiler.emit import GeneratedC, Metadata, emit
+from leancnn.compiler.emit import emit
+from leancnn.compiler.frame import GeneratedC, Metadata
 from leancnn.compiler.graph import Graph
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule

@@ -13,7 +13,8 @@ import numpy as np
 
 from leancnn.cache import folder
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.emit import Metadata, emit
+from leancnn.compiler.emit import emit
+from leancnn.compiler.frame import Metadata
 from leancnn.compiler.graph import Conv, Graph, Reduce, empty, floats
 from leancnn.compiler.kernel import Kernel
 from leancnn.compiler.loops import Tiles

@@ -29,7 +29,8 @@ from leancnn import manifests
 from leancnn.cache import folder
 from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.cycles import cycles
-from leancnn.compiler.emit import Metadata, emit
+from leancnn.compiler.emit import emit
+from leancnn.compiler.frame import Metadata
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import Schedule, schedule

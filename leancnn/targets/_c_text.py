@@ -2,7 +2,7 @@
 
 import json
 
-from leancnn.compiler.emit import GeneratedC, Metadata
+from leancnn.compiler.frame import GeneratedC, Metadata
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.reference import IntegerNetwork

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leancnn.compiler.emit import GeneratedC
+from leancnn.compiler.frame import GeneratedC
 from leancnn.runs import atomic_write
 
 LISTS = """# cmake -B build && cmake --build build && cmake --install build --prefix DIR

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.emit import GeneratedC, commented
+from leancnn.compiler.frame import GeneratedC, commented
 from leancnn.modes import evaluating
 from leancnn.runs import atomic_write
 from leancnn.targets._base import EngineSession

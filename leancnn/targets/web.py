@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from leancnn.compiler.emit import escaped
+from leancnn.compiler.frame import escaped
 from leancnn.errors import DamagedError, MismatchError, MissingDependencyError, ParityError
 from leancnn.modes import evaluating
 from leancnn.normalisation import planes

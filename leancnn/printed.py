@@ -131,6 +131,8 @@ class Quantization(TypedDict):
     us_int8: Number | None
     layers: list[tuple[str, Number]]
     clipped: list[tuple[str, Share]]
+    finer: NotRequired[list[str]]
+    finetuned: NotRequired[str | None]
     points_lost: Number | None
 
 

@@ -5,8 +5,8 @@ never opened.
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,18 +20,20 @@ from leancnn.compiler.graph import Conv, Graph
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.integers import Quantized
 from leancnn.compiler.quantize import quantize as to_integers
-from leancnn.compiler.ranges import CLIPPED, Range, measure, run
+from leancnn.compiler.ranges import CLIPPED, Range, measure, run, weight_noise
 from leancnn.compiler.reference import IntegerNetwork, meaning
 from leancnn.compiler.simplify import simplify
 from leancnn.data import Dataset, Split
 from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
 from leancnn.predict import probabilities
 from leancnn.progress import Progress
-from leancnn.runs import check_writable, write_sealed
+from leancnn.recipes import Recipe
+from leancnn.runs import check_writable, is_run, write_sealed
 from leancnn.tables import printable, table
 from leancnn.targets._c_text import to_c
 from leancnn.timing import in_turns, medians
 from leancnn.toolchain import compile_library
+from leancnn.train import resume, train
 from leancnn.training_data import check_place, images_for, kept_cut
 from leancnn.version import __version__
 from leancnn.weights import Network
@@ -41,6 +43,8 @@ IMAGES = 512  # of the train part, for the ranges
 FEWEST = 16
 BATCH = 64
 PROBED = 64  # images on which the error of each layer is told
+FINER = 4  # parts of each step of weights that a budget makes finer: two more bits
+FINETUNE = "finetune"  # the run in fake quantization, in the folder of what comes of it
 TURNS = 15  # of each program on the clock
 
 
@@ -67,6 +71,10 @@ class Quantization:
     """Those whose output is furthest from the floats', relative to how much that varies."""
     clipped: tuple[tuple[str, float], ...]
     """Values of which more than a hundredth lies beyond the range of their bytes, and the share."""
+    finer: tuple[str, ...] = ()
+    """Convolutions whose weights have 10 bits, so that a budget holds."""
+    finetuned: str | None = None
+    """The recipe by which it was trained in fake quantization first."""
 
     @property
     def points_lost(self) -> float | None:
@@ -97,6 +105,11 @@ class Quantization:
                 f"{self.points_lost:+.2f} points lost on {self.val_images:,} images of the "
                 "validation part"
             )
+        if self.finetuned is not None:
+            lines.append(f"trained in fake quantization by {printable(self.finetuned)}")
+        if self.finer:
+            names = ", ".join(self.finer)
+            lines.append(f"weights of 10 bits, so that the budget holds: {names}")
         worst = ", ".join(f"{name} {error:.1%}" for name, error in self.layers)
         lines.append(f"layers furthest from the floats: {worst}")
         if self.clipped:
@@ -118,13 +131,18 @@ def quantize(
     seed: int = 0,
     budget: float | None = None,
     which: Literal["best", "last"] | None = None,
+    finetune: str | Path | Recipe | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Quantization:
     """Write the network of a run, or a saved one, as one of 8-bit integers into the folder `out`.
 
     `images` of the train part set the ranges, at least one of each class, chosen by `seed`. With a
-    `budget`, in percentage points of validation accuracy, nothing is written when more is lost.
-    Raises `DataError` for images that cannot set ranges, `MismatchError`, `UnsupportedError` for an
-    operator without an integer form, `WriteError`.
+    `budget`, in percentage points of validation accuracy, convolutions that rounding moves most get
+    weights of 10 bits until it holds; where it never does, nothing is written. `finetune` is a
+    recipe, with `overrides` of its fields, by which the network is trained in fake quantization
+    first, in a run of its own, `out`/finetune, which the same call goes on with. Raises `DataError`
+    for images that cannot set ranges, `MismatchError`, `UnsupportedError` for an operator without
+    an integer form, `WriteError`.
 
     >>> found = leancnn.quantize("runs/a", "runs/a8", images=24)
     >>> found.bytes_int8 < found.bytes / 3
@@ -143,21 +161,69 @@ def quantize(
     network.check_classes(dataset.classes, where)
     chosen = calibration(dataset, images, seed)
     preprocessing = network.pictures()
-    graph = simplify(import_torch(network.body, (preprocessing.channels, *preprocessing.size)))
+    tuned = network
+    if finetune is not None:
+        tuned = finetuned(network, where, Path(out) / FINETUNE, finetune, overrides or {}, seed)
+    graph = simplify(import_torch(tuned.body, (preprocessing.channels, *preprocessing.size)))
     check_weights(graph, network.name)
     batches = list(_batches(network, dataset.of_train.images, chosen))
     with Progress("ranges", total=1) as bar:
         ranges = measure(graph, batches)
         bar.to(1)
-    integers = to_integers(graph, ranges, network.mean, network.std)
-    made = _network(network, integers, dataset, where, chosen, seed)
+
+    def made_with(finer: Sequence[str]) -> Network:
+        times = dict.fromkeys(finer, FINER)
+        integers = to_integers(graph, ranges, network.mean, network.std, times)
+        return _network(tuned, integers, dataset, where, chosen, seed)
+
+    made = made_with(())
     found = _measured(network, made, graph, ranges, batches, dataset, Path(out), seed)
-    if budget is not None:
+    if finetune is not None:
+        found = replace(found, finetuned=tuned.made.get("recipe", str(finetune)))
+    if budget is not None and _over(found, budget):
+        assert dataset.val is not None
+        assert found.accuracy is not None
+        order = [name for name, _ in weight_noise(graph, batches[0][:FEWEST])]
+        least = found.accuracy - budget / 100
+        val = dataset.val
+        count = _fewest(len(order), lambda n: accuracy(made_with(order[:n]), val) >= least)
+        made = made_with(order[:count])
+        found = _measured(network, made, graph, ranges, batches, dataset, Path(out), seed)
+        found = replace(found, finer=tuple(order[:count]))
         _check_budget(found, budget)
     made.made["val_accuracy"] = found.accuracy_int8
     weights.save(made, out)
     write_sealed(Path(out) / FIGURES, found.to_json())
     return found
+
+
+def finetuned(
+    network: Network,
+    data: str,
+    folder: Path,
+    recipe: str | Path | Recipe,
+    overrides: Mapping[str, Any],
+    seed: int,
+) -> Network:
+    """The network trained on in fake quantization: a run in `folder`, gone on with if there is one.
+
+    Raises as `train` and `resume`.
+    """
+    if is_run(folder):
+        return resume(folder, data=data).network
+    fields = {**overrides, "backend": "fake_quantized"}
+    return train(
+        data, start=network, recipe=recipe, out=folder, seed=seed, overrides=fields
+    ).network
+
+
+def _fewest(most: int, holds: Callable[[int], bool]) -> int:
+    """The least number for which it holds, by halving; `most` where it may hold for none."""
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
 
 
 def _network(
@@ -303,13 +369,19 @@ def clock(networks: Sequence[Network], image: NDArray[np.uint8]) -> list[float]:
     return [1e6 * statistics.median(medians(of_run)) for of_run in turns.values()]
 
 
-def _check_budget(found: Quantization, budget: float) -> None:
+def _over(found: Quantization, budget: float) -> bool:
+    """Whether more is lost. Raises `MismatchError` without a validation part."""
     if found.points_lost is None:
         raise MismatchError("a budget needs a validation part, and the run has none")
-    if found.points_lost > budget:
+    return found.points_lost > budget
+
+
+def _check_budget(found: Quantization, budget: float) -> None:
+    if found.points_lost is not None and _over(found, budget):
         worst = ", ".join(name for name, _ in found.layers[:3])
         raise MismatchError(
             f"{found.points_lost:.2f} points of validation accuracy would go, more than the budget "
-            f"of {budget:g} (most is lost in {worst}); nothing was written. More calibration "
-            "images may help: --images"
+            f"of {budget:g} (most is lost in {worst}), even with weights of 10 bits everywhere; "
+            "nothing was written. --finetune RECIPE trains it for integers; more calibration "
+            "images may help too: --images"
         )

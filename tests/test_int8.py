@@ -14,11 +14,21 @@ from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import QConv, QNorm, bound, from_data, to_data
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.quantize import quantize
-from leancnn.compiler.ranges import measure, run
+from leancnn.compiler.ranges import measure, run, weight_noise
 from leancnn.compiler.reference import IntegerNetwork, meaning
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
 from leancnn.toolchain import run_compiler
-from tests.int8_nets import MEAN, STD, DepthwiseDrawn, Drawn, NormDrawn, answers, drawn, written
+from tests.int8_nets import (
+    MEAN,
+    STD,
+    DepthwiseDrawn,
+    Drawn,
+    NormDrawn,
+    answers,
+    drawn,
+    spread,
+    written,
+)
 
 INTEL = platform.machine() in ("x86_64", "AMD64")
 PLAIN = {"plain loops": ["-DLANES=1"], "integers alone": ["-DLANES=1", "-DINTEGERS"]}
@@ -208,3 +218,35 @@ def test_onnx_runtime_answers_like_the_integers(seed, kind):
     found = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
     expected = reference.answer(pixels).numpy()
     assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()
+
+
+def finer_of(seed, kind=Drawn):
+    """A random network with weights of 8 bits and of 10, and the reference of each."""
+    graph, plain, reference, pixels = drawn(seed, kind=kind)
+    image = meaning(plain, plain.image, pixels).float()
+    times = {node.output: 4 for node in graph.nodes if isinstance(node.op, Conv)}
+    mean, std = spread(MEAN, image.shape[1]), spread(STD, image.shape[1])
+    network = quantize(graph, measure(graph, [image]), mean, std, times)
+    return run(graph, image).flatten(1), reference.answer(pixels), network, pixels
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(15, Drawn), (6, DepthwiseDrawn)])
+def test_weights_of_ten_bits_give_the_same_bits_in_c_and_come_closer_to_the_floats(seed, kind):
+    expected, eight, network, pixels = finer_of(seed, kind)
+    ten = IntegerNetwork(network).answer(pixels)
+    assert (ten - expected).norm() < (eight - expected).norm()
+    found = answers(written(network).source, pixels, ["-DLANES=1", "-DINTEGERS"])
+    assert np.array_equal(found, ten.numpy())
+    found = answers(written(network).source, pixels, BUILDS["this processor"])
+    assert np.array_equal(found, ten.numpy())
+
+
+def test_the_noise_of_weights_is_that_of_their_rounding():
+    graph = small()
+    conv = graph.nodes[0].op
+    whole = np.rint(np.random.default_rng(3).uniform(-127, 127, conv.weight.shape))
+    whole[:, 0, 0, 0] = 127
+    images = torch.randn(4, 3, 8, 8)
+    assert weight_noise(graph, images)[0][1] > 1e-3
+    conv.weight[:] = whole / 1024
+    assert weight_noise(graph, images)[0][1] < 1e-6

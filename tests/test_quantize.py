@@ -1,6 +1,7 @@
 """`leancnn quantize`: what it measures, what it writes, what it refuses."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 import leancnn
 from leancnn import cli, printed, weights
+from leancnn.compiler.integers import QTake
 from leancnn.errors import DataError, LeanCNNError, MismatchError
 from leancnn.quantize import calibration, quantize
 from leancnn.safe_files import read_json
@@ -95,3 +97,38 @@ def test_a_quantized_network_is_not_trained_pruned_or_quantized_again(eight, run
         quantize(eight, tmp_path / "twice", data=run.parent / "photos")
     with pytest.raises(LeanCNNError, match="is quantized"):
         train(run.parent / "photos", start=eight, recipe=tiny.RECIPE, out=tmp_path / "more")
+
+
+def test_a_budget_gives_finer_weights_to_layers_until_it_holds(run, tmp_path, monkeypatch):
+    """Made figures: three points are lost, one less for each layer with finer weights."""
+    asked = []
+
+    def accuracy(network, _):
+        if not network.quantized:
+            return 0.9
+        nodes = network.body.network.nodes
+        asked.append(sum(isinstance(n, QTake) and n.out.endswith("_times_4") for n in nodes))
+        return 0.87 + 0.01 * asked[-1]
+
+    monkeypatch.setattr(sys.modules["leancnn.quantize"], "accuracy", accuracy)
+    found = quantize(run, tmp_path / "fine", images=24, budget=1.1)
+    assert len(found.finer) == asked[-1] == 2
+    assert asked[0] == 0
+    assert "weights of 10 bits, so that the budget holds" in found.text()
+    kept = weights.load(tmp_path / "fine").body.network
+    assert sum(name.endswith("_times_4") for name in kept.values) == 2
+    assert leancnn.compile(tmp_path / "fine").facts["precision"] == "int8"
+
+
+def test_finetuning_trains_on_in_fake_quantization_and_goes_on_where_it_stopped(run, tmp_path):
+    out = tmp_path / "tuned"
+    given = {"images": 24, "finetune": tiny.RECIPE, "overrides": {"epochs": 1.0}}
+    found = quantize(run, out, **given)
+    told = json.loads((out / "finetune" / "recipe.json").read_text(encoding="utf-8"))
+    assert told["backend"] == "fake_quantized"
+    assert found.finetuned == tiny.RECIPE.name
+    assert weights.load(out).quantized
+    before = (out / "finetune" / "metrics.jsonl").read_bytes()
+    again = quantize(run, out, **given)
+    assert (out / "finetune" / "metrics.jsonl").read_bytes() == before
+    assert again.accuracy_int8 == found.accuracy_int8

@@ -2,7 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, register
+from leancnn.commands._base import Answer, Command, recipe_fields, register
+from leancnn.errors import UsageError
 from leancnn.progress import Waiting
 
 
@@ -18,7 +19,18 @@ def arguments(parser: ArgumentParser) -> None:
         "--budget",
         type=float,
         metavar="POINTS",
-        help="write nothing if more validation accuracy is lost, in percentage points",
+        help="of accuracy that may go: layers that hurt most get finer weights till it holds",
+    )
+    parser.add_argument(
+        "--finetune", metavar="RECIPE", help="first train on in fake quantization by this recipe"
+    )
+    parser.add_argument(
+        "--override",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a field of that recipe, such as epochs=4; may be given again",
     )
     parser.add_argument(
         "--which", choices=("best", "last"), help="of a run's networks; default: best"
@@ -29,6 +41,9 @@ def run(args: Namespace) -> Answer:
     """A network in 8-bit integers, with accuracy, size and time before and after."""
     from leancnn.quantize import quantize
 
+    if args.overrides and args.finetune is None:
+        raise UsageError("--override is for the recipe of --finetune; name one")
+
     with Waiting("quantize"):
         found = quantize(
             args.network,
@@ -38,6 +53,8 @@ def run(args: Namespace) -> Answer:
             seed=args.seed,
             budget=args.budget,
             which=args.which,
+            finetune=args.finetune,
+            overrides=recipe_fields(args.overrides),
         )
     return Answer(found.to_json(), found.text())
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from leancnn.compiler.graph import Conv, Node, Pool, Shape
-from leancnn.compiler.integers import Array, QValue
+from leancnn.compiler.graph import Activation, Conv, Node, Pool, Shape
+from leancnn.compiler.integers import Array, Clamp, QTake, Quantized, QValue
 from leancnn.compiler.ranges import Range
 from leancnn.errors import UnsupportedError
 
@@ -48,6 +49,36 @@ def common_scale(scales: Sequence[Array]) -> Array:
 
 def factors(ratio: Array) -> Array:
     return np.clip(np.rint(ratio), -FACTOR, FACTOR).astype(np.int32)
+
+
+def clamp(op: Activation, scale: Array) -> Clamp:
+    """The ends of a clip in steps of the sums."""
+    low, high = (
+        np.clip(np.rint(np.float64(end) / scale), -(2**31) + 1, 2**31 - 1).astype(np.int32)
+        for end in (op.low, op.high)
+    )
+    return Clamp(low, high)
+
+
+def repeated(
+    network: Quantized, source: str, weight: Array, groups: int, times: int
+) -> tuple[str, Array]:
+    """Weights of more than 8 bits in so many parts, and what they multiply: each of the input's
+    channels as many times. The network gets that view, which copies nothing by itself."""
+    if times == 1:
+        return source, weight
+    x = network.values[source]
+    ends = [weight.astype(np.int32) * part // times for part in range(times + 1)]
+    parts = [high - low for low, high in pairwise(ends)]
+    channels = np.arange(groups * weight.shape[1]).reshape(groups, -1)
+    order = np.concatenate([channels] * times, 1).ravel()
+    name = f"{source}_times_{times}"
+    if name not in network.values:
+        shape = (len(order), *x.shape[1:])
+        value = QValue(shape, x.scale[order], x.zero[order], x.wide, x.most)
+        network.nodes.append(QTake(source, name, tuple(order.tolist())))
+        network.values[name] = value
+    return name, np.concatenate(parts, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,19 +10,19 @@ from leancnn.compiler.int8_weights import (
     LEVELS,
     ROOM,
     as_conv,
+    clamp,
     factors,
     no_integers,
+    repeated,
     to_bytes,
 )
 from leancnn.compiler.integers import (
     Add,
     Array,
-    Clamp,
     Gate,
     QConv,
     QEach,
     QStep,
-    QTake,
     QTotal,
     QValue,
     Store,
@@ -108,12 +108,7 @@ def _combined(v: Values, node: Node) -> tuple[QEach, Array]:
 def _later(v: Values, node: Node, scale: Array) -> list[QStep]:
     """What is done to sums of this scale before they are rounded."""
     if isinstance(node.op, Activation) and node.op.curve == "clip":
-        ends = (
-            np.clip(np.rint(np.float64(end) / scale), -(2**31) + 1, 2**31 - 1)
-            for end in (node.op.low, node.op.high)
-        )
-        low, high = (end.astype(np.int32) for end in ends)
-        return [Clamp(low, high)]
+        return [clamp(node.op, scale)]
     if isinstance(node.op, Combine) and node.op.how == "add":
         other = next((name for name in node.inputs if name in v.known), None)
         if other is not None:
@@ -129,7 +124,7 @@ def _conv(v: Values, node: Node, op: Conv) -> tuple[QConv, Array]:
     x = v.network.values[source]
     weight, bias, scale = _whole(node, op, x)
     if weight.max(initial=0) > LEVELS or weight.min(initial=0) < -LEVELS - 1:
-        source, weight = _halves(v, source, weight, op.groups)
+        source, weight = repeated(v.network, source, weight, op.groups, 2)
     made = QConv(
         source,
         weight.astype(np.int8),
@@ -188,22 +183,6 @@ def _summed(v: Values, node: Node) -> str:
         sums = QValue((c, 1, 1), x.scale / share, none, wide=True, most=255 * h * w)
         v.append(QTotal(name, source), source, sums)
     return source
-
-
-def _halves(v: Values, source: str, weight: Array, groups: int) -> tuple[str, Array]:
-    """Each input channel twice, with a half of its weight: those beyond 127 have no byte."""
-    x = v.network.values[source]
-    each = weight.shape[1]
-    first = np.trunc(weight / 2)
-    channels = np.arange(groups * each).reshape(groups, each)
-    twice = tuple(np.concatenate([channels, channels], 1).ravel().tolist())
-    name = f"{source}_twice"
-    if name not in v.network.values:
-        shape = (len(twice), *x.shape[1:])
-        kept = list(twice)
-        value = QValue(shape, x.scale[kept], x.zero[kept], x.wide, x.most)
-        v.append(QTake(source, name, twice), name, value)
-    return name, np.concatenate([first, weight - first], 1)
 
 
 def shared_scale(x: Array, y: Array) -> Array:

@@ -26,18 +26,20 @@ from leancnn.compiler.graph import (
 )
 from leancnn.compiler.int8_norms import Norms
 from leancnn.compiler.int8_weights import (
+    LEVELS,
     ROOM,
     as_bytes,
     as_conv,
+    clamp,
     common_scale,
     factors,
     no_integers,
+    repeated,
     to_bytes,
 )
 from leancnn.compiler.integers import (
     Add,
     Array,
-    Clamp,
     Gate,
     QConv,
     QCrop,
@@ -65,13 +67,15 @@ def quantize(
     ranges: Mapping[str, Range],
     mean: Sequence[float],
     std: Sequence[float],
+    finer: Mapping[str, int] | None = None,
 ) -> Quantized:
     """The integer form of a simplified graph whose values have these ranges.
 
-    `mean` and `std` normalise the pixels, per channel, where white is 1. Raises `UnsupportedError`
-    naming an operator that has no integer form.
+    `mean` and `std` normalise the pixels, per channel, where white is 1; `finer` says of some
+    convolutions, by their outputs, into how many each step of their weights is cut. Raises
+    `UnsupportedError` naming an operator that has no integer form.
     """
-    made = Quantizer(graph, ranges, mean, std)
+    made = Quantizer(graph, ranges, mean, std, finer or {})
     for node in graph.nodes:
         if node not in made.done:
             made.node(node)
@@ -96,8 +100,9 @@ class Quantizer:
         ranges: Mapping[str, Range],
         mean: Sequence[float],
         std: Sequence[float],
+        finer: Mapping[str, int],
     ) -> None:
-        self.graph, self.ranges = graph, ranges
+        self.graph, self.ranges, self.finer = graph, ranges, finer
         self.users = graph.users()
         self.done: set[Node] = set()
         self.norms = Norms(graph)
@@ -220,11 +225,13 @@ class Quantizer:
         others = [self.meaning(self._other(n, v)) for n, v in self._adds(node.output, chain)]
         x = self.meaning(source)
         shift = self.network.shift + x.scale * x.zero if source == self.graph.input else None
-        weights = to_bytes(op, x, others, shift, means_of(self.graph, self.ranges, source))
+        means, times = means_of(self.graph, self.ranges, source), self.finer.get(node.output, 1)
+        weights = to_bytes(op, x, others, shift, means, LEVELS * times)
         steps, meant = self._steps(node.output, chain, weights.scale)
+        name, weight = repeated(self.network, self.names[source], weights.weight, op.groups, times)
         made = QConv(
-            self.names[source],
-            weights.weight.astype(np.int8),
+            name,
+            weight.astype(np.int8),
             weights.bias,
             steps,
             op.stride,
@@ -276,8 +283,8 @@ class Quantizer:
             return (Add(names[0], factors(factor * x.scale / scale)),), bias, scale
         assert isinstance(node.op, Activation)
         scale = common_scale([x.scale, *(other.scale for other in others)])
-        clamp = self._clamp(node.op, scale)
-        return (Add(names[0], factors(x.scale / scale)), clamp), none, scale
+        ends = clamp(node.op, scale)
+        return (Add(names[0], factors(x.scale / scale)), ends), none, scale
 
     # What follows sums
 
@@ -340,7 +347,7 @@ class Quantizer:
                 tables.append((node, value))
                 break
             if isinstance(node.op, Activation):
-                steps.append(self._clamp(node.op, scale))
+                steps.append(clamp(node.op, scale))
             else:
                 other = self._other(node, value)
                 factor = factors(self.meaning(other).scale / scale)
@@ -359,14 +366,6 @@ class Quantizer:
         meaning = as_bytes(range_, shape)
         meant.append((value, meaning))
         return Store(value, (scale / meaning.scale).astype(np.float32))
-
-    def _clamp(self, op: Activation, scale: Array) -> Clamp:
-        """The ends of a clip in steps of the sums."""
-        low, high = (
-            np.clip(np.rint(np.float64(end) / scale), -(2**31) + 1, 2**31 - 1).astype(np.int32)
-            for end in (op.low, op.high)
-        )
-        return Clamp(low, high)
 
     def _sums(self, made: QConv | QEach, scale: Array, meant: list[tuple[str, QValue]]) -> None:
         """Append a node with steps and the tables that follow it."""

@@ -5,7 +5,7 @@ norm is folded, shuffles and concatenations are there by name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -138,6 +138,25 @@ def run(graph: Graph, images: Tensor, visit: Visit | None = None) -> Tensor:
             if last[name] == place and name != graph.output:
                 del known[name]
     return known[graph.output]
+
+
+@torch.no_grad()
+def weight_noise(graph: Graph, images: Tensor) -> list[tuple[str, float]]:
+    """Of each convolution, by its output: how far rounding its weights to 8 bits alone moves it,
+    relative to its spread over these images; the worst first."""
+    known, found = {graph.input: images}, {}
+    for node in graph.nodes:
+        xs = [known[name] for name in node.inputs]
+        made = known[node.output] = apply(node, xs)
+        if isinstance(node.op, Conv):
+            step = np.abs(node.op.weight).max((1, 2, 3), keepdims=True) / 127
+            step = np.where(step > 0, step, 1)
+            lost = (np.rint(node.op.weight / step) * step - node.op.weight).astype(np.float32)
+            alone = replace(node.op, weight=lost, bias=np.zeros_like(node.op.bias))
+            apart = apply(replace(node, op=alone), xs)
+            spread = (made - made.mean((0, 2, 3), keepdim=True)).norm().clamp(min=1e-12)
+            found[node.output] = float(apart.norm() / spread)
+    return sorted(found.items(), key=lambda item: -item[1])
 
 
 def apply(node: Node, xs: list[Tensor]) -> Tensor:

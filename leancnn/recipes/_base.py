@@ -103,7 +103,7 @@ class Recipe:
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast where a few measured steps say that it is faster."""
-    backend: Literal["auto", "torch", "channels_last", "simd"] = "auto"
+    backend: Literal["auto", "torch", "channels_last", "simd", "fake_quantized"] = "auto"
     """Which forward pass trains; the weights are the same. auto: the fastest of a few steps."""
 
     def to_json(self) -> dict[str, Any]:

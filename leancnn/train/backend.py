@@ -13,6 +13,7 @@ from leancnn.distributed import World
 from leancnn.recipes import Recipe
 from leancnn.runs import machine
 from leancnn.timing import turn
+from leancnn.train.fake_quantization import FakeQuantized
 
 TRIALS = 2  # timed steps of each way to train, after one to warm up; the fastest counts
 TURNS = 2  # of the precisions, one after the other: a machine may change its speed meanwhile
@@ -20,6 +21,7 @@ SHOWN = {
     "simd": "SIMD batches",
     "torch": "plain torch",
     "channels_last": "plain torch with channels last",
+    "fake_quantized": "torch with fake quantization",
 }
 SHORT = {"simd": "in SIMD batches", "torch": "in torch", "channels_last": "with channels last"}
 
@@ -61,6 +63,8 @@ def training_forward(
         from leancnn.cpu_training import accelerate
 
         return accelerate(body, half=precision == "bf16")
+    if backend == "fake_quantized":
+        return FakeQuantized(body)
     return ChannelsLast(body) if backend == "channels_last" else body
 
 
@@ -126,7 +130,7 @@ def _backend(
     uses_features: bool,
 ) -> tuple[str, str]:
     """The recipe's backend or the fastest, and why."""
-    if recipe.backend in ("torch", "channels_last"):
+    if recipe.backend in ("torch", "channels_last", "fake_quantized"):
         return recipe.backend, "the recipe says so"
     seconds: dict[str, float] = {}
     no_simd = _no_simd(recipe, world, uses_features)

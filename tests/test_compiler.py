@@ -167,7 +167,9 @@ def test_random_networks_answer_as_torch_does(seed):
     assert apart(body, compiled(body, shape), noise(2, shape)) < WITHIN
 
 
-@pytest.mark.parametrize("lanes", [1, 4, 8, 16])
+@pytest.mark.parametrize(
+    "lanes", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 8)), 16]
+)
 def test_every_vector_width_answers_alike(lanes):
     body = settled(models.create_model("shufflenet_r2", repeat=1, seed=0))
     flags = ("-std=c11", "-O1", f"-DLANES={lanes}", f"-DREGISTERS={32 if lanes == 16 else 16}")

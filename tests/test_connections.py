@@ -15,7 +15,9 @@ from tests.serving import alive, png, raw, running
         b"",
         b"POST",
         b"POST /predict HTTP/1.1\r\nHost: x\r\n",
-        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nG",  # five seconds: uvicorn's between requests
+        pytest.param(  # five seconds: uvicorn's between requests
+            b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nG", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_headers_that_do_not_end_are_not_waited_for(served, client, start):

@@ -116,7 +116,7 @@ def test_every_public_name_is_documented_and_shown_in_an_example(name):
     assert any(f"leancnn.{name}" in path.read_text(encoding="utf-8") for path in EXAMPLES)
 
 
-SLOW = ("quantize_digits.py", "prune_digits.py")
+SLOW = ("quantize_digits.py", "prune_digits.py", "compile_network.py")
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ def test_channels_that_a_reshape_makes_are_all_there_when_some_are_needed():
     np.testing.assert_allclose(answers(simplify(graph), images), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gates_of_rsenet_survive_the_dropping_of_channels():
     body = settled(models.create_model("rsenet", seed=0, classes=10))
     graph = import_torch(body, (3, 64, 64))

@@ -35,6 +35,15 @@ def speck():
     off()
 
 
+@pytest.fixture
+def unread(monkeypatch):
+    """Exports are not run in their engines: this is about files."""
+    exporting = import_module("leancnn.export")
+    monkeypatch.setattr(exporting, "check_parity", lambda *given: None)
+    unread = {name: replace(target, load=lambda path: None) for name, target in targets.items()}
+    monkeypatch.setattr(exporting, "targets", unread)
+
+
 def another(seed):
     """The network with weights of its own."""
     network = untrained("speck")
@@ -60,13 +69,10 @@ def bytes_of_export(network, out):
     return {path.name: path.read_bytes() for path in export(network, to="c", out=out)}
 
 
-def test_of_exports_into_one_folder_at_one_moment_one_network_stands_whole(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("unread")
+def test_of_exports_into_one_folder_at_one_moment_one_network_stands_whole(tmp_path):
     """Two networks of one name, three processes each: the files are those of the first, all of
-    them, and the others end with a line of ours. Answers are not compared here."""
-    exporting = import_module("leancnn.export")
-    monkeypatch.setattr(exporting, "check_parity", lambda *given: None)
-    quick = replace(targets["c"], load=lambda path: None)
-    monkeypatch.setattr(exporting, "targets", {"c": quick})
+    them, and the others end with a line of ours."""
     networks = [another(1), another(2)]
     alone = [bytes_of_export(network, tmp_path / network.origin) for network in networks]
     out, children = tmp_path / "out", []
@@ -93,6 +99,7 @@ def test_of_exports_into_one_folder_at_one_moment_one_network_stands_whole(tmp_p
     assert {path.name: data for path, data in bytes_of(out).items()} == alone[winner]
 
 
+@pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize("to", ON_DISK)
 def test_an_export_replaces_its_own_and_never_those_of_another_network(to, tmp_path):
     one, two = another(1), another(2)
@@ -109,6 +116,7 @@ def test_an_export_replaces_its_own_and_never_those_of_another_network(to, tmp_p
     assert {path: data for path, data in bytes_of(tmp_path).items() if path in before} == before
 
 
+@pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize("to", ["c", "onnx", "torch"])
 def test_a_file_that_no_run_is_known_of_stays(to, tmp_path):
     for place in exported(another(1), to, tmp_path / "as"):
@@ -121,6 +129,7 @@ def test_a_file_that_no_run_is_known_of_stays(to, tmp_path):
     assert bytes_of(tmp_path / "theirs") == before
 
 
+@pytest.mark.usefixtures("unread")
 def test_best_and_last_of_one_run_replace_each_other_and_another_run_does_not(quiet, tmp_path):
     out = ["--out", str(tmp_path / "build")]
     for verb in ("export", "compile"):
@@ -150,7 +159,7 @@ def test_two_networks_of_one_name_link_into_one_program(tmp_path):
             f"    {name}_run({name}_image, {name}_p, 0);",
             f'    for (int i = 0; i < {name}_classes; i++) printf("%.9g\\n", (double){name}_p[i]);',
         ]
-        expected += list(compile(network)(image)[0])
+        expected += list(network.probabilities(image)[0])
     (tmp_path / "main.c").write_text("\n".join([*lines, "    return 0;", "}", ""]))
     command = [*find_compiler().command, "-std=c11", "-O1", "-march=native", "-Wall", "-Werror"]
     sources = [str(tmp_path / f"{name}.c") for name in ("main", *names)]

@@ -72,7 +72,7 @@ def test_another_head_starts_anew_and_is_said(
     torch.testing.assert_close(found.conv1.weight, body.conv1.weight, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "henet_r2"])
+@pytest.mark.parametrize("name", ["resnet8", pytest.param("henet_r2", marks=pytest.mark.slow)])
 def test_onnx_with_folded_norms_answers_as_the_file_and_can_be_trained(
     name: str, tmp_path: Path
 ) -> None:

@@ -59,7 +59,9 @@ def test_a_plan_keeps_its_budget_survives_json_and_a_cut_survives_the_disk(goal,
         assert torch.equal(weights.load(tmp_path / "twice")(x), twice(x))
 
 
-@pytest.mark.parametrize(("wanted", "share"), [("flash", 0.5), ("ram", 0.93)])
+@pytest.mark.parametrize(
+    ("wanted", "share"), [pytest.param("flash", 0.5, marks=pytest.mark.slow), ("ram", 0.93)]
+)
 def test_the_c_of_a_cut_keeps_the_memory_it_was_given(wanted, share):
     net = untrained("tiny")
     whole = needs(net)

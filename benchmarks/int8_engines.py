@@ -99,12 +99,13 @@ def artifacts(network: Network, images: np.ndarray, folder: Path) -> dict[str, P
     plain = folder / "float.onnx"
     plain.write_bytes(to_onnx(network))
     found["onnxruntime"] = plain
-    found["onnxruntime-int8"] = _by_onnxruntime(plain, images, folder)
-    found |= _by_nncf(plain, images, folder)
+    found["onnxruntime-int8"] = by_onnxruntime(plain, images, folder)
+    found |= by_nncf(plain, images, folder)
     return found
 
 
-def _by_onnxruntime(plain: Path, images: np.ndarray, folder: Path) -> Path:
+def by_onnxruntime(plain: Path, images: np.ndarray, folder: Path) -> Path:
+    """A file quantized by ONNX Runtime's own tool on these images."""
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -129,7 +130,8 @@ def _by_onnxruntime(plain: Path, images: np.ndarray, folder: Path) -> Path:
     return out
 
 
-def _by_nncf(plain: Path, images: np.ndarray, folder: Path) -> dict[str, Path]:
+def by_nncf(plain: Path, images: np.ndarray, folder: Path) -> dict[str, Path]:
+    """OpenVINO's files in floats, and quantized by NNCF on these images."""
     import nncf
     import openvino
 

@@ -14,7 +14,15 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SECTION = re.compile(r"(<!-- tables ?(\w*) -->\n).*?(<!-- /tables -->)", re.S)
-ELSEWHERE = ("pruning", "boards", "onnx", "eeg", "reliability", "serve")  # have a page in docs/
+ELSEWHERE = (
+    "pruning",
+    "boards",
+    "onnx",
+    "eeg",
+    "reliability",
+    "serve",
+    "int8",
+)  # have a page in docs/
 
 
 def tables(results: Path, of: str = "") -> str:

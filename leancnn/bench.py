@@ -9,14 +9,16 @@ has a turn in each round: speed as a share of it means the same on another day.
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from leancnn import models
+from leancnn.bench_figures import Missing, Row, rivals, to_json, verdict, winner
 from leancnn.classifier import Classifier
 from leancnn.count import count
 from leancnn.disturbance import disturbances, read_steal, stolen_share
@@ -30,23 +32,28 @@ from leancnn.errors import (
 )
 from leancnn.export import writer
 from leancnn.parity import (
+    TRIALS,
     WITHIN,
     check_answers,
+    difference,
     logits_of,
     made_images,
     tolerance,
     trial_images,
 )
+from leancnn.precisions import precisions
 from leancnn.preprocess import Preprocessing
 from leancnn.progress import Waiting
 from leancnn.signal_window import SignalWindow
 from leancnn.targets import made_of, session_of
 from leancnn.timed_worker import Worker
-from leancnn.timing import Ratio, medians, times_faster
+from leancnn.timing import medians
 from leancnn.toolchain import compile_library
+from leancnn.training_data import images_for, kept_cut
 from leancnn.weights import Input, Network
 from leancnn.workspaces import workspace
 
+__all__ = ["ENGINES", "Missing", "Row", "bench", "rivals", "to_json", "verdict", "winner"]
 ENGINES = {
     "torch": "torch",
     "torch-compile": "torch-compile",
@@ -57,73 +64,16 @@ ENGINES = {
     "c": "c",
 }
 """Engine to the target whose artifact it runs."""
+OTHERS = {
+    "onnxruntime": ("onnxruntime-int8",),
+    "openvino": ("openvino-default", "openvino-int8"),
+}
+"""In other precisions than float32, each a target by its own name."""
+SEEN = 256  # images on which other precisions are compared
 ROUNDS = 12
 SECONDS = 0.15  # of one engine's turn
 IMAGES = 4  # on which the answers are compared
 LONGEST_S = 3600  # of a turn
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One engine on one network."""
-
-    model: str
-    engine: str
-    rounds_us: tuple[float, ...]
-    """The median of each turn, in the order of the rounds."""
-    p95_us: float
-    """Of all calls."""
-    share_of_peak: float | None
-    """Multiply-accumulates a second over those of the loop's turn beside it; the median round."""
-    macs: int
-    """0: not known."""
-    peak_mb: float | None
-    """Most memory that the engine and its network took, in a process that held PyTorch before."""
-    artifact_bytes: int
-    startup_s: float
-    """From nothing to the first answer, the interpreter's own start left out."""
-    difference: float
-    """Largest difference of logits from PyTorch's, relative to their scale."""
-    disturbed: tuple[str, ...] = ()
-    """What shows that the core did other work while the network's engines were timed."""
-
-    @property
-    def median_us(self) -> float:
-        return float(np.median(self.rounds_us))
-
-    @property
-    def low_us(self) -> float:
-        """The lower quartile of the rounds, as `high_us` the upper: overlap means no winner."""
-        return float(np.percentile(self.rounds_us, 25))
-
-    @property
-    def high_us(self) -> float:
-        return float(np.percentile(self.rounds_us, 75))
-
-    def times_faster(self, other: "Row") -> Ratio:
-        """How often this answers while `other`, of the same rounds, answers once.
-
-        The median round and the quartiles around it. Raises `MismatchError` for other rounds.
-        """
-        if len(self.rounds_us) != len(other.rounds_us):
-            raise MismatchError(
-                f"{self.engine} has {len(self.rounds_us)} rounds, {other.engine} "
-                f"{len(other.rounds_us)}: only turns of the same rounds are compared"
-            )
-        return times_faster(self.rounds_us, other.rounds_us)
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """An engine that was not timed on a network, and why."""
-
-    model: str
-    engine: str
-    reason: str
-    not_installed: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.model} on {self.engine}: {self.reason}"
 
 
 def untrained(name: str) -> Network:
@@ -160,12 +110,17 @@ def bench(
     seconds: float = SECONDS,
     core: int | None = None,
     tune: float | None = None,
+    precision: Literal["float32", "any"] = "float32",
     progress: bool = False,
 ) -> tuple[list[Row], list[Missing]]:
     """Time every network on every engine; the rows, and why an engine is missing from them.
 
     A torch network is written for each engine; a compiled library or a session of an exported file
     is timed as it stands, on its own engine, and its MACs are not known.
+    With `precision` "any" engines also run in those that they offer beside float32: what OpenVINO
+    takes by default (bfloat16 on some processors) and what NNCF and ONNX Runtime quantize with
+    their own tools, on the network's training images where those are at hand. All answers are then
+    told by how often they agree with PyTorch's, and by their accuracy on the validation part.
     `tune` is for how many seconds the C program's register tiles may be timed before. Of networks
     that have one name the second is "name (2)" in the rows, and so on. `progress` shows on a
     terminal what is going on.
@@ -196,9 +151,9 @@ def bench(
         times = named[network.name]
         label = network.name if times == 1 else f"{network.name} ({times})"
         with workspace() as folder, Waiting(label, shown=progress) as sign:
-            turns = _Turns(network, label, folder, core, sign)
+            turns = _Turns(network, label, folder, core, sign, told=precision == "any")
             try:
-                for engine in dict.fromkeys(on) if isinstance(network, Network) else [""]:
+                for engine in _engines(network, on, precision):
                     turns.admit(engine, tune)
                 turns.take(rounds, seconds)
                 rows += turns.rows()
@@ -208,6 +163,34 @@ def bench(
     return rows, missing
 
 
+def _engines(network: Classifier, on: Sequence[str], precision: str) -> list[str]:
+    """What is timed of a network; of integers no engine makes integers again."""
+    if not isinstance(network, Network):
+        return [""]
+    found = list(dict.fromkeys(on))
+    if precision == "any" and not network.quantized:
+        found += [other for engine in found for other in OTHERS.get(engine, ())]
+    return found
+
+
+def _validation(network: Network) -> tuple[NDArray[Any], NDArray[np.intp]] | None:
+    """Images of its validation part and their labels, where its data is at hand."""
+    if network.known_data is None or isinstance(network.preprocessing, SignalWindow):
+        return None
+    share, cut_by = kept_cut(network, None, None)
+    try:
+        dataset = images_for(
+            network.known_data, network.pictures(), val_share=share, split_seed=cut_by or 0
+        )
+    except LeanCNNError:
+        return None
+    if dataset.val is None:
+        return None
+    chosen = np.random.default_rng(0).permutation(len(dataset.val.labels))[:SEEN]
+    images = np.array(network.pictures().window(dataset.val.images[chosen]))
+    return images, dataset.val.labels[chosen]
+
+
 @dataclass(frozen=True, slots=True)
 class _Timed:
     """An engine that is ready: its process, and what is known of it before any turn."""
@@ -215,13 +198,22 @@ class _Timed:
     worker: Worker
     artifact_bytes: int
     difference: float
+    agreement: float | None = None
+    accuracy: float | None = None
 
 
 class _Turns:
     """The engines of one network, each in a process of its own, taking turns on one core."""
 
     def __init__(
-        self, network: Classifier, label: str, folder: Path, core: int, sign: Waiting
+        self,
+        network: Classifier,
+        label: str,
+        folder: Path,
+        core: int,
+        sign: Waiting,
+        *,
+        told: bool = False,
     ) -> None:
         self.network, self.label, self.folder, self.core = network, label, folder, core
         self.missing: list[Missing] = []
@@ -231,8 +223,13 @@ class _Turns:
         self._calls: dict[str, list[list[float]]] = {}
         self._loops: list[list[float]] = []
         self._stolen = 0.0
+        self._told, self._labels = told, None
         if isinstance(network, Network):
-            images = trial_images(network, IMAGES)
+            seen = _validation(network) if told else None
+            if seen is None:
+                images = trial_images(network, TRIALS if told else IMAGES)
+            else:
+                images, self._labels = seen
             self._expected = logits_of(network, images)
         else:
             pictures = network.pictures()
@@ -245,7 +242,8 @@ class _Turns:
         self._sign.to(f"{engine}: written, loaded and compared")
         try:
             if isinstance(self.network, Network):
-                target, loads, shipped = ENGINES[engine], *self._written(engine, tune)
+                target = ENGINES.get(engine, engine)
+                loads, shipped = self._written(engine, tune)
             else:
                 target, loads = made_of(self.network)
                 engine, shipped = _engine_of(target), loads
@@ -255,7 +253,7 @@ class _Turns:
             except ParityError as error:
                 worker.close()
                 raise ParityError(f"its {error}") from None
-            self._timed[engine] = _Timed(worker, _bytes(shipped), apart)
+            self._timed[engine] = _Timed(worker, _bytes(shipped), apart, *self._shares(worker))
         except LeanCNNError as error:
             lacks = isinstance(error, MissingDependencyError)
             self.missing.append(Missing(self.label, engine, str(error), not_installed=lacks))
@@ -265,6 +263,8 @@ class _Turns:
         assert isinstance(self.network, Network)
         place = self.folder / engine
         place.mkdir()
+        if engine in precisions:
+            return precisions[engine].write(self.network, place)[0], place
         write = writer(ENGINES[engine], tune=tune if engine == "c" else None)
         loads = write(self.network, place)[0]
         if engine != "c":
@@ -278,7 +278,19 @@ class _Turns:
         within = WITHIN
         if isinstance(self.network, Network):
             within = tolerance(self.network, ours=entry is not None)
+        if self._told and entry is None:
+            return difference(np.array(worker.logits), self._expected)
         return check_answers(self._expected, np.array(worker.logits), entry, within)
+
+    def _shares(self, worker: Worker) -> tuple[float | None, float | None]:
+        """How often it agrees with PyTorch, and is right."""
+        if not self._told:
+            return None, None
+        answers = np.array(worker.logits).argmax(1)
+        agreement = float((answers == self._expected.argmax(1)).mean())
+        if self._labels is None:
+            return agreement, None
+        return agreement, float((answers == self._labels).mean())
 
     def take(self, rounds: int, seconds: float) -> None:
         """So many turns of each engine, and of the loop that is its own measure."""
@@ -324,6 +336,8 @@ class _Turns:
                     artifact_bytes=each.artifact_bytes,
                     startup_s=each.worker.startup,
                     difference=each.difference,
+                    agreement=each.agreement,
+                    accuracy=each.accuracy,
                     disturbed=signs,
                 )
             )
@@ -346,49 +360,3 @@ def _bytes(path: Path) -> int:
     """Of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def rivals(rows: Sequence[Row]) -> list[Row]:
-    """Of one network: the row of the least median, and those whose interval overlaps its own."""
-    if not rows:
-        return []
-    first, *others = sorted(rows, key=lambda row: row.median_us)
-    return [first, *(row for row in others if row.low_us <= first.high_us)]
-
-
-def winner(rows: Sequence[Row]) -> str | None:
-    """The fastest engine of one network; None when its interval overlaps another's, or when the
-    core was disturbed meanwhile.
-    """
-    found = rivals(rows)
-    if len(found) != 1 or any(row.disturbed for row in rows):
-        return None
-    return found[0].engine
-
-
-def verdict(rows: Sequence[Row]) -> str:
-    """What `winner` finds of one network, as a sentence with the reason."""
-    if signs := list(dict.fromkeys(sign for row in rows for sign in row.disturbed)):
-        return f"no winner, the core was disturbed: {'; '.join(signs)}"
-    if len(found := rivals(rows)) > 1:
-        return f"no winner, intervals overlap: {', '.join(row.engine for row in found)}"
-    return found[0].engine
-
-
-def to_json(rows: Sequence[Row], missing: Sequence[Missing]) -> dict[str, Any]:
-    """All rows, the winner of each network or null and why, and what is missing."""
-    names = list(dict.fromkeys(row.model for row in rows))
-    return {
-        "rows": [
-            {
-                "median_us": row.median_us,
-                "low_us": row.low_us,
-                "high_us": row.high_us,
-                **asdict(row),
-            }
-            for row in rows
-        ],
-        "winners": {name: winner([r for r in rows if r.model == name]) for name in names},
-        "verdicts": {name: verdict([r for r in rows if r.model == name]) for name in names},
-        "missing": [asdict(each) for each in missing],
-    }

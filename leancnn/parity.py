@@ -114,7 +114,13 @@ def trial_images(network: Network, count: int = TRIALS, *, real: int = 0) -> NDA
     return np.concatenate([made, np.stack(seen)]) if seen else made
 
 
-def _trained_with(network: Network) -> Iterator[NDArray[np.uint8]]:
+def calibration_images(network: Network, count: int) -> NDArray[Any]:
+    """At most so many images that the network was trained with, or made ones, to set ranges by."""
+    seen = list(islice(_trained_with(network, count), count))
+    return np.stack(seen) if len(seen) >= TRIALS else trial_images(network)
+
+
+def _trained_with(network: Network, most: int = REAL) -> Iterator[NDArray[np.uint8]]:
     """Images of a network's training folder, one of each class in turn, where it still stands."""
     place = Path(network.known_data or "")
     if not network.known_data or not place.is_dir():
@@ -123,7 +129,7 @@ def _trained_with(network: Network) -> Iterator[NDArray[np.uint8]]:
     files: list[list[Path]] = []
     with suppress(OSError):
         folders = [folder for folder in sorted(train.iterdir()) if folder.is_dir()]
-        files += [sorted(islice(folder.iterdir(), REAL)) for folder in folders[:REAL]]
+        files += [sorted(islice(folder.iterdir(), most)) for folder in folders[:most]]
     for path in (path for turn in zip_longest(*files) for path in turn if path is not None):
         if path.suffix.lower() in SUFFIXES and path.is_file():
             with suppress(ImageError):

@@ -54,6 +54,8 @@ class BenchRow(TypedDict):
     artifact_bytes: Count
     startup_s: Number
     difference: Number
+    agreement: NotRequired[Share | None]
+    accuracy: NotRequired[Share | None]
 
 
 class Absent(TypedDict):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from leancnn.errors import LeanCNNError, MissingDependencyError
+from leancnn.precisions import precisions
 from leancnn.process import Memory
 from leancnn.targets import targets
 from leancnn.timing import turn
@@ -112,7 +113,7 @@ def _work(target: str, artifact: str, images: str, core: str) -> None:
             run: Any = peak
             logits, macs, shares = [[0.0]], peak.macs, None
         else:
-            loaded = targets[target].load(Path(artifact))
+            loaded = (precisions.get(target) or targets[target]).load(Path(artifact))
             run = loaded.prepare(given[1:2])
             run()
             logits, macs = loaded.logits(given).tolist(), 0

@@ -11,8 +11,9 @@ from leancnn.tables import table
 
 COLUMNS = [
     "network", "engine", "median µs", "p95 µs", "of peak", "MB", "artifact bytes", "start s",
-    "difference", "not timed",
+    "difference", "agrees", "accuracy", "not timed",
 ]  # fmt: skip
+TOLD = ("agrees", "accuracy")  # columns of other precisions
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -27,6 +28,12 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=0.15, help="of one turn, default 0.15")
     parser.add_argument(
         "--tune", type=float, metavar="SECONDS", help="first time register tiles of the C program"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "any"),
+        default="float32",
+        help="any: also in those that engines offer, with accuracy beside; default: float32",
     )
     parser.add_argument("--core", type=int, help="the core everything runs on; default: the first")
     parser.add_argument("--picture", metavar="PNG", help="draw the medians")
@@ -54,10 +61,14 @@ def run(args: Namespace) -> Answer:
         seconds=args.seconds,
         core=args.core,
         tune=args.tune,
+        precision=args.precision,
         progress=True,
     )
     shown = [*map(_figures, rows), *map(_gap, missing)]
-    lines = [table(shown, COLUMNS if missing else COLUMNS[:-1])]
+    columns = COLUMNS if missing else COLUMNS[:-1]
+    if args.precision != "any":
+        columns = [name for name in columns if name not in TOLD]
+    lines = [table(shown, columns)]
     for name in dict.fromkeys(row.model for row in rows):
         lines.append(f"{name}: {verdict([row for row in rows if row.model == name])}")
     if args.picture:
@@ -81,6 +92,8 @@ def _figures(row: Any) -> dict[str, object]:
         "artifact bytes": row.artifact_bytes,
         "start s": round(row.startup_s, 2),
         "difference": f"{row.difference:.1e}",
+        "agrees": "" if row.agreement is None else f"{row.agreement:.1%}",
+        "accuracy": "" if row.accuracy is None else f"{row.accuracy:.1%}",
     }
 
 

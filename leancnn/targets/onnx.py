@@ -38,7 +38,7 @@ def to_onnx(network: Network) -> bytes:
         raise MissingDependencyError(f"ONNX export needs {error.name}; {NEEDED}") from error
     if isinstance(network.body, IntegerNetwork):
         size, channels = network.pictures().size, network.pictures().channels
-        return _noted(network, to_qdq(network.body.network, size, channels))
+        return noted(network, to_qdq(network.body.network, size, channels))
     preprocessing = network.preprocessing
     example = torch.from_numpy(
         np.zeros((1, *preprocessing.size, preprocessing.channels), preprocessing.dtype)
@@ -56,10 +56,10 @@ def to_onnx(network: Network) -> bytes:
         )
     if program is None:
         raise DamagedError("torch.onnx returned nothing")
-    return _noted(network, program.model_proto)
+    return noted(network, program.model_proto)
 
 
-def _noted(network: Network, model: Any) -> bytes:
+def noted(network: Network, model: Any) -> bytes:
     """The bytes of a model that says its classes, its road and what it came from."""
     import onnx
 

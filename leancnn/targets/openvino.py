@@ -37,6 +37,11 @@ def _openvino() -> Any:
 
 
 def write(network: Network, folder: Path) -> list[Path]:
+    return saved(converted(network), network, folder)
+
+
+def converted(network: Network) -> Any:
+    """The network as OpenVINO's model. Raises `MissingDependencyError`."""
     openvino = _openvino()
     preprocessing = network.preprocessing
     example = torch.from_numpy(
@@ -44,12 +49,17 @@ def write(network: Network, folder: Path) -> list[Path]:
     )
     with warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(
+        return openvino.convert_model(
             network, example_input=example, input=[1, *preprocessing.size, preprocessing.channels]
         )
+
+
+def saved(model: Any, network: Network, folder: Path) -> list[Path]:
+    """The model's files, which say what they came from."""
+    openvino = _openvino()
     notes = {
         "classes": list(network.classes),
-        "road": preprocessing.to_json(),
+        "road": network.preprocessing.to_json(),
         "name": network.name,
         "origin": network.origin,
     }
@@ -60,12 +70,17 @@ def write(network: Network, folder: Path) -> list[Path]:
 
 
 def load(path: Path) -> EngineSession:
+    return run_with(path, ONE_THREAD)
+
+
+def run_with(path: Path, settings: dict[str, Any]) -> EngineSession:
+    """A file in OpenVINO with these settings. Raises `DamagedError`."""
     openvino = _openvino()
     try:
         core = openvino.Core()
         model = core.read_model(path)
         notes = json.loads(model.get_rt_info("leancnn").astype(str))
-        request = core.compile_model(model, "CPU", ONE_THREAD).create_infer_request()
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
     except (RuntimeError, ValueError) as error:
         raise DamagedError(f"{path}: not an OpenVINO file of ours ({error})") from error
 

@@ -1,0 +1,121 @@
+"""What 8-bit integers cost on the test part: ours, ONNX Runtime's and NNCF's of the same networks.
+
+    python benchmarks/int8_accuracy.py runs/henet_r3 runs/resnet20 …     results/int8-accuracy.json
+
+Each run is quantized on 512 images of its train part, the same ones by all three tools, and each
+answers every image of the test part: the float network in PyTorch, our integers compiled to C, the
+others' files in their engines. `+` is accuracy lost, in percentage points; `changed` are images
+whose answer is right in floats and wrong in our integers, or the other way round. Each use of the
+test part is counted in the run. Rows of networks that are not asked for stay in the file.
+"""
+
+import argparse
+import json
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from int8_engines import by_nncf, by_onnxruntime, prepared
+from numpy.typing import NDArray
+
+import leancnn
+from leancnn import weights
+from leancnn.evaluate import evaluate
+from leancnn.held_out import open_test_part
+from leancnn.quantize import IMAGES, calibration, quantize
+from leancnn.runs import machine, write_json
+from leancnn.tables import table
+from leancnn.targets.onnx import to_onnx
+from leancnn.training_data import images_for, kept_cut
+
+RESULT = Path(__file__).parent.parent / "results" / "int8-accuracy.json"
+BARS = {"lbmbnet32_r6": 1.0}  # points that post-training quantization may cost; others:
+BAR = 0.5
+
+
+def answered(kind: str, path: Path, images: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """The classes that an engine gives images (N, H, W, C)."""
+    engine = prepared(kind, path)
+    return np.array([int(np.array(engine(image[None])()).argmax()) for image in images])
+
+
+def measured(run: Path, folder: Path) -> dict[str, Any]:
+    """One row: a run's network in floats and in everybody's integers."""
+    network = weights.load(run)
+    evaluate(run)  # counts this use of the test part
+    held = open_test_part(network.known_data or "", network.pictures())
+    images = np.array(network.pictures().window(held.split.images))
+    share, cut_by = kept_cut(network, None, None)
+    data = network.known_data or ""
+    dataset = images_for(data, network.pictures(), val_share=share, split_seed=cut_by or 0)
+    told = quantize(run, folder / "integers")
+    chosen = calibration(dataset, min(IMAGES, len(dataset.of_train.labels)), 0)
+    some = np.array(network.pictures().window(dataset.of_train.images[chosen]))
+    plain = folder / "float.onnx"
+    plain.write_bytes(to_onnx(network))
+    native = leancnn.compile(folder / "integers")
+    truth = held.split.labels
+    found = {
+        "float": network.probabilities(images).argmax(1),
+        "ours": native(images).argmax(1),
+        "onnxruntime": answered("onnxruntime", by_onnxruntime(plain, some, folder), images),
+        "nncf": answered("openvino-int8", by_nncf(plain, some, folder)["openvino-int8"], images),
+    }
+    right = {name: answers == truth for name, answers in found.items()}
+    points = {name: 100 * float(each.mean()) for name, each in right.items()}
+    return {
+        "network": network.name,
+        "data": Path(data).name,
+        "images": len(truth),
+        "float %": round(points["float"], 2),
+        "ours %": round(points["ours"], 2),
+        "+ ours": round(points["float"] - points["ours"], 2),
+        "at most": BARS.get(network.name, BAR),
+        "changed": int((right["float"] != right["ours"]).sum()),
+        "agree %": round(100 * float((found["float"] == found["ours"]).mean()), 2),
+        "+ onnxruntime": round(points["float"] - points["onnxruntime"], 2),
+        "+ nncf": round(points["float"] - points["nncf"], 2),
+        "validation, + ours": None if told.points_lost is None else round(told.points_lost, 2),
+        "trained": trained(network),
+    }
+
+
+def trained(network: weights.Network) -> str:
+    """How, in words."""
+    made = network.trained
+    recipe = made.get("recipe", "?")
+    name = recipe.get("name", "?") if isinstance(recipe, dict) else recipe
+    return f"{network.epochs:g} epochs of {name}"
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    args = parser.parse_args()
+    kept = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.is_file() else []
+    for run in args.runs:
+        with tempfile.TemporaryDirectory() as folder:
+            row = measured(run, Path(folder))
+        kept = [old for old in kept if old["network"] != row["network"]] + [row]
+        print(table([row]), flush=True)
+        facts = {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
+        write_json(
+            args.out,
+            {
+                "title": "Accuracy on the test part that 8-bit integers cost, in percentage points",
+                "command": "python benchmarks/int8_accuracy.py "
+                + " ".join(f"runs/{row['network']}" for row in kept),
+                "machine": {**machine(), **facts},
+                "note": "shortened trainings, said in the last column; 512 calibration images or "
+                "all there are, the same for all three tools",
+                "rows": kept,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -16,14 +16,15 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from importlib.resources import files
 
 import numpy as np
 
 from leancnn import models
 from leancnn.compiled import open_library
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File
 from leancnn.compiler.epilogue import CURVES
+from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Activation, Affine, Conv, Graph, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.kernel import Kernel
@@ -35,7 +36,6 @@ from leancnn.compiler.memory import Schedule, schedule
 from leancnn.compiler.peak import Peak
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.tiles import tile_macros
-from leancnn.compiler.values import WIDEST
 from leancnn.toolchain import compile_library
 
 TURNS = 15
@@ -66,7 +66,7 @@ def alone(kernel: Kernel, planned: Schedule, calls: int = 20):
     """A function that calls one kernel of a planned program so many times."""
     file = File("alone", dump=planned.program.arena)
     kernel.c(file, planned.plans[kernel])
-    prelude = (files("leancnn.compiler") / "prelude.h").read_text(encoding="utf-8")
+    prelude = template("prelude.h")
     lines = [f"    for (int i = 0; i < {calls}; i++) {{", *file.calls, "    }"]
     parts = [prelude, tile_macros(file.tiles), *file.arrays, *file.functions]
     text = "\n".join([*parts, "void run(float *s)\n{", *lines, "}\n"])

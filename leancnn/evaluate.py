@@ -5,7 +5,7 @@ Each use of the test set is counted; see `held_out`.
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from leancnn.classifier import Classifier
 from leancnn.data import Split, names
 from leancnn.distributed import own_device
 from leancnn.errors import DataError, MismatchError, RunError
-from leancnn.held_out import open_test_part
+from leancnn.held_out import HeldOut, open_test_part
 from leancnn.intervals import wilson
 from leancnn.plots import confusion_matrix, contact_sheet
 from leancnn.predict import open_classifier, probabilities
@@ -196,9 +196,33 @@ def evaluate(
     sheet = None
     if picture is not None:
         sheet = _draw(Path(picture), one.network.classes, counts, test.split, mistakes, rows)
+    found = replace(
+        _figures(one, test, answers, truth, counts),
+        uses=None if uses is None else uses.of_these,
+        changed=uses is not None and uses.changed,
+        all_uses=None if uses is None else uses.of_any,
+        mistakes=tuple(mistakes[:MOST_MISTAKES]),
+        sheet=None if sheet is None else str(sheet),
+        rejecting=None if reject is None else rejecting(answers, truth, reject),
+        picture=None if picture is None else str(picture),
+    )
+    if one.run is not None:
+        _keep(found, one.run / f"evaluation-{label}.json", test.split, mistakes, rows)
+    return found
+
+
+def _figures(
+    one: "_Tested",
+    test: HeldOut,
+    answers: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    counts: NDArray[np.int64],
+) -> Evaluation:
+    """What the answers are worth, and what stands behind the images that they are for."""
+    right = int(np.trace(counts))
     low, high = wilson(right, len(truth))
     likelihood = answers[np.arange(len(truth)), truth].clip(1e-300)
-    found = Evaluation(
+    return Evaluation(
         network=one.title,
         which=one.which or "",
         data=str(one.source),
@@ -210,21 +234,15 @@ def evaluate(
         loss=float(-np.log(likelihood).mean()),
         classes=class_figures(one.network.classes, counts),
         confusion=tuple(tuple(int(count) for count in row) for row in counts),
-        uses=None if uses is None else uses.of_these,
-        changed=uses is not None and uses.changed,
+        uses=None,
+        changed=False,
+        all_uses=None,
+        picture=None,
         recut=one.run is not None and test.recut(one.run),
         skipped=len(test.manifest["skipped"]),
         copies=copies_of_training(one.run, one.network.pictures(), test.split),
         unfinished=unfinished(one.run),
-        mistakes=tuple(mistakes[:MOST_MISTAKES]),
-        sheet=None if sheet is None else str(sheet),
-        rejecting=None if reject is None else rejecting(answers, truth, reject),
-        all_uses=None if uses is None else uses.of_any,
-        picture=None if picture is None else str(picture),
     )
-    if one.run is not None:
-        _keep(found, one.run / f"evaluation-{label}.json", test.split, mistakes, rows)
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ import math
 import random
 import shutil
 import subprocess
-from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.epilogue import curve
+from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Activation, Reduce, empty
 from leancnn.compiler.lower import LONGEST, lower
 from leancnn.compiler.translate import translate
@@ -62,7 +62,7 @@ def activation(name):
 
 @pytest.fixture(scope="module", params=WIDTHS)
 def library(request, tmp_path_factory):
-    source = (files("leancnn.compiler") / "prelude.h").read_text()
+    source = template("prelude.h")
     for name in CURVES:
         source += f"""
 void {name}_of(const float *x, float *z, int n)

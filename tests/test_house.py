@@ -259,3 +259,15 @@ def test_every_room_has_tests_of_its_name():
 def test_files_of_tests_can_be_read_in_one_sitting():
     files = (ROOT / "tests").glob("*.py")
     assert not [path for path in files if len(path.read_text("utf-8").splitlines()) > 400]
+
+
+def test_nine_functions_of_ten_are_short_and_none_is_long():
+    """Lines of a function, its signature and docstring left out."""
+    lines = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[1] if ast.get_docstring(node) and node.body[1:] else node.body[0]
+                lines.append(node.end_lineno - first.lineno + 1)
+    assert sum(many <= 25 for many in lines) >= 0.9 * len(lines)
+    assert max(lines) <= 80

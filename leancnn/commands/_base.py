@@ -123,6 +123,16 @@ def flags(text: str, parser: ArgumentParser) -> str:
     return ARGUMENT.sub(option, text)
 
 
+def add_checkpoint(parser: ArgumentParser) -> None:
+    """`--checkpoint`: which of a run's networks."""
+    parser.add_argument(
+        "--checkpoint",
+        dest="which",
+        choices=("best", "last"),
+        help="of a run's networks; default: best",
+    )
+
+
 def add_model_arg(parser: ArgumentParser) -> None:
     """Let a command take arguments of a network."""
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, register, size
+from leancnn.commands._base import Answer, Command, add_checkpoint, register, size
 from leancnn.errors import UsageError
 from leancnn.progress import Waiting
 from leancnn.tables import printable
@@ -12,12 +12,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", help="a run, a saved network, or an ONNX file")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
     parser.add_argument("--name", help="of files and C symbols; default: the network's")
-    parser.add_argument(
-        "--checkpoint",
-        dest="which",
-        choices=("best", "last"),
-        help="of a run's networks; default: best",
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--tune", type=float, metavar="SECONDS", help="time register tiles here for so long"
     )

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, register
+from leancnn.commands._base import Answer, Command, add_checkpoint, register
 from leancnn.progress import Waiting
 from leancnn.tables import table
 
@@ -23,12 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--small", action="store_true", help="c: plain loops, the least memory")
     parser.add_argument("--cmake", action="store_true", help="c: a CMake project, JNI and Swift")
     parser.add_argument("--single", action="store_true", help="web: one file, for a double click")
-    parser.add_argument(
-        "--checkpoint",
-        dest="which",
-        choices=("best", "last"),
-        help="of a run's networks; default: best",
-    )
+    add_checkpoint(parser)
 
 
 def run(args: Namespace) -> Answer:

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from leancnn.commands._base import Answer, Command, check_picture, register
+from leancnn.commands._base import Answer, Command, add_checkpoint, check_picture, register
 from leancnn.errors import UsageError
 from leancnn.progress import tell
 from leancnn.tables import table
@@ -16,12 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="an image, or a folder of them")
     parser.add_argument("--top", type=int, default=3, help="classes to list, default 3")
     parser.add_argument("--sheet", metavar="PNG", help="draw the pictures with their labels")
-    parser.add_argument(
-        "--checkpoint",
-        dest="which",
-        choices=("best", "last"),
-        help="of a run's networks; default: best",
-    )
+    add_checkpoint(parser)
 
 
 def run(args: Namespace) -> Answer:

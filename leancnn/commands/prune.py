@@ -8,6 +8,7 @@ from leancnn.commands._base import (
     Answer,
     Command,
     above,
+    add_checkpoint,
     check_picture,
     flag,
     number,
@@ -60,6 +61,30 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--criterion", help="how channels are scored; default: se_gate with gates, else taylor"
     )
+    _goal_arguments(parser)
+    parser.add_argument("--out", metavar="FOLDER", help="where it goes; default: beside the run")
+    parser.add_argument("--finetune", metavar="RECIPE", help="train again by this recipe")
+    parser.add_argument(
+        "--override",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a field of that recipe; may be given again",
+    )
+    parser.add_argument("--data", help="the images; default: those of the run")
+    add_checkpoint(parser)
+    parser.add_argument("--seed", type=int, help="of what is random; default 0")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("--no-time", action="store_true", help="do not compile and time it")
+    parser.add_argument(
+        "--plot-gates", dest="gates", metavar="PNG", help="draw the gates of the networks, and stop"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    _comparison_arguments(parser)
+
+
+def _goal_arguments(parser: ArgumentParser) -> None:
     goal = parser.add_argument_group("how much (one of)")
     goal.add_argument(
         "--keep-ratio", dest="keep", type=share, help="the share of channels that stays, as 0.5"
@@ -84,27 +109,9 @@ def arguments(parser: ArgumentParser) -> None:
     )
     goal.add_argument("--ram", type=above(0), help="the most bytes of scratch of its C, as 64k")
     goal.add_argument("--speedup", type=above(1), help="times faster here, compiled, as 2")
-    parser.add_argument("--out", metavar="FOLDER", help="where it goes; default: beside the run")
-    parser.add_argument("--finetune", metavar="RECIPE", help="train again by this recipe")
-    parser.add_argument(
-        "--override",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a field of that recipe; may be given again",
-    )
-    parser.add_argument("--data", help="the images; default: those of the run")
-    parser.add_argument(
-        "--checkpoint", dest="which", choices=("best", "last"), help="of a run; default: best"
-    )
-    parser.add_argument("--seed", type=int, help="of what is random; default 0")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
-    parser.add_argument("--no-time", action="store_true", help="do not compile and time it")
-    parser.add_argument(
-        "--plot-gates", dest="gates", metavar="PNG", help="draw the gates of the networks, and stop"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _comparison_arguments(parser: ArgumentParser) -> None:
     several = parser.add_argument_group("comparison")
     several.add_argument(
         "--compare", action="store_true", help="criteria and controls under one protocol"
@@ -161,6 +168,11 @@ def _run(args: Namespace) -> Answer:
         progress=not args.quiet,
         **goal,
     )
+    return _answer(pruned)
+
+
+def _answer(pruned: Any) -> Answer:
+    """What was cut and where it is."""
     where = printable(pruned.folder)
     plans = "\n\n".join(plan.text() for plan in pruned.plans)
     text = [plans, "", f"saved in {where}"]

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from leancnn.commands._base import Answer, Command, register
+from leancnn.commands._base import Answer, Command, add_checkpoint, register
 from leancnn.progress import tell
 
 
@@ -14,12 +14,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--waiting", type=int, metavar="N", help="requests at once; default: 64")
     parser.add_argument("--max-body", type=int, metavar="BYTES", help="default: 20,000,000")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="default: 16,000,000")
-    parser.add_argument(
-        "--checkpoint",
-        dest="which",
-        choices=("best", "last"),
-        help="of a run's networks; default: best",
-    )
+    add_checkpoint(parser)
 
 
 def run(args: Namespace) -> Answer:

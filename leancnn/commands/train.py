@@ -1,6 +1,7 @@
 """`leancnn train photos/ --model henet_r3 --out runs/a`, and `leancnn train --resume runs/a`"""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from typing import Any
 
 from leancnn.commands._base import (
@@ -50,13 +51,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=size, metavar="HxW", help="of the images; default: as in 'leancnn models'"
     )
-    parser.add_argument("--epochs", type=float, help="how often every image is seen")
-    parser.add_argument("--batch", type=int, help="images per step")
-    parser.add_argument("--lr", type=float, help="peak learning rate")
-    parser.add_argument("--loss", help="cross_entropy, focal or softmax+center")
-    parser.add_argument(
-        "--patience", type=int, help="epochs without a better validation after which it ends"
-    )
+    _recipe_arguments(parser)
     parser.add_argument("--seed", type=int, help="of everything random; default 0")
     parser.add_argument(
         "--val-share",
@@ -67,24 +62,27 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
+def _recipe_arguments(parser: ArgumentParser) -> None:
+    """Fields of the recipe that have options of their own."""
+    parser.add_argument("--epochs", type=float, help="how often every image is seen")
+    parser.add_argument("--batch", type=int, help="images per step")
+    parser.add_argument("--lr", type=float, help="peak learning rate")
+    parser.add_argument("--loss", help="cross_entropy, focal or softmax+center")
+    parser.add_argument(
+        "--patience", type=int, help="epochs without a better validation after which it ends"
+    )
+
+
 def run(args: Namespace) -> Answer:
     """Train, or go on training; Ctrl-C saves and stops."""
     if args.resume is None and args.data is None:
         raise UsageError("train needs a folder of images, or --resume and a run")
     if args.resume is not None:
-        named = ("model", "recipe", "out", "start", "seed", "val_share", "threads", *SHORTCUTS)
-        given = {key for key in named if getattr(args, key) is not None} - {*OF_A_RESUMED}
-        if given or args.arguments or args.overrides:
-            raise UsageError(
-                "a run goes on as it began: --resume takes no option that changes it but --epochs "
-                "and --patience"
-            )
+        _refuse_changes(args)
     if args.threads is not None and not 1 <= args.threads <= MOST_THREADS:
         raise UsageError(f"--threads is 1 to {MOST_THREADS}, not {args.threads}")
     import torch
 
-    from leancnn import models, recipes
-    from leancnn.pretrained import is_file_of_weights
     from leancnn.train import resume, train
 
     if args.threads is not None:
@@ -92,6 +90,25 @@ def run(args: Namespace) -> Answer:
     if args.resume is not None:
         longer = {key: getattr(args, key) for key in OF_A_RESUMED}
         return answer(resume(args.resume, data=args.data, progress=not args.quiet, **longer))
+    return answer(_begun(args, train))
+
+
+def _refuse_changes(args: Namespace) -> None:
+    """A run goes on as it began. Raises `UsageError`."""
+    named = ("model", "recipe", "out", "start", "seed", "val_share", "threads", *SHORTCUTS)
+    given = {key for key in named if getattr(args, key) is not None} - {*OF_A_RESUMED}
+    if given or args.arguments or args.overrides:
+        raise UsageError(
+            "a run goes on as it began: --resume takes no option that changes it but --epochs "
+            "and --patience"
+        )
+
+
+def _begun(args: Namespace, train: Callable[..., Any]) -> Any:
+    """A new run, by the words of the command."""
+    from leancnn import models, recipes
+    from leancnn.pretrained import is_file_of_weights
+
     model = args.model
     own = args.start is not None and not is_file_of_weights(args.start)
     if own and (args.arguments or model is not None):
@@ -100,21 +117,19 @@ def run(args: Namespace) -> Answer:
         model = recipes.read(args.recipe).network if args.recipe else "henet_r3"
     changes = recipe_fields(args.overrides)
     changes |= {key: getattr(args, key) for key in SHORTCUTS if getattr(args, key) is not None}
-    trained = train(
+    given = args.arguments
+    return train(
         args.data,
         model=model,
         recipe=args.recipe,
         out=args.out,
-        arguments=network_arguments(args.arguments, models.arguments(model))
-        if args.arguments
-        else {},
+        arguments=network_arguments(given, models.arguments(model)) if given else {},
         start=args.start,
         seed=args.seed or 0,
         val_share=args.val_share,
         overrides=changes,
         progress=not args.quiet,
     )
-    return answer(trained)
 
 
 def answer(trained: Any) -> Answer:

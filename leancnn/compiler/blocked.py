@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File
 from leancnn.compiler.epilogue import affines, described, statements, steps_cost
 from leancnn.compiler.graph import Floats, floats
@@ -24,7 +25,7 @@ from leancnn.compiler.kernel import (
     mixed_layouts,
     operand,
 )
-from leancnn.compiler.values import WIDEST, Store, Value
+from leancnn.compiler.values import Store, Value
 
 AHEAD = 512  # floats between the weights that are multiplied and those that are fetched
 

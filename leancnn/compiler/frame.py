@@ -144,8 +144,9 @@ def open_file(facts: Metadata, dump: int = 0) -> File:
 
 
 def template(name: str) -> str:
-    """The text of one of the compiler's C files."""
-    return (files("leancnn.compiler") / name).read_text(encoding="utf-8")
+    """The text of one of the compiler's C files, with what it has from others in their places."""
+    text = (files("leancnn.compiler") / name).read_text(encoding="utf-8")
+    return re.sub(r"/\*@ (\w+\.h) @\*/\n", lambda match: template(match[1]), text)
 
 
 def filled(text: str, values: dict[str, object]) -> str:

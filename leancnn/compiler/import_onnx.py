@@ -141,20 +141,20 @@ class Walk:
         shape = _fixed(start.type.tensor_type.shape.dim, size)
         self.name, self.shape = start.name, shape
         self.channels_last = False
-        orders = (
-            [False] if len(shape) != 4 else [True, False] if _ends_in_channels(shape) else [False]
-        )
+        self.graph = self._first_that_fits(graph.node, end.name)
+
+    def _first_that_fits(self, nodes: Any, end: str) -> Graph:
+        """The graph, channels first or last. Raises `UnsupportedError` for the first of the two."""
         known, reasons = dict(self.known), []
-        for last in orders:
+        both = len(self.shape) == 4 and _ends_in_channels(self.shape)
+        for last in [True, False] if both else [False]:
             self.known, self.channels_last = dict(known), last
-            c, h, w = _planes(shape, last)
+            c, h, w = _planes(self.shape, last)
             self.builder = Builder((c, h, w))
-            view = self.builder.image(shape, channels_last=last)
-            self.known[start.name] = view
+            self.known[self.name] = self.builder.image(self.shape, channels_last=last)
             try:
-                self._walk(graph.node)
-                self.graph = self._finished(end.name)
-                return
+                self._walk(nodes)
+                return self._finished(end)
             except UnsupportedError as error:
                 reasons.append(error)
         raise reasons[0]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 
-from leancnn.compiler.int8_layout import WIDEST, round_up
+from leancnn.compiler.arena import WIDEST, round_up
 from leancnn.compiler.integers import Clamp, QConv, Store
 
 REACH = 4  # pixels between the first and the last column of a window that are read together

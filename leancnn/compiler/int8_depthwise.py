@@ -10,9 +10,9 @@ from itertools import product
 
 import numpy as np
 
+from leancnn.compiler.arena import WIDEST, round_up
 from leancnn.compiler.c_text import File
 from leancnn.compiler.int8_conv import HUGE, biases, neutral
-from leancnn.compiler.int8_layout import WIDEST, round_up
 from leancnn.compiler.int8_program import Depthwise
 from leancnn.compiler.integers import Clamp, Quantized, Store
 

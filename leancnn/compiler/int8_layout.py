@@ -10,7 +10,7 @@ channel.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-WIDEST = 16  # words of the widest vectors
+from leancnn.compiler.arena import WIDEST, apart, round_up, set_origins
 
 
 @dataclass(slots=True, eq=False)
@@ -114,25 +114,8 @@ class Arena:
 
     def place(self) -> None:
         """Give every plane its place: the lowest that is free for its whole life."""
-        lives: dict[Plane, list[Plane]] = {}
-        for plane in self.planes:
-            first = plane
-            while first in self.heirs:
-                first = self.heirs[first]
-            lives.setdefault(first, []).append(plane)
-        placed: list[tuple[int, int, int, int]] = []
-        for first in sorted(lives, key=lambda p: (-p.size, p.born)):
-            born = min(p.born for p in lives[first])
-            dies = max(p.dies for p in lives[first])
-            at = 0
-            for low, high, begin, end in sorted(placed):
-                if begin <= dies and born <= end and at < high and low < at + first.size:
-                    at = round_up(high)
-            placed.append((at, at + first.size, born, dies))
-            for plane in lives[first]:
-                plane.origin = MARGIN + at + plane.below
+        top = set_origins(self.planes, self.heirs, first=MARGIN)
         widest = max((p.pitch for p in self.planes), default=0)
-        top = max((high for _, high, _, _ in placed), default=0)
         self.words = round_up(MARGIN + top + 8 * WIDEST + 4 * widest)
 
 
@@ -148,12 +131,3 @@ def quad_word(zeros: Sequence[int]) -> int:
 def quads_of(places: Iterable[Place]) -> list[tuple[Plane, int, int, int]]:
     """The quads that hold these channels, each once, in order of appearance."""
     return list(dict.fromkeys((p.plane, p.quad, p.top, p.left) for p in places))
-
-
-def round_up(count: int) -> int:
-    return -(-count // WIDEST) * WIDEST
-
-
-def apart(stride: int) -> int:
-    """Words from plane to plane: a power of two apart they would share few cache lines."""
-    return stride + WIDEST if stride % 512 < WIDEST else stride

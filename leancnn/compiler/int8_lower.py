@@ -3,18 +3,11 @@
 from collections.abc import Sequence
 from itertools import product
 
+from leancnn.compiler.arena import round_up
 from leancnn.compiler.graph import Shape
 from leancnn.compiler.int8_boxes import box_of, suits
 from leancnn.compiler.int8_depthwise import scratch_words
-from leancnn.compiler.int8_layout import (
-    Arena,
-    IndexMap,
-    Place,
-    Plane,
-    quad_word,
-    quads_of,
-    round_up,
-)
+from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane, quad_word, quads_of
 from leancnn.compiler.int8_program import (
     DenseKernel,
     Depthwise,

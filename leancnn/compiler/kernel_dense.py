@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File, Places, fill
 from leancnn.compiler.epilogue import affines, described, statements, steps_cost
 from leancnn.compiler.graph import Conv, Shape, floats
 from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel, mixed_layouts
 from leancnn.compiler.literals import LARGE
-from leancnn.compiler.values import WIDEST, Value, side_by_side
+from leancnn.compiler.values import Value, side_by_side
 
 AHEAD = 1024  # floats between the weights that are multiplied and those that are fetched
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import groupby
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.blocked import (
     BlockedKernel,
     blocked_kernel,
@@ -14,7 +15,6 @@ from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.epilogue import affines, finished, is_long
 from leancnn.compiler.graph import Conv
 from leancnn.compiler.kernel import Kernel, Plan
-from leancnn.compiler.values import WIDEST
 
 COLUMNS = 8  # of a tile
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.blocked import (
     BlockedKernel,
     blocked_kernel,
@@ -11,7 +12,6 @@ from leancnn.compiler.blocked import (
 )
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.kernel import Kernel, Plan
-from leancnn.compiler.values import WIDEST
 
 FUNCTION = """
 LAYER @(float *s, const int32_t *t, const float *w)

@@ -7,9 +7,9 @@ up with the last channel to whole vectors.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.kernel import Kernel, Plan, Wish
-from leancnn.compiler.values import WIDEST
 
 ONE_BY_ONE = """
     for (int b = 0; b < $channels; b += 16)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.blocked import (
     AHEAD,
     BlockedKernel,
@@ -26,7 +27,7 @@ from leancnn.compiler.epilogue import affines, finished, is_long
 from leancnn.compiler.graph import Conv, Floats
 from leancnn.compiler.kernel import Kernel, shape_key
 from leancnn.compiler.loops import narrow_cost, narrow_tile
-from leancnn.compiler.values import WIDEST, Value
+from leancnn.compiler.values import Value
 
 FUNCTION = """
 $tiles

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Floats, Pool, Sides, floats
 from leancnn.compiler.kernel import kernel
 from leancnn.compiler.literals import number
 from leancnn.compiler.loops import Tiling, outside_is_zero
 from leancnn.compiler.planar import PlanarKernel, place_of
-from leancnn.compiler.values import WIDEST
 
 SUMS = """
 const float *x = $place;

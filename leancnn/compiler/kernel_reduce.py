@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File, Places, fill
 from leancnn.compiler.epilogue import described
 from leancnn.compiler.graph import Reduce
 from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel, mixed_layouts
 from leancnn.compiler.kernel_dense import DenseKernel
 from leancnn.compiler.literals import number
-from leancnn.compiler.values import WIDEST, Store, side_by_side, whole
+from leancnn.compiler.values import Store, side_by_side, whole
 
 FUNCTION = """
 LAYER @(float *s$given)

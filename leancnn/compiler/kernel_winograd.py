@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.blocked import (
     AHEAD,
     BlockedKernel,
@@ -25,7 +26,7 @@ from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.epilogue import affines, finished, is_long
 from leancnn.compiler.graph import Conv, Floats, floats
 from leancnn.compiler.kernel import Kernel, shape_key
-from leancnn.compiler.values import WIDEST, Value
+from leancnn.compiler.values import Value
 from leancnn.compiler.winograd import Winograd, in_vectors, is_winograd, transformed, ways
 
 FILTERS = {

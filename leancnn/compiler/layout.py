@@ -13,9 +13,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from leancnn.compiler.arena import WIDEST, round_up
 from leancnn.compiler.kernel import Kernel, Program, Wish
 from leancnn.compiler.kernel_layout import LayoutKernel
-from leancnn.compiler.values import WIDEST, Buffer, Store, Value, round_up, whole
+from leancnn.compiler.values import Buffer, Store, Value, whole
 
 Layout = Literal["best", "planes", "abreast"]
 TO_BLOCKED, TO_PLANES = 0.5, 0.8  # cycles of moving one number

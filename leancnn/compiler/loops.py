@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+from leancnn.compiler.arena import WIDEST, round_up
 from leancnn.compiler.graph import Conv, Pool
 from leancnn.compiler.kernel import Kernel, Plan
-from leancnn.compiler.values import WIDEST, round_up
 
 L1_FLOATS = 6 * 1024  # of the first cache, what a kernel may expect to keep for its input
 L2_FLOATS = 128 * 1024

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from leancnn.compiler.arena import WIDEST, apart, round_up, set_origins
 from leancnn.compiler.kernel import Kernel, Plan, Program, operand
 from leancnn.compiler.layout import Layout, choose
 from leancnn.compiler.loops import Tiles
-from leancnn.compiler.values import WIDEST, Buffer, Store, round_up
+from leancnn.compiler.values import Buffer, Store
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +86,7 @@ def set_pitches(planned: Schedule) -> None:
         buffer.below = 0
         if buffer.blocked:
             buffer.pitch = buffer.width * WIDEST
-            buffer.stride = _apart(buffer.line)
+            buffer.stride = apart(buffer.line)
             buffer.size = round_up(buffer.channels) // WIDEST * buffer.stride
             continue
         if buffer.vector:  # no window looks beyond a pixel: see simplify
@@ -96,13 +97,8 @@ def set_pitches(planned: Schedule) -> None:
         rows, columns = buffer.gap
         buffer.below = round_up(rows * buffer.pitch + columns, grain)
         stride = round_up(buffer.line + rows * buffer.pitch + columns, grain)
-        buffer.stride = stride if grain == 1 else _apart(stride)
+        buffer.stride = stride if grain == 1 else apart(stride)
         buffer.size = buffer.below + buffer.channels * buffer.stride
-
-
-def _apart(stride: int) -> int:
-    """Floats from plane to plane: a power of two apart they would share few cache lines."""
-    return stride + WIDEST if stride % 512 < WIDEST else stride
 
 
 def _unite(parent, root, buffers: Iterable[Buffer]) -> None:  # type: ignore[no-untyped-def]
@@ -179,26 +175,9 @@ def set_places(planned: Schedule) -> None:
         pair = _heir(kernel, at, set(heirs.values()))
         if pair is not None:
             heirs[pair[1]] = pair[0]
-    lives: dict[Buffer, list[Buffer]] = {}
-    for buffer in [*program.buffers, *scratch.values()]:
-        first = buffer
-        while first in heirs:
-            first = heirs[first]
-        lives.setdefault(first, []).append(buffer)
-    placed: list[tuple[int, int, int, int]] = []  # from, to in the arena; from, to in time
-    order = sorted(lives, key=lambda b: (-b.size, b.born))
-    for first in order:
-        born = min(b.born for b in lives[first])
-        dies = max(b.dies for b in lives[first])
-        at = 0
-        for low, high, begin, end in sorted(placed):
-            if begin <= dies and born <= end and at < high and low < at + first.size:
-                at = round_up(high, grain)
-        placed.append((at, at + first.size, born, dies))
-        for buffer in lives[first]:
-            buffer.origin = at + buffer.below
+    top = set_origins([*program.buffers, *scratch.values()], heirs, grain=grain)
     slack = 8 * grain + 2 * max(buffer.pitch for buffer in program.buffers)
-    program.arena = round_up(max(high for _, high, _, _ in placed) + slack)
+    program.arena = round_up(top + slack)
     for kernel, buffer in scratch.items():
         planned.plans[kernel] = replace(planned.plans[kernel], place=buffer.origin)
 

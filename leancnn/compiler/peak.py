@@ -2,9 +2,9 @@
 
 import ctypes
 from collections.abc import Sequence
-from importlib.resources import files
 
 from leancnn.compiled import open_library
+from leancnn.compiler.frame import template
 from leancnn.toolchain import FAST_FLAGS, compile_library
 
 SUMS = 24  # independent ones, enough to hide the latency of two units
@@ -12,7 +12,7 @@ STEPS = 4000
 
 
 def _source() -> str:
-    prelude = (files("leancnn.compiler") / "prelude.h").read_text(encoding="utf-8")
+    prelude = template("prelude.h")
     names = [f"a{i}" for i in range(SUMS)]
     few = names[:12]
     lines = [
@@ -34,7 +34,7 @@ def _source() -> str:
 
 
 def _integer_source() -> str:
-    prelude = (files("leancnn.compiler") / "int8_prelude.h").read_text(encoding="utf-8")
+    prelude = template("int8_prelude.h")
     sums = [f"a{i}" for i in range(SUMS)]
     lines = [
         "int peak(int steps, const uint32_t *given, uint32_t *taken)\n{",

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.blocked import cheapest
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.epilogue import affines, described, finished, is_long, statements, steps_cost
@@ -19,7 +20,7 @@ from leancnn.compiler.graph import Floats, floats
 from leancnn.compiler.kernel import Kernel, is_small, mixed_layouts, operand
 from leancnn.compiler.loops import Tiling, moves_straight, planar_cost, reach, tiling
 from leancnn.compiler.polyphase import deal
-from leancnn.compiler.values import WIDEST, Buffer, Store, Value
+from leancnn.compiler.values import Buffer, Store, Value
 
 FUNCTION = """
 $macros

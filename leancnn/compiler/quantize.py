@@ -58,6 +58,7 @@ from leancnn.compiler.integers import (
 )
 from leancnn.compiler.ranges import Range, curve, means_of
 from leancnn.errors import UnsupportedError
+from leancnn.normalisation import scale_and_shift
 
 CURVES = ("leaky", "sigmoid", "hardsigmoid", "silu", "hardswish", "exp", "erf", "sqrt")
 
@@ -106,8 +107,7 @@ class Quantizer:
         self.users = graph.users()
         self.done: set[Node] = set()
         self.norms = Norms(graph)
-        scale = 1 / (255 * np.array(std, np.float64))
-        shift = -np.array(mean, np.float64) / np.array(std, np.float64)
+        scale, shift = scale_and_shift(mean, std)
         zero = np.clip(np.rint(-shift / scale), 0, 255).astype(np.int32)
         image = QValue(graph.shapes[graph.input], scale, zero)
         self.network = Quantized(graph.input, "", {graph.input: image}, [], shift)

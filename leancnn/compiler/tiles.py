@@ -12,7 +12,7 @@ finds in a line twice as wide.
 
 import re
 
-from leancnn.compiler.values import WIDEST
+from leancnn.compiler.arena import WIDEST
 
 TILES = {
     "EACH(F)": """

@@ -12,9 +12,8 @@ pixel after pixel without gaps, then the next sixteen channels. A plane is then 
 
 from dataclasses import dataclass
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.graph import Activation, Affine, Combine, Shape
-
-WIDEST = 16  # lanes of the widest vectors we plan for; narrower ones divide it
 
 
 @dataclass(slots=True, eq=False)
@@ -108,10 +107,6 @@ class Value:
     def places(self) -> list[int]:
         """The place in the arena of each channel's first pixel."""
         return [b.plane(c) + self.top * b.pitch + self.left * b.step for b, c in self.planes]
-
-
-def round_up(count: int, grain: int = WIDEST) -> int:
-    return -(-count // grain) * grain
 
 
 def side_by_side(places: list[int]) -> bool:

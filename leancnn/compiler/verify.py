@@ -13,10 +13,11 @@ from typing import NoReturn
 
 import numpy as np
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.kernel import Kernel, Program, is_small, operand
 from leancnn.compiler.layout import wish
 from leancnn.compiler.memory import PASSES, Schedule, set_lives, set_pitches, set_plans
-from leancnn.compiler.values import WIDEST, Buffer, Store, Value
+from leancnn.compiler.values import Buffer, Store, Value
 from leancnn.errors import ProgramError, UnsupportedError
 
 NOBODY, SCRATCH = -1, -2

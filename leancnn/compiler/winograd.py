@@ -14,11 +14,12 @@ from math import sqrt
 
 import numpy as np
 
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.blocked import Tile, product_tiles, tile_of
 from leancnn.compiler.graph import Conv, Floats, floats
 from leancnn.compiler.kernel import Kernel, Plan
 from leancnn.compiler.loops import L2_FLOATS
-from leancnn.compiler.values import WIDEST, Value
+from leancnn.compiler.values import Value
 
 TAPS = 3
 SIZES = (2, 4)

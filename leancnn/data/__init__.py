@@ -103,8 +103,7 @@ def load_dataset(
     >>> dataset.train.images.shape[1:], dataset.train.images.dtype
     ((8, 8, 3), dtype('uint8'))
     """
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
+    if unknown := [part for part in parts if part not in PARTS]:
         raise DataError(f"a data set has the parts train, val and test, not '{unknown[0]}'")
     opened = open_source(source)
     if len(opened.classes) < 2:
@@ -117,19 +116,9 @@ def load_dataset(
         verify=verify,
     )
     cut_val = "val" in parts and "val" not in opened.read and val_share != 0
-    read: dict[PartName, Part] = {}
-    for part in PARTS:
-        if part in parts or (part == "train" and cut_val):
-            if part == "val" and (cut_val or (part not in opened.read and val_share == 0)):
-                continue
-            if part not in opened.read:
-                there = ", ".join(opened.read)
-                raise DataError(
-                    f"{shown(opened.path)} has no {part} part; it has: {there}; put images into "
-                    f"{part}/<class>/, or name other data"
-                )
-            read[part] = opened.read[part](reading)
-            _require_every_class(part, opened.classes, read[part])
+    no_val = cut_val or ("val" not in opened.read and val_share == 0)
+    wanted = [part for part in PARTS if part in parts or (part == "train" and cut_val)]
+    read = _read(opened, reading, [part for part in wanted if part != "val" or not no_val])
     splits: dict[PartName, Split] = {part: found.split for part, found in read.items()}
     cuts: dict[str, Any] = dict(opened.cuts)
     if cut_val:
@@ -148,6 +137,21 @@ def load_dataset(
         test=splits.get("test"),
         manifest=_manifest(opened, read, splits, cuts),
     )
+
+
+def _read(opened: Source, reading: Reading, parts: Sequence[PartName]) -> dict[PartName, Part]:
+    """The parts of a source, each with images of every class. Raises `DataError`."""
+    read: dict[PartName, Part] = {}
+    for part in parts:
+        if part not in opened.read:
+            there = ", ".join(opened.read)
+            raise DataError(
+                f"{shown(opened.path)} has no {part} part; it has: {there}; put images into "
+                f"{part}/<class>/, or name other data"
+            )
+        read[part] = opened.read[part](reading)
+        _require_every_class(part, opened.classes, read[part])
+    return read
 
 
 def _require_every_class(part: str, classes: Sequence[str], found: Part) -> None:

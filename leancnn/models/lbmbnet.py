@@ -21,6 +21,7 @@ leaves open: the share of entries that are not zero (`density`), the activations
 parameters; both readings fit).
 """
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -115,35 +116,15 @@ class LBMBNet(nn.Module):
         choose(gate_act, ("same", *ACTIVATIONS), "gate_act")
         gate_kind = ACTIVATIONS.get(gate_act, kind)
         self.channels = channels
+        block = partial(LBMBConv, act=kind, gate_act=gate_kind, density=density, redraw=redraw)
         self.stem = conv_bn(channels, STEM, 3, act=kind)
-        self.stage0 = LBMBConv(
-            STEM,
-            STAGE_0,
-            expansion=1,
-            stride=1,
-            act=kind,
-            gate_act=gate_kind,
-            gated=gate_stage0,
-            density=density,
-            redraw=redraw,
-        )
+        self.stage0 = block(STEM, STAGE_0, expansion=1, stride=1, gated=gate_stage0)
         blocks = []
         c_in = STAGE_0
         for width in STAGES:
             for index in range(repeats):
-                blocks.append(
-                    LBMBConv(
-                        c_in,
-                        width,
-                        expansion=expansion,
-                        stride=2 if index == 0 else 1,
-                        act=kind,
-                        gate_act=gate_kind,
-                        gated=True,
-                        density=density,
-                        redraw=redraw,
-                    )
-                )
+                stride = 2 if index == 0 else 1
+                blocks.append(block(c_in, width, expansion=expansion, stride=stride, gated=True))
                 c_in = width
         self.blocks = nn.Sequential(*blocks)
         self.top = conv_bn(c_in, TOP, 1, act=kind)

@@ -13,11 +13,11 @@ from torch import nn
 from leancnn.channels.dependencies import Dependencies
 from leancnn.channels.remove import Keep
 from leancnn.compiled import CompiledNetwork
+from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.import_torch import import_torch, readable
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.simplify import simplify
-from leancnn.compiler.values import WIDEST
 from leancnn.errors import CompileError, MissingDependencyError, UnsupportedError
 from leancnn.parity import trial_images
 from leancnn.progress import Progress

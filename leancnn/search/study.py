@@ -111,6 +111,16 @@ class Study:
         for one in found:
             self._shapes.setdefault(one.shape.network, []).append(one)
         whole(path)
+        self._study = self._opened(path, seed)
+        self._ended: dict[int, Trial] = {}
+        self._seen = {self._key(one) for one in self._frozen()}
+        for one in self._frozen():  # a kill fell into the drawing of it
+            if one.state == TrialState.RUNNING and "augment" not in one.params:
+                self._study.tell(one.number, state=TrialState.FAIL)
+        self._enqueue()
+
+    def _opened(self, path: Path, seed: int) -> optuna.Study:
+        """The study of a journal, or a new one. Raises `DamagedError`."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -121,7 +131,7 @@ class Study:
                 done = 0
                 if NAME in known:
                     done = len(storage.get_all_trials(storage.get_study_id_from_name(NAME)))
-                self._study = optuna.create_study(
+                return optuna.create_study(
                     study_name=NAME,
                     storage=storage,
                     direction="maximize",
@@ -140,12 +150,6 @@ class Study:
                 raise DamagedError(
                     f"{path} is no journal of a search ({error}); begin another in a new folder"
                 ) from error
-        self._ended: dict[int, Trial] = {}
-        self._seen = {self._key(one) for one in self._frozen()}
-        for one in self._frozen():  # a kill fell into the drawing of it
-            if one.state == TrialState.RUNNING and "augment" not in one.params:
-                self._study.tell(one.number, state=TrialState.FAIL)
-        self._enqueue()
 
     def _enqueue(self) -> None:
         """Begin with the costliest shape of each network by its own recipe, the costliest first."""

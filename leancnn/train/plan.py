@@ -166,14 +166,30 @@ class TrainingPlan:
 
     def warnings(self, dataset: Dataset, start: weights.Network | None = None) -> list[str]:
         """What one should know before the first step, a sentence each."""
-        found, where = [], shown(self.data)
+        found = []
         if "test" not in dataset.manifest["parts"]:
             found.append(
-                f"{where} has no test part, so 'leancnn evaluate' will have nothing to open; "
-                "put images aside for it, or name another data set there with --data"
+                f"{shown(self.data)} has no test part, so 'leancnn evaluate' will have nothing to "
+                "open; put images aside for it, or name another data set there with --data"
             )
         if learnt := self._learnt(start, dataset):
             found.append(learnt)
+        found += self._recipe_and_images(dataset)
+        if self.preprocessing.channels == 3 and all_gray(dataset):
+            found.append(
+                "all images are gray and are trained on in three equal channels"
+                + ("" if start is not None else "; --override channels=1 takes one")
+            )
+        found += [*_left_out(dataset), *self._kept_of_start(), *self._too_large()]
+        skipped = dataset.manifest["skipped"]
+        if skipped:
+            first = f"{shown(skipped[0]['file'])}: {shown(skipped[0]['reason'])}"
+            found.append(f"{len(skipped)} unreadable files are left out ({first}); see run.json")
+        return found
+
+    def _recipe_and_images(self, dataset: Dataset) -> list[str]:
+        """What of the recipe does not suit these images."""
+        found = []
         if self.recipe.batch > self.images:
             found.append(
                 f"all {self.images} images to train on make one step, for the recipe's batch "
@@ -189,27 +205,18 @@ class TrainingPlan:
                 f"the schedule {self.recipe.schedule} lowers the rate until the last epoch: where "
                 f"patience ends a run of {self.recipe.epochs:g} epochs early, it misses that"
             )
-        if self.preprocessing.channels == 3 and all_gray(dataset):
-            found.append(
-                "all images are gray and are trained on in three equal channels"
-                + ("" if start is not None else "; --override channels=1 takes one")
-            )
-        found += _left_out(dataset)
-        for key, kept in (
-            ("size", self.preprocessing.size),
-            ("channels", self.preprocessing.channels),
-        ):
-            if (wanted := getattr(self.recipe, key)) not in (None, kept):
-                found.append(
-                    f"the recipe says {key} {wanted}, but the network that training starts from "
-                    f"has {kept}, which stays"
-                )
-        found += self._too_large()
-        skipped = dataset.manifest["skipped"]
-        if skipped:
-            first = f"{shown(skipped[0]['file'])}: {shown(skipped[0]['reason'])}"
-            found.append(f"{len(skipped)} unreadable files are left out ({first}); see run.json")
         return found
+
+    def _kept_of_start(self) -> list[str]:
+        """What the recipe says of the input, where the network that training starts from says
+        otherwise."""
+        kept = {"size": self.preprocessing.size, "channels": self.preprocessing.channels}
+        return [
+            f"the recipe says {key} {wanted}, but the network that training starts from has "
+            f"{value}, which stays"
+            for key, value in kept.items()
+            if (wanted := getattr(self.recipe, key)) not in (None, value)
+        ]
 
     def _learnt(self, start: weights.Network | None, dataset: Dataset) -> str:
         """A sentence when the network to start from learnt from images that now are for validation.

@@ -10,6 +10,7 @@ from leancnn.compiler.int8_conv import emit_tiled
 from leancnn.compiler.int8_copies import emit_lookup, emit_pack, emit_pool, emit_total
 from leancnn.compiler.int8_dense import emit_dense, emit_norm
 from leancnn.compiler.int8_depthwise import emit_depthwise
+from leancnn.compiler.int8_halves import in_halves
 from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_program import (
     DenseKernel,
@@ -32,6 +33,7 @@ def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None)
     answers = network.values[network.output].shape[0]
     if len(facts.classes) != answers:
         raise MismatchError(f"{len(facts.classes)} class names for a network of {answers} answers")
+    network = in_halves(network)
     program = lower(network)
     file = open_file(facts)
     for kernel in program.kernels:

@@ -1,0 +1,80 @@
+"""Large strided convolutions in groups as two, one after the other, whose copies share room.
+
+What a strided convolution reads is dealt out by rows and columns first, into a copy as large as its
+input. Where that copy is the most that lies in the arena, half of the groups at a time take half
+of it, and the second half lies where the first one was.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from leancnn.compiler.integers import (
+    Array,
+    Clamp,
+    QConv,
+    QJoin,
+    QNode,
+    QTake,
+    Quantized,
+    QValue,
+    Store,
+)
+
+LARGE = 40_000  # bytes of a copy, from which on it is made in two
+
+
+def in_halves(network: Quantized) -> Quantized:
+    """The same arithmetic in other nodes; the network is not changed."""
+    values = dict(network.values)
+    nodes: list[QNode] = []
+    for node in network.nodes:
+        nodes += _halves(node, values) if isinstance(node, QConv) else [node]
+    return replace(network, nodes=nodes, values=values)
+
+
+def _halves(node: QConv, values: dict[str, QValue]) -> list[QNode]:
+    x, (outputs, each) = values[node.x], node.weight.shape[:2]
+    half, read = outputs // 2, node.groups // 2 * each
+    stored = [step for step in node.steps if isinstance(step, Store)]
+    plain = all(isinstance(step, Clamp | Store) for step in node.steps)
+    quads = node.groups % 2 == 0 and half % 4 == 0 and read % 4 == 0
+    depthwise = node.groups == outputs
+    small = x.shape[0] * x.shape[1] * x.shape[2] < LARGE
+    if node.stride == (1, 1) or small or depthwise or not quads or not plain:
+        return [node]
+    made: list[QNode] = []
+    for number, (first, start) in enumerate(((0, 0), (half, read))):
+        rows, name = slice(first, first + half), f"{node.x}_half{number}_of_{stored[0].value}"
+        made.append(QTake(node.x, name, tuple(range(start, start + read))))
+        values[name] = _part(x, slice(start, start + read))
+        steps: list[Any] = []
+        for step in node.steps:
+            if isinstance(step, Store):
+                values[_named(step, number)] = _part(values[step.value], rows)
+            steps.append(_step(step, rows, number))
+        weight, bias = node.weight[rows], node.bias[rows]
+        groups = node.groups // 2
+        made.append(
+            replace(node, x=name, weight=weight, bias=bias, steps=tuple(steps), groups=groups)
+        )
+    for store in stored:
+        made.append(QJoin((_named(store, 0), _named(store, 1)), store.value))
+    return made
+
+
+def _part(value: QValue, which: slice) -> QValue:
+    scale = value.scale[which]
+    return replace(value, shape=(len(scale), *value.shape[1:]), scale=scale, zero=value.zero[which])
+
+
+def _named(store: Store, number: int) -> str:
+    return f"{store.value}_half{number}"
+
+
+def _step(step: Any, rows: slice, number: int) -> Clamp | Store:
+    """A step for some of the outputs."""
+    if isinstance(step, Clamp):
+        return Clamp(step.low[rows], step.high[rows])
+    assert isinstance(step, Store)
+    multiplier: Array | None = None if step.multiplier is None else step.multiplier[rows]
+    return Store(_named(step, number), multiplier)

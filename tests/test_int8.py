@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leancnn.compiler.frame import Metadata
-from leancnn.compiler.graph import Activation, Combine, Conv, Reduce, Softmax, empty, floats
+from leancnn.compiler.graph import Activation, Affine, Combine, Conv, Reduce, Softmax, empty, floats
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import QConv, QNorm, bound, from_data, to_data
 from leancnn.compiler.qdq import to_qdq
@@ -218,6 +218,43 @@ def test_onnx_runtime_answers_like_the_integers(seed, kind):
     found = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
     expected = reference.answer(pixels).numpy()
     assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()
+
+
+class GateDrawn(Drawn):
+    """A gate, to whose products a shortcut is added, of usual size or far larger."""
+
+    def __init__(self, seed):
+        self.random = np.random.default_rng(seed)
+        self.graph = empty((3, 9, 10))
+        x = self.conv(self.graph.input, 8, 3)
+        y = self.add(Activation("clip"), self.conv(self.graph.input, 8, 3))
+        if seed % 2:
+            far = floats(np.full(8, 500.0))
+            y = self.add(Affine(far, floats(np.zeros(8))), y)
+        gate = self.add(
+            Conv(floats(self.random.normal(0, 0.4, (8, 8, 1, 1))), self.numbers(8)),
+            self.add(Reduce("mean", "pixels"), x),
+        )
+        x = self.add(Combine("mul"), x, self.add(Activation("sigmoid"), gate))
+        x = self.add(Activation("clip"), self.add(Combine("add"), x, y))
+        weight = floats(self.random.normal(0, 0.3, (4, 8, 9, 10)))
+        self.graph.output = self.add(Conv(weight, self.numbers(4)), x)
+
+    def conv(self, x, outputs, side):
+        c = self.shape(x)[0]
+        weight = floats(self.random.normal(0, 0.2, (outputs, c, side, side)))
+        return self.add(Conv(weight, self.numbers(outputs), padding=(1, 1, 1, 1)), x)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_shortcut_is_added_to_what_a_gate_has_multiplied(seed):
+    graph, network, reference, pixels = drawn(seed, kind=GateDrawn)
+    expected = run(graph, meaning(network, network.image, pixels).float()).flatten(1)
+    found = reference.answer(pixels)
+    apart, spread_ = found - expected, expected - expected.mean(0)
+    assert apart[:-2].norm() < 0.1 * spread_.norm(), "but for the extremes, which set no range"
+    in_c = answers(written(network).source, pixels, ["-DLANES=1", "-DINTEGERS"])
+    assert np.array_equal(in_c, found.numpy())
 
 
 def finer_of(seed, kind=Drawn):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from leancnn.compiler.graph import Activation, Conv, Node, Pool, Shape
+from leancnn.compiler.graph import Activation, Combine, Conv, Node, Pool, Shape
 from leancnn.compiler.integers import Array, Clamp, QTake, Quantized, QValue
 from leancnn.compiler.ranges import Range
 from leancnn.errors import UnsupportedError
@@ -14,6 +14,7 @@ from leancnn.errors import UnsupportedError
 LEVELS = 127  # the largest weight; −128 is left out
 FACTOR = 32_767  # the largest factor of a value that is added to a sum
 LEAST = 2  # of that factor; below, the shortcut is added in a step of its own
+NEARLY = 128  # of the factor of a shortcut beside a gate: within half a hundredth
 ROOM = 2**31 - 2**24  # what a sum may reach
 
 
@@ -49,6 +50,15 @@ def common_scale(scales: Sequence[Array]) -> Array:
 
 def factors(ratio: Array) -> Array:
     return np.clip(np.rint(ratio), -FACTOR, FACTOR).astype(np.int32)
+
+
+def fits(node: Node, inputs: Sequence[QValue], others: Sequence[QValue]) -> bool:
+    """Whether shortcuts can be added to the sums of an element-wise operator: a gate's have the
+    scale they have, so that each has to be a large number of its steps, but not too large a one."""
+    if not isinstance(node.op, Combine) or node.op.how != "mul":
+        return True
+    ratios = [other.scale / (inputs[0].scale * inputs[1].scale) for other in others]
+    return all((ratio >= NEARLY).all() and (ratio <= FACTOR).all() for ratio in ratios)
 
 
 def clamp(op: Activation, scale: Array) -> Clamp:

@@ -33,6 +33,7 @@ from leancnn.compiler.int8_weights import (
     clamp,
     common_scale,
     factors,
+    fits,
     no_integers,
     repeated,
     to_bytes,
@@ -252,21 +253,24 @@ class Quantizer:
             self._table(node, self.names[node.inputs[0]], self._uniform(node, x))
             return
         chain = self._chain(node.output)
-        first, bias, scale = self._first(node, x, chain)
+        others = [self.meaning(self._other(n, v)) for n, v in self._adds(node.output, chain)]
+        if not fits(node, [self.meaning(name) for name in node.inputs], others):
+            chain, others = Chain(node.output), []
+        first, bias, scale = self._first(node, x, others)
         steps, meant = self._steps(node.output, chain, scale)
         self._sums(QEach(bias, (*first, *steps)), scale, meant)
 
-    def _first(self, node: Node, x: QValue, chain: Chain) -> tuple[tuple[QStep, ...], Array, Array]:
+    def _first(
+        self, node: Node, x: QValue, others: Sequence[QValue]
+    ) -> tuple[tuple[QStep, ...], Array, Array]:
         """The first steps of an element-wise operator, its bias and the scale of its sums."""
-        others = [self.meaning(self._other(n, v)) for n, v in self._adds(node.output, chain)]
         names = [self.names[name] for name in node.inputs]
         none = np.zeros(x.shape[0], np.int32)
         if isinstance(node.op, Combine):
             y = self.meaning(node.inputs[1])
-            full = y.shape == x.shape
-            if node.op.how == "mul" and y.shape == (x.shape[0], 1, 1) and not others:
+            if node.op.how == "mul" and y.shape == (x.shape[0], 1, 1):
                 return (Gate(names[0], names[1]),), none, x.scale * y.scale
-            if node.op.how not in ("add", "sub") or not full:
+            if node.op.how not in ("add", "sub") or y.shape != x.shape:
                 raise no_integers(node)
             scale = common_scale([x.scale, y.scale, *(other.scale for other in others)])
             sign = 1 if node.op.how == "add" else -1

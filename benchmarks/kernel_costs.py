@@ -1,6 +1,6 @@
 """The constants of the cost models, measured again: what kernels take here, one by one.
 
-    python benchmarks/kernel_costs.py activations     # epilogue.CURVES
+    python benchmarks/kernel_costs.py activations     # epilogue.CYCLES
     python benchmarks/kernel_costs.py layouts         # layout.TO_BLOCKED, TO_PLANES, NARROW
     python benchmarks/kernel_costs.py kinds resnet20  # all others: each kind against its model
 
@@ -23,7 +23,7 @@ from leancnn import models
 from leancnn.compiled import open_library
 from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File
-from leancnn.compiler.epilogue import CURVES
+from leancnn.compiler.epilogue import CYCLES
 from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Activation, Affine, Conv, Graph, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
@@ -97,16 +97,16 @@ def steps(*ops) -> tuple[Kernel, Schedule]:
 
 
 def activations(unit: float) -> dict[str, dict[str, float]]:
-    """Cycles of each curve on a vector of 16, beside what the model has."""
+    """Cycles of each activation on a vector of 16, beside what the model has."""
     scale = Affine(floats(np.full(CHANNELS, 1.5)), floats(np.full(CHANNELS, 0.5)))
     plain = cycles(*steps(scale), unit)
     found = {}
-    for curve, model in CURVES.items():
-        bent = Activation(curve, *((0.0, 6.0) if curve == "clip" else (0.3,)))
+    for kind, model in CYCLES.items():
+        bent = Activation(kind, *((0.0, 6.0) if kind == "clip" else (0.3,)))
         kernel, planned = steps(scale, bent)
         vectors = CHANNELS * -(-SIZE * kernel.out.pitch // WIDEST)
         here = (cycles(kernel, planned, unit) - plain) / vectors
-        found[curve] = {"model": model, "here": round(here, 1)}
+        found[kind] = {"model": model, "here": round(here, 1)}
     return found
 
 
@@ -122,7 +122,7 @@ def layouts(unit: float) -> dict[str, dict[str, float]]:
         grouped = Conv(wide, shift, padding=(2, 2, 2, 2), groups=CHANNELS // 2)
         value = graph.add(grouped, value, name="grouped")  # which only lines have
         graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
-        planned = schedule(lower(graph), layout="abreast")
+        planned = schedule(lower(graph), layout="blocked")
         copies = [k for k in planned.program.kernels if isinstance(k, LayoutKernel)]
         (kernel,) = (k for k in copies if k.out.blocked == (name == "to blocked"))
         here = cycles(kernel, planned, unit) / (CHANNELS * size * size)
@@ -137,7 +137,7 @@ def network(name: str) -> Graph:
 
 def ratios(graph: Graph, unit: float) -> Iterator[tuple[str, float]]:
     """What each kernel does, and its cycles over those of the model, in each layout."""
-    for layout in ("planes", "abreast"):
+    for layout in ("planes", "blocked"):
         planned = schedule(lower(graph), layout=layout)
         kinds = {(k.role, k.shape, k.x.shape, k.tile_key): k for k in planned.program.kernels}
         for kernel in kinds.values():

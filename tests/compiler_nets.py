@@ -52,7 +52,7 @@ def written(module, shape, name="net"):
 
 
 def laid_source(module, shape, layout):
-    """A module's C text in which values lie in planes or abreast, wherever they can."""
+    """A module's C text in which values lie in planes or in blocks, wherever they can."""
     graph = simplify(import_torch(module, shape))
     classes = tuple(f"class {i}" for i in range(graph.shapes[graph.output][0]))
     facts = Metadata(name="net", classes=classes, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])

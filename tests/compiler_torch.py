@@ -17,7 +17,7 @@ from leancnn.compiler.graph import (
     Softmax,
 )
 
-CURVES = {
+ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
     "hardsigmoid": functional.hardsigmoid,
     "silu": functional.silu,
@@ -65,8 +65,8 @@ def computed(op, x, *others):
             return functional.leaky_relu(x, low)
         case Activation("power", exponent):
             return torch.pow(x, exponent)
-        case Activation(curve):
-            return CURVES[curve](x)
+        case Activation(kind):
+            return ACTIVATIONS[kind](x)
         case Combine(how):
             return COMBINED[how](x, *others)
         case Gather(channels):

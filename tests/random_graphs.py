@@ -16,7 +16,7 @@ from leancnn.compiler.simplify import simplify
 from leancnn.toolchain import compile_library
 
 WIDTHS = (1, 4, 8, 16)  # floats in a vector
-LAYOUTS = ("best", "planes", "abreast")
+LAYOUTS = ("best", "planes", "blocked")
 UNARY = ("Relu", "Sigmoid", "Tanh", "Mish", "HardSwish", "Softsign", "Elu", "Selu", "Celu", "Abs",
          "Softplus", "LeakyRelu", "Neg", "Erf", "Gelu", "HardSigmoid")  # fmt: skip
 BINARY = ("Add", "Mul", "Sub", "Max", "Min")

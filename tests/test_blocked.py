@@ -1,4 +1,4 @@
-"""Channels abreast in the lanes: the same answers, where the cost model wants them."""
+"""Channels in blocks in the lanes: the same answers, where the cost model wants them."""
 
 import random
 
@@ -68,7 +68,7 @@ def test_every_vector_width_answers_as_torch_does(lanes):
     body, shape = settled(small()), (3, 12, 21)
     registers = 32 if lanes == 16 else 16
     flags = ("-std=c11", "-O1", "-march=native", f"-DLANES={lanes}", f"-DREGISTERS={registers}")
-    native = laid(body, shape, "abreast", (*flags, "-Wall", "-Wextra", "-Werror"))
+    native = laid(body, shape, "blocked", (*flags, "-Wall", "-Wextra", "-Werror"))
     assert apart(body, native, noise(shape)) < WITHIN
 
 
@@ -77,12 +77,12 @@ def test_random_networks_answer_as_torch_does_in_both_layouts(seed):
     choice = random.Random(100 + seed).choice
     shape = (choice((1, 2, 3, 6)), choice(range(5, 20)), choice(range(5, 20)))
     body = settled(random_network(lambda options: choice(list(options)), shape), seed)
-    for layout in ("planes", "abreast"):
+    for layout in ("planes", "blocked"):
         assert apart(body, laid(body, shape, layout), noise(shape)) < WITHIN
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("layout", ["planes", "abreast", None])
+@pytest.mark.parametrize("layout", ["planes", "blocked", None])
 def test_a_step_reads_what_its_own_kernel_wrote(way, layout):
     layers = [nn.Conv2d(3, 16, 1), Itself(way), nn.Conv2d(16, 16, 3, padding=1, groups=16)]
     body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
@@ -96,10 +96,10 @@ def test_a_join_of_both_layouts_is_turned():
         DenseKernel(6), nn.MaxPool2d(2), DenseKernel(12), nn.Flatten(), nn.Linear(24 * 9, 3)
     )
     body, shape = settled(body), (6, 6, 6)
-    assert apart(body, laid(body, shape, "abreast"), noise(shape)) < WITHIN
+    assert apart(body, laid(body, shape, "blocked"), noise(shape)) < WITHIN
 
 
-def test_pruning_for_speed_likes_whole_vectors_of_channels_where_they_lie_abreast():
+def test_pruning_for_speed_likes_whole_vectors_of_channels_where_they_lie_in_blocks():
     network = untrained("resnet8")
     network.preprocessing = Preprocessing(size=(8, 8))
     network.body = settled(
@@ -129,9 +129,9 @@ def mobile():
 
 @pytest.fixture(scope="module")
 def blocked():
-    """The kernels and buffers of a small network, all abreast that can."""
+    """The kernels and buffers of a small network, all blocked that can."""
     program = lowered(settled(small()), (3, 12, 21))
-    schedule(program, layout="abreast")
+    schedule(program, layout="blocked")
     return program
 
 
@@ -157,17 +157,17 @@ def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape)
     graph = simplify(import_torch(body.eval(), shape))
     planned = lower(graph)
     schedule(planned)
-    laid_abreast = {k.name for k in planned.kernels if isinstance(k, BlockedKernel)}
+    laid_blocked = {k.name for k in planned.kernels if isinstance(k, BlockedKernel)}
     program = lower(graph)
     set_pitches(Schedule(program))
     able = {k: other for k in program.kernels if (other := k.blocked()) is not None}
-    chosen = {kernel for kernel in able if kernel.name in laid_abreast}
+    chosen = {kernel for kernel in able if kernel.name in laid_blocked}
     price = _Price(program, able)
-    assert len(chosen) == len(laid_abreast)
+    assert len(chosen) == len(laid_blocked)
     assert all(price(chosen ^ {kernel}) >= price(chosen) for kernel in able)
 
 
-def test_what_reads_channels_abreast_finds_them(blocked):
+def test_what_reads_channels_in_blocks_finds_them(blocked):
     for kernel in blocked.kernels:
         if isinstance(kernel, PlanarKernel):
             assert not any(buffer.blocked for buffer in kernel.x.buffers)
@@ -178,7 +178,7 @@ def test_what_reads_channels_abreast_finds_them(blocked):
             assert kernel.x.whole is not None
 
 
-def test_every_number_of_an_abreast_buffer_has_a_place_of_its_own(blocked):
+def test_every_number_of_a_blocked_buffer_has_a_place_of_its_own(blocked):
     for buffer in (b for b in blocked.buffers if b.blocked):
         rows, columns = np.indices((buffer.height, buffer.width))
         places = [
@@ -199,7 +199,7 @@ def test_weights_lie_in_the_order_in_which_they_are_read(channels):
     value = graph.add(conv, graph.input, name="layer")
     graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
     program = lower(graph)
-    schedule(program, layout="abreast")
+    schedule(program, layout="blocked")
     kernel = next(kernel for kernel in program.kernels if isinstance(kernel, BlockedKernel))
     vectors = kernel.plan().vectors
     blocks = kernel.weights(kernel.plan())
@@ -212,7 +212,7 @@ def test_weights_lie_in_the_order_in_which_they_are_read(channels):
 
 def test_tiles_fit_the_registers(mobile):
     program = lower(mobile)
-    schedule(program, layout="abreast")
+    schedule(program, layout="blocked")
     for kernel in program.kernels:
         if isinstance(kernel, PointwiseKernel):
             for given in kernel.tiles(8):
@@ -242,7 +242,7 @@ def test_gates_are_as_exact_as_floats_allow():
         body[2].weight.copy_(torch.eye(400))
     x = np.linspace(-100, 100, 400, dtype=np.float32).reshape(1, 1, 20, 20)
     expected = 1 / (1 + np.exp(-x.astype(np.float64).ravel()))
-    for layout in ("planes", "abreast"):
+    for layout in ("planes", "blocked"):
         answer = laid(body, (1, 20, 20), layout).logits(x)[0]
         assert np.abs(answer - expected).max() < 3e-7
         assert np.allclose(answer[200:], expected[200:], rtol=1e-6)

@@ -30,7 +30,7 @@ LANGUAGES = {
 
 
 def network():
-    """One of everything that is written differently: lines, channels abreast, Winograd, strided,
+    """One of everything that is written differently: lines, channels in blocks, Winograd, strided,
     pooled, gates, curves, softmax inside, and weights large enough to be strings."""
     return settled(
         nn.Sequential(

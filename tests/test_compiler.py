@@ -82,7 +82,7 @@ def test_kernels_that_differ_in_places_alone_share_a_function():
     assert apart(body, compiled(body, (3, 10, 10)), noise(2, (3, 10, 10))) < 1e-5
 
 
-@pytest.mark.parametrize("layout", ["planes", "abreast"])
+@pytest.mark.parametrize("layout", ["planes", "blocked"])
 def test_buffers_that_live_at_once_do_not_overlap(layout):
     program = lower(simplify(import_torch(models.create_model("shufflenet_r2"), (3, 31, 31))))
     schedule(program, layout=layout)
@@ -278,7 +278,7 @@ def test_random_networks_under_sanitizers(data, tmp_path_factory):
 
     shape = (pick((1, 2, 3, 6)), pick(range(5, 40)), pick(range(5, 40)))
     body = settled(random_network(pick, shape))
-    source = laid_source(body, shape, pick(("best", "planes", "abreast")))
+    source = laid_source(body, shape, pick(("best", "planes", "blocked")))
     lanes, registers = pick((1, 4, 8, 16)), pick((16, 32))
     assert "malloc" not in source
     assert "w += 0" not in source  # of a kernel without weights w is NULL

@@ -21,7 +21,7 @@ from leancnn.compiler.verify import verify, walk
 from leancnn.errors import ProgramError
 from tests.compiler_nets import apart, compiled, laid, random_network, settled
 
-LAYOUTS = ("planes", "abreast", "best")
+LAYOUTS = ("planes", "blocked", "best")
 
 
 class Again(nn.Module):
@@ -257,7 +257,7 @@ def test_a_life_that_begins_elsewhere_is_refused(many):
 
 def test_the_wrong_heir_is_refused(monkeypatch):
     """Any pair of buffers of one kernel in one place, but for those that the law allows."""
-    right = scheduling._heir
+    right = scheduling._reusable
     kept = 0
 
     def pairs(kernel):
@@ -269,7 +269,7 @@ def test_the_wrong_heir_is_refused(monkeypatch):
 
     for make in (Again, Late, Pixel):
         graph = graph_of(settled(make()), (2, 6, 6))
-        for layout in ("planes", "abreast"):
+        for layout in ("planes", "blocked"):
             plain = schedule(lower(graph), layout=layout).program
             for at, kernel in enumerate(plain.kernels):
                 if not isinstance(kernel, PlanarKernel | BlockedKernel):
@@ -284,9 +284,9 @@ def test_the_wrong_heir_is_refused(monkeypatch):
                             return None
                         return list(pairs(kernel))[number]
 
-                    monkeypatch.setattr(scheduling, "_heir", wrong)
+                    monkeypatch.setattr(scheduling, "_reusable", wrong)
                     tiling = schedule(lower(graph), layout=layout)
-                    monkeypatch.setattr(scheduling, "_heir", right)
+                    monkeypatch.setattr(scheduling, "_reusable", right)
                     kept += allowed
                     if not allowed and not harmless(tiling.program.kernels[at], number, pairs):
                         assert refused(tiling), (make.__name__, layout, kernel.name, number)

@@ -49,7 +49,7 @@ def cross_compiler(system):
 
 
 def small_maps():
-    """A network whose channels lie abreast."""
+    """A network whose channels lie side by side."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=4),
         nn.Conv2d(16, 16, 3, padding=1),
@@ -61,12 +61,12 @@ def small_maps():
     )
 
 
-@pytest.fixture(scope="module", params=["planes", "abreast"])
+@pytest.fixture(scope="module", params=["planes", "blocked"])
 def here(request):
     """C text, an image, and this machine's answer."""
-    blocked = request.param == "abreast"
+    blocked = request.param == "blocked"
     body = settled(small_maps() if blocked else models.create_model("henet_r2", seed=0))
-    assert ("channels abreast" in written(body, SHAPE).source) == blocked
+    assert ("channels in blocks" in written(body, SHAPE).source) == blocked
     image = np.random.default_rng(0).standard_normal((1, *SHAPE)).astype(np.float32)
     return written(body, SHAPE).source, image, compiled(body, SHAPE).logits(image)[0]
 

@@ -169,7 +169,7 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
         assert len(layer.kept) % steps.get(layer.path, 4) == 0
     assert "multiples of 4 channels" in plan.warnings[0]
     assert (
-        f"and of 16 in 2 of 6 families, where they lie abreast: {plan.after['macs']:,} MACs"
+        f"and of 16 in 2 of 6 families, where they lie side by side: {plan.after['macs']:,} MACs"
         in (plan.warnings[0])
     )
 

@@ -89,11 +89,11 @@ def test_every_candidate_computes_the_same(graph):
         assert all(np.allclose(answer, answers[0], atol=1e-5) for answer in answers)
 
 
-def test_tiles_of_channels_abreast_are_tuned_too():
+def test_tiles_of_channels_in_blocks_are_tuned_too():
     body = nn.Sequential(nn.Conv2d(32, 192, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     graph = simplify(import_torch(settled(body), (32, 3, 3)))
     (key, kernel), *rest = tuning.shapes(graph).items()
-    assert key.startswith("abreast-")
+    assert key.startswith("blocked-")
     assert not rest
     image = np.random.default_rng(0).standard_normal((1, 32, 3, 3)).astype(np.float32)
     tiles = kernel.tiles(2)

@@ -53,7 +53,7 @@ def noise(shape, seed=0):
 
 
 def layer(inputs, outputs, height, width, padding=(1, 1, 1, 1)):
-    """The kernel of a network of one convolution, with channels abreast, and its schedule."""
+    """The kernel of a network of one convolution, with channels in blocks, and its schedule."""
     draw = np.random.default_rng(0).standard_normal
     graph = empty((inputs, height, width))
     weight = floats(draw((outputs, inputs, 3, 3)))
@@ -106,7 +106,7 @@ def test_each_filter_answers_as_torch_does_in_each_vector_width(size, lanes, mon
     body = steps()
     body(torch.from_numpy(noise(shape)))
     body = settled(body)
-    native = laid(body, shape, "abreast", (*FLAGS, f"-DLANES={lanes}", f"-DREGISTERS={registers}"))
+    native = laid(body, shape, "blocked", (*FLAGS, f"-DLANES={lanes}", f"-DREGISTERS={registers}"))
     assert apart(body, native, noise(shape)) < WITHIN
     for value in (np.nan, np.inf, 3.4e38):
         assert native.logits(np.full((1, *shape), value, np.float32)).shape == (1, 5)
@@ -123,7 +123,7 @@ def test_ways_fit_the_shape_and_the_registers(inputs, outputs, height, width, da
     assume((inputs, outputs) != (1, 1))  # which is a depthwise one, too, and cheaper so
     padding = tuple(data.draw(st.lists(st.integers(0, 2), min_size=4, max_size=4)))
     program = lower(layer(inputs, outputs, height, width, padding))
-    planned = schedule(program, layout="abreast")
+    planned = schedule(program, layout="blocked")
     (kernel,) = walked(planned)
     results = height + padding[0] + padding[2] - 2, width + padding[1] + padding[3] - 2
     assert (kernel.height, kernel.width) == results
@@ -147,11 +147,11 @@ def test_ways_fit_the_shape_and_the_registers(inputs, outputs, height, width, da
 def test_a_filter_that_is_given_is_the_one_that_is_written():
     facts = Metadata(name="net", classes=("a",) * 32, mean=(0.5,) * 16, std=(0.25,) * 16)
     graph = layer(16, 32, 8, 8)
-    (kernel,) = walked(schedule(lower(graph), layout="abreast"))
+    (kernel,) = walked(schedule(lower(graph), layout="blocked"))
     given = kernel.tiles(9)
     assert set(given) == {(2, 1), (2, 2), (4, 1), (4, 2)}
     tiles = [{kernel.tile_key: pair} for pair in given]
-    texts = [emit(schedule(lower(graph), tile, "abreast"), facts).source for tile in tiles]
+    texts = [emit(schedule(lower(graph), tile, "blocked"), facts).source for tile in tiles]
     assert len(set(texts)) == 4
     for (size, vectors), text in zip(given, texts, strict=True):
         assert f"by F({size}, 3)" in text

@@ -77,7 +77,7 @@ def power(b: Builder, x: IndexMap, exponent: Any) -> IndexMap:
 
 
 def _power(b: Builder, x: IndexMap, number: float) -> IndexMap:
-    """Products for whole numbers up to 4, roots and reciprocals by their own curves."""
+    """Products for whole numbers up to 4, roots and reciprocals by functions of their own."""
     if number in (-0.5, -1.0, -2.0):
         return b.activate(_power(b, x, -number), "reciprocal")
     if number == 0.5:

@@ -142,7 +142,7 @@ class BlockedKernel(Kernel):
         what, how = self.words(plan)
         sizes = (f"{c}x{h}x{w}" for c, h, w in (self.x.shape, self.shape))
         comment = (
-            f"{self.name}: {what}, {' -> '.join(sizes)}, channels abreast\n"
+            f"{self.name}: {what}, {' -> '.join(sizes)}, channels in blocks\n"
             f"   then {described(self.steps)}; {how}"
         )
         name = file.function(self.name, comment, self.body(file, plan))

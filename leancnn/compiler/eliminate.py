@@ -78,7 +78,7 @@ def constants(op: Op, shape: Shape, *inputs: NDArray[np.float64]) -> NDArray[np.
         case Affine():
             return np.where(op.scale == 0, op.shift, x * op.scale + op.shift)
         case Activation():
-            return _curve(op, x)
+            return _activation(op, x)
         case Combine():
             return _combined(op, *inputs)
         case Gather():
@@ -92,18 +92,18 @@ def constants(op: Op, shape: Shape, *inputs: NDArray[np.float64]) -> NDArray[np.
     return np.full(shape[0], np.nan)
 
 
-def _curve(op: Activation, x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _activation(op: Activation, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """A function of each element, computed here."""
     with np.errstate(all="ignore"):
-        match op.curve:
+        match op.kind:
             case "clip":
                 return np.clip(x, op.low, op.high)
             case "leaky":
                 return np.where(x > 0, x, x * op.low)
             case "sigmoid" | "silu":
-                return (x if op.curve == "silu" else 1.0) / (1 + np.exp(-x))
+                return (x if op.kind == "silu" else 1.0) / (1 + np.exp(-x))
             case "hardsigmoid" | "hardswish":
-                return (x if op.curve == "hardswish" else 1.0) * np.clip(x / 6 + 0.5, 0, 1)
+                return (x if op.kind == "hardswish" else 1.0) * np.clip(x / 6 + 0.5, 0, 1)
             case "exp":
                 return np.exp(x)
             case "expm1":

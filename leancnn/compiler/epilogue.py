@@ -7,7 +7,7 @@ from leancnn.compiler.graph import Activation, Affine, Combine
 from leancnn.compiler.literals import number
 from leancnn.compiler.values import Binary, Buffer, Step, Store, Value
 
-CURVES: dict[str, float] = {
+CYCLES: dict[str, float] = {
     "clip": 1.0,
     "leaky": 2.0,
     "sigmoid": 16.0,
@@ -25,14 +25,14 @@ CURVES: dict[str, float] = {
     "power": 160.0,
     "round": 2.0,
 }
-"""Cycles, about, of each curve on a vector of 16; `benchmarks/kernel_costs.py activations`."""
+"""Cycles, about, of each activation on a vector of 16; `benchmarks/kernel_costs.py activations`."""
 
 
 def steps_cost(steps: tuple[Step, ...]) -> float:
     """Cycles of steps on one vector; a first store is free."""
     total = -1.0
     for step in steps:
-        total += CURVES[step.curve] if isinstance(step, Activation) else 1.0
+        total += CYCLES[step.kind] if isinstance(step, Activation) else 1.0
     return max(total, 0.0)
 
 
@@ -41,10 +41,10 @@ def affines(steps: Sequence[Step]) -> list[Affine]:
     return [step for step in steps if isinstance(step, Affine)]
 
 
-def curve(step: Activation, y: str) -> str:
+def activation(step: Activation, y: str) -> str:
     """A C expression for a function of each element of the vector `y`."""
     low, high = number(step.low), number(step.high)
-    match step.curve:
+    match step.kind:
         case "clip":
             if step.high == float("inf"):
                 return f"floored({y}, splat({low}))"
@@ -75,7 +75,7 @@ def curve(step: Activation, y: str) -> str:
             return f"power({y}, {low})"
         case "round":
             return f"nearest({y})"
-    return f"{step.curve}({y})"
+    return f"{step.kind}({y})"
 
 
 def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
@@ -113,7 +113,7 @@ def statements(
     for step in steps:
         match step:
             case Activation():
-                lines.append(f"y = {curve(step, 'y')};")
+                lines.append(f"y = {activation(step, 'y')};")
             case Affine(scale):
                 factor, shift = row(head), row(head + 1)
                 only = f"{alone}({shift})" if alone else shift
@@ -171,8 +171,8 @@ def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool
 
 
 def is_long(steps: Sequence[Step]) -> bool:
-    """Whether one of a kernel's steps is a long curve."""
-    return any(isinstance(step, Activation) and step.curve in LONG for step in steps)
+    """Whether one of a kernel's steps is a long activation."""
+    return any(isinstance(step, Activation) and step.kind in LONG for step in steps)
 
 
 def described(steps: Sequence[Step]) -> str:
@@ -180,8 +180,8 @@ def described(steps: Sequence[Step]) -> str:
     words: list[str] = []
     for step in steps:
         if isinstance(step, Activation):
-            relu = step.curve == "clip" and (step.low, step.high) == (0, float("inf"))
-            words.append("relu" if relu else step.curve)
+            relu = step.kind == "clip" and (step.low, step.high) == (0, float("inf"))
+            words.append("relu" if relu else step.kind)
         elif isinstance(step, Affine):
             words.append("scale and shift")
         elif hasattr(step, "how"):

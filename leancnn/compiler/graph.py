@@ -85,7 +85,7 @@ class Activation:
     """A function of each element. ReLU is `clip` from 0 up; `low` is the slope of `leaky`, and the
     exponent of `power`."""
 
-    curve: ActivationKind
+    kind: ActivationKind
     low: float = 0.0
     high: float = float("inf")
 

@@ -127,11 +127,11 @@ class Builder:
         return IndexMap(made, x.shape, x.index)
 
     def activate(
-        self, x: IndexMap, curve: ActivationKind, low: float = 0.0, high: float = math.inf
+        self, x: IndexMap, kind: ActivationKind, low: float = 0.0, high: float = math.inf
     ) -> IndexMap:
         """A function of each element."""
         x = self._whole(x)
-        op = Activation(curve, low, high)
+        op = Activation(kind, low, high)
         return IndexMap(self.graph.add(op, x.value, name=self.name), x.shape, x.index)
 
     def quantize(self, x: IndexMap, scale: Any, zero: Any, low: float, high: float) -> IndexMap:

@@ -84,7 +84,7 @@ class Arena:
     """All planes, with their lives by the number of the kernel that makes or last reads them."""
 
     planes: list[Plane] = field(default_factory=list)
-    heirs: dict[Plane, Plane] = field(default_factory=dict)
+    reused: dict[Plane, Plane] = field(default_factory=dict)
     """A plane that may lie where another ends its life."""
     words: int = 0
 
@@ -114,7 +114,7 @@ class Arena:
 
     def place(self) -> None:
         """Give every plane its place: the lowest that is free for its whole life."""
-        top = set_origins(self.planes, self.heirs, first=MARGIN)
+        top = set_origins(self.planes, self.reused, first=MARGIN)
         widest = max((p.pitch for p in self.planes), default=0)
         self.words = round_up(MARGIN + top + 8 * WIDEST + 4 * widest)
 

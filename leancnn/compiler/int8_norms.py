@@ -39,7 +39,7 @@ class Norms:
     def _measured(self, value: str, channel: int) -> str:
         """The vector whose length a channel is, kept from 0 by a clip or not; or nothing."""
         node = self.made.get(self._root(value, channel)[0])
-        if node is not None and isinstance(node.op, Activation) and node.op.curve == "clip":
+        if node is not None and isinstance(node.op, Activation) and node.op.kind == "clip":
             if node.op.high != float("inf"):
                 return ""
             node = self.made.get(self._root(node.inputs[0], 0)[0])

@@ -151,21 +151,21 @@ def lives(program: Int8Program) -> None:
         plane.dies = len(program.kernels)
     for at, kernel in enumerate(program.kernels):
         if isinstance(kernel, Tiled):
-            _heir(program.arena, kernel, at)
+            _reusable(program.arena, kernel, at)
         if isinstance(kernel, Depthwise):
             _in_place(program.arena, kernel, at)
 
 
-def _heir(arena: Arena, kernel: Tiled, at: int) -> None:
+def _reusable(arena: Arena, kernel: Tiled, at: int) -> None:
     """An added value that is read here for the last time, quad by quad, gives its place."""
-    busy = {place.plane for place in kernel.places} | set(arena.heirs.values())
+    busy = {place.plane for place in kernel.places} | set(arena.reused.values())
     for quads in kernel.others.values():
         old = quads[0][0]
         if [(old, n) for n in range(old.quads)] != quads or old in busy or old.dies != at:
             continue
         for new in _after(kernel, old):
-            if new.gap == old.gap and new.quads == old.quads and new not in arena.heirs:
-                arena.heirs[new] = old
+            if new.gap == old.gap and new.quads == old.quads and new not in arena.reused:
+                arena.reused[new] = old
                 return
 
 
@@ -177,8 +177,8 @@ def _in_place(arena: Arena, kernel: Depthwise, at: int) -> None:
     for new in kernel.outs.values():
         size = (new.height, new.width, new.gap, new.quads)
         fits = size == (old.height, old.width, old.gap, old.quads)
-        if fits and new not in arena.heirs and len(set(new.fill)) == len(set(old.fill)) == 1:
-            arena.heirs[new] = old
+        if fits and new not in arena.reused and len(set(new.fill)) == len(set(old.fill)) == 1:
+            arena.reused[new] = old
             return
 
 

@@ -20,7 +20,7 @@ ROOM = 2**31 - 2**24  # what a sum may reach
 
 def no_integers(node: Node) -> UnsupportedError:
     """What to say of an operator that has no integer form."""
-    how = getattr(node.op, "how", getattr(node.op, "curve", ""))
+    how = getattr(node.op, "how", getattr(node.op, "kind", ""))
     kind = f"{type(node.op).__name__} {how}".strip().lower()
     return UnsupportedError(f"{kind} (at {node.output}) has no integer form")
 

@@ -71,7 +71,7 @@ class LayoutKernel(Kernel):
     def c(self, file: File, plan: Plan) -> None:
         out = self.out
         body = f"LAYER @(const float *s, const int32_t *t, float *y)\n{{\n{self._loops()}\n}}"
-        how = "channels abreast" if out.blocked else "planes"
+        how = "channels in blocks" if out.blocked else "planes"
         comment = f"{self.name}: {out.channels}x{out.height}x{out.width} to {how}"
         name = file.function(self.name, comment, body)
         table = []

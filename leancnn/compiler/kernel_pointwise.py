@@ -87,7 +87,7 @@ class PointwiseKernel(BlockedKernel):
 
     @property
     def tile_key(self) -> str:
-        return shape_key(self, "abreast")
+        return shape_key(self, "blocked")
 
     def tiles(self, count: int) -> list[tuple[int, int]]:
         """Pixels and vectors."""

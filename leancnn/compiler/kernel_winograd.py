@@ -1,4 +1,4 @@
-"""C for 3×3 convolutions by Winograd's short filters, sixteen channels of a pixel abreast.
+"""C for 3×3 convolutions by Winograd's short filters, sixteen channels of a pixel side by side.
 
 A band of rows of tiles at a time: its columns are taken to points, then for each of these its rows,
 so that points and products of one stay in the first cache; products come back along the rows, and
@@ -197,7 +197,7 @@ class WinogradKernel(BlockedKernel):
 
     @property
     def tile_key(self) -> str:
-        return shape_key(self, "abreast")
+        return shape_key(self, "blocked")
 
     def tiles(self, count: int) -> list[tuple[int, int]]:
         """Results of a tile in each direction and vectors of a product."""

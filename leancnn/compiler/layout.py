@@ -18,7 +18,7 @@ from leancnn.compiler.kernel import Kernel, Program, Wish
 from leancnn.compiler.kernel_layout import LayoutKernel
 from leancnn.compiler.values import Buffer, Store, Value, whole
 
-Layout = Literal["best", "planes", "abreast"]
+Layout = Literal["best", "planes", "blocked"]
 TO_BLOCKED, TO_PLANES = 0.5, 0.8  # cycles of moving one number
 NARROW = 1.5  # to planes whose rows are shorter than a vector
 # All three are measured by `python benchmarks/kernel_costs.py layouts`.
@@ -27,11 +27,11 @@ NARROW = 1.5  # to planes whose rows are shorter than a vector
 def choose(program: Program, layout: Layout = "best") -> None:
     """Replace the kernels that are better off by blocked ones, and copy values between layouts.
 
-    Pitches must be those of a program of planes alone; they change. "planes" and "abreast" decide
+    Pitches must be those of a program of planes alone; they change. "planes" and "blocked" decide
     for all kernels that can be both.
     """
     able = {k: other for k in program.kernels if (other := k.blocked()) is not None}
-    starts = {"planes": [len(able)], "abreast": [0]}.get(layout, list(range(len(able) + 1)))
+    starts = {"planes": [len(able)], "blocked": [0]}.get(layout, list(range(len(able) + 1)))
     kernels = list(able)
     chosen = set(kernels[starts[0] :])
     if len(starts) > 1:

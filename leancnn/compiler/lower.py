@@ -160,8 +160,8 @@ class Lowering:
 def is_positive(step: Step, before: bool) -> bool:
     """Whether nothing is below zero after a step."""
     if isinstance(step, Activation):
-        bounded = step.curve in ("sigmoid", "hardsigmoid", "exp", "sqrt")
-        return bounded or (step.curve == "clip" and step.low >= 0)
+        bounded = step.kind in ("sigmoid", "hardsigmoid", "exp", "sqrt")
+        return bounded or (step.kind == "clip" and step.low >= 0)
     if isinstance(step, Binary) and step.other is not None:
         both = before and all(b.positive for b in step.other.buffers)
         return both and step.how.how in ("add", "mul", "max", "min")

@@ -133,7 +133,7 @@ def set_plans(planned: Schedule) -> None:
         planned.plans[kernel] = replace(plan, place=place)
 
 
-def _heir(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] | None:
+def _reusable(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] | None:
     """A buffer of this kernel that may lie where one it reads element by element ends its life.
 
     The place is free from the last step that reads it on.
@@ -170,12 +170,12 @@ def set_places(planned: Schedule) -> None:
         if floats := round_up(planned.plans[kernel].scratch):
             name = f"{kernel.name} scratch"
             scratch[kernel] = Buffer(name, 1, 1, 1, size=floats, born=at, dies=at)
-    heirs: dict[Buffer, Buffer] = {}
+    reused: dict[Buffer, Buffer] = {}
     for at, kernel in enumerate(program.kernels):
-        pair = _heir(kernel, at, set(heirs.values()))
+        pair = _reusable(kernel, at, set(reused.values()))
         if pair is not None:
-            heirs[pair[1]] = pair[0]
-    top = set_origins([*program.buffers, *scratch.values()], heirs, grain=grain)
+            reused[pair[1]] = pair[0]
+    top = set_origins([*program.buffers, *scratch.values()], reused, grain=grain)
     slack = 8 * grain + 2 * max(buffer.pitch for buffer in program.buffers)
     program.arena = round_up(top + slack)
     for kernel, buffer in scratch.items():

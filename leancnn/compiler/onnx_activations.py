@@ -89,7 +89,7 @@ def _power(b: Builder, call: Call) -> IndexMap:
     return activations.power_of(b, np.asarray(base), call.view(1))
 
 
-for _name, _curve, _sets in (
+for _name, _kind, _sets in (
     ("Sigmoid", "sigmoid", ELEMENTS),
     ("HardSwish", "hardswish", (14, 22)),
     ("Exp", "exp", ELEMENTS),
@@ -100,10 +100,10 @@ for _name, _curve, _sets in (
     ("Reciprocal", "reciprocal", ELEMENTS),
 ):
 
-    def _curved(b: Builder, call: Call, curve: Any = _curve) -> IndexMap:
-        return b.activate(call.view(), curve)
+    def _activated(b: Builder, call: Call, kind: Any = _kind) -> IndexMap:
+        return b.activate(call.view(), kind)
 
-    handles(_name, sets=_sets, hints=OLD)(_curved)
+    handles(_name, sets=_sets, hints=OLD)(_activated)
 for _name, _function, _sets in (
     ("Abs", activations.absolute, ELEMENTS),
     ("Mish", activations.mish, (18, 22)),

@@ -107,7 +107,7 @@ def _combined(v: Values, node: Node) -> tuple[QEach, Array]:
 
 def _later(v: Values, node: Node, scale: Array) -> list[QStep]:
     """What is done to sums of this scale before they are rounded."""
-    if isinstance(node.op, Activation) and node.op.curve == "clip":
+    if isinstance(node.op, Activation) and node.op.kind == "clip":
         return [clamp(node.op, scale)]
     if isinstance(node.op, Combine) and node.op.how == "add":
         other = next((name for name in node.inputs if name in v.known), None)

@@ -57,11 +57,11 @@ from leancnn.compiler.integers import (
     Store,
     bound,
 )
-from leancnn.compiler.ranges import Range, curve, means_of
+from leancnn.compiler.ranges import Range, activation, means_of
 from leancnn.errors import UnsupportedError
 from leancnn.normalisation import scale_and_shift
 
-CURVES = ("leaky", "sigmoid", "hardsigmoid", "silu", "hardswish", "exp", "erf", "sqrt")
+ACTIVATIONS = ("leaky", "sigmoid", "hardsigmoid", "silu", "hardswish", "exp", "erf", "sqrt")
 
 
 def quantize(
@@ -247,8 +247,8 @@ class Quantizer:
         x = self.meaning(node.inputs[0])
         for name in node.inputs:
             self._bytes(node, self.meaning(name))
-        if isinstance(node.op, Activation) and node.op.curve != "clip":
-            if node.op.curve not in CURVES:
+        if isinstance(node.op, Activation) and node.op.kind != "clip":
+            if node.op.kind not in ACTIVATIONS:
                 raise no_integers(node)
             self._table(node, self.names[node.inputs[0]], self._uniform(node, x))
             return
@@ -298,7 +298,7 @@ class Quantizer:
         while (following := self._following(chain.value)) is not None:
             chain.nodes.append(following)
             chain.value = following.output
-            if isinstance(following.op, Activation) and following.op.curve != "clip":
+            if isinstance(following.op, Activation) and following.op.kind != "clip":
                 break
         return chain
 
@@ -307,7 +307,7 @@ class Quantizer:
             return None
         for user in self.users[value]:
             if isinstance(user.op, Activation) and (
-                user.op.curve == "clip" or user.op.curve in CURVES
+                user.op.kind == "clip" or user.op.kind in ACTIVATIONS
             ):
                 return user
             if isinstance(user.op, Combine) and user.op.how == "add" and user not in self.done:
@@ -341,7 +341,7 @@ class Quantizer:
         for node in [*chain.nodes, None]:
             others = [user for user in self.users[value] if user is not node]
             final = node is None or value == self.graph.output
-            table = node is not None and isinstance(node.op, Activation) and node.op.curve != "clip"
+            table = node is not None and isinstance(node.op, Activation) and node.op.kind != "clip"
             if others or final or table:
                 steps.append(self._store(value, scale, meant))
             if node is None:
@@ -393,7 +393,7 @@ class Quantizer:
         name = node.output
         y = as_bytes(self.ranges[name], self.graph.shapes[name])
         real = torch.from_numpy((np.arange(256) - x.zero[0]) * x.scale[0])
-        bytes_ = np.rint(np.nan_to_num(curve(node.op, real).numpy()) / y.scale[0]) + y.zero[0]
+        bytes_ = np.rint(np.nan_to_num(activation(node.op, real).numpy()) / y.scale[0]) + y.zero[0]
         table = np.clip(bytes_, 0, 255).astype(np.uint8)
         self.network.nodes.append(QTable(source, name, table))
         self.network.values[name] = y

@@ -171,7 +171,7 @@ def apply(node: Node, xs: list[Tensor]) -> Tensor:
         case Affine():
             return x * _channels(op.scale) + _channels(op.shift)
         case Activation():
-            return curve(op, x)
+            return activation(op, x)
         case Quantize():
             whole = torch.round(x / _channels(op.scale)) + _channels(op.zero)
             return whole.clamp(op.low, op.high)
@@ -209,9 +209,9 @@ REDUCED: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
 }
 
 
-def curve(op: Activation, x: Tensor) -> Tensor:
+def activation(op: Activation, x: Tensor) -> Tensor:
     """A function of each element."""
-    match op.curve:
+    match op.kind:
         case "clip":
             return x.clamp(op.low, op.high)
         case "leaky":
@@ -222,7 +222,7 @@ def curve(op: Activation, x: Tensor) -> Tensor:
             return F.hardswish(x)
         case "silu":
             return F.silu(x)
-    plain: Tensor = getattr(torch, op.curve)(x)
+    plain: Tensor = getattr(torch, op.kind)(x)
     return plain
 
 

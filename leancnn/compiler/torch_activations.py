@@ -56,7 +56,7 @@ def _leaky(b: Builder, x: IndexMap, slope: float = 0.01) -> IndexMap:
 
 
 LINEAR = 14  # log(1 + exp x) less x is below a unit in the last place of x from there on
-CURVES = (
+KINDS = (
     "sigmoid",
     "hardsigmoid",
     "silu",
@@ -69,13 +69,13 @@ CURVES = (
     "reciprocal",
     "log",
 )
-for _curve in CURVES:
-    handles(_curve)(lambda b, x, curve=_curve: b.activate(x, curve))
+for _kind in KINDS:
+    handles(_kind)(lambda b, x, kind=_kind: b.activate(x, kind))
 
 
 @handles("softplus")
 def _softplus(b: Builder, x: IndexMap, beta: float = 1, threshold: float = 20) -> IndexMap:
-    if threshold < LINEAR:  # from there on it is a line, which does not meet the curve
+    if threshold < LINEAR:  # from there on it is a line, which does not meet the activation
         raise UnsupportedError(f"a threshold of {threshold:g}; only of {LINEAR} or more")
     if beta == 1:
         return b.activate(x, "softplus")

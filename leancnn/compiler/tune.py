@@ -87,7 +87,7 @@ def alone(kernel: Kernel, tiles: Tiles) -> CompiledNetwork:
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
-    plan = schedule(lower(graph), tiles, "abreast" if kernel.lays_blocked else "planes")
+    plan = schedule(lower(graph), tiles, "blocked" if kernel.lays_blocked else "planes")
     return CompiledNetwork(compile_library(emit(plan, facts).source, name="alone"))
 
 

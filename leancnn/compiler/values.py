@@ -6,7 +6,7 @@ nothing, and a crop is an offset. Padding is `gap` zero columns after each row (
 one row is the left padding of the next) and zero rows between planes; with it a convolution of
 stride 1 reads shifts of one long line.
 
-Where maps are small, channels lie abreast instead: sixteen numbers of each pixel side by side,
+Where maps are small, channels lie in blocks (NCHWc): sixteen numbers of each pixel side by side,
 pixel after pixel without gaps, then the next sixteen channels. A plane is then a place and a step.
 """
 
@@ -28,7 +28,7 @@ class Buffer:
     blocked: bool = False  # sixteen channels of a pixel side by side
     gap: tuple[int, int] = (0, 0)  # rows and columns of zeros that some reader needs
     pitch: int = 1
-    stride: int = 1  # floats from one plane to the next; abreast: from sixteen to the next
+    stride: int = 1  # floats from one plane to the next; blocked: from sixteen to the next
     origin: int = 0  # place in the arena of the first pixel of the first plane
     below: int = 0  # floats before `origin` that belong to it: the zeros above the first row
     size: int = 0  # floats in the arena, `below` included

@@ -6,7 +6,7 @@ matrices, tiles × inputs by inputs × outputs, and the products back to results
 multiply-adds for each result and input with m = 2 and 2.25 with m = 4, where the window takes 9.
 Lavin and Gray (2016) sum over inputs at the points, so that each number is transformed once.
 
-With sixteen channels abreast every transform adds whole vectors and shuffles nothing.
+With sixteen channels in blocks every transform adds whole vectors and shuffles nothing.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ CLOSE = 4096  # floats of points and products that stay in the first cache besid
 
 @dataclass(frozen=True, slots=True)
 class Winograd(Plan):
-    """How a 3×3 convolution with channels abreast is walked."""
+    """How a 3×3 convolution with channels in blocks is walked."""
 
     size: int  # m: results of a tile in each direction
     rows: int  # rows of tiles that are multiplied at a time
@@ -107,7 +107,7 @@ def is_winograd(kernel: Kernel) -> bool:
 
 
 def in_vectors(value: Value) -> bool:
-    """Whether each sixteen channels of a value would lie abreast in one vector, in order."""
+    """Whether each sixteen channels of a value would lie side by side in one vector, in order."""
     planes = value.planes
     return all(
         buffer is planes[at - at % WIDEST][0]

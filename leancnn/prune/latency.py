@@ -30,9 +30,9 @@ from leancnn.weights import Network
 SHARES = 32  # that a speed tries, each compiled and timed
 ROUNDS = 9
 SECONDS = 0.02  # of one program's turn
-ALONG, ABREAST = 4, WIDEST
+ALONG, BLOCK = 4, WIDEST
 """Channels that fill a kernel: register tiles along lines hold 4, 8 or 12, and on small maps whole
-vectors of channels lie abreast; other widths leave tails."""
+vectors of channels lie side by side; other widths leave tails."""
 LARGEST = 2**27  # bytes of weights; the C compiler takes a dozen times as much memory
 SILENT = (CompileError, MissingDependencyError, UnsupportedError)
 """What a `Clock` raises for a network that it cannot time here."""
@@ -50,7 +50,7 @@ def liked(network: Network, dependencies: Dependencies) -> dict[str, int]:
     lying = [row for path, row in dependencies.writes.items() if readable(path) in named]
     units = np.concatenate([np.empty(0, np.int64), *lying])
     return {
-        channel_group.name: ABREAST if np.isin(units, channel_group.units).any() else ALONG
+        channel_group.name: BLOCK if np.isin(units, channel_group.units).any() else ALONG
         for channel_group in dependencies.channel_groups
     }
 
@@ -96,9 +96,9 @@ def fast_enough(maker: Candidates, speedup: float, *, progress: bool = False) ->
         also = f"; the fastest that was timed ran {fastest:.3g} times as fast"
         maker.check(again >= speedup, "speedup", speedup, also)
         free = maker.cost(maker.keep(maker.widest(fits, shares=SHARES))).macs
-    wide = sum(steps[channel_group.name] == ABREAST for channel_group in maker.channel_groups)
+    wide = sum(steps[channel_group.name] == BLOCK for channel_group in maker.channel_groups)
     many = len(maker.channel_groups)
-    also = f", and of {ABREAST} in {wide} of {many} families, where they lie abreast"
+    also = f", and of {BLOCK} in {wide} of {many} families, where they lie side by side"
     warning = (
         f"widths are multiples of {ALONG} channels, which fill the program's register tiles"
         f"{also if wide else ''}: {maker.cost(keep).macs:,} MACs remain; with any widths the same "

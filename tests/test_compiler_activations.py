@@ -1,4 +1,4 @@
-"""Every curve of the C file over the whole range of floats, at each width of vectors."""
+"""Every activation of the C file over the whole range of floats, at each width of vectors."""
 
 import ctypes
 import math
@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.epilogue import curve
+from leancnn.compiler.epilogue import activation as c_of
 from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Activation, Reduce, empty
 from leancnn.compiler.lower import LONGEST, lower
@@ -32,7 +32,7 @@ WIDTHS = {
 }
 POWERS = tuple(map(float, np.float32([1.7, 0.4545, 9.3])))
 erf = np.vectorize(math.erf, otypes=[np.float64])
-CURVES = {
+KINDS = {
     "exp": (np.exp, 1.2),
     "expm1": (np.expm1, 2.1),
     "tanh": (np.tanh, 3.0),
@@ -63,13 +63,13 @@ def activation(name):
 @pytest.fixture(scope="module", params=WIDTHS)
 def library(request, tmp_path_factory):
     source = template("prelude.h")
-    for name in CURVES:
+    for name in KINDS:
         source += f"""
 void {name}_of(const float *x, float *z, int n)
 {{
     for (int i = 0; i < n; i += LANES) {{
         vf y = load(x + i);
-        store(z + i, {curve(activation(name), "y")});
+        store(z + i, {c_of(activation(name), "y")});
     }}
 }}
 """
@@ -145,9 +145,9 @@ def misses(found, expected, least=2.0**-126):
     return np.abs(found.astype(np.float64) - expected) / unit
 
 
-@pytest.mark.parametrize("name", CURVES)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_curve_is_as_exact_as_floats_over_their_whole_range(library, name):
-    function, bound = CURVES[name]
+    function, bound = KINDS[name]
     x = everywhere()
     with np.errstate(all="ignore"):
         expected = function(x.astype(np.float64))
@@ -181,7 +181,7 @@ def test_exponentials_reach_zero_and_infinity_where_floats_do(library):
     assert np.isinf(found[-1])
 
 
-@pytest.mark.parametrize("name", [*CURVES, "relu", "relu6", "cap"])
+@pytest.mark.parametrize("name", [*KINDS, "relu", "relu6", "cap"])
 def test_nan_stays_nan_in_every_lane(library, name):
     for pattern in (0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF, 0x7FFFFFFF):
         nan = np.array([pattern], np.uint32).view(np.float32)
@@ -194,7 +194,7 @@ def test_nan_stays_nan_in_every_lane(library, name):
 
 def test_a_magnitude_has_no_sign_also_of_zero(library):
     x = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, np.nan, -1e-45], np.float32)
-    assert curve(Activation("leaky", -1.0), "y") == "magnitude(y)"
+    assert c_of(Activation("leaky", -1.0), "y") == "magnitude(y)"
     found = of(library, "magnitude", x)
     assert not np.signbit(found[:6]).any()
     assert np.array_equal(found, np.abs(x), equal_nan=True)
@@ -256,7 +256,7 @@ def test_an_answer_that_is_nan_in_torch_is_nan_in_the_c_file(seed):
         expected = body(torch.from_numpy(images)).numpy()
     assert np.isnan(expected).any()
     widths = pick(([], ["-DLANES=8"], ["-DLANES=4"], ["-DLANES=1"]))
-    found = laid(body, shape, pick(("planes", "abreast", "best")), (*FLAGS, *widths)).logits(images)
+    found = laid(body, shape, pick(("planes", "blocked", "best")), (*FLAGS, *widths)).logits(images)
     assert np.isnan(found[np.isnan(expected)]).all()
 
 
@@ -300,9 +300,9 @@ class Everything(nn.Module):
     ("layout", "lanes"),
     [
         ("planes", 16),
-        ("abreast", 16),
+        ("blocked", 16),
         pytest.param("planes", 4, marks=pytest.mark.slow),
-        pytest.param("abreast", 8, marks=pytest.mark.slow),
+        pytest.param("blocked", 8, marks=pytest.mark.slow),
     ],
 )
 def test_no_operator_swallows_nan(layout, lanes):
@@ -341,7 +341,7 @@ def test_a_long_chain_goes_on_in_the_next_kernel():
     assert np.allclose(native.logits(np.ones((1, 2, 3, 3), np.float32)), fixed, rtol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["planes", "abreast"])
+@pytest.mark.parametrize("layout", ["planes", "blocked"])
 def test_a_softmax_written_by_hand_holds_far_below_zero(layout):
     """Logits near -90 and near 85, whose exponentials are the smallest and largest floats."""
 
@@ -363,7 +363,7 @@ def test_a_softmax_written_by_hand_holds_far_below_zero(layout):
         assert np.abs(found - expected.numpy()).max() < 2e-5
 
 
-@pytest.mark.parametrize("layout", ["planes", "abreast"])
+@pytest.mark.parametrize("layout", ["planes", "blocked"])
 def test_a_constant_made_beside_an_image_is_no_product_of_it(layout):
     """Infinity times zero is NaN; a constant, a number beyond the edge, is what it is."""
 

@@ -22,6 +22,7 @@ ELSEWHERE = (
     "reliability",
     "serve",
     "int8",
+    "two",
 )  # have a page in docs/
 
 

@@ -191,7 +191,10 @@ class DepthwiseDrawn(Drawn):
 
 
 class NormDrawn(Drawn):
-    """A gate of regions' largest values, each region's divided by its length (R-SeNet's)."""
+    """A gate of regions' largest values, each region's divided by its length, and a shortcut past
+    it (R-SeNet's)."""
+
+    past = 1.0  # times the input
 
     def step(self):
         if any(isinstance(node.op, Reduce) for node in self.graph.nodes):
@@ -209,7 +212,15 @@ class NormDrawn(Drawn):
             first = self.add(Combine("add"), first, other)
         weight = floats(self.random.normal(0, 0.4, (c, c, 1, 1)))
         gate = self.add(Activation("sigmoid"), self.add(Conv(weight, self.numbers(c)), first))
-        self.value = self.add(Combine("mul"), x, gate)
+        past = self.add(Affine(floats(np.full(c, self.past)), floats(np.zeros(c))), x)
+        gated = self.add(Combine("mul"), x, gate)
+        self.value = self.add(Activation("clip"), self.add(Combine("add"), gated, past))
+
+
+class SmallPast(NormDrawn):
+    """What passes the gate is a hundred times smaller: in bytes before the two are added."""
+
+    past = 0.01
 
 
 def drawn(seed, images=12, kind=Drawn):

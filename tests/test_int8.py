@@ -24,6 +24,7 @@ from tests.int8_nets import (
     DepthwiseDrawn,
     Drawn,
     NormDrawn,
+    SmallPast,
     answers,
     drawn,
     spread,
@@ -62,12 +63,21 @@ def test_depthwise_windows_of_any_kind_give_the_same_bits(build):
         assert np.array_equal(found, reference.answer(pixels).numpy())
 
 
-@pytest.mark.parametrize("build", ["integers alone", "this processor"])
-def test_vectors_divided_by_their_lengths_give_the_same_bits(build):
-    _, network, reference, pixels = drawn(1, kind=NormDrawn)
+@pytest.mark.parametrize(
+    ("kind", "build"),
+    [
+        (NormDrawn, "integers alone"),
+        (NormDrawn, "this processor"),
+        (SmallPast, "this processor"),
+    ],
+)
+def test_vectors_divided_by_their_lengths_give_the_same_bits(kind, build):
+    graph, network, reference, pixels = drawn(1, kind=kind)
     assert any(isinstance(node, QNorm) for node in network.nodes)
     found = answers(written(network).source, pixels, BUILDS[build])
     assert np.array_equal(found, reference.answer(pixels).numpy())
+    expected = run(graph, meaning(network, network.image, pixels).float()).flatten(1)
+    assert np.abs(found - expected.numpy()).max() < 0.1 * (expected.max() - expected.min())
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ ELSEWHERE = (
     "serve",
     "int8",
     "two",
+    "search",
 )  # have a page in docs/
 
 

@@ -24,6 +24,7 @@ import leancnn
 from leancnn import weights
 from leancnn.evaluate import evaluate
 from leancnn.held_out import open_test_part
+from leancnn.predict import probabilities
 from leancnn.quantize import IMAGES, calibration, quantize
 from leancnn.runs import machine, write_json
 from leancnn.tables import table
@@ -58,8 +59,8 @@ def measured(run: Path, folder: Path) -> dict[str, Any]:
     native = leancnn.compile(folder / "integers")
     truth = held.split.labels
     found = {
-        "float": network.probabilities(images).argmax(1),
-        "ours": native(images).argmax(1),
+        "float": probabilities(network, held.split.images).argmax(1),
+        "ours": probabilities(native, held.split.images).argmax(1),
         "onnxruntime": answered("onnxruntime", by_onnxruntime(plain, some, folder), images),
         "nncf": answered("openvino-int8", by_nncf(plain, some, folder)["openvino-int8"], images),
     }
@@ -96,11 +97,11 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    kept = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.is_file() else []
     for run in args.runs:
         with tempfile.TemporaryDirectory() as folder:
             row = measured(run, Path(folder))
-        kept = [old for old in kept if old["network"] != row["network"]] + [row]
+        there = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+        kept = [old for old in there.get("rows", []) if old["network"] != row["network"]] + [row]
         print(table([row]), flush=True)
         facts = {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
         write_json(

@@ -87,6 +87,8 @@ SHAPES = (
     *("_".join(map(str, (6, 6, *kind))) for kind in KINDS),
     "6_2_1_1_0",
     "1_1_1_2_0",
+    "1_1_3_1_1",
+    "1_1_3_2_1",
 )
 
 
@@ -157,6 +159,41 @@ def test_any_network_of_known_layers_agrees_with_torch(channels, groups, strides
     assert far(found["simd"][0], found["torch"][0]) < 1e-4
     # A flipped ReLU costs more than rounding.
     assert far(found["simd"][1], found["torch"][1]) < 1e-2
+
+
+class Depthwise(nn.Module):
+    """Units of MobileNetV2 and ShuffleNetV2: depthwise, activations, halves, shuffles, sums."""
+
+    def __init__(self, stride, act):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), act())
+        self.wide = nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), act())
+        deep = nn.Conv2d(6, 6, 3, stride, 1, groups=6, bias=False)
+        self.deep = nn.Sequential(deep, nn.BatchNorm2d(6), act())
+        self.narrow = nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6))
+        self.last = nn.Conv2d(6, 6, 1)
+        self.shuffle, self.act = ChannelShuffle(2), act()
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.narrow(self.deep(self.wide(x)))
+        x = self.act(x + y) if x.shape == y.shape else y
+        left, right = self.shuffle(torch.cat([x, y], 1)).chunk(2, 1)
+        return torch.cat([self.last(left), right], 1).mean((2, 3))
+
+
+@pytest.mark.usefixtures("quick_kernels")
+@settings(max_examples=6, deadline=None)
+@given(stride=st.sampled_from([1, 2]), size=st.tuples(st.integers(4, 9), st.integers(4, 9)))
+@pytest.mark.parametrize("act", [nn.ReLU, nn.ReLU6])
+def test_depthwise_units_are_as_near_to_exact_arithmetic_as_torch_is(act, stride, size):
+    torch.manual_seed(0)
+    body, images = Depthwise(stride, act), 4 * torch.randn(BATCH, 3, *size)
+    body.stem[1].weight.data *= 4  # many values reach 6
+    found = passes(body, images, torch.arange(BATCH) % 12, ("double", "torch", "simd"))
+    for part in range(3):
+        error = far(found["torch"][part], found["double"][part])
+        assert far(found["simd"][part], found["double"][part]) < max(3 * error, 2e-6)
 
 
 class Padded(nn.Module):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leancnn.cpu_training.program import FLAGS, Program
-from leancnn.cpu_training.trace import Late, Node, NoSimdError, Trace
+from leancnn.cpu_training.trace import LINEAR, Late, Node, NoSimdError, Trace
 from leancnn.errors import LeanCNNError, MissingDependencyError
 from leancnn.toolchain import find_compiler
 
@@ -102,7 +102,7 @@ class Accelerated(nn.Module):
         if any(norm.momentum is None for norm in _norms(self.body)):
             return "a norm averages over all batches alike"
         trace = Trace(batch, self.training)
-        images = trace.add(Node(image, relu=False))
+        images = trace.add(Node(image, act=LINEAR))
         try:
             with torch.no_grad():
                 result = self.body(images)

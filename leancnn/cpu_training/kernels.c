@@ -44,7 +44,25 @@ INLINE void store(stored *p, vec v) { *p = v; }
 #endif
 
 INLINE vec relu(vec v) { return (vec)((ivec)v & ~(v < 0.0f)); } /* NaN stays NaN: it must reach the loss */
+INLINE vec clip(vec v) { /* ReLU6 */
+    const vec low = relu(v);
+    const ivec over = low > 6.0f;
+    return (vec)(((ivec)low & ~over) | ((ivec)((vec){0} + 6.0f) & over));
+}
 INLINE vec where_positive(vec gate, vec v) { return (vec)((ivec)v & (gate > 0.0f)); }
+INLINE vec where_inside(vec gate, vec v) { return (vec)((ivec)v & (gate > 0.0f) & (gate < 6.0f)); }
+INLINE vec same(vec v) { return v; }
+INLINE vec everywhere(vec gate, vec v) { return v; }
+
+/* LOOP with a tensor's activation and its gradient (of the gate that it read, or of what it gave). */
+enum { LINEAR, RELU, RELU6 }; /* as in trace.py */
+#define WITH_ACTIVATION(kind, LOOP)                                                                            \
+    do {                                                                                                       \
+        if ((kind) == RELU6) LOOP(clip, where_inside)                                                          \
+        else if ((kind) == RELU) LOOP(relu, where_positive)                                                    \
+        else LOOP(same, everywhere)                                                                            \
+    } while (0)
+
 INLINE float across(vec v) {
     float sum = 0;
     UNROLL for (int i = 0; i < LANES; i++) sum += v[i];
@@ -56,7 +74,7 @@ typedef struct {
     const float *scale;  /* per channel, with shift: how its readers see it */
     const float *shift;
     int64_t channels, pixels;
-    int64_t relu;
+    int64_t act;         /* then through this activation */
 } Tensor;
 
 typedef struct { int32_t tensor, channel; } Term;
@@ -85,7 +103,7 @@ typedef struct {
     float *running_mean, *running_var;
     double eps, momentum;
     int64_t training, normed;  /* statistics of this batch; batch-norm follows at all */
-    int64_t rectify;           /* of a sum: ReLU on it */
+    int64_t sum_act;           /* of a sum: the activation on it */
 } Node;
 
 typedef struct {
@@ -152,13 +170,12 @@ INLINE void see(const Node *n, int64_t block, int64_t i, int64_t from, int64_t c
         const stored *z = plane(t, block, c) + from;
         const float scale = t->scale[c], shift = t->shift[c];
         ahead(z, count);
-        if (k == n->first[i]) {
-            if (t->relu) for (int64_t p = 0; p < count; p++) to[p] = relu(load(z + p) * scale + shift);
-            else for (int64_t p = 0; p < count; p++) to[p] = load(z + p) * scale + shift;
-        } else {
-            if (t->relu) for (int64_t p = 0; p < count; p++) to[p] += relu(load(z + p) * scale + shift);
-            else for (int64_t p = 0; p < count; p++) to[p] += load(z + p) * scale + shift;
-        }
+#define FIRST(act, gate) { for (int64_t p = 0; p < count; p++) to[p] = act(load(z + p) * scale + shift); }
+#define MORE(act, gate) { for (int64_t p = 0; p < count; p++) to[p] += act(load(z + p) * scale + shift); }
+        if (k == n->first[i]) WITH_ACTIVATION(t->act, FIRST);
+        else WITH_ACTIVATION(t->act, MORE);
+#undef FIRST
+#undef MORE
     }
 }
 
@@ -179,13 +196,15 @@ INLINE void see_gradient(const Node *n, int64_t block, int64_t c, int64_t from, 
     const stored *da = plane(g, block, channel) + from;
     ahead(z, count);
     ahead(da, count);
-    if (out->relu)
-        for (int64_t p = 0; p < count; p++) {
-            const vec raw = load(z + p);
-            to[p] = slope * where_positive(raw * scale + shift, load(da + p)) + (curve * raw + offset);
-        }
-    else
-        for (int64_t p = 0; p < count; p++) to[p] = slope * load(da + p) + (curve * load(z + p) + offset);
+#define BACK(act, gate)                                                                                        \
+    {                                                                                                          \
+        for (int64_t p = 0; p < count; p++) {                                                                  \
+            const vec raw = load(z + p);                                                                       \
+            to[p] = slope * gate(raw * scale + shift, load(da + p)) + (curve * raw + offset);                  \
+        }                                                                                                      \
+    }
+    WITH_ACTIVATION(out->act, BACK);
+#undef BACK
 }
 
 /* Rows from `top` (may be outside) into a zero-padded scratch plane of pitch width + 2 * pad. */
@@ -385,16 +404,18 @@ INLINE void backward(const int inputs, const int outputs, const int kernel, cons
     if (partial_all) memset(partial_all, 0, (size_t)(group_weights * n->groups) * sizeof(vec));
     const Tensor *out = &n->tensors[n->out];
     const Tensor *grad = n->grad >= 0 ? &n->tensors[n->grad] : 0;
-    float turned[inputs * outputs * taps]; /* weight with inputs and outputs exchanged and taps reversed */
+    float *turned = (float *)(scratch + n->scratch_size) - group_weights; /* weight with inputs and outputs exchanged, taps reversed */
+    int64_t turned_group = -1;
     UNITS(n, thread, threads) {
         const int64_t block = unit / n->groups, group = unit % n->groups;
         const float *weight = n->weight + group * group_weights;
         vec *partial = partial_all ? partial_all + group * group_weights : 0;
-        if (grad)
+        if (grad && turned_group != group)
             for (int o = 0; o < outputs; o++)
                 for (int i = 0; i < inputs; i++)
                     for (int64_t t = 0; t < taps; t++)
                         turned[(i * outputs + o) * taps + taps - 1 - t] = weight[(o * inputs + i) * taps + t];
+        turned_group = group;
         stored *to = grad ? plane(grad, block, group * inputs) : 0;
         if (kernel == 1 && stride == 1) {
             vec *a = scratch, *dz = scratch + inputs * CHUNK;
@@ -500,15 +521,20 @@ void lanes_reduce(const Node *n, int thread, int threads) {
         for (int32_t u = 0; u < many && u < 8; u++)
             from[u] = plane(&n->tensors[uses[u].tensor], block, uses[u].channel);
         vec sum = {0}, product = {0};
-        for (int64_t p = 0; p < out->pixels; p++) {
-            vec da = {0};
-            for (int32_t u = 0; u < many; u++) da += load(from[u] + p);
-            if (total) store(total + p, da);
-            const vec raw = load(z + p);
-            if (out->relu) da = where_positive(raw * scale + shift, da);
-            sum += da;
-            product += da * (raw - mean);
-        }
+#define ADD(act, gate)                                                                                         \
+    {                                                                                                          \
+        for (int64_t p = 0; p < out->pixels; p++) {                                                            \
+            vec da = {0};                                                                                      \
+            for (int32_t u = 0; u < many; u++) da += load(from[u] + p);                                        \
+            if (total) store(total + p, da);                                                                   \
+            const vec raw = load(z + p);                                                                       \
+            da = gate(raw * scale + shift, da);                                                                \
+            sum += da;                                                                                         \
+            product += da * (raw - mean);                                                                      \
+        }                                                                                                      \
+    }
+        WITH_ACTIVATION(out->act, ADD);
+#undef ADD
         sums[c] += (double)across(sum);
         sums[n->c_out + c] += (double)across(product);
     }
@@ -558,14 +584,14 @@ void lanes_sum(const Node *n, int thread, int threads) {
         for (int64_t p = 0; p < out->pixels; p += CHUNK) {
             const int64_t count = least(CHUNK, out->pixels - p);
             see(n, block, c, p, count, line);
-            if (n->rectify)
-                for (int64_t k = 0; k < count; k++) line[k] = relu(line[k]);
-            for (int64_t k = 0; k < count; k++) store(to + p + k, line[k]);
+#define WRITE(act, gate) { for (int64_t k = 0; k < count; k++) store(to + p + k, act(line[k])); }
+            WITH_ACTIVATION(n->sum_act, WRITE);
+#undef WRITE
         }
     }
 }
 
-/* Its gradient: all uses added, stopped where a ReLU stopped the value. */
+/* Its gradient: all uses added, stopped where the activation stopped the value. */
 void lanes_sum_gradient(const Node *n, int thread, int threads) {
     const Tensor *out = &n->tensors[n->out], *grad = &n->tensors[n->grad];
     const int64_t units = n->blocks * n->c_out;
@@ -578,11 +604,16 @@ void lanes_sum_gradient(const Node *n, int thread, int threads) {
         const stored *from[8];
         for (int32_t u = 0; u < many && u < 8; u++)
             from[u] = plane(&n->tensors[uses[u].tensor], block, uses[u].channel);
-        for (int64_t p = 0; p < out->pixels; p++) {
-            vec da = {0};
-            for (int32_t u = 0; u < many; u++) da += load(from[u] + p);
-            store(to + p, n->rectify ? where_positive(load(z + p), da) : da);
-        }
+#define STOP(act, gate)                                                                                        \
+    {                                                                                                          \
+        for (int64_t p = 0; p < out->pixels; p++) {                                                            \
+            vec da = {0};                                                                                      \
+            for (int32_t u = 0; u < many; u++) da += load(from[u] + p);                                        \
+            store(to + p, gate(load(z + p), da));                                                              \
+        }                                                                                                      \
+    }
+        WITH_ACTIVATION(n->sum_act, STOP);
+#undef STOP
     }
 }
 

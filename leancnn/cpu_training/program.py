@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.compiled import open_library
-from leancnn.cpu_training.trace import Late, Node, NoSimdError, Trace, mapped
+from leancnn.cpu_training.trace import LINEAR, Late, Node, NoSimdError, Trace, mapped
 from leancnn.errors import LeanCNNError
 from leancnn.toolchain import compile_library
 
@@ -25,7 +25,7 @@ HUGE_PAGES = 14  # MADV_HUGEPAGE
 class _CTensor(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("data", "scale", "shift")),
-        *((name, ctypes.c_int64) for name in ("channels", "pixels", "relu")),
+        *((name, ctypes.c_int64) for name in ("channels", "pixels", "act")),
     )
 
 
@@ -41,7 +41,7 @@ class _CNode(ctypes.Structure):
             (ctypes.c_void_p, "scale shift mean inverse slope curve offset"),
             (ctypes.c_void_p, "gamma beta bias gamma_grad beta_grad running_mean running_var"),
             (ctypes.c_double, "eps momentum"),
-            (ctypes.c_int64, "training normed rectify"),
+            (ctypes.c_int64, "training normed sum_act"),
         )
         for name in names.split()
     )
@@ -87,17 +87,17 @@ class Program:
         seen = [(self._floats(n.shape[0], fill=1), self._floats(n.shape[0])) for n in nodes]
         table: list[_CTensor] = []
 
-        def put(data: Tensor, view: tuple[Tensor, Tensor] = seen[0], relu: bool = False) -> int:
+        def put(data: Tensor, view: tuple[Tensor, Tensor] = seen[0], act: int = LINEAR) -> int:
             """A line of the table of tensors; gradients are seen as they are."""
             scale, shift = view
             channels, pixels = data.shape[1:3]
             pointers = data.data_ptr(), scale.data_ptr(), shift.data_ptr()
-            table.append(_CTensor(*pointers, channels, pixels, relu))
+            table.append(_CTensor(*pointers, channels, pixels, act))
             return len(table) - 1
 
         self.values = [self._stored(node.shape) for node in nodes]
         for node, value, view in zip(nodes, self.values, seen, strict=True):
-            put(value, view, bool(node.relu))
+            put(value, view, node.act or LINEAR)
 
         uses: dict[Node, list[list[tuple[int, int]]]] = {
             node: [[] for _ in range(node.shape[0])] for node in nodes
@@ -132,7 +132,8 @@ class Program:
 
         tensors = (_CTensor * len(table))(*table)
         self.kept.append(tensors)
-        rooms = self._floats(self.threads, max(map(_scratch, nodes)), self.lanes)
+        room = max(_scratch(node) + -(-_weights(node) // node.groups // self.lanes) for node in nodes)
+        rooms = self._floats(self.threads, room, self.lanes)
         partial = self._floats(self.threads, max(map(_weights, nodes)), self.lanes)
         sums = torch.zeros(self.threads, 2, max(n.shape[0] for n in nodes), dtype=torch.float64)
         self.kept.append(sums)
@@ -154,7 +155,7 @@ class Program:
             c.scale, c.shift = scale.data_ptr(), shift.data_ptr()
             for name in ("mean", "inverse", "slope", "curve", "offset", "running_mean"):
                 setattr(c, name, self._floats(node.shape[0]).data_ptr())
-            c.training, c.normed, c.rectify = self.training, node.norm is not None, node.rectify
+            c.training, c.normed, c.sum_act = self.training, node.norm is not None, node.sum_act
             if node.norm:
                 c.momentum, c.eps = node.norm.momentum, node.norm.eps
             if isinstance(node.weight, nn.Parameter) and node.weight.requires_grad:
@@ -290,7 +291,10 @@ def _weights(node: Node) -> int:
 
 
 def _scratch(node: Node) -> int:
-    """Vectors that one thread needs beside a node, as kernels.c walks over it."""
+    """Vectors that one thread needs beside a node, as kernels.c walks over it.
+
+    A group's weights, turned round for the way back, lie behind them.
+    """
     if node.weight is None:
         return CHUNK
     inputs, outputs = node.weight.shape[1], node.shape[0] // node.groups

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LINEAR, RELU, RELU6 = range(3)  # activations, as in kernels.c
 MOST_TERMS = 6  # a plane of more terms is summed in memory first
 
 
@@ -49,10 +50,10 @@ class Node:
     pad: int = 0
     groups: int = 1
     norm: Norm | None = None
-    relu: bool | None = None
-    """Whether its readers see it through a ReLU; None until the first one asks."""
-    rectify: bool = False
-    """Of a sum: ReLU before it is stored."""
+    act: int | None = None
+    """The activation through which its readers see it; None until the first one asks."""
+    sum_act: int = LINEAR
+    """Of a sum: the activation before it is stored."""
     constant: bool = False
     """Of a convolution that stands for a pooling: its weight is ours, not the network's."""
 
@@ -68,7 +69,7 @@ class Term:
 
     node: Node
     channel: int
-    relu: bool = False
+    act: int = LINEAR
     normed: bool = False
 
 
@@ -105,7 +106,7 @@ class Trace:
         if len(symbol.middle) != 1:
             raise NoSimdError("a half-finished shuffle leaves the lanes")
         late = self.late(torch.empty(symbol.shape, device="meta"))
-        self.exits.append((_sum(symbol, rectify=False), late.place))
+        self.exits.append((_sum(symbol, LINEAR), late.place))
         return late
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> "Late":
@@ -199,6 +200,10 @@ class Symbol:
             return _halved(self, torch.ones(len(self.planes), 1, 1, 1))
         return self.trace.call(Tensor.__getitem__, (self, place), {})
 
+    def chunk(self, chunks: int, dim: int = 0) -> Any:
+        """Parts of the channels, each the same planes."""
+        return torch.chunk(self, chunks, dim)  # type: ignore[arg-type]
+
     def flatten(self, start: int = 0, end: int = -1) -> Any:
         """Leaves the lanes."""
         return self.trace.call(torch.flatten, (self, start, end), {})
@@ -278,7 +283,7 @@ def _convolution(
         return NotImplemented
     height, width = ((side + 2 * pad - kernel) // stride + 1 for side in input.extent)
     many = max(map(len, input.planes)) > MOST_TERMS
-    planes = _planes(_sum(input, rectify=False)) if many else input.planes
+    planes = _planes(_sum(input, LINEAR)) if many else input.planes
     shape = (weight.shape[0], height, width)
     return input.trace.add(Node(shape, _claimed(planes), weight, bias, stride, pad, groups))
 
@@ -294,7 +299,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Any:
     node = next(term.node for plane in input.planes for term in plane)
-    free = node.weight is not None and node.norm is None and node.relu is None
+    free = node.weight is not None and node.norm is None and node.act is None
     if not free or list(input.planes) != _planes(node) or training != input.trace.training:
         return NotImplemented  # a norm that is frozen, or a layer that is read before it
     if running_mean is None or running_var is None or weight is None or bias is None:
@@ -305,12 +310,31 @@ def _batch_norm(
 
 
 def _relu(input: Symbol, inplace: bool = False) -> Any:
-    nodes = [plane[0].node if len(plane) == 1 else None for plane in input.planes]
-    if all(n and n.weight is not None and n.relu is not False for n in nodes):
-        planes: list[Plane] = [(replace(p[0], relu=True),) for p in input.planes]
+    return _activated(input, RELU)
+
+
+def _relu6(input: Symbol, inplace: bool = False) -> Any:
+    return _activated(input, RELU6)
+
+
+def _hardtanh(
+    input: Symbol, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Any:
+    return _activated(input, RELU6) if (min_val, max_val) == (0, 6) else NotImplemented
+
+
+def _activated(input: Symbol, act: int) -> Symbol:
+    """Through an activation: on the way to its readers where that can be, else in memory."""
+    terms = [plane[0] if len(plane) == 1 else None for plane in input.planes]
+    if all(t and t.node.weight is not None and _takes(t, act) for t in terms):
+        planes: list[Plane] = [(replace(plane[0], act=act),) for plane in input.planes]
     else:
-        planes = _planes(_sum(input, rectify=True))
+        planes = _planes(_sum(input, act))
     return Symbol(input.trace, planes, input.middle, input.extent)
+
+
+def _takes(term: Term, act: int) -> bool:
+    return term.node.act in (None, act) and term.act in (LINEAR, act)
 
 
 def _add(input: Any, other: Any, *, alpha: float = 1) -> Any:
@@ -326,6 +350,15 @@ def _cat(tensors: Any, dim: int = 0) -> Any:
         return NotImplemented
     planes = [plane for t in tensors for plane in t.planes]
     return Symbol(tensors[0].trace, planes, (len(planes),), tensors[0].extent)
+
+
+def _chunk(input: Symbol, chunks: int, dim: int = 0) -> Any:
+    if dim != 1 or len(input.middle) != 1:
+        raise NoSimdError("chunks of anything but channels")
+    width = -(-len(input.planes) // chunks)
+    starts = range(0, len(input.planes), width)
+    parts = [input.planes[start : start + width] for start in starts]
+    return tuple(Symbol(input.trace, part, (len(part),), input.extent) for part in parts)
 
 
 def _avg_pool(
@@ -367,9 +400,9 @@ def _planes(node: Node) -> list[Plane]:
     return [(Term(node, channel),) for channel in range(node.shape[0])]
 
 
-def _sum(symbol: Symbol, *, rectify: bool) -> Node:
-    """The symbol's planes, each added up in memory."""
-    node = Node((len(symbol.planes), *symbol.extent), _claimed(symbol.planes), rectify=rectify)
+def _sum(symbol: Symbol, act: int) -> Node:
+    """The symbol's planes, each added up in memory, through an activation."""
+    node = Node((len(symbol.planes), *symbol.extent), _claimed(symbol.planes), sum_act=act)
     symbol.trace.nodes.append(node)
     return node
 
@@ -381,9 +414,9 @@ def _claimed(planes: Sequence[Plane]) -> list[Plane]:
     for term in (term for plane in planes for term in plane):
         if term.normed != (term.node.norm is not None):
             raise NoSimdError("a convolution is read both before and after its norm")
-        if term.node.relu not in (None, term.relu):
-            raise NoSimdError("a convolution is read both with and without its ReLU")
-        term.node.relu = term.relu
+        if term.node.act not in (None, term.act):
+            raise NoSimdError("a convolution is read both with and without its activation")
+        term.node.act = term.act
     return list(planes)
 
 
@@ -393,8 +426,11 @@ _RULES: dict[Any, Callable[..., Any]] = {
     F.relu: _relu,
     torch.relu: _relu,
     torch.relu_: _relu,
+    F.relu6: _relu6,
+    F.hardtanh: _hardtanh,
     torch.add: _add,
     torch.cat: _cat,
+    torch.chunk: _chunk,
     F.avg_pool2d: _avg_pool,
     F.pad: _pad,
 }

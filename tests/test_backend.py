@@ -32,7 +32,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
     def turn(step: Any, turn_s: float, *, least: int = 1) -> list[float]:
         backend_, precision = step.args[1]
-        return [seconds[backend_] + (precision == "bf16")] * least
+        own = f"{backend_} {precision}"
+        return [seconds.get(own, seconds[backend_] + (precision == "bf16"))] * least
 
     monkeypatch.setattr(backend, "turn", turn)
     return seconds
@@ -70,6 +71,15 @@ def test_the_fastest_backend_is_chosen_and_all_times_are_told(clock: dict[str, f
         assert chosen(RECIPE.changed(backend=named)) == backend.Choice(
             named, "fp32", "the recipe says so"
         )
+
+
+def test_a_backend_that_is_slow_in_fp32_is_chosen_where_bf16_makes_it_the_fastest(
+    clock: dict[str, float],
+) -> None:
+    clock["channels_last bf16"] = 0.5
+    found = chosen(AUTO.changed(precision="auto"))
+    told = "2 s a step in SIMD batches, 1 s in torch, 0.5 s with channels last"
+    assert found == backend.Choice("channels_last", "bf16", told)
 
 
 @pytest.mark.parametrize("wish", ["auto", "simd"])

@@ -132,7 +132,9 @@ class Program:
 
         tensors = (_CTensor * len(table))(*table)
         self.kept.append(tensors)
-        room = max(_scratch(node) + -(-_weights(node) // node.groups // self.lanes) for node in nodes)
+        room = max(
+            _scratch(node) + -(-_weights(node) // node.groups // self.lanes) for node in nodes
+        )
         rooms = self._floats(self.threads, room, self.lanes)
         partial = self._floats(self.threads, max(map(_weights, nodes)), self.lanes)
         sums = torch.zeros(self.threads, 2, max(n.shape[0] for n in nodes), dtype=torch.float64)

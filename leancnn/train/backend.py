@@ -16,7 +16,7 @@ from leancnn.timing import turn
 from leancnn.train.fake_quantization import FakeQuantized
 
 TRIALS = 2  # timed steps of each way to train, after one to warm up; the fastest counts
-TURNS = 2  # of the precisions, one after the other: a machine may change its speed meanwhile
+TURNS = 2  # of all ways, one after the other: a machine may change its speed meanwhile
 SHOWN = {
     "simd": "SIMD batches",
     "torch": "plain torch",
@@ -97,10 +97,11 @@ def choose(
 ) -> Choice:
     """The recipe's backend and precision, or what a few steps on copies measure as the fastest.
 
-    `images` is one normalised batch. The backends are compared in fp32, then the precisions of the
-    fastest. SIMD batches are for one process on a CPU and for losses that look at logits only;
-    where they cannot run, torch does, and `why` says so. Several processes measure together, for
-    their norms wait for each other, and the first one's clock decides.
+    `images` is one normalised batch. Every backend is timed in every precision the recipe leaves
+    open, in turns: torch may be the slowest in fp32 and the fastest in bf16. SIMD batches are for
+    one process on a CPU and for losses that look at logits only; where they cannot run, torch does,
+    and `why` says so. Several processes measure together, for their norms wait for each other, and
+    the first one's clock decides.
     """
     with torch.random.fork_rng(devices=[]):  # dropout draws; the caller's chance stays as it was
         return _choose(body, recipe, images, world, uses_features=uses_features)
@@ -110,45 +111,41 @@ def _choose(
     body: nn.Module, recipe: Recipe, images: Tensor, world: World, *, uses_features: bool
 ) -> Choice:
     precisions = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
-    backend, why = _backend(body, recipe, images, world, precisions[0], uses_features=uses_features)
-    precision = precisions[0]
-    if len(precisions) > 1:
-        ways = [(backend, each) for each in precisions]
-        turns = [[best_step(body, way, images, TRIALS)[0] for way in ways] for _ in range(TURNS)]
-        steps = [min(of_way) for of_way in zip(*turns, strict=True)]
-        precision = precisions[world.of_first(steps.index(min(steps)))]
-    return Choice(backend, precision, why)
+    backends, no_simd = _backends(body, recipe, images, precisions[0], world, uses_features)
+    ways = [(backend, precision) for backend in backends for precision in precisions]
+    if len(ways) == 1:
+        return Choice(*ways[0], "the recipe says so")
+    turns = [[best_step(body, way, images, TRIALS)[0] for way in ways] for _ in range(TURNS)]
+    steps = [min(of_way) for of_way in zip(*turns, strict=True)]
+    backend, precision = ways[world.of_first(steps.index(min(steps)))]
+    if len(backends) == 1:
+        return Choice(backend, precision, "the recipe says so")
+    best = {
+        each: min(t for t, way in zip(steps, ways, strict=True) if way[0] == each)
+        for each in backends
+    }
+    why = ", ".join(f"{value:.3g} s {SHORT[each]}" for each, value in best.items())
+    why = why.replace(" s ", " s a step ", 1)
+    return Choice(backend, precision, f"not in SIMD batches: {no_simd}; {why}" if no_simd else why)
 
 
-def _backend(
+def _backends(
     body: nn.Module,
     recipe: Recipe,
     images: Tensor,
-    world: World,
     precision: str,
-    *,
+    world: World,
     uses_features: bool,
-) -> tuple[str, str]:
-    """The recipe's backend or the fastest, and why."""
-    if recipe.backend in ("torch", "channels_last", "fake_quantized"):
-        return recipe.backend, "the recipe says so"
-    seconds: dict[str, float] = {}
+) -> tuple[list[str], str]:
+    """What may go forward here, and why SIMD batches are not among them."""
+    if recipe.backend in ("torch", "channels_last"):
+        return [recipe.backend], ""
     no_simd = _no_simd(recipe, world, uses_features)
     if not no_simd:
-        trials = 0 if recipe.backend == "simd" else TRIALS
-        seconds["simd"], no_simd = best_step(body, ("simd", precision), images, trials)
-        if not no_simd and recipe.backend == "simd":
-            return "simd", "the recipe says so"
-        if no_simd:
-            del seconds["simd"]
-    for each in ("torch", "channels_last"):
-        seconds[each], _ = best_step(body, (each, precision), images, TRIALS)
-    backends = list(seconds)
-    fastest = backends.index(min(backends, key=lambda each: seconds[each]))
-    backend = backends[world.of_first(fastest)]
-    measured = ", ".join(f"{value:.3g} s {SHORT[each]}" for each, value in seconds.items())
-    measured = measured.replace(" s ", " s a step ", 1)
-    return backend, f"not in SIMD batches: {no_simd}; {measured}" if no_simd else measured
+        no_simd = best_step(body, ("simd", precision), images, 0)[1]
+    if no_simd:
+        return ["torch", "channels_last"], no_simd
+    return ["simd"] if recipe.backend == "simd" else ["simd", "torch", "channels_last"], ""
 
 
 def _no_simd(recipe: Recipe, world: World, uses_features: bool) -> str:

@@ -196,6 +196,27 @@ def test_depthwise_units_are_as_near_to_exact_arithmetic_as_torch_is(act, stride
         assert far(found["simd"][part], found["double"][part]) < max(3 * error, 2e-6)
 
 
+@pytest.mark.usefixtures("quick_kernels")
+@settings(max_examples=8, deadline=None)
+@given(
+    pool=st.sampled_from([(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1)]),
+    ceil=st.booleans(),
+    size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+)
+def test_maximum_pools_send_gradients_where_torch_does(pool, ceil, size):
+    torch.manual_seed(0)
+    kernels = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 1)
+    pools = nn.MaxPool2d(*pool, ceil_mode=ceil), nn.MaxPool2d(2, 1)
+    layers = kernels[0], nn.ReLU(), pools[0], kernels[1], pools[1]
+    body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = torch.randn(BATCH, 3, *size)  # a ReLU's zeros tie: the first one wins
+    if min(pools[0](torch.empty(1, 1, *size)).shape[2:]) < 2:
+        return
+    found = passes(body, images, torch.arange(BATCH) % 6, ("double", "simd"))
+    assert far(found["simd"][0], found["double"][0]) < 2e-6
+    assert far(found["simd"][1], found["double"][1]) < 2e-6
+
+
 class Padded(nn.Module):
     """A shortcut of every second pixel, with channels of zeros around it."""
 

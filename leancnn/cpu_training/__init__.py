@@ -6,11 +6,13 @@ shuffles each read and write whole tensors. Here 16 images lie side by side, so 
 a full vector, and only raw convolution outputs are ever written: what stands between two
 convolutions is an address or a few instructions on the way in (kernels.c).
 
-    network's own forward on symbols → trace.py: nodes, then a tail of ordinary torch calls
+    network's own forward on symbols → trace.py, by the rules of operators.py: nodes, then a tail
+      of ordinary torch calls
       → program.py: memory and C steps → one differentiable function
 
-Whatever has no SIMD form (the head, an unknown layer) is the tail. When a convolution has none, a
-batch does not fill the lanes or there is no compiler, the body runs as it is.
+Whatever has no SIMD form (the head, an unknown layer) and all behind it is the tail. When that
+holds a norm or over a third of the multiply-adds, a batch does not fill the lanes or there is no
+compiler, the body runs as it is.
 """
 
 import re
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from leancnn.cpu_training import operators as operators  # its rules are what a trace knows
 from leancnn.cpu_training.program import FLAGS, Program
 from leancnn.cpu_training.trace import LINEAR, Late, Node, NoSimdError, Trace
 from leancnn.errors import LeanCNNError, MissingDependencyError
@@ -110,7 +113,7 @@ class Accelerated(nn.Module):
                 return "the network's output never leaves its SIMD batch"
             if not all(_plain(node, self.body) for node in trace.nodes):
                 return "a weight is computed on the way"
-            if any(function in (torch.conv2d, F.batch_norm) for function, *_ in trace.calls):
+            if not trace.mostly_fast():
                 return "a convolution or a norm has no SIMD form"
             return Program(
                 trace,

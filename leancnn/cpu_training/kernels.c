@@ -104,6 +104,7 @@ typedef struct {
     double eps, momentum;
     int64_t training, normed;  /* statistics of this batch; batch-norm follows at all */
     int64_t sum_act;           /* of a sum: the activation on it */
+    int64_t window, step, border; /* of a pooling: side, stride, pixels around the map that never win */
 } Node;
 
 typedef struct {
@@ -614,6 +615,78 @@ void lanes_sum_gradient(const Node *n, int thread, int threads) {
     }
         WITH_ACTIVATION(n->sum_act, STOP);
 #undef STOP
+    }
+}
+
+/* Input plane `c` in its border of -infinity, wide enough for windows that begin inside and end outside. */
+INLINE void see_bordered(const Node *n, int64_t block, int64_t c, int64_t pitch, int64_t size, vec *to) {
+    const vec nothing = (vec){0} - INFINITY;
+    for (int64_t p = 0; p < size; p++) to[p] = nothing;
+    for (int64_t y = 0; y < n->height; y++)
+        see(n, block, c, y * n->width, n->width, to + (y + n->border) * pitch + n->border);
+}
+
+#define POOL_PITCH(n) ((n)->width + 2 * (n)->border + (n)->window)
+#define POOL_SIZE(n) (POOL_PITCH(n) * ((n)->height + 2 * (n)->border + (n)->window))
+
+/* The largest value of each window; NaN wins. */
+void lanes_max(const Node *n, int thread, int threads) {
+    const Tensor *out = &n->tensors[n->out];
+    const int64_t pitch = POOL_PITCH(n), units = n->blocks * n->c_out;
+    vec *a = n->scratch + thread * n->scratch_size;
+    for (int64_t unit = units * thread / threads; unit < units * (thread + 1) / threads; unit++) {
+        const int64_t block = unit / n->c_out, c = unit % n->c_out;
+        stored *to = plane(out, block, c);
+        see_bordered(n, block, c, pitch, POOL_SIZE(n), a);
+        for (int64_t y = 0; y < n->out_height; y++)
+            for (int64_t x = 0; x < n->out_width; x++) {
+                const vec *from = a + y * n->step * pitch + x * n->step;
+                vec most = *from;
+                for (int64_t ky = 0; ky < n->window; ky++)
+                    for (int64_t kx = 0; kx < n->window; kx++) {
+                        const vec v = from[ky * pitch + kx];
+                        const ivec wins = (v > most) | (v != v);
+                        most = (vec)(((ivec)v & wins) | ((ivec)most & ~wins));
+                    }
+                store(to + y * n->out_width + x, most);
+            }
+    }
+}
+
+/* Its gradient: to the first of the largest values, as torch has it; found again, not remembered. */
+void lanes_max_gradient(const Node *n, int thread, int threads) {
+    const Tensor *out = &n->tensors[n->out], *grad = &n->tensors[n->grad];
+    const int64_t pitch = POOL_PITCH(n), units = n->blocks * n->c_out;
+    vec *a = n->scratch + thread * n->scratch_size, *sum = a + POOL_SIZE(n);
+    for (int64_t unit = units * thread / threads; unit < units * (thread + 1) / threads; unit++) {
+        const int64_t block = unit / n->c_out, c = unit % n->c_out;
+        stored *to = plane(grad, block, c);
+        see_bordered(n, block, c, pitch, POOL_SIZE(n), a);
+        memset(sum, 0, (size_t)POOL_SIZE(n) * sizeof(vec));
+        for (int64_t y = 0; y < n->out_height; y++)
+            for (int64_t x = 0; x < n->out_width; x++) {
+                const int64_t corner = y * n->step * pitch + x * n->step;
+                vec da = {0}, most = a[corner];
+                for (int32_t u = n->use_first[c]; u < n->use_first[c + 1]; u++)
+                    da += load(plane(&n->tensors[n->uses[u].tensor], block, n->uses[u].channel) + y * n->out_width + x);
+                for (int64_t ky = 0; ky < n->window; ky++)
+                    for (int64_t kx = 0; kx < n->window; kx++) {
+                        const vec v = a[corner + ky * pitch + kx];
+                        const ivec wins = v > most;
+                        most = (vec)(((ivec)v & wins) | ((ivec)most & ~wins));
+                    }
+                ivec open = ~(ivec){0};
+                for (int64_t ky = 0; ky < n->window; ky++)
+                    for (int64_t kx = 0; kx < n->window; kx++) {
+                        const int64_t at = corner + ky * pitch + kx;
+                        const ivec here = (a[at] == most) & open;
+                        sum[at] += (vec)((ivec)da & here);
+                        open &= ~here;
+                    }
+            }
+        for (int64_t y = 0; y < n->height; y++)
+            for (int64_t x = 0; x < n->width; x++)
+                store(to + y * n->width + x, sum[(y + n->border) * pitch + n->border + x]);
     }
 }
 

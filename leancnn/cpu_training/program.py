@@ -41,7 +41,7 @@ class _CNode(ctypes.Structure):
             (ctypes.c_void_p, "scale shift mean inverse slope curve offset"),
             (ctypes.c_void_p, "gamma beta bias gamma_grad beta_grad running_mean running_var"),
             (ctypes.c_double, "eps momentum"),
-            (ctypes.c_int64, "training normed sum_act"),
+            (ctypes.c_int64, "training normed sum_act window step border"),
         )
         for name in names.split()
     )
@@ -158,6 +158,7 @@ class Program:
             for name in ("mean", "inverse", "slope", "curve", "offset", "running_mean"):
                 setattr(c, name, self._floats(node.shape[0]).data_ptr())
             c.training, c.normed, c.sum_act = self.training, node.norm is not None, node.sum_act
+            c.window, c.step, c.border = node.pool or (0, 0, 0)
             if node.norm:
                 c.momentum, c.eps = node.norm.momentum, node.norm.eps
             if isinstance(node.weight, nn.Parameter) and node.weight.requires_grad:
@@ -194,7 +195,7 @@ class Program:
         names = []
         for place, node in enumerate(self.trace.nodes[1:], 1):
             if node.weight is None:
-                names.append(("lanes_sum", place))
+                names.append(("lanes_max" if node.pool else "lanes_sum", place))
             else:
                 names += [(f"forward_{_shape(node)}", place), ("lanes_normalise", place)]
         return names
@@ -209,7 +210,7 @@ class Program:
                 names.append((f"backward_{_shape(node)}", place))
                 names += [("lanes_weights", place)] if c.weight_partial else []
             elif c.grad >= 0:
-                names.append(("lanes_sum_gradient", place))
+                names.append((f"lanes_{'max' if node.pool else 'sum'}_gradient", place))
         return names
 
     def _steps(self, names: list[tuple[str, int]]) -> Any:
@@ -297,6 +298,10 @@ def _scratch(node: Node) -> int:
 
     A group's weights, turned round for the way back, lie behind them.
     """
+    if node.pool:
+        window, _, border = node.pool
+        _, height, width = node.planes[0][0].node.shape
+        return 2 * (height + 2 * border + window) * (width + 2 * border + window)
     if node.weight is None:
         return CHUNK
     inputs, outputs = node.weight.shape[1], node.shape[0] // node.groups

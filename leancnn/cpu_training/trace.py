@@ -7,7 +7,7 @@ lanes; from there on calls are written down, to be made on real values.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LINEAR, RELU, RELU6 = range(3)  # activations, as in kernels.c
-MOST_TERMS = 6  # a plane of more terms is summed in memory first
+RULES: dict[Any, Callable[..., Any]] = {}
+"""torch functions that have a SIMD form, filled by operators.py."""
 
 
 class NoSimdError(Exception):
@@ -54,6 +55,8 @@ class Node:
     """The activation through which its readers see it; None until the first one asks."""
     sum_act: int = LINEAR
     """Of a sum: the activation before it is stored."""
+    pool: tuple[int, int, int] | None = None
+    """Of a sum of which only the largest values are kept: side of the window, stride, border."""
     constant: bool = False
     """Of a convolution that stands for a pooling: its weight is ours, not the network's."""
 
@@ -87,26 +90,38 @@ class Trace:
     """What leaves the lanes, and the place of its value in the tail."""
     calls: list[tuple[Callable[..., Any], Any, Any, int]] = field(default_factory=list)
     """Function, arguments, named arguments, and the place of the result."""
-    places: int = 0
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    """Of the value at each place."""
 
     def add(self, node: Node) -> "Symbol":
         """Append a node; returns it as a symbol."""
         self.nodes.append(node)
-        return Symbol(self, _planes(node), (node.shape[0],), node.shape[1:])
+        return Symbol(self, planes_of(node), (node.shape[0],), node.shape[1:])
 
     def late(self, fake: Tensor) -> "Late":
         """A new value of the tail, with the shape of `fake`."""
         late = fake.detach().to("meta").as_subclass(Late)
-        late.trace, late.place = self, self.places
-        self.places += 1
+        late.trace, late.place = self, len(self.shapes)
+        self.shapes.append(tuple(fake.shape))
         return late
+
+    def mostly_fast(self) -> bool:
+        """Whether no norm and at most a third of the multiply-adds are left to torch."""
+        fast = sum(n.weight.numel() * prod(n.shape[1:]) for n in self.nodes if n.weight is not None)
+        slow = 0
+        for function, args, _, place in self.calls:
+            if function is F.batch_norm:
+                return False
+            if function is torch.conv2d:
+                slow += args[1].numel() * prod(self.shapes[place][2:])
+        return 2 * slow <= fast
 
     def leave(self, symbol: "Symbol") -> "Late":
         """Bring a symbol's value into memory, in torch's own layout."""
         if len(symbol.middle) != 1:
             raise NoSimdError("a half-finished shuffle leaves the lanes")
         late = self.late(torch.empty(symbol.shape, device="meta"))
-        self.exits.append((_sum(symbol, LINEAR), late.place))
+        self.exits.append((summed(symbol, LINEAR), late.place))
         return late
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> "Late":
@@ -196,9 +211,7 @@ class Symbol:
 
     def __getitem__(self, place: Any) -> Any:
         """Every second pixel stays in the lanes; other parts leave them."""
-        if place == (slice(None), slice(None), slice(None, None, 2), slice(None, None, 2)):
-            return _halved(self, torch.ones(len(self.planes), 1, 1, 1))
-        return self.trace.call(Tensor.__getitem__, (self, place), {})
+        return self.__torch_function__(Tensor.__getitem__, (), (self, place))
 
     def chunk(self, chunks: int, dim: int = 0) -> Any:
         """Parts of the channels, each the same planes."""
@@ -219,7 +232,7 @@ class Symbol:
         kwargs = kwargs or {}
         values = leaves((args, kwargs))
         late = any(isinstance(value, Late) for value in values)
-        rule = None if late else _RULES.get(function)
+        rule = None if late else RULES.get(function)
         if rule and (result := rule(*args, **kwargs)) is not NotImplemented:
             return result
         trace = next(value.trace for value in values if isinstance(value, Symbol | Late))
@@ -265,149 +278,18 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
-# ---- the torch functions that have a SIMD form; parameters are named as torch names them ----
-
-
-def _convolution(
-    input: Symbol,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Any:
-    kernel, stride, pad = weight.shape[-1], _square(stride), _square(padding)
-    known = kernel in (1, 3) and weight.shape[-2] == kernel and _square(dilation) == 1
-    if not known or (stride, pad) not in ((1, kernel // 2), (2, 0), (2, kernel // 2)):
-        return NotImplemented
-    height, width = ((side + 2 * pad - kernel) // stride + 1 for side in input.extent)
-    many = max(map(len, input.planes)) > MOST_TERMS
-    planes = _planes(_sum(input, LINEAR)) if many else input.planes
-    shape = (weight.shape[0], height, width)
-    return input.trace.add(Node(shape, _claimed(planes), weight, bias, stride, pad, groups))
-
-
-def _batch_norm(
-    input: Symbol,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Any:
-    node = next(term.node for plane in input.planes for term in plane)
-    free = node.weight is not None and node.norm is None and node.act is None
-    if not free or list(input.planes) != _planes(node) or training != input.trace.training:
-        return NotImplemented  # a norm that is frozen, or a layer that is read before it
-    if running_mean is None or running_var is None or weight is None or bias is None:
-        return NotImplemented
-    node.norm = Norm(running_mean, running_var, weight, bias, momentum, eps)
-    planes: list[Plane] = [(replace(plane[0], normed=True),) for plane in input.planes]
-    return Symbol(input.trace, planes, input.middle, input.extent)
-
-
-def _relu(input: Symbol, inplace: bool = False) -> Any:
-    return _activated(input, RELU)
-
-
-def _relu6(input: Symbol, inplace: bool = False) -> Any:
-    return _activated(input, RELU6)
-
-
-def _hardtanh(
-    input: Symbol, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-) -> Any:
-    return _activated(input, RELU6) if (min_val, max_val) == (0, 6) else NotImplemented
-
-
-def _activated(input: Symbol, act: int) -> Symbol:
-    """Through an activation: on the way to its readers where that can be, else in memory."""
-    terms = [plane[0] if len(plane) == 1 else None for plane in input.planes]
-    if all(t and t.node.weight is not None and _takes(t, act) for t in terms):
-        planes: list[Plane] = [(replace(plane[0], act=act),) for plane in input.planes]
-    else:
-        planes = _planes(_sum(input, act))
-    return Symbol(input.trace, planes, input.middle, input.extent)
-
-
-def _takes(term: Term, act: int) -> bool:
-    return term.node.act in (None, act) and term.act in (LINEAR, act)
-
-
-def _add(input: Any, other: Any, *, alpha: float = 1) -> Any:
-    both = isinstance(input, Symbol) and isinstance(other, Symbol) and input.shape == other.shape
-    if not both or alpha != 1:
-        return NotImplemented
-    planes = [p + q for p, q in zip(input.planes, other.planes, strict=True)]
-    return Symbol(input.trace, planes, input.middle, input.extent)
-
-
-def _cat(tensors: Any, dim: int = 0) -> Any:
-    if dim != 1 or not all(isinstance(t, Symbol) and len(t.middle) == 1 for t in tensors):
-        return NotImplemented
-    planes = [plane for t in tensors for plane in t.planes]
-    return Symbol(tensors[0].trace, planes, (len(planes),), tensors[0].extent)
-
-
-def _chunk(input: Symbol, chunks: int, dim: int = 0) -> Any:
-    if dim != 1 or len(input.middle) != 1:
-        raise NoSimdError("chunks of anything but channels")
-    width = -(-len(input.planes) // chunks)
-    starts = range(0, len(input.planes), width)
-    parts = [input.planes[start : start + width] for start in starts]
-    return tuple(Symbol(input.trace, part, (len(part),), input.extent) for part in parts)
-
-
-def _avg_pool(
-    input: Symbol,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Any:
-    plain = not ceil_mode and divisor_override is None
-    if not plain or (_square(kernel_size), _square(stride), _square(padding)) != (3, 2, 0):
-        return NotImplemented
-    return _halved(input, torch.full((len(input.planes), 1, 3, 3), 1 / 9))
-
-
-def _halved(input: Symbol, weight: Tensor) -> Any:
-    smaller = _convolution(input, weight, stride=2, groups=len(input.planes))
-    input.trace.nodes[-1].constant = True
-    return smaller
-
-
-def _pad(input: Symbol, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
-    if len(pad) != 6 or any(pad[:4]) or min(pad) < 0 or mode != "constant" or value:
-        return NotImplemented
-    planes = ((),) * pad[4] + input.planes + ((),) * pad[5]  # zeros: sums of nothing
-    return Symbol(input.trace, planes, (len(planes),), input.extent)
-
-
-def _square(value: Any) -> int:
-    """The one number of an argument that torch also takes as a pair; -1 for anything else."""
-    values = set(value) if isinstance(value, tuple | list) else {value}
-    one = values.pop()
-    return one if isinstance(one, int) and not values else -1
-
-
-def _planes(node: Node) -> list[Plane]:
+def planes_of(node: Node) -> list[Plane]:
     return [(Term(node, channel),) for channel in range(node.shape[0])]
 
 
-def _sum(symbol: Symbol, act: int) -> Node:
+def summed(symbol: Symbol, act: int) -> Node:
     """The symbol's planes, each added up in memory, through an activation."""
-    node = Node((len(symbol.planes), *symbol.extent), _claimed(symbol.planes), sum_act=act)
+    node = Node((len(symbol.planes), *symbol.extent), claimed(symbol.planes), sum_act=act)
     symbol.trace.nodes.append(node)
     return node
 
 
-def _claimed(planes: Sequence[Plane]) -> list[Plane]:
+def claimed(planes: Sequence[Plane]) -> list[Plane]:
     """The planes, now read: all readers of a node see it alike, or the network has no SIMD form."""
     if not all(planes):
         raise NoSimdError("channels of zeros are read by themselves")
@@ -418,19 +300,3 @@ def _claimed(planes: Sequence[Plane]) -> list[Plane]:
             raise NoSimdError("a convolution is read both with and without its activation")
         term.node.act = term.act
     return list(planes)
-
-
-_RULES: dict[Any, Callable[..., Any]] = {
-    torch.conv2d: _convolution,
-    F.batch_norm: _batch_norm,
-    F.relu: _relu,
-    torch.relu: _relu,
-    torch.relu_: _relu,
-    F.relu6: _relu6,
-    F.hardtanh: _hardtanh,
-    torch.add: _add,
-    torch.cat: _cat,
-    torch.chunk: _chunk,
-    F.avg_pool2d: _avg_pool,
-    F.pad: _pad,
-}

@@ -149,18 +149,12 @@ class Program:
             )
             c.use_first, c.uses = self._terms(uses[node])
             c.out, c.grad, c.total = place[node], gradients.get(node, -1), totals.get(node, -1)
-            c.blocks, c.c_in, c.groups = self.blocks, len(node.planes), node.groups
-            c.c_out, c.out_height, c.out_width = node.shape
-            _, c.height, c.width = node.planes[0][0].node.shape if node.planes else node.shape
-            c.weights, c.sums = _weights(node), sums.data_ptr()
+            _describe(c, node)
+            c.blocks, c.training, c.sums = self.blocks, self.training, sums.data_ptr()
             c.scratch, c.scratch_size = rooms.data_ptr(), rooms.shape[1]
             c.scale, c.shift = scale.data_ptr(), shift.data_ptr()
             for name in ("mean", "inverse", "slope", "curve", "offset", "running_mean"):
                 setattr(c, name, self._floats(node.shape[0]).data_ptr())
-            c.training, c.normed, c.sum_act = self.training, node.norm is not None, node.sum_act
-            c.window, c.step, c.border = node.pool or (0, 0, 0)
-            if node.norm:
-                c.momentum, c.eps = node.norm.momentum, node.norm.eps
             if isinstance(node.weight, nn.Parameter) and node.weight.requires_grad:
                 c.weight_partial = partial.data_ptr()
             self.nodes.append(c)
@@ -265,6 +259,17 @@ class Program:
                 setattr(c, slot, result.data_ptr())
         self._run(self.backward_steps)
         return results
+
+
+def _describe(c: _CNode, node: Node) -> None:
+    """Fill in what the network says of a node."""
+    c.c_in, c.groups, c.weights = len(node.planes), node.groups, _weights(node)
+    c.c_out, c.out_height, c.out_width = node.shape
+    _, c.height, c.width = node.planes[0][0].node.shape if node.planes else node.shape
+    c.normed, c.sum_act = node.norm is not None, node.sum_act
+    c.window, c.step, c.border = node.pool or (0, 0, 0)
+    if node.norm:
+        c.momentum, c.eps = node.norm.momentum, node.norm.eps
 
 
 def _slots(node: Node) -> list[tuple[str, Tensor]]:

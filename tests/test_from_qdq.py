@@ -15,6 +15,7 @@ from leancnn.errors import UnsupportedError
 from leancnn.parity import trial_images
 from leancnn.targets.onnx import to_onnx
 from tests.int8_nets import answers, written
+from tests.onnx_files import answers as onnx_answers
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -188,6 +189,22 @@ def test_whole_numbers_of_other_widths_are_refused_by_name(tmp_path):
     (tmp_path / "wide.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UnsupportedError, match="it makes uint16; only uint8 and int8"):
         leancnn.compile(tmp_path / "wide.onnx")
+
+
+@pytest.mark.parametrize("said", [TensorProto.INT8, TensorProto.UINT8])
+def test_a_type_that_is_said_without_a_zero_point_is_taken(said, tmp_path):
+    pytest.importorskip("onnxruntime")
+    w = Written()
+    scale = w.constant(np.float32(0.02))
+    whole = w.add("QuantizeLinear", "image", scale, output_dtype=said)
+    x = w.add("DequantizeLinear", whole, scale)
+    model = w.model(w.add("Flatten", w.add("GlobalAveragePool", x)))
+    model.opset_import[0].version, model.ir_version = 21, 10
+    path = tmp_path / "said.onnx"
+    path.write_bytes(model.SerializeToString())
+    images = np.random.default_rng(4).normal(0, 2, (4, 3, *SIZE)).astype(np.float32)
+    expected = np.concatenate([onnx_answers(path, image[None]) for image in images])
+    assert np.allclose(leancnn.compile(path).logits(images), expected, atol=0.02)
 
 
 @pytest.mark.slow

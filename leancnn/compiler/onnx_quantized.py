@@ -14,21 +14,24 @@ from leancnn.compiler.onnx_constants import computed
 from leancnn.errors import UnsupportedError
 
 KINDS = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
-LATER = "output_dtype precision saturate"
+TYPES = {0: "", 2: "uint8", 3: "int8"}  # of ONNX, for `output_dtype`; 0: none is said
 
 
 @handles(
     "QuantizeLinear",
     sets=(10, 13, 19, 21, 23, 24, 25, 28),
-    reads="axis",
-    only={"block_size": 0},
-    hints=LATER,
+    reads="axis output_dtype",
+    only={"block_size": 0, "precision": 0},
+    hints="saturate",
 )
 def _quantize(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     scale, zero, kind = numbers_of(call, x.shape)
-    if kind not in KINDS:
-        raise UnsupportedError(f"it makes {kind}; only uint8 and int8 are supported")
+    said = TYPES.get(call.get("output_dtype", 0), "another type")
+    if call.constant(2, "zero point") is None:
+        kind = said or kind
+    if kind not in KINDS or said not in ("", kind):
+        raise UnsupportedError(f"it makes {said or kind}; only uint8 and int8 are supported")
     return b.quantize(x, scale, zero, *KINDS[kind])
 
 
@@ -36,8 +39,7 @@ def _quantize(b: Builder, call: Call) -> IndexMap:
     "DequantizeLinear",
     sets=(10, 13, 19, 21, 23, 24, 25, 28),
     reads="axis",
-    only={"block_size": 0},
-    hints=LATER,
+    only={"block_size": 0, "output_dtype": 0},
 )
 def _dequantize(b: Builder, call: Call) -> IndexMap:
     x = call.view()

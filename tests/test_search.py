@@ -10,10 +10,12 @@ import pytest
 from leancnn import cli
 from leancnn.errors import ArgumentError, DataError, LeanCNNError, MismatchError, RunError
 from leancnn.search import Budget, clock, drive, plan
+from leancnn.search import run as searching
 from leancnn.search.drive import front
 from leancnn.search.space import AUGMENT, Change, Shape, searched, shapes
 from leancnn.search.study import Trial, whole
 from leancnn.search.trial import Job, Outcome
+from tests.photos import draw, photos
 from tests.searches import FOUND, a_plan, accuracy, driven, priced, shape, study_in
 
 
@@ -235,6 +237,23 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 def test_too_few_validation_images_are_refused():
     with pytest.raises(DataError, match="too few to tell networks apart"):
         plan.images("digits", shape(), 0.005, 0)
+
+
+def test_images_that_changed_since_a_search_began_are_refused_and_its_folder_is_left(tmp_path):
+    data, folder = photos(tmp_path / "photos", each=20), tmp_path / "s"
+    began = plan.images(str(data), FOUND[0].shape, 0.5, 0)
+    known = {"data_sha256": dict(began.manifest["sha256"]), "classes": began.classes}
+    made = a_plan(data=str(data.resolve()), val_share=0.5, budget=Budget(bytes=10**6), **known)
+    made.check_data(plan.images(str(data), FOUND[0].shape, 0.5, 0))
+    folder.mkdir()
+    made.write(folder)
+    kept = (folder / plan.FILE).read_bytes()
+    draw(data / "train" / "s2" / "3.png", seed=999)
+    known = {"budget": made.budget, "hours": 0.001, "val_share": 0.5, "progress": False}
+    with pytest.raises(RunError, match="the images changed since the search began; put them back"):
+        searching.search(data, out=folder, pool=Stub(), **known)
+    assert (folder / plan.FILE).read_bytes() == kept
+    assert not (folder / "trials").exists()
 
 
 def test_a_clock_finds_the_worth_of_cycles_that_times_were_made_of():

@@ -160,6 +160,15 @@ class Data(TypedDict):
     notes: NotRequired[Any]
 
 
+class Finetuned(TypedDict, total=False):
+    """finetune.json: what the run in fake quantization beside it was asked for."""
+
+    network: str
+    recipe: str
+    seed: int
+    overrides: dict[str, str]
+
+
 class Told(TypedDict, total=False):
     """run.json, for whom the plan does not concern."""
 

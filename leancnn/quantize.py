@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from leancnn import weights
+from leancnn import manifests, weights
 from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.graph import Conv, Graph
 from leancnn.compiler.import_torch import import_torch
@@ -28,7 +28,7 @@ from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
 from leancnn.predict import probabilities
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe
-from leancnn.runs import check_writable, is_run, write_sealed
+from leancnn.runs import check_writable, is_run, read_json, write_sealed
 from leancnn.tables import printable, table
 from leancnn.targets._c_text import to_c
 from leancnn.timing import in_turns, medians
@@ -178,8 +178,8 @@ def quantize(
 
     made = made_with(())
     found = _measured(network, made, graph, ranges, batches, dataset, Path(out), seed)
-    if finetune is not None:
-        found = replace(found, finetuned=tuned.made.get("recipe", str(finetune)))
+    tuned_by = None if finetune is None else tuned.made.get("recipe", str(finetune))
+    found = replace(found, finetuned=tuned_by)
     if budget is not None and _over(found, budget):
         assert dataset.val is not None
         assert found.accuracy is not None
@@ -189,7 +189,7 @@ def quantize(
         count = _fewest(len(order), lambda n: accuracy(made_with(order[:n]), val) >= least)
         made = made_with(order[:count])
         found = _measured(network, made, graph, ranges, batches, dataset, Path(out), seed)
-        found = replace(found, finer=tuple(order[:count]))
+        found = replace(found, finer=tuple(order[:count]), finetuned=tuned_by)
         _check_budget(found, budget)
     made.made["val_accuracy"] = found.accuracy_int8
     weights.save(made, out)
@@ -207,10 +207,27 @@ def finetuned(
 ) -> Network:
     """The network trained on in fake quantization: a run in `folder`, gone on with if there is one.
 
-    Raises as `train` and `resume`.
+    Raises `MismatchError` where that run is of another network, recipe, seed or other overrides,
+    and as `train` and `resume`.
     """
+    name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
+    asked = {
+        "network": weights.digest(network),
+        "recipe": name,
+        "seed": seed,
+        "overrides": {key: str(value) for key, value in sorted(overrides.items())},
+    }
+    told = folder.with_suffix(".json")
     if is_run(folder):
+        before = read_json(told, manifests.Finetuned) if told.exists() else {}
+        if other := [key for key, value in asked.items() if before.get(key) != value]:
+            raise MismatchError(
+                f"{folder} was trained of another {' and another '.join(other)}; "
+                "choose another --out, or remove it"
+            )
         return resume(folder, data=data).network
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_sealed(told, asked)
     fields = {**overrides, "backend": "fake_quantized"}
     return train(
         data, start=network, recipe=recipe, out=folder, seed=seed, overrides=fields
@@ -218,7 +235,7 @@ def finetuned(
 
 
 def _fewest(most: int, holds: Callable[[int], bool]) -> int:
-    """The least number for which it holds, by halving; `most` where it may hold for none."""
+    """A number for which it holds, and not for that tried before, by halving; `most` if none."""
     low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2

@@ -85,8 +85,8 @@ MUTANTS = [
     ),
     ("if read < place]:", "if read >= -1]:", ["test_compiler_verify.py"]),
     (
-        "low < at + first.size:\n                at = round_up(high",
-        "low < at + first.size and born < end:\n                at = round_up(high",
+        "low < at + root.size:\n                at = round_up(high",
+        "low < at + root.size and born < end:\n                at = round_up(high",
         ["test_compiler_verify.py"],
     ),
     # scores of channels

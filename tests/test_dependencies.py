@@ -9,7 +9,7 @@ from leancnn.channels.dependencies import find_dependencies
 from leancnn.channels.remove import cut_body, silence
 from leancnn.criteria import Subject
 from leancnn.errors import UnsupportedError
-from tests.test_prune import kept
+from tests.cuts import kept
 
 
 class Between(torch.nn.Module):

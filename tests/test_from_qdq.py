@@ -191,6 +191,28 @@ def test_whole_numbers_of_other_widths_are_refused_by_name(tmp_path):
         leancnn.compile(tmp_path / "wide.onnx")
 
 
+@pytest.mark.parametrize(("kind", "zero"), [(np.uint8, 0), (np.int8, -128), (np.uint8, 255)])
+def test_weights_that_lie_255_steps_from_their_zero_keep_their_sign(kind, zero, tmp_path):
+    pytest.importorskip("onnxruntime")
+    w = Written()
+    x = w.rounded("image", 2 / 255, 128)
+    low, high = (0, 255) if kind == np.uint8 else (-128, 127)
+    whole = w.random.choice([low, high, high - 1], (4, 3, 3, 3)).astype(kind)
+    given = [w.constant(a) for a in (whole, np.float32(1e-4), kind(zero))]
+    y = w.add("Conv", x, w.add("DequantizeLinear", *given))
+    y = w.rounded(y, 0.002, 128)
+    path = tmp_path / "far.onnx"
+    path.write_bytes(w.model(w.add("Flatten", w.add("GlobalAveragePool", y))).SerializeToString())
+    images = trial_pixels()
+    expected = np.concatenate([onnx_answers(path, image[None]) for image in images])
+    found = leancnn.compile(path).logits(images)
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def trial_pixels():
+    return np.random.default_rng(4).uniform(-1, 1, (4, 3, *SIZE)).astype(np.float32)
+
+
 @pytest.mark.parametrize("said", [TensorProto.INT8, TensorProto.UINT8])
 def test_a_type_that_is_said_without_a_zero_point_is_taken(said, tmp_path):
     pytest.importorskip("onnxruntime")

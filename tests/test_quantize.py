@@ -132,3 +132,7 @@ def test_finetuning_trains_on_in_fake_quantization_and_goes_on_where_it_stopped(
     again = quantize(run, out, **given)
     assert (out / "finetune" / "metrics.jsonl").read_bytes() == before
     assert again.accuracy_int8 == found.accuracy_int8
+    with pytest.raises(MismatchError, match="another seed; choose another --out"):
+        quantize(run, out, **given, seed=5)
+    with pytest.raises(MismatchError, match="another overrides"):
+        quantize(run, out, **{**given, "overrides": {"epochs": 2.0}})

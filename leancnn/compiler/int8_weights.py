@@ -70,13 +70,20 @@ def clamp(op: Activation, scale: Array) -> Clamp:
     return Clamp(low, high)
 
 
+def _as_int8(weight: Array) -> Array:
+    """The same numbers in a byte each; what does not fit would turn its sign in silence."""
+    assert weight.min(initial=0) >= -LEVELS - 1, weight.min()
+    assert weight.max(initial=0) <= LEVELS, weight.max()
+    return weight.astype(np.int8)
+
+
 def repeated(
     network: Quantized, source: str, weight: Array, groups: int, times: int
 ) -> tuple[str, Array]:
     """Weights of more than 8 bits in so many parts, and what they multiply: each of the input's
-    channels as many times. The network gets that view, which copies nothing by itself."""
+    channels as many times; a byte each. The network gets that view, which copies nothing itself."""
     if times == 1:
-        return source, weight
+        return source, _as_int8(weight)
     x = network.values[source]
     ends = [weight.astype(np.int32) * part // times for part in range(times + 1)]
     parts = [high - low for low, high in pairwise(ends)]
@@ -88,7 +95,7 @@ def repeated(
         value = QValue(shape, x.scale[order], x.zero[order], x.wide, x.most)
         network.nodes.append(QTake(source, name, tuple(order.tolist())))
         network.values[name] = value
-    return name, np.concatenate(parts, 1)
+    return name, _as_int8(np.concatenate(parts, 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -31,7 +31,7 @@ from leancnn.compiler.integers import (
 from leancnn.compiler.qdq_values import NEAR, Values
 from leancnn.errors import UnsupportedError
 
-MOST = 255  # of a weight: bytes less a zero point; beyond 127 it is taken in two halves
+MOST = 255  # of a weight: bytes less a zero point; beyond 127 it is taken in parts, 255 in three
 
 
 def sums(v: Values, value: str, store: Store, stored: QValue | None) -> None:
@@ -123,11 +123,13 @@ def _conv(v: Values, node: Node, op: Conv) -> tuple[QConv, Array]:
     source = _summed(v, node)
     x = v.network.values[source]
     weight, bias, scale = _whole(node, op, x)
-    if weight.max(initial=0) > LEVELS or weight.min(initial=0) < -LEVELS - 1:
-        source, weight = repeated(v.network, source, weight, op.groups, 2)
+    times = int(
+        max(-(-weight.max(initial=0) // LEVELS), -(weight.min(initial=0) // (LEVELS + 1)), 1)
+    )
+    source, weight = repeated(v.network, source, weight, op.groups, times)
     made = QConv(
         source,
-        weight.astype(np.int8),
+        weight,
         bias.astype(np.int32),
         (),
         op.stride,

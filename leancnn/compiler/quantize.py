@@ -232,7 +232,7 @@ class Quantizer:
         name, weight = repeated(self.network, self.names[source], weights.weight, op.groups, times)
         made = QConv(
             name,
-            weight.astype(np.int8),
+            weight,
             weights.bias,
             steps,
             op.stride,

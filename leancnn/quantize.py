@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from leancnn import manifests, weights
+from leancnn import weights
 from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.graph import Conv, Graph
 from leancnn.compiler.import_torch import import_torch
@@ -28,12 +28,12 @@ from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
 from leancnn.predict import probabilities
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe
-from leancnn.runs import check_writable, is_run, read_json, write_sealed
+from leancnn.runs import check_writable, write_sealed
 from leancnn.tables import printable, table
 from leancnn.targets._c_text import to_c
 from leancnn.timing import in_turns, medians
 from leancnn.toolchain import compile_library
-from leancnn.train import resume, train
+from leancnn.train.finetune import finetuned
 from leancnn.training_data import check_place, images_for, kept_cut
 from leancnn.version import __version__
 from leancnn.weights import Network
@@ -195,43 +195,6 @@ def quantize(
     weights.save(made, out)
     write_sealed(Path(out) / FIGURES, found.to_json())
     return found
-
-
-def finetuned(
-    network: Network,
-    data: str,
-    folder: Path,
-    recipe: str | Path | Recipe,
-    overrides: Mapping[str, Any],
-    seed: int,
-) -> Network:
-    """The network trained on in fake quantization: a run in `folder`, gone on with if there is one.
-
-    Raises `MismatchError` where that run is of another network, recipe, seed or other overrides,
-    and as `train` and `resume`.
-    """
-    name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
-    asked = {
-        "network": weights.digest(network),
-        "recipe": name,
-        "seed": seed,
-        "overrides": {key: str(value) for key, value in sorted(overrides.items())},
-    }
-    told = folder.with_suffix(".json")
-    if is_run(folder):
-        before = read_json(told, manifests.Finetuned) if told.exists() else {}
-        if other := [key for key, value in asked.items() if before.get(key) != value]:
-            raise MismatchError(
-                f"{folder} was trained of another {' and another '.join(other)}; "
-                "choose another --out, or remove it"
-            )
-        return resume(folder, data=data).network
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    write_sealed(told, asked)
-    fields = {**overrides, "backend": "fake_quantized"}
-    return train(
-        data, start=network, recipe=recipe, out=folder, seed=seed, overrides=fields
-    ).network
 
 
 def _fewest(most: int, holds: Callable[[int], bool]) -> int:

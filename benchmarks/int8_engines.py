@@ -6,11 +6,10 @@
 
 ONNX Runtime in float32 and quantized by its own tool (QDQ, per channel, unsigned activations);
 OpenVINO in float32, in the precision it takes by default (bfloat16 where the processor has it) and
-quantized by NNCF through `convert_model` (a model that was read from a file keeps grouped
-convolutions in float without a word); our C also built for AVX2 alone. `of peak` is the share of
-the products of bytes a core can do, measured between the turns. Each in a process of its own with
-one thread, in turns; the ratio is taken turn by turn. Networks have random weights: this is about
-time. `differ` is how far logits are from PyTorch's, relative to their spread over images.
+quantized by NNCF through `convert_model` (a model read from a file keeps groups in float); our C
+also built for AVX2 alone. `of peak` is the share of the products of bytes a core can do, measured
+between the turns. Each in a process of its own with one thread, in turns; the ratio is taken turn
+by turn. Weights are random: this is about time. `differ`: from PyTorch's logits, by their spread.
 """
 
 import argparse

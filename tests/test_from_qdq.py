@@ -209,6 +209,25 @@ def test_weights_that_lie_255_steps_from_their_zero_keep_their_sign(kind, zero, 
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def test_a_sum_whose_scales_are_far_apart_is_no_sum_of_integers(tmp_path):
+    """A shortcut of ten million steps of the sums, beside a convolution."""
+    pytest.importorskip("onnxruntime")
+    w = Written()
+    x = w.rounded("image", 2 / 255, 128)
+    whole = w.random.integers(-128, 128, (3, 3, 1, 1)).astype(np.int8)
+    given = [w.constant(a) for a in (whole, np.float32(1e-7), np.int8(0))]
+    past = w.rounded("image", 2 / 255, 128)
+    y = w.add("Add", w.add("Conv", x, w.add("DequantizeLinear", *given)), past)
+    y = w.rounded(y, 2 / 255, 128)
+    path = tmp_path / "apart.onnx"
+    path.write_bytes(w.model(w.add("Flatten", w.add("GlobalAveragePool", y))).SerializeToString())
+    native = leancnn.compile(path)
+    assert native.facts.get("precision") != "int8"
+    images = trial_pixels()
+    expected = np.concatenate([onnx_answers(path, image[None]) for image in images])
+    assert np.abs(native.logits(images) - expected).max() < 0.02 * np.abs(expected).max()
+
+
 def trial_pixels():
     return np.random.default_rng(4).uniform(-1, 1, (4, 3, *SIZE)).astype(np.float32)
 

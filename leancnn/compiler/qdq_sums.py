@@ -33,6 +33,8 @@ from leancnn.errors import UnsupportedError
 
 MOST = 255  # of a weight: bytes less a zero point; beyond 127 it is taken in parts, 255 in three
 
+ROUGH = 0.03  # by so much may a factor of what is added differ from the ratio of the scales
+
 
 def sums(v: Values, value: str, store: Store, stored: QValue | None) -> None:
     """Append what computes a value from bytes up to its rounding, or to the answer."""
@@ -114,8 +116,10 @@ def _later(v: Values, node: Node, scale: Array) -> list[QStep]:
         if other is not None:
             name = v.operand(other)
             y = v.network.values[name]
-            if y.shape == v.graph.shapes[node.output]:
-                return [Add(name, factors(y.scale / scale))]
+            ratio = y.scale / scale
+            rough = np.abs(np.rint(ratio) - ratio) > ROUGH * ratio
+            if y.shape == v.graph.shapes[node.output] and not (rough | (ratio > FACTOR)).any():
+                return [Add(name, factors(ratio))]
     raise no_integers(node)
 
 

@@ -358,7 +358,7 @@ def figure10(library: Path, seconds: float, times: float, controls: float) -> No
         print(f"{able:.0f} pictures a second", file=sys.stderr)
         found = overloaded(server, port, able, times, seconds)
         rows.append({"server": "leancnn serve", **found})
-    with ours(library, "--waiting", "1000000") as (server, port):
+    with ours(library, "--waiting", "1000000", "--max-wait", "1000000") as (server, port):
         found = overloaded(server, port, able, times, controls)
         rows.append({"server": "control: a queue without end", **found})
     note = f"open loop, {times:g} times the capacity of {able:.0f} photos of {SIZE} a second "

@@ -27,6 +27,27 @@ BUSY = (
 ) % (len(WHY), RETRY_S, WHY)
 
 
+ROOM = bytearray(1 << 18)
+
+
+class Discard(asyncio.BufferedProtocol):
+    """Reads what a refused client still sends into one place that nobody looks at."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """The same for all."""
+        return ROOM
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Nothing is done with it."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection no longer counts."""
+        self._ended()
+
+
 class Lingering:
     """A transport whose closing lets the other side read the last answer first."""
 
@@ -85,11 +106,15 @@ class Door(asyncio.Protocol):
         self._late.cancel()
         self._rules.refused()
         self._transport.write(BUSY)
+        self._transport.set_protocol(Discard(self._left))
         self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing came, or it was refused."""
+        """Nothing came."""
         self._late.cancel()
+        self._left()
+
+    def _left(self) -> None:
         self._rules.open -= 1
 
 

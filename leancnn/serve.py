@@ -58,6 +58,7 @@ THERE = "They stay on this device: the network runs here."
 HERE = "They are sent to this server, which classifies them and keeps none."
 BUSY = "too many requests at once; try again later"
 SWITCH_S = 0.0005  # how long a thread keeps the interpreter while another waits; refusals are due
+SMOOTH = 0.1  # weight of the newest request in the average of how long one takes
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
 
 
@@ -79,6 +80,9 @@ class Limits:
     """At once; the next gets 503."""
     waiting: int = 64
     """Requests that have arrived and wait or are at work; the next gets 503."""
+    wait_s: float = 0.5
+    """How long a request may have to wait for the workers, by what the last ones took; the next
+    gets 503. A number of requests alone is too long a queue on a slow processor."""
     header_s: float = 5.0
     """From the first byte of a request, or from connecting, to the end of its headers."""
     body_s: float = 10.0
@@ -110,6 +114,7 @@ class Service:
         self.network, self.limits = network, limits or Limits()
         self.pool = ThreadPoolExecutor(self.limits.workers, "predict")
         self.admitted, self.held = 0, 0  # requests; bytes of their bodies
+        self.took_s = 0.0  # a request's time in a worker: a moving average
         self.metrics = Metrics(network)
         self.app = Starlette(
             routes=[
@@ -147,7 +152,9 @@ class Service:
             self.admitted += 1
             try:
                 work = partial(self._classified, request.headers, body, top)
-                return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+                found, took_s = await asyncio.get_running_loop().run_in_executor(self.pool, work)
+                self.took_s += SMOOTH * (took_s - self.took_s)
+                return {"predictions": found, "milliseconds": round(1000 * took_s, 3)}
             finally:
                 self.admitted -= 1
         except TimeoutError:
@@ -157,8 +164,10 @@ class Service:
             self.held -= held[0]
 
     def full(self) -> bool:
-        """Whether the next request is told to come again."""
-        return self.admitted >= self.limits.waiting
+        """Whether the next request is told to come again: too many wait, or it would too long."""
+        waiting = self.admitted - self.limits.workers
+        wait_s = (waiting + 1) * self.took_s / self.limits.workers if waiting >= 0 else 0.0
+        return self.admitted >= self.limits.waiting or wait_s > self.limits.wait_s
 
     def refused(self) -> None:
         """Count a request that was told so before anybody looked at it."""
@@ -188,8 +197,10 @@ class Service:
                 raise RefusedError(503, "too much at once; try again later")
             yield chunk
 
-    def _classified(self, headers: Headers, body: bytes, top: int) -> dict[str, Any]:
-        """Decode, prepare and classify, in a thread of the pool."""
+    def _classified(
+        self, headers: Headers, body: bytes, top: int
+    ) -> tuple[list[dict[str, Any]], float]:
+        """Decode, prepare and classify, in a thread of the pool; what is said, and its seconds."""
         began, room = time.perf_counter(), self.limits.together
         answers = []
         for name, data in pictures_in(headers, body, self.limits.pictures):
@@ -199,8 +210,7 @@ class Service:
         if not any("label" in answer for answer in answers):
             raise RefusedError(422, "; ".join(answer["error"] for answer in answers[:5]))
         self.metrics.pictures.inc(len(answers))
-        milliseconds = round(1000 * (time.perf_counter() - began), 3)
-        return {"predictions": answers, "milliseconds": milliseconds}
+        return answers, time.perf_counter() - began
 
     def _one(self, name: str, data: bytes, top: int, room: int) -> tuple[dict[str, Any], int]:
         """What is said of a picture, and how many pixels were looked at; `room`: at most."""

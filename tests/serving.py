@@ -31,7 +31,7 @@ def compiled(folder):
 def narrow(native):
     """A service of narrow limits."""
     limits = Limits(
-        body=200_000, bodies=1_000_000, pictures=4, pixels=40_000, waiting=3, workers=2,
+        body=200_000, bodies=1_000_000, pictures=4, pixels=40_000, waiting=3, workers=2, wait_s=60,
         header_s=HEADER_S, body_s=BODY_S,
     )  # fmt: skip
     return Service(native, limits)

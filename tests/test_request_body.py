@@ -58,7 +58,7 @@ def test_pictures_of_a_request_have_a_limit_of_pixels_together(native):
         ] * count
         body = b"\r\n".join([*parts, b"--b--\r\n"])
         headers = Headers({"content-type": "multipart/form-data; boundary=b"})
-        found.append(service._classified(headers, body, 1)["predictions"])
+        found.append(service._classified(headers, body, 1)[0])
     assert ["label" in one for one in found[1]] == [True, True]
     assert ["label" in one for one in found[2]] == [True, True, False]
     assert "more than 1,500 pixels" in found[2][2]["error"]

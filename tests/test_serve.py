@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import leancnn
 from leancnn.errors import MismatchError, ServeError
@@ -75,7 +77,7 @@ def test_other_paths_and_methods_are_refused_as_json(served, client, method, pat
 
 
 def test_many_clients_at_once_get_their_own_answers(native):
-    service = Service(native, Limits(waiting=200))
+    service = Service(native, Limits(waiting=200, wait_s=60))
     data = [png(seed) for seed in range(12)]
     expected = [one.label for one in leancnn.predict(native, data)]
     with running(service) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
@@ -116,6 +118,31 @@ def test_metrics_count_answers_by_status(client):
 def test_limits_are_numbers_above_zero():
     with pytest.raises(MismatchError, match="waiting is more than 0"):
         Limits(waiting=0)
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 60), st.floats(0, 2), st.floats(0.01, 2), st.integers(0, 80)
+)
+def test_nobody_is_let_in_to_wait_longer_than_the_limit(
+    native, workers, most, took_s, wait_s, admitted
+):
+    service = Service(native, Limits(workers=workers, waiting=most, wait_s=wait_s))
+    service.admitted, service.took_s = admitted, took_s
+    before = max(0, admitted + 1 - workers)  # answers that must be given before its turn
+    late = before * took_s / workers > wait_s
+    assert service.full() == (admitted >= most or late)
+    service.pool.shutdown()
+
+
+def test_the_time_of_a_request_is_a_moving_average_of_the_last_ones(native):
+    service = Service(native, Limits(wait_s=60))
+    with running(service) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        service.took_s = 10.0
+        told = [client.post("/predict", content=png()).json()["milliseconds"] for _ in range(20)]
+    expected = 10.0
+    for milliseconds in told:
+        expected += 0.1 * (milliseconds / 1000 - expected)
+    assert service.took_s == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_port_in_use_is_named():

@@ -12,6 +12,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0: a free one; default: 8000")
     parser.add_argument("--workers", type=int, metavar="N", help="threads; default: the cores")
     parser.add_argument("--waiting", type=int, metavar="N", help="requests at once; default: 64")
+    parser.add_argument("--max-wait", type=float, metavar="SECONDS", help="default: 0.5")
     parser.add_argument("--max-body", type=int, metavar="BYTES", help="default: 20,000,000")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="default: 16,000,000")
     add_checkpoint(parser)
@@ -24,7 +25,13 @@ def run(args: Namespace) -> Answer:
     from leancnn.serve import Limits, Service, listen, serve
     from leancnn.weights import Network
 
-    names = {"workers": "workers", "waiting": "waiting", "max_body": "body", "max_pixels": "pixels"}
+    names = {
+        "workers": "workers",
+        "waiting": "waiting",
+        "max_wait": "wait_s",
+        "max_body": "body",
+        "max_pixels": "pixels",
+    }
     given = {
         limit: value for name, limit in names.items() if (value := getattr(args, name)) is not None
     }

@@ -1,6 +1,6 @@
 """Figure 18: coverage-guided fuzzing of what reads foreign bytes; a crash is a traceback or a hang.
 
-    python benchmarks/fuzz.py images --seconds 600       decode, and the road to a network's input
+    python benchmarks/fuzz.py images --seconds 600       decode, and the way to a network's input
     python benchmarks/fuzz.py manifests --seconds 600    network.json, plans and recipes
     python benchmarks/fuzz.py onnx --seconds 600         the importer of ONNX files
 

@@ -175,8 +175,8 @@ for _name, _changes in CHANGES.items():
 
 @attack("pictures of 10^6 by 10^6 pixels")
 def large(place: Path) -> Words:
-    preprocessing = read_manifest(place / "run" / "best" / "network.json")["road"]
-    return manifest(place, road={**preprocessing, "size": [10**6, 10**6]})
+    preprocessing = read_manifest(place / "run" / "best" / "network.json")["preprocessing"]
+    return manifest(place, preprocessing={**preprocessing, "size": [10**6, 10**6]})
 
 
 @attack("a manifest nested 100,000 deep")

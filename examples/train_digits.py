@@ -19,7 +19,7 @@ print(f"{trained.images_per_s:.0f} images/s over {len(trained.history)} epochs")
 tested = leancnn.evaluate(folder)
 print(f"test accuracy {tested.accuracy:.1%}, 95 % interval {tested.low:.1%} to {tested.high:.1%}")
 
-network = leancnn.load(folder)  # the best of the run, with its classes and its road
+network = leancnn.load(folder)  # the best of the run, with its classes and its preprocessing
 digits = leancnn.load_dataset("digits", network.preprocessing, parts=("test",)).test
 Image.fromarray(digits.images[0, :, :, 0]).save(folder / "digit.png")
 for prediction in leancnn.predict(network, folder / "digit.png"):

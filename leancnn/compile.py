@@ -149,7 +149,12 @@ def _written(
     channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
     mean, std = [0.0] * channels, [1 / 255 if found.integers else 1.0] * channels
     classes = found.notes["classes"]
-    about = {"road": found.notes["road"], "mean": mean, "std": std, "origin": origin}
+    about = {
+        "preprocessing": found.notes["preprocessing"],
+        "mean": mean,
+        "std": std,
+        "origin": origin,
+    }
     facts = Metadata(
         name=name,
         classes=tuple(classes or [f"class {number}" for number in range(answers)]),

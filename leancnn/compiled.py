@@ -90,7 +90,7 @@ class CompiledNetwork:
 
     def pictures(self) -> Preprocessing:
         """From picture files to its input. Raises `DamagedError` where it does not say."""
-        written = self.about.get("road")
+        written = self.about.get("preprocessing", self.about.get("road"))
         if not isinstance(written, dict):
             raise DamagedError(
                 f"{self.path}: does not say how a picture becomes its input; "
@@ -101,7 +101,9 @@ class CompiledNetwork:
         except MismatchError as error:
             raise DamagedError(f"{self.path}: {error}") from error
         if (pictures.channels, *pictures.size) != self.shape:
-            raise DamagedError(f"{self.path}: its road ends in {pictures.size}, not {self.shape}")
+            raise DamagedError(
+                f"{self.path}: its preprocessing ends in {pictures.size}, not {self.shape}"
+            )
         return pictures
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:

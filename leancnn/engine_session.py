@@ -28,7 +28,7 @@ class EngineSession:
     call: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None
     """Probabilities, where users call another entry than `run`; that is then what is timed."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """What the artifact says of itself: `name`, and `road`, from picture files to its input."""
+    """What the artifact says of itself: `name`, and `preprocessing`, of picture files."""
     made_of: tuple[str, Path] | None = None
     """The target's name and the file that was loaded, where one was."""
     lock: Any = field(default_factory=Lock, compare=False, repr=False)
@@ -41,10 +41,10 @@ class EngineSession:
 
     def pictures(self) -> Preprocessing:
         """From picture files to its input. Raises `DamagedError` where it does not say."""
-        road = self.about.get("road")
-        if not isinstance(road, dict):
+        written = self.about.get("preprocessing", self.about.get("road"))  # so it was called in 0.1
+        if not isinstance(written, dict):
             raise DamagedError(f"{self.name} does not say how a picture becomes its input")
-        return Preprocessing.from_json(road)
+        return Preprocessing.from_json(written)
 
     def logits(self, images: NDArray[Any]) -> Logits:
         """(N, classes) of stored images (N, H, W, C)."""

@@ -59,7 +59,7 @@ class Saved(Pair):
     name: str
     arguments: Arguments
     classes: Names
-    road: Preprocessing
+    preprocessing: Preprocessing
     mean: Values
     std: Values
     made: dict[str, Any]
@@ -77,7 +77,7 @@ class Plan(TypedDict):
     model: str
     arguments: Arguments
     recipe: dict[str, Any]
-    road: Preprocessing
+    preprocessing: Preprocessing
     mean: Values
     std: Values
     seed: Seed
@@ -259,13 +259,13 @@ class Scores(Pair):
 
 
 class Beside(TypedDict):
-    """The notes beside an exported network."""
+    """What stands beside an exported network."""
 
     name: NotRequired[str]
     classes: Names
     mean: Values
     std: Values
-    road: NotRequired[Preprocessing]
+    preprocessing: NotRequired[Preprocessing]
 
 
 class About(TypedDict):
@@ -373,11 +373,13 @@ def renamed(value: Mapping[str, Any]) -> dict[str, Any]:
 def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> Any:
     """`value` as it is, once it is what `kind` says.
 
-    With `closed` an object must hold nothing else. Raises `DamagedError` with file and field.
+    With `closed` an object must hold nothing else. What 0.1 called road is called preprocessing
+    then. Raises `DamagedError` with file and field.
 
     >>> check({"path": "fc", "before": 3, "kept": [0, 2]}, Layer, "plan.json")["kept"]
     [0, 2]
     """
+    value = _preprocessing(value)
     try:
         msgspec.convert(value, kind)
     except (msgspec.MsgspecError, RecursionError, OverflowError, ValueError) as error:
@@ -387,3 +389,11 @@ def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> 
         if odd:
             raise DamagedError(f"{where} is not what leancnn writes: it holds {odd[0]!r}, too")
     return value
+
+
+def _preprocessing(value: Any) -> Any:
+    """An object and its plan with the key of today for what 0.1 called road."""
+    if not isinstance(value, dict) or not ("road" in value or "plan" in value):
+        return value
+    found = {"preprocessing" if key == "road" else key: item for key, item in value.items()}
+    return {**found, "plan": _preprocessing(found["plan"])} if "plan" in found else found

@@ -1,4 +1,4 @@
-"""The one road from an image file to a network's uint8 input, in training, testing and predicting.
+"""The one way from an image file to a network's uint8 input, in training, testing and predicting.
 
 file → upright, opaque, 8-bit (decode.py) → RGB or grey → size (H, W) → uint8 (H, W, C)
 """
@@ -37,7 +37,7 @@ WANTED = "name a file, or give its bytes, a PIL image or uint8 pixels (h, w, 1 o
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a file became on its road."""
+    """What a file became."""
 
     image: Pixels
     """uint8 (H, W, C) at `Preprocessing.scale`."""
@@ -102,7 +102,7 @@ class Preprocessing:
             except TypeError:
                 values = ()
             if len(values) != length:
-                raise MismatchError(f"a road's {key} is {length} whole numbers, not {given!r}")
+                raise MismatchError(f"its {key} is {length} whole numbers, not {given!r}")
             object.__setattr__(self, key, values)
         if not 1 <= min(self.size) <= max(*self.size, *self.scale) <= SIDE:
             raise MismatchError(
@@ -125,7 +125,7 @@ class Preprocessing:
         return (*self.scale, self.channels)
 
     def to_json(self) -> dict[str, Any]:
-        """The road as JSON values; `from_json` is the way back."""
+        """These settings as JSON values, which `from_json` reads."""
         return {
             "size": list(self.size),
             "channels": self.channels,
@@ -136,11 +136,11 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
-        """The road that `to_json` wrote. Raises `MismatchError`."""
+        """The preprocessing that `to_json` wrote. Raises `MismatchError`."""
         try:
             return cls(**values)
         except (TypeError, ValueError) as error:
-            raise MismatchError(f"not a road from image to network: {values}") from error
+            raise MismatchError(f"not a preprocessing of images: {values}") from error
 
     def read(self, source: Source, *, name: str = "") -> Picture:
         """Read one file, or what is in memory and called `name`.

@@ -186,9 +186,7 @@ def read_json(path: Path, kind: Any = None) -> Any:
     value, state = read_edited(path)
     if state == "edited":
         raise DamagedError(f"{path} is not what was written: its checksum does not fit")
-    if kind is not None:
-        manifests.check(value, kind, path, closed=state == "plain")
-    return value
+    return value if kind is None else manifests.check(value, kind, path, closed=state == "plain")
 
 
 def read_edited(path: Path) -> tuple[Any, State]:
@@ -295,8 +293,7 @@ def read_manifest(path: Path, kind: Any = manifests.Pair) -> dict[str, Any]:
         raise DamagedError(f"{path} is missing") from None
     if state != "sealed":
         raise DamagedError(f"{path} is not what was written: its checksum does not fit")
-    manifests.check(manifest, kind, path)
-    return dict(manifest)
+    return dict(manifests.check(manifest, kind, path))
 
 
 def tensor_sha256(array: "np.ndarray[Any, Any]") -> str:

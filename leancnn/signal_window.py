@@ -1,8 +1,9 @@
 """The second kind of a network's input: features of a window of signal, where images are the first.
 
-A network of images is fed uint8 (N, H, W, C) by `preprocess.Road`; one of signals is fed float32 of
-the same order, H candidates, W offsets, C planes. What differs is said here and nowhere else: the
-type, what counts as 1 (a pixel of 255, a feature of 1.0), and what a file of it looks like.
+A network of images is fed uint8 (N, H, W, C) by `preprocess.Preprocessing`; one of signals is fed
+float32 of the same order, H candidates, W offsets, C planes. What differs is said here and nowhere
+else: the type, what counts as 1 (a pixel of 255, a feature of 1.0), and what a file of it looks
+like.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def keep_margin(recipe: Recipe, model: str, overrides: Mapping[str, Any]) -> Rec
 def kept_preprocessing(
     start: weights.Network, overrides: Mapping[str, Any] | None
 ) -> Preprocessing:
-    """The road of a network that training starts from. `UsageError`: another one is asked for."""
+    """That of a network which training starts from. `UsageError`: another one is asked for."""
     start.check_floats("training or pruning it")
     if given := {"size", "scale", "fit", "channels"} & set(overrides or {}):
         raise UsageError(

@@ -1,7 +1,7 @@
 """Networks on disk: everything that is needed to rebuild one, checked in every byte, no pickle.
 
 best/
-  network.json         name, arguments, classes by name, road from file to input, mean and std,
+  network.json         name, arguments, classes by name, preprocessing, mean and std,
                        counts, how it was made, sha256 of every tensor and of itself
   weights.safetensors  parameters and buffers, under the names of the network's own state
 """
@@ -44,7 +44,7 @@ QUANTIZED = 2  # the format of a network of integers, which an older leancnn has
 MORE = 8  # times as many parameters as saved tensors: a module may be made and replaced
 MOST_ELEMENTS = 2**31  # of a network that is loaded, also before it is cut
 Input = Preprocessing | SignalWindow
-"""What a network is fed: pictures by a road, or windows of signal."""
+"""What a network is fed: pictures, prepared in one way, or windows of signal."""
 MANIFEST = NETWORK
 WEIGHTS = "weights.safetensors"
 
@@ -219,7 +219,7 @@ class Network(nn.Module):
 def build(
     name: str, arguments: Mapping[str, Any], classes: int, taken: Input, seed: int | None = None
 ) -> nn.Module:
-    """The body of a network for so many classes and the road's channels, as `create_model`.
+    """The body of a network for so many classes and its input's channels, as `create_model`.
 
     Among the arguments may stand `cut`, the sizes that pruning left (see `widths`); the network
     then has fresh weights of those sizes, drawn as its argument `init` says where that is one of
@@ -256,7 +256,7 @@ def save(network: Network, folder: str | Path, *, origin: str | None = None) -> 
         "name": network.name,
         "arguments": network.arguments,
         "classes": list(network.classes),
-        "road": network.preprocessing.to_json(),
+        "preprocessing": network.preprocessing.to_json(),
         "mean": list(network.mean),
         "std": list(network.std),
         "counts": {
@@ -285,9 +285,9 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     try:
         if manifest["format"] > QUANTIZED:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
-        told = manifest["road"]
-        kind = SignalWindow if told.get("kind") == KIND else Preprocessing
-        taken: Input = kind.from_json(told)
+        written = manifest["preprocessing"]
+        kind = SignalWindow if written.get("kind") == KIND else Preprocessing
+        taken: Input = kind.from_json(written)
         classes = manifest["classes"]
         body: nn.Module
         if "quantized" in manifest:

@@ -17,7 +17,7 @@ def made_run(folder, *, classes=CLASSES, data="photos", word="henet_r2", epochs=
     classes = list(classes)
     recipe = get("digits").changed(epochs=epochs).to_json()
     machine = {"torch": "2", "numpy": "2", "processor": word, "device": "cpu"}
-    road = {"size": [31, 31], "scale": [32, 32], "channels": 3, "fit": "cover"}
+    preprocessing = {"size": [31, 31], "scale": [32, 32], "channels": 3, "fit": "cover"}
     plan = {
         "data": data,
         "data_sha256": {"train": "a" * 64},
@@ -27,7 +27,7 @@ def made_run(folder, *, classes=CLASSES, data="photos", word="henet_r2", epochs=
         "model": word,
         "arguments": {},
         "recipe": {**recipe, "source": word},
-        "road": road,
+        "preprocessing": preprocessing,
         "mean": [0.5] * 3,
         "std": [0.2] * 3,
         "seed": 0,
@@ -55,7 +55,9 @@ def made_run(folder, *, classes=CLASSES, data="photos", word="henet_r2", epochs=
     write_sealed(folder / "run.json", told)
     write_sealed(folder / "recipe.json", plan["recipe"])
     runs.write_metrics(folder, [_epoch(number) for number in range(1, epochs + 1)])
-    made_network(folder / "best", classes=classes, word=word, road=road, data=data)
+    made_network(
+        folder / "best", classes=classes, word=word, preprocessing=preprocessing, data=data
+    )
     for which in ("best", "last"):
         entry = {"which": which, "data": data, "sha256": "b" * 64, "images": 30, "accuracy": 0.8}
         runs.add_evaluation(folder, entry)
@@ -70,14 +72,16 @@ def _epoch(number):
     return {**row, "images": 100, "images_per_s": 50.0, "train_seconds": 2.0, "seconds": 2.1}
 
 
-def made_network(folder, *, classes=CLASSES, word="henet_r2", road=None, data="photos", more=None):
+def made_network(
+    folder, *, classes=CLASSES, word="henet_r2", preprocessing=None, data="photos", more=None
+):
     """A saved network whose weights are four numbers."""
     manifest = {
         "format": 1,
         "name": word,
         "arguments": {},
         "classes": list(classes),
-        "road": road or {"size": [31, 31], "channels": 3},
+        "preprocessing": preprocessing or {"size": [31, 31], "channels": 3},
         "mean": [0.5] * 3,
         "std": [0.2] * 3,
         "counts": {"trainable": 68_194, "stored": 70_000},

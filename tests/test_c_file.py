@@ -17,7 +17,7 @@ from leancnn.toolchain import compile_library, find_compiler
 from tests.compiler_nets import Gate, Inverted, settled
 
 SIZE = (12, 12)
-ROAD = Preprocessing(size=SIZE, scale=(14, 14), fit="contain", background=(10, 20, 30))
+PREPROCESSING = Preprocessing(size=SIZE, scale=(14, 14), fit="contain", background=(10, 20, 30))
 CLASSES = ('cat "one"', "dög", "c")
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wpedantic", "-Werror")
 LANGUAGES = {
@@ -61,7 +61,7 @@ def written():
         classes=CLASSES,
         mean=[0.4, 0.5, 0.6],
         std=[0.2, 0.3, 0.25],
-        about=json.dumps({"road": ROAD.to_json()}),
+        about=json.dumps({"preprocessing": PREPROCESSING.to_json()}),
     )
 
 
@@ -188,7 +188,7 @@ def test_floats_are_taken_as_the_header_says(written, native):
     assert np.allclose(native.logits(planes), expected, atol=1e-5)
 
 
-def test_about_tells_how_to_write_the_road_again(native):
+def test_about_tells_how_to_write_the_preprocessing_again(native):
     about = native.facts
     assert about["class_names"] == list(CLASSES)
     assert about["preprocess"] == {

@@ -199,13 +199,13 @@ def test_a_library_that_cannot_predict_is_refused_in_one_line(tmp_path, capsys):
     foreign_one = compile_library("int f(void) { return 1; }", name="foreign")
     (tmp_path / "text.so").write_text("not a library")
     body = settled(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
-    roadless = compiled(body, (1, 2, 2)).path
+    unsaid = compiled(body, (1, 2, 2)).path
     cases = [
         (foreign_one, [], "not a network compiled by leancnn"),
         (tmp_path / "text.so", [], "is altered or cut short"),
         (tmp_path / "none.so", [], "no such file"),
-        (roadless, [], "does not say how a picture becomes its input"),
-        (roadless, ["--checkpoint", "last"], "has no 'last'"),
+        (unsaid, [], "does not say how a picture becomes its input"),
+        (unsaid, ["--checkpoint", "last"], "has no 'last'"),
     ]
     for path, more, reason in cases:
         status, printed = answer(capsys, "predict", str(path), "x.png", *more)

@@ -20,12 +20,12 @@ from leancnn.data._split import cut, val_share_of
 from leancnn.errors import DataError
 from leancnn.preprocess import Preprocessing
 
-ROAD = Preprocessing(size=(6, 8))
+PREPROCESSING = Preprocessing(size=(6, 8))
 
 
 def test_rows_are_the_files_pixels_labels_and_names(tmp_path: Path) -> None:
     root = photos(tmp_path)
-    found = load_dataset(root, ROAD, parts=("train", "test"))
+    found = load_dataset(root, PREPROCESSING, parts=("train", "test"))
     assert found.classes == ("s2", "s10")  # as people count
     assert found.val is None
     for part in (found.train, found.test):
@@ -39,8 +39,8 @@ def test_rows_are_the_files_pixels_labels_and_names(tmp_path: Path) -> None:
 
 def test_val_is_cut_from_train_by_class_and_seed(tmp_path: Path) -> None:
     root = photos(tmp_path, each=10)
-    whole = load_dataset(root, ROAD, parts=("train",)).train
-    first, again = (load_dataset(root, ROAD, val_share=0.2, seed=1) for _ in range(2))
+    whole = load_dataset(root, PREPROCESSING, parts=("train",)).train
+    first, again = (load_dataset(root, PREPROCESSING, val_share=0.2, seed=1) for _ in range(2))
     assert first.manifest == again.manifest
     assert whole is not None
     assert first.train is not None
@@ -50,7 +50,7 @@ def test_val_is_cut_from_train_by_class_and_seed(tmp_path: Path) -> None:
     assert np.bincount(first.val.labels).tolist() == [2, 2]
     assert sorted([*first.train.files, *first.val.files]) == sorted(whole.files)
     assert first.test is None
-    others = [load_dataset(root, ROAD, parts=("val",), seed=seed).val for seed in range(5)]
+    others = [load_dataset(root, PREPROCESSING, parts=("val",), seed=seed).val for seed in range(5)]
     assert len({tuple(other.files) for other in others if other is not None}) > 1
 
 
@@ -61,13 +61,13 @@ def test_a_tenth_goes_to_val_but_never_more_than_2000(images: int, val: int) -> 
 
 def test_the_share_of_a_cut_is_known_afterwards(tmp_path: Path) -> None:
     root = photos(tmp_path, each=10)
-    assert load_dataset(root, ROAD).val_share == 0.1
-    assert load_dataset(root, ROAD, val_share=0.3).val_share == 0.3
+    assert load_dataset(root, PREPROCESSING).val_share == 0.1
+    assert load_dataset(root, PREPROCESSING, val_share=0.3).val_share == 0.3
 
 
 def test_a_val_folder_is_used_as_it_is(tmp_path: Path) -> None:
     root = photos(tmp_path, ("Train", "valid"))
-    found = load_dataset(root, ROAD)
+    found = load_dataset(root, PREPROCESSING)
     assert found.val is not None
     assert {name.split("/")[0] for name in found.val.files} == {"valid"}
     assert found.manifest["cuts"] == {}
@@ -76,7 +76,8 @@ def test_a_val_folder_is_used_as_it_is(tmp_path: Path) -> None:
 def test_an_unsplit_folder_keeps_the_same_test_part_for_every_seed(tmp_path: Path) -> None:
     root = photos(tmp_path, ("",))
     parts = [
-        load_dataset(root, ROAD, parts=("train", "val", "test"), seed=seed) for seed in range(3)
+        load_dataset(root, PREPROCESSING, parts=("train", "val", "test"), seed=seed)
+        for seed in range(3)
     ]
     tests = [found.test.files for found in parts if found.test]
     assert tests[0] == tests[1] == tests[2]
@@ -91,18 +92,18 @@ def test_parts_that_are_not_asked_for_are_not_opened(tmp_path: Path) -> None:
     root = photos(tmp_path)
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"never read")
-    load_dataset(root, ROAD)
+    load_dataset(root, PREPROCESSING)
     with pytest.raises(DataError, match="unreadable"):
-        load_dataset(root, ROAD, parts=("test",))
+        load_dataset(root, PREPROCESSING, parts=("test",))
 
 
 def test_a_large_cut_lies_in_a_nameless_file_and_holds_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = photos(tmp_path / "photos", each=8)
-    small = load_dataset(root, ROAD, cache=tmp_path / "cache").train
+    small = load_dataset(root, PREPROCESSING, cache=tmp_path / "cache").train
     monkeypatch.setattr(_base, "LARGE", 0)
-    large = load_dataset(root, ROAD, cache=tmp_path / "cache").train
+    large = load_dataset(root, PREPROCESSING, cache=tmp_path / "cache").train
     assert small is not None
     assert large is not None
     assert isinstance(large.images, np.memmap)
@@ -171,13 +172,13 @@ def test_classes_that_differ_between_parts_stop_a_load(tmp_path: Path) -> None:
     root = photos(tmp_path)
     (root / "test" / "s10").rename(root / "test" / "S10")
     with pytest.raises(DataError, match="test has class 'S10' where train has 's10'"):
-        load_dataset(root, ROAD)
+        load_dataset(root, PREPROCESSING)
 
 
 def test_one_bad_file_in_many_is_skipped_and_listed(tmp_path: Path) -> None:
     root = photos(tmp_path, each=60)
     (root / "train" / "s2" / "7.png").write_bytes(b"")
-    found = load_dataset(root, ROAD, parts=("train",))
+    found = load_dataset(root, PREPROCESSING, parts=("train",))
     (skipped,) = found.manifest["skipped"]
     assert skipped["file"] == "train/s2/7.png"
     assert "empty file" in skipped["reason"]
@@ -185,7 +186,7 @@ def test_one_bad_file_in_many_is_skipped_and_listed(tmp_path: Path) -> None:
     assert len(found.train) == 119
     for image, name in zip(found.train.images, found.train.files, strict=True):
         np.testing.assert_array_equal(image, np.asarray(Image.open(root / name)))
-    again = load_dataset(root, ROAD, parts=("train",))
+    again = load_dataset(root, PREPROCESSING, parts=("train",))
     assert again.manifest == found.manifest
 
 
@@ -196,8 +197,8 @@ def test_more_bad_files_than_allowed_stop_a_load(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"2 of 41 files are unreadable, more than the allowed 1.0%"
     ):
-        load_dataset(root, ROAD)
-    assert load_dataset(root, ROAD, max_bad_share=0.05).train is not None
+        load_dataset(root, PREPROCESSING)
+    assert load_dataset(root, PREPROCESSING, max_bad_share=0.05).train is not None
 
 
 def test_a_class_without_a_readable_image_stops_a_load_whatever_is_allowed(tmp_path: Path) -> None:
@@ -205,11 +206,11 @@ def test_a_class_without_a_readable_image_stops_a_load_whatever_is_allowed(tmp_p
     for path in (root / "train" / "s2").iterdir():
         path.write_bytes(b"")
     with pytest.raises(DataError, match="'s2' has no readable image"):
-        load_dataset(root, ROAD, max_bad_share=1)
+        load_dataset(root, PREPROCESSING, max_bad_share=1)
     for path in (root / "train" / "s2").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="'s2' has no images"):
-        load_dataset(root, ROAD, max_bad_share=1)
+        load_dataset(root, PREPROCESSING, max_bad_share=1)
 
 
 def test_stray_files_are_passed_over_and_noted(tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_stray_files_are_passed_over_and_noted(tmp_path: Path) -> None:
     for name in stray:
         (root / name).write_bytes(b"?")
     (root / "__MACOSX").mkdir()
-    found = load_dataset(root, ROAD)
+    found = load_dataset(root, PREPROCESSING)
     assert {item["file"] for item in found.manifest["stray"]} == {*stray, "__MACOSX/"}
 
 
@@ -227,7 +228,7 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     (root / "train" / "s2" / "deeper").symlink_to(root / "train" / "s2")
     (root / "train" / "s10" / "up").symlink_to(root)
     (root / "loop").symlink_to(root)
-    found = load_dataset(root, ROAD, parts=("train",))
+    found = load_dataset(root, PREPROCESSING, parts=("train",))
     assert found.train is not None
     assert len(found.train) == 10
     assert len(found.manifest["stray"]) == 3
@@ -237,7 +238,7 @@ def test_a_link_to_itself_is_passed_over_wherever_it_lies(tmp_path: Path) -> Non
     root = photos(tmp_path)
     for place in ("loop", "train/loop", "train/s2/loop"):
         (root / place).symlink_to("loop")
-    found = load_dataset(root, ROAD, parts=("train",))
+    found = load_dataset(root, PREPROCESSING, parts=("train",))
     assert found.train is not None
     assert len(found.train) == 10
     assert len(found.manifest["stray"]) == 3
@@ -247,7 +248,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for seed, name in enumerate(("car", "bus", "train", "test")):
         for number in range(5):
             draw(tmp_path / name / f"{number}.png", 10 * seed + number)
-    found = load_dataset(tmp_path, ROAD, parts=("train", "test"))
+    found = load_dataset(tmp_path, PREPROCESSING, parts=("train", "test"))
     assert found.classes == ("bus", "car", "test", "train")
     assert found.train is not None
     assert len(found.train) == 16
@@ -256,7 +257,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
     root = photos(tmp_path)
     draw(root / "train" / "s2" / "2024" / "june" / "0.png", 99)
-    found = load_dataset(root, ROAD, parts=("train",))
+    found = load_dataset(root, PREPROCESSING, parts=("train",))
     assert found.train is not None
     assert "train/s2/2024/june/0.png" in found.train.files
 
@@ -266,28 +267,28 @@ def test_hostile_class_names_work_and_stay_json(tmp_path: Path, name: str) -> No
     root = photos(tmp_path)
     for part in ("train", "test"):
         (root / part / "s2").rename(root / part / name)
-    found = load_dataset(root, ROAD)
+    found = load_dataset(root, PREPROCESSING)
     assert name in found.classes
     assert json.loads(json.dumps(found.manifest)) == found.manifest
 
 
 def test_wrong_sources_are_told_what_is_right(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="did you mean 'digits'"):
-        load_dataset("digit", ROAD)
+        load_dataset("digit", PREPROCESSING)
     with pytest.raises(DataError, match="the path of the data is empty"):
-        load_dataset("", ROAD)
+        load_dataset("", PREPROCESSING)
     with pytest.raises(DataError, match="no folder at"):
-        load_dataset(tmp_path / "nowhere", ROAD)
+        load_dataset(tmp_path / "nowhere", PREPROCESSING)
     archive = tmp_path / "photos.tar"
     archive.write_bytes(b"")
     with pytest.raises(DataError, match="unpack"):
-        load_dataset(archive, ROAD)
+        load_dataset(archive, PREPROCESSING)
     with pytest.raises(DataError, match="no class folders"):
-        load_dataset(tmp_path, ROAD)
+        load_dataset(tmp_path, PREPROCESSING)
     with pytest.raises(DataError, match="has no test part; it has: train"):
-        load_dataset(photos(tmp_path / "a", ("train",)), ROAD, parts=("test",))
+        load_dataset(photos(tmp_path / "a", ("train",)), PREPROCESSING, parts=("test",))
     with pytest.raises(DataError, match="not 'tset'"):
-        load_dataset(tmp_path, ROAD, parts=("tset",))  # type: ignore[arg-type]
+        load_dataset(tmp_path, PREPROCESSING, parts=("tset",))  # type: ignore[arg-type]
 
 
 def test_names_are_those_that_need_no_folder() -> None:
@@ -317,8 +318,9 @@ def test_a_plain_script_loads_without_torch_or_a_main_guard(tmp_path: Path) -> N
     script.write_text(
         "import sys\n"
         "from leancnn.data import load_dataset\n"
-        "from leancnn.preprocess import Preprocessing as Road\n"
-        f"print(len(load_dataset({str(root)!r}, Road(size=(6, 8)), parts=('train',)).train))\n"
+        "from leancnn.preprocess import Preprocessing\n"
+        "small = Preprocessing(size=(6, 8))\n"
+        f"print(len(load_dataset({str(root)!r}, small, parts=('train',)).train))\n"
         "assert 'torch' not in sys.modules\n"
     )
     home = str(Path(data.__file__).parents[2])

@@ -17,7 +17,7 @@ from leancnn.data.cifar import LAYOUTS, Layout, _unpickled
 from leancnn.errors import DataError
 from leancnn.preprocess import Preprocessing
 
-ROAD = Preprocessing(size=(31, 31), scale=(32, 32))
+PREPROCESSING = Preprocessing(size=(31, 31), scale=(32, 32))
 EACH = 6  # images in a file
 Rows = list[tuple[int, "np.ndarray[Any, Any]"]]
 BY_FOLDER = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.folder)
@@ -58,7 +58,7 @@ def publish(root: Path, layout: Layout) -> dict[str, Rows]:
 def test_every_published_layout_is_read_exactly(tmp_path: Path, layout: Layout) -> None:
     written = publish(tmp_path / layout.folder, layout)
     for root in (tmp_path / layout.folder, tmp_path):
-        found = load_dataset(root, ROAD, parts=("train", "test"))
+        found = load_dataset(root, PREPROCESSING, parts=("train", "test"))
         assert found.name == "cifar"
         assert found.classes[:3] == ("class0", "class1", "class2")
         for part, rows in (("train", found.train), ("test", found.test)):
@@ -76,10 +76,10 @@ def test_damage_is_named_with_its_file(tmp_path: Path, layout: Layout) -> None:
     for broken in (b"", data[:-1], data[: len(data) // 2 + 1], b"\x80\x02N."):
         path.write_bytes(broken)
         with pytest.raises(DataError, match=path.name):
-            load_dataset(tmp_path, ROAD, parts=("test",))
+            load_dataset(tmp_path, PREPROCESSING, parts=("test",))
     path.unlink()
     with pytest.raises(DataError, match=path.name):
-        load_dataset(tmp_path, ROAD, parts=("test",))
+        load_dataset(tmp_path, PREPROCESSING, parts=("test",))
 
 
 @BY_FOLDER
@@ -97,7 +97,7 @@ def test_a_label_out_of_range_is_named_with_its_own_file_and_row(
         data[2 * (layout.head + 3072) + layout.head - 1] = 200
         path.write_bytes(data)
     with pytest.raises(DataError, match=rf"{path.name}#2: its label, 200, is not in 0\.\.9"):
-        load_dataset(tmp_path, ROAD, parts=("train",))
+        load_dataset(tmp_path, PREPROCESSING, parts=("train",))
 
 
 class Unfilled:
@@ -120,7 +120,7 @@ def test_batches_that_are_no_images_and_labels_are_data_errors(tmp_path: Path, b
     publish(tmp_path, LAYOUTS[0])
     (tmp_path / "data_batch_2").write_bytes(pickle.dumps(batch, protocol=2))
     with pytest.raises(DataError, match="data_batch_2: not 3072 bytes and one label per image"):
-        load_dataset(tmp_path, ROAD, parts=("train",))
+        load_dataset(tmp_path, PREPROCESSING, parts=("train",))
 
 
 @pytest.mark.parametrize("names", [5, "abcdefghij", Unfilled(), None])
@@ -128,7 +128,7 @@ def test_class_names_that_are_no_list_are_a_data_error(tmp_path: Path, names: An
     publish(tmp_path, LAYOUTS[0])
     (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, protocol=2))
     with pytest.raises(DataError, match=r"batches\.meta: no list of class names"):
-        load_dataset(tmp_path, ROAD)
+        load_dataset(tmp_path, PREPROCESSING)
 
 
 class Bomb:
@@ -218,7 +218,7 @@ def test_svhn_is_read_exactly_and_its_ten_is_the_digit_zero(tmp_path: Path) -> N
     labels = np.array([*range(1, 11), *range(1, 11)], np.uint8)[:, None]
     for part in ("train", "test", "extra"):
         mat(tmp_path / f"{part}_32x32.mat", images, labels)
-    found = load_dataset(tmp_path, ROAD, parts=("train", "test"))
+    found = load_dataset(tmp_path, PREPROCESSING, parts=("train", "test"))
     assert found.name == "svhn"
     assert found.classes == tuple("0123456789")
     assert found.train is not None
@@ -231,13 +231,13 @@ def test_svhn_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     path = tmp_path / "train_32x32.mat"
     mat(path, np.zeros((28, 28, 3, 5), np.uint8), np.ones((5, 1)))
     with pytest.raises(DataError, match=r"train_32x32.mat: not images X"):
-        load_dataset(tmp_path, ROAD)
+        load_dataset(tmp_path, PREPROCESSING)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=r"train_32x32.mat: damaged"):
-        load_dataset(tmp_path, ROAD)
+        load_dataset(tmp_path, PREPROCESSING)
     mat(path, np.zeros((32, 32, 3, 5), np.uint8), np.full((5, 1), 11))
     with pytest.raises(DataError, match=r"train_32x32.mat#0: its label, 11, is not in 0\.\.9"):
-        load_dataset(tmp_path, ROAD)
+        load_dataset(tmp_path, PREPROCESSING)
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(512))
     with pytest.raises(DataError, match=r"train_32x32.mat: in MATLAB's format 7\.3.* -v7"):
-        load_dataset(tmp_path, ROAD)
+        load_dataset(tmp_path, PREPROCESSING)

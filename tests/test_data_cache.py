@@ -15,7 +15,7 @@ from leancnn.data._workers import each
 from leancnn.errors import WriteError
 from leancnn.preprocess import Preprocessing
 
-ROAD = Preprocessing(size=(5, 8), scale=(6, 8))
+PREPROCESSING = Preprocessing(size=(5, 8), scale=(6, 8))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 def train(root: Path, cache: Path, **options: Any) -> Split:
     found = load_dataset(
-        root, options.pop("preprocessing", ROAD), parts=("train",), cache=cache, **options
+        root, options.pop("preprocessing", PREPROCESSING), parts=("train",), cache=cache, **options
     )
     assert found.train is not None
     return found.train
@@ -55,7 +55,7 @@ def test_another_window_shares_the_images_and_another_scale_does_not(
 ) -> None:
     root = photos(tmp_path / "photos")
     for preprocessing in (
-        ROAD,
+        PREPROCESSING,
         Preprocessing(size=(6, 8)),
         Preprocessing(size=(3, 3)),
         Preprocessing(size=(6, 8), channels=1),
@@ -83,11 +83,11 @@ def test_a_change_that_keeps_size_and_time_is_still_seen(tmp_path: Path) -> None
     root = photos(tmp_path / "photos")
     path = root / "train" / "s2" / "0.bmp"  # no compression: every picture has the same size
     draw(path, 1)
-    before = load_dataset(root, ROAD, parts=("train",), cache=tmp_path / "cache")
+    before = load_dataset(root, PREPROCESSING, parts=("train",), cache=tmp_path / "cache")
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     draw(path, 2)
     os.utime(path, ns=times)
-    after = load_dataset(root, ROAD, parts=("train",), cache=tmp_path / "cache")
+    after = load_dataset(root, PREPROCESSING, parts=("train",), cache=tmp_path / "cache")
     assert after.manifest["sha256"] != before.manifest["sha256"]
     assert after.train is not None
     assert before.train is not None
@@ -99,7 +99,7 @@ def test_every_change_of_the_folder_changes_the_manifest(tmp_path: Path, change:
     root = photos(tmp_path / "photos")
     seen = {}
     for turn in ("before", "after"):
-        found = load_dataset(root, ROAD, parts=("train",), cache=tmp_path / "cache")
+        found = load_dataset(root, PREPROCESSING, parts=("train",), cache=tmp_path / "cache")
         assert found.train is not None
         assert len(found.train) == len(found.train.files) == len(found.train.images)
         seen[turn] = found.manifest["sha256"]["train"]

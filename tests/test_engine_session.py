@@ -10,9 +10,9 @@ from leancnn.engine_session import EngineSession
 from leancnn.errors import DamagedError, MismatchError
 from leancnn.preprocess import Preprocessing
 
-ROAD = Preprocessing(size=(2, 2))
-ABOUT = {"name": "two", "road": ROAD.to_json()}
-IMAGES = np.zeros((3, *ROAD.shape), np.uint8)
+PREPROCESSING = Preprocessing(size=(2, 2))
+ABOUT = {"name": "two", "preprocessing": PREPROCESSING.to_json()}
+IMAGES = np.zeros((3, *PREPROCESSING.shape), np.uint8)
 
 
 def session(run=lambda images: np.tile(np.float32([0, 1]), (len(images), 1)), **fields):
@@ -42,7 +42,7 @@ def test_images_of_another_size_are_refused_by_its_name():
         session().probabilities(np.zeros((1, 3, 3, 3), np.uint8))
 
 
-@pytest.mark.parametrize("about", [{}, {"road": "lost"}])
+@pytest.mark.parametrize("about", [{}, {"preprocessing": "lost"}])
 def test_an_artifact_that_does_not_say_what_it_takes_is_damaged(about):
     with pytest.raises(DamagedError, match="does not say how a picture becomes its input"):
         session(about=about).pictures()

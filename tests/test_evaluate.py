@@ -20,7 +20,7 @@ from leancnn.errors import (
 from leancnn.evaluate import class_figures, confusion
 from leancnn.safe_files import unseal
 from leancnn.weights import save
-from tests.tiny_photos import ROAD, network, photos
+from tests.tiny_photos import PREPROCESSING, network, photos
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
@@ -72,7 +72,7 @@ def test_an_evaluation_stays_in_the_run_with_small_pictures_of_what_was_confused
     assert 0 < len(told["pictures"]) <= wrong
     for one, small in zip(told["pictures"], arrays["pictures"], strict=True):
         assert one["true"] != one["answer"]
-        assert np.array_equal(small, ROAD.read(tmp_path / "photos" / one["file"]).image)
+        assert np.array_equal(small, PREPROCESSING.read(tmp_path / "photos" / one["file"]).image)
 
 
 def test_of_each_pair_that_is_confused_often_the_surest_are_chosen():

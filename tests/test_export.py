@@ -39,7 +39,10 @@ def test_an_onnx_file_of_ours_becomes_a_program_that_knows_its_classes(tmp_path)
     native, images = leancnn.compile(path), trial_images(net)
     with torch.no_grad():
         expected = net(torch.from_numpy(images)).softmax(1).numpy()
-    assert (native.classes, native.about["road"]) == (net.classes, net.preprocessing.to_json())
+    assert (native.classes, native.about["preprocessing"]) == (
+        net.classes,
+        net.preprocessing.to_json(),
+    )
     assert np.allclose(native(images), expected, atol=1e-5)
 
 

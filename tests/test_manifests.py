@@ -189,7 +189,7 @@ def test_a_size_beyond_reason_is_refused_before_anything_is_made(key: str, stran
     whole = path.read_bytes()
     value = json.loads(whole)
     del value["sha256"]
-    value["road"][key] = [1_000_000, 1_000_000]
+    value["preprocessing"][key] = [1_000_000, 1_000_000]
     write_sealed(path, value)
     try:
         with pytest.raises(DamagedError, match=key):

@@ -141,4 +141,4 @@ def test_notes_that_are_not_ours_are_passed_over(notes, tmp_path):
 
     made = classifier("h = Relu(f)")
     helper.set_model_props(made, {"leancnn": notes})
-    assert import_onnx(saved(made, tmp_path)).notes == {"classes": None, "road": None}
+    assert import_onnx(saved(made, tmp_path)).notes == {"classes": None, "preprocessing": None}

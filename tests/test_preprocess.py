@@ -1,4 +1,4 @@
-"""The road from a file to a network's input: exact where it can be, refused where it must be."""
+"""The way from a file to a network's input: exact where it can be, refused where it must be."""
 
 import io
 from typing import Any
@@ -13,13 +13,13 @@ from leancnn.errors import MismatchError
 from leancnn.preprocess import Preprocessing
 
 sides = st.integers(1, 40)
-roads = st.builds(
+preprocessings = st.builds(
     lambda h, w, channels, fit: Preprocessing(size=(h, w), channels=channels, fit=fit),
     *(sides, sides, st.sampled_from([1, 3]), st.sampled_from(["cover", "contain", "stretch"])),
 )
 
 
-@given(roads, sides, sides, st.integers(0, 255), st.sampled_from([(), (1,), (3,)]))
+@given(preprocessings, sides, sides, st.integers(0, 255), st.sampled_from([(), (1,), (3,)]))
 def test_an_even_picture_stays_even_at_any_size(
     preprocessing: Preprocessing, h: int, w: int, value: int, depth: tuple[int, ...]
 ) -> None:
@@ -32,7 +32,7 @@ def test_an_even_picture_stays_even_at_any_size(
         assert (out == value).all()
 
 
-@given(roads, st.integers(0, 2**32 - 1))
+@given(preprocessings, st.integers(0, 2**32 - 1))
 def test_a_picture_of_the_right_size_keeps_its_exact_pixels(
     preprocessing: Preprocessing, seed: int
 ) -> None:
@@ -43,8 +43,8 @@ def test_a_picture_of_the_right_size_keeps_its_exact_pixels(
 
 
 @settings(max_examples=30)
-@given(roads, sides, sides, st.integers(0, 2**32 - 1))
-def test_files_and_arrays_travel_the_same_road(
+@given(preprocessings, sides, sides, st.integers(0, 2**32 - 1))
+def test_files_and_arrays_become_the_same(
     preprocessing: Preprocessing, h: int, w: int, seed: int
 ) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (h, w, 3), np.uint8)
@@ -89,8 +89,8 @@ def test_rows_are_scaled_before_columns_however_tall_the_picture() -> None:
     np.testing.assert_array_equal(preprocessing.of_array(tall)[:, :, 0], expected)
 
 
-@given(roads)
-def test_a_road_survives_json(preprocessing: Preprocessing) -> None:
+@given(preprocessings)
+def test_preprocessing_survives_json(preprocessing: Preprocessing) -> None:
     assert Preprocessing.from_json(preprocessing.to_json()) == preprocessing
 
 
@@ -110,7 +110,7 @@ def test_a_road_survives_json(preprocessing: Preprocessing) -> None:
         {"size": "ab"},
     ],
 )
-def test_a_road_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_preprocessing_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(MismatchError):
         Preprocessing.from_json(wrong)
 

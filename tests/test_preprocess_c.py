@@ -15,7 +15,7 @@ from leancnn.errors import MismatchError
 from leancnn.preprocess import Preprocessing
 from leancnn.toolchain import FAST_FLAGS, compile_library
 
-ROADS = {
+PREPROCESSINGS = {
     "cover": Preprocessing(size=(31, 31), scale=(36, 36)),
     "cover, wide": Preprocessing(size=(9, 40)),
     "cover, grey": Preprocessing(size=(28, 28), channels=1),
@@ -32,7 +32,7 @@ ROADS = {
 
 
 def written(preprocessing, *, about=True):
-    """A C file that scales pictures for `road` and takes the mean of each channel."""
+    """A C file that scales pictures for `preprocessing` and takes the mean of each channel."""
     graph = empty((preprocessing.channels, *preprocessing.size))
     graph.output = graph.add(Reduce("mean", "pixels"), graph.input, name="mean")
     return translate(
@@ -41,13 +41,15 @@ def written(preprocessing, *, about=True):
         classes=[f"channel {number}" for number in range(preprocessing.channels)],
         mean=[0.0] * preprocessing.channels,
         std=[1.0] * preprocessing.channels,
-        about=json.dumps({"road": preprocessing.to_json()}) if about else "",
+        about=json.dumps({"preprocessing": preprocessing.to_json()}) if about else "",
     )
 
 
 @pytest.fixture(scope="module")
 def natives():
-    sources = {name: written(preprocessing).source for name, preprocessing in ROADS.items()}
+    sources = {
+        name: written(preprocessing).source for name, preprocessing in PREPROCESSINGS.items()
+    }
     return {
         name: CompiledNetwork(compile_library(text, name="mean_of"))
         for name, text in sources.items()
@@ -62,29 +64,29 @@ def noise(height, width, channels, seed=0):
     return picture
 
 
-@pytest.mark.parametrize("name", ROADS)
+@pytest.mark.parametrize("name", PREPROCESSINGS)
 @given(
     height=some.integers(1, 300), width=some.integers(1, 300), channels=some.sampled_from((1, 3))
 )
 @settings(max_examples=40, deadline=None)
-def test_any_size_is_scaled_to_the_bits_of_the_road(natives, name, height, width, channels):
+def test_any_size_is_scaled_to_the_bits_of_python(natives, name, height, width, channels):
     picture = noise(height, width, channels, seed=height * 301 + width)
-    preprocessing = ROADS[name]
+    preprocessing = PREPROCESSINGS[name]
     expected = preprocessing.window(preprocessing.of_array(picture)[None])[0]
     assert np.array_equal(natives[name].preprocess(picture), expected)
 
 
 @pytest.mark.parametrize("shape", [(3000, 4000), (1, 9000), (9000, 1), (1500, 1501)])
 @pytest.mark.parametrize("name", ["cover", "contain", "stretch"])
-def test_photographs_and_slivers_are_scaled_to_the_bits_of_the_road(natives, name, shape):
-    picture, preprocessing = noise(*shape, 3), ROADS[name]
+def test_photographs_and_slivers_are_scaled_to_the_bits_of_python(natives, name, shape):
+    picture, preprocessing = noise(*shape, 3), PREPROCESSINGS[name]
     expected = preprocessing.window(preprocessing.of_array(picture)[None])[0]
     assert np.array_equal(natives[name].preprocess(picture), expected)
 
 
 @pytest.mark.parametrize("name", ["cover", "contain", "cover, grey", "contain, grey"])
 def test_transparent_pixels_get_the_background_as_in_decoding(natives, name):
-    picture, preprocessing = noise(90, 61, 4), ROADS[name]
+    picture, preprocessing = noise(90, 61, 4), PREPROCESSINGS[name]
     page = Image.new("RGBA", (61, 90), (*preprocessing.background, 255))
     flat = Image.alpha_composite(page, Image.fromarray(picture, "RGBA")).convert("RGB")
     expected = preprocessing.window(preprocessing.of_array(np.asarray(flat))[None])[0]
@@ -113,7 +115,7 @@ def test_what_cannot_be_scaled_is_refused(natives):
 
 
 def test_a_network_of_unknown_preprocessing_has_none_and_it_can_be_left_out():
-    preprocessing = ROADS["cover"]
+    preprocessing = PREPROCESSINGS["cover"]
     bare = written(preprocessing, about=False)
     assert "_preprocess" not in bare.source + bare.header
     flags = (*FAST_FLAGS, "-DLEANCNN_NO_PREPROCESS")
@@ -126,5 +128,5 @@ def test_a_network_of_unknown_preprocessing_has_none_and_it_can_be_left_out():
 
 def test_the_c_is_free_of_warnings():
     flags = ("-Wall", "-Wextra", "-Wmissing-prototypes", "-Wshadow", "-Werror")
-    for preprocessing in ROADS.values():
+    for preprocessing in PREPROCESSINGS.values():
         compile_library(written(preprocessing).source, name="mean_of", flags=(*FAST_FLAGS, *flags))

@@ -15,7 +15,7 @@ from leancnn.training_data import check_place, keep_margin, kept_preprocessing, 
 from tests.tiny import RECIPE
 
 
-def test_the_road_stores_no_less_than_the_network_takes() -> None:
+def test_preprocessing_stores_no_less_than_the_network_takes() -> None:
     preprocessing = preprocessing_for("henet_r2", recipes.get("henet-fast"))
     assert (preprocessing.size, preprocessing.scale, preprocessing.channels) == (
         (31, 31),

@@ -178,7 +178,7 @@ def test_damaged_files_are_refused_by_the_module_in_words(site, tmp_path):
     assert "cannot run here" in found["refused"]
 
 
-def test_every_level_scales_to_the_bits_of_the_road(modules):
+def test_every_level_scales_to_the_bits_of_python(modules):
     preprocessing = network().preprocessing
     for shape in ((5, 9, 1), (8, 8, 3), (40, 31, 3), (7, 90, 3)):
         picture = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)

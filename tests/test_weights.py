@@ -15,7 +15,7 @@ from leancnn.preprocess import Preprocessing
 from leancnn.weights import Network
 from tests.tiny import RECIPE, tiny
 
-ROAD = Preprocessing(size=(8, 8), scale=(10, 10), channels=3)
+PREPROCESSING = Preprocessing(size=(8, 8), scale=(10, 10), channels=3)
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
@@ -29,7 +29,7 @@ def network() -> Network:
         name=RECIPE.network,
         arguments={"width": 16},
         classes=("Ångström", "b", "c/d"),
-        preprocessing=ROAD,
+        preprocessing=PREPROCESSING,
         mean=MEAN,
         std=STD,
         made={"epoch": 3},
@@ -42,7 +42,7 @@ def test_a_network_comes_back_whole(network: Network, tmp_path: Path) -> None:
     images = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8)
     assert torch.equal(loaded(images), network(images))
     assert loaded.classes == network.classes
-    assert loaded.preprocessing == ROAD
+    assert loaded.preprocessing == PREPROCESSING
     assert (loaded.mean, loaded.std, loaded.made) == (MEAN, STD, {"epoch": 3})
     assert not loaded.training
     names = {path.name for path in (tmp_path / "n").iterdir()}
@@ -118,7 +118,7 @@ def test_means_that_do_not_fit_the_channels_are_refused(network: Network) -> Non
             name="x",
             arguments={},
             classes=(),
-            preprocessing=ROAD,
+            preprocessing=PREPROCESSING,
             mean=(0.5,),
             std=(0.5,),
         )

@@ -8,7 +8,7 @@ from leancnn import models, runs
 from leancnn.preprocess import Preprocessing
 from leancnn.weights import Network, save
 
-ROAD = Preprocessing(size=(31, 31), scale=(32, 32))
+PREPROCESSING = Preprocessing(size=(31, 31), scale=(32, 32))
 
 
 def network(classes, seed=0):
@@ -17,7 +17,7 @@ def network(classes, seed=0):
         name="henet_r2",
         arguments={"repeat": 2},
         classes=classes,
-        preprocessing=ROAD,
+        preprocessing=PREPROCESSING,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
     ).eval()

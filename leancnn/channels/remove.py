@@ -1,4 +1,4 @@
-"""Cut channels out of a network, or only silence them: the same function by two roads."""
+"""Cut channels out of a network, or only silence them: the same function in two ways."""
 
 import copy
 from typing import Any

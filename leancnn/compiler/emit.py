@@ -37,7 +37,7 @@ def emit(schedule: Schedule, facts: Metadata) -> GeneratedC:
     frame = Frame(
         facts=facts,
         file=file,
-        preprocess=emit_preprocess(facts.road),
+        preprocess=emit_preprocess(facts.preprocessing),
         image=program.image.shape,
         pixel="uint8_t" if facts.full_scale == 255 else "float",
         macs=program.graph.macs(),

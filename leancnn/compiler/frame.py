@@ -41,9 +41,9 @@ class Metadata:
         return json.loads(self.about or "null")
 
     @property
-    def road(self) -> Any:
+    def preprocessing(self) -> Any:
         """From pictures to its pixels, as `Preprocessing.to_json` has it, where that is known."""
-        return (self.notes or {}).get("road")
+        return (self.notes or {}).get("preprocessing")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Imported:
     """A graph, and what else the file says."""
 
     graph: Graph
-    notes: dict[str, Any]  # what our own files say about themselves: classes, road
+    notes: dict[str, Any]  # what our own files say about themselves: classes, preprocessing
     integers: bool  # its input is uint8
     channels_last: bool
     final: str  # "softmax" or "log softmax", where the graph leaves it off; "probabilities"; or ""
@@ -103,10 +103,10 @@ def _read(notes: dict[str, str]) -> dict[str, Any]:
     found = found if isinstance(found, dict) else {}
     classes = found.get("classes")
     known = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    preprocessing = found.get("road")
+    preprocessing = found.get("preprocessing", found.get("road"))  # road: in 0.1
     return {
         "classes": classes if known else None,
-        "road": preprocessing if isinstance(preprocessing, dict) else None,
+        "preprocessing": preprocessing if isinstance(preprocessing, dict) else None,
     }
 
 

@@ -2,7 +2,7 @@
 
 ~/.cache/leancnn/data/
   index/<path and part>.json    size, times and sha256 of each file: what changed is seen unread
-  images/<content and road>.u8  rows of uint8 (H, W, C); sha256 of blocks in the .json beside it
+  images/<content, scale>.u8      rows of uint8 (H, W, C); sha256 of blocks in the .json beside it
 
 Images are found by content: files that were only touched are compared, not decoded again.
 """
@@ -58,7 +58,7 @@ class Decoded:
 
 
 def read_files(root: Path, part: str, files: Sequence[File], reading: Reading) -> Decoded:
-    """Images of `files` below `root` at `reading.road.scale`, from the cache when it has them.
+    """Images of `files` below `root`, scaled as `reading` says, from the cache when it has them.
 
     Raises `WriteError` when the cache cannot be written.
     """
@@ -129,7 +129,7 @@ def _write_index(index: Path, files: Sequence[File], hashes: Sequence[str]) -> N
 
 
 class _Store:
-    """Where the images of some content on some road lie."""
+    """Where the images of some content, prepared in one way, lie."""
 
     def __init__(self, home: Path, content: str, reading: Reading) -> None:
         preprocessing = reading.preprocessing.to_json()
@@ -197,7 +197,7 @@ def _build(
         held.truncate(need)
         answers = each(
             "decode",
-            {"road": reading.preprocessing.to_json(), "out": str(temporary)},
+            {"preprocessing": reading.preprocessing.to_json(), "out": str(temporary)},
             [str(root / file.name) for file in files],
             title=f"decoding {'images' if part == 'all' else part}",
             total_bytes=sum(file.stamp[0] for file in files),

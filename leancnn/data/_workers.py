@@ -75,7 +75,7 @@ def _hash(setup: dict[str, Any]) -> Callable[[int, str], Answer]:
 
 def _decode(setup: dict[str, Any]) -> Callable[[int, str], Answer]:
     """Decode into row `row` of the file `out`."""
-    preprocessing = Preprocessing.from_json(setup["road"])
+    preprocessing = Preprocessing.from_json(setup["preprocessing"])
     out = os.open(setup["out"], os.O_WRONLY)
     row_bytes = int(np.prod(preprocessing.shape))
 

@@ -69,7 +69,7 @@ export class Classifier {
     this.name = about.name;
     this.classes = about.classes;
     this.size = { width, height, channels };
-    this.preprocessing = about.road;
+    this.preprocessing = about.preprocessing;
     this.level = level;
     this.#known = about.known;
     const pixels = channels * height * width;

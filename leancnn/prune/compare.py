@@ -341,7 +341,7 @@ def _applicable(
 def _control_recipe(
     control: str, model: str | None, recipe: Recipe, preprocessing: Preprocessing
 ) -> Recipe:
-    """The recipe by which a control takes the images of the whole network's road."""
+    """The recipe by which a control takes the images as the whole network does."""
     sees: dict[str, Any] = {"channels": preprocessing.channels, "fit": preprocessing.fit}
     if control not in models.names():
         sees |= {"size": preprocessing.size, "scale": preprocessing.scale}

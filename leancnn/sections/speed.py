@@ -34,7 +34,7 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
     blocks += parts([(record.name, _bench(bench)) for record, bench in benches])
     timed = {record.path for record, _ in benches}
     for record, (_, manifest) in sized:
-        if timed or record.kind == "eeg" or manifest["road"].get("kind"):
+        if timed or record.kind == "eeg" or manifest["preprocessing"].get("kind"):
             continue
         line = command("leancnn", "bench", record.path, "--json", into=record.path / "bench.json")
         blocks.append(Missing(f"{record.name} was not timed beside the engines.", line))
@@ -42,14 +42,14 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 
 
 def _size(record: Record, manifest: Mapping[str, Any]) -> list[Cell]:
-    counts, road = manifest.get("counts", {}), manifest["road"]
-    height, width = road.get("size", (0, 0))
+    counts, taken = manifest.get("counts", {}), manifest["preprocessing"]
+    height, width = taken.get("size", (0, 0))
     count = counts.get("trainable") or counts.get("stored") or 0
     return [
         record.name,
         f"{count:,}",
         bytes_text(manifest["file"]["bytes"]),
-        f"{road.get('channels', '?')}×{height}×{width}",
+        f"{taken.get('channels', '?')}×{height}×{width}",
     ]
 
 

@@ -39,14 +39,14 @@ def place(artifact: Path) -> Path:
 
 
 def write_notes(network: Network, artifact: Path) -> Path:
-    """Write classes, normalisation and road beside an artifact; the file."""
+    """Write classes, normalisation and preprocessing beside an artifact; the file."""
     notes = {
         "name": network.name,
         "origin": network.origin,
         "classes": list(network.classes),
         "mean": list(network.mean),
         "std": list(network.std),
-        "road": network.preprocessing.to_json(),
+        "preprocessing": network.preprocessing.to_json(),
     }
     write_sealed(place(artifact), notes)
     return place(artifact)
@@ -57,7 +57,7 @@ def read_notes(artifact: Path) -> Notes:
     try:
         notes = read_json(place(artifact), manifests.Beside)
         mean, std = (np.array(notes[key], np.float32) for key in ("mean", "std"))
-        full_scale = 1.0 if notes.get("road", {}).get("kind") == KIND else 255.0
+        full_scale = 1.0 if notes.get("preprocessing", {}).get("kind") == KIND else 255.0
         return Notes(tuple(notes["classes"]), mean, std, full_scale, notes)
     except (RunError, ValueError) as error:
         raise DamagedError(f"{place(artifact)}: not the notes of a network ({error})") from error

@@ -14,7 +14,7 @@ from leancnn.weights import Network
 def to_c(
     network: Network, tune: float | None = None, *, small: bool = False, narrow: bool = False
 ) -> GeneratedC:
-    """The C file of a network, with its classes, its normalisation and its road inside.
+    """The C file of a network, with its classes, its normalisation and its preprocessing inside.
 
     `tune`: seconds for timing register tiles on this machine; None: trust the cost model.
     `small`: the least memory, in plain loops. `narrow`: tiles of four lanes and few registers.
@@ -23,7 +23,7 @@ def to_c(
     given = {**network.arguments, "cut": "pruned"} if "cut" in network.arguments else {}
     settings = ", ".join(f"{k}={v}" for k, v in (given or network.arguments).items())
     about = {
-        "road": preprocessing.to_json(),
+        "preprocessing": preprocessing.to_json(),
         "mean": list(network.mean),
         "std": list(network.std),
         "origin": network.origin,

@@ -37,5 +37,5 @@ def in_process(
 
         return bare
 
-    about = {"name": network.name, "road": network.preprocessing.to_json()}
+    about = {"name": network.name, "preprocessing": network.preprocessing.to_json()}
     return EngineSession(logits, network.classes, prepare, about=about)

@@ -30,7 +30,7 @@ def write(network: Network, folder: Path) -> list[Path]:
 
 
 def to_onnx(network: Network) -> bytes:
-    """A network as ONNX, classes and road in its metadata. Raises `MissingDependencyError`."""
+    """A network as ONNX, with classes and preprocessing. Raises `MissingDependencyError`."""
     try:
         import onnx  # noqa: F401  as does whatever writes it
         import onnxscript  # noqa: F401  torch.onnx needs it
@@ -60,12 +60,12 @@ def to_onnx(network: Network) -> bytes:
 
 
 def noted(network: Network, model: Any) -> bytes:
-    """The bytes of a model that says its classes, its road and what it came from."""
+    """The bytes of a model that says its classes, its preprocessing and what it came from."""
     import onnx
 
     notes = {
         "classes": list(network.classes),
-        "road": network.preprocessing.to_json(),
+        "preprocessing": network.preprocessing.to_json(),
         "name": network.name,
         "origin": network.origin,
     }

@@ -59,7 +59,7 @@ def saved(model: Any, network: Network, folder: Path) -> list[Path]:
     openvino = _openvino()
     notes = {
         "classes": list(network.classes),
-        "road": network.preprocessing.to_json(),
+        "preprocessing": network.preprocessing.to_json(),
         "name": network.name,
         "origin": network.origin,
     }

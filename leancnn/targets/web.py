@@ -72,7 +72,7 @@ def to_wasm(network: Network) -> dict[str, bytes]:
         "origin": network.origin,
         "classes": list(network.classes),
         "image": [preprocessing.channels, *preprocessing.size],
-        "road": preprocessing.to_json(),
+        "preprocessing": preprocessing.to_json(),
         "mean": list(network.mean),
         "std": list(network.std),
         "known": _known(network),

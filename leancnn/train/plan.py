@@ -127,22 +127,20 @@ class TrainingPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        value = asdict(self)
-        del value["preprocessing"]  # files have called it road since 0.1
-        return {**value, "recipe": self.recipe.to_json(), "road": self.preprocessing.to_json()}
+        own = {"recipe": self.recipe.to_json(), "preprocessing": self.preprocessing.to_json()}
+        return asdict(self) | own
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "TrainingPlan":
         """The plan that `to_json` wrote. Raises `DamagedError` for one of another leancnn."""
-        manifests.check(value, manifests.Plan, "the plan of a run")
+        fields = manifests.check(value, manifests.Plan, "the plan of a run")
         try:
-            fields = manifests.renamed(value)
-            known: dict[str, Any] = {key: item for key, item in fields.items() if key != "road"}
+            known = manifests.renamed(fields)
             for key in ("classes", "mean", "std", "counts"):
                 if key in known:
                     known[key] = tuple(known[key])
-            known["recipe"] = recipes.of_json(fields["recipe"])
-            known["preprocessing"] = Preprocessing.from_json(fields["road"])
+            known["recipe"] = recipes.of_json(known["recipe"])
+            known["preprocessing"] = Preprocessing.from_json(known["preprocessing"])
             return cls(**known)
         except (KeyError, TypeError, UnknownNameError, MismatchError) as error:
             raise DamagedError(

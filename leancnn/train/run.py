@@ -262,7 +262,7 @@ def _checkpoint(folder: Path) -> tuple[TrainingPlan, Counters, Tensors, list[str
             + "".join(f"; {text}" for text in skipped)
         )
     where, about = f"the checkpoint of {folder}", checkpoint.manifest
-    manifests.check(about, manifests.Checkpoint, where)
+    about = manifests.check(about, manifests.Checkpoint, where)
     manifests.check(about["counters"], manifests.Counters, where, closed=True)
     plan = TrainingPlan.of_json(about["plan"])
     return plan, Counters(**about["counters"]), checkpoint.tensors, skipped

@@ -28,8 +28,8 @@ from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Activation, Affine, Conv, Graph, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.kernel import Kernel
+from leancnn.compiler.kernel_elementwise import ElementwiseKernel
 from leancnn.compiler.kernel_layout import LayoutKernel
-from leancnn.compiler.kernel_steps import StepsKernel
 from leancnn.compiler.layout import NARROW, TO_BLOCKED, TO_PLANES
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import Schedule, schedule
@@ -92,7 +92,7 @@ def steps(*ops) -> tuple[Kernel, Schedule]:
         value = graph.add(op, value, name="steps")
     graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
     planned = schedule(lower(graph), layout="planes")
-    (kernel,) = (k for k in planned.program.kernels if isinstance(k, StepsKernel))
+    (kernel,) = (k for k in planned.program.kernels if isinstance(k, ElementwiseKernel))
     return kernel, planned
 
 

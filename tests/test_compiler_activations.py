@@ -330,7 +330,7 @@ def test_a_long_chain_goes_on_in_the_next_kernel():
         value = graph.add(Activation("sigmoid"), value, name=f"s{number}")
     graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
     program = lower(graph)
-    assert max(len(k.steps) for k in program.kernels) <= LONGEST + 1
+    assert max(len(k.epilogue) for k in program.kernels) <= LONGEST + 1
     assert len(program.kernels) == -(-3000 // LONGEST) + 1
     classes = ["a", "b"]
     text = translate(graph, name="chain", classes=classes, mean=[0.0, 0.0], std=[1.0, 1.0])

@@ -263,7 +263,7 @@ def test_the_wrong_heir_is_refused(monkeypatch):
     def pairs(kernel):
         for value in kernel.reads():
             for old in value.buffers:
-                for step in kernel.steps:
+                for step in kernel.epilogue:
                     if isinstance(step, Store) and step.buffer is not old:
                         yield old, step.buffer
 
@@ -300,10 +300,10 @@ def harmless(kernel, number, pairs):
     old, new = list(pairs(kernel))[number]
     if kernel.spills:
         return False
-    places = [i for i, s in enumerate(kernel.steps) if isinstance(s, Store) and s.buffer is new]
+    places = [i for i, s in enumerate(kernel.epilogue) if isinstance(s, Store) and s.buffer is new]
     later = [
         step
-        for step in kernel.steps[places[0] :]
+        for step in kernel.epilogue[places[0] :]
         if isinstance(step, Binary) and step.other is not None and old in step.other.buffers
     ]
     input_ = kernel.op is not None and old in kernel.x.buffers
@@ -322,22 +322,22 @@ def test_scratch_over_what_is_read_is_refused(many):
     assert tried
 
 
-def test_steps_in_another_order_are_refused_where_one_reads_what_another_stores(many):
+def test_epilogues_in_another_order_are_refused_where_one_reads_what_another_stores(many):
     tried = 0
     for tiling in many:
         kernels = tiling.program.kernels
         for at, kernel in enumerate(kernels):
             if not isinstance(kernel, PlanarKernel | BlockedKernel):
                 continue
-            made = {step.buffer for step in kernel.steps if isinstance(step, Store)}
+            made = {step.buffer for step in kernel.epilogue if isinstance(step, Store)}
             own = [
                 step
-                for step in kernel.steps
+                for step in kernel.epilogue
                 if isinstance(step, Binary) and step.other and made & set(step.other.buffers)
             ]
             if own:
-                rest = tuple(step for step in kernel.steps if step is not own[0])
-                new = replace(kernel, steps=(own[0], *rest))
+                rest = tuple(step for step in kernel.epilogue if step is not own[0])
+                new = replace(kernel, epilogue=(own[0], *rest))
                 tiling.plans[new] = tiling.plans[kernel]
                 kernels[at] = new
                 tried += 1

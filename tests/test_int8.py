@@ -168,6 +168,12 @@ def test_a_network_survives_being_written_down():
     about, arrays = to_data(network)
     again = IntegerNetwork(from_data(about, arrays))
     assert torch.equal(again.answer(pixels), reference.answer(pixels))
+    for node in about["nodes"]:
+        if "epilogue" in node:
+            node["steps"] = node.pop("epilogue")  # as 0.1 has it
+    assert torch.equal(
+        IntegerNetwork(from_data(about, arrays)).answer(pixels), again.answer(pixels)
+    )
     about["nodes"][0]["x"] = "nothing"
     with pytest.raises(DamagedError, match="read before it is made"):
         from_data(about, arrays)

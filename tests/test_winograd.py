@@ -139,7 +139,7 @@ def test_ways_fit_the_shape_and_the_registers(inputs, outputs, height, width, da
     way = planned.plans[kernel]
     end = way.place + sum(way.parts(-(-outputs // 16)))
     assert end <= program.arena
-    for buffer in {*kernel.x.buffers, kernel.steps[-1].buffer}:
+    for buffer in {*kernel.x.buffers, kernel.epilogue[-1].buffer}:
         low = buffer.origin - buffer.below
         assert low + buffer.size <= way.place or end <= low
 

@@ -1,9 +1,9 @@
 """Kernels with sixteen channels of a pixel side by side in the lanes: what all kinds share.
 
-One function a layer shape. The table `t` holds the places of what is read, then of what the steps
-read and write, in their order. The weights of a block of channels stand together: bias, scales and
-shifts of the steps, then a row for each number that is multiplied. Narrow vectors go over the
-sixteen lanes `l` in parts.
+One function a layer shape. The table `t` holds the places of what is read, then of what the
+epilogue reads and writes, in its order. The weights of a block of channels stand together: bias,
+scales and shifts of the epilogue, then a row for each number that is multiplied. Narrow
+vectors go over the sixteen lanes `l` in parts.
 """
 
 from abc import abstractmethod
@@ -15,7 +15,7 @@ import numpy as np
 
 from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File
-from leancnn.compiler.epilogue import affines, described, statements, steps_cost
+from leancnn.compiler.epilogue import affines, described, epilogue_cost, statements
 from leancnn.compiler.graph import Floats, floats
 from leancnn.compiler.kernel import (
     Kernel,
@@ -63,8 +63,8 @@ def product_tiles(inputs: int, channels: int, pixels: int) -> Iterator[tuple[flo
             for count, size in ((full, many), (1, rest)):
                 adds = size * wide
                 loads = (size + 2 * wide + 1) / 2
-                steps = (adds + size * (1 if wide > 1 else 1.5) + 2 * wide + 4) / 3.9
-                each = inputs * max(adds / 2 + far, loads, steps, 4.0 + far) + 12
+                issued = (adds + size * (1 if wide > 1 else 1.5) + 2 * wide + 4) / 3.9
+                each = inputs * max(adds / 2 + far, loads, issued, 4.0 + far) + 12
                 total += count * each if size else 0
             yield total * (vectors // wide), many, wide
 
@@ -78,14 +78,14 @@ class BlockedKernel(Kernel):
     @classmethod
     @abstractmethod
     def can(cls, kernel: Kernel) -> bool:
-        """Whether this kind computes what a kernel with planes does, its steps apart."""
+        """Whether this kind computes what a kernel with planes does, its epilogue apart."""
 
     @classmethod
     def of(cls, kernel: Kernel) -> Self | None:
         """What a kernel with planes becomes, if this kind can."""
-        operands = [other for step in kernel.steps if (other := operand(step)) is not None]
+        operands = [other for step in kernel.epilogue if (other := operand(step)) is not None]
         if cls.can(kernel) and all(_fits(other, kernel) for other in operands):
-            return cls(kernel.name, kernel.op, kernel.x, kernel.steps)
+            return cls(kernel.name, kernel.op, kernel.x, kernel.epilogue)
         return None
 
     def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
@@ -108,8 +108,8 @@ class BlockedKernel(Kernel):
     def pixels(self) -> int:
         return self.height * self.width
 
-    def steps_cost(self) -> float:
-        return self.vectors * self.pixels * steps_cost(self.steps)
+    def epilogue_cost(self) -> float:
+        return self.vectors * self.pixels * epilogue_cost(self.epilogue)
 
     def faults(self) -> Iterator[str]:
         yield from mixed_layouts(self)
@@ -143,10 +143,10 @@ class BlockedKernel(Kernel):
         sizes = (f"{c}x{h}x{w}" for c, h, w in (self.x.shape, self.shape))
         comment = (
             f"{self.name}: {what}, {' -> '.join(sizes)}, channels in blocks\n"
-            f"   then {described(self.steps)}; {how}"
+            f"   then {described(self.epilogue)}; {how}"
         )
         name = file.function(self.name, comment, self.body(file, plan))
-        table = file.integers(f"{self.name}_places", [*self.inputs(plan), *step_places(self)])
+        table = file.integers(f"{self.name}_places", [*self.inputs(plan), *epilogue_places(self)])
         weights = self.weights(plan)
         numbers = file.floats(self.name, weights) if weights.size else "NULL"
         file.calls.append(f"{name}(s, {table}, {numbers});")
@@ -160,7 +160,7 @@ class BlockedKernel(Kernel):
         """Its function, `@` for its name, so that equal shapes are equal text."""
 
     def inputs(self, plan: Any) -> list[int]:
-        """What stands in its table before the places of its steps."""
+        """What stands in its table before the places of its epilogue."""
         return self.x.places()[:1]
 
     def weights(self, plan: Any) -> Floats:
@@ -192,10 +192,10 @@ def _fits(other: Value, kernel: Kernel) -> bool:
     return other.shape == kernel.shape
 
 
-def step_places(kernel: Kernel) -> list[int]:
-    """Where the steps of a kernel read and write, in their order."""
+def epilogue_places(kernel: Kernel) -> list[int]:
+    """Where the epilogue of a kernel reads and writes, in its order."""
     places = []
-    for step in kernel.steps:
+    for step in kernel.epilogue:
         if isinstance(step, Store):
             places.append(step.buffer.origin)
         elif (other := operand(step)) is not None:
@@ -206,7 +206,7 @@ def step_places(kernel: Kernel) -> list[int]:
 def weight_rows(kernel: Kernel, vectors: int) -> Floats:
     """For each block of so many vectors: a row a head, then a row for each input or tap."""
     rows = [] if kernel.op is None else [kernel.op.bias]
-    for step in affines(kernel.steps):
+    for step in affines(kernel.epilogue):
         rows += [step.scale, step.shift]
     if kernel.op is not None:
         rows += list(kernel.op.weight.reshape(kernel.channels, -1).T)
@@ -219,17 +219,17 @@ def weight_rows(kernel: Kernel, vectors: int) -> Floats:
 
 def head_rows(kernel: Kernel) -> int:
     """Rows of numbers before the weights."""
-    return (kernel.op is not None) + 2 * len(affines(kernel.steps))
+    return (kernel.op is not None) + 2 * len(affines(kernel.epilogue))
 
 
 def finish(kernel: Kernel, first: int, row: int, place: str, channel: str) -> list[str]:
-    """The steps on a vector y as C statements.
+    """The epilogue on a vector y as C statements.
 
-    `first`: entries of the table before the steps'; `row`: floats of a row of weights; `place`: of
-    y in its buffer; `channel`: its first channel; u: its part of the head's first row.
+    `first`: entries of the table before the epilogue's; `row`: floats of a row of weights;
+    `place`: of y in its buffer; `channel`: its first channel; u: its part of the head's first row.
     """
     return statements(
-        kernel.steps,
+        kernel.epilogue,
         head=int(kernel.op is not None),
         row=lambda number: f"load(u + {number * row})",
         operand=lambda other, at: _operand(other, kernel, f"t[{first + at}]", place, channel),
@@ -267,6 +267,6 @@ def tile_loops(tile: Tile, rows: int, call: str) -> str:
     return "\n".join(lines)
 
 
-def unread(steps: Sequence[str], name: str) -> str:
+def unread(epilogue: Sequence[str], name: str) -> str:
     """What keeps compilers from a warning where no step reads a channel's place."""
-    return "" if any(f"+ {name}" in step for step in steps) else "(void)c;"
+    return "" if any(f"+ {name}" in step for step in epilogue) else "(void)c;"

@@ -250,5 +250,7 @@ def _cut(op: Conv, outputs: Mask, inputs: Mask) -> Conv:
     group = np.repeat(inputs.reshape(op.groups, -1), len(op.weight) // op.groups, 0)[outputs]
     weight: Floats = op.weight[outputs][group].reshape(len(group), -1, *op.weight.shape[2:])
     groups = int(inputs.reshape(op.groups, -1).any(1).sum())
-    step = None if op.step is None else op.step[outputs]
-    return replace(op, weight=floats(weight), bias=op.bias[outputs], groups=groups, step=step)
+    weight_scale = None if op.weight_scale is None else op.weight_scale[outputs]
+    return replace(
+        op, weight=floats(weight), bias=op.bias[outputs], groups=groups, weight_scale=weight_scale
+    )

@@ -1,11 +1,11 @@
-"""The epilogue of a kernel: steps on each number of its result, as costs and as C."""
+"""The epilogue of a kernel: what is done to each number of its result, as costs and as C."""
 
 from collections.abc import Callable, Sequence
 
 from leancnn.compiler.c_text import fill
 from leancnn.compiler.graph import Activation, Affine, Combine
 from leancnn.compiler.literals import number
-from leancnn.compiler.values import Binary, Buffer, Step, Store, Value
+from leancnn.compiler.values import Binary, Buffer, EpilogueOp, Store, Value
 
 CYCLES: dict[str, float] = {
     "clip": 1.0,
@@ -28,17 +28,17 @@ CYCLES: dict[str, float] = {
 """Cycles, about, of each activation on a vector of 16; `benchmarks/kernel_costs.py activations`."""
 
 
-def steps_cost(steps: tuple[Step, ...]) -> float:
-    """Cycles of steps on one vector; a first store is free."""
+def epilogue_cost(epilogue: tuple[EpilogueOp, ...]) -> float:
+    """Cycles of an epilogue on one vector; a first store is free."""
     total = -1.0
-    for step in steps:
+    for step in epilogue:
         total += CYCLES[step.kind] if isinstance(step, Activation) else 1.0
     return max(total, 0.0)
 
 
-def affines(steps: Sequence[Step]) -> list[Affine]:
-    """The scale-and-shift steps, whose numbers stand beside a kernel's weights."""
-    return [step for step in steps if isinstance(step, Affine)]
+def affines(epilogue: Sequence[EpilogueOp]) -> list[Affine]:
+    """Its scales and shifts, whose numbers stand beside a kernel's weights."""
+    return [step for step in epilogue if isinstance(step, Affine)]
 
 
 def activation(step: Activation, y: str) -> str:
@@ -95,7 +95,7 @@ LONG = {"sigmoid", "silu", "exp", "expm1", "tanh", "erf", "sqrt", "log", "softpl
 
 
 def statements(
-    steps: Sequence[Step],
+    epilogue: Sequence[EpilogueOp],
     *,
     head: int,
     row: Callable[[int], str],
@@ -103,14 +103,14 @@ def statements(
     store: Callable[[Buffer, int], str],
     alone: str = "",
 ) -> list[str]:
-    """C that does steps to a vector `y`, a statement each.
+    """C that does an epilogue to a vector `y`, a statement each.
 
-    `row`: a row of the numbers that stand beside the weights, of which `head` are not the steps';
+    `row`: a row of the numbers beside the weights, of which `head` are not the epilogue's;
     `operand` and `store`: what a step reads, and how it writes, as so-manieth that does either;
     `alone`: what makes a vector of a number in a row.
     """
     lines, place = [], 0
-    for step in steps:
+    for step in epilogue:
         match step:
             case Activation():
                 lines.append(f"y = {activation(step, 'y')};")
@@ -131,7 +131,7 @@ def statements(
 
 SHORT = """
 #define FINISH(o, v, a) { \\
-    $steps
+    $epilogue
 }
 $tile(FINISH)
 #undef FINISH
@@ -144,21 +144,21 @@ $tile(FINISH)
 for (int o = 0; o < $outputs; o++)
     for (int v = 0; v < $vectors; v++) {
         vf y = load($place);
-        $steps
+        $epilogue
     }
 """
 
 
-def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> str:
-    """C that does `steps`, statements on y, to each sum of a register tile of o × v vectors.
+def finished(epilogue: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> str:
+    """C that does `epilogue`, statements on y, to each sum of a register tile of o × v vectors.
 
     A short way is a macro for every sum; where a step is long the sums are put down first, and a
     loop takes them up one by one.
     """
     outputs, vectors = sizes
     if not long:
-        body = "\n".join(f"{step} \\" for step in ["vf y = a;", *steps])
-        return fill(SHORT, steps=body, tile=tile)
+        body = "\n".join(f"{step} \\" for step in ["vf y = a;", *epilogue])
+        return fill(SHORT, epilogue=body, tile=tile)
     return fill(
         WHOLE,
         count=outputs * vectors,
@@ -166,19 +166,19 @@ def finished(steps: Sequence[str], tile: str, sizes: tuple[int, int], long: bool
         tile=tile,
         outputs=outputs,
         vectors=vectors,
-        steps="\n".join(steps),
+        epilogue="\n".join(epilogue),
     )
 
 
-def is_long(steps: Sequence[Step]) -> bool:
-    """Whether one of a kernel's steps is a long activation."""
-    return any(isinstance(step, Activation) and step.kind in LONG for step in steps)
+def is_long(epilogue: Sequence[EpilogueOp]) -> bool:
+    """Whether an epilogue holds a long activation."""
+    return any(isinstance(step, Activation) and step.kind in LONG for step in epilogue)
 
 
-def described(steps: Sequence[Step]) -> str:
-    """Steps in words, for a comment."""
+def described(epilogue: Sequence[EpilogueOp]) -> str:
+    """An epilogue in words, for a comment."""
     words: list[str] = []
-    for step in steps:
+    for step in epilogue:
         if isinstance(step, Activation):
             relu = step.kind == "clip" and (step.low, step.high) == (0, float("inf"))
             words.append("relu" if relu else step.kind)

@@ -29,7 +29,7 @@ class Conv:
     padding: Sides = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
-    step: Floats | None = None  # (c_out,) of the weights' whole numbers, where a file has such
+    weight_scale: Floats | None = None  # (c_out,) where a file keeps the weights as integers
 
     def shape(self, x: Shape) -> Shape:
         kernel = (self.weight.shape[2], self.weight.shape[3])

@@ -18,7 +18,7 @@ from leancnn.compiler.materialise import MOST, IndexMap
 from leancnn.compiler.onnx_call import Call, operators
 from leancnn.compiler.onnx_constants import computed, shapes
 from leancnn.compiler.onnx_file import ends, read_onnx
-from leancnn.compiler.onnx_quantized import WeightSteps
+from leancnn.compiler.onnx_quantized import WeightScales
 from leancnn.errors import DamagedError, UnknownOperatorError, UnsupportedError
 from leancnn.registry import import_members
 
@@ -129,7 +129,7 @@ class Walk:
         start, end = ends(model, given, output)
         self.until = time.monotonic() + BUDGET_S
         self.known: dict[str, Any] = {}
-        self.steps = WeightSteps(self.opsets)
+        self.weight_scales = WeightScales(self.opsets)
         self.numbers = 0  # of computed constants
         for tensor in graph.initializer:
             self.known[tensor.name] = _array(tensor)
@@ -206,7 +206,7 @@ class Walk:
                 self.numbers += sum(np.size(value) for value in made if value is not None)
                 if self.numbers > CONSTANTS:
                     raise UnsupportedError(f"its constants are more than {CONSTANTS:,} numbers")
-                self.steps.constant(node, values)
+                self.weight_scales.constant(node, values)
                 return made
             if kind not in operators:
                 raise UnknownOperatorError(
@@ -214,7 +214,7 @@ class Walk:
                 )
             before = len(self.builder.graph.nodes)
             results = self._made(kind, node, values, attributes)
-            self.steps.weighted(node, attributes, self.builder.graph, before)
+            self.weight_scales.weighted(node, attributes, self.builder.graph, before)
             return results
         except UnknownOperatorError:
             raise

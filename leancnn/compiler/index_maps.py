@@ -137,10 +137,10 @@ class Builder:
     def quantize(self, x: IndexMap, scale: Any, zero: Any, low: float, high: float) -> IndexMap:
         """Whole numbers; scale and zero are numbers or arrays that numpy would broadcast."""
         x = self._whole(x)
-        steps, zeros = self._by_channel(x, floats(scale)), self._by_channel(x, floats(zero))
-        if steps is None or zeros is None:
+        scales, zeros = self._by_channel(x, floats(scale)), self._by_channel(x, floats(zero))
+        if scales is None or zeros is None:
             raise UnsupportedError("its scales differ from pixel to pixel")
-        made = self.graph.add(Quantize(steps, zeros, low, high), x.value, name=self.name)
+        made = self.graph.add(Quantize(scales, zeros, low, high), x.value, name=self.name)
         return IndexMap(made, x.shape, x.index)
 
     def combine(self, how: Any, x: IndexMap | Any, y: IndexMap | Any) -> IndexMap:

@@ -35,13 +35,13 @@ class Box:
 
 
 def suits(node: QConv, channels: int) -> bool:
-    """Whether a convolution is depthwise and has only steps that are done here."""
+    """Whether a convolution is depthwise and has only an epilogue that is done here."""
     depthwise = node.groups == len(node.weight) == channels and node.weight.shape[1] == 1
-    steps = all(isinstance(s, Clamp) or (isinstance(s, Store) and s.multiplier is not None)
-                for s in node.steps)  # fmt: skip
+    epilogue = all(isinstance(s, Clamp) or (isinstance(s, Store) and s.multiplier is not None)
+                for s in node.epilogue)  # fmt: skip
     reach = (node.weight.shape[3] - 1) * node.dilation[1] // node.stride[1]
     taps = node.weight.shape[2] * node.weight.shape[3]
-    return depthwise and steps and taps > 1 and reach <= REACH
+    return depthwise and epilogue and taps > 1 and reach <= REACH
 
 
 def box_of(node: QConv, size: tuple[int, int], out: tuple[int, int]) -> Box:

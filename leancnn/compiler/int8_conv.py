@@ -1,4 +1,4 @@
-"""Convolutions of quads, and steps alone, as C: register tiles along lines of pixels."""
+"""Convolutions of quads, and epilogues alone, as C: register tiles along lines of pixels."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -16,7 +16,7 @@ from leancnn.compiler.integers import (
     Gate,
     QConv,
     QEach,
-    QStep,
+    QEpilogueOp,
     Quantized,
     Store,
 )
@@ -28,7 +28,7 @@ def emit_tiled(file: File, kernel: Tiled, network: Quantized) -> None:
     """One call for each shape of tiles; a layer whose quads do not divide has two."""
     for cut in kernel.cuts:
         flat = [output for tile in cut.outputs for output in tile]
-        steps = Steps(file, kernel, network, flat, cut)
+        epilogue = Epilogue(file, kernel, network, flat, cut)
         weights, taps = "NULL", [0]
         if isinstance(kernel.node, QConv):
             words = weight_words(kernel.node, kernel.places, cut)
@@ -44,9 +44,9 @@ def emit_tiled(file: File, kernel: Tiled, network: Quantized) -> None:
         ]
         bias = file.listed("int32_t", "bias", biases(kernel.node, flat), 4 * len(flat))
         reads = file.integers("reads", inputs) if inputs else "NULL"
-        body = function(kernel, cut, steps, taps)
+        body = function(kernel, cut, epilogue, taps)
         name = file.function("conv" if cut.depth else "each", comment(kernel, cut), body)
-        arguments = ["s", str(len(cut.reads)), weights, bias, reads, *steps.arguments]
+        arguments = ["s", str(len(cut.reads)), weights, bias, reads, *epilogue.arguments]
         file.calls.append(f"{name}({', '.join(arguments)}); /* {kernel.outs_name} */")
 
 
@@ -63,7 +63,7 @@ def comment(kernel: Tiled, cut: Tiling) -> str:
     """What a function computes, in a line."""
     _, h, w = kernel.shape
     if not isinstance(kernel.node, QConv):
-        return f"steps on {h}x{w}, {4 * cut.quads} channels at a time"
+        return f"element by element on {h}x{w}, {4 * cut.quads} channels at a time"
     rows, columns = kernel.node.weight.shape[2:]
     return f"{rows}x{columns} to {h}x{w}, {4 * cut.quads} channels at a time in {cut.parts} parts"
 
@@ -103,12 +103,12 @@ def spread(numbers: Array, flat: Sequence[int | None], none: int) -> list[int]:
     return [none if output is None else int(numbers[output]) for output in flat]
 
 
-def neutral(steps: Sequence[QStep], at: int, zeros: dict[str, int]) -> bool:
+def neutral(epilogue: Sequence[QEpilogueOp], at: int, zeros: dict[str, int]) -> bool:
     """Whether a clamp cuts off only what the byte that is stored next cuts off anyway."""
-    step = steps[at]
-    if not isinstance(step, Clamp) or at + 1 != len(steps) - 1:
+    step = epilogue[at]
+    if not isinstance(step, Clamp) or at + 1 != len(epilogue) - 1:
         return False
-    store = steps[at + 1]
+    store = epilogue[at + 1]
     if not isinstance(store, Store) or store.multiplier is None:
         return False
     zero = zeros[store.value]
@@ -117,8 +117,8 @@ def neutral(steps: Sequence[QStep], at: int, zeros: dict[str, int]) -> bool:
     return bool((low <= 0).all() and (high >= 255).all())
 
 
-class Steps:
-    """The steps of a kernel as C on the sums a0_0, a1_0 … of a tile, with their parameters."""
+class Epilogue:
+    """The epilogue of a kernel as C on the sums a0_0, a1_0 … of a tile, with their parameters."""
 
     def __init__(
         self,
@@ -140,15 +140,15 @@ class Steps:
         self.before: list[str] = []  # at the beginning of a tile
         self.lines: list[str] = []  # with {v} for the vector
         self.after: list[str] = []  # at the end of a tile
-        steps = kernel.node.steps
+        epilogue = kernel.node.epilogue
         zeros = {
             step.value: int(network.values[step.value].zero[0])
-            for step in steps
+            for step in epilogue
             if isinstance(step, Store)
         }
-        for at, step in enumerate(steps):
+        for at, step in enumerate(epilogue):
             if isinstance(step, Clamp):
-                if not neutral(steps, at, zeros):
+                if not neutral(epilogue, at, zeros):
                     self._clamp(at, step)
             elif isinstance(step, Add):
                 self._add(at, step)
@@ -263,20 +263,20 @@ class Steps:
                 ]
 
 
-def function(kernel: Tiled, cut: Tiling, steps: Steps, taps: Sequence[int]) -> str:
+def function(kernel: Tiled, cut: Tiling, epilogue: Epilogue, taps: Sequence[int]) -> str:
     """The C of a kernel of this shape."""
     plane = next(iter(kernel.outs.values()))
     outputs = 4 * cut.quads
     words = len(taps) * cut.depth * outputs
     parameters = [
         "uint32_t *s, int tiles, const int32_t *w, const int32_t *b, const int32_t *in",
-        *steps.parameters,
+        *epilogue.parameters,
     ]
     advance = [
         f"w += {words} * WORDS" if words else "(void)w",
         f"b += {outputs}",
         f"in += {cut.parts * cut.depth}" if cut.depth else "(void)in",
-        *steps.advance,
+        *epilogue.advance,
     ]
     lines = [
         f"LAYER @({', '.join(parameters)})",
@@ -288,20 +288,22 @@ def function(kernel: Tiled, cut: Tiling, steps: Steps, taps: Sequence[int]) -> s
         )
     lines += [
         f"    for (int t = 0; t < tiles; t++, {', '.join(advance)}) {{",
-        *(f"        {line}" for line in steps.before),
+        *(f"        {line}" for line in epilogue.before),
         "#if REGISTERS >= 32",
-        *loops(cut, steps, taps, plane, cut.many),
+        *loops(cut, epilogue, taps, plane, cut.many),
         "#else",
-        *loops(cut, steps, taps, plane, cut.few),
+        *loops(cut, epilogue, taps, plane, cut.few),
         "#endif",
-        *(f"        {line}" for line in steps.after),
+        *(f"        {line}" for line in epilogue.after),
         "    }",
         "}",
     ]
     return "\n".join(lines)
 
 
-def loops(cut: Tiling, steps: Steps, taps: Sequence[int], plane: Plane, many: int) -> list[str]:
+def loops(
+    cut: Tiling, epilogue: Epilogue, taps: Sequence[int], plane: Plane, many: int
+) -> list[str]:
     """The loop over whole tiles and that over the vectors left."""
     high, wide = plane.height, plane.width
     found = [
@@ -314,20 +316,20 @@ def loops(cut: Tiling, steps: Steps, taps: Sequence[int], plane: Plane, many: in
         found += [
             f"        for (; n + {many} <= vectors; n += {many}) {{",
             "            const int p = AT(n);",
-            *tile(cut, steps, taps, many),
+            *tile(cut, epilogue, taps, many),
             "        }",
         ]
     return [
         *found,
         "        for (; n < vectors; n++) {",
         "            const int p = AT(n);",
-        *tile(cut, steps, taps, 1),
+        *tile(cut, epilogue, taps, 1),
         "        }",
     ]
 
 
-def tile(cut: Tiling, steps: Steps, taps: Sequence[int], many: int) -> list[str]:
-    """One register tile: sums, products, steps."""
+def tile(cut: Tiling, epilogue: Epilogue, taps: Sequence[int], many: int) -> list[str]:
+    """One register tile: sums, products, epilogue."""
     outputs = range(4 * cut.quads)
     lines = []
     for i in outputs:
@@ -339,7 +341,7 @@ def tile(cut: Tiling, steps: Steps, taps: Sequence[int], many: int) -> list[str]
             lines += _part(cut, taps, part, many)
     for v in range(many):
         lines.append("            {")
-        lines += [f"                {line.format(v=v)}" for line in steps.lines]
+        lines += [f"                {line.format(v=v)}" for line in epilogue.lines]
         lines.append("            }")
     return lines
 

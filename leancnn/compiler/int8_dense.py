@@ -1,4 +1,4 @@
-"""Layers whose result is a vector, as C: a matrix by bytes or by sums, then steps one by one."""
+"""Layers whose result is a vector, as C: a matrix by bytes or by sums, then the epilogue."""
 
 from itertools import product
 
@@ -7,15 +7,15 @@ import numpy as np
 from leancnn.compiler.c_text import File
 from leancnn.compiler.int8_layout import IndexMap
 from leancnn.compiler.int8_program import DenseKernel, Norm
-from leancnn.compiler.integers import Add, Array, Clamp, Gate, QConv, QStep, Quantized, Store
+from leancnn.compiler.integers import Add, Array, Clamp, Gate, QConv, QEpilogueOp, Quantized, Store
 
 
 def emit_dense(file: File, kernel: DenseKernel, network: Quantized) -> None:
-    """Gather what is read, multiply, and do the steps for each output."""
+    """Gather what is read, multiply, and do the epilogue for each output."""
     node = kernel.node
     name = next(iter(kernel.outs))
     lines = _products(file, kernel, name)
-    for at, step in enumerate(node.steps):
+    for at, step in enumerate(node.epilogue):
         lines += [f"        {line}" for line in _step(file, kernel, network, at, step)]
     bias = file.integers("bias", node.bias.tolist())
     body = "\n".join(
@@ -84,7 +84,9 @@ def places_of(file: File, view: IndexMap) -> str:
     return file.integers("places", [4 * place.at + place.lane for place in view.places])
 
 
-def _step(file: File, kernel: DenseKernel, network: Quantized, at: int, step: QStep) -> list[str]:
+def _step(
+    file: File, kernel: DenseKernel, network: Quantized, at: int, step: QEpilogueOp
+) -> list[str]:
     zero_of = {name: value.zero for name, value in network.values.items()}
     if isinstance(step, Clamp):
         low = file.integers("low", step.low.tolist())

@@ -145,7 +145,7 @@ HELPER vq packed4(vi a, vi b, vi c, vi d, int32_t zero)
 #endif
 
 /* Every `step`-th of some words. */
-HELPER void deal(uint32_t *to, const uint32_t *from, int count, int step)
+HELPER void split(uint32_t *to, const uint32_t *from, int count, int step)
 {
     for (int i = 0; i < count; i++) to[i] = from[i * step];
 }

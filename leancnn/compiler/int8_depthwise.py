@@ -1,6 +1,6 @@
 """Depthwise convolutions of bytes as C: four taps of one channel in each word.
 
-Each quad of channels is copied into a small *box* with the zeros that surround it, strides dealt
+Each quad of channels is copied into a small *box* with the zeros that surround it, strides split
 out into phases, so that the planes themselves need no gaps and the output may take the place of
 the input. Along the lines of the box up to four rows of a window's column make one word for each
 channel (int8_depthwise.h), which a window's columns share.
@@ -35,10 +35,10 @@ def emit_depthwise(file: File, kernel: Depthwise, network: Quantized) -> None:
     bias = file.listed("int32_t", "bias", biases(node, order), 4 * len(order))
     reads = file.integers("quads", [plane.at(quad) for plane, quad in kernel.quads])
     fill = file.integers("fill", [w - 2**32 if w >= 2**31 else w for w in kernel.fill])
-    steps = DepthwiseSteps(file, kernel, network)
+    epilogue = DepthwiseEpilogue(file, kernel, network)
     parameters = ["uint32_t *s, uint32_t *box, int quads, const int32_t *w, const int32_t *b",
-                  "const int32_t *in, const int32_t *fill", *steps.parameters]  # fmt: skip
-    body = _function(kernel, steps, ", ".join(parameters))
+                  "const int32_t *in, const int32_t *fill", *epilogue.parameters]  # fmt: skip
+    body = _function(kernel, epilogue, ", ".join(parameters))
     rows, columns = node.weight.shape[2:]
     _, h, w = kernel.shape
     word = file.function("depthwise", f"{rows}x{columns} of each channel to {h}x{w}", body)
@@ -50,13 +50,13 @@ def emit_depthwise(file: File, kernel: Depthwise, network: Quantized) -> None:
         bias,
         reads,
         fill,
-        *steps.arguments,
+        *epilogue.arguments,
     ]
     file.calls.append(f"{word}({', '.join(given)}); /* {name} */")
 
 
-class DepthwiseSteps:
-    """Steps as C on the sums a0 to a3 of a block, whose words are channels."""
+class DepthwiseEpilogue:
+    """The epilogue as C on the sums a0 to a3 of a block, whose words are channels."""
 
     def __init__(self, file: File, kernel: Depthwise, network: Quantized) -> None:
         self.file, self.kernel = file, kernel
@@ -67,14 +67,14 @@ class DepthwiseSteps:
         self.lines: list[str] = []
         self.plain: list[str] = []  # of one channel c of one pixel, its sum in a
         self.after: list[str] = []
-        steps = kernel.node.steps
+        epilogue = kernel.node.epilogue
         zeros = {
             step.value: int(network.values[step.value].zero[0])
-            for step in steps
+            for step in epilogue
             if isinstance(step, Store)
         }
-        for at, step in enumerate(steps):
-            if isinstance(step, Clamp) and not neutral(steps, at, zeros):
+        for at, step in enumerate(epilogue):
+            if isinstance(step, Clamp) and not neutral(epilogue, at, zeros):
                 self._clamp(at, step)
             elif isinstance(step, Store):
                 self._store(at, step, zeros[step.value])
@@ -129,7 +129,7 @@ class DepthwiseSteps:
     def places(self) -> list[tuple[int, str]]:
         """Where each step that stores does so."""
         found = []
-        for at, step in enumerate(self.kernel.node.steps):
+        for at, step in enumerate(self.kernel.node.epilogue):
             if isinstance(step, Store):
                 direct = self.kernel.outs[step.value].pitch == self.kernel.box.pitch
                 place = f"s + to{at}_" if direct else f"box + {line_at(self.kernel, at)}"
@@ -138,8 +138,8 @@ class DepthwiseSteps:
 
 
 def line_at(kernel: Depthwise, at: int) -> int:
-    """Where in the box's scratch the lines lie that a step stores, before they are dealt out."""
-    stores = [n for n, step in enumerate(kernel.node.steps) if isinstance(step, Store)]
+    """Where in the box's scratch the lines lie that a step stores, before they are split."""
+    stores = [n for n, step in enumerate(kernel.node.epilogue) if isinstance(step, Store)]
     return kernel.box.words + stores.index(at) * line_words(kernel)
 
 
@@ -151,17 +151,17 @@ def line_words(kernel: Depthwise) -> int:
 def scratch_words(kernel: Depthwise) -> int:
     """Words of scratch that a kernel needs, once the pitch of what it stores is known."""
     apart = any(plane.pitch != kernel.box.pitch for plane in kernel.outs.values())
-    stores = sum(isinstance(step, Store) for step in kernel.node.steps)
+    stores = sum(isinstance(step, Store) for step in kernel.node.epilogue)
     return kernel.box.words + apart * stores * line_words(kernel)
 
 
-def _function(kernel: Depthwise, steps: DepthwiseSteps, parameters: str) -> str:
+def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue, parameters: str) -> str:
     box, (_, h, _) = kernel.box, kernel.shape
     uniform = len(set(kernel.fill)) == 1
     surround = (
         f"for (int i = 0; i < {box.words}; i++) box[i] = (uint32_t)fill[{'0' if uniform else 't'}];"
     )
-    advance = [f"w += {4 * len(box.members)} * WORDS", "b += 4", "in++", *steps.advance]
+    advance = [f"w += {4 * len(box.members)} * WORDS", "b += 4", "in++", *epilogue.advance]
     count = h * box.pitch
     return "\n".join(
         [
@@ -172,11 +172,11 @@ def _function(kernel: Depthwise, steps: DepthwiseSteps, parameters: str) -> str:
             *([] if uniform else [f"        {surround}"]),
             *(f"        {line}" for line in _copies(kernel)),
             "#if LANES == 1",
-            *(f"        {line}" for line in _plainly(kernel, steps, count)),
+            *(f"        {line}" for line in _plainly(kernel, epilogue, count)),
             "#else",
-            *(f"        {line}" for line in _vectors(kernel, steps, count)),
+            *(f"        {line}" for line in _vectors(kernel, epilogue, count)),
             "#endif",
-            *(f"        {line}" for line in steps.after),
+            *(f"        {line}" for line in epilogue.after),
             "    }",
             "}",
         ]
@@ -196,7 +196,7 @@ def _copies(kernel: Depthwise) -> list[str]:
         row, column = low * sy + a - top, first * sx + b - left
         lines += [
             f"for (int y = 0; y < {high - low}; y++)",
-            f"    deal(box + {number * box.each + low * box.pitch + first} + y * {box.pitch}, "
+            f"    split(box + {number * box.each + low * box.pitch + first} + y * {box.pitch}, "
             f"s + in[0] + {row * source.pitch + column} + y * {sy * source.pitch}, {end - first}, "
             f"{sx});",
         ]
@@ -210,13 +210,13 @@ def _inside(size: int, start: int, step: int, count: int) -> tuple[int, int]:
     return first, end
 
 
-def _vectors(kernel: Depthwise, steps: DepthwiseSteps, count: int) -> list[str]:
+def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> list[str]:
     """C along the lines, a block of four pixels in each 128 bits."""
     box = kernel.box
     lines = [
         f"const vw4 w{n} = four_weights(w + {4 * n} * WORDS);" for n in range(len(box.members))
     ]
-    lines += ["const vi bias = four(b);", *steps.before]
+    lines += ["const vi bias = four(b);", *epilogue.before]
     reach = [
         max(m.shift for m in box.members if m.group == group) for group in range(len(box.groups))
     ]
@@ -240,7 +240,7 @@ def _vectors(kernel: Depthwise, steps: DepthwiseSteps, count: int) -> list[str]:
             f"    a{j} = dot4(a{j}, x{m.group}_{j + m.shift}, w{n});"
             for n, m in enumerate(box.members)
         ]
-    lines += [f"    {line}" for line in steps.lines]
+    lines += [f"    {line}" for line in epilogue.lines]
     for group in range(len(box.groups)):
         if reach[group]:
             lines.append("    " + " ".join(f"c{group}_{i} = n{group}_{i};" for i in range(4)))
@@ -266,7 +266,7 @@ def _turned(offsets: tuple[int, ...], place: str, to: str) -> list[str]:
     return lines
 
 
-def _plainly(kernel: Depthwise, steps: DepthwiseSteps, count: int) -> list[str]:
+def _plainly(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> list[str]:
     """C for one pixel and channel at a time."""
     box = kernel.box
     table = []
@@ -275,7 +275,7 @@ def _plainly(kernel: Depthwise, steps: DepthwiseSteps, count: int) -> list[str]:
                    for r, tap in enumerate(member.taps) if tap is not None]  # fmt: skip
         table += [*offsets, *[offsets[0]] * (4 - len(offsets))]
     rows = max(sum(tap is not None for tap in member.taps) for member in box.members)
-    quads = [f"uint32_t quad{at} = 0;" for at, _ in steps.places]
+    quads = [f"uint32_t quad{at} = 0;" for at, _ in epilogue.places]
     return [
         f"static const int32_t taps[{len(table)}] = {{{', '.join(map(str, table))}}};",
         f"for (int p = 0; p < {count}; p++) {{",
@@ -286,8 +286,8 @@ def _plainly(kernel: Depthwise, steps: DepthwiseSteps, count: int) -> list[str]:
         f"            for (int r = 0; r < {rows}; r++)",
         "                a += lane(box[p + taps[4 * i + r]], c) *",
         "                    (int8_t)((uint32_t)w[4 * i + c] >> 8 * r & 255);",
-        *(f"        {line}" for line in steps.plain),
+        *(f"        {line}" for line in epilogue.plain),
         "    }",
-        *(f"    ({place})[p] = quad{at};" for at, place in steps.places),
+        *(f"    ({place})[p] = quad{at};" for at, place in epilogue.places),
         "}",
     ]

@@ -1,6 +1,6 @@
 """Large strided convolutions in groups as two, one after the other, whose copies share room.
 
-What a strided convolution reads is dealt out by rows and columns first, into a copy as large as its
+What a strided convolution reads is split by rows and columns first, into a copy as large as its
 input. Where that copy is the most that lies in the arena, half of the groups at a time take half
 of it, and the second half lies where the first one was.
 """
@@ -35,8 +35,8 @@ def in_halves(network: Quantized) -> Quantized:
 def _halves(node: QConv, values: dict[str, QValue]) -> list[QNode]:
     x, (outputs, each) = values[node.x], node.weight.shape[:2]
     half, read = outputs // 2, node.groups // 2 * each
-    stored = [step for step in node.steps if isinstance(step, Store)]
-    plain = all(isinstance(step, Clamp | Store) for step in node.steps)
+    stored = [step for step in node.epilogue if isinstance(step, Store)]
+    plain = all(isinstance(step, Clamp | Store) for step in node.epilogue)
     quads = node.groups % 2 == 0 and half % 4 == 0 and read % 4 == 0
     depthwise = node.groups == outputs
     small = x.shape[0] * x.shape[1] * x.shape[2] < LARGE
@@ -47,15 +47,15 @@ def _halves(node: QConv, values: dict[str, QValue]) -> list[QNode]:
         rows, name = slice(first, first + half), f"{node.x}_half{number}_of_{stored[0].value}"
         made.append(QTake(node.x, name, tuple(range(start, start + read))))
         values[name] = _part(x, slice(start, start + read))
-        steps: list[Any] = []
-        for step in node.steps:
+        epilogue: list[Any] = []
+        for step in node.epilogue:
             if isinstance(step, Store):
                 values[_named(step, number)] = _part(values[step.value], rows)
-            steps.append(_step(step, rows, number))
+            epilogue.append(_step(step, rows, number))
         weight, bias = node.weight[rows], node.bias[rows]
         groups = node.groups // 2
         made.append(
-            replace(node, x=name, weight=weight, bias=bias, steps=tuple(steps), groups=groups)
+            replace(node, x=name, weight=weight, bias=bias, epilogue=tuple(epilogue), groups=groups)
         )
     for store in stored:
         made.append(QJoin((_named(store, 0), _named(store, 1)), store.value))

@@ -238,7 +238,7 @@ class Lowering:
     ) -> None:
         others: dict[str, list[tuple[Plane, int]]] = {}
         gates: dict[str, IndexMap] = {}
-        for step in node.steps:
+        for step in node.epilogue:
             if isinstance(step, Add | Gate):
                 others[step.value] = self._aligned(step.value, order)
             if isinstance(step, Gate):

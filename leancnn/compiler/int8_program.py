@@ -24,7 +24,7 @@ Order = tuple[int | None, ...]  # the channel in each lane of each quad
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pack:
-    """Channels gathered into quads of another order; `phases` deal rows and columns out."""
+    """Channels gathered into quads of another order; `phases` split rows and columns by stride."""
 
     x: IndexMap
     order: Order
@@ -46,7 +46,7 @@ class Phases:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tiled:
-    """A convolution (or, without one, only steps) pixel by pixel along lines of quads."""
+    """A convolution (or, without one, only an epilogue) pixel by pixel along lines of quads."""
 
     node: QConv | QEach
     places: tuple[Place, ...]  # of the input's channels, where the kernel reads them
@@ -79,7 +79,7 @@ class Depthwise:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseKernel:
-    """A matrix by a vector, of bytes or of sums; or only steps on a vector."""
+    """A matrix by a vector, of bytes or of sums; or only an epilogue on a vector."""
 
     node: QConv | QEach
     x: IndexMap | None
@@ -184,13 +184,13 @@ def _in_place(arena: Arena, kernel: Depthwise, at: int) -> None:
 
 def _after(kernel: Tiled, old: Plane) -> list[Plane]:
     """What a kernel stores after it has read these planes for the last time."""
-    steps = kernel.node.steps
+    epilogue = kernel.node.epilogue
     last = max(
         at
-        for at, step in enumerate(steps)
+        for at, step in enumerate(epilogue)
         if isinstance(step, Add | Gate) and old in [p for p, _ in kernel.others[step.value]]
     )
-    return [kernel.outs[step.value] for step in steps[last:] if isinstance(step, Store)]
+    return [kernel.outs[step.value] for step in epilogue[last:] if isinstance(step, Store)]
 
 
 def made(kernel: Kernel) -> list[Plane]:

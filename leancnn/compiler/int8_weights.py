@@ -13,7 +13,7 @@ from leancnn.errors import UnsupportedError
 
 LEVELS = 127  # the largest weight; −128 is left out
 FACTOR = 32_767  # the largest factor of a value that is added to a sum
-LEAST = 2  # of that factor; below, the shortcut is added in a step of its own
+LEAST = 2  # of that factor; below, the shortcut is added by a node of its own
 NEARLY = 128  # of the factor of a shortcut beside a gate: within half a hundredth
 ROOM = 2**31 - 2**24  # what a sum may reach
 
@@ -44,7 +44,7 @@ def as_conv(node: Node, op: Pool, x: Shape, y: Shape) -> Conv:
 
 
 def common_scale(scales: Sequence[Array]) -> Array:
-    """A scale of sums of which each of these is a large number of steps."""
+    """A scale of sums of which each of these is a large multiple."""
     return np.asarray(np.maximum(np.max(np.stack(scales), 0) / 2**14, 1e-30))
 
 
@@ -54,7 +54,7 @@ def factors(ratio: Array) -> Array:
 
 def fits(node: Node, inputs: Sequence[QValue], others: Sequence[QValue]) -> bool:
     """Whether shortcuts can be added to the sums of an element-wise operator: a gate's have the
-    scale they have, so that each has to be a large number of its steps, but not too large a one."""
+    scale they have, so that each has to be a large multiple of it, but not too large a one."""
     if not isinstance(node.op, Combine) or node.op.how != "mul":
         return True
     ratios = [other.scale / (inputs[0].scale * inputs[1].scale) for other in others]
@@ -62,7 +62,7 @@ def fits(node: Node, inputs: Sequence[QValue], others: Sequence[QValue]) -> bool
 
 
 def clamp(op: Activation, scale: Array) -> Clamp:
-    """The ends of a clip in steps of the sums."""
+    """The ends of a clip in the scale of the sums."""
     low, high = (
         np.clip(np.rint(np.float64(end) / scale), -(2**31) + 1, 2**31 - 1).astype(np.int32)
         for end in (op.low, op.high)
@@ -132,8 +132,8 @@ def to_bytes(
     scale = np.maximum(np.maximum(scale, np.abs(bias) / 2**29), 1e-30)
     for other in others[:1]:
         scale = np.maximum(scale, other.scale / FACTOR)
-        steps = np.maximum(np.floor(other.scale / scale * (1 + 1e-12)), 1)
-        scale = np.where(steps >= LEAST, other.scale / steps, scale)
+        times = np.maximum(np.floor(other.scale / scale * (1 + 1e-12)), 1)
+        scale = np.where(times >= LEAST, other.scale / times, scale)
     while True:
         weight = np.rint(real / scale[:, None, None, None])
         zeros = (weight * x.zero[inputs][:, :, None, None]).sum((1, 2, 3))

@@ -2,7 +2,7 @@
 
 Every value is unsigned bytes (C, H, W), real = scale[c] · (q − zero[c]), or 32-bit sums, real =
 scale[c] · sum. An operator begins with a 32-bit sum for each output (a convolution's, or a bias
-alone), takes steps on it, and stores bytes by the one rule of docs/quantize.md:
+alone), does an epilogue on it, and stores bytes by the one rule of docs/quantize.md:
 
     q = clamp(rint(float32(sum) · multiplier[c]) + zero, 0, 255), half to even
 
@@ -65,7 +65,7 @@ class Store:
     multiplier: Array | None = None  # (c,) float32
 
 
-QStep = Clamp | Add | Gate | Store
+QEpilogueOp = Clamp | Add | Gate | Store
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +75,7 @@ class QConv:
     x: str
     weight: Array  # (c_out, c_in / groups, rows, columns) int8; −127 to 127, others' from −128
     bias: Array  # (c_out,) int32
-    steps: tuple[QStep, ...]
+    epilogue: tuple[QEpilogueOp, ...]
     stride: tuple[int, int] = (1, 1)
     padding: Sides = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
@@ -84,10 +84,10 @@ class QConv:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QEach:
-    """Steps alone, pixel by pixel, on a sum that begins with a bias."""
+    """An epilogue alone, pixel by pixel, on a sum that begins with a bias."""
 
     bias: Array  # (c,) int32
-    steps: tuple[QStep, ...]
+    epilogue: tuple[QEpilogueOp, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (QConv, QEach, QMaxPool, QTotal, QTable, QNorm, QTake, QJoin, QCrop)
 }
-STEPS: dict[str, Any] = {kind.__name__: kind for kind in (Clamp, Add, Gate, Store)}
+EPILOGUE_OPS: dict[str, Any] = {kind.__name__: kind for kind in (Clamp, Add, Gate, Store)}
 
 
 @dataclass(slots=True, eq=False)
@@ -177,7 +177,7 @@ class Quantized:
     values: dict[str, QValue]
     nodes: list[QNode] = field(default_factory=list)
     shift: Array = field(default_factory=lambda: np.zeros(0))
-    """Of the image: real = scale · pixel + shift, which is not a whole number of steps."""
+    """Of the image: real = scale · pixel + shift, which is not a whole multiple of the scale."""
 
     def weights(self) -> int:
         """Bytes of weights, biases, multipliers and tables."""
@@ -185,9 +185,9 @@ class Quantized:
 
 
 def stores(node: QNode) -> list[Store]:
-    """What a node with steps writes."""
+    """What a node with an epilogue writes."""
     if isinstance(node, QConv | QEach):
-        return [step for step in node.steps if isinstance(step, Store)]
+        return [step for step in node.epilogue if isinstance(step, Store)]
     return []
 
 
@@ -199,12 +199,12 @@ def writes(node: QNode) -> list[str]:
 
 
 def reads(node: QNode) -> list[str]:
-    """The values a node reads, those of its steps included."""
+    """The values a node reads, those of its epilogue included."""
     if isinstance(node, QJoin):
         return list(node.xs)
     found = [] if isinstance(node, QEach) else [node.x]
     if isinstance(node, QConv | QEach):
-        for step in node.steps:
+        for step in node.epilogue:
             if isinstance(step, Add):
                 found.append(step.value)
             if isinstance(step, Gate):
@@ -228,7 +228,7 @@ def bound(node: QConv | QEach, values: Mapping[str, QValue]) -> Array:
         x = values[node.x]
         most = float(x.most) if x.wide else 255.0
         total = total + np.abs(node.weight.astype(np.float64)).sum((1, 2, 3)) * most
-    for step in node.steps:
+    for step in node.epilogue:
         if isinstance(step, Add):
             total = total + np.abs(step.factor.astype(np.float64)) * 255
         if isinstance(step, Gate):
@@ -268,7 +268,7 @@ def _collect(item: Any, path: str, found: dict[str, Array]) -> None:
         value = getattr(item, key)
         if isinstance(value, np.ndarray):
             found[f"{path}.{key}"] = value
-        if key == "steps":
+        if key == "epilogue":
             for number, step in enumerate(value):
                 _collect(step, f"{path}.s{number}", found)
 
@@ -280,7 +280,7 @@ def _plain(item: Any, path: str) -> dict[str, Any]:
         value = getattr(item, key)
         if isinstance(value, np.ndarray):
             plain[key] = {"array": f"{path}.{key}"}
-        elif key == "steps":
+        elif key == "epilogue":
             plain[key] = [
                 {"kind": type(step).__name__, **_plain(step, f"{path}.s{number}")}
                 for number, step in enumerate(value)
@@ -312,14 +312,17 @@ def from_data(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Quantize
 
 
 def _node(given: Mapping[str, Any], arrays: Mapping[str, Array]) -> QNode:
+    given = {"epilogue" if key == "steps" else key: value for key, value in given.items()}  # 0.1
     fields = {key: _field(value, arrays) for key, value in given.items() if key != "kind"}
     made: QNode = KINDS[given["kind"]](**fields)
     if isinstance(made, QConv | QEach):
-        steps = tuple(
-            STEPS[step["kind"]](**{k: _field(v, arrays) for k, v in step.items() if k != "kind"})
-            for step in given["steps"]
+        epilogue = tuple(
+            EPILOGUE_OPS[step["kind"]](
+                **{k: _field(v, arrays) for k, v in step.items() if k != "kind"}
+            )
+            for step in given["epilogue"]
         )
-        made = replace(made, steps=steps)
+        made = replace(made, epilogue=epilogue)
     return made
 
 

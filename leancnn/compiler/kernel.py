@@ -1,9 +1,9 @@
 """What a kernel is: all that the compiler asks of one, in the order in which it asks.
 
-A kernel is one call in the C file: an operator of the graph, then steps on each number of its
-result. Each kind of kernel is one file `kernel_<kind>.py`, from the operators it takes to its C;
-nothing else in the compiler knows a kind by name, so that a new kind is a new file. CONTRIBUTING.md
-has a template.
+A kernel is one call in the C file: an operator of the graph, then an epilogue, a few element-wise
+operators on each number of its result. Each kind of kernel is one file `kernel_<kind>.py`, from the
+operators it takes to its C; nothing else in the compiler knows a kind by name, so that a new kind
+is a new file. CONTRIBUTING.md has a template.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from leancnn.compiler.c_text import File
 from leancnn.compiler.graph import Graph, Shape, Sides
-from leancnn.compiler.values import Binary, Buffer, Step, Store, Value
+from leancnn.compiler.values import Binary, Buffer, EpilogueOp, Store, Value
 from leancnn.errors import UnsupportedError
 
 Wish = Literal["blocked", "planes"]
@@ -32,20 +32,20 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernel(ABC):
-    """One call in the C file: `op` of `x`, then `steps` on each number of the result."""
+    """One call in the C file: `op` of `x`, then `epilogue` on each number of the result."""
 
     name: str
     op: Any
-    """The operator it computes; None: there are only steps."""
+    """The operator it computes; None: there is only an epilogue."""
     x: Value
-    steps: tuple[Step, ...]
+    epilogue: tuple[EpilogueOp, ...]
 
     # Lowering: which operators become this kernel. ---------------------------------------------
 
     takes: ClassVar[tuple[type, ...]] = ()
-    """Operators of the graph, NoneType where there are only steps, that may become this kernel."""
+    """Operators of the graph that may become this kernel; NoneType: an epilogue alone."""
     follows: ClassVar[bool] = True
-    """Whether element-wise operators can become steps of it; if not, its only step is a store."""
+    """Whether element-wise operators can join its epilogue; if not, that is a store alone."""
 
     @classmethod
     def fits(cls, op: Any, shape: Shape) -> bool:
@@ -74,18 +74,18 @@ class Kernel(ABC):
 
     @property
     def positive(self) -> bool:
-        """Whether nothing is below zero before the first step."""
+        """Whether nothing is below zero before the epilogue."""
         return False
 
     # What it reads and writes. ------------------------------------------------------------------
 
     def reads(self) -> list[Value]:
-        """The values it reads: its input, then those of its steps."""
-        return [self.x, *(other for step in self.steps if (other := operand(step)) is not None)]
+        """The values it reads: its input, then those of its epilogue."""
+        return [self.x, *(other for step in self.epilogue if (other := operand(step)) is not None)]
 
     def writes(self) -> list[Buffer]:
-        """The buffers it writes, in the order of its steps."""
-        return [step.buffer for step in self.steps if isinstance(step, Store)]
+        """The buffers it writes, in the order of its epilogue."""
+        return [step.buffer for step in self.epilogue if isinstance(step, Store)]
 
     @property
     def out(self) -> Buffer:
@@ -95,13 +95,13 @@ class Kernel(ABC):
     def reading(self, ready: Callable[[Value], Value]) -> Self:
         """The same with every value that it reads replaced."""
         x = ready(self.x)
-        steps = tuple(
+        epilogue = tuple(
             replace(step, other=ready(step.other))
             if isinstance(step, Binary) and step.other is not None
             else step
-            for step in self.steps
+            for step in self.epilogue
         )
-        return replace(self, x=x, steps=steps)
+        return replace(self, x=x, epilogue=epilogue)
 
     # Layout: planes, or channels side by side. --------------------------------------------------
 
@@ -118,7 +118,7 @@ class Kernel(ABC):
         return "moves"
 
     def cost(self) -> float:
-        """Cycles, about, steps included: where there are two kinds, the cheaper one is taken.
+        """Cycles, about, epilogue included: where there are two kinds, the cheaper one is taken.
 
         A kind of which nothing better is known takes one for each number that it reads.
         """
@@ -182,7 +182,7 @@ class Kernel(ABC):
 
     @property
     def stores_first(self) -> bool:
-        """Whether its result is stored before the steps begin, which then read it there."""
+        """Whether its result is stored before the epilogue begins, which then reads it there."""
         return False
 
     def faults(self) -> Iterator[str]:
@@ -196,7 +196,7 @@ class Kernel(ABC):
         """Write its function, tables and weights, and its call."""
 
 
-def operand(step: Step) -> Value | None:
+def operand(step: EpilogueOp) -> Value | None:
     """The other value that a step reads, if there is one."""
     return step.other if isinstance(step, Binary) else None
 
@@ -232,7 +232,7 @@ def kernel(kind: Kind) -> Kind:
 
 
 def kind_of(op: Any, shape: Shape) -> type[Kernel]:
-    """The kind that computes an operator, None: only steps, with a result of this shape.
+    """The kind that computes an operator, None: only an epilogue, with a result of this shape.
 
     Raises `UnsupportedError` for an operator that no kind takes.
     """

@@ -1,8 +1,8 @@
-"""A convolution whose result is one pixel, as a matrix by a vector; or only steps on a vector.
+"""A convolution whose result is one pixel, as a matrix by a vector; or an epilogue on a vector.
 
 Outputs lie in the lanes. For each block of outputs the weights are bias, scales and shifts of the
-steps, then a row for each input number, in the order in which they are read; the table says where
-in the arena each input number is.
+epilogue, then a row for each input number, in the order in which they are read; the table says
+where in the arena each input number is.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File, Places, fill
-from leancnn.compiler.epilogue import affines, described, statements, steps_cost
+from leancnn.compiler.epilogue import affines, described, epilogue_cost, statements
 from leancnn.compiler.graph import Conv, Shape, floats
 from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel, mixed_layouts
 from leancnn.compiler.literals import LARGE
@@ -47,7 +47,7 @@ $totals
 RESULT = """
 {
     vf y = $sum;
-    $steps
+    $epilogue
 }
 """
 
@@ -55,7 +55,7 @@ RESULT = """
 @kernel
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseKernel(Kernel):
-    """A convolution whose result is one pixel: a matrix by a vector; (None) only steps."""
+    """A convolution whose result is one pixel: a matrix by a vector; (None) only an epilogue."""
 
     op: Conv | None
     takes = (Conv, NoneType)
@@ -70,7 +70,7 @@ class DenseKernel(Kernel):
 
     def cost(self) -> float:
         macs = self.op.weight.size if self.op is not None else 0
-        return macs / WIDEST + self.channels / WIDEST * (2 + steps_cost(self.steps))
+        return macs / WIDEST + self.channels / WIDEST * (2 + epilogue_cost(self.epilogue))
 
     def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
         """It finds each number by itself."""
@@ -101,7 +101,7 @@ class DenseKernel(Kernel):
         if self.op is not None:
             what = f"matrix by vector, {self.groups} groups of {walk.depth} numbers"
         sizes = f"{len(self.x.planes)} planes -> {self.channels}"
-        comment = f"{self.name}: {what}, {sizes}, then {described(self.steps)}"
+        comment = f"{self.name}: {what}, {sizes}, then {described(self.epilogue)}"
         name = file.function(self.name, comment, loops)
         given = [file.integers(f"{self.name}_inputs", places)] if places else []
         given += [file.floats(self.name, floats(weights))] if weights is not None else []
@@ -145,7 +145,7 @@ class _Walk:
         self.row = self.units * WIDEST  # outputs of a block
         self.blocks = vectors // self.units
         self.biased = kernel.op is not None
-        self.head = self.biased + 2 * len(affines(kernel.steps))  # rows before the weights
+        self.head = self.biased + 2 * len(affines(kernel.epilogue))  # rows before the weights
         split = max(1, 4 // self.units) if depth >= 8 else 1
         self.split = split if depth % split == 0 else 1  # sums of their own, to hide latency
         self.at = Places()
@@ -153,7 +153,7 @@ class _Walk:
     def weights(self, matrix: NDArray[Any] | None) -> NDArray[Any] | None:
         """Block by block, the rows of the head, then one for each input number."""
         heads = [] if self.kernel.op is None else [self.kernel.op.bias]
-        for step in affines(self.kernel.steps):
+        for step in affines(self.kernel.epilogue):
             heads += [step.scale, step.shift]
         blocks = []
         for group in range(self.kernel.groups):
@@ -222,17 +222,17 @@ class _Walk:
         )
 
     def _result(self, file: File, unit: int) -> str:
-        """The steps on a vector of outputs, from output `o` of group `g` on."""
+        """The epilogue on a vector of outputs, from output `o` of group `g` on."""
         first = unit * WIDEST
         place = f"g * {self.wide} + o + {first}"
-        steps = statements(
-            self.kernel.steps,
+        epilogue = statements(
+            self.kernel.epilogue,
             head=int(self.biased),
             row=lambda number: f"load(w + {number * self.row} + {first} + l)",
             operand=lambda other, _: self._operand(file, other, place),
             store=lambda buffer, _: f"store(s + {self.at.at(buffer.origin)} + {place}, y);",
         )
-        return fill(RESULT, sum=f"a{unit}_0", steps="\n".join(steps))
+        return fill(RESULT, sum=f"a{unit}_0", epilogue="\n".join(epilogue))
 
     def _operand(self, file: File, other: Value, place: str) -> str:
         places = other.places()

@@ -71,7 +71,7 @@ class DepthwiseKernel(BlockedKernel):
     def cost(self) -> float:
         rows, columns = self.op.weight.shape[2:]
         each: float = 2.0 + (0.6 * columns + 1.0) * rows
-        return self.vectors * self.pixels * each + self.steps_cost()
+        return self.vectors * self.pixels * each + self.epilogue_cost()
 
     def words(self, plan: Plan) -> tuple[str, str]:
         what = f"depthwise convolution {'x'.join(map(str, self.op.weight.shape[2:]))}"
@@ -122,8 +122,8 @@ class DepthwiseKernel(BlockedKernel):
         for column, group in groupby(products, key=lambda product: product[0]):
             adds = " ".join(f"a{o}_0 += z * w{j};" for _, o, j in group)
             lines.append(f"{{ const vf z = load(r + {column * WIDEST}); {adds} }}")
-        steps = finish(self, 1, WIDEST, f"at + o * {WIDEST}", "c")
-        own = ["const float *u = w;"] * bool(affines(self.steps))
+        epilogue = finish(self, 1, WIDEST, f"at + o * {WIDEST}", "c")
+        own = ["const float *u = w;"] * bool(affines(self.epilogue))
         each = file.tile("EACH", count, 1)
         return fill(
             TILE,
@@ -134,8 +134,8 @@ class DepthwiseKernel(BlockedKernel):
             weights=self.op.weight.shape[3] * WIDEST,
             taps=f"const vf {taps};" if used else "(void)r, (void)k;",
             products="\n".join(lines),
-            finish=finished([*own, *steps], each, (count, 1), is_long(self.steps)),
-            unused=unread(steps, "c)"),
+            finish=finished([*own, *epilogue], each, (count, 1), is_long(self.epilogue)),
+            unused=unread(epilogue, "c)"),
         )
 
 

@@ -1,67 +1,44 @@
-"""Steps on every number of a value, channels side by side."""
+"""Element-wise operators alone, along the long lines of planes."""
 
 from dataclasses import dataclass
+from types import NoneType
+from typing import Any
 
-from leancnn.compiler.arena import WIDEST
-from leancnn.compiler.blocked import (
-    BlockedKernel,
-    blocked_kernel,
-    finish,
-    head_rows,
-    unread,
-)
 from leancnn.compiler.c_text import File, fill
-from leancnn.compiler.kernel import Kernel, Plan
+from leancnn.compiler.graph import Shape
+from leancnn.compiler.kernel import kernel
+from leancnn.compiler.loops import Tiling
+from leancnn.compiler.planar import PlanarKernel, place_of
 
-FUNCTION = """
-LAYER @(float *s, const int32_t *t, const float *w)
-{
-    for (int b = 0; b < $blocks; b++$next)
-    for (int l = 0; l < 16; l += LANES) {
-        const int at = b * $plane + l, c = b * 16 + l;
-        $numbers
-        for (int p = 0; p < $pixels; p += 16) {
-            vf y = load(s + t[0] + b * $input + l + p);
-            $steps
-        }
-        $unused
-    }
-    $void
-}
+SUMS = """
+const float *x = $place;
+$load(x + 0)
 """
 
 
-@blocked_kernel
+@kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class ElementwiseKernel(BlockedKernel):
-    """Steps on each pixel of each sixteen channels."""
+class ElementwiseKernel(PlanarKernel):
+    """Only an epilogue."""
+
+    op: None
+    takes = (NoneType,)
 
     @classmethod
-    def can(cls, kernel: Kernel) -> bool:
-        return kernel.op is None and kernel.x.whole is not None
+    def fits(cls, op: Any, shape: Shape) -> bool:
+        return shape[1:] != (1, 1)
 
     @property
     def role(self) -> str:
-        return "steps blocked"
+        return "elementwise"
 
-    def cost(self) -> float:
-        return self.vectors * self.pixels * 3.0 + self.steps_cost()
+    @property
+    def elementwise(self) -> bool:
+        return True
 
-    def words(self, plan: Plan) -> tuple[str, str]:
-        return "element by element", "tile: 1 pixel"
+    def words(self) -> str:
+        return "element by element"
 
-    def body(self, file: File, plan: Plan) -> str:
-        head = head_rows(self)
-        steps = finish(self, 1, WIDEST, "at + p", "c")
-        return fill(
-            FUNCTION,
-            blocks=self.vectors,
-            next=f", w += {head * WIDEST}" if head else "",
-            plane=self.out.stride,
-            numbers="const float *u = w + l;" if head else "",
-            pixels=self.pixels * WIDEST,
-            input=self.x.planes[0][0].stride,
-            steps="\n".join(steps),
-            unused=unread(steps, "c)"),
-            void="" if head else "(void)w;",
-        )
+    def sums(self, file: File, plan: Tiling, size: int) -> str:
+        load = file.tile("LOAD", plan.outputs, size)
+        return fill(SUMS, place=place_of(plan, "0"), load=load)

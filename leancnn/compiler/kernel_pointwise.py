@@ -82,7 +82,7 @@ class PointwiseKernel(BlockedKernel):
         return product_tiles(len(self.x.planes), self.channels, self.pixels)
 
     def cost(self) -> float:
-        finish = self.vectors * self.pixels * 2.0 + self.steps_cost()
+        finish = self.vectors * self.pixels * 2.0 + self.epilogue_cost()
         return min(cost for cost, _, _ in self._products()) + finish
 
     @property
@@ -136,8 +136,8 @@ class PointwiseKernel(BlockedKernel):
         inputs, vectors = len(self.x.planes), plan.vectors
         wide = vectors * WIDEST
         place = f"at + v * {self.out.stride} + o * {WIDEST}"
-        steps = finish(self, inputs, wide, place, f"c + v * {WIDEST}")
-        own = [f"const float *u = w + v * {WIDEST};"] * bool(affines(self.steps))
+        epilogue = finish(self, inputs, wide, place, f"c + v * {WIDEST}")
+        own = [f"const float *u = w + v * {WIDEST};"] * bool(affines(self.epilogue))
         each = file.tile("EACH", size, vectors)
         return fill(
             TILE,
@@ -149,6 +149,6 @@ class PointwiseKernel(BlockedKernel):
             fetch=file.tile("FETCH", 1, vectors),
             ahead=AHEAD,
             mix=file.tile("MIX", size, vectors),
-            finish=finished([*own, *steps], each, (size, vectors), is_long(self.steps)),
-            unused=unread(steps, "c + v"),
+            finish=finished([*own, *epilogue], each, (size, vectors), is_long(self.epilogue)),
+            unused=unread(epilogue, "c + v"),
         )

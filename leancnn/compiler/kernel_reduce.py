@@ -128,7 +128,7 @@ class ReduceKernel(Kernel):
             yield "reduces a part of blocked channels as a whole"
 
     def c(self, file: File, plan: Plan) -> None:
-        """Its own function stores the numbers; steps follow on the vector of them."""
+        """Its own function stores the numbers; the epilogue follows on the vector of them."""
         x, places, at = self.x, self.x.places(), Places()
         if self.op.over == "channels":
             loops, far = self._channels(places, at), not side_by_side(places)
@@ -139,11 +139,11 @@ class ReduceKernel(Kernel):
         comment = f"{self.name}: {self.op.how} of {self.op.over}, {size}, "
         given = f"{', const int32_t *t' * far}{at.parameters}"
         body = fill(FUNCTION, given=given, loops=loops)
-        name = file.function(self.name, f"{comment}then {described(self.steps)}", body)
+        name = file.function(self.name, f"{comment}then {described(self.epilogue)}", body)
         table = ", " + file.integers(f"{self.name}_planes", places) if far else ""
         file.calls.append(f"{name}(s{table}{at.arguments});")
-        if steps := self.steps[isinstance(self.steps[0], Store) :]:
-            DenseKernel(f"{self.name}_steps", None, whole(self.out), steps).c(file, Plan())
+        if epilogue := self.epilogue[isinstance(self.epilogue[0], Store) :]:
+            DenseKernel(f"{self.name}_steps", None, whole(self.out), epilogue).c(file, Plan())
 
     def _channels(self, places: list[int], at: Places) -> str:
         how, count = self.op.how, len(places)

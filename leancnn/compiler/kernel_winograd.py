@@ -3,8 +3,8 @@
 A band of rows of tiles at a time: its columns are taken to points, then for each of these its rows,
 so that points and products of one stay in the first cache; products come back along the rows, and
 when all are there up the columns. The scratch holds a row of zeros, rows with zero columns at their
-ends, points, products, and rows of results. The weights are bias, scales and shifts of the steps,
-then for each point of the columns, block of outputs, point of the rows and input a row.
+ends, points, products, and rows of results. The weights are bias, scales and shifts of the
+epilogue, then for each point of the columns, block of outputs, point of the rows and input a row.
 """
 
 from dataclasses import dataclass, replace
@@ -193,7 +193,7 @@ class WinogradKernel(BlockedKernel):
         return in_vectors(value) if value is self.x else value.whole is not None
 
     def cost(self) -> float:
-        return ways(self)[0][0] + self.steps_cost()
+        return ways(self)[0][0] + self.epilogue_cost()
 
     @property
     def tile_key(self) -> str:
@@ -293,14 +293,14 @@ class WinogradKernel(BlockedKernel):
         )
 
     def _up(self, file: File, plan: Winograd, sizes: dict[str, int]) -> str:
-        """Columns of points back to pixels, and the steps on each of them."""
+        """Columns of points back to pixels, and the epilogue on each of them."""
         size, row = plan.size, self.width * WIDEST
         wide = -(-self.vectors // plan.tile.vectors) * plan.tile.vectors * WIDEST
-        steps = finish(self, len(self.inputs(plan)), wide, f"at + o * {row}", "c")
-        steps = ["y = y + load(u);", *steps]
+        epilogue = finish(self, len(self.inputs(plan)), wide, f"at + o * {row}", "c")
+        epilogue = ["y = y + load(u);", *epilogue]
         uneven = self.height % size != 0
         if uneven:
-            steps = ["if (o < high) {", *steps, "}"]
+            epilogue = ["if (o < high) {", *epilogue, "}"]
         each = file.tile("EACH", size, 1)
         return fill(
             UP,
@@ -311,7 +311,7 @@ class WinogradKernel(BlockedKernel):
             rows_down=size * row,
             high=f"const int high = {self.height} - (first + r) * {size};" if uneven else "",
             names=", ".join(f"a{o}_0" for o in range(size)),
-            finish=finished(steps, each, (size, 1), is_long(self.steps)),
+            finish=finished(epilogue, each, (size, 1), is_long(self.epilogue)),
         )
 
 
@@ -320,7 +320,7 @@ def _weights(kernel: Kernel, way: Winograd) -> Floats:
     op = kernel.op
     assert isinstance(op, Conv)
     heads = [op.bias]
-    for step in affines(kernel.steps):
+    for step in affines(kernel.epilogue):
         heads += [step.scale, step.shift]
     points = transformed(op, way.size)
     matrix = np.concatenate([np.stack(heads), points.reshape(-1, kernel.channels)])

@@ -16,7 +16,7 @@ Tiles = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """A strided convolution as one of stride 1: rows and columns dealt out to planes of their own.
+    """A strided convolution as one of stride 1: a polyphase split of rows and columns into planes.
 
     Phase (a, b) holds the pixels whose row is a and column b modulo the stride, `pitch` apart like
     the output's, so that every tap is a shift of one long line again.
@@ -85,7 +85,7 @@ def tiling(kernel: Kernel, tile: tuple[int, int] | None = None) -> Tiling:
     blocks = -(-wide // outputs)
     chunk = _chunk(inputs, len(taps), blocks, many, vectors)
     if phases is not None and outputs >= wide:
-        chunk = many * WIDEST  # deal out the rows of one tile just before it
+        chunk = many * WIDEST  # split the rows of one tile just before it
     if phases is not None and chunk:
         taps, phases = _taps(kernel, pitch, chunk)
     rest = vectors % many
@@ -133,7 +133,7 @@ def _chunk(inputs: int, taps: int, blocks: int, vectors: int, line: int) -> int:
 def _taps(kernel: Kernel, pitch: int, chunk: int) -> tuple[tuple[int, ...], Phases | None]:
     """Offsets of the window's taps, and the phases they point into, when there are any.
 
-    `chunk`: pixels for which the phases are dealt out at a time; 0: all.
+    `chunk`: pixels for which the phases are split at a time; 0: all.
     """
     op = kernel.op
     if op is None:
@@ -185,7 +185,7 @@ def picks(kernel: Kernel) -> bool:
     """Whether each tap of a strided convolution picks every second float of a row where it lies.
 
     Half a vector of the output must not cross rows, however wide vectors are: then two loads and a
-    shuffle make a tap, which costs less than dealing rows out to planes.
+    shuffle make a tap, which costs less than splitting rows into planes.
     """
     pitch = kernel.out.pitch
     strided = isinstance(kernel.op, Conv) and kernel.op.stride == (2, 2)
@@ -201,18 +201,18 @@ def reach(op: Conv | Pool) -> tuple[int, int]:
 
 
 def planar_cost(kernel: Kernel) -> float:
-    """Cycles, about, of a line kernel without its steps."""
+    """Cycles, about, of a planar kernel without its epilogue."""
     pitch = kernel.out.pitch
     vectors = -(-kernel.height * pitch // WIDEST)
-    deal = 0.0
+    split = 0.0
     if not moves_straight(kernel) and not picks(kernel):
-        deal = 4.0 * len(kernel.x.planes) * -(-kernel.x.height * kernel.x.pitch // WIDEST)
+        split = 4.0 * len(kernel.x.planes) * -(-kernel.x.height * kernel.x.pitch // WIDEST)
     if not isinstance(kernel.op, Conv):
-        return deal + 4.0 * kernel.channels * vectors
+        return split + 4.0 * kernel.channels * vectors
     taps = len(kernel.op.weight[0, 0].ravel())
     inputs, wide = _depth(kernel)
     outputs, many = likely_tiles(kernel, 1)[0]
-    return deal + kernel.op.groups * cost(outputs, many, wide, (inputs, taps), vectors)
+    return split + kernel.op.groups * cost(outputs, many, wide, (inputs, taps), vectors)
 
 
 NARROW_LANES = 4

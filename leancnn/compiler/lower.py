@@ -1,4 +1,4 @@
-"""A simplified graph to kernels: element-wise operators become steps of the kernel before them."""
+"""A simplified graph to kernels: element-wise operators join the kernel before them."""
 
 from dataclasses import replace
 
@@ -14,13 +14,13 @@ from leancnn.compiler.graph import (
     Shape,
 )
 from leancnn.compiler.kernel import Program, kind_of
-from leancnn.compiler.values import Binary, Buffer, Step, Store, Value, whole
+from leancnn.compiler.values import Binary, Buffer, EpilogueOp, Store, Value, whole
 from leancnn.errors import UnsupportedError
 from leancnn.registry import import_members
 
 import_members("leancnn.compiler", "kernel_")
 
-LONGEST = 64  # steps of a kernel: C compilers take hours for one of thousands
+LONGEST = 64  # of an epilogue: C compilers take hours for one of thousands
 
 
 def lower(graph: Graph) -> Program:
@@ -45,7 +45,9 @@ class Lowering:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.users = graph.users()
-        self.done: set[Node] = set()  # element-wise nodes that became steps of an earlier kernel
+        self.done: set[Node] = (
+            set()
+        )  # element-wise nodes that joined the epilogue of an earlier kernel
         image = Buffer("image", *graph.shapes[graph.input])
         self.values = {graph.input: whole(image)}
         self.program = Program(graph, image, whole(image), [image])
@@ -75,10 +77,10 @@ class Lowering:
         if any(kernel.margins()) and self._cropped(x):
             x = self._copied(x, f"{node.output}_window")
         if kind.follows:
-            steps = self._steps(node.output, first, kernel.positive)
+            epilogue = self._epilogue(node.output, first, kernel.positive)
         else:
-            steps = (self._store(node.output),)
-        self.program.kernels.append(replace(kernel, x=x, steps=steps))
+            epilogue = (self._store(node.output),)
+        self.program.kernels.append(replace(kernel, x=x, epilogue=epilogue))
 
     def _cropped(self, x: Value) -> bool:
         """Whether a value shows less than its buffers: then the zeros around it are elsewhere."""
@@ -98,23 +100,25 @@ class Lowering:
         planes = tuple(plane for part in parts for plane in part.planes)
         return Value(planes, first.height, first.width, first.top, first.left)
 
-    def _steps(self, value: str, first: tuple[Step, ...], positive: bool) -> tuple[Step, ...]:
+    def _epilogue(
+        self, value: str, first: tuple[EpilogueOp, ...], positive: bool
+    ) -> tuple[EpilogueOp, ...]:
         """Follow the element-wise nodes from `value` on, storing what others read."""
-        steps = list(first)
+        epilogue = list(first)
         if first:
             positive = is_positive(first[-1], positive)
         while True:
             following = self._following(value)
             others = [user for user in self.users[value] if user is not following]
-            if len(steps) >= LONGEST:  # goes on in a kernel of its own
+            if len(epilogue) >= LONGEST:  # goes on in a kernel of its own
                 following = None
             if following is None or others or value == self.graph.output:
-                steps.append(self._store(value, positive))
+                epilogue.append(self._store(value, positive))
             if following is None:
-                return tuple(steps)
-            steps.append(self._step(following, value))
+                return tuple(epilogue)
+            epilogue.append(self._step(following, value))
             self.done.add(following)
-            positive = is_positive(steps[-1], positive)
+            positive = is_positive(epilogue[-1], positive)
             value = following.output
 
     def _following(self, value: str) -> Node | None:
@@ -135,7 +139,7 @@ class Lowering:
         """Whether the first operand of a combination does not have the full shape."""
         return self.graph.shapes[node.inputs[0]] != self.graph.shapes[node.output]
 
-    def _step(self, node: Node, value: str) -> Step:
+    def _step(self, node: Node, value: str) -> EpilogueOp:
         if isinstance(node.op, Activation | Affine):
             return node.op
         if not isinstance(node.op, Combine):
@@ -157,7 +161,7 @@ class Lowering:
         return Store(out)
 
 
-def is_positive(step: Step, before: bool) -> bool:
+def is_positive(step: EpilogueOp, before: bool) -> bool:
     """Whether nothing is below zero after a step."""
     if isinstance(step, Activation):
         bounded = step.kind in ("sigmoid", "hardsigmoid", "exp", "sqrt")

@@ -141,10 +141,10 @@ def _reusable(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buff
     if not kernel.in_place:
         return None
     last = dict.fromkeys(kernel.x.buffers, -1) if kernel.elementwise else {}
-    for place, step in enumerate(kernel.steps):
+    for place, step in enumerate(kernel.epilogue):
         if (other := operand(step)) is not None:
             last.update(dict.fromkeys(other.buffers, place))
-    for place, step in enumerate(kernel.steps):
+    for place, step in enumerate(kernel.epilogue):
         if not isinstance(step, Store):
             continue
         for old in [buffer for buffer, read in last.items() if read < place]:

@@ -69,8 +69,8 @@ MOVES = frozenset(("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "
 """Operators that move a constant's numbers and leave each as it is."""
 
 
-class WeightSteps:
-    """The step of every number of a constant that a file keeps in whole numbers, by name."""
+class WeightScales:
+    """The scale of every number of a constant that a file keeps in integers, by name."""
 
     def __init__(self, opsets: dict[str, int]) -> None:
         self.opsets = opsets
@@ -91,23 +91,23 @@ class WeightSteps:
             self.known[node.output[0]] = moved[0]
 
     def weighted(self, node: Any, attributes: dict[str, Any], graph: Graph, before: int) -> None:
-        """Tell the convolution that a node has become of the steps of its weights' outputs."""
+        """Tell the convolution that a node has become the scale of each output's weights."""
         made = [place for place in range(before, len(graph.nodes)) if _is_conv(graph, place)]
         given = next((name for name in node.input if name in self.known), None)
         if given is None or len(made) != 1 or node.op_type not in ("Conv", "Gemm", "MatMul"):
             return
-        steps = self.known[given]
+        scales = self.known[given]
         if node.op_type == "MatMul" and given == node.input[1]:
-            steps = np.swapaxes(steps, -1, -2) if steps.ndim > 1 else steps[None]
+            scales = np.swapaxes(scales, -1, -2) if scales.ndim > 1 else scales[None]
         if node.op_type == "Gemm":
             if attributes.get("alpha", 1.0) != 1 or given != node.input[1]:
                 return
-            steps = steps if attributes.get("transB", 0) else steps.T
+            scales = scales if attributes.get("transB", 0) else scales.T
         conv = graph.nodes[made[0]]
         assert isinstance(conv.op, Conv)
-        flat = steps.reshape(steps.shape[-2] if node.op_type == "MatMul" else len(steps), -1)
+        flat = scales.reshape(scales.shape[-2] if node.op_type == "MatMul" else len(scales), -1)
         if len(flat) == len(conv.op.weight) and (flat == flat[:, :1]).all():
-            op = replace(conv.op, step=floats(flat[:, 0]))
+            op = replace(conv.op, weight_scale=floats(flat[:, 0]))
             graph.nodes[made[0]] = replace(conv, op=op)
 
 

@@ -2,7 +2,7 @@
 
 One function a layer shape. It gets the arena `s`, a table `t` of the places of planes, and weights
 `w`. For each group the table holds the places of its input planes, then for each block of output
-channels the places that its steps read and write.
+channels the places that its epilogue reads and writes.
 """
 
 from abc import abstractmethod
@@ -15,18 +15,25 @@ import numpy as np
 from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.blocked import cheapest
 from leancnn.compiler.c_text import File, fill
-from leancnn.compiler.epilogue import affines, described, finished, is_long, statements, steps_cost
+from leancnn.compiler.epilogue import (
+    affines,
+    described,
+    epilogue_cost,
+    finished,
+    is_long,
+    statements,
+)
 from leancnn.compiler.graph import Floats, floats
 from leancnn.compiler.kernel import Kernel, is_small, mixed_layouts, operand
 from leancnn.compiler.loops import Tiling, moves_straight, planar_cost, reach, tiling
-from leancnn.compiler.polyphase import deal
+from leancnn.compiler.polyphase import split
 from leancnn.compiler.values import Buffer, Store, Value
 
 FUNCTION = """
 $macros
 $tiles
 $undefined
-$deal
+$split
 LAYER @(float *s, const int32_t *t, const float *w)
 {
     $factors
@@ -46,7 +53,7 @@ for (int from = 0; from < end; from += $chunk) {
 """
 DEALING = """
 const int row = $row, base = row * $pitch;
-@_deal(s, in, row, ($end - 1) / $pitch + $below);
+@_split(s, in, row, ($end - 1) / $pitch + $below);
 """
 BLOCKS = """
 for (int b = 0; b < $blocks; b++) {
@@ -79,7 +86,7 @@ class PlanarKernel(Kernel):
 
     def cost(self) -> float:
         vectors = -(-self.height * self.out.pitch // WIDEST)
-        return planar_cost(self) + self.channels * vectors * steps_cost(self.steps)
+        return planar_cost(self) + self.channels * vectors * epilogue_cost(self.epilogue)
 
     def alike(self) -> list[list[Buffer]]:
         others = [other for value in self.reads()[1:] if not value.pixel for other in value.buffers]
@@ -136,7 +143,7 @@ class PlanarKernel(Kernel):
         """
 
     def rows(self, part: slice) -> list[Floats]:
-        """Numbers of some channels, a row each, behind biases and what the steps need."""
+        """Numbers of some channels, a row each, behind biases and what the epilogue needs."""
         return []
 
     def factors(self) -> Floats | None:
@@ -144,7 +151,7 @@ class PlanarKernel(Kernel):
         return None
 
     def scaling(self) -> list[str]:
-        """What is done to a sum `y` before the steps."""
+        """What is done to a sum `y` before the epilogue."""
         return []
 
     def macros(self) -> str:
@@ -154,7 +161,8 @@ class PlanarKernel(Kernel):
     def c(self, file: File, plan: Tiling) -> None:
         sizes = (f"{c}x{h}x{w}" for c, h, w in (self.x.shape, self.shape))
         comment = (
-            f"{self.name}: {self.words()}, {' -> '.join(sizes)}\n   then {described(self.steps)}; "
+            f"{self.name}: {self.words()}, {' -> '.join(sizes)}\n"
+            f"   then {described(self.epilogue)}; "
             f"tile: {plan.outputs} channels x {plan.vectors} vectors"
         )
         name = file.function(self.name, comment, _function(file, self, plan))
@@ -172,7 +180,7 @@ class PlanarKernel(Kernel):
 def _table(kernel: PlanarKernel, plan: Tiling, dump: int) -> list[int]:
     inputs, wide = kernel.x.places(), kernel.channels // plan.groups
     columns = []
-    for step in kernel.steps:
+    for step in kernel.epilogue:
         if isinstance(step, Store):
             columns.append([step.buffer.plane(c) for c in range(kernel.channels)])
         elif (other := operand(step)) is not None:
@@ -190,7 +198,7 @@ def _table(kernel: PlanarKernel, plan: Tiling, dump: int) -> list[int]:
 
 
 def _weights(kernel: PlanarKernel, plan: Tiling) -> Floats:
-    """For each block: biases, scales and shifts of the steps, then the kind's own rows."""
+    """For each block: biases, scales and shifts of the epilogue, then the kind's own rows."""
     blocks: list[Floats] = []
     wide = kernel.channels // plan.groups
     for group in range(plan.groups):
@@ -199,7 +207,7 @@ def _weights(kernel: PlanarKernel, plan: Tiling) -> Floats:
             have = min(plan.outputs, wide - block * plan.outputs)
             part = slice(first, first + have)
             rows = [kernel.op.bias[None, part]] if kernel.biased else []
-            for step in affines(kernel.steps):
+            for step in affines(kernel.epilogue):
                 rows += [step.scale[None, part], step.shift[None, part]]
             rows += kernel.rows(part)
             if rows:
@@ -212,12 +220,12 @@ def _weights(kernel: PlanarKernel, plan: Tiling) -> Floats:
 
 def head_rows(kernel: PlanarKernel) -> int:
     """Rows of numbers before those of the kind's own."""
-    return kernel.biased + 2 * len(affines(kernel.steps))
+    return kernel.biased + 2 * len(affines(kernel.epilogue))
 
 
 def _function(file: File, kernel: PlanarKernel, plan: Tiling) -> str:
     """The text of the kernel's function, without its name, so that equal shapes are equal text."""
-    tables = sum(isinstance(step, Store) or operand(step) is not None for step in kernel.steps)
+    tables = sum(isinstance(step, Store) or operand(step) is not None for step in kernel.epilogue)
     own = sum(len(rows) for rows in kernel.rows(slice(0, 1)))
     weights, table = (rows * plan.outputs for rows in (head_rows(kernel) + own, tables))
     sizes = sorted({plan.vectors, plan.few, plan.rest, 1} - {0}, reverse=True)
@@ -253,7 +261,7 @@ def _function(file: File, kernel: PlanarKernel, plan: Tiling) -> str:
         macros=macros,
         tiles="\n".join(tiles),
         undefined="\n".join(f"#undef {name}" for name in names),
-        deal=deal(kernel, plan) if plan.phases is not None else "",
+        split=split(kernel, plan) if plan.phases is not None else "",
         factors=f"const float *share = w + {behind};" if uneven else "",
         line=kernel.height * kernel.out.pitch,
         groups=plan.groups,
@@ -287,10 +295,10 @@ def vector_loops(plan: Tiling, sizes: list[int], call: str, end: str) -> list[st
 
 
 def _tile(file: File, kernel: PlanarKernel, plan: Tiling, size: int) -> str:
-    """One register tile: what is summed, and the steps on every vector of it."""
+    """One register tile: what is summed, and the epilogue on every vector of it."""
     o, phases = plan.outputs, plan.phases is not None
-    steps = statements(
-        kernel.steps,
+    epilogue = statements(
+        kernel.epilogue,
         head=int(kernel.biased),
         row=lambda row: f"w[{row * o} + o]",
         alone="splat",
@@ -305,7 +313,7 @@ def _tile(file: File, kernel: PlanarKernel, plan: Tiling, size: int) -> str:
         size=size,
         more=f"{factors}{', int base' if phases else ''}",
         sums=kernel.sums(file, plan, size),
-        finish=finished([*kernel.scaling(), *steps], tile, (o, size), is_long(kernel.steps)),
+        finish=finished([*kernel.scaling(), *epilogue], tile, (o, size), is_long(kernel.epilogue)),
         unused=" ".join(unused),
     )
 

@@ -1,4 +1,4 @@
-"""C that deals the rows and columns of strided inputs out to planes of their own."""
+"""The polyphase split as C: rows and columns of strided inputs as planes of their own."""
 
 from leancnn.compiler.c_text import fill
 from leancnn.compiler.kernel import Kernel
@@ -6,7 +6,7 @@ from leancnn.compiler.literals import number
 from leancnn.compiler.loops import Phases, Tiling
 
 FUNCTION = """
-static inline void @_deal(float *s, const int32_t *in, int from, int to)
+static inline void @_split(float *s, const int32_t *in, int from, int to)
 {
     if (to > $rows) to = $rows;
     for (int i = 0; i < $inputs; i++) {
@@ -40,8 +40,8 @@ for (int c = 0; c < $columns; c++) {
 """
 
 
-def deal(kernel: Kernel, plan: Tiling) -> str:
-    """Copy rows of a group's inputs into phases, dealt out by stride, from one row to another."""
+def split(kernel: Kernel, plan: Tiling) -> str:
+    """Copy rows of a group's inputs into phases, split by stride, from one row to another."""
     phases = plan.phases
     assert phases is not None
     return fill(
@@ -50,11 +50,11 @@ def deal(kernel: Kernel, plan: Tiling) -> str:
         inputs=plan.inputs,
         place=plan.place,
         size=phases.size,
-        phases="\n".join((_dealt if phases.fill is None else _filled)(kernel, phases)),
+        phases="\n".join((_plain if phases.fill is None else _filled)(kernel, phases)),
     )
 
 
-def _dealt(kernel: Kernel, phases: Phases) -> list[str]:
+def _plain(kernel: Kernel, phases: Phases) -> list[str]:
     """A row of each phase, from an image with zeros around it."""
     op, pitch = kernel.op, kernel.x.pitch
     start = -op.padding[0] * pitch - op.padding[1]

@@ -18,11 +18,11 @@ from leancnn.compiler.integers import (
     QConv,
     QCrop,
     QEach,
+    QEpilogueOp,
     QJoin,
     QMaxPool,
     QNode,
     QNorm,
-    QStep,
     QTable,
     QTake,
     QTotal,
@@ -92,9 +92,9 @@ class Writer:
             return name
         scale = value.scale if scale is None else scale
         one = (scale == scale[0]).all() and (value.zero == value.zero[0]).all()
-        steps, zero = scale.astype(np.float32), value.zero.astype(np.uint8)
+        scales, zero = scale.astype(np.float32), value.zero.astype(np.uint8)
         inputs = [
-            self.constant(steps[0] if one else steps),
+            self.constant(scales[0] if one else scales),
             self.constant(zero[0] if one else zero),
         ]
         attributes = {} if one else {"axis": 1}
@@ -106,7 +106,7 @@ class Writer:
             case QConv():
                 self._conv(node)
             case QEach():
-                self._steps(node.steps, "", _scale_of(node, self.network.values), node.bias)
+                self._epilogue(node.epilogue, "", _scale_of(node, self.network.values), node.bias)
             case QMaxPool(x, out, kernel, stride, padding):
                 sides = {"kernel_shape": list(kernel), "strides": list(stride)}
                 self.add("MaxPool", [x], out, pads=list(padding), **sides)
@@ -179,16 +179,18 @@ class Writer:
             dilations=list(node.dilation),
             group=node.groups,
         )
-        self._steps(node.steps, sums, scale, None)
+        self._epilogue(node.epilogue, sums, scale, None)
 
     def _zeros(self, like: Array, kind: Any) -> str:
         return self.constant(np.zeros(len(like), kind))
 
-    def _steps(self, steps: tuple[QStep, ...], sums: str, scale: Array, bias: Array | None) -> None:
-        """Steps on reals; `sums` is empty where they begin with a bias alone."""
+    def _epilogue(
+        self, epilogue: tuple[QEpilogueOp, ...], sums: str, scale: Array, bias: Array | None
+    ) -> None:
+        """An epilogue on reals; `sums` is empty where it begins with a bias alone."""
         if bias is not None and bias.any():
             sums = self.constant(_channels(bias * scale))
-        for step in steps:
+        for step in epilogue:
             if isinstance(step, Clamp):
                 for kind, ends in (("Max", step.low), ("Min", step.high)):
                     if kind == "Min" and ends.min() >= 2**31 - 2**20:
@@ -216,9 +218,8 @@ class Writer:
         if step.multiplier is None:  # the answer: whole sums again
             self.add("Div", [sums, self.constant(_channels(scale))], step.value)
             return
-        steps = np.float32(value.scale[0])
-        zero = np.uint8(value.zero[0])
-        inputs = [sums, self.constant(np.array(steps)), self.constant(np.array(zero))]
+        scale_of, zero = np.float32(value.scale[0]), np.uint8(value.zero[0])
+        inputs = [sums, self.constant(np.array(scale_of)), self.constant(np.array(zero))]
         self.add("QuantizeLinear", inputs, step.value)
 
 

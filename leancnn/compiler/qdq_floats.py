@@ -12,7 +12,7 @@ def is_quantized(graph: Graph) -> bool:
 
 
 def in_floats(graph: Graph) -> Graph:
-    """The same function with every rounding as steps on floats: the nearest whole number of the
+    """The same function with every rounding as operators on floats: the nearest whole number of the
     quotient, half to even, within its ends."""
     made = empty(graph.shapes[graph.input])
     names = {graph.input: made.input}
@@ -31,7 +31,7 @@ def _rounded(graph: Graph, node: Node, op: Quantize, x: str) -> str:
     if (op.zero != zero).any():
         raise UnsupportedError(f"{node.output} is rounded with a zero point for each channel")
     name, ones = node.output, np.ones(len(op.zero))
-    x = graph.add(Affine(floats(1 / op.scale), floats(0 * ones)), x, name=f"{name}_steps")
+    x = graph.add(Affine(floats(1 / op.scale), floats(0 * ones)), x, name=f"{name}_scaled")
     ends = Activation("clip", float(op.low - zero), float(op.high - zero))
     x = graph.add(Activation("round"), graph.add(ends, x, name=f"{name}_ends"), name=f"{name}_near")
     return graph.add(Affine(floats(ones), floats(zero * ones)), x, name=name)

@@ -22,7 +22,7 @@ from leancnn.compiler.integers import (
     Gate,
     QConv,
     QEach,
-    QStep,
+    QEpilogueOp,
     QTotal,
     QValue,
     Store,
@@ -49,7 +49,7 @@ def sums(v: Values, value: str, store: Store, stored: QValue | None) -> None:
     if node is None:
         raise UnsupportedError(f"{value} is computed from what the file has not rounded")
     made, scale = _begun(v, node)
-    steps = [step for each in reversed(later) for step in _later(v, each, scale)]
+    epilogue = [step for each in reversed(later) for step in _later(v, each, scale)]
     if stored is not None:
         multiplier = floats(floats(scale) / floats(stored.scale))
         store = replace(store, multiplier=multiplier)
@@ -57,7 +57,7 @@ def sums(v: Values, value: str, store: Store, stored: QValue | None) -> None:
         none = np.zeros(len(scale), np.int32)
         shape = v.graph.shapes[value]
         stored = QValue(shape, scale, none, wide=True, most=2**31 - 1)
-    made = replace(made, steps=(*made.steps, *steps, store))
+    made = replace(made, epilogue=(*made.epilogue, *epilogue, store))
     v.append(made, store.value, stored)
     if bound(made, v.network.values).max(initial=0) > ROOM + 2**24 - 1:
         raise UnsupportedError(f"the sums of {value} do not fit 32 bits")
@@ -81,12 +81,12 @@ def _begun(v: Values, node: Node) -> tuple[QConv | QEach, Array]:
             return _conv(v, node, node.op)
         case Pool():
             op = as_conv(node, node.op, shape, v.graph.shapes[node.output])
-            return _conv(v, node, replace(op, step=op.weight[:, 0, 0, 0]))
+            return _conv(v, node, replace(op, weight_scale=op.weight[:, 0, 0, 0]))
         case Reduce():
             share = shape[1] * shape[2] if node.op.how == "mean" else 1
             ones = np.full((shape[0], 1, *shape[1:]), 1 / share, np.float32)
             none = np.zeros(shape[0], np.float32)
-            return _conv(v, node, Conv(ones, none, groups=shape[0], step=ones[:, 0, 0, 0]))
+            return _conv(v, node, Conv(ones, none, groups=shape[0], weight_scale=ones[:, 0, 0, 0]))
     return _combined(v, node)
 
 
@@ -107,7 +107,7 @@ def _combined(v: Values, node: Node) -> tuple[QEach, Array]:
     return QEach(none, (first, Add(names[1], sign * factors(y.scale / scale)))), scale
 
 
-def _later(v: Values, node: Node, scale: Array) -> list[QStep]:
+def _later(v: Values, node: Node, scale: Array) -> list[QEpilogueOp]:
     """What is done to sums of this scale before they are rounded."""
     if isinstance(node.op, Activation) and node.op.kind == "clip":
         return [clamp(node.op, scale)]
@@ -148,20 +148,20 @@ def _whole(node: Node, op: Conv, x: QValue) -> tuple[Array, Array, Array]:
     """Weights, bias and scale of a convolution's sums, as the file has them.
 
     Where it keeps weights in floats, or channels of different scales meet in one sum, they are
-    made as in our own quantizing, on half the step: the weights take up the scales.
+    made as in our own quantizing, on half the scale: the weights take up the scales.
     """
     outputs, each = op.weight.shape[:2]
     inputs = np.arange(outputs)[:, None] // (outputs // op.groups) * each + np.arange(each)
     scales = x.scale[inputs]
-    if op.step is None or (scales != scales[:, :1]).any():
+    if op.weight_scale is None or (scales != scales[:, :1]).any():
         found = to_bytes(op, x, [], levels=2 * LEVELS)
         return found.weight, found.bias, found.scale
-    step = np.where(op.step > 0, op.step, 1).astype(np.float64)
-    real = op.weight.astype(np.float64) / step[:, None, None, None]
+    own = np.where(op.weight_scale > 0, op.weight_scale, 1).astype(np.float64)
+    real = op.weight.astype(np.float64) / own[:, None, None, None]
     weight = np.rint(real)
     if np.abs(real - weight).max(initial=0) > NEAR * MOST or np.abs(weight).max() > MOST:
         raise UnsupportedError(f"the weights of {node.output} are no whole numbers of 8 bits")
-    scale = floats(floats(scales[:, 0]) * floats(step)).astype(np.float64)
+    scale = floats(floats(scales[:, 0]) * floats(own)).astype(np.float64)
     zeros = (weight.sum((2, 3)) * x.zero[inputs]).sum(1)
     bias = np.rint(op.bias.astype(np.float64) / scale) - zeros
     if np.abs(bias).max(initial=0) > ROOM:
@@ -192,7 +192,7 @@ def _summed(v: Values, node: Node) -> str:
 
 
 def shared_scale(x: Array, y: Array) -> Array:
-    """A scale of sums of which both of these are whole numbers of steps, as nearly as can be."""
+    """A scale of sums of which both of these are whole multiples, as nearly as can be."""
     larger = np.maximum(x, y)
     ratio = np.minimum(x, y) / larger
     tried = np.arange(FACTOR // 4, FACTOR + 1)[:, None]

@@ -1,8 +1,8 @@
 """A simplified graph and the ranges of its values to a quantized network.
 
-Like `lower`, element-wise operators become steps of what stands before them, here on its 32-bit
+Like `lower`, element-wise operators become epilogues of what stands before them, here on its 32-bit
 sums, so that a residual sum is rounded once. Where a shortcut is added to a convolution its scale
-is a whole number of steps of the sum: the scale of the weights is made to fit.
+is a whole multiple of the scale of the sum: the scale of the weights is made to fit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,10 +45,10 @@ from leancnn.compiler.integers import (
     QConv,
     QCrop,
     QEach,
+    QEpilogueOp,
     QJoin,
     QMaxPool,
     QNorm,
-    QStep,
     QTable,
     QTake,
     QTotal,
@@ -74,7 +74,7 @@ def quantize(
     """The integer form of a simplified graph whose values have these ranges.
 
     `mean` and `std` normalise the pixels, per channel, where white is 1; `finer` says of some
-    convolutions, by their outputs, into how many each step of their weights is cut. Raises
+    convolutions, by their outputs, by how many the scale of their weights is divided. Raises
     `UnsupportedError` naming an operator that has no integer form.
     """
     made = Quantizer(graph, ranges, mean, std, finer or {})
@@ -228,13 +228,13 @@ class Quantizer:
         shift = self.network.shift + x.scale * x.zero if source == self.graph.input else None
         means, times = means_of(self.graph, self.ranges, source), self.finer.get(node.output, 1)
         weights = to_bytes(op, x, others, shift, means, LEVELS * times)
-        steps, meant = self._steps(node.output, chain, weights.scale)
+        epilogue, meant = self._epilogue(node.output, chain, weights.scale)
         name, weight = repeated(self.network, self.names[source], weights.weight, op.groups, times)
         made = QConv(
             name,
             weight,
             weights.bias,
-            steps,
+            epilogue,
             op.stride,
             op.padding,
             op.dilation,
@@ -257,13 +257,13 @@ class Quantizer:
         if not fits(node, [self.meaning(name) for name in node.inputs], others):
             chain, others = Chain(node.output), []
         first, bias, scale = self._first(node, x, others)
-        steps, meant = self._steps(node.output, chain, scale)
-        self._sums(QEach(bias, (*first, *steps)), scale, meant)
+        epilogue, meant = self._epilogue(node.output, chain, scale)
+        self._sums(QEach(bias, (*first, *epilogue)), scale, meant)
 
     def _first(
         self, node: Node, x: QValue, others: Sequence[QValue]
-    ) -> tuple[tuple[QStep, ...], Array, Array]:
-        """The first steps of an element-wise operator, its bias and the scale of its sums."""
+    ) -> tuple[tuple[QEpilogueOp, ...], Array, Array]:
+        """An element-wise operator as the first of an epilogue, with bias and scale of its sums."""
         names = [self.names[name] for name in node.inputs]
         none = np.zeros(x.shape[0], np.int32)
         if isinstance(node.op, Combine):
@@ -274,11 +274,11 @@ class Quantizer:
                 raise no_integers(node)
             scale = common_scale([x.scale, y.scale, *(other.scale for other in others)])
             sign = 1 if node.op.how == "add" else -1
-            steps = (
+            epilogue = (
                 Add(names[0], factors(x.scale / scale)),
                 Add(names[1], sign * factors(y.scale / scale)),
             )
-            return steps, none, scale
+            return epilogue, none, scale
         if isinstance(node.op, Affine):
             factor, shift = node.op.scale.astype(np.float64), node.op.shift.astype(np.float64)
             scale = common_scale([np.abs(factor) * x.scale, *(other.scale for other in others)])
@@ -331,11 +331,11 @@ class Quantizer:
     def _other(self, node: Node, value: str) -> str:
         return node.inputs[1] if node.inputs[0] == value else node.inputs[0]
 
-    def _steps(
+    def _epilogue(
         self, value: str, chain: Chain, scale: Array
-    ) -> tuple[tuple[QStep, ...], list[tuple[str, QValue]]]:
-        """The steps on sums of this scale, and what the stored values mean."""
-        steps: list[QStep] = []
+    ) -> tuple[tuple[QEpilogueOp, ...], list[tuple[str, QValue]]]:
+        """The epilogue on sums of this scale, and what the stored values mean."""
+        epilogue: list[QEpilogueOp] = []
         meant: list[tuple[str, QValue]] = []
         tables: list[tuple[Node, str]] = []
         for node in [*chain.nodes, None]:
@@ -343,7 +343,7 @@ class Quantizer:
             final = node is None or value == self.graph.output
             table = node is not None and isinstance(node.op, Activation) and node.op.kind != "clip"
             if others or final or table:
-                steps.append(self._store(value, scale, meant))
+                epilogue.append(self._store(value, scale, meant))
             if node is None:
                 break
             self.done.add(node)
@@ -351,14 +351,14 @@ class Quantizer:
                 tables.append((node, value))
                 break
             if isinstance(node.op, Activation):
-                steps.append(clamp(node.op, scale))
+                epilogue.append(clamp(node.op, scale))
             else:
                 other = self._other(node, value)
                 factor = factors(self.meaning(other).scale / scale)
-                steps.append(Add(self.names[other], factor))
+                epilogue.append(Add(self.names[other], factor))
             value = node.output
         self.tables = tables
-        return tuple(steps), meant
+        return tuple(epilogue), meant
 
     def _store(self, value: str, scale: Array, meant: list[tuple[str, QValue]]) -> Store:
         shape = self.graph.shapes[value]
@@ -372,7 +372,7 @@ class Quantizer:
         return Store(value, (scale / meaning.scale).astype(np.float32))
 
     def _sums(self, made: QConv | QEach, scale: Array, meant: list[tuple[str, QValue]]) -> None:
-        """Append a node with steps and the tables that follow it."""
+        """Append a node with an epilogue and the tables that follow it."""
         self.network.nodes.append(made)
         for name, value in meant:
             self.network.values[name] = value

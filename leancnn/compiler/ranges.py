@@ -149,9 +149,9 @@ def weight_noise(graph: Graph, images: Tensor) -> list[tuple[str, float]]:
         xs = [known[name] for name in node.inputs]
         made = known[node.output] = apply(node, xs)
         if isinstance(node.op, Conv):
-            step = np.abs(node.op.weight).max((1, 2, 3), keepdims=True) / 127
-            step = np.where(step > 0, step, 1)
-            lost = (np.rint(node.op.weight / step) * step - node.op.weight).astype(np.float32)
+            scale = np.abs(node.op.weight).max((1, 2, 3), keepdims=True) / 127
+            scale = np.where(scale > 0, scale, 1)
+            lost = (np.rint(node.op.weight / scale) * scale - node.op.weight).astype(np.float32)
             alone = replace(node.op, weight=lost, bias=np.zeros_like(node.op.bias))
             apart = apply(replace(node, op=alone), xs)
             spread = (made - made.mean((0, 2, 3), keepdim=True)).norm().clamp(min=1e-12)

@@ -17,11 +17,11 @@ from leancnn.compiler.integers import (
     QConv,
     QCrop,
     QEach,
+    QEpilogueOp,
     QJoin,
     QMaxPool,
     QNode,
     QNorm,
-    QStep,
     QTable,
     QTake,
     QTotal,
@@ -91,11 +91,11 @@ class IntegerNetwork(nn.Module):
 
     def _node(self, node: QNode, known: dict[str, Tensor]) -> None:
         match node:
-            case QConv(x, _, bias, steps):
-                self._steps(steps, self._conv(node, known[x]) + _wide(self.on(bias)), known)
-            case QEach(bias, steps):
+            case QConv(x, _, bias, epilogue):
+                self._epilogue(epilogue, self._conv(node, known[x]) + _wide(self.on(bias)), known)
+            case QEach(bias, epilogue):
                 shape = next(known[name].shape for name in reads(node))
-                self._steps(steps, _wide(self.on(bias)).expand(shape), known)
+                self._epilogue(epilogue, _wide(self.on(bias)).expand(shape), known)
             case QMaxPool(x, out):
                 known[out] = _max_pool(node, known[x])
             case QTotal(x, out):
@@ -140,8 +140,10 @@ class IntegerNetwork(nn.Module):
         product = (apart.to(torch.float32) * factor).round().view(x.shape)
         return (product + self._zero(node.out)).clamp(0, 255).to(torch.int32)
 
-    def _steps(self, steps: tuple[QStep, ...], sums: Tensor, known: dict[str, Tensor]) -> None:
-        for step in steps:
+    def _epilogue(
+        self, epilogue: tuple[QEpilogueOp, ...], sums: Tensor, known: dict[str, Tensor]
+    ) -> None:
+        for step in epilogue:
             if isinstance(step, Clamp):
                 low, high = _wide(self.on(step.low)), _wide(self.on(step.high))
                 sums = torch.minimum(torch.maximum(sums, low), high)

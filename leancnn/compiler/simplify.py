@@ -108,9 +108,16 @@ def fold_affine(copy: Copy, node: Node) -> str | None:
     inputs = [copy.name[value] for value in before.inputs]
     if isinstance(before.op, Conv):
         weight = floats(before.op.weight * scale[:, None, None, None])
-        step = None if before.op.step is None else floats(before.op.step * np.abs(scale))
+        weight_scale = (
+            None
+            if before.op.weight_scale is None
+            else floats(before.op.weight_scale * np.abs(scale))
+        )
         folded: Conv | Affine = replace(
-            before.op, weight=weight, bias=floats(before.op.bias * scale + shift), step=step
+            before.op,
+            weight=weight,
+            bias=floats(before.op.bias * scale + shift),
+            weight_scale=weight_scale,
         )
     elif isinstance(before.op, Affine):
         folded = Affine(floats(before.op.scale * scale), floats(before.op.shift * scale + shift))
@@ -169,7 +176,7 @@ def flatten_into_kernel(copy: Copy, node: Node) -> str | None:
     if node.op.weight.shape[2:] != (1, 1) or any(node.op.padding):
         return None
     weight: Floats = floats(node.op.weight.reshape(-1, c, h, w))
-    made = Conv(weight, node.op.bias, step=node.op.step)
+    made = Conv(weight, node.op.bias, weight_scale=node.op.weight_scale)
     return copy.new.add(made, copy.name[source], name=node.output)
 
 
@@ -190,16 +197,18 @@ def one_pixel(copy: Copy, node: Node) -> str | None:
         picked = op.weight[:, :, :, columns.clip(0)][:, :, rows.clip(0)]  # (out, in, h, w)
         weight = picked * np.outer(rows >= 0, columns >= 0)
         groups, bias = op.groups, np.repeat(op.bias, height * width)
-        step = None if op.step is None else np.repeat(op.step, height * width)
+        weight_scale = (
+            None if op.weight_scale is None else np.repeat(op.weight_scale, height * width)
+        )
     else:
         shares = [_shares_of_it(op, axis, to[axis + 1]) for axis in (0, 1)]
         share = np.outer(*shares)
         seen = share if op.how == "mean" else share > 0
         weight = np.broadcast_to(seen, (c, 1, height, width))
         none = 0.0 if op.how == "mean" else -np.inf  # of a window that sees nothing
-        groups, bias, step = c, np.tile(np.where(share > 0, 0.0, none).ravel(), c), None
+        groups, bias, weight_scale = c, np.tile(np.where(share > 0, 0.0, none).ravel(), c), None
     points = weight.transpose(0, 2, 3, 1).reshape(len(bias), -1, 1, 1)
-    conv = Conv(floats(points), floats(bias), groups=groups, step=step)
+    conv = Conv(floats(points), floats(bias), groups=groups, weight_scale=weight_scale)
     if height * width == 1:
         return copy.new.add(conv, copy.name[node.inputs[0]], name=node.output)
     column = copy.new.add(conv, copy.name[node.inputs[0]], name=f"{node.output}_column")

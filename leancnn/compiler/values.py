@@ -139,4 +139,4 @@ class Store:
     buffer: Buffer
 
 
-Step = Activation | Affine | Binary | Store
+EpilogueOp = Activation | Affine | Binary | Store

@@ -1,7 +1,7 @@
 """Refuse a program in which a kernel would read what was overwritten: every one is walked.
 
 Each float of the arena has an owner, the buffer that was written there last, and a kernel is played
-as its C runs: its scratch, then its input and its steps in their order. A value must lie where the
+as its C runs: its scratch, then its input and its epilogue in its order. A value must lie where the
 loops look for it, in a layout that the kernel knows, and own all of its floats, the zeros around
 its planes included, until the last read. Two buffers of one kernel may share a place only where the
 same tile reads each float for the last time before it writes it.
@@ -129,7 +129,7 @@ def _play(arena: "_Arena", kernel: Kernel) -> None:
     if kernel.stores_first:
         arena.write(kernel.name, made[0])
         before = []
-    for step in kernel.steps:
+    for step in kernel.epilogue:
         if (other := operand(step)) is not None:
             arena.read(kernel.name, other)
             before.append(other)

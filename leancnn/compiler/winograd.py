@@ -126,7 +126,7 @@ def transformed(op: Conv, size: int) -> Floats:
 
 
 def ways(kernel: Kernel) -> list[tuple[float, Winograd]]:
-    """Cycles, about, without steps, and how: the best of each size and width of a product first."""
+    """Cycles, about, without the epilogue, and how: for each size and width the best first."""
     found: dict[tuple[int, int], tuple[float, Winograd]] = {}
     inputs = -(-len(kernel.x.planes) // WIDEST)
     for size in SIZES:

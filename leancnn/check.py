@@ -53,7 +53,7 @@ class Report:
     sizes: Mapping[str, int] = field(default_factory=dict)
     """"height×width" → images, the smallest first."""
     problems: tuple[Finding, ...] = ()
-    notes: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -120,11 +120,13 @@ def _folder(path: Path, preprocessing: Preprocessing | None) -> Report:
         counts[image.part][image.label] += 1
     problems += _empty(found, counts)
     problems += _unwritable(classes)
-    notes = [*_alike(classes)]
-    notes += [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in found.stray]
+    warnings = [*_alike(classes)]
+    warnings += [
+        Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in found.stray
+    ]
     if not found.split:
-        notes.append(Finding("unsplit", "no test part; a fifth of each class is kept for it"))
-    return _report(str(path), "folder", counts, good, problems, notes, preprocessing)
+        warnings.append(Finding("unsplit", "no test part; a fifth of each class is kept for it"))
+    return _report(str(path), "folder", counts, good, problems, warnings, preprocessing)
 
 
 def _part_names(found: Listing, problems: list[Finding]) -> Iterator[_Image]:
@@ -208,8 +210,10 @@ def _arrays(source: str | Path, preprocessing: Preprocessing | None) -> Report:
             for name, count in counts[part].items()
             if not count
         ]
-    notes = [Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in opened.stray]
-    return _report(opened.path, opened.name, counts, images, problems, notes, preprocessing)
+    warnings = [
+        Finding("stray", f"{item.file}: {item.reason}", (item.file,)) for item in opened.stray
+    ]
+    return _report(opened.path, opened.name, counts, images, problems, warnings, preprocessing)
 
 
 def _report(
@@ -218,7 +222,7 @@ def _report(
     counts: Mapping[str, Mapping[str, int]],
     images: Sequence[_Image],
     problems: list[Finding],
-    notes: list[Finding],
+    warnings: list[Finding],
     preprocessing: Preprocessing | None,
 ) -> Report:
     """What all layouts share: copies, odd ways to store pixels, sizes, balance."""
@@ -228,16 +232,16 @@ def _report(
     problems = [*problems, *_too_few(counts, problems)]
     odd = defaultdict(list)
     for image in images:
-        for note in image.answer.get("notes", ()):
-            odd[note].append(image.name)
+        for warning in image.answer.get("warnings", ()):
+            odd[warning].append(image.name)
         if preprocessing is not None and any(
             side < wanted
             for side, wanted in zip(image.answer["size"], preprocessing.scale, strict=True)
         ):
             odd["enlarged to {}×{}".format(*preprocessing.scale)].append(image.name)
-    notes += [
-        Finding("as stored", f"{note}: {len(files)} of {len(images)} images", tuple(files))
-        for note, files in sorted(odd.items())
+    warnings += [
+        Finding("as stored", f"{warning}: {len(files)} of {len(images)} images", tuple(files))
+        for warning, files in sorted(odd.items())
     ]
     return Report(
         source=source,
@@ -249,7 +253,7 @@ def _report(
             for height, width in sorted(sizes, key=lambda size: (size[0] * size[1], size))
         },
         problems=(*problems, *across),
-        notes=(*notes, *within, *_near_copies(images), *_balance(counts)),
+        warnings=(*warnings, *within, *_near_copies(images), *_balance(counts)),
     )
 
 
@@ -271,7 +275,7 @@ def _too_few(
 
 
 def _copies(images: Sequence[_Image]) -> tuple[list[Finding], list[Finding]]:
-    """The same picture in two parts (a problem), and in one part (a note)."""
+    """The same picture in two parts (a problem), and in one part (a warning)."""
     same = defaultdict(list)
     for image in images:
         same[image.answer["pixels"]].append(image)
@@ -295,7 +299,7 @@ def _copies(images: Sequence[_Image]) -> tuple[list[Finding], list[Finding]]:
 
 
 def _near_copies(images: Sequence[_Image]) -> Iterator[Finding]:
-    """Pictures that look alike without being the same: no proof, so a note, across parts first."""
+    """Pictures that look alike but are not the same: no proof, so a warning; across parts first."""
     same: dict[str, list[_Image]] = defaultdict(list)
     for image in images:
         if image.answer["look"]:
@@ -349,7 +353,7 @@ def _lines(report: Report) -> Iterator[str]:
         more = f", and {len(table) - 6} more" if len(table) > 6 else ""
         if shares:
             yield f"  {title:6} {', '.join(shares)}{more}"
-    for title, findings in (("problem", report.problems), ("note", report.notes)):
+    for title, findings in (("problem", report.problems), ("warning", report.warnings)):
         kinds = Counter(finding.kind for finding in findings)
         for kind, count in kinds.items():
             named = [finding.text for finding in findings if finding.kind == kind][:NAMED]

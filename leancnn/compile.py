@@ -148,9 +148,9 @@ def _written(
     graph = plan.graph
     channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
     mean, std = [0.0] * channels, [1 / 255 if found.integers else 1.0] * channels
-    classes = found.notes["classes"]
+    classes = found.metadata["classes"]
     about = {
-        "preprocessing": found.notes["preprocessing"],
+        "preprocessing": found.metadata["preprocessing"],
         "mean": mean,
         "std": std,
         "origin": origin,

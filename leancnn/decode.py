@@ -89,7 +89,7 @@ class Decoded:
 
     image: Image.Image
     """Mode L or RGB."""
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     """What had to be done that a careless reader would not have done."""
     format: str
     mode: str
@@ -138,7 +138,7 @@ def decode(
     except Exception as error:  # on garbage, decoders raise OSError, SyntaxError, struct.error ...
         raise ImageError(f"{name}: {_reason(error)}; replace or remove it") from error
     if SUFFIXES.get(Path(name).suffix.lower(), found.format) != found.format:
-        return replace(found, notes=(*found.notes, MISNAMED))
+        return replace(found, warnings=(*found.warnings, MISNAMED))
     return found
 
 
@@ -229,7 +229,7 @@ def _decode(data: bytes, background: tuple[int, int, int]) -> Decoded:
         raise ImageError("float pixels, whose range is not stated; convert to 8 or 16 bits")
     if (mode == "I" and kind not in ("PNG", "PPM")) or 2 in tiff.get(SAMPLE_FORMAT, ()):
         raise ImageError("32-bit or signed pixels, whose range is not stated; convert to 8 or 16")
-    notes = [FRAME] if getattr(image, "is_animated", False) else []
+    warnings = [FRAME] if getattr(image, "is_animated", False) else []
     orientation = _orientation(image)
     depth, inverted = (tiff.get(BITS_PER_SAMPLE) or (16,))[0], tiff.get(PHOTOMETRIC) == 0
     image.load()
@@ -238,19 +238,19 @@ def _decode(data: bytes, background: tuple[int, int, int]) -> Decoded:
     if kind == "PNG" and image.mode in ("1", "L", "RGB") and "transparency" in image.info:
         image = _scaled_key(image, data[24])
     if orientation in TURN:
-        notes.append(TURNED)
+        warnings.append(TURNED)
         if kind != "TIFF":  # Pillow turns those itself
             image = image.transpose(TURN[orientation])
     if mode.startswith("I"):
-        notes.append(SCALED)
-        image = _eight_bits(image, (1 << depth) - 1, inverted, background, notes)
+        warnings.append(SCALED)
+        image = _eight_bits(image, (1 << depth) - 1, inverted, background, warnings)
     elif image.has_transparency_data:
-        image = _opaque(image, background, notes)
+        image = _opaque(image, background, warnings)
     elif mode == "CMYK":
-        notes.append(CMYK)
+        warnings.append(CMYK)
     if image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    return Decoded(image, tuple(notes), kind, mode, (image.height, image.width))
+    return Decoded(image, tuple(warnings), kind, mode, (image.height, image.width))
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -329,7 +329,7 @@ def _eight_bits(
     most: int,
     inverted: bool,
     background: tuple[int, int, int],
-    notes: list[str],
+    warnings: list[str],
 ) -> Image.Image:
     """Grey of 0..`most` → L, rounded to the nearest of 256; `v * 257` comes back as `v` exactly."""
     wide = np.minimum(np.asarray(image).astype(np.uint32), most)  # 12-bit samples come unscaled
@@ -339,19 +339,21 @@ def _eight_bits(
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return grey
-    notes.append(COMPOSITED)
+    warnings.append(COMPOSITED)
     page = Image.new("RGB", grey.size, background)
     page.paste(grey.convert("RGB"), mask=Image.fromarray(wide != clear))
     return page
 
 
-def _opaque(image: Image.Image, background: tuple[int, int, int], notes: list[str]) -> Image.Image:
+def _opaque(
+    image: Image.Image, background: tuple[int, int, int], warnings: list[str]
+) -> Image.Image:
     """Any kind of transparency → RGB over the background."""
     image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
     low, high = image.getchannel("A").getextrema()
     if low == 255:
         return image.convert("RGB")
-    notes.append(COMPOSITED if high else INVISIBLE)
+    warnings.append(COMPOSITED if high else INVISIBLE)
     return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert(
         "RGB"
     )

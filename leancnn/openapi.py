@@ -70,7 +70,7 @@ def _answer(classes: Sequence[str]) -> dict[str, Any]:
             "label": {"type": "string", "enum": list(classes)},
             "probability": NUMBER,
             "top": {"type": "array", "items": share},
-            "notes": {"type": "array", "items": WORDS},
+            "warnings": {"type": "array", "items": WORDS},
             "error": WORDS,
         },
     }

@@ -36,7 +36,7 @@ class Prediction:
     """Of `label`, 0..1: the network's own, which is not a promise."""
     top: tuple[tuple[str, float], ...]
     """The likeliest classes with their probabilities, best first."""
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     """What had to be done to the file, such as turning it upright."""
 
     def to_json(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Prediction:
             "label": self.label,
             "probability": self.probability,
             "top": [{"label": label, "probability": share} for label, share in self.top],
-            "notes": list(self.notes),
+            "warnings": list(self.warnings),
         }
 
 
@@ -141,20 +141,22 @@ def predict_readable(
                 if not np.isfinite(row).all():
                     refused.append(Refused(path, f"{path}: {_no_number(network)}"))
                     continue
-                found.append(_prediction(path, picture.notes, row, network.classes, max(top, 1)))
+                found.append(_prediction(path, picture.warnings, row, network.classes, max(top, 1)))
     return found, refused
 
 
 def _prediction(
     path: str,
-    notes: tuple[str, ...],
+    warnings: tuple[str, ...],
     row: NDArray[np.float64],
     classes: Sequence[str],
     top: int,
 ) -> Prediction:
     order = np.argsort(-row, kind="stable")[:top]  # of equals the first, as argmax has it
     best = tuple((classes[place], float(row[place])) for place in order)
-    return Prediction(path=path, label=best[0][0], probability=best[0][1], top=best, notes=notes)
+    return Prediction(
+        path=path, label=best[0][0], probability=best[0][1], top=best, warnings=warnings
+    )
 
 
 def _named(images: Source | Iterable[Source]) -> Iterator[tuple[str, Source | Refused]]:

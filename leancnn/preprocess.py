@@ -41,7 +41,7 @@ class Picture:
 
     image: Pixels
     """uint8 (H, W, C) at `Preprocessing.scale`."""
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def _picture(source: Any, name: str) -> Image.Image:
@@ -162,7 +162,7 @@ class Preprocessing:
         if not isinstance(source, str | Path | bytes | Image.Image):
             raise ImageError(f"{name or 'image'}: {type(source).__name__} is no image; {WANTED}")
         decoded = decode(source, self.background, name=name)
-        return Picture(self._pixels(decoded.image), decoded.notes)
+        return Picture(self._pixels(decoded.image), decoded.warnings)
 
     def of_array(self, image: Pixels) -> Pixels:
         """The same fit for decoded pixels: uint8 (h, w) or (h, w, 1 | 3) → (H, W, C).

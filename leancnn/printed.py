@@ -39,7 +39,7 @@ class Check(TypedDict):
     modes: dict[str, Count]
     sizes: dict[str, Count]
     problems: list[Finding]
-    notes: list[Finding]
+    warnings: list[Finding]
 
 
 class BenchRow(TypedDict):

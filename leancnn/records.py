@@ -169,6 +169,8 @@ def _read(path: Path) -> Any:
 
 
 def _kind(value: Any, path: Path) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(value, dict) and "problems" in value:
+        value = manifests.renamed(value)  # a check of 0.1
     for name, kind in KINDS.items():
         if isinstance(value, dict) and kind.__required_keys__ <= value.keys():
             return name, manifests.check(value, kind, path)

@@ -26,7 +26,7 @@ def found(report: Report, where: str = "problems") -> Found:
 def test_a_sound_folder_passes(tmp_path: Path) -> None:
     report = check(photos(tmp_path))
     assert report.ok
-    assert report.problems == report.notes == ()
+    assert report.problems == report.warnings == ()
     assert report.counts == {"train": {"s2": 5, "s10": 5}, "test": {"s2": 5, "s10": 5}}
     assert report.sizes == {"6×8": 20}
     assert report.modes == {"PNG RGB": 20}
@@ -112,15 +112,15 @@ def test_the_same_picture_in_train_and_test_is_found_by_its_pixels(tmp_path: Pat
     }
 
 
-def test_copies_inside_a_part_are_notes(tmp_path: Path) -> None:
+def test_copies_inside_a_part_are_warnings(tmp_path: Path) -> None:
     root = photos(tmp_path)
     data = (root / "train" / "s2" / "3.png").read_bytes()
     (root / "train" / "s2" / "again.png").write_bytes(data)
-    assert {finding.kind for finding in check(root).notes} == {"copy"}
+    assert {finding.kind for finding in check(root).warnings} == {"copy"}
     (root / "train" / "s10" / "again.png").write_bytes(data)
     report = check(root)
     assert report.ok
-    assert {finding.kind for finding in report.notes} == {"copy in two classes"}
+    assert {finding.kind for finding in report.warnings} == {"copy in two classes"}
 
 
 def test_copies_that_the_cut_of_an_unsplit_folder_tears_apart_are_a_problem(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_copies_that_the_cut_of_an_unsplit_folder_tears_apart_are_a_problem(tmp_
     assert seen == {True, False}
 
 
-def test_odd_ways_to_store_pixels_are_noted_and_counted(tmp_path: Path) -> None:
+def test_odd_ways_to_store_pixels_are_warned_of_and_counted(tmp_path: Path) -> None:
     root = photos(tmp_path)
     for case in odd_files(root / "train" / "s2", 1):
         if case.pixels is None and case.path.is_dir():
@@ -146,7 +146,7 @@ def test_odd_ways_to_store_pixels_are_noted_and_counted(tmp_path: Path) -> None:
             case.path.unlink()
     report = check(root)
     assert report.ok
-    texts = {finding.text.split(":")[0] for finding in report.notes}
+    texts = {finding.text.split(":")[0] for finding in report.warnings}
     assert texts >= {
         "16-bit scaled to 8",
         "EXIF orientation applied",
@@ -178,14 +178,14 @@ def test_every_odd_file_of_a_folder_is_used_or_listed(tmp_path: Path) -> None:
     assert {*loaded.train.files} & {*names} == {n for n, c in names.items() if c.pixels is not None}
 
 
-def test_uneven_classes_small_images_and_stray_files_are_notes(tmp_path: Path) -> None:
+def test_uneven_classes_small_images_and_stray_files_are_warnings(tmp_path: Path) -> None:
     root = photos(tmp_path)
     (root / "README").write_text("stray")
     for number in range(60):
         draw(root / "train" / "s2" / f"more{number}.png", 500 + number, (40, 40))
     report = check(root, preprocessing=Preprocessing(size=(31, 31), scale=(32, 32)))
     assert report.ok
-    assert {finding.kind for finding in report.notes} == {"stray", "uneven classes", "as stored"}
+    assert {finding.kind for finding in report.warnings} == {"stray", "uneven classes", "as stored"}
     assert "enlarged to 32×32: 20 of 80 images" in report.text()
 
 
@@ -258,15 +258,15 @@ def test_one_class_is_a_problem_for_check_and_for_training(tmp_path: Path) -> No
         load_dataset(root, Preprocessing(size=(6, 8)))
 
 
-def test_classes_that_differ_in_case_or_spaces_only_are_noted(tmp_path: Path) -> None:
+def test_classes_that_differ_in_case_or_spaces_only_are_warned_of(tmp_path: Path) -> None:
     root = photos(tmp_path)
     for part, seed in (("train", 81), ("test", 91)):
         draw(root / part / "S2" / "0.png", seed)
         draw(root / part / "S2" / "1.png", seed + 1)
     report = check(root)
     assert report.ok
-    (note,) = [finding.text for finding in report.notes if finding.kind == "alike"]
-    assert note == "'S2' and 's2' are 2 classes; merge them if they are one"
+    (warning,) = [finding.text for finding in report.warnings if finding.kind == "alike"]
+    assert warning == "'S2' and 's2' are 2 classes; merge them if they are one"
 
 
 def test_parts_by_other_names_are_not_taken_for_classes(tmp_path: Path) -> None:
@@ -306,16 +306,16 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_slightly_changed_copy_in_another_part_is_noted(tmp_path: Path, name: str) -> None:
+def test_a_slightly_changed_copy_in_another_part_is_warned_of(tmp_path: Path, name: str) -> None:
     root = photos(tmp_path)
     for part, label, seed in (("train", "s2", 1), ("train", "s10", 2), ("test", "s2", 3)):
         scene(seed).save(root / part / label / "scene.png")
     CHANGES[name](scene(1)).save(root / "test" / "s2" / name)
     report = check(root)
-    (note,) = report.notes
+    (warning,) = report.warnings
     assert report.ok
-    assert note.kind == "near copy across parts"
-    assert set(note.files) == {"train/s2/scene.png", f"test/s2/{name}"}
+    assert warning.kind == "near copy across parts"
+    assert set(warning.files) == {"train/s2/scene.png", f"test/s2/{name}"}
     assert "nearly the same picture in train and test: " in report.text()
 
 
@@ -325,10 +325,10 @@ def test_near_copies_are_grouped_and_exact_ones_stand_with_them(tmp_path: Path) 
         scene(5).save(root / "train" / "s2" / f"near{number}.jpg", quality=60 + 15 * number)
     shutil.copy(root / "train" / "s2" / "near0.jpg", root / "train" / "s2" / "same.jpg")
     names = {f"train/s2/{name}.jpg" for name in ("near0", "near1", "near2", "same")}
-    notes = {finding.kind: set(finding.files) for finding in check(root).notes}
-    assert notes == {"copy": {"train/s2/near0.jpg", "train/s2/same.jpg"}, "near copy": names}
+    warnings = {finding.kind: set(finding.files) for finding in check(root).warnings}
+    assert warnings == {"copy": {"train/s2/near0.jpg", "train/s2/same.jpg"}, "near copy": names}
     scene(5).save(root / "train" / "s10" / "near.webp")
-    assert "near copy in two classes" in {finding.kind for finding in check(root).notes}
+    assert "near copy in two classes" in {finding.kind for finding in check(root).warnings}
 
 
 @pytest.mark.parametrize("size", [16, 32])

@@ -191,8 +191,8 @@ def test_processes_answer_as_one_does(tmp_path: Path) -> None:
     alone, many = (
         each("inspect", {}, paths, title="", total_bytes=0, processes=count) for count in (0, 2)
     )
-    assert [{**answer, "notes": []} for answer in alone] == [
-        {**answer, "notes": []} for answer in many
+    assert [{**answer, "warnings": []} for answer in alone] == [
+        {**answer, "warnings": []} for answer in many
     ]
     assert sum("error" in answer for answer in many) == 1
 

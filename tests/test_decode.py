@@ -67,7 +67,7 @@ def test_a_refusal_names_the_file_the_reason_and_what_to_do(odd: list[Odd]) -> N
 
 
 def test_what_was_done_to_a_file_is_said(odd: list[Odd]) -> None:
-    said = {case.kind: decode(case.path).notes for case in odd if case.pixels is not None}
+    said = {case.kind: decode(case.path).warnings for case in odd if case.pixels is not None}
     assert said["16-bit png"] == ("16-bit scaled to 8",)
     assert said["turned jpg"] == ("EXIF orientation applied",)
     assert said["animated gif"] == ("first frame of several",)
@@ -104,7 +104,7 @@ def test_the_background_shows_through_transparent_pixels() -> None:
     preprocessing = Preprocessing(size=(4, 4), background=(1, 2, 3))
     picture = preprocessing.read(buffer.getvalue())
     assert (picture.image == [1, 2, 3]).all()
-    assert picture.notes == ("every pixel transparent",)
+    assert picture.warnings == ("every pixel transparent",)
 
 
 def test_a_photograph_is_decoded_whole_as_its_pixels_are() -> None:

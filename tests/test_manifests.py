@@ -20,7 +20,7 @@ from leancnn.manifests import Counters as CountersFile
 from leancnn.manifests import Pruning as PlanFile
 from leancnn.prune.plan import PruningPlan as Pruning
 from leancnn.safe_files import read_json, write_sealed
-from leancnn.targets._beside import read_notes, write_notes
+from leancnn.targets._beside import read_metadata, write_metadata
 from leancnn.train.history import Counters
 from leancnn.train.plan import TrainingPlan
 from leancnn.training_data import training_images
@@ -88,7 +88,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "checkpoint.json": of_checkpoint,
     "best/network.json": lambda folder: weights.load(folder / "best"),
     "plan.json": lambda folder: Pruning.of_json(read_json(folder / "plan.json")),
-    "beside.json": lambda folder: read_notes(folder / "beside.onnx"),
+    "beside.json": lambda folder: read_metadata(folder / "beside.onnx"),
 }
 
 
@@ -98,7 +98,7 @@ def strange(quiet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("strange") / "run"
     shutil.copytree(quiet, folder)
     runs.add_evaluation(folder, {"which": "best", "sha256": "0" * 64, "images": 3, "accuracy": 0.5})
-    write_notes(weights.load(folder), folder / "beside.onnx")
+    write_metadata(weights.load(folder), folder / "beside.onnx")
     plan = {
         "network": "tiny",
         "criterion": "l1",

@@ -135,10 +135,12 @@ def test_what_is_no_onnx_file_is_called_damaged(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("notes", ["{", "[]", "null", '{"classes": 3}', '{"classes": [1, 2, 3]}'])
-def test_notes_that_are_not_ours_are_passed_over(notes, tmp_path):
+@pytest.mark.parametrize(
+    "metadata", ["{", "[]", "null", '{"classes": 3}', '{"classes": [1, 2, 3]}']
+)
+def test_metadata_that_is_not_ours_is_passed_over(metadata, tmp_path):
     from onnx import helper
 
     made = classifier("h = Relu(f)")
-    helper.set_model_props(made, {"leancnn": notes})
-    assert import_onnx(saved(made, tmp_path)).notes == {"classes": None, "preprocessing": None}
+    helper.set_model_props(made, {"leancnn": metadata})
+    assert import_onnx(saved(made, tmp_path)).metadata == {"classes": None, "preprocessing": None}

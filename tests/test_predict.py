@@ -102,7 +102,7 @@ def test_what_had_to_be_done_to_a_file_is_noted(network, tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(path)
     (found,) = leancnn.predict(network, path)
-    assert found.notes == ("16-bit scaled to 8",)
+    assert found.warnings == ("16-bit scaled to 8",)
 
 
 def test_a_network_whose_answer_is_no_number_is_refused(network):

@@ -60,7 +60,7 @@ def test_pictures_in_memory_go_through_the_rules_of_files(tmp_path: Path) -> Non
         image.save(tmp_path / name, **({"exif": image.getexif()} if name == "turned.png" else {}))
         there, here = preprocessing.read(tmp_path / name), preprocessing.read(image)
         assert (there.image == here.image).all(), name
-        assert there.notes == here.notes, name
+        assert there.warnings == here.warnings, name
     assert (preprocessing.read(deep).image == preprocessing.read(tmp_path / "deep.png").image).all()
     assert (
         preprocessing.read(colours).image == preprocessing.read(tmp_path / "clear.png").image

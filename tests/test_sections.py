@@ -67,7 +67,7 @@ def test_what_is_not_on_disk_is_one_sentence_and_its_command(tmp_path):
     _, _, missing = render(find(run))
     told = {one.text: one.command for one in missing}
     assert told["The test part was not opened."] == f"leancnn evaluate '{run}'"
-    check = told["The data doctor's remarks are not on disk."]
+    check = told["What the data doctor found is not on disk."]
     assert check == f"leancnn check photos --json > '{run}/check.json'"
     assert f"leancnn bench '{run}' --json > '{run}/bench.json'" in told.values()
     for line in told.values():

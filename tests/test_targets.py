@@ -18,7 +18,7 @@ from leancnn.export import export
 from leancnn.layers import RMAC
 from leancnn.parity import check_parity, trial_images
 from leancnn.targets import targets
-from leancnn.targets._beside import read_notes, write_notes
+from leancnn.targets._beside import read_metadata, write_metadata
 from leancnn.targets.ncnn import Spelled
 from tests.compiler_nets import settled
 from tests.compiler_saved import network, on_shelf
@@ -118,17 +118,17 @@ def test_a_converter_that_is_not_there_is_named_with_the_way_to_install_it(
 @pytest.mark.parametrize(("to", "module"), [("ncnn", "ncnn"), ("litert", "ai_edge_litert")])
 def test_a_file_without_its_notes_is_refused(to, module, tmp_path):
     pytest.importorskip(module)
-    with pytest.raises(DamagedError, match="notes of a network"):
+    with pytest.raises(DamagedError, match="metadata of a network"):
         targets[to].load(tmp_path / f"x{targets[to].suffix}")
 
 
 def test_notes_make_the_planes_the_network_makes(tmp_path):
     net = network()
-    write_notes(net, tmp_path / "x.param")
-    notes, images = read_notes(tmp_path / "x.param"), trial_images(net)
-    assert notes.classes == net.classes
+    write_metadata(net, tmp_path / "x.param")
+    metadata, images = read_metadata(tmp_path / "x.param"), trial_images(net)
+    assert metadata.classes == net.classes
     expected = net.normalise(torch.from_numpy(images)).numpy()
-    assert np.allclose(notes.planes(images), expected, atol=1e-6)
+    assert np.allclose(metadata.planes(images), expected, atol=1e-6)
 
 
 def test_an_unknown_target_is_named(tmp_path):

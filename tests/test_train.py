@@ -223,7 +223,7 @@ def test_images_that_are_all_gray_make_a_network_of_one_channel(
     assert coloured.network.preprocessing.channels == 3
 
 
-def test_a_sound_start_has_no_remarks(quiet: Path) -> None:
+def test_a_sound_start_has_no_warnings(quiet: Path) -> None:
     assert runs.read_json(quiet / "run.json")["warnings"] == []
 
 

@@ -96,7 +96,7 @@ def test_what_is_left_out_changes_no_pixel(name):
     data = pictures()[name]
     before, after = decode(data), decode(checked(data, 10**6)[0])
     assert np.array_equal(before.image, after.image)
-    assert (before.notes, before.size) == (after.notes, after.size)
+    assert (before.warnings, before.size) == (after.warnings, after.size)
 
 
 def test_a_text_that_would_be_inflated_is_left_out():

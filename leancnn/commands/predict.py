@@ -41,7 +41,7 @@ def run(args: Namespace) -> Answer:
                     "label": item.label,
                     "probability": item.probability,
                     "then": ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:]),
-                    "note": "; ".join(item.notes),
+                    "warnings": "; ".join(item.warnings),
                 }
                 for item in found
             ]

@@ -36,14 +36,14 @@ class Metadata:
     logits: bool = True  # softmax makes probabilities of the answers; else they are what is wanted
 
     @property
-    def notes(self) -> Any:
+    def parsed(self) -> Any:
         """`about` as JSON values; None where there is nothing."""
         return json.loads(self.about or "null")
 
     @property
     def preprocessing(self) -> Any:
         """From pictures to its pixels, as `Preprocessing.to_json` has it, where that is known."""
-        return (self.notes or {}).get("preprocessing")
+        return (self.parsed or {}).get("preprocessing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Frame:
             "class_names": self.facts.classes,
             "preprocess": self.preprocess.about,
             **self.about,
-            "about": self.facts.notes,
+            "about": self.facts.parsed,
         }
 
     def comment(self, scratch: int) -> str:

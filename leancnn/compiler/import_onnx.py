@@ -48,7 +48,7 @@ class Imported:
     """A graph, and what else the file says."""
 
     graph: Graph
-    notes: dict[str, Any]  # what our own files say about themselves: classes, preprocessing
+    metadata: dict[str, Any]  # what our own files say about themselves: classes, preprocessing
     integers: bool  # its input is uint8
     channels_last: bool
     final: str  # "softmax" or "log softmax", where the graph leaves it off; "probabilities"; or ""
@@ -81,10 +81,10 @@ def import_onnx(
     except MISTAKES as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(f"{path}: it contradicts itself ({reason})") from error
-    notes = {item.key: item.value for item in model.metadata_props}
+    metadata = {item.key: item.value for item in model.metadata_props}
     return Imported(
         graph,
-        _read(notes),
+        _read(metadata),
         made.integers,
         made.channels_last,
         final,
@@ -94,10 +94,10 @@ def import_onnx(
     )
 
 
-def _read(notes: dict[str, str]) -> dict[str, Any]:
+def _read(metadata: dict[str, str]) -> dict[str, Any]:
     """What `leancnn export --to onnx` wrote into a file, as far as it can be believed."""
     try:
-        found = json.loads(notes.get("leancnn", "{}"))
+        found = json.loads(metadata.get("leancnn", "{}"))
     except ValueError:
         found = {}
     found = found if isinstance(found, dict) else {}

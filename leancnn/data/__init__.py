@@ -192,6 +192,6 @@ def _manifest(
             for part, found in read.items()
             for bad in found.skipped
         ],
-        "notes": {part: dict(found.notes) for part, found in read.items()},
+        "warnings": {part: dict(found.warnings) for part, found in read.items()},
         "stray": [{"file": bad.file, "reason": bad.reason} for bad in opened.stray],
     }

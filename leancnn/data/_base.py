@@ -130,7 +130,7 @@ class Part:
     sha256: str
     """Over names, sizes and content: equal exactly when the part is the same."""
     skipped: tuple[Skipped, ...] = ()
-    notes: Mapping[str, int] = field(default_factory=dict)
+    warnings: Mapping[str, int] = field(default_factory=dict)
     """Remarks of `preprocess.decode`, each with the number of images."""
 
 

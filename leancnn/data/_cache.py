@@ -47,14 +47,14 @@ class Decoded:
     rows: NDArray[np.int64]
     """Which of the files they are: all but the unreadable ones."""
     skipped: tuple[Skipped, ...]
-    notes: dict[str, int]
+    warnings: dict[str, int]
     sha256: str
 
     def part(
         self, labels: NDArray[np.int64], files: list[str], skipped: tuple[Skipped, ...]
     ) -> Part:
         split = Split(self.images, labels, files)
-        return Part(split=split, sha256=self.sha256, skipped=skipped, notes=self.notes)
+        return Part(split=split, sha256=self.sha256, skipped=skipped, warnings=self.warnings)
 
 
 def read_files(root: Path, part: str, files: Sequence[File], reading: Reading) -> Decoded:
@@ -163,7 +163,8 @@ class _Store:
             raise DamagedError("its pixels")
         mark_used(self.rows, self.facts)
         skipped = tuple(Skipped(name, reason) for name, reason in facts["skipped"])
-        return Decoded(images, rows, skipped, facts["notes"], self.content)
+        warnings = facts["warnings" if "warnings" in facts else "notes"]  # so they were in 0.1
+        return Decoded(images, rows, skipped, warnings, self.content)
 
     def write(self, rows: NDArray[np.int64], blocks: list[str], **facts: Any) -> None:
         """Make the rows that are already in place valid."""
@@ -223,17 +224,17 @@ def _build(
             held.close()
     facts = _facts(files, answers)
     skipped = tuple(Skipped(name, reason) for name, reason in facts["skipped"])
-    return Decoded(images, rows, skipped, facts["notes"], store.content)
+    return Decoded(images, rows, skipped, facts["warnings"], store.content)
 
 
 def _facts(files: Sequence[File], answers: Sequence[Answer]) -> dict[str, Any]:
-    notes = Counter(note for answer in answers for note in answer.get("notes", ()))
+    warnings = Counter(warning for answer in answers for warning in answer.get("warnings", ()))
     skipped = [
         [file.name, answer["error"]]
         for file, answer in zip(files, answers, strict=True)
         if "error" in answer
     ]
-    return {"skipped": skipped, "notes": dict(sorted(notes.items()))}
+    return {"skipped": skipped, "warnings": dict(sorted(warnings.items()))}
 
 
 def _close_gaps(path: Path, rows: NDArray[np.int64], row_bytes: int, size: int) -> None:

@@ -87,7 +87,7 @@ def _decode(setup: dict[str, Any]) -> Callable[[int, str], Answer]:
         except ImageError as error:
             return {**answer, "error": _reason(error, path)}
         os.pwrite(out, picture.image.tobytes(), row * row_bytes)
-        return {**answer, "notes": picture.notes} if picture.notes else answer
+        return {**answer, "warnings": picture.warnings} if picture.warnings else answer
 
     return work
 
@@ -105,7 +105,7 @@ def _inspect(setup: dict[str, Any]) -> Callable[[int, str], Answer]:
             "format": found.format,
             "mode": found.mode,
             "size": list(found.size),
-            "notes": found.notes,
+            "warnings": found.warnings,
             "grey": found.image.mode == "L",
         }
 

@@ -21,7 +21,7 @@ from leancnn.sections._base import (
 )
 
 MOST_OPEN = 20  # classes whose table is shown unasked
-MOST_REMARKS = 12  # of a kind
+MOST_NAMED = 12  # of a kind
 UNEVEN = 10  # largest class over smallest, from which on it is said
 
 
@@ -59,13 +59,13 @@ def _blocks(users: Sequence[Record]) -> list[Block]:
             files = [[one.get("file", "?"), one.get("reason", "")] for one in skipped]
             blocks.append(Text(f"{len(skipped)} unreadable files were left out.", "warning"))
             blocks.append(Fold("Which", [Table("Left out", ("file", "why"), files)]))
-    blocks += [block for check in checks[:1] for block in remarks(check)]
+    blocks += [block for check in checks[:1] for block in doctor(check)]
     if not checks:
         user = users[0]
         into = user.path / "check.json" if user.is_folder else "check.json"
         blocks.append(
             Missing(
-                "The data doctor's remarks are not on disk.",
+                "What the data doctor found is not on disk.",
                 command("leancnn", "check", user.data, "--json", into=into),
             )
         )
@@ -100,24 +100,24 @@ def _classes(counts: Mapping[str, Mapping[str, int]]) -> Table:
     return Table("Images of each class", ("class", *counts), rows)
 
 
-def remarks(check: Mapping[str, Any]) -> list[Block]:
+def doctor(check: Mapping[str, Any]) -> list[Block]:
     """What the doctor said, problems first."""
-    problems, notes = check["problems"], check["notes"]
+    problems, warnings = check["problems"], check["warnings"]
     blocks: list[Block] = []
     if problems:
         blocks.append(Text(f"The data doctor: no go, {len(problems)} problems.", "warning"))
     else:
-        told = f"{len(notes)} remarks" if notes else "nothing to remark"
+        told = f"{len(warnings)} warnings" if warnings else "no warnings"
         blocks.append(Text(f"The data doctor: go, {told}.", "good"))
     rows: list[list[Cell]] = []
-    for what, findings in (("problem", problems), ("note", notes)):
+    for what, findings in (("problem", problems), ("warning", warnings)):
         for kind, count in Counter(one["kind"] for one in findings).items():
             own = [one["text"] for one in findings if one["kind"] == kind]
-            rows += [[f"{what}: {kind}", text] for text in own[:MOST_REMARKS]]
-            if count > MOST_REMARKS:
-                rows.append([f"{what}: {kind}", f"and {count - MOST_REMARKS:,} more"])
+            rows += [[f"{what}: {kind}", text] for text in own[:MOST_NAMED]]
+            if count > MOST_NAMED:
+                rows.append([f"{what}: {kind}", f"and {count - MOST_NAMED:,} more"])
     if rows:
-        blocks.append(Table("Remarks", ("what", "which"), rows))
+        blocks.append(Table("Problems and warnings", ("what", "which"), rows))
     stored = ", ".join(f"{name} {count:,}" for name, count in list(check["modes"].items())[:6])
     sizes = sorted(check["sizes"].items(), key=lambda item: -item[1])[:6]
     shapes = ", ".join(f"{name} {count:,}" for name, count in sizes)

@@ -74,7 +74,7 @@ def _doctor(record: Record) -> list[Block]:
     path = record.path / "check.json"
     if not path.exists():
         words = "leancnn", "eeg", "check", record.told["data"], "--json"
-        text = "The doctor's remarks on the signals are not on disk."
+        text = "What the doctor found in the signals is not on disk."
         return [Missing(text, command(*words, into=path))]
     kind, found = recognise(path)
     if kind != "eeg-check":

@@ -17,7 +17,7 @@ from leancnn.weights import Network
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
+class ArtifactMetadata:
     """Class names, and mean and standard deviation of each channel, where white is 1."""
 
     classes: tuple[str, ...]
@@ -26,7 +26,7 @@ class Notes:
     full_scale: float = 255.0
     """What counts as 1: 255 of pixels, 1 of features of signals."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """The whole of the notes."""
+    """All that stands there."""
 
     def planes(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """uint8 (N, H, W, C), or float32 of signals → normalised (N, C, H, W)."""
@@ -34,13 +34,13 @@ class Notes:
 
 
 def place(artifact: Path) -> Path:
-    """Where the notes about an artifact lie."""
+    """Where the metadata of an artifact lies."""
     return artifact.with_suffix(".json")
 
 
-def write_notes(network: Network, artifact: Path) -> Path:
+def write_metadata(network: Network, artifact: Path) -> Path:
     """Write classes, normalisation and preprocessing beside an artifact; the file."""
-    notes = {
+    metadata = {
         "name": network.name,
         "origin": network.origin,
         "classes": list(network.classes),
@@ -48,16 +48,16 @@ def write_notes(network: Network, artifact: Path) -> Path:
         "std": list(network.std),
         "preprocessing": network.preprocessing.to_json(),
     }
-    write_sealed(place(artifact), notes)
+    write_sealed(place(artifact), metadata)
     return place(artifact)
 
 
-def read_notes(artifact: Path) -> Notes:
-    """What `write_notes` wrote. Raises `DamagedError`."""
+def read_metadata(artifact: Path) -> ArtifactMetadata:
+    """What `write_metadata` wrote. Raises `DamagedError`."""
     try:
-        notes = read_json(place(artifact), manifests.Beside)
-        mean, std = (np.array(notes[key], np.float32) for key in ("mean", "std"))
-        full_scale = 1.0 if notes.get("preprocessing", {}).get("kind") == KIND else 255.0
-        return Notes(tuple(notes["classes"]), mean, std, full_scale, notes)
+        metadata = read_json(place(artifact), manifests.Beside)
+        mean, std = (np.array(metadata[key], np.float32) for key in ("mean", "std"))
+        full_scale = 1.0 if metadata.get("preprocessing", {}).get("kind") == KIND else 255.0
+        return ArtifactMetadata(tuple(metadata["classes"]), mean, std, full_scale, metadata)
     except (RunError, ValueError) as error:
-        raise DamagedError(f"{place(artifact)}: not the notes of a network ({error})") from error
+        raise DamagedError(f"{place(artifact)}: not the metadata of a network ({error})") from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
 from leancnn.modes import evaluating
 from leancnn.targets._base import EngineSession, Logits, Target, register
-from leancnn.targets._beside import read_notes, write_notes
+from leancnn.targets._beside import read_metadata, write_metadata
 from leancnn.weights import Network
 from leancnn.workspaces import workspace
 
@@ -59,7 +59,7 @@ def write(network: Network, folder: Path) -> list[Path]:
         if "ModuleNotFoundError" in last:
             raise MissingDependencyError(f"{python}: {last}; pip install litert-torch there")
         raise UnsupportedError(f"LiteRT's converter refused the network: {last[:300]}")
-    return [path, write_notes(network, path)]
+    return [path, write_metadata(network, path)]
 
 
 def load(path: Path) -> EngineSession:
@@ -70,7 +70,7 @@ def load(path: Path) -> EngineSession:
         raise MissingDependencyError(
             "LiteRT is not installed; pip install 'leancnn[litert]'"
         ) from error
-    notes = read_notes(path)
+    metadata = read_metadata(path)
     try:
         engine: Any = Interpreter(model_path=str(path), num_threads=1)
         engine.allocate_tensors()
@@ -81,18 +81,18 @@ def load(path: Path) -> EngineSession:
 
     def logits(images: NDArray[np.uint8]) -> Logits:
         rows = []
-        for image in notes.planes(images):
+        for image in metadata.planes(images):
             engine.set_tensor(given, image[None])
             engine.invoke()
             rows.append(engine.get_tensor(made))
         return np.concatenate(rows)
 
     def prepare(image: NDArray[np.uint8]) -> Callable[[], Any]:
-        engine.set_tensor(given, notes.planes(image))
+        engine.set_tensor(given, metadata.planes(image))
         run: Callable[[], Any] = engine.invoke
         return run
 
-    return EngineSession(logits, notes.classes, prepare, about=notes.about)
+    return EngineSession(logits, metadata.classes, prepare, about=metadata.about)
 
 
 register(Target("litert", "a tflite file, run by LiteRT", ".tflite", write, load))

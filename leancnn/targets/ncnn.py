@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
 from leancnn.modes import evaluating
 from leancnn.targets._base import EngineSession, Logits, Target, register
-from leancnn.targets._beside import read_notes, write_notes
+from leancnn.targets._beside import read_metadata, write_metadata
 from leancnn.weights import Network
 from leancnn.workspaces import workspace
 
@@ -86,7 +86,7 @@ def write(network: Network, folder: Path) -> list[Path]:
     kinds = {line.split()[0] for line in path.read_text(encoding="utf-8").splitlines()[2:]}
     if foreign := sorted(kind for kind in kinds if "." in kind or "::" in kind):
         raise UnsupportedError(f"ncnn has no operator for {', '.join(foreign)}")
-    return [path, path.with_suffix(".bin"), write_notes(network, path)]
+    return [path, path.with_suffix(".bin"), write_metadata(network, path)]
 
 
 def load(path: Path) -> EngineSession:
@@ -95,7 +95,7 @@ def load(path: Path) -> EngineSession:
         import ncnn
     except ImportError as error:
         raise MissingDependencyError(f"ncnn is not installed; {NEEDED}") from error
-    notes = read_notes(path)
+    metadata = read_metadata(path)
     net = ncnn.Net()
     net.opt.num_threads = 1
     for option in LESS_EXACT:
@@ -112,14 +112,14 @@ def load(path: Path) -> EngineSession:
         return out
 
     def logits(images: NDArray[np.uint8]) -> Logits:
-        planes = notes.planes(images)
+        planes = metadata.planes(images)
         return np.stack([np.array(answer(ncnn.Mat(one))).ravel() for one in planes])
 
     def prepare(image: NDArray[np.uint8]) -> Callable[[], Any]:
-        mat = ncnn.Mat(notes.planes(image)[0]).clone()
+        mat = ncnn.Mat(metadata.planes(image)[0]).clone()
         return lambda: answer(mat)
 
-    return EngineSession(logits, notes.classes, prepare, about=notes.about)
+    return EngineSession(logits, metadata.classes, prepare, about=metadata.about)
 
 
 register(Target("ncnn", "ncnn's param and bin, run by ncnn", ".param", write, load))

@@ -63,13 +63,13 @@ def noted(network: Network, model: Any) -> bytes:
     """The bytes of a model that says its classes, its preprocessing and what it came from."""
     import onnx
 
-    notes = {
+    metadata = {
         "classes": list(network.classes),
         "preprocessing": network.preprocessing.to_json(),
         "name": network.name,
         "origin": network.origin,
     }
-    onnx.helper.set_model_props(model, {"leancnn": json.dumps(notes)})
+    onnx.helper.set_model_props(model, {"leancnn": json.dumps(metadata)})
     data: bytes = model.SerializeToString()
     return data
 
@@ -87,7 +87,7 @@ def load(path: Path) -> EngineSession:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        notes = json.loads(session.get_modelmeta().custom_metadata_map["leancnn"])
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map["leancnn"])
     except Exception as error:  # onnxruntime's errors share no class of their own
         raise DamagedError(f"{path}: not an ONNX file of ours ({error})") from error
     name = session.get_inputs()[0].name
@@ -99,7 +99,7 @@ def load(path: Path) -> EngineSession:
         feed = {name: np.array(image)}
         return lambda: session.run(None, feed)
 
-    return EngineSession(logits, tuple(notes["classes"]), prepare, about=notes)
+    return EngineSession(logits, tuple(metadata["classes"]), prepare, about=metadata)
 
 
 register(Target("onnx", "an ONNX file, run by ONNX Runtime", ".onnx", write, load))

@@ -57,13 +57,13 @@ def converted(network: Network) -> Any:
 def saved(model: Any, network: Network, folder: Path) -> list[Path]:
     """The model's files, which say what they came from."""
     openvino = _openvino()
-    notes = {
+    metadata = {
         "classes": list(network.classes),
         "preprocessing": network.preprocessing.to_json(),
         "name": network.name,
         "origin": network.origin,
     }
-    model.set_rt_info(json.dumps(notes), "leancnn")
+    model.set_rt_info(json.dumps(metadata), "leancnn")
     path = folder / f"{network.file_name}.xml"
     openvino.save_model(model, path, compress_to_fp16=False)
     return [path, path.with_suffix(".bin")]
@@ -79,7 +79,7 @@ def run_with(path: Path, settings: dict[str, Any]) -> EngineSession:
     try:
         core = openvino.Core()
         model = core.read_model(path)
-        notes = json.loads(model.get_rt_info("leancnn").astype(str))
+        metadata = json.loads(model.get_rt_info("leancnn").astype(str))
         request = core.compile_model(model, "CPU", settings).create_infer_request()
     except (RuntimeError, ValueError) as error:
         raise DamagedError(f"{path}: not an OpenVINO file of ours ({error})") from error
@@ -97,7 +97,7 @@ def run_with(path: Path, settings: dict[str, Any]) -> EngineSession:
         run: Callable[[], Any] = request.infer
         return run
 
-    return EngineSession(logits, tuple(notes["classes"]), prepare, about=notes)
+    return EngineSession(logits, tuple(metadata["classes"]), prepare, about=metadata)
 
 
 register(Target("openvino", "OpenVINO's xml and bin, run by OpenVINO", ".xml", write, load))

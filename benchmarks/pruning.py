@@ -1,4 +1,4 @@
-"""Pruning beside its rivals and its controls: train, cut by each criterion, train again, compare.
+"""Pruning beside its rivals and its baselines: train, cut by each criterion, train again, compare.
 
     python benchmarks/pruning.py lbmbnet CIFAR [--wide 20] [--epochs 30] [--images 5000] [--seeds 2]
     python benchmarks/pruning.py resnet56 CIFAR [--criteria l1,bn_scale,fpgm,taylor,random]
@@ -61,7 +61,7 @@ class Experiment:
     goals: Mapping[str, GoalWords]
     """By name, which is that of its folder too, as `compare` takes them."""
     criteria: tuple[str, ...]
-    controls: Mapping[str, tuple[str, ...]]
+    baselines: Mapping[str, tuple[str, ...]]
     """By goal."""
     published: Mapping[tuple[str, str], str]
     """By goal and line, percent; the goal of the whole network is "whole"."""
@@ -82,7 +82,7 @@ def experiments(wide: int) -> dict[str, Experiment]:
             recipe="lbmbnet-fast",
             goals={"r6": {"expansion": 6}, "r3": {"expansion": 3}},
             criteria=("se_gate", *RIVALS),
-            controls={"r6": kernels, "r3": kernels},
+            baselines={"r6": kernels, "r3": kernels},
             published={
                 ("whole", "whole"): "95.63 (r80)",
                 ("r6", "se_gate"): "94.90 (from r80)",
@@ -97,7 +97,7 @@ def experiments(wide: int) -> dict[str, Experiment]:
             recipe="small-fast",
             goals={f"{FEWER}x": {"macs": macs / FEWER}},
             criteria=RIVALS,
-            controls={f"{FEWER}x": ("scratch",)},
+            baselines={f"{FEWER}x": ("scratch",)},
             published={
                 (f"{FEWER}x", "l1"): "−0.60",
                 (f"{FEWER}x", "bn_scale"): "−0.24",
@@ -113,7 +113,7 @@ def experiments(wide: int) -> dict[str, Experiment]:
             recipe="henet-fast",
             goals={name: {"macs": float(models.card(name).macs)} for name in smaller},
             criteria=("l1", "taylor", "random"),
-            controls={name: (name, "scratch") for name in smaller},
+            baselines={name: (name, "scratch") for name in smaller},
             published={
                 ("whole", "whole"): f"{HENET['henet_r4']}",
                 **{(name, name): f"{HENET[name]}" for name in smaller},
@@ -141,7 +141,7 @@ def whole(experiment: Experiment, data: Path, recipe: Recipe, folder: Path) -> P
 
 
 def table(experiment: Experiment, found: Mapping[str, Comparison]) -> list[dict[str, Any]]:
-    """The whole network once, then each goal's criteria and controls."""
+    """The whole network once, then each goal's criteria and baselines."""
     lines: list[dict[str, Any]] = []
     for goal, comparison in found.items():
         told = means(comparison.rows)
@@ -215,7 +215,7 @@ def run(experiment: Experiment, args: argparse.Namespace, command: str) -> None:
             path,
             out=home / goal,
             criteria=args.criteria.split(",") if args.criteria else experiment.criteria,
-            controls=experiment.controls[goal],
+            baselines=experiment.baselines[goal],
             seeds=args.seeds,
             data=data,
             timed=False,
@@ -244,7 +244,7 @@ def command_words(args: argparse.Namespace, *, short: bool = False) -> str:
 def pruned(home: Path) -> dict[str, Path]:
     """The networks of one experiment: the whole one, and at each goal the first criterion's.
 
-    Networks of the zoo that were its controls stand beside it.
+    Other networks that were its baselines stand beside it.
     """
     found = {"whole": home / "whole"}
     for path in sorted(home.glob("*/comparison.json")):

@@ -44,7 +44,7 @@ class Fit:
     pixels: int
     """Bytes of the example's image, which is in `flash`."""
     smaller: tuple[str, ...] = ()
-    """Networks of the zoo for the same pixels that would fit, the largest first."""
+    """Networks of ours for the same pixels that would fit, the largest first."""
 
     @property
     def flash_left(self) -> int:
@@ -91,15 +91,15 @@ class Fit:
             lines.append(
                 f"a cut to about {self.keep:.0%} of its channels would: leancnn prune {self.budget}"
             )
-            lines.append(f"of the zoo: {', '.join(self.smaller) or 'none for these pixels'}")
+            lines.append(f"smaller networks: {', '.join(self.smaller) or 'none for these pixels'}")
         return "\n".join(lines)
 
 
-def fit(network: Network | str | Path, board: str, *, zoo: bool = True) -> Fit:
+def fit(network: Network | str | Path, board: str, *, suggest: bool = True) -> Fit:
     """What `network` needs beside what a board has, as C in plain loops and the least memory.
 
-    With `zoo` a network that does not fit is told with those that would. Raises `UnknownNameError`
-    for a board that is not known.
+    With `suggest` networks that would fit are named beside one that does not. Raises
+    `UnknownNameError` for a board that is not known.
 
         >>> fit("runs/a", "nano33ble").fits
         True
@@ -107,7 +107,7 @@ def fit(network: Network | str | Path, board: str, *, zoo: bool = True) -> Fit:
     place = boards[board]
     network = network if isinstance(network, Network) else load(network)
     (found,) = fits(network, [board])
-    if found.fits or not zoo:
+    if found.fits or not suggest:
         return found
     smaller = tuple(name for _, name in sorted(_smaller(network, place, found), reverse=True))
     return replace(found, smaller=smaller)
@@ -136,7 +136,7 @@ def _needs(written: GeneratedC) -> Needs:
 
 
 def _smaller(network: Network, board: Board, than: Fit) -> Iterator[tuple[int, str]]:
-    """Flash and name of networks of the zoo that take the same pixels and fit."""
+    """Flash and name of networks of ours that take the same pixels and fit."""
     preprocessing = network.preprocessing
     for name in models.names():
         card = models.card(name)

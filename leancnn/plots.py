@@ -154,7 +154,7 @@ def pruning_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
             continue
         axes = figure.add_subplot(1, 2 if timed else 1, place + 1)
         for index, row in enumerate(rows):
-            shape = {"whole": "*", "criterion": "o", "control": "s"}[row["kind"]]
+            shape = {"whole": "*", "criterion": "o", "baseline": "s", "control": "s"}[row["kind"]]
             error = row["± %"] if row["± %"] != "" else 0
             axes.errorbar(
                 row[key],

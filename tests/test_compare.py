@@ -1,4 +1,4 @@
-"""What is compared with what: epochs that count, controls that cost no more, the device at work."""
+"""What is compared with what: epochs that count, baselines that cost no more, the device."""
 
 import shutil
 from dataclasses import replace
@@ -15,8 +15,8 @@ from leancnn.count import count
 from leancnn.errors import DivergedError, MismatchError, RunError
 from leancnn.held_out import HeldOut
 from leancnn.preprocess import Preprocessing
-from leancnn.prune.baselines import control_start
-from leancnn.prune.compare import _control_recipe, _epochs, _recipe, compare
+from leancnn.prune.baselines import baseline_start
+from leancnn.prune.compare import _baseline_recipe, _epochs, _recipe, compare
 from leancnn.prune.importance import scored
 from leancnn.train import train
 from leancnn.train.plan import TrainingPlan
@@ -46,7 +46,7 @@ def whole(trained, tmp_path):
     return tmp_path / "whole"
 
 
-def test_a_control_trains_as_long_as_all_that_led_to_the_pruned_network(
+def test_a_baseline_trains_as_long_as_all_that_led_to_the_pruned_network(
     trained, pictures, tmp_path
 ):
     small, again = tmp_path / "small", tmp_path / "again"
@@ -59,8 +59,8 @@ def test_a_control_trains_as_long_as_all_that_led_to_the_pruned_network(
     )  # fmt: skip
     rows = [(row.label, row.epochs) for row in found.rows]
     assert rows == [("whole", 1.5), ("l1", 2), ("scratch", 2)]
-    control = recipes.of_json(runs.read_json(tmp_path / "cmp" / "scratch-seed0" / "recipe.json"))
-    assert control.epochs == 2
+    baseline = recipes.of_json(runs.read_json(tmp_path / "cmp" / "scratch-seed0" / "recipe.json"))
+    assert baseline.epochs == 2
     assert weights.load(tmp_path / "cmp" / "l1-seed0").epochs == 2
     train(pictures, start=small, recipe=RECIPE, out=again, progress=False)
     assert _epochs(again) == 2
@@ -76,7 +76,7 @@ def test_a_training_that_was_stopped_counts_as_far_as_it_came(pictures, tmp_path
 
 def test_what_is_named_twice_is_compared_once(whole, tmp_path):
     found = compare(
-        whole, out=tmp_path / "cmp", criteria=["l1", "l1"], controls=["scratch", "scratch"],
+        whole, out=tmp_path / "cmp", criteria=["l1", "l1"], baselines=["scratch", "scratch"],
         keep=0.5, timed=False, progress=False,
     )  # fmt: skip
     assert [row.label for row in found.rows] == ["whole", "l1", "scratch"]
@@ -85,12 +85,12 @@ def test_what_is_named_twice_is_compared_once(whole, tmp_path):
 def test_a_goal_out_of_reach_is_refused_before_the_test_part_is_opened(whole, tmp_path):
     with pytest.raises(MismatchError, match="MACs"):
         compare(
-            whole, out=tmp_path / "cmp", criteria=["l1"], controls=(), macs=1, timed=False,
+            whole, out=tmp_path / "cmp", criteria=["l1"], baselines=(), macs=1, timed=False,
             progress=False,
         )  # fmt: skip
     assert not runs.evaluations(whole)
     compare(
-        whole, out=tmp_path / "cmp", criteria=["l1"], controls=(), keep=0.8, timed=False,
+        whole, out=tmp_path / "cmp", criteria=["l1"], baselines=(), keep=0.8, timed=False,
         progress=False,
     )  # fmt: skip
     assert len(runs.evaluations(whole)) == 1
@@ -103,44 +103,46 @@ def test_networks_of_older_versions_know_their_epoch_at_least():
     assert network.epochs == 3
 
 
-@pytest.mark.parametrize(("name", "size", "channels", "control"), [
+@pytest.mark.parametrize(("name", "size", "channels", "baseline"), [
     ("resnet8", 32, 3, "shufflenetv2_x0_5"),
     ("resnet8", 24, 3, "shufflenetv2_x0_5"),
     ("henet_r4", 40, 1, "shufflenet_r4"),
 ])  # fmt: skip
-def test_the_zoo_has_a_control_at_the_size_that_a_run_was_trained_at(name, size, channels, control):
+def test_there_is_a_smaller_model_at_the_size_that_a_run_was_trained_at(
+    name, size, channels, baseline
+):
     network = untrained(name)
     network.preprocessing = Preprocessing(size=(size, size), channels=channels, scale=(size, size))
     network.body = models.create_model(name, channels=channels)
-    assert control_start("zoo", network, 0) == (None, control, {})
+    assert baseline_start("smaller_model", network, 0) == (None, baseline, {})
     image = (channels, size, size)
     own, others = (
-        count(models.create_model(one, channels=channels), image).macs for one in (name, control)
+        count(models.create_model(one, channels=channels), image).macs for one in (name, baseline)
     )
     assert others <= own
 
 
-def test_a_network_that_costs_nearly_nothing_has_no_control_in_the_zoo():
+def test_a_network_that_costs_nearly_nothing_has_no_smaller_model():
     network = untrained("resnet8")
     network.body = torch.nn.Conv2d(3, 1, 1)
     with pytest.raises(MismatchError, match="no network for images of 32×32 costs so little"):
-        control_start("zoo", network, 0)
+        baseline_start("smaller_model", network, 0)
 
 
-def test_controls_take_the_images_of_the_whole_network():
+def test_baselines_take_the_images_of_the_whole_network():
     recipe = TINY.changed(scale=None)  # it knows nothing of how the whole network was trained
     preprocessing = Preprocessing(size=(16, 12), channels=1, scale=(20, 20), fit="contain")
-    for control, model in (("scratch", "tiny"), ("zoo", "resnet8")):
+    for baseline, model in (("scratch", "tiny"), ("smaller_model", "resnet8")):
         assert (
-            preprocessing_for(model, _control_recipe(control, model, recipe, preprocessing))
+            preprocessing_for(model, _baseline_recipe(baseline, model, recipe, preprocessing))
             == preprocessing
         )
     named = preprocessing_for(
-        "henet_r2", _control_recipe("henet_r2", "henet_r2", recipe, preprocessing)
+        "henet_r2", _baseline_recipe("henet_r2", "henet_r2", recipe, preprocessing)
     )
     assert (named.size, named.channels, named.fit) == ((31, 31), 1, "contain")
-    assert _control_recipe("kept_kernels", None, recipe, preprocessing) is recipe
-    begun = _control_recipe("scratch", "tiny", recipe, preprocessing_for("tiny", recipe))
+    assert _baseline_recipe("kept_kernels", None, recipe, preprocessing) is recipe
+    begun = _baseline_recipe("scratch", "tiny", recipe, preprocessing_for("tiny", recipe))
     assert begun is recipe, "a comparison that was begun goes on"
 
 
@@ -186,7 +188,7 @@ def test_scoring_testing_and_comparing_are_done_where_training_is(
     assert asked == [gpu] * 3
     compare(
         whole, out=tmp_path / "cmp", criteria=["l1"], keep=0.5, timed=False, progress=False,
-        controls=[],
+        baselines=[],
     )  # fmt: skip
     assert asked == [gpu] * 6, "whole, cut, trained again"
 
@@ -221,7 +223,7 @@ def test_one_precision_for_all_and_no_penalty_after_the_cut(whole):
     assert _recipe(begun, begun.recipe, {}).bn_l1 == 1e-4, "asked for by name"
 
 
-def test_controls_are_of_the_first_criterion_also_where_its_training_diverged(
+def test_baselines_are_of_the_first_criterion_also_where_its_training_diverged(
     whole, tmp_path, monkeypatch
 ):
     module = import_module("leancnn.prune.compare")
@@ -242,16 +244,16 @@ def test_controls_are_of_the_first_criterion_also_where_its_training_diverged(
     assert found.left_out == ("l1, seed 0: the loss is not finite",)
 
 
-def test_a_named_control_takes_its_own_size_where_the_run_had_another(tmp_path):
+def test_a_named_baseline_takes_its_own_size_where_the_run_had_another(tmp_path):
     recipe = RECIPE.changed(size=(48, 48), scale=(52, 52))
     preprocessing = Preprocessing(size=(48, 48), scale=(52, 52))
     named = preprocessing_for(
-        "resnet20", _control_recipe("resnet20", "resnet20", recipe, preprocessing)
+        "resnet20", _baseline_recipe("resnet20", "resnet20", recipe, preprocessing)
     )
     assert (named.size, named.scale) == ((32, 32), (32, 32))
     same = TINY.changed(size=None, scale=(36, 36))
     kept = preprocessing_for(
-        "resnet20", _control_recipe("resnet20", "resnet20", same, Preprocessing(size=(32, 32)))
+        "resnet20", _baseline_recipe("resnet20", "resnet20", same, Preprocessing(size=(32, 32)))
     )
     assert kept.scale == (36, 36), "a margin to crop from"
 

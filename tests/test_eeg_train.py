@@ -198,7 +198,7 @@ def test_a_network_learns_saves_and_compiles_to_the_same_answers(tmp_path, monke
 
     epochs = people(count=3, trials=24)
     monkeypatch.setattr(stage, "NETWORKS", 2)
-    whole = stage.fit(epochs, decoder="blend")
+    whole = stage.fit(epochs, decoder="ensemble")
     stage.save(whole, tmp_path / "run", {"format": 1, "window": 2.0})
     again, _ = stage.load(tmp_path / "run")
     looking = epochs.looking()

@@ -46,7 +46,7 @@ def test_a_board_has_room_for_a_small_network_and_none_for_a_large_one():
     assert found.keep == 1
     assert "fits Arduino Nano 33 BLE" in str(found)
     large = network("resnet8", models.create_model("resnet8", classes=3), (32, 32))
-    found = fit(large, "uno_r4_minima", zoo=False)
+    found = fit(large, "uno_r4_minima", suggest=False)
     assert not found.fits
     assert found.flash > CODE + 4 * models.card("resnet8").trainable * 0.9
     assert found.ram > RESERVED

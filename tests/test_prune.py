@@ -25,7 +25,7 @@ from leancnn.fit import CODE, needs
 from leancnn.prune import PruningPlan, latency
 from leancnn.prune import cut as cut_network
 from leancnn.prune import plan as make_plan
-from leancnn.prune.baselines import control_start
+from leancnn.prune.baselines import baseline_start
 from leancnn.prune.budget import Candidates
 from tests import tiny  # noqa: F401 - the network of that name
 
@@ -131,11 +131,11 @@ def test_a_budget_below_a_sixteenth_of_the_channels_is_kept():
     assert share < 1 / 16
 
 
-def test_a_control_leaves_the_pruned_network_to_the_next():
+def test_a_baseline_leaves_the_pruned_network_to_the_next():
     small = untrained("lbmbnet32_r6")
     before = {key: tensor.clone() for key, tensor in small.body.state_dict().items()}
-    drawn, _, _ = control_start("random_kernels", small, 5)
-    fresh, _, _ = control_start("kept_kernels", small, 5)
+    drawn, _, _ = baseline_start("random_kernels", small, 5)
+    fresh, _, _ = baseline_start("kept_kernels", small, 5)
     for key, tensor in small.body.state_dict().items():
         assert torch.equal(tensor, before[key])
     key = "blocks.0.depthwise.weight"

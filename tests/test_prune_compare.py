@@ -18,7 +18,7 @@ from tests.tiny_gates import answer
 from tests.tiny_runs import weights_of
 
 pytestmark = pytest.mark.usefixtures("no_curves")
-CRITERIA, CONTROLS = ["se_gate", "random"], ["scratch", "random_kernels"]
+CRITERIA, BASELINES = ["se_gate", "random"], ["scratch", "random_kernels"]
 
 
 def test_another_seed_trains_otherwise_and_validates_on_the_same_images(wide, compared):
@@ -36,7 +36,7 @@ def compared(wide, tmp_path_factory):
     """The folder of a comparison, and what stood there after every row."""
     out, seen = tmp_path_factory.mktemp("prune") / "cmp", []
     compare(
-        wide, out=out, criteria=CRITERIA, controls=CONTROLS, seeds=2, timed=False, progress=False,
+        wide, out=out, criteria=CRITERIA, baselines=BASELINES, seeds=2, timed=False, progress=False,
         expansion=2, on_row=lambda _: seen.append(runs.read_json(out / "comparison.json")),
     )  # fmt: skip
     return out, seen
@@ -45,7 +45,7 @@ def compared(wide, tmp_path_factory):
 def test_a_comparison_has_a_row_for_each_seed_a_verdict_and_a_picture(compared):
     out, seen = compared
     found = runs.read_json(out / "comparison.json")
-    each = [*CRITERIA, *CONTROLS]
+    each = [*CRITERIA, *BASELINES]
     rows = [(row["label"], row["seed"]) for row in found["rows"]]
     assert rows == [("whole", 0), *((name, seed) for seed in (0, 1) for name in each)]
     cut = [row for row in found["rows"] if row["kind"] != "whole"]
@@ -68,7 +68,7 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
     for name in ("compare", "run"):
         monkeypatch.setattr(import_module(f"leancnn.prune.{name}"), "train_on", None)
     words = ["prune", "--compare", str(wide), "--to-expansion", "2", "--out", str(out)]
-    words += ["--criteria", ",".join(CRITERIA), "--baselines", ",".join(CONTROLS)]
+    words += ["--criteria", ",".join(CRITERIA), "--baselines", ",".join(BASELINES)]
     found = answer(capsys, *words, "--seeds", "2", "--no-time", "--quiet")
     assert found == before
     for folder in out.glob("*-seed?"):
@@ -78,29 +78,29 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
     assert [one["which"] for one in runs.evaluations(wide)] == ["best"]
 
 
-def test_a_control_that_cannot_be_trained_does_not_end_a_comparison(wide, tmp_path, monkeypatch):
+def test_a_baseline_that_cannot_be_trained_does_not_end_a_comparison(wide, tmp_path, monkeypatch):
     def trained(folder, *_):
         raise DivergedError("no") if "scratch" in folder.name else MismatchError("too small")
 
     monkeypatch.setattr(import_module("leancnn.prune.compare"), "_trained", trained)
     found = compare(
-        wide, out=tmp_path / "cmp", criteria=["l1"], controls=["scratch", "henet_r2"], keep=0.5,
+        wide, out=tmp_path / "cmp", criteria=["l1"], baselines=["scratch", "henet_r2"], keep=0.5,
         timed=False, progress=False,
     )  # fmt: skip
     assert [row.label for row in found.rows] == ["whole", "l1"]
     assert found.left_out == ("scratch, seed 0: no", "too small")
 
 
-@pytest.mark.parametrize(("criterion", "control", "goal", "differs"), [
+@pytest.mark.parametrize(("criterion", "baseline", "goal", "differs"), [
     ("l1", "scratch", {"keep": 0.5}, "expansion 2, not unset; cut"),
     ("fpgm", "random_kernels", {"expansion": 2}, "start"),
 ])  # fmt: skip
-def test_a_control_of_another_comparison_is_not_taken_for_this_one(
-    compared, wide, criterion, control, goal, differs
+def test_a_baseline_of_another_comparison_is_not_taken_for_this_one(
+    compared, wide, criterion, baseline, goal, differs
 ):
-    with pytest.raises(RunError, match=rf"another control \({differs}\); choose another --out"):
+    with pytest.raises(RunError, match=rf"another baseline \({differs}\); choose another --out"):
         compare(
-            wide, out=compared[0], criteria=[criterion], controls=[control], timed=False,
+            wide, out=compared[0], criteria=[criterion], baselines=[baseline], timed=False,
             progress=False, **goal,
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leancnn import criteria, models, recipes, runs
-from leancnn.prune.baselines import check_control
+from leancnn.prune.baselines import check_baseline
 from leancnn.prune.goal import GoalWords
 from leancnn.prune.significance import Comparison, Row, verdict
 
@@ -77,13 +77,13 @@ def test_an_experiment_names_what_there_is(name: str) -> None:
     assert recipes.get(one.recipe)
     for criterion in one.criteria:
         criteria.get(criterion)
-    assert one.goals.keys() == one.controls.keys()
+    assert one.goals.keys() == one.baselines.keys()
     for goal, wanted in one.goals.items():
         assert len(wanted) == 1
         assert wanted.keys() <= GoalWords.__annotations__.keys()
-        for control in one.controls[goal]:
-            check_control(control)
-    lines = {(g, c) for g in one.goals for c in (*one.criteria, *one.controls[g])}
+        for baseline in one.baselines[goal]:
+            check_baseline(baseline)
+    lines = {(g, c) for g in one.goals for c in (*one.criteria, *one.baselines[g])}
     assert one.published.keys() <= {("whole", "whole"), *lines}
 
 
@@ -95,7 +95,7 @@ def test_published_figures_of_lbmbnet_are_those_of_the_cards() -> None:
 
 def found(goal: float, *after: tuple[str, str, float]) -> Comparison:
     rows = tuple(
-        Row(label=label, kind=kind, seed=seed, before=None if kind == "control" else 0.5, after=a,
+        Row(label=label, kind=kind, seed=seed, before=None if kind == "baseline" else 0.5, after=a,
             macs=100, trainable=10, microseconds=None, epochs=4.0)
         for seed, (label, kind, a) in enumerate(after)
     )  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_result_has_the_whole_network_once_and_each_line_beside_what_was_publi
     one = pruning.experiments(12)["lbmbnet"]
     told = {
         "r6": found(6, ("whole", "whole", 0.9), ("se_gate", "criterion", 0.88),
-                    ("se_gate", "criterion", 0.86), ("scratch", "control", 0.8)),
+                    ("se_gate", "criterion", 0.86), ("scratch", "baseline", 0.8)),
         "r3": found(3, ("whole", "whole", 0.9), ("se_gate", "criterion", 0.7)),
     }  # fmt: skip
     path = tmp_path / "pruning-x.json"
@@ -167,7 +167,7 @@ def test_the_clock_compares_each_network_with_the_first_round_by_round() -> None
 
 def test_the_clock_takes_the_first_criterion_and_networks_of_the_zoo(tmp_path: Path) -> None:
     rows = [("whole", "whole"), ("l1", "criterion"), ("random", "criterion"),
-            ("henet_r3", "control"), ("scratch", "control")]  # fmt: skip
+            ("henet_r3", "baseline"), ("scratch", "baseline")]  # fmt: skip
     runs.write_json(
         tmp_path / "henet_r3" / "comparison.json",
         {"rows": [{"label": label, "kind": kind} for label, kind in rows]},

@@ -16,14 +16,14 @@ def test_the_verdict_calls_a_difference_by_its_noise():
     text = verdict(
         mine
         + rows("random", "criterion", 0.905, 0.91, 0.915)
-        + rows("scratch", "control", 0.80, 0.81, 0.82)
-        + rows("zoo", "control", 0.97, 0.98, 0.98),
+        + rows("scratch", "baseline", 0.80, 0.81, 0.82)
+        + rows("smaller_model", "baseline", 0.97, 0.98, 0.98),
         10_000,
     )
     assert "level with random" in text
     assert "better than scratch (+10.00" in text
-    assert "worse than zoo" in text
-    assert "level with scratch" in verdict(mine + rows("scratch", "control", 0.80), 20)
-    alike = rows("l1", "criterion", *[0.906] * 9) + rows("scratch", "control", *[0.9] * 9)
+    assert "worse than smaller_model" in text
+    assert "level with scratch" in verdict(mine + rows("scratch", "baseline", 0.80), 20)
+    alike = rows("l1", "criterion", *[0.906] * 9) + rows("scratch", "baseline", *[0.9] * 9)
     assert "level with" in verdict(alike, 10_000), "more runs are not more test images"
     assert "better than" in verdict(alike, 40_000)

@@ -123,7 +123,7 @@ def _train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--decoder",
         default="logit",
-        help="logit, ssvepnet, blend, or a network of leancnn models on spectrograms; "
+        help="logit, ssvepnet, ensemble, or a network of leancnn models on spectrograms; "
         "default: logit",
     )
     parser.add_argument("--seed", type=int, default=0, help="default 0")

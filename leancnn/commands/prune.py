@@ -23,7 +23,7 @@ GOALS = ("keep", "expansion", "macs", "bytes", "flash", "ram", "speedup")
 CHOICES = (
     "criterion", "keep", "expansion", "schedule", "macs", "bytes", "flash", "ram", "speedup",
     "out", "finetune", "overrides", "data", "which", "seed", "dry_run", "no_time", "gates",
-    "compare", "criteria", "controls", "seeds",
+    "compare", "criteria", "baselines", "seeds",
 )  # fmt: skip
 """All options that say what is done."""
 
@@ -114,15 +114,15 @@ def _goal_arguments(parser: ArgumentParser) -> None:
 def _comparison_arguments(parser: ArgumentParser) -> None:
     several = parser.add_argument_group("comparison")
     several.add_argument(
-        "--compare", action="store_true", help="criteria and controls under one protocol"
+        "--compare", action="store_true", help="criteria and baselines under one protocol"
     )
     several.add_argument("--criteria", type=names, metavar="NAME,…", help="default: all that apply")
     several.add_argument(
         "--baselines",
-        dest="controls",
         type=names,
         metavar="NAME,…",
-        help="scratch, kept_kernels, random_kernels, zoo, or a network's name; default: scratch",
+        help="scratch, kept_kernels, random_kernels, smaller_model, or a network's name; "
+        "default: scratch",
     )
     several.add_argument("--seeds", type=int, help="runs of each; default 1")
 
@@ -145,7 +145,7 @@ def _run(args: Namespace) -> Answer:
     _tell_unfinished(args.network)
     if args.compare:
         return _compare(args, goal)
-    if args.criteria or args.controls or args.seeds is not None:
+    if args.criteria or args.baselines or args.seeds is not None:
         raise UsageError("--criteria, --baselines and --seeds belong to --compare")
     if args.overrides and args.finetune is None:
         raise UsageError("--override is for the recipe of --finetune; name one")
@@ -261,7 +261,7 @@ def _compare(args: Namespace, goal: dict[str, Any]) -> Answer:
     found = compare(
         args.network,
         criteria=args.criteria,
-        controls=args.controls or ["scratch"],
+        baselines=args.baselines or ["scratch"],
         seeds=1 if args.seeds is None else args.seeds,
         out=_place(args, "compared", goal),
         finetune=args.finetune,

@@ -23,7 +23,7 @@ from leancnn.eeg.synthetic import synthetic_trials
 from leancnn.eeg.windows import AFTER_CUE, images, windows
 from leancnn.eeg.yardstick import (
     CELLS,
-    blended,
+    averaged,
     cell,
     control,
     eegnet_cell,
@@ -131,8 +131,8 @@ def _people(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     best, _, _ = chosen(looking, "subject", grid_of(looking, 2.0))
     scores = {"FBCCA chosen": best, "logit": logit_scores(looking, "subject", 2.0)}
     if sizes.networks:
-        blend = f"logit + {sizes.networks} ssvepnet"
-        scores[blend] = blended(looking, "subject", 2.0, sizes.networks)[blend]
+        both = f"logit + {sizes.networks} ssvepnet"
+        scores[both] = averaged(looking, "subject", 2.0, sizes.networks)[both]
     right = {name: one.argmax(1) == labels for name, one in scores.items()}
     rows = []
     for name in np.unique(looking.subject):

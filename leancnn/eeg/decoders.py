@@ -3,7 +3,7 @@
 * FBCCA      untrained: canonical correlations of all sub-bands, weighted and added
 * Logit      23 weights: a logistic regression whose weights the candidates share
 * NetDecoder a network on the image of features (`network.py`), or several, averaged
-* Blend      the mean of what two or more say
+* Ensemble   the mean of what two or more say
 
 Scores are log-odds up to a constant and a temperature; `probabilities` calibrates them.
 """
@@ -240,12 +240,12 @@ def probabilities(decoder: Decoder, scores: NDArray[Any]) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Binary:
+class Ensemble:
     """The mean of the calibrated log-probabilities of decoders of the same candidates."""
 
     parts: tuple[Decoder, ...]
     temperature: float = 1.0
-    name: str = "blend"
+    name: str = "ensemble"
 
     @property
     def bank(self) -> Bank:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.eeg.decoders import FBCCA, Binary, Decoder, Logit, fit_logit, temperature_for
+from leancnn.eeg.decoders import FBCCA, Decoder, Ensemble, Logit, fit_logit, temperature_for
 from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import Bank, bank_for
 from leancnn.eeg.recording import Epochs
@@ -32,7 +32,7 @@ from leancnn.errors import DamagedError, DataError, RunError, UsageError
 from leancnn.safe_files import Tensors, atomic_write, seal, unseal
 from leancnn.version import __version__
 
-KINDS = ("logit", "ssvepnet", "blend")  # any other is a network of images, on spectrograms
+KINDS = ("logit", "ssvepnet", "ensemble")  # any other is a network of images, on spectrograms
 NETWORKS = 4  # SSVEPNets of different seeds, averaged
 FORMAT = 1
 
@@ -42,12 +42,14 @@ class Form:
     """What kind of decoder is trained. Raises `UsageError` for one that does not exist."""
 
     kind: str = "logit"
-    """`logit`, `ssvepnet`, `blend`, or a network of images that is given spectrograms."""
+    """`logit`, `ssvepnet`, `ensemble`, or a network of images that is given spectrograms."""
     seed: int = 0
     keep_ratio: float | None = None
     """Of the channels of its networks, which are pruned to it and trained again."""
 
     def __post_init__(self) -> None:
+        if self.kind == "blend":  # as 0.1 has it
+            object.__setattr__(self, "kind", "ensemble")
         if self.kind == "logit" and self.keep_ratio is not None:
             raise UsageError("a logit has no channels to prune; leave --keep-ratio")
         if self.kind in KINDS:
@@ -131,7 +133,7 @@ def _fit(
     form: Form,
 ) -> Decoder:
     parts: list[Decoder] = []
-    if form.kind in ("logit", "blend"):
+    if form.kind in ("logit", "ensemble"):
         parts.append(fit_logit(features, labels, groups, frequencies, bank))
     if form.kind != "logit":
         from leancnn.eeg.network import decoder_of, fit_network
@@ -150,7 +152,7 @@ def _fit(
             for number in range(count)
         ]
         parts.append(decoder_of(networks, frequencies, bank))
-    return parts[0] if len(parts) == 1 else Binary(tuple(parts))
+    return parts[0] if len(parts) == 1 else Ensemble(tuple(parts))
 
 
 def train(
@@ -232,7 +234,7 @@ def held_out_scores(
 
 def of_image(decoder: Decoder, image: NDArray[np.float32]) -> NDArray[Any]:
     """Scores from features that were computed already, the same bits as from the window."""
-    if isinstance(decoder, Binary):
+    if isinstance(decoder, Ensemble):
         from leancnn.eeg.decoders import log_softmax
 
         logs = [log_softmax(of_image(part, image) / part.temperature) for part in decoder.parts]
@@ -254,7 +256,7 @@ def warmer(decoder: Decoder, temperature: float) -> Decoder:
 def save(decoder: Decoder, folder: str | Path, about: dict[str, Any]) -> None:
     """Save a trained decoder. Raises `WriteError`."""
     folder = Path(folder)
-    parts = decoder.parts if isinstance(decoder, Binary) else (decoder,)
+    parts = decoder.parts if isinstance(decoder, Ensemble) else (decoder,)
     tensors: Tensors = {}
     told: list[dict[str, Any]] = []
     for part in parts:
@@ -303,7 +305,7 @@ def load(folder: str | Path) -> tuple[Decoder, dict[str, Any]]:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{folder}: not a saved decoder ({error!r})") from error
     if len(parts) > 1:
-        return Binary(tuple(parts), about["temperature"]), about
+        return Ensemble(tuple(parts), about["temperature"]), about
     return warmer(parts[0], about["temperature"]), about
 
 

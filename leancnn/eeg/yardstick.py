@@ -119,16 +119,16 @@ def eegnet_parts(looking: Epochs, split: Split, window: float, logit: Floats) ->
     return {**found, "logit + half EEGNet": logit + found["EEGNet"] / 2}
 
 
-def blended(looking: Epochs, split: Split, window: float, networks: int) -> Parts:
+def averaged(looking: Epochs, split: Split, window: float, networks: int) -> Parts:
     """Held-out log-probabilities of each network, of their mean, and of that beside the logit."""
     names = [f"ssvepnet {number + 1}" for number in range(networks)]
     logs = [network_scores(looking, split, window, number) for number in range(networks)]
     mean: Floats = np.mean(logs, 0)
-    blend = (logit_scores(looking, split, window) + mean) / 2
+    both = (logit_scores(looking, split, window) + mean) / 2
     return {
         **dict(zip(names, logs, strict=True)),
         f"mean of {networks} ssvepnet": mean,
-        f"logit + {networks} ssvepnet": blend,
+        f"logit + {networks} ssvepnet": both,
     }
 
 
@@ -154,12 +154,12 @@ def parts_of(looking: Epochs, split: Split, window: float, networks: int) -> Par
     logit = logit_scores(looking, split, window)
     parts: Parts = {"logit": logit}
     if networks:
-        parts |= blended(looking, split, window, networks)
+        parts |= averaged(looking, split, window, networks)
     return parts
 
 
 def eegnet_cell(looking: Epochs, split: Split) -> list[dict[str, Any]]:
-    """The rows of EEGNet and of what is blended with it."""
+    """The rows of EEGNet and of what is averaged with it."""
     best, tested, _ = chosen(looking, split, grid_of(looking, EEGNET_S))
     logit = logit_scores(looking, split, EEGNET_S)
     parts = {"FBCCA chosen": best, **eegnet_parts(looking, split, EEGNET_S, logit)}

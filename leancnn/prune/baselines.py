@@ -3,7 +3,7 @@
 * scratch: the sizes that pruning left, all weights drawn anew
 * kept_kernels: the same, with the ternary kernels that pruning kept
 * random_kernels: the pruned weights, with ternary kernels drawn anew
-* zoo: the costliest network of the zoo that costs no more
+* smaller_model: the costliest network of the zoo that costs no more
 * the name of a network
 """
 
@@ -20,29 +20,31 @@ from leancnn.errors import MismatchError, UnknownNameError
 from leancnn.layers import LocalBinaryConv2d
 from leancnn.weights import Network
 
+SMALLER = "smaller_model"
+OLD = {"zoo": SMALLER}  # what 0.1 called it
 FAR = 3  # times: what a network costs at another size is not further from its share of the pixels
-CONTROLS = ("scratch", "kept_kernels", "random_kernels", "zoo")
+BASELINES = ("scratch", "kept_kernels", "random_kernels", SMALLER)
 
 
-def check_control(name: str) -> None:
-    """Refuse, with `UnknownNameError`, what is no control."""
-    if name not in CONTROLS and name not in models.names():
-        known = ", ".join((*CONTROLS, "or the name of a network"))
-        raise UnknownNameError(f"no control named '{name}'; there are: {known}")
+def check_baseline(name: str) -> None:
+    """Refuse, with `UnknownNameError`, what is no baseline."""
+    if name not in BASELINES and name not in models.names():
+        known = ", ".join((*BASELINES, "or the name of a network"))
+        raise UnknownNameError(f"no baseline named '{name}'; there are: {known}")
 
 
-def control_start(
+def baseline_start(
     name: str, small: Network, seed: int
 ) -> tuple[Network | None, str | None, Mapping[str, Any]]:
-    """What a control starts from: a network, or a name and arguments.
+    """What a baseline starts from: a network, or a name and arguments.
 
-    `small` is the pruned network. Raises `UnknownNameError`, and `MismatchError` for a control
+    `small` is the pruned network. Raises `UnknownNameError`, and `MismatchError` for a baseline
     that this network cannot have.
     """
-    if name == "zoo":
+    if name == SMALLER:
         return None, _next_smaller(small), {}
-    check_control(name)
-    if name not in CONTROLS:
+    check_baseline(name)
+    if name not in BASELINES:
         return None, name, {}
     if name == "scratch":
         return None, small.name, small.arguments
@@ -84,7 +86,9 @@ def _next_smaller(network: Network) -> str:
             macs = count(body, image).macs
             found = max(found, (macs, name)) if macs <= most else found
     if not found[1]:
-        raise MismatchError(f"zoo: no network for images of {size[0]}×{size[1]} costs so little")
+        raise MismatchError(
+            f"{SMALLER}: no network for images of {size[0]}×{size[1]} costs so little"
+        )
     return found[1]
 
 

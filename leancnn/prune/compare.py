@@ -1,10 +1,10 @@
-"""Was the pruning worth it? Criteria and controls under one protocol, one table, one verdict.
+"""Was the pruning worth it? Criteria and baselines under one protocol, one table, one verdict.
 
-Every criterion cuts the same families of channels by the same goal, and every network is trained
-again by the same recipe in the same precision. A control is trained from scratch for as many epochs
-as the whole network and the retraining had together, on the same images at the same size; a network
-that is named takes its own size. Accuracy is that of the last epoch, and of the whole network as it
-was cut; once, on the test part.
+Every criterion cuts the same groups of channels by the same goal, and every network is trained
+again by the same recipe in the same precision. A baseline is trained from scratch for as many
+epochs as the whole network and the retraining had together, on the same images at the same size; a
+network that is named takes its own size. Accuracy is that of the last epoch, and of the whole
+network as it was cut; once, on the test part.
 """
 
 import json
@@ -19,7 +19,7 @@ from leancnn.channels.dependencies import find_dependencies
 from leancnn.errors import ArgumentError, DivergedError, MismatchError, RunError
 from leancnn.plots import pruning_picture
 from leancnn.preprocess import Preprocessing
-from leancnn.prune.baselines import check_control, control_start
+from leancnn.prune.baselines import OLD, SMALLER, baseline_start, check_baseline
 from leancnn.prune.goal import Goal, GoalWords
 from leancnn.prune.importance import scored
 from leancnn.prune.latency import SILENT, Clock
@@ -41,7 +41,7 @@ from leancnn.training_data import (
 )
 from leancnn.weights import Network
 
-CONTROL = "control.json"  # in a control's folder: what it was made from
+MADE_FROM = "control.json"  # in a baseline's folder: what it was made from
 
 
 def compare(
@@ -49,7 +49,7 @@ def compare(
     *,
     out: str | Path,
     criteria: Sequence[str] | None = None,
-    controls: Sequence[str] = ("scratch",),
+    baselines: Sequence[str] = ("scratch",),
     seeds: int = 1,
     finetune: str | Path | Recipe | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -59,21 +59,23 @@ def compare(
     on_row: Callable[[Comparison], None] | None = None,
     **goal: Unpack[GoalWords],
 ) -> Comparison:
-    """Prune a trained network by each criterion, with each seed, beside controls.
+    """Prune a trained network by each criterion, with each seed, beside baselines.
 
-    `criteria` None: all that score this network. `controls`: scratch, the pruned sizes from fresh
+    `criteria` None: all that score this network. `baselines`: scratch, the pruned sizes from fresh
     weights; kept_kernels, the same with the ternary kernels that the first criterion kept;
-    random_kernels, the first criterion's network with ternary kernels drawn anew; zoo, the network
-    of the zoo of the next smaller cost; or the name of a network. `finetune` None: the recipe of
+    random_kernels, the first criterion's network with ternary kernels drawn anew; smaller_model,
+    the network of the next smaller cost; or the name of a network. `finetune` None: the recipe of
     the run, without its penalty `bn_l1`, which is for the training before a cut. What was done is
     not done again: a comparison that was stopped goes on. After every row the comparison so far is
     written, and handed to `on_row`. Raises as `prune`, and `RunError` for a path that is no run,
     for other images than the run's, and for an `out` that is in use.
     """
     wanted, out = Goal.of(**goal), Path(out)
-    controls = list(dict.fromkeys(controls))  # one that is named twice has no more runs
-    for name in controls:
-        check_control(name)
+    baselines = list(
+        dict.fromkeys(OLD.get(name, name) for name in baselines)
+    )  # one that is named twice has no more runs
+    for name in baselines:
+        check_baseline(name)
     if seeds < 1:
         raise ArgumentError(f"`seeds` are 1 or more, not {seeds}")
     protocol = _protocol(Path(path), out, wanted, (finetune, overrides or {}), data, progress)
@@ -81,7 +83,7 @@ def compare(
         comparing = _Comparing(protocol, criteria, timed=timed, on_row=on_row)
         for seed in range(seeds):
             small = comparing.prune(seed)
-            comparing.train_controls(controls, small, seed)
+            comparing.train_baselines(baselines, small, seed)
             comparing.finish_seed()
     return comparing.result
 
@@ -218,28 +220,28 @@ class _Comparing:
             progress=protocol.progress,
         )
 
-    def train_controls(self, controls: Sequence[str], small: Network, seed: int) -> None:
+    def train_baselines(self, baselines: Sequence[str], small: Network, seed: int) -> None:
         """Train what a pruned network has to beat, a row each; `small` is the pruned one."""
-        for control in controls:
-            folder = self.protocol.out / f"{control}-seed{seed}"
+        for baseline in baselines:
+            folder = self.protocol.out / f"{baseline}-seed{seed}"
             try:
-                label, last = self._control(control, small, seed, folder)
+                label, last = self._baseline(baseline, small, seed, folder)
             except MismatchError as why:
                 self.left_out.append(str(why))
                 continue
             except DivergedError as why:
-                self.left_out.append(f"{control}, seed {seed}: {why}")
+                self.left_out.append(f"{baseline}, seed {seed}: {why}")
                 continue
-            self._add(self._row(label, "control", seed, last, folder))
+            self._add(self._row(label, "baseline", seed, last, folder))
 
-    def _control(
-        self, control: str, small: Network, seed: int, folder: Path
+    def _baseline(
+        self, baseline: str, small: Network, seed: int, folder: Path
     ) -> tuple[str, Network]:
-        """A control's name in the table, and it, trained to its end."""
+        """A baseline's name in the table, and it, trained to its end."""
         protocol = self.protocol
-        start, model, arguments = control_start(control, small, seed)
-        recipe = _control_recipe(control, model, protocol.recipe, protocol.whole.pictures())
-        epochs = protocol.recipe.epochs if control == "random_kernels" else self.both
+        start, model, arguments = baseline_start(baseline, small, seed)
+        recipe = _baseline_recipe(baseline, model, protocol.recipe, protocol.whole.pictures())
+        epochs = protocol.recipe.epochs if baseline == "random_kernels" else self.both
         request = TrainingRequest.of(
             model=model,
             arguments=arguments,
@@ -250,7 +252,7 @@ class _Comparing:
             val_share=protocol.images.val_share,
         )
         last = _trained(folder, protocol.images, request, protocol.progress)
-        return f"{control} ({model})" if control == "zoo" else control, last
+        return f"{baseline} ({model})" if baseline == SMALLER else baseline, last
 
     def _row(
         self,
@@ -261,7 +263,7 @@ class _Comparing:
         folder: Path,
         before: float | None = None,
     ) -> Row:
-        """Of a network that was trained after a cut, or as a control."""
+        """Of a network that was trained after a cut, or as a baseline."""
         figures = self.measured.figures(network, folder)
         return Row(label=label, kind=kind, seed=seed, before=before, epochs=self.both, **figures)
 
@@ -338,14 +340,14 @@ def _applicable(
     return chosen, within, left_out
 
 
-def _control_recipe(
-    control: str, model: str | None, recipe: Recipe, preprocessing: Preprocessing
+def _baseline_recipe(
+    baseline: str, model: str | None, recipe: Recipe, preprocessing: Preprocessing
 ) -> Recipe:
-    """The recipe by which a control takes the images as the whole network does."""
+    """The recipe by which a baseline takes the images as the whole network does."""
     sees: dict[str, Any] = {"channels": preprocessing.channels, "fit": preprocessing.fit}
-    if control not in models.names():
+    if baseline not in models.names():
         sees |= {"size": preprocessing.size, "scale": preprocessing.scale}
-    elif models.card(control).image[1:] != preprocessing.size:  # the recipe's are the whole's
+    elif models.card(baseline).image[1:] != preprocessing.size:  # the recipe's are the whole's
         recipe = recipe.changed(size=None, scale=None)
     own = preprocessing if model is None else preprocessing_for(model, recipe)
     alike = all(getattr(own, key) == value for key, value in sees.items())
@@ -355,26 +357,26 @@ def _control_recipe(
 def _trained(
     folder: Path, images: TrainingImages, request: TrainingRequest, progress: bool
 ) -> Network:
-    """A control, trained to its end. Raises `RunError` when the folder holds another."""
+    """A baseline, trained to its end. Raises `RunError` when the folder holds another."""
     asked = {"model": request.model, "seed": request.seed, **request.arguments}
     if request.start is not None:
         asked["start"] = weights.digest(request.start)
     if runs.is_run(folder):
         same_recipe(folder, request.recipe)
-        _same_control(folder, json.loads(json.dumps(asked)))
+        _same_baseline(folder, json.loads(json.dumps(asked)))
         resume_on(folder, images, progress=progress)
     else:
-        runs.write_sealed(folder / CONTROL, asked)
+        runs.write_sealed(folder / MADE_FROM, asked)
         train_on(images, request, out=folder, progress=progress)
     return weights.load(folder, "last")
 
 
-def _same_control(folder: Path, asked: Mapping[str, Any]) -> None:
-    path = folder / CONTROL
+def _same_baseline(folder: Path, asked: Mapping[str, Any]) -> None:
+    path = folder / MADE_FROM
     there = runs.read_json(path, dict[str, Any]) if path.exists() else {}
     odd = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
     if odd:
         short = {key: not isinstance(asked.get(key), dict) and key != "start" for key in odd}
         pairs = {key: (there.get(key, "unset"), asked.get(key, "unset")) for key in odd}
         what = [f"{k} {one}, not {two}" if short[k] else k for k, (one, two) in pairs.items()]
-        raise RunError(f"{folder} holds another control ({'; '.join(what)}); choose another --out")
+        raise RunError(f"{folder} holds another baseline ({'; '.join(what)}); choose another --out")

@@ -28,7 +28,7 @@ class TestAccuracy:
 
     def __init__(self, network: Network, source: str) -> None:
         self.source = source
-        self._opened: dict[Preprocessing, HeldOut] = {}  # a control may see another size
+        self._opened: dict[Preprocessing, HeldOut] = {}  # a baseline may see another size
         self._of_network = self._part(network)
         self.images = len(self._of_network.split.labels)
 

@@ -19,10 +19,10 @@ class Row:
 
     label: str
     kind: str
-    """whole, criterion or control."""
+    """whole, criterion or baseline."""
     seed: int
     before: float | None
-    """Accuracy before it was trained again, 0..1; None for a control."""
+    """Accuracy before it was trained again, 0..1; None for a baseline."""
     after: float
     macs: int
     trainable: int
@@ -41,7 +41,7 @@ class Comparison:
     """In the test part."""
     rows: tuple[Row, ...]
     left_out: tuple[str, ...]
-    """Criteria and controls that this network cannot have, and why."""
+    """Criteria and baselines that this network cannot have, and why."""
     verdict: str
     picture: str
 

@@ -134,10 +134,10 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class Details:
     """Blocks that are shown when asked for."""
 
-    shape: ClassVar = "fold"
+    shape: ClassVar = "details"
     summary: str
     blocks: Sequence["Block"]
 
@@ -159,7 +159,7 @@ class Columns:
     blocks: Sequence["Block"]
 
 
-Block = Text | Missing | Table | Chart | Picture | Gallery | Matrix | Fold | Part | Columns
+Block = Text | Missing | Table | Chart | Picture | Gallery | Matrix | Details | Part | Columns
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from leancnn.sections._base import (
     Cell,
     Chart,
     Columns,
-    Fold,
+    Details,
     Gallery,
     Matrix,
     Missing,
@@ -74,7 +74,7 @@ def _together(records: Sequence[Record]) -> list[Block]:
     rows: list[list[Cell]] = [[name, *_figures(one)] for name, one in found]
     table = Table("Test accuracies", ("", "accuracy", "from", "to", "images"), rows)
     chart = Chart(interval_chart(caption, names, [series], "accuracy, %"), caption)
-    return [chart, Fold("The same as numbers", [table])]
+    return [chart, Details("The same as numbers", [table])]
 
 
 def _figures(one: Mapping[str, Any]) -> list[Cell]:
@@ -103,7 +103,7 @@ def _blocks(record: Record, options: Options) -> list[Block]:
         own: list[Block] = [Text(doubt, "warning") for doubt in doubts(one)]
         own += [*_confusion(one), *_pictures(path, one, options), _per_class(one)]
         title = f"What {one['which'] or 'the network'} confuses on {one['data']}"
-        blocks += own if place == 0 else [Fold(title, own)]
+        blocks += own if place == 0 else [Details(title, own)]
     return blocks
 
 
@@ -184,7 +184,7 @@ def _per_class(one: Mapping[str, Any]) -> Block:
         for each in one["classes"]
     ]
     head = ("class", "images", "precision", "recall", "F1")
-    return Fold("Precision, recall and F1 of each class", [Table("Classes", head, rows)])
+    return Details("Precision, recall and F1 of each class", [Table("Classes", head, rows)])
 
 
 def _pictures(path: Path, one: Mapping[str, Any], options: Options) -> list[Block]:

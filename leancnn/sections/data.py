@@ -10,7 +10,7 @@ from leancnn.sections._base import (
     Bar,
     Block,
     Cell,
-    Fold,
+    Details,
     Missing,
     Options,
     Table,
@@ -52,13 +52,13 @@ def _blocks(users: Sequence[Record]) -> list[Block]:
     if counts:
         table = _classes(counts)
         many = len(table.rows) > MOST_OPEN
-        blocks.append(Fold(f"{len(table.rows)} classes", [table]) if many else table)
+        blocks.append(Details(f"{len(table.rows)} classes", [table]) if many else table)
     for run in runs[:1]:
         skipped = run.told.get("data", {}).get("skipped", [])
         if skipped:
             files = [[one.get("file", "?"), one.get("reason", "")] for one in skipped]
             blocks.append(Text(f"{len(skipped)} unreadable files were left out.", "warning"))
-            blocks.append(Fold("Which", [Table("Left out", ("file", "why"), files)]))
+            blocks.append(Details("Which", [Table("Left out", ("file", "why"), files)]))
     blocks += [block for check in checks[:1] for block in doctor(check)]
     if not checks:
         user = users[0]

@@ -9,7 +9,7 @@ from leancnn.sections._base import (
     Bar,
     Block,
     Cell,
-    Fold,
+    Details,
     Missing,
     Options,
     Table,
@@ -116,7 +116,7 @@ def _evaluation(told: Mapping[str, Any]) -> list[Block]:
     if told["undecided"]:
         keys = list(told["undecided"][0])
         rows = [[value_text(row.get(key)) for key in keys] for row in told["undecided"]]
-        blocks.append(Fold("What refusing to decide gives", [Table("Thresholds", keys, rows)]))
+        blocks.append(Details("What refusing to decide gives", [Table("Thresholds", keys, rows)]))
     return blocks
 
 

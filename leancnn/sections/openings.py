@@ -4,7 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 
 from leancnn.records import Record
-from leancnn.sections._base import Block, Cell, Fold, Options, Table, Text, parts, percent, section
+from leancnn.sections._base import (
+    Block,
+    Cell,
+    Details,
+    Options,
+    Table,
+    Text,
+    parts,
+    percent,
+    section,
+)
 
 
 @section("openings", "How often the test part was opened", place=35)
@@ -38,4 +48,4 @@ def _blocks(record: Record) -> list[Block]:
     head = ("when, UTC", "network", "images of", "images", "accuracy", "sha256")
     table = Table("Openings, oldest first", head, rows)
     told = Text(f"{words}.", "warning" if max(images.values()) > 1 else "plain")
-    return [told, table if len(found) <= 10 else Fold("All of them", [table])]
+    return [told, table if len(found) <= 10 else Details("All of them", [table])]

@@ -11,7 +11,7 @@ from leancnn.sections._base import (
     Bar,
     Block,
     Cell,
-    Fold,
+    Details,
     Options,
     Table,
     Text,
@@ -46,7 +46,7 @@ def _blocks(record: Record) -> list[Block]:
         blocks.append(Text(f"{len(plans)} cuts, one after the other."))
     for number, plan in enumerate(plans, 1):
         own = _plan(plan)
-        blocks += own if len(plans) == 1 else [Fold(f"Cut {number}: {_goal(plan)}", own)]
+        blocks += own if len(plans) == 1 else [Details(f"Cut {number}: {_goal(plan)}", own)]
     return blocks
 
 
@@ -79,7 +79,7 @@ def _plan(plan: Mapping[str, Any]) -> list[Block]:
     blocks.append(_costs(plan))
     layers = _layers(plan)
     many = len(layers.rows) > MOST_OPEN
-    blocks.append(Fold(f"{len(layers.rows)} layers", [layers]) if many else layers)
+    blocks.append(Details(f"{len(layers.rows)} layers", [layers]) if many else layers)
     if any(layer.get("importance") for layer in plan["layers"]):
         blocks.append(
             Text(
@@ -94,7 +94,7 @@ def _plan(plan: Mapping[str, Any]) -> list[Block]:
     if warnings:
         rows: list[list[Cell]] = [[number, text] for number, text in enumerate(warnings, 1)]
         table = Table("Warnings", ("", "warning"), rows)
-        blocks.append(Fold(f"Warnings of the plan ({len(warnings)})", [table]))
+        blocks.append(Details(f"Warnings of the plan ({len(warnings)})", [table]))
     return blocks
 
 

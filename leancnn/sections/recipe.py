@@ -6,7 +6,7 @@ from typing import Any
 
 from leancnn.recipes import Recipe
 from leancnn.records import Record
-from leancnn.sections._base import Block, Fold, Options, Text, section, side_by_side
+from leancnn.sections._base import Block, Details, Options, Text, section, side_by_side
 
 DEFAULTS = {
     one.name: list(one.default) if isinstance(one.default, tuple) else one.default
@@ -35,7 +35,7 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
     return [
         *(Text(f"Source: {source}") for source in sources if source),
         side_by_side("What differs from the defaults", names, short, what="field"),
-        Fold("All fields", [rest]),
+        Details("All fields", [rest]),
     ]
 
 

@@ -15,7 +15,7 @@ from leancnn.sections._base import (
     Cell,
     Chart,
     Columns,
-    Fold,
+    Details,
     Missing,
     Options,
     Table,
@@ -65,7 +65,7 @@ def _blocks(record: Record) -> list[Block]:
     if trials:
         many = f"{len(trials)} trials, as far as each was trained"
         head = ("trial", "network", "epochs", "validation")
-        blocks.append(Fold(many, [Table("Trials, the most accurate first", head, trials)]))
+        blocks.append(Details(many, [Table("Trials, the most accurate first", head, trials)]))
     return [*blocks, *_clock(asked["clock"])]
 
 
@@ -187,5 +187,5 @@ def _clock(clock: Mapping[str, Any]) -> list[Block]:
     if known:
         rows: list[list[Cell]] = [[kind, value_text(worth)] for kind, worth in known.items()]
         table = Table("µs for a cycle of the cost model", ("kernel", "µs"), rows)
-        blocks.append(Fold("What it was fitted to", [table]))
+        blocks.append(Details("What it was fitted to", [table]))
     return blocks

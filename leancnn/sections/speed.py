@@ -8,7 +8,7 @@ from leancnn.sections._base import (
     Block,
     Cell,
     Chart,
-    Fold,
+    Details,
     Missing,
     Options,
     Table,
@@ -59,11 +59,11 @@ def _bench(bench: Mapping[str, Any]) -> list[Block]:
     if rows:
         if all(row["low_us"] > 0 for row in rows):
             blocks.append(_chart(rows))
-        blocks += [Fold("The same as numbers", [_table(rows)])]
+        blocks += [Details("The same as numbers", [_table(rows)])]
     blocks += [Text(f"Fastest of {name}: {told}.") for name, told in bench["verdicts"].items()]
     if bench["missing"]:
         gaps = [[f"{one['model']} on {one['engine']}", one["reason"]] for one in bench["missing"]]
-        blocks.append(Fold("Not timed", [Table("Not timed", ("what", "why"), gaps)]))
+        blocks.append(Details("Not timed", [Table("Not timed", ("what", "why"), gaps)]))
     return blocks
 
 

@@ -9,7 +9,7 @@ from leancnn.sections._base import (
     Block,
     Chart,
     Columns,
-    Fold,
+    Details,
     Missing,
     Options,
     Table,
@@ -55,7 +55,7 @@ def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
         )
     if epochs:
         charts = [_chart(run, epochs, kind, unit) for kind, unit in KINDS]
-        blocks += [Columns(charts), Fold("The epochs as numbers", [_numbers(epochs)])]
+        blocks += [Columns(charts), Details("The epochs as numbers", [_numbers(epochs)])]
     if run.told.get("state", "finished") not in ("finished", "diverged"):
         blocks.append(
             Missing(
@@ -66,7 +66,7 @@ def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
     if warnings:
         rows = [[number, text] for number, text in enumerate(warnings, 1)]
         table = Table("Warnings", ("", "warning"), rows)
-        blocks.append(Fold(f"Warnings of the run ({len(warnings)})", [table]))
+        blocks.append(Details(f"Warnings of the run ({len(warnings)})", [table]))
     return blocks
 
 

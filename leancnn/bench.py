@@ -151,7 +151,7 @@ def bench(
         times = named[network.name]
         label = network.name if times == 1 else f"{network.name} ({times})"
         with workspace() as folder, Waiting(label, shown=progress) as sign:
-            turns = _Turns(network, label, folder, core, sign, told=precision == "any")
+            turns = _Turns(network, label, folder, core, sign, compared=precision == "any")
             try:
                 for engine in _engines(network, on, precision):
                     turns.admit(engine, tune)
@@ -213,7 +213,7 @@ class _Turns:
         core: int,
         sign: Waiting,
         *,
-        told: bool = False,
+        compared: bool = False,
     ) -> None:
         self.network, self.label, self.folder, self.core = network, label, folder, core
         self.missing: list[Missing] = []
@@ -223,11 +223,11 @@ class _Turns:
         self._calls: dict[str, list[list[float]]] = {}
         self._loops: list[list[float]] = []
         self._stolen = 0.0
-        self._told, self._labels = told, None
+        self._compared, self._labels = compared, None
         if isinstance(network, Network):
-            seen = _validation(network) if told else None
+            seen = _validation(network) if compared else None
             if seen is None:
-                images = trial_images(network, TRIALS if told else IMAGES)
+                images = trial_images(network, TRIALS if compared else IMAGES)
             else:
                 images, self._labels = seen
             self._expected = logits_of(network, images)
@@ -278,13 +278,13 @@ class _Turns:
         within = WITHIN
         if isinstance(self.network, Network):
             within = tolerance(self.network, ours=entry is not None)
-        if self._told and entry is None:
+        if self._compared and entry is None:
             return difference(np.array(worker.logits), self._expected)
         return check_answers(self._expected, np.array(worker.logits), entry, within)
 
     def _shares(self, worker: Worker) -> tuple[float | None, float | None]:
         """How often it agrees with PyTorch, and is right."""
-        if not self._told:
+        if not self._compared:
             return None, None
         answers = np.array(worker.logits).argmax(1)
         agreement = float((answers == self._expected.argmax(1)).mean())

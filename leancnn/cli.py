@@ -87,8 +87,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if "--debug" in words or not _no_memory(error):
             raise
         advice = "a smaller --batch or --size needs less, if the command has them"
-        said = "".join(f" ({line})" for line in str(error).splitlines()[:1])
-        return _complain(f"not enough memory; {advice}{said}", 1)
+        reason = "".join(f" ({line})" for line in str(error).splitlines()[:1])
+        return _complain(f"not enough memory; {advice}{reason}", 1)
     except OSError as error:
         if "--debug" in words or error.strerror is None:
             raise

@@ -209,12 +209,12 @@ def check_onnx(path: Path, found: Imported, native: CompiledNetwork) -> float | 
         far = [near[1::FAR] * np.float32(times) for times in (4, 127.5) if not found.integers]
         scale = np.float32(1 if found.integers else 255)
         entered = pixels.transpose(0, 3, 1, 2).astype(np.float32) / scale
-        told = [_expected(run, found, part) for part in (near, *far, entered)]
+        answers = [_expected(run, found, part) for part in (near, *far, entered)]
     except LeanCNNError as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:  # engines' errors share no class of their own
         raise not_run(f"{path}: {name}", error) from error
-    *of_planes, expected = told
+    *of_planes, expected = answers
     each = [
         difference(_answers(found, native, planes), answers)
         for planes, answers in zip((near, *far), of_planes, strict=True)

@@ -55,9 +55,9 @@ class World:
         """What rank 0 says."""
         if self.size == 1:
             return value
-        said = torch.tensor([value], device=self.device)
-        dist.broadcast(said, 0)
-        return int(said.item())
+        sent = torch.tensor([value], device=self.device)
+        dist.broadcast(sent, 0)
+        return int(sent.item())
 
     def first_then_others(self, work: Callable[[], Any]) -> Any:
         """Let rank 0 work before the others do, who then find its results on disk."""

@@ -368,22 +368,22 @@ def _source(run: Path | None, network: Classifier | None, data: str | Path | Non
     if run is None:
         if network is not None:
             network.pictures()
-        told = network.known_data if isinstance(network, Network) else None
-        if network is None or told is None:
+        known = network.known_data if isinstance(network, Network) else None
+        if network is None or known is None:
             raise RunError("a network outside a run does not know its data; name it with --data")
-        return _there(told, network.name)
+        return _there(known, network.name)
     try:
-        told = str(runs.read_run(run, manifests.Told)["data"]["source"])
+        known = str(runs.read_run(run, manifests.RunFile)["data"]["source"])
     except (KeyError, TypeError):
         raise RunError(
             f"{run / 'run.json'} does not say what data it used; name it with --data"
         ) from None
-    return _there(told, run)
+    return _there(known, run)
 
 
-def _there(told: str, of: str | Path) -> str:
-    if told not in names() and not Path(told).exists():
+def _there(known: str, of: str | Path) -> str:
+    if known not in names() and not Path(known).exists():
         raise DataError(
-            f"{shown(told)}, the data of {shown(of)}, is not there; name its place with --data"
+            f"{shown(known)}, the data of {shown(of)}, is not there; name its place with --data"
         )
-    return told
+    return known

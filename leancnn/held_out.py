@@ -64,7 +64,7 @@ class HeldOut:
         Then the fifth is another, and images that were trained on may be among these.
         """
         try:
-            then = runs.read_run(run, manifests.Told)["data"]["cuts"]["test"]["names"]
+            then = runs.read_run(run, manifests.RunFile)["data"]["cuts"]["test"]["names"]
             return bool(then != self.manifest["cuts"]["test"]["names"])
         except (KeyError, TypeError, RunError):  # a test part of its own, or no run
             return False

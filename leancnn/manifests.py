@@ -169,7 +169,7 @@ class Finetuned(TypedDict, total=False):
     overrides: dict[str, str]
 
 
-class Told(TypedDict, total=False):
+class RunFile(TypedDict, total=False):
     """run.json, for whom the plan does not concern."""
 
     format: Count

@@ -113,8 +113,8 @@ class Quantization:
         worst = ", ".join(f"{name} {error:.1%}" for name, error in self.layers)
         lines.append(f"layers furthest from the floats: {worst}")
         if self.clipped:
-            told = ", ".join(f"{name} {share:.1%}" for name, share in self.clipped)
-            lines.append(f"more than {CLIPPED:.0%} of the values clipped: {told}")
+            text = ", ".join(f"{name} {share:.1%}" for name, share in self.clipped)
+            lines.append(f"more than {CLIPPED:.0%} of the values clipped: {text}")
         return "\n".join(lines)
 
 

@@ -28,7 +28,7 @@ class Record:
     kind: str
     """run, network, search, eeg, or one of `KINDS`."""
     path: Path
-    told: Mapping[str, Any]
+    value: Mapping[str, Any]
     """The file that says what it is."""
 
     @property
@@ -46,7 +46,7 @@ class Record:
         Raises `DamagedError`.
         """
         if self.kind == kind:
-            return self.told
+            return self.value
         path = self.path / f"{kind}.json"
         if not self.is_folder or not path.exists():
             return None
@@ -78,7 +78,7 @@ class Record:
     def evaluations(self) -> list[tuple[Path, Mapping[str, Any]]]:
         """What each evaluation left, best first."""
         if self.kind == "evaluation":
-            return [(self.path, self.told)]
+            return [(self.path, self.value)]
         if not self.is_folder:
             return []
         found = sorted(self.path.glob("evaluation-*.json"), key=lambda path: path.name)
@@ -88,12 +88,12 @@ class Record:
     def data(self) -> str | None:
         """Where its images lie: a path or the name of a set."""
         if self.kind == "check":
-            return str(self.told["source"])
+            return str(self.value["source"])
         if self.kind == "search":
-            return str(self.told["data"])
+            return str(self.value["data"])
         if self.kind == "run":
-            return str(self.told.get("data", {}).get("source") or self.told["plan"]["data"])
-        made = self.told.get("made", {})
+            return str(self.value.get("data", {}).get("source") or self.value["plan"]["data"])
+        made = self.value.get("made", {})
         while isinstance(made, Mapping) and "data" not in made and "cut from" in made:
             made = made["cut from"]
         return str(made["data"]) if isinstance(made, Mapping) and "data" in made else None
@@ -121,7 +121,7 @@ def find(path: str | Path) -> list[Record]:
         return [_folder(path.parent)]
     value = _read(path)
     values = value if isinstance(value, list) and value else [value]
-    return [Record(kind, path, told) for kind, told in (_kind(one, path) for one in values)]
+    return [Record(kind, path, value) for kind, value in (_kind(one, path) for one in values)]
 
 
 def _folder(path: Path) -> Record:
@@ -151,9 +151,9 @@ def _folder(path: Path) -> Record:
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    told = read_manifest(folder / NETWORK, SavedNetwork)
-    manifests.check(told["made"], Made, folder / NETWORK)
-    return told
+    value = read_manifest(folder / NETWORK, SavedNetwork)
+    manifests.check(value["made"], Made, folder / NETWORK)
+    return value
 
 
 def recognise(path: Path) -> tuple[str, Mapping[str, Any]]:

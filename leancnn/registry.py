@@ -46,6 +46,6 @@ def import_members(package: str, prefix: str = "") -> None:
 def check_file_name(name: str) -> str:
     """The name. Raises `ArgumentError` unless files and C symbols can begin with it."""
     if not FILE_NAME.fullmatch(name):
-        told = "a letter and up to 59 more letters, digits and _"
-        raise ArgumentError(f"`name` is {told}, not '{name}'")
+        rule = "a letter and up to 59 more letters, digits and _"
+        raise ArgumentError(f"`name` is {rule}, not '{name}'")
     return name

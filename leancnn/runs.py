@@ -205,19 +205,19 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: not readable ({error})") from error
     if any("sha256" in row for row in rows):  # else it is one of leancnn 0.1
-        told = [{k: v for k, v in row.items() if k != "sha256"} for row in rows]
-        if lines != [*_chained(told)] or len(told) < _epochs(folder):
+        plain = [{k: v for k, v in row.items() if k != "sha256"} for row in rows]
+        if lines != [*_chained(plain)] or len(plain) < _epochs(folder):
             raise DamagedError(
                 f"{path} is not what was written; 'leancnn train --resume {folder}' writes it anew"
             )
-        rows = told
+        rows = plain
     return rows
 
 
 def _epochs(folder: Path) -> int:
     """How many epochs a finished run has had, as run.json says."""
     with contextlib.suppress(RunError, DamagedError, KeyError, TypeError, ValueError):
-        return int(read_run(folder, manifests.Told)["result"]["epochs"])
+        return int(read_run(folder, manifests.RunFile)["result"]["epochs"])
     return 0
 
 
@@ -260,7 +260,7 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_run(folder: Path, kind: Any = manifests.Run) -> dict[str, Any]:
-    """What run.json says; as `manifests.Told` it may have no plan.
+    """What run.json says; as `manifests.RunFile` it may have no plan.
 
     Raises `RunError` without a file, `DamagedError`.
     """
@@ -270,13 +270,13 @@ def read_run(folder: Path, kind: Any = manifests.Run) -> dict[str, Any]:
         raise DamagedError(f"{error}; 'leancnn train --resume {folder}' writes it anew") from error
 
 
-def images_of(folder: Path, told: str) -> str:
-    """Where a run found its images, wherever one stands now; `told` where that is not known."""
+def images_of(folder: Path, fallback: str) -> str:
+    """Where a run found its images, wherever one stands now; `fallback` where that is not known."""
     with contextlib.suppress(DamagedError, RunError, KeyError, OSError, ValueError):
-        there = Path(read_run(folder, manifests.Told)["data"]["source"])
+        there = Path(read_run(folder, manifests.RunFile)["data"]["source"])
         if there.is_absolute() and there.exists():
             return str(there)
-    return told
+    return fallback
 
 
 def is_run(folder: Path) -> bool:

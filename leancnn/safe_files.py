@@ -197,8 +197,8 @@ def read_edited(path: Path) -> tuple[Any, State]:
         if not isinstance(value, dict) or "sha256" not in value:
             return value, "plain"
         whole = _dump(value) == text  # other white space is a change, too
-        told = value.pop("sha256")
-        whole = whole and told == _sealed(value)["sha256"]
+        digest = value.pop("sha256")
+        whole = whole and digest == _sealed(value)["sha256"]
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:

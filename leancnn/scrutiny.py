@@ -95,15 +95,15 @@ def worst(
     files: Sequence[str],
 ) -> tuple[list[Mistake], list[int]]:
     """Wrong answers, the surest first, and their rows; `answers` are probabilities (N, classes)."""
-    said = answers.argmax(1)
-    wrong = np.flatnonzero(said != truth)
-    order = wrong[np.argsort(-answers[wrong, said[wrong]], kind="stable")]
+    predicted = answers.argmax(1)
+    wrong = np.flatnonzero(predicted != truth)
+    order = wrong[np.argsort(-answers[wrong, predicted[wrong]], kind="stable")]
     found = [
         Mistake(
             file=files[row],
             true=classes[truth[row]],
-            answer=classes[said[row]],
-            probability=float(answers[row, said[row]]),
+            answer=classes[predicted[row]],
+            probability=float(answers[row, predicted[row]]),
         )
         for row in order.tolist()
     ]

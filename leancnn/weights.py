@@ -123,8 +123,8 @@ class Network(nn.Module):
         made: Mapping[str, Any] = self.made
         while "data" not in made and "cut from" in made:
             made = made["cut from"]
-        told = made.get("data")
-        return None if told is None else str(told)
+        known = made.get("data")
+        return None if known is None else str(known)
 
     @property
     def epochs(self) -> float:

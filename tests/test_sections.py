@@ -55,7 +55,7 @@ def test_the_figures_of_a_run_stand_on_the_page(tmp_path):
         "50.00 %",
         "3.23 %",  # (0.01 + 0.02) / (0.5 + 0.01 + 0.4 + 0.02)
         "best validation accuracy 80.00 %, epoch 4",
-        "x86_64" if "x86_64" in json.dumps(find(run)[0].told["machine"]) else "Linux",
+        "x86_64" if "x86_64" in json.dumps(find(run)[0].value["machine"]) else "Linux",
     ):
         assert word in text, word
 

@@ -199,7 +199,7 @@ def _tell_unfinished(network: str) -> None:
     if run is None:
         return
     with suppress(DamagedError, RunError, AttributeError):  # whoever needs it will complain
-        if (state := runs.read_run(run, manifests.Told).get("state", "finished")) != "finished":
+        if (state := runs.read_run(run, manifests.RunFile).get("state", "finished")) != "finished":
             tell(f"{run} is {state}; 'leancnn train --resume {run}' goes on with it")
 
 

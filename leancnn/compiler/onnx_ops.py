@@ -64,9 +64,9 @@ def _conv(b: Builder, call: Call) -> IndexMap:
 
 
 def _same_kernel(call: Call, weight: Any) -> None:
-    said = tuple(call.get("kernel_shape", weight.shape[2:]))
-    if said != weight.shape[2:]:
-        raise UnsupportedError(f"its kernel_shape is {said}, its weights are {weight.shape}")
+    size = tuple(call.get("kernel_shape", weight.shape[2:]))
+    if size != weight.shape[2:]:
+        raise UnsupportedError(f"its kernel_shape is {size}, its weights are {weight.shape}")
 
 
 @handles("ConvTranspose", sets=(1, 11, 22), reads=f"{WINDOW} group output_padding output_shape")

@@ -27,11 +27,11 @@ TYPES = {0: "", 2: "uint8", 3: "int8"}  # of ONNX, for `output_dtype`; 0: none i
 def _quantize(b: Builder, call: Call) -> IndexMap:
     x = call.view()
     scale, zero, kind = numbers_of(call, x.shape)
-    said = TYPES.get(call.get("output_dtype", 0), "another type")
+    named = TYPES.get(call.get("output_dtype", 0), "another type")
     if call.constant(2, "zero point") is None:
-        kind = said or kind
-    if kind not in KINDS or said not in ("", kind):
-        raise UnsupportedError(f"it makes {said or kind}; only uint8 and int8 are supported")
+        kind = named or kind
+    if kind not in KINDS or named not in ("", kind):
+        raise UnsupportedError(f"it makes {named or kind}; only uint8 and int8 are supported")
     return b.quantize(x, scale, zero, *KINDS[kind])
 
 

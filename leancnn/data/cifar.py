@@ -75,8 +75,8 @@ def _open(path: Path) -> Source:
     assert found is not None, "asked only where it was recognised"
     place, layout = found
     if layout.names:
-        told = _unpickled(place / layout.meta).get(layout.names)
-        names = [_text(name) for name in told] if isinstance(told, list) else []
+        stored = _unpickled(place / layout.meta).get(layout.names)
+        names = [_text(name) for name in stored] if isinstance(stored, list) else []
     else:
         names = (place / layout.meta).read_text("utf-8", "replace").split()
     if len(names) < 2 or len(set(names)) != len(names):
@@ -208,11 +208,11 @@ class _Array:
         self.values = values.reshape(shape, order="F" if fortran else "C")
 
 
-def _array(*told: Any) -> _Array:
+def _array(*stored: Any) -> _Array:
     return _Array()
 
 
-def _dtype(code: Any, *told: Any) -> _Dtype:
+def _dtype(code: Any, *stored: Any) -> _Dtype:
     return _Dtype(_text(code))
 
 

@@ -120,6 +120,6 @@ class PruningPlan:
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
-def _layer(told: Mapping[str, Any]) -> Layer:
-    lists = {key: tuple(told[key]) for key in ("kept", "importance") if key in told}
-    return Layer(**{**told, **lists})
+def _layer(value: Mapping[str, Any]) -> Layer:
+    lists = {key: tuple(value[key]) for key in ("kept", "importance") if key in value}
+    return Layer(**{**value, **lists})

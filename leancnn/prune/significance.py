@@ -94,13 +94,13 @@ def verdict(rows: Sequence[Row], images: int) -> str:
     if not names:
         return "nothing was pruned"
     mine = groups.pop(names[0])
-    said = []
+    sentences = []
     for label, found in groups.items():
         apart = statistics.mean(r.after for r in mine) - statistics.mean(r.after for r in found)
         noise = 2 * math.sqrt(_error(mine, images) ** 2 + _error(found, images) ** 2)
         word = "better than" if apart > noise else "worse than" if apart < -noise else "level with"
-        said.append(f"{word} {label} ({100 * apart:+.2f} ± {100 * noise:.2f} points)")
-    return f"{names[0]} is {', '.join(said)}"
+        sentences.append(f"{word} {label} ({100 * apart:+.2f} ± {100 * noise:.2f} points)")
+    return f"{names[0]} is {', '.join(sentences)}"
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:

@@ -118,13 +118,13 @@ def fit(found: Sequence[Cycles], microseconds: Sequence[float]) -> dict[str, flo
 
 def errors(found: Sequence[Cycles], microseconds: Sequence[float]) -> NDArray[np.float64]:
     """Relative errors of each program by a fit to all others."""
-    told = []
+    relative = []
     for at in range(len(found)):
         rest = [n for n in range(len(found)) if n != at]
         factors = fit([found[n] for n in rest], [microseconds[n] for n in rest])
         price = sum(factors.get(kind, 0.0) * cost for kind, cost in found[at].items())
-        told.append(price / microseconds[at] - 1)
-    return np.array(told)
+        relative.append(price / microseconds[at] - 1)
+    return np.array(relative)
 
 
 def made(some: Sequence[Shape], found: Sequence[Cycles], microseconds: Sequence[float]) -> Clock:

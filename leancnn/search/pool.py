@@ -118,6 +118,6 @@ class LocalPool:
         for worker in done:
             worker.log.close()
             job = worker.job
-            said = outcome(Path(job.folder), job.epochs)
-            found.append(said or Outcome(number=job.number, epochs=job.epochs, lost=True))
+            known = outcome(Path(job.folder), job.epochs)
+            found.append(known or Outcome(number=job.number, epochs=job.epochs, lost=True))
         return found

@@ -48,7 +48,7 @@ def put(files: Files, folder: Path) -> None:
         atomic_write(path, files[name])
 
 
-def work(told: dict[str, Any], files: Files) -> tuple[dict[str, Any], Files]:
+def work(value: dict[str, Any], files: Files) -> tuple[dict[str, Any], Files]:
     """One rung, on whatever node this is: its outcome, and what is left of the trial."""
     import torch
 
@@ -57,7 +57,7 @@ def work(told: dict[str, Any], files: Files) -> tuple[dict[str, Any], Files]:
         folder = place / "trial"
         folder.mkdir()
         put(files, folder)
-        job = replace(Job.of_json(told), folder=str(folder))
+        job = replace(Job.of_json(value), folder=str(folder))
         try:
             made = run(job)
         except StoppedError:
@@ -157,11 +157,11 @@ class RayPool:
 
     def _outcome(self, task: _Task) -> Outcome:
         try:
-            told, files = self._ray.get(task.reference)
+            value, files = self._ray.get(task.reference)
         except self._ray.exceptions.RayError:  # its worker or node died, or it was cancelled
             return Outcome(number=task.job.number, epochs=task.job.epochs, lost=True)
         put(files, Path(task.job.folder))
-        return Outcome(**told)
+        return Outcome(**value)
 
 
 def _check_answers(address: str) -> None:

@@ -84,8 +84,8 @@ class Answer:
             }
             for one in self.by_network()
         ]
-        told = f"{len(self.found)} of {self.priced} shapes meet the budget; {self.clock}"
-        return f"{table(rows)}\n\n{told}"
+        text = f"{len(self.found)} of {self.priced} shapes meet the budget; {self.clock}"
+        return f"{table(rows)}\n\n{text}"
 
 
 def can_meet(

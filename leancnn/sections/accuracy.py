@@ -189,14 +189,14 @@ def _per_class(one: Mapping[str, Any]) -> Block:
 
 def _pictures(path: Path, one: Mapping[str, Any], options: Options) -> list[Block]:
     """The surest mistakes of each pair, where the evaluation kept them and they are wanted."""
-    told = one.get("pictures", [])
-    if not told or not options.pictures or not path.with_suffix(".safetensors").exists():
+    known = one.get("pictures", [])
+    if not known or not options.pictures or not path.with_suffix(".safetensors").exists():
         return []
     images = unseal(path, path.with_suffix(".safetensors"), KeptEvaluation)[1].get("pictures")
-    if images is None or images.ndim != 4 or len(images) != len(told) or images.dtype != "uint8":
+    if images is None or images.ndim != 4 or len(images) != len(known) or images.dtype != "uint8":
         raise DamagedError(f"{path}: its pictures are not those it names; evaluate again")
-    taken = options.take(len(told))
-    often = Counter((each["true"], each["answer"]) for each in told[:taken])
+    taken = options.take(len(known))
+    often = Counter((each["true"], each["answer"]) for each in known[:taken])
     galleries = [
         Gallery(
             f"is {true}, was called {answer}",
@@ -206,7 +206,7 @@ def _pictures(path: Path, one: Mapping[str, Any], options: Options) -> list[Bloc
                     f"{each['file']}: is {each['true']}, was called {each['answer']}",
                     f"{each['probability']:.0%} sure",
                 )
-                for image, each in zip(images, told[:taken], strict=False)
+                for image, each in zip(images, known[:taken], strict=False)
                 if (each["true"], each["answer"]) == (true, answer)
             ],
         )
@@ -235,7 +235,7 @@ def _without(record: Record, options: Options) -> list[Block]:
             blocks.append(Picture(drawn, f"{alt}, drawn by leancnn evaluate", path.name))
     again = "; that is one more opening of the test part" if openings else ""
     what = "What was confused stands in no file" if openings else "The test part was not opened"
-    made = record.told.get("made", {})
+    made = record.value.get("made", {})
     words = ["leancnn", "evaluate", record.path]
     if record.kind == "network" and not re.search(r"'data'", str(dict(made))):
         words += ["--data", "DATA"]

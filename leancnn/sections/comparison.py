@@ -25,11 +25,11 @@ MOST = 1e300  # of a number
 @section("comparison", "Was pruning worth it", place=52)
 def make(records: Sequence[Record], options: Options) -> list[Block]:
     """Each comparison: verdict, accuracy against cost, every network."""
-    return parts([(r.name, _blocks(r.told)) for r in records if r.kind == "comparison"])
+    return parts([(r.name, _blocks(r.value)) for r in records if r.kind == "comparison"])
 
 
-def _blocks(told: Mapping[str, Any]) -> list[Block]:
-    rows = told["means"]
+def _blocks(value: Mapping[str, Any]) -> list[Block]:
+    rows = value["means"]
     charts = [_chart(rows, "MACs", "multiply-accumulates")]
     if all(_number(row, "µs") is not None for row in rows):
         charts.append(_chart(rows, "µs", "µs an image, compiled, one core"))
@@ -61,14 +61,14 @@ def _blocks(told: Mapping[str, Any]) -> list[Block]:
         "epochs",
     )
     return [
-        Text(f"{told['verdict']}."),
+        Text(f"{value['verdict']}."),
         Text(
-            f"Goal: {value_text(told['goal'])}; accuracy on {told['images']:,} images of the test "
-            "part after the last epoch, of the whole network as it was cut."
+            f"Goal: {value_text(value['goal'])}; accuracy on {value['images']:,} images of the "
+            "test part after the last epoch, of the whole network as it was cut."
         ),
         *([Columns(charts)] if rows else []),
         Table("All networks", head, cells),
-        *(Text(f"Left out: {why}") for why in told["left_out"]),
+        *(Text(f"Left out: {why}") for why in value["left_out"]),
     ]
 
 

@@ -43,7 +43,7 @@ def _place(record: Record) -> str:
 def _blocks(users: Sequence[Record]) -> list[Block]:
     checks = [check for user in users if (check := user.holds("check")) is not None]
     runs = [user for user in users if user.kind == "run"]
-    counts = next((run.told["data"]["counts"] for run in runs if _counted(run)), None)
+    counts = next((run.value["data"]["counts"] for run in runs if _counted(run)), None)
     if checks:
         counts = checks[0]["counts"]
     if counts is None and not checks:
@@ -54,7 +54,7 @@ def _blocks(users: Sequence[Record]) -> list[Block]:
         many = len(table.rows) > MOST_OPEN
         blocks.append(Details(f"{len(table.rows)} classes", [table]) if many else table)
     for run in runs[:1]:
-        skipped = run.told.get("data", {}).get("skipped", [])
+        skipped = run.value.get("data", {}).get("skipped", [])
         if skipped:
             files = [[one.get("file", "?"), one.get("reason", "")] for one in skipped]
             blocks.append(Text(f"{len(skipped)} unreadable files were left out.", "warning"))
@@ -73,7 +73,7 @@ def _blocks(users: Sequence[Record]) -> list[Block]:
 
 
 def _counted(run: Record) -> bool:
-    return bool(run.told.get("data", {}).get("counts"))
+    return bool(run.value.get("data", {}).get("counts"))
 
 
 def _told(users: Sequence[Record], counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -107,8 +107,8 @@ def doctor(check: Mapping[str, Any]) -> list[Block]:
     if problems:
         blocks.append(Text(f"The data doctor: no go, {len(problems)} problems.", "warning"))
     else:
-        told = f"{len(warnings)} warnings" if warnings else "no warnings"
-        blocks.append(Text(f"The data doctor: go, {told}.", "good"))
+        known = f"{len(warnings)} warnings" if warnings else "no warnings"
+        blocks.append(Text(f"The data doctor: go, {known}.", "good"))
     rows: list[list[Cell]] = []
     for what, findings in (("problem", problems), ("warning", warnings)):
         for kind, count in Counter(one["kind"] for one in findings).items():

@@ -31,21 +31,21 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 
 def _blocks(record: Record) -> list[Block]:
     if record.kind == "eeg-check":
-        return _check(record.told)
+        return _check(record.value)
     if record.kind == "session":
-        return _session(record.told)
+        return _session(record.value)
     if record.kind == "eeg-evaluation":
-        return _evaluation(record.told)
+        return _evaluation(record.value)
     return _run(record) if record.kind == "eeg" else []
 
 
 def _run(record: Record) -> list[Block]:
-    told = record.told
+    value = record.value
     blocks: list[Block] = [
         Text(
-            f"{told['decoder']} on {told['data']}: {told['trials']:,} trials of {told['people']} "
-            f"people, windows of {told['window']:g} s at {told['fs']:g} Hz, "
-            f"{len(told['channels'])} channels; each {told['split']} was decoded by what the "
+            f"{value['decoder']} on {value['data']}: {value['trials']:,} trials of "
+            f"{value['people']} people, windows of {value['window']:g} s at {value['fs']:g} Hz, "
+            f"{len(value['channels'])} channels; each {value['split']} was decoded by what the "
             "others taught."
         )
     ]
@@ -73,7 +73,7 @@ def _doctor(record: Record) -> list[Block]:
     """What the doctor of signals said, where it was kept in the run."""
     path = record.path / "check.json"
     if not path.exists():
-        words = "leancnn", "eeg", "check", record.told["data"], "--json"
+        words = "leancnn", "eeg", "check", record.value["data"], "--json"
         text = "What the doctor found in the signals is not on disk."
         return [Missing(text, command(*words, into=path))]
     kind, found = recognise(path)
@@ -82,9 +82,9 @@ def _doctor(record: Record) -> list[Block]:
     return _check(found)
 
 
-def _evaluation(told: Mapping[str, Any]) -> list[Block]:
-    low, high = told["interval"]
-    shown = Bar(percent(told["accuracy"]), told["accuracy"], max(low, 0.0), min(high, 1.0))
+def _evaluation(value: Mapping[str, Any]) -> list[Block]:
+    low, high = value["interval"]
+    shown = Bar(percent(value["accuracy"]), value["accuracy"], max(low, 0.0), min(high, 1.0))
     rows: list[list[Cell]] = [
         ["this decoder", shown, f"{percent(low)} to {percent(high)}", "–", "–"]
     ]
@@ -96,50 +96,50 @@ def _evaluation(told: Mapping[str, Any]) -> list[Block]:
             f"{one['won']} won, {one['lost']} lost",
             f"{one['p']:.2g}",
         ]
-        for one in told["against"]
+        for one in value["against"]
     ]
     people: list[list[Cell]] = [
-        [name, Bar(percent(share), share)] for name, share in told["per person"].items()
+        [name, Bar(percent(share), share)] for name, share in value["per person"].items()
     ]
     head = ("decoder", "accuracy", "95 % interval over people", "trials against it", "McNemar p")
     blocks: list[Block] = [
         Text(
-            f"{told['trials']:,} trials of {len(told['targets'])} targets; chance is "
-            f"{percent(told['chance'])}; {told['bits per minute']:.1f} bits a minute; log loss "
-            f"{told['log loss']:.3f} nats, calibration error {told['calibration error']:.3f}."
+            f"{value['trials']:,} trials of {len(value['targets'])} targets; chance is "
+            f"{percent(value['chance'])}; {value['bits per minute']:.1f} bits a minute; log loss "
+            f"{value['log loss']:.3f} nats, calibration error {value['calibration error']:.3f}."
         ),
-        Table(f"Accuracy on {told['split']}s that were not seen", head, rows),
+        Table(f"Accuracy on {value['split']}s that were not seen", head, rows),
         Table("Each person", ("person", "accuracy"), people),
     ]
-    if told["shuffled"].get("repeats"):
-        blocks.append(Text(f"With shuffled labels: {value_text(told['shuffled'])}."))
-    if told["undecided"]:
-        keys = list(told["undecided"][0])
-        rows = [[value_text(row.get(key)) for key in keys] for row in told["undecided"]]
+    if value["shuffled"].get("repeats"):
+        blocks.append(Text(f"With shuffled labels: {value_text(value['shuffled'])}."))
+    if value["undecided"]:
+        keys = list(value["undecided"][0])
+        rows = [[value_text(row.get(key)) for key in keys] for row in value["undecided"]]
         blocks.append(Details("What refusing to decide gives", [Table("Thresholds", keys, rows)]))
     return blocks
 
 
-def _session(told: Mapping[str, Any]) -> list[Block]:
-    reasons = value_text(told["no decision"])
-    right = f"; {told['right']} of {told['asked']} cued ones right" if told["asked"] else ""
+def _session(value: Mapping[str, Any]) -> list[Block]:
+    reasons = value_text(value["no decision"])
+    right = f"; {value['right']} of {value['asked']} cued ones right" if value["asked"] else ""
     blocks: list[Block] = [
         Text(
-            f"A session of {told['seconds']:g} s with {told['decoder']} on {told['source']}: "
-            f"{told['decided']} of {told['decisions']} windows decided{right}; not decided: "
-            f"{reasons}; ended: {value_text(told['ended'])}."
+            f"A session of {value['seconds']:g} s with {value['decoder']} on {value['source']}: "
+            f"{value['decided']} of {value['decisions']} windows decided{right}; not decided: "
+            f"{reasons}; ended: {value_text(value['ended'])}."
         )
     ]
-    clocks = {key: told[key] for key in ("latency ms", "compute ms") if told[key]}
+    clocks = {key: value[key] for key in ("latency ms", "compute ms") if value[key]}
     if clocks:
         blocks.append(side_by_side("Milliseconds", list(clocks), list(clocks.values())))
     return blocks
 
 
-def _check(told: Mapping[str, Any]) -> list[Block]:
-    kind = "good" if told["fit"] else "warning"
-    fit = "fit for use" if told["fit"] else "not fit for use"
-    said = [f"problem: {one}" for one in told["problems"]]
-    said += [f"warning: {one}" for one in told["warnings"]]
-    verdict = Text(f"{told['source']} is {fit}.", "good" if kind == "good" else "warning")
+def _check(value: Mapping[str, Any]) -> list[Block]:
+    kind = "good" if value["fit"] else "warning"
+    fit = "fit for use" if value["fit"] else "not fit for use"
+    said = [f"problem: {one}" for one in value["problems"]]
+    said += [f"warning: {one}" for one in value["warnings"]]
+    verdict = Text(f"{value['source']} is {fit}.", "good" if kind == "good" else "warning")
     return [verdict, *map(Text, said)]

@@ -40,8 +40,8 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 def _row(record: Record) -> list[Cell]:
     saved = record.saved()
     manifest: Mapping[str, Any] = {} if saved is None else saved[1]
-    name = manifest.get("name") or record.told.get("plan", {}).get("model", "–")
-    told, interval = tested(record)
+    name = manifest.get("name") or record.value.get("plan", {}).get("model", "–")
+    known, interval = tested(record)
     made = manifest.get("made", {})
     validation = made.get("val_accuracy")
     counts = manifest.get("counts", {})
@@ -51,7 +51,7 @@ def _row(record: Record) -> list[Cell]:
     return [
         record.name,
         words,
-        told,
+        known,
         interval,
         "–" if validation is None else percent(validation),
         "–" if trainable is None else f"{trainable:,}",

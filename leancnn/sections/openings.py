@@ -47,5 +47,5 @@ def _blocks(record: Record) -> list[Block]:
     ]
     head = ("when, UTC", "network", "images of", "images", "accuracy", "sha256")
     table = Table("Openings, oldest first", head, rows)
-    told = Text(f"{words}.", "warning" if max(images.values()) > 1 else "plain")
-    return [told, table if len(found) <= 10 else Details("All of them", [table])]
+    known = Text(f"{words}.", "warning" if max(images.values()) > 1 else "plain")
+    return [known, table if len(found) <= 10 else Details("All of them", [table])]

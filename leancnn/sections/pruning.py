@@ -52,7 +52,7 @@ def _blocks(record: Record) -> list[Block]:
 
 def _plans(record: Record) -> list[Mapping[str, Any]]:
     if record.kind == "plans":
-        return list(record.told["plans"])
+        return list(record.value["plans"])
     plan = record.holds("plan")
     if plan is None:
         return []

@@ -27,12 +27,12 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 
 
 def _blocks(record: Record) -> list[Block]:
-    told = record.holds("quantization")
-    if told is not None:
-        return _figures(told)
-    if record.kind != "network" or "quantized" not in record.told:
+    value = record.holds("quantization")
+    if value is not None:
+        return _figures(value)
+    if record.kind != "network" or "quantized" not in record.value:
         return []
-    made = record.told["made"].get("quantized", {})
+    made = record.value["made"].get("quantized", {})
     words = (
         f"Quantized with ranges from {made.get('images', '?')} images, seed {made.get('seed', '?')}"
     )
@@ -40,30 +40,30 @@ def _blocks(record: Record) -> list[Block]:
     return [Missing(f"{words}; what that cost is kept by quantizing anew.", line)]
 
 
-def _figures(told: Mapping[str, Any]) -> list[Block]:
+def _figures(value: Mapping[str, Any]) -> list[Block]:
     rows: list[list[Cell]] = []
-    if told["accuracy"] is not None and told["accuracy_int8"] is not None:
-        both = [Bar(percent(told[key]), told[key]) for key in ("accuracy", "accuracy_int8")]
-        rows.append([f"accuracy, {told['val_images']:,} validation images", *both])
-    rows.append(["weights", bytes_text(told["bytes"]), bytes_text(told["bytes_int8"])])
-    if told["us"] is not None and told["us_int8"] is not None:
-        rows.append(["µs an image, compiled", *(f"{told[k]:,.1f}" for k in ("us", "us_int8"))])
+    if value["accuracy"] is not None and value["accuracy_int8"] is not None:
+        both = [Bar(percent(value[key]), value[key]) for key in ("accuracy", "accuracy_int8")]
+        rows.append([f"accuracy, {value['val_images']:,} validation images", *both])
+    rows.append(["weights", bytes_text(value["bytes"]), bytes_text(value["bytes_int8"])])
+    if value["us"] is not None and value["us_int8"] is not None:
+        rows.append(["µs an image, compiled", *(f"{value[k]:,.1f}" for k in ("us", "us_int8"))])
     blocks: list[Block] = [
         Text(
-            f"{told['network']}: ranges from {told['images']:,} images of the train part, seed "
-            f"{told['seed']}. The test part was not opened for it."
+            f"{value['network']}: ranges from {value['images']:,} images of the train part, seed "
+            f"{value['seed']}. The test part was not opened for it."
         ),
         Table("Before and after", ("", "float32", "int8"), rows),
     ]
-    if told["points_lost"] is not None:
-        blocks.append(Text(f"{told['points_lost']:+.2f} percentage points of accuracy lost."))
+    if value["points_lost"] is not None:
+        blocks.append(Text(f"{value['points_lost']:+.2f} percentage points of accuracy lost."))
     layers: list[list[Cell]] = [
-        [name, Bar(percent(error), min(abs(error), 1.0))] for name, error in told["layers"]
+        [name, Bar(percent(error), min(abs(error), 1.0))] for name, error in value["layers"]
     ]
     if layers:
         head = ("layer", "difference from the floats, of their spread")
         blocks.append(Table("Layers furthest from the floats", head, layers))
-    clipped: list[list[Cell]] = [[name, percent(share)] for name, share in told["clipped"]]
+    clipped: list[list[Cell]] = [[name, percent(share)] for name, share in value["clipped"]]
     if clipped:
         blocks.append(Table("Values beyond the range of their bytes", ("value", "share"), clipped))
     return blocks

@@ -40,5 +40,5 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 
 
 def _recipe(run: Record) -> Mapping[str, Any]:
-    recipe: Mapping[str, Any] = run.told["plan"]["recipe"]
+    recipe: Mapping[str, Any] = run.value["plan"]["recipe"]
     return recipe

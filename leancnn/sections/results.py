@@ -13,12 +13,12 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 
 
 def _blocks(record: Record) -> list[Block]:
-    told = record.told
-    keys = list(dict.fromkeys(key for row in told["rows"] for key in row))
-    rows: list[list[Cell]] = [[_cell(row.get(key)) for key in keys] for row in told["rows"]]
+    value = record.value
+    keys = list(dict.fromkeys(key for row in value["rows"] for key in row))
+    rows: list[list[Cell]] = [[_cell(row.get(key)) for key in keys] for row in value["rows"]]
     return [
-        Table(told["title"], keys, rows),
-        Text(f"{told['command']} · {value_text(told['machine'])}"),
+        Table(value["title"], keys, rows),
+        Text(f"{value['command']} · {value_text(value['machine'])}"),
     ]
 
 

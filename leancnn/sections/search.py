@@ -45,7 +45,7 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 
 
 def _blocks(record: Record) -> list[Block]:
-    asked = record.told
+    asked = record.value
     budget = {LIMITS.get(k, k): v for k, v in asked["budget"].items() if v is not None}
     blocks: list[Block] = [
         Text(
@@ -171,7 +171,7 @@ def _trials(folder: Path) -> list[list[Cell]]:
 
 def _network(trial: Path) -> str:
     try:
-        plan = read_run(trial, manifests.Told).get("plan", {})
+        plan = read_run(trial, manifests.RunFile).get("plan", {})
     except RunError:
         return "–"
     words = value_text(plan.get("arguments", {}))
@@ -182,8 +182,8 @@ def _clock(clock: Mapping[str, Any]) -> list[Block]:
     """How well the times were foreseen by which the shapes were chosen."""
     factors = clock.get("factors")
     known = factors if isinstance(factors, dict) else {}
-    told = {key: value for key, value in clock.items() if key != "factors"}
-    blocks: list[Block] = [Text(f"The clock that priced the shapes: {value_text(told)}.")]
+    known = {key: value for key, value in clock.items() if key != "factors"}
+    blocks: list[Block] = [Text(f"The clock that priced the shapes: {value_text(known)}.")]
     if known:
         rows: list[list[Cell]] = [[kind, value_text(worth)] for kind, worth in known.items()]
         table = Table("µs for a cycle of the cost model", ("kernel", "µs"), rows)

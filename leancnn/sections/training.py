@@ -49,20 +49,20 @@ def _together(trained: Sequence[tuple[Record, list[dict[str, Any]]]]) -> Block:
 
 def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
     blocks: list[Block] = [Text(_told(run, epochs))]
-    if (diverged := run.told.get("diverged")) and run.told.get("state") == "diverged":
+    if (diverged := run.value.get("diverged")) and run.value.get("state") == "diverged":
         blocks.append(
             Text(f"The loss was not finite at step {diverged.get('step', '?')}.", "warning")
         )
     if epochs:
         charts = [_chart(run, epochs, kind, unit) for kind, unit in KINDS]
         blocks += [Columns(charts), Details("The epochs as numbers", [_numbers(epochs)])]
-    if run.told.get("state", "finished") not in ("finished", "diverged"):
+    if run.value.get("state", "finished") not in ("finished", "diverged"):
         blocks.append(
             Missing(
                 "The run has epochs ahead of it.", command("leancnn", "train", "--resume", run.path)
             )
         )
-    warnings = manifests.renamed(run.told).get("warnings", [])
+    warnings = manifests.renamed(run.value).get("warnings", [])
     if warnings:
         rows = [[number, text] for number, text in enumerate(warnings, 1)]
         table = Table("Warnings", ("", "warning"), rows)
@@ -71,7 +71,7 @@ def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
 
 
 def _told(run: Record, epochs: Sequence[Mapping[str, Any]]) -> str:
-    plan, state = run.told["plan"], run.told.get("state", "finished")
+    plan, state = run.value["plan"], run.value.get("state", "finished")
     asked = value_text(plan["recipe"].get("epochs"))
     words = [f"{plan['model']} on {plan['data']}: {len(epochs)} of {asked} epochs ({state})"]
     if epochs:

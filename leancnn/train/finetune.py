@@ -35,9 +35,9 @@ def finetuned(
         "seed": seed,
         "overrides": {key: str(value) for key, value in sorted(overrides.items())},
     }
-    told = folder.with_suffix(".json")
+    asked_path = folder.with_suffix(".json")
     if is_run(folder):
-        before = read_json(told, manifests.Finetuned) if told.exists() else {}
+        before = read_json(asked_path, manifests.Finetuned) if asked_path.exists() else {}
         if other := [key for key, value in asked.items() if before.get(key) != value]:
             raise MismatchError(
                 f"{folder} was trained of another {' and another '.join(other)}; "
@@ -45,7 +45,7 @@ def finetuned(
             )
         return resume(folder, data=data).network
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_sealed(told, asked)
+    write_sealed(asked_path, asked)
     fields = {**overrides, "backend": "fake_quantized"}
     return train(
         data, start=network, recipe=recipe, out=folder, seed=seed, overrides=fields

@@ -116,9 +116,11 @@ def note(folder: Path, plan: TrainingPlan, state: str, **more: Any) -> None:
     more["warnings"] = [*earlier.get("warnings", []), *more.get("warnings", [])]
     more["began"] = earlier.get("began", runs.now())
     about = {"plan": plan.to_json(), "machine": {**runs.machine(), **plan.machine}}
-    said = {**earlier, "format": 2, **about, **more, "state": state}
-    if json.loads(json.dumps(said)) != earlier:  # a finished run that is handed back keeps its hour
-        runs.write_sealed(path, {**said, "at": runs.now()})
+    found = {**earlier, "format": 2, **about, **more, "state": state}
+    if (
+        json.loads(json.dumps(found)) != earlier
+    ):  # a finished run that is handed back keeps its hour
+        runs.write_sealed(path, {**found, "at": runs.now()})
 
 
 def edited(folder: Path, plan: TrainingPlan) -> list[str]:
@@ -126,14 +128,14 @@ def edited(folder: Path, plan: TrainingPlan) -> list[str]:
 
     One that an earlier version wrote, without the fields that came later, is the same recipe.
     """
-    said = ["recipe.json was edited; the run goes on with the recipe that it began with"]
+    found = ["recipe.json was edited; the run goes on with the recipe that it began with"]
     try:
         there, _ = read_edited(folder / "recipe.json")
     except (DamagedError, RunError):
         return []
     with suppress(MismatchError, UnknownNameError, TypeError, ValueError):
-        return [] if recipes.of_json(dict(there)) == plan.recipe else said
-    return said
+        return [] if recipes.of_json(dict(there)) == plan.recipe else found
+    return found
 
 
 def diverged(where: Mapping[str, Any], loss: float, of: str = "") -> DivergedError:

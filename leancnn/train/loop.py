@@ -146,8 +146,8 @@ class Loop:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(body.parameters(), recipe.clip or math.inf)
         right = (logits.argmax(1) == batch.labels).sum()
-        told = torch.tensor(self.stop.asked, device=world.device)
-        sums = torch.stack([loss.detach() * len(batch.labels), right, told, norm]).double()
+        asked = torch.tensor(self.stop.asked, device=world.device)
+        sums = torch.stack([loss.detach() * len(batch.labels), right, asked, norm]).double()
         loss_sum, right_sum, asked, norm_sum = world.sum(sums).tolist()
         if not math.isfinite(loss_sum + norm_sum):
             raise self._broke(number, loss_sum)

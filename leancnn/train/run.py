@@ -128,8 +128,8 @@ def train_on(
         warnings += filled
         _tell(warnings, world)
         plan = _with_backend(plan, train_state, batch, world, shown=progress)
-        foretold = forecast(plan, train_state.network.body, batch, world) if progress else ""
-        _tell([foretold] if foretold else [], world)
+        estimate = forecast(plan, train_state.network.body, batch, world) if progress else ""
+        _tell([estimate] if estimate else [], world)
         if world.first:
             runs.sweep(folder)
         loop = Loop(plan, dataset, train_state, Counters(), folder, world)
@@ -149,7 +149,7 @@ def _begun(
     plan: TrainingPlan, request: TrainingRequest, dataset: Dataset, world: World
 ) -> tuple[TrainState, Tensor, list[str]]:
     """The tensors before the first step, a normalised batch, and what to say of foreign weights."""
-    train_state, said = begin(plan, world), []
+    train_state, sentences = begin(plan, world), []
     if request.start is not None:
         load_weights(train_state, request.start)
     stored = dataset.of_train.images[: plan.batch]
@@ -157,9 +157,9 @@ def _begun(
     network = train_state.network
     if request.foreign:
         whole = network.normalise(some.to(world.device))  # alike in all processes
-        said = [pretrained.fill(network.body, request.foreign, whole, request.origin)]
+        sentences = [pretrained.fill(network.body, request.foreign, whole, request.origin)]
         load_weights(train_state, network)
-    return train_state, network.normalise(world.part(some).to(world.device)), said
+    return train_state, network.normalise(world.part(some).to(world.device)), sentences
 
 
 def _with_backend(
@@ -233,8 +233,8 @@ def resume_on(
         torch.set_num_threads(plan.threads)  # other sums, other bits
         warnings += edited(folder, plan)
         if epochs is not None or patience is not None:
-            plan, said = plan.with_length(counters.step, epochs, patience)
-            warnings.append(said)
+            plan, sentences = plan.with_length(counters.step, epochs, patience)
+            warnings.append(sentences)
         if changed := plan.differences(world):
             warnings.append(f"not bit-exact from step {counters.step} on: {'; '.join(changed)}")
         train_state = begin(plan, world)

@@ -62,6 +62,7 @@ def _values(program: Program, file: File, facts: Metadata, arena: int) -> dict[s
     clear = f"    memset(s + {image.origin - image.below}, 0, {4 * image.size});\n"
     return {
         "ARENA": arena,
+        "WORD": "float",
         "ORIGIN": image.origin,
         "STRIDE": image.stride,
         "PITCH": image.pitch,

@@ -25,25 +25,7 @@ const char *leancnn_about(void)
 }
 
 /*@ layers @*/
-/* The network: reads the image's planes in the arena and leaves the logits there. */
-static void layers(float *s)
-{
-@CALLS@
-}
-
-/* The arena inside the caller's scratch, aligned to a cache line, with its image planes cleared. */
-static float *arena(void *scratch)
-{
-#ifdef LEANCNN_NO_ARENA /* the caller always gives one */
-    char *from = (char *)scratch;
-#else
-    static float own[@ARENA@ + 16];
-    char *from = scratch ? (char *)scratch : (char *)own;
-#endif
-    float *s = (float *)(void *)(from + (64 - (uintptr_t)from % 64) % 64);
-@CLEAR@    return s;
-}
-
+/*@ frame_arena.h @*/
 static void answer(const float *s, float *logits)
 {
     for (int i = 0; i < CLASSES; i++) logits[i] = s[@LOGITS@[i]];

@@ -132,6 +132,8 @@ def _values(
         number = f"(lane(s[{at}[i] / 4], {at}[i] % 4) - {zero}[i])"
     return {
         "ARENA": program.arena.words,
+        "WORD": "uint32_t",
+        "CLEAR": "",  # `surround_image` does
         "ORIGIN": image.origin,
         "STRIDE": image.stride,
         "PITCH": image.pitch,

@@ -1,21 +1,4 @@
-/* The network: reads the image's quads in the arena and leaves the answer there. */
-static void layers(uint32_t *s)
-{
-@CALLS@
-}
-
-/* The arena inside the caller's scratch, aligned to a cache line. */
-static uint32_t *arena(void *scratch)
-{
-#ifdef LEANCNN_NO_ARENA /* the caller always gives one */
-    char *from = (char *)scratch;
-#else
-    static uint32_t own[@ARENA@ + 16];
-    char *from = scratch ? (char *)scratch : (char *)own;
-#endif
-    return (uint32_t *)(void *)(from + (64 - (uintptr_t)from % 64) % 64);
-}
-
+/*@ frame_arena.h @*/
 /* What surrounds the image's pixels: bytes that mean zero, which for each quad may be others. */
 static void surround_image(uint32_t *s)
 {

@@ -2,6 +2,7 @@
 
     python benchmarks/kernel_costs.py activations     # epilogue.CYCLES
     python benchmarks/kernel_costs.py layouts         # layout.TO_BLOCKED, TO_PLANES, NARROW
+    python benchmarks/kernel_costs.py dense           # kernel_dense.cost
     python benchmarks/kernel_costs.py kinds resnet20  # all others: each kind against its model
 
 A cycle is what 32 multiply-adds take at the measured peak of this core, so that a core without
@@ -28,6 +29,7 @@ from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Activation, Affine, Conv, Graph, Reduce, empty, floats
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.kernel import Kernel
+from leancnn.compiler.kernel_dense import DenseKernel
 from leancnn.compiler.kernel_elementwise import ElementwiseKernel
 from leancnn.compiler.kernel_layout import LayoutKernel
 from leancnn.compiler.layout import NARROW, TO_BLOCKED, TO_PLANES
@@ -42,6 +44,17 @@ TURNS = 15
 SECONDS = 0.01  # of a turn
 MACS = 32  # of a cycle
 CHANNELS, SIZE = 32, 28  # of the images on which single numbers are measured
+DENSE = (
+    (16, 4),
+    (4, 16),
+    (64, 10),
+    (96, 24),
+    (24, 96),
+    (192, 10),
+    (256, 10),
+    (512, 100),
+    (1024, 1000),
+)
 
 
 def least(run, calls: int) -> float:
@@ -84,12 +97,12 @@ def cycles(kernel: Kernel, planned: Schedule, unit: float) -> float:
     return least(alone(kernel, planned), 20) / unit
 
 
-def steps(*ops) -> tuple[Kernel, Schedule]:
+def elementwise(*ops) -> tuple[Kernel, Schedule]:
     """A kernel of nothing but element-wise operators."""
     graph = empty((CHANNELS, SIZE, SIZE))
     value = graph.input
     for op in ops:
-        value = graph.add(op, value, name="steps")
+        value = graph.add(op, value, name="elementwise")
     graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
     planned = schedule(lower(graph), layout="planes")
     (kernel,) = (k for k in planned.program.kernels if isinstance(k, ElementwiseKernel))
@@ -99,11 +112,11 @@ def steps(*ops) -> tuple[Kernel, Schedule]:
 def activations(unit: float) -> dict[str, dict[str, float]]:
     """Cycles of each activation on a vector of 16, beside what the model has."""
     scale = Affine(floats(np.full(CHANNELS, 1.5)), floats(np.full(CHANNELS, 0.5)))
-    plain = cycles(*steps(scale), unit)
+    plain = cycles(*elementwise(scale), unit)
     found = {}
     for kind, model in CYCLES.items():
         bent = Activation(kind, *((0.0, 6.0) if kind == "clip" else (0.3,)))
-        kernel, planned = steps(scale, bent)
+        kernel, planned = elementwise(scale, bent)
         vectors = CHANNELS * -(-SIZE * kernel.out.pitch // WIDEST)
         here = (cycles(kernel, planned, unit) - plain) / vectors
         found[kind] = {"model": model, "here": round(here, 1)}
@@ -127,6 +140,21 @@ def layouts(unit: float) -> dict[str, dict[str, float]]:
         (kernel,) = (k for k in copies if k.out.blocked == (name == "to blocked"))
         here = cycles(kernel, planned, unit) / (CHANNELS * size * size)
         found[name] = {"model": model, "here": round(here, 2)}
+    return found
+
+
+def dense(unit: float) -> dict[str, dict[str, float]]:
+    """Cycles of matrices by vectors, beside what the model has."""
+    found = {}
+    for inputs, outputs in DENSE:
+        graph = empty((inputs, 2, 2))
+        value = graph.add(Reduce("mean", "pixels"), graph.input, name="mean")
+        weight = floats(np.full((outputs, inputs, 1, 1), 0.1))
+        graph.output = graph.add(Conv(weight, floats(np.zeros(outputs))), value, name="dense")
+        planned = schedule(lower(graph), layout="planes")
+        (kernel,) = (k for k in planned.program.kernels if isinstance(k, DenseKernel))
+        here = cycles(kernel, planned, unit)
+        found[f"{inputs} to {outputs}"] = {"model": round(kernel.cost()), "here": round(here)}
     return found
 
 
@@ -165,12 +193,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("activations", "layouts", "kinds"))
+    parser.add_argument("what", choices=("activations", "layouts", "dense", "kinds"))
     parser.add_argument("networks", nargs="*", default=["henet_r3", "resnet20"], metavar="NETWORK")
     args = parser.parse_args()
     unit = statistics.median(cycle() for _ in range(3))
     print(json.dumps({"cycle_ns": round(unit * 1e9, 3)}))
-    measures = {"activations": activations, "layouts": layouts}
+    measures = {"activations": activations, "layouts": layouts, "dense": dense}
     whole = kinds(args.networks, unit) if args.what == "kinds" else measures[args.what](unit)
     for name, numbers in whole.items():
         print(json.dumps({name: numbers}, default=float))

@@ -4,23 +4,25 @@ scikit-learn's 1,797 handwritten digits of 8×8 pixels; nothing is fetched from 
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from leancnn.check import check
 from leancnn.count import count
 from leancnn.errors import DataError
-from leancnn.evaluate import evaluate
+from leancnn.evaluate import Evaluation, evaluate
 from leancnn.held_out import open_test_part
 from leancnn.plots import demo_picture
-from leancnn.predict import predict
+from leancnn.predict import Prediction, predict
 from leancnn.runs import atomic_write
 from leancnn.tables import printable
-from leancnn.train import train
+from leancnn.train import Trained, train
 
 DATA = RECIPE = "digits"
 SHOWN = 16  # test pictures in the picture
@@ -54,16 +56,11 @@ def demo(
     preprocessing = trained.network.preprocessing
     cost = count(trained.network.body, (preprocessing.channels, *preprocessing.size))
     say(f"count     {cost.trainable:,} weights, {cost.macs:,} multiply-accumulates for an image")
-    files, truth, images = _pictures(folder, trained.network.preprocessing)
+    files, truth, images = _pictures(folder, preprocessing)
     found = predict(folder, files)
-    right = [item.label == name for item, name in zip(found, truth, strict=True)]
-    say(f"predict   {sum(right)} of {len(right)} pictures right")
-    captions = [f"{item.label}  {item.probability:.0%}" for item in found]
-    title = f"{trained.network.name} on handwritten digits: {tested.accuracy:.2%} of the test set"
-    names = [figures.name for figures in tested.classes]
-    counts = np.array(tested.confusion)
-    png = demo_picture(trained.history, names, counts, images, captions, right, title)
-    atomic_write(folder / "demo.png", png)
+    correct = [item.label == name for item, name in zip(found, truth, strict=True)]
+    say(f"predict   {sum(correct)} of {len(correct)} pictures right")
+    _draw(folder / "demo.png", trained, tested, images, found, correct)
     say(f"picture   {folder / 'demo.png'}")
     return {
         "run": str(folder),
@@ -80,6 +77,23 @@ def demo(
         "predictions": [item.to_json() for item in found],
         "picture": str(folder / "demo.png"),
     }
+
+
+def _draw(
+    path: Path,
+    trained: Trained,
+    tested: Evaluation,
+    images: Sequence[NDArray[np.uint8]],
+    found: Sequence[Prediction],
+    correct: Sequence[bool],
+) -> None:
+    """Write the picture: curves, confusion matrix, images with their answers."""
+    captions = [f"{item.label}  {item.probability:.0%}" for item in found]
+    title = f"{trained.network.name} on handwritten digits: {tested.accuracy:.2%} of the test set"
+    names = [figures.name for figures in tested.classes]
+    counts = np.array(tested.confusion)
+    png = demo_picture(trained.history, names, counts, images, captions, correct, title)
+    atomic_write(path, png)
 
 
 def _free(out: Path) -> Path:

@@ -160,41 +160,98 @@ def quantize(
     dataset = images_for(where, network.pictures(), val_share=share, split_seed=cut_by or 0)
     network.check_classes(dataset.classes, where)
     chosen = calibration(dataset, images, seed)
-    preprocessing = network.pictures()
-    tuned = network
+    tuned, tuned_by = network, None
     if finetune is not None:
         tuned = finetuned(network, where, Path(out) / FINETUNE, finetune, overrides or {}, seed)
+        tuned_by = tuned.made.get("recipe", str(finetune))
+    calibrated = _calibrated(network, tuned, dataset, where, chosen, seed)
+    made, found = calibrated.measured((), Path(out))
+    if budget is not None and _over(found, budget):
+        assert found.accuracy is not None
+        finer = calibrated.fewest_finer(found.accuracy - budget / 100)
+        made, found = calibrated.measured(finer, Path(out))
+        _check_budget(found, budget)
+    found = replace(found, finetuned=tuned_by)
+    made.made["val_accuracy"] = found.accuracy_int8
+    weights.save(made, out)
+    write_sealed(Path(out) / FIGURES, found.to_json())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Calibrated:
+    """A network whose ranges are known, from which networks of integers are made."""
+
+    network: Network
+    tuned: Network  # the same, or what finetuning made of it
+    dataset: Dataset
+    where: str
+    chosen: NDArray[np.intp]  # rows of the train part for the ranges
+    seed: int
+    graph: Graph
+    batches: list[torch.Tensor]
+    ranges: dict[str, Range]
+
+    def integers(self, finer: Sequence[str]) -> Network:
+        """The network of integers; the weights of the convolutions in `finer` have 10 bits."""
+        times = dict.fromkeys(finer, FINER)
+        network = self.network
+        integers = to_integers(self.graph, self.ranges, network.mean, network.std, times)
+        return _network(self.tuned, integers, self.dataset, self.where, self.chosen, self.seed)
+
+    def measured(self, finer: Sequence[str], out: Path) -> tuple[Network, Quantization]:
+        """It, and what it costs and brings."""
+        network, made, val = self.network, self.integers(finer), self.dataset.val
+        body = made.body
+        assert isinstance(body, IntegerNetwork)
+        clocks = clock([network, made], self.dataset.of_train.images[:1])
+        clipped = [(name, r.clipped) for name, r in self.ranges.items() if r.clipped > CLIPPED]
+        return made, Quantization(
+            network=network.name,
+            out=str(out),
+            images=sum(map(len, self.batches)),
+            seed=self.seed,
+            accuracy=None if val is None else accuracy(network, val),
+            accuracy_int8=None if val is None else accuracy(made, val),
+            val_images=0 if val is None else len(val.labels),
+            bytes=sum(4 * p.numel() for p in network.body.state_dict().values()),
+            bytes_int8=body.network.weights(),
+            us=clocks[0] if clocks else None,
+            us_int8=clocks[1] if clocks else None,
+            layers=tuple(errors(self.graph, body, self.batches[0][:PROBED])[:5]),
+            clipped=tuple(clipped),
+            finer=tuple(finer),
+        )
+
+    def fewest_finer(self, least: float) -> list[str]:
+        """Convolutions that need 10 bits for this accuracy, those that rounding moves most first.
+
+        All of them where even that is not enough.
+        """
+        val = self.dataset.val
+        assert val is not None
+        order = [name for name, _ in weight_noise(self.graph, self.batches[0][:FEWEST])]
+        holds = lambda n: accuracy(self.integers(order[:n]), val) >= least  # noqa: E731
+        return order[: _fewest(len(order), holds)]
+
+
+def _calibrated(
+    network: Network,
+    tuned: Network,
+    dataset: Dataset,
+    where: str,
+    chosen: NDArray[np.intp],
+    seed: int,
+) -> _Calibrated:
+    """Measure the ranges of every value on some images."""
+    preprocessing = network.pictures()
     graph = simplify(import_torch(tuned.body, (preprocessing.channels, *preprocessing.size)))
     check_weights(graph, network.name)
     batches = list(_batches(network, dataset.of_train.images, chosen))
     with Progress("ranges", total=1) as bar:
         ranges = measure(graph, batches)
         bar.to(1)
-
-    def made_with(finer: Sequence[str]) -> Network:
-        times = dict.fromkeys(finer, FINER)
-        integers = to_integers(graph, ranges, network.mean, network.std, times)
-        return _network(tuned, integers, dataset, where, chosen, seed)
-
-    made = made_with(())
-    found = _measured(network, made, graph, ranges, batches, dataset, Path(out), seed)
-    tuned_by = None if finetune is None else tuned.made.get("recipe", str(finetune))
-    found = replace(found, finetuned=tuned_by)
-    if budget is not None and _over(found, budget):
-        assert dataset.val is not None
-        assert found.accuracy is not None
-        order = [name for name, _ in weight_noise(graph, batches[0][:FEWEST])]
-        least = found.accuracy - budget / 100
-        val = dataset.val
-        count = _fewest(len(order), lambda n: accuracy(made_with(order[:n]), val) >= least)
-        made = made_with(order[:count])
-        found = _measured(network, made, graph, ranges, batches, dataset, Path(out), seed)
-        found = replace(found, finer=tuple(order[:count]), finetuned=tuned_by)
-        _check_budget(found, budget)
-    made.made["val_accuracy"] = found.accuracy_int8
-    weights.save(made, out)
-    write_sealed(Path(out) / FIGURES, found.to_json())
-    return found
+    return _Calibrated(network, tuned, dataset, where, chosen, seed, graph, batches, ranges)
 
 
 def _fewest(most: int, holds: Callable[[int], bool]) -> int:
@@ -278,38 +335,6 @@ def _batches(
     for start in range(0, len(chosen), BATCH):
         seen = np.array(network.pictures().window(images[chosen[start : start + BATCH]]))
         yield network.normalise(torch.from_numpy(seen))
-
-
-def _measured(
-    network: Network,
-    made: Network,
-    graph: Graph,
-    ranges: dict[str, Range],
-    batches: Sequence[torch.Tensor],
-    dataset: Dataset,
-    out: Path,
-    seed: int,
-) -> Quantization:
-    body = made.body
-    assert isinstance(body, IntegerNetwork)
-    val = dataset.val
-    clocks = clock([network, made], dataset.of_train.images[:1])
-    clipped = [(name, r.clipped) for name, r in ranges.items() if r.clipped > CLIPPED]
-    return Quantization(
-        network=network.name,
-        out=str(out),
-        images=sum(map(len, batches)),
-        seed=seed,
-        accuracy=None if val is None else accuracy(network, val),
-        accuracy_int8=None if val is None else accuracy(made, val),
-        val_images=0 if val is None else len(val.labels),
-        bytes=sum(4 * p.numel() for p in network.body.state_dict().values()),
-        bytes_int8=body.network.weights(),
-        us=clocks[0] if clocks else None,
-        us_int8=clocks[1] if clocks else None,
-        layers=tuple(errors(graph, body, batches[0][:PROBED])[:5]),
-        clipped=tuple(clipped),
-    )
 
 
 def accuracy(network: Network, split: Split) -> float:

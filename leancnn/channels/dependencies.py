@@ -221,24 +221,9 @@ class _Walk:
             raise _unknown(node, "its weights are computed from others")
         match module:
             case nn.Conv2d():
-                self.dependencies.reads[path] = row
-                c_in, c_out, groups = module.in_channels, module.out_channels, module.groups
-                if groups == c_in == c_out > 1:
-                    return row
-                out = self.writers[path] = self.new(c_out)
-                if groups > 1:
-                    self.equal_split(path, row, groups)
-                    self.equal_split(path, out, groups)
-                return out
+                return self.conv(path, module, row)
             case nn.Linear():
-                pixels, more = divmod(module.in_features, len(row))
-                if more or (pixels > 1 and self.mixed.intersection(node.all_input_nodes)):
-                    raise _unknown(node, f"{module.in_features} inputs of {len(row)} channels")
-                self.dependencies.reads[path] = np.repeat(row, pixels)
-                out = self.writers[path] = self.new(module.out_features)
-                if path in self.hidden:
-                    self.fixed.append(out)
-                return out
+                return self.linear(node, path, module, row)
             case ChannelShuffle():
                 places = row.reshape(module.groups, -1)
                 for group in places[1:]:
@@ -258,6 +243,27 @@ class _Walk:
         if isinstance(module, ALONE):
             return row
         raise _unknown(node, type(module).__name__)
+
+    def conv(self, path: str, module: nn.Conv2d, row: Row) -> Row:
+        self.dependencies.reads[path] = row
+        c_in, c_out, groups = module.in_channels, module.out_channels, module.groups
+        if groups == c_in == c_out > 1:
+            return row
+        out = self.writers[path] = self.new(c_out)
+        if groups > 1:
+            self.equal_split(path, row, groups)
+            self.equal_split(path, out, groups)
+        return out
+
+    def linear(self, node: fx.Node, path: str, module: nn.Linear, row: Row) -> Row:
+        pixels, more = divmod(module.in_features, len(row))
+        if more or (pixels > 1 and self.mixed.intersection(node.all_input_nodes)):
+            raise _unknown(node, f"{module.in_features} inputs of {len(row)} channels")
+        self.dependencies.reads[path] = np.repeat(row, pixels)
+        out = self.writers[path] = self.new(module.out_features)
+        if path in self.hidden:
+            self.fixed.append(out)
+        return out
 
     # the end
 

@@ -53,11 +53,8 @@ def ends_in_probabilities(graph: Graph) -> bool:
     return end.of == "softmax" or (end.of == "positive" and end.low >= 0)
 
 
-def _origin(node: Node, inputs: list[Origin]) -> Origin:
-    x = inputs[0]
-    match node.op:
-        case Softmax(log):
-            return UNKNOWN if log else Origin("softmax", 0, 1)
+def _activated(op: Activation, x: Origin) -> Origin:
+    match op:
         case Activation("sigmoid" | "hardsigmoid"):
             return Origin("positive", 0, 1)
         case Activation("exp"):
@@ -69,6 +66,16 @@ def _origin(node: Node, inputs: list[Origin]) -> Origin:
             return Origin("positive", -1, 1)
         case Activation("leaky" | "sqrt" | "reciprocal" | "power"):
             return Origin(x.of, 0) if x.low >= 0 else Origin(x.of)
+    return UNKNOWN
+
+
+def _origin(node: Node, inputs: list[Origin]) -> Origin:
+    x = inputs[0]
+    match node.op:
+        case Softmax(log):
+            return UNKNOWN if log else Origin("softmax", 0, 1)
+        case Activation():
+            return _activated(node.op, x)
         case Affine(scale, shift) if not scale.any():  # a constant, which leaves others as they are
             return Origin("softmax", float(shift.min()), float(shift.max()))
         case Affine(scale, shift):

@@ -88,27 +88,8 @@ class Lowering:
     def node(self, node: object) -> None:
         """Turn one node into kernels."""
         match node:
-            case QTake(x, out, channels):
-                seen = self.views[x]
-                self.views[out] = IndexMap(
-                    tuple(seen.places[c] for c in channels), seen.height, seen.width
-                )
-            case QJoin(xs, out):
-                parts = [self.views[x] for x in xs]
-                if len({(p.height, p.width) for part in parts for p in part.planes}) > 1:
-                    parts = [self._uncropped(x) for x in xs]
-                places = tuple(place for part in parts for place in part.places)
-                self.views[out] = IndexMap(places, parts[0].height, parts[0].width)
-            case QCrop(x, out, top, left):
-                _, h, w = self.network.values[out].shape
-                self.views[out] = IndexMap(
-                    tuple(
-                        Place(p.plane, p.quad, p.lane, p.top + top, p.left + left)
-                        for p in self.views[x].places
-                    ),
-                    h,
-                    w,
-                )
+            case QTake() | QJoin() | QCrop():
+                self.views[node.out] = self._viewed(node)
             case QConv():
                 shape = conv_shape(node, self.network.values[node.x].shape)
                 if shape[1:] == (1, 1):
@@ -129,6 +110,27 @@ class Lowering:
                 self._table(node)
             case QNorm():
                 self._norm(node)
+
+    def _viewed(self, node: QTake | QJoin | QCrop) -> IndexMap:
+        """Where the channels lie of a node that only picks some that are there."""
+        match node:
+            case QTake(x, _, channels):
+                seen = self.views[x]
+                places = tuple(seen.places[c] for c in channels)
+                return IndexMap(places, seen.height, seen.width)
+            case QJoin(xs):
+                parts = [self.views[x] for x in xs]
+                if len({(p.height, p.width) for part in parts for p in part.planes}) > 1:
+                    parts = [self._uncropped(x) for x in xs]
+                places = tuple(place for part in parts for place in part.places)
+                return IndexMap(places, parts[0].height, parts[0].width)
+            case QCrop(x, out, top, left):
+                _, h, w = self.network.values[out].shape
+                places = tuple(
+                    Place(p.plane, p.quad, p.lane, p.top + top, p.left + left)
+                    for p in self.views[x].places
+                )
+                return IndexMap(places, h, w)
 
     # Planes and orders
 

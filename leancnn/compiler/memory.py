@@ -83,22 +83,27 @@ def set_pitches(planned: Schedule) -> None:
         wanted = max(buffer.width + buffer.gap[1], least.get(buffer, 0))
         pitches[root(buffer)] = max(pitches.get(root(buffer), 1), wanted)
     for buffer in program.buffers:
-        buffer.below = 0
-        if buffer.blocked:
-            buffer.pitch = buffer.width * WIDEST
-            buffer.stride = apart(buffer.line)
-            buffer.size = round_up(buffer.channels) // WIDEST * buffer.stride
-            continue
-        if buffer.vector:  # no window looks beyond a pixel: see simplify
-            buffer.pitch = buffer.stride = 1
-            buffer.size = round_up(buffer.channels + WIDEST)
-            continue
-        buffer.pitch = pitches[root(buffer)]
-        rows, columns = buffer.gap
-        buffer.below = round_up(rows * buffer.pitch + columns, grain)
-        stride = round_up(buffer.line + rows * buffer.pitch + columns, grain)
-        buffer.stride = stride if grain == 1 else apart(stride)
-        buffer.size = buffer.below + buffer.channels * buffer.stride
+        _set_size(buffer, pitches[root(buffer)], grain)
+
+
+def _set_size(buffer: Buffer, pitch: int, grain: int) -> None:
+    """Set its pitch, how far apart its planes are, and how many floats it takes."""
+    buffer.below = 0
+    if buffer.blocked:
+        buffer.pitch = buffer.width * WIDEST
+        buffer.stride = apart(buffer.line)
+        buffer.size = round_up(buffer.channels) // WIDEST * buffer.stride
+        return
+    if buffer.vector:  # no window looks beyond a pixel: see simplify
+        buffer.pitch = buffer.stride = 1
+        buffer.size = round_up(buffer.channels + WIDEST)
+        return
+    buffer.pitch = pitch
+    rows, columns = buffer.gap
+    buffer.below = round_up(rows * buffer.pitch + columns, grain)
+    stride = round_up(buffer.line + rows * buffer.pitch + columns, grain)
+    buffer.stride = stride if grain == 1 else apart(stride)
+    buffer.size = buffer.below + buffer.channels * buffer.stride
 
 
 def _unite(parent, root, buffers: Iterable[Buffer]) -> None:  # type: ignore[no-untyped-def]

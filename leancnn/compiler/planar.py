@@ -51,7 +51,7 @@ for (int from = 0; from < end; from += $chunk) {
     $walk
 }
 """
-DEALING = """
+SPLITTING = """
 const int row = $row, base = row * $pitch;
 @_split(s, in, row, ($end - 1) / $pitch + $below);
 """
@@ -228,32 +228,12 @@ def _function(file: File, kernel: PlanarKernel, plan: Tiling) -> str:
     tables = sum(isinstance(step, Store) or operand(step) is not None for step in kernel.epilogue)
     own = sum(len(rows) for rows in kernel.rows(slice(0, 1)))
     weights, table = (rows * plan.outputs for rows in (head_rows(kernel) + own, tables))
-    sizes = sorted({plan.vectors, plan.few, plan.rest, 1} - {0}, reverse=True)
     tiles = []
-    for size in sizes:
+    for size in _sizes(plan):
         when = _when(plan, size)
         tiles += [f"#if {when}"] * bool(when) + [_tile(file, kernel, plan, size)]
         tiles += ["#endif"] * bool(when)
-    start, end = ("from", "to") if plan.chunk else ("0", "end")
     uneven, macros = kernel.factors() is not None, kernel.macros()
-    factors = ", share + 0" if uneven else ""
-    call = f"(s, in, at, k{factors}{', base' if plan.phases is not None else ''}, p)"
-    walk = fill(
-        BLOCKS,
-        blocks=plan.blocks,
-        inputs=plan.inputs,
-        table=table,
-        weights=f"w + b * {weights}" if weights else "w",
-        start=start,
-        loops="\n".join(vector_loops(plan, sizes, call, end)),
-    )
-    if plan.phases is not None:
-        pitch = plan.phases.pitch
-        row = f"from / {pitch}" if plan.chunk else "0"
-        below = max(plan.phases.rows) - kernel.height + 1
-        walk = f"{fill(DEALING, row=row, pitch=pitch, end=end, below=below)}\n{walk}"
-    if plan.chunk:
-        walk = fill(BY_CHUNKS, chunk=plan.chunk, walk=walk)
     behind = plan.groups * plan.blocks * weights
     names = [line.split()[1].split("(")[0] for line in macros.splitlines()]
     return fill(
@@ -267,9 +247,39 @@ def _function(file: File, kernel: PlanarKernel, plan: Tiling) -> str:
         groups=plan.groups,
         group=plan.inputs + plan.blocks * table,
         next=f", w += {plan.blocks * weights}" if weights else "",
-        walk=walk,
+        walk=_walk(kernel, plan, table, weights),
         unused="" if weights or uneven else "(void)w;",
     )
+
+
+def _sizes(plan: Tiling) -> list[int]:
+    """Vectors of its register tiles, the largest first."""
+    return sorted({plan.vectors, plan.few, plan.rest, 1} - {0}, reverse=True)
+
+
+def _walk(kernel: PlanarKernel, plan: Tiling, table: int, weights: int) -> str:
+    """The loops over blocks of outputs and their vectors; what is split is split before.
+
+    `table` and `weights`: how many entries of each a block has.
+    """
+    start, end = ("from", "to") if plan.chunk else ("0", "end")
+    factors = ", share + 0" if kernel.factors() is not None else ""
+    call = f"(s, in, at, k{factors}{', base' if plan.phases is not None else ''}, p)"
+    walk = fill(
+        BLOCKS,
+        blocks=plan.blocks,
+        inputs=plan.inputs,
+        table=table,
+        weights=f"w + b * {weights}" if weights else "w",
+        start=start,
+        loops="\n".join(vector_loops(plan, _sizes(plan), call, end)),
+    )
+    if plan.phases is not None:
+        pitch = plan.phases.pitch
+        row = f"from / {pitch}" if plan.chunk else "0"
+        below = max(plan.phases.rows) - kernel.height + 1
+        walk = f"{fill(SPLITTING, row=row, pitch=pitch, end=end, below=below)}\n{walk}"
+    return fill(BY_CHUNKS, chunk=plan.chunk, walk=walk) if plan.chunk else walk
 
 
 def _when(plan: Tiling, size: int) -> str:

@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,36 @@ STRUCTURES: dict[str, Any] = {"Tensor": _CTensor, "Node": _CNode, "Step": _CStep
 """What is laid out here as kernels.c declares it, by its name there."""
 
 
+class _Table:
+    """The tensors that the C functions read, a line each."""
+
+    def __init__(self, plain: tuple[Tensor, Tensor]) -> None:
+        self.plain = plain
+        self.lines: list[_CTensor] = []
+
+    def put(
+        self, data: Tensor, view: tuple[Tensor, Tensor] | None = None, act: int = LINEAR
+    ) -> int:
+        """Append a tensor, read as scale · x + shift; gradients are read as they are."""
+        scale, shift = view or self.plain
+        channels, pixels = data.shape[1:3]
+        pointers = data.data_ptr(), scale.data_ptr(), shift.data_ptr()
+        self.lines.append(_CTensor(*pointers, channels, pixels, act))
+        return len(self.lines) - 1
+
+
+@dataclass(slots=True)
+class _Uses:
+    """Where the gradient of a node's output and that of what it reads stand in the table."""
+
+    read: list[list[tuple[int, int]]]
+    """For each channel of the output, (tensor, channel) of each gradient that is added up."""
+    gradient: int = -1
+    """Of what it reads; -1: of nothing but images."""
+    total: int = -1
+    """Of its output, where that is a sum of several; -1: it is not stored."""
+
+
 class Program:
     """A traced network over its own memory, for one shape of input, run by `threads` threads.
 
@@ -82,64 +113,72 @@ class Program:
         self.slots = [(self.nodes[place[node]], slot) for node, slot, _ in slots]
 
     def _lay_out(self) -> None:
+        """Give every value and gradient memory, and describe the nodes to the C functions."""
         nodes = self.trace.nodes
-        place = {node: i for i, node in enumerate(nodes)}
         seen = [(self._floats(n.shape[0], fill=1), self._floats(n.shape[0])) for n in nodes]
-        table: list[_CTensor] = []
-
-        def put(data: Tensor, view: tuple[Tensor, Tensor] = seen[0], act: int = LINEAR) -> int:
-            """A line of the table of tensors; gradients are seen as they are."""
-            scale, shift = view
-            channels, pixels = data.shape[1:3]
-            pointers = data.data_ptr(), scale.data_ptr(), shift.data_ptr()
-            table.append(_CTensor(*pointers, channels, pixels, act))
-            return len(table) - 1
-
+        table = _Table(seen[0])
         self.values = [self._stored(node.shape) for node in nodes]
         for node, value, view in zip(nodes, self.values, seen, strict=True):
-            put(value, view, node.act or LINEAR)
+            table.put(value, view, node.act or LINEAR)
+        uses = {node: _Uses([[] for _ in range(node.shape[0])]) for node in nodes}
+        self._leave(table, uses)
+        if self.training:
+            self._place_gradients(table, uses)
+        self._fill_nodes(table, seen, uses)
+        self.forward_steps = self._steps(self.forward_names())
+        self.backward_steps = self._steps(self.backward_names())
 
-        uses: dict[Node, list[list[tuple[int, int]]]] = {
-            node: [[] for _ in range(node.shape[0])] for node in nodes
-        }
-        gradients: dict[Node, int] = {}
-        totals: dict[Node, int] = {}
+    def _leave(self, table: "_Table", uses: dict[Node, "_Uses"]) -> None:
+        """Memory for the gradients of what leaves the lanes."""
         self.left = [self._stored(node.shape) for node, _ in self.trace.exits if self.training]
         for (node, _), left in zip(self.trace.exits, self.left, strict=False):
-            at = put(left)
-            for channel, found in enumerate(uses[node]):
+            at = table.put(left)
+            for channel, found in enumerate(uses[node].read):
                 found.append((at, channel))
+
+    def _place_gradients(self, table: "_Table", uses: dict[Node, "_Uses"]) -> None:
+        """Memory for the gradients, from the last node to the first.
+
+        A gradient's memory is given back after the last node that reads it. Raises `NoSimdError`
+        for an output that is read too often.
+        """
+        place = {node: i for i, node in enumerate(self.trace.nodes)}
         spare: list[Tensor] = []  # gradients that all their readers have read
-        held: dict[Node, list[Tensor]] = {node: [] for node in nodes}  # given back after that node
-        for node in nodes[:0:-1] if self.training else ():
-            counts = {len(found) for found in uses[node]}
+        held: dict[Node, list[Tensor]] = {node: [] for node in place}  # given back after that node
+        for node in self.trace.nodes[:0:-1]:
+            own = uses[node]
+            counts = {len(found) for found in own.read}
             if max(counts) > MOST_USES:
                 raise NoSimdError(f"an output is read {max(counts)} times")
             if node.weight is not None and counts != {1}:
                 total = self._stored(node.shape, spare)
-                totals[node] = put(total)
+                own.total = table.put(total)
                 held[node].append(total)
             read = [term.node for plane in node.planes for term in plane if term.node.planes]
             if read:  # more than the images
                 _, height, width = read[0].shape
                 data = self._stored((len(node.planes), height, width), spare)
-                gradients[node] = put(data)
+                own.gradient = table.put(data)
                 held[min(read, key=lambda other: place[other])].append(data)
                 for channel, plane in enumerate(node.planes):
                     for term in plane:
-                        uses[term.node][term.channel].append((gradients[node], channel))
+                        uses[term.node].read[term.channel].append((own.gradient, channel))
             spare += held[node]
 
-        tensors = (_CTensor * len(table))(*table)
-        self.kept.append(tensors)
+    def _fill_nodes(
+        self, table: "_Table", seen: list[tuple[Tensor, Tensor]], uses: dict[Node, "_Uses"]
+    ) -> None:
+        """What the C functions read of each node, and the scratch that they share."""
+        nodes = self.trace.nodes
+        place = {node: i for i, node in enumerate(nodes)}
+        tensors = (_CTensor * len(table.lines))(*table.lines)
         room = max(
             _scratch(node) + -(-_weights(node) // node.groups // self.lanes) for node in nodes
         )
         rooms = self._floats(self.threads, room, self.lanes)
         partial = self._floats(self.threads, max(map(_weights, nodes)), self.lanes)
         sums = torch.zeros(self.threads, 2, max(n.shape[0] for n in nodes), dtype=torch.float64)
-        self.kept.append(sums)
-
+        self.kept += [tensors, sums]
         self.nodes: list[_CNode] = []
         for node, (scale, shift) in zip(nodes, seen, strict=True):
             c = _CNode()
@@ -147,8 +186,8 @@ class Program:
             c.first, c.terms = self._terms(
                 [[(place[term.node], term.channel) for term in plane] for plane in node.planes]
             )
-            c.use_first, c.uses = self._terms(uses[node])
-            c.out, c.grad, c.total = place[node], gradients.get(node, -1), totals.get(node, -1)
+            c.use_first, c.uses = self._terms(uses[node].read)
+            c.out, c.grad, c.total = place[node], uses[node].gradient, uses[node].total
             _describe(c, node)
             c.blocks, c.training, c.sums = self.blocks, self.training, sums.data_ptr()
             c.scratch, c.scratch_size = rooms.data_ptr(), rooms.shape[1]
@@ -158,8 +197,6 @@ class Program:
             if isinstance(node.weight, nn.Parameter) and node.weight.requires_grad:
                 c.weight_partial = partial.data_ptr()
             self.nodes.append(c)
-        self.forward_steps = self._steps(self.forward_names())
-        self.backward_steps = self._steps(self.backward_names())
 
     def _floats(self, *shape: int, fill: float = 0) -> Tensor:
         self.kept.append(torch.full(shape, float(fill)))

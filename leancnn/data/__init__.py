@@ -122,12 +122,7 @@ def load_dataset(
     splits: dict[PartName, Split] = {part: found.split for part, found in read.items()}
     cuts: dict[str, Any] = dict(opened.cuts)
     if cut_val:
-        whole = splits["train"]
-        if val_share is None:
-            val_share = val_share_of(len(whole.labels))
-        stay, off = cut(whole.files, whole.labels, val_share, f"val {seed}")
-        splits["train"], splits["val"] = (whole.take(rows, reading.cache) for rows in (stay, off))
-        cuts["val"] = {"from": "train", "share": val_share, "seed": seed, "images": len(off)}
+        cuts["val"] = _cut_val(splits, val_share, seed, reading.cache)
     splits = {part: split for part, split in splits.items() if part in parts}
     return Dataset(
         name=opened.name,
@@ -137,6 +132,17 @@ def load_dataset(
         test=splits.get("test"),
         manifest=_manifest(opened, read, splits, cuts),
     )
+
+
+def _cut_val(
+    splits: dict[PartName, Split], share: float | None, seed: int, cache: Path
+) -> dict[str, Any]:
+    """Set the validation part apart from "train"; how, for the manifest."""
+    whole = splits["train"]
+    share = val_share_of(len(whole.labels)) if share is None else share
+    stay, off = cut(whole.files, whole.labels, share, f"val {seed}")
+    splits["train"], splits["val"] = (whole.take(rows, cache) for rows in (stay, off))
+    return {"from": "train", "share": share, "seed": seed, "images": len(off)}
 
 
 def _read(opened: Source, reading: Reading, parts: Sequence[PartName]) -> dict[PartName, Part]:

@@ -3,7 +3,7 @@
 import functools
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -278,54 +278,44 @@ def _numbers(value: Recipe) -> list[tuple[str, float]]:
     return [(key, number) for key, number in asdict(value).items() if isinstance(number, float)]
 
 
+def _of_training(value: Recipe) -> Iterator[tuple[bool, str]]:
+    """Whether a number of the schedule or the optimizer is wrong, and what is needed."""
+    epochs = f"`epochs` above 0 and at most {MOST_EPOCHS:,}, not {value.epochs:g}"
+    yield not 0 < value.epochs <= MOST_EPOCHS, epochs
+    yield value.batch < 2, f"a `batch` of 2 or more, not {value.batch}"
+    yield value.lr <= 0, f"`lr` above 0, not {value.lr:g}"
+    yield not 0 <= value.warmup < 1, f"`warmup` from 0 to below 1, not {value.warmup:g}"
+    yield not 0 <= value.ema < 1, f"`ema` from 0 to below 1, not {value.ema:g}"
+    yield not 0 <= value.label_smoothing < 1, "`label_smoothing` from 0 to below 1"
+    yield not 0 <= value.momentum < 1, f"`momentum` from 0 to below 1, not {value.momentum:g}"
+    yield value.nesterov and value.momentum == 0, "momentum for nesterov"
+    yield not all(0 <= share <= 1 for share in value.milestones), "milestones from 0 to 1"
+    yield min(value.factor, value.final) < 0, "factor and final of 0 or more"
+    yield value.patience < 0, f"patience of 0 or more epochs, not {value.patience}"
+    twice = "balanced sampling or balanced class_weights: both would count classes twice"
+    yield value.sampling == "balanced" and value.class_weights == "balanced", twice
+
+
+def _of_images(value: Recipe) -> Iterator[tuple[bool, str]]:
+    """The same of what is done to images, and of penalties."""
+    yield value.channels not in (None, 1, 3), f"1 or 3 `channels`, not {value.channels}"
+    for key, side in (("size", value.size), ("scale", value.scale)):
+        wrong = side is not None and not 1 <= min(side) <= max(side) <= SIDE
+        yield wrong, f"a `{key}` of 1 to {SIDE} pixels"
+    sides = value.pad, value.shift, value.cutout, value.mixup
+    yield max(sides) > SIDE, f"pad, shift, cutout and mixup of at most {SIDE}"
+    yield bool(value.pad and value.shift), "pad or shift, not both"
+    yield not 0 <= value.rotate <= 180, f"rotate from 0 to 180 degrees, not {value.rotate:g}"
+    yield not 0 <= value.zoom <= MOST_ZOOM, f"zoom from 0 to {MOST_ZOOM}, not {value.zoom:g}"
+    yield not 0 <= value.colour <= 1, f"colour from 0 to 1, not {value.colour:g}"
+    negative = min(*sides, value.clip, value.weight_decay, value.bn_l1) < 0
+    yield negative, "pad, shift, cutout, mixup, clip, weight_decay and bn_l1 of 0 or more"
+
+
 def _check(value: Recipe) -> None:
     """Refuse numbers no run could use, all at once. Raises `MismatchError`."""
     large = [key for key, given in _numbers(value) if abs(given) > MOST]
-    wrong = [
-        text
-        for bad, text in (
-            (bool(large), f"{', '.join(large)} of at most {MOST:,}, as steps are float32"),
-            (
-                not 0 < value.epochs <= MOST_EPOCHS,
-                f"`epochs` above 0 and at most {MOST_EPOCHS:,}, not {value.epochs:g}",
-            ),
-            (value.batch < 2, f"a `batch` of 2 or more, not {value.batch}"),
-            (value.lr <= 0, f"`lr` above 0, not {value.lr:g}"),
-            (not 0 <= value.warmup < 1, f"`warmup` from 0 to below 1, not {value.warmup:g}"),
-            (not 0 <= value.ema < 1, f"`ema` from 0 to below 1, not {value.ema:g}"),
-            (not 0 <= value.label_smoothing < 1, "`label_smoothing` from 0 to below 1"),
-            (not 0 <= value.momentum < 1, f"`momentum` from 0 to below 1, not {value.momentum:g}"),
-            (value.nesterov and value.momentum == 0, "momentum for nesterov"),
-            (value.channels not in (None, 1, 3), f"1 or 3 `channels`, not {value.channels}"),
-            *(
-                (
-                    side is not None and not 1 <= min(side) <= max(side) <= SIDE,
-                    f"a `{key}` of 1 to {SIDE} pixels",
-                )
-                for key, side in (("size", value.size), ("scale", value.scale))
-            ),
-            (
-                max(value.pad, value.shift, value.cutout, value.mixup) > SIDE,
-                f"pad, shift, cutout and mixup of at most {SIDE}",
-            ),
-            (not all(0 <= share <= 1 for share in value.milestones), "milestones from 0 to 1"),
-            (min(value.factor, value.final) < 0, "factor and final of 0 or more"),
-            (bool(value.pad and value.shift), "pad or shift, not both"),
-            (not 0 <= value.rotate <= 180, f"rotate from 0 to 180 degrees, not {value.rotate:g}"),
-            (not 0 <= value.zoom <= MOST_ZOOM, f"zoom from 0 to {MOST_ZOOM}, not {value.zoom:g}"),
-            (not 0 <= value.colour <= 1, f"colour from 0 to 1, not {value.colour:g}"),
-            (value.patience < 0, f"patience of 0 or more epochs, not {value.patience}"),
-            (
-                value.sampling == "balanced" and value.class_weights == "balanced",
-                "balanced sampling or balanced class_weights: both would count classes twice",
-            ),
-            (
-                min(value.pad, value.shift, value.cutout, value.mixup, value.clip) < 0
-                or min(value.weight_decay, value.bn_l1) < 0,
-                "pad, shift, cutout, mixup, clip, weight_decay and bn_l1 of 0 or more",
-            ),
-        )
-        if bad
-    ]
-    if wrong:
+    too_large = (bool(large), f"{', '.join(large)} of at most {MOST:,}, as steps are float32")
+    cases = (too_large, *_of_training(value), *_of_images(value))
+    if wrong := [text for bad, text in cases if bad]:
         raise ArgumentError(f"recipe {value.name} needs {'; '.join(wrong)}")

@@ -33,33 +33,6 @@ def _blocks(value: Mapping[str, Any]) -> list[Block]:
     charts = [_chart(rows, "MACs", "multiply-accumulates")]
     if all(_number(row, "µs") is not None for row in rows):
         charts.append(_chart(rows, "µs", "µs an image, compiled, one core"))
-    cells: list[list[Cell]] = [
-        [
-            row["network"],
-            row["kind"],
-            row["runs"],
-            value_text(_number(row, "before %")),
-            Bar(f"{row['after %']:.2f} %", min(max(row["after %"] / 100, 0.0), 1.0)),
-            value_text(_number(row, "± %")),
-            f"{row['trainable']:,}",
-            f"{row['MACs']:,}",
-            value_text(_number(row, "µs")),
-            f"{row['epochs']:g}",
-        ]
-        for row in rows
-    ]
-    head = (
-        "network",
-        "kind",
-        "runs",
-        "before %",
-        "after",
-        "± %",
-        "weights",
-        "MACs",
-        "µs",
-        "epochs",
-    )
     return [
         Text(f"{value['verdict']}."),
         Text(
@@ -67,8 +40,30 @@ def _blocks(value: Mapping[str, Any]) -> list[Block]:
             "test part after the last epoch, of the whole network as it was cut."
         ),
         *([Columns(charts)] if rows else []),
-        Table("All networks", head, cells),
+        Table("All networks", HEAD, [_cells(row) for row in rows]),
         *(Text(f"Left out: {why}") for why in value["left_out"]),
+    ]
+
+
+HEAD = (
+    *("network", "kind", "runs", "before %", "after", "± %"),
+    *("weights", "MACs", "µs", "epochs"),
+)
+
+
+def _cells(row: Mapping[str, Any]) -> list[Cell]:
+    """One network's cells, below `HEAD`."""
+    return [
+        row["network"],
+        row["kind"],
+        row["runs"],
+        value_text(_number(row, "before %")),
+        Bar(f"{row['after %']:.2f} %", min(max(row["after %"] / 100, 0.0), 1.0)),
+        value_text(_number(row, "± %")),
+        f"{row['trainable']:,}",
+        f"{row['MACs']:,}",
+        value_text(_number(row, "µs")),
+        f"{row['epochs']:g}",
     ]
 
 

@@ -43,6 +43,7 @@ from leancnn.toolchain import compile_library
 TURNS = 15
 SECONDS = 0.01  # of a turn
 MACS = 32  # of a cycle
+LONG = 100_000  # cycles of one call from Python, at least
 CHANNELS, SIZE = 32, 28  # of the images on which single numbers are measured
 DENSE = (
     (16, 4),
@@ -75,7 +76,7 @@ def cycle() -> float:
     return least(peak, 1) / peak.macs * MACS
 
 
-def alone(kernel: Kernel, planned: Schedule, calls: int = 20):
+def alone(kernel: Kernel, planned: Schedule, calls: int):
     """A function that calls one kernel of a planned program so many times."""
     file = File("alone", dump=planned.program.arena)
     kernel.c(file, planned.plans[kernel])
@@ -88,13 +89,15 @@ def alone(kernel: Kernel, planned: Schedule, calls: int = 20):
     widest = max(buffer.stride for buffer in planned.program.buffers)
     arena = np.random.default_rng(0).uniform(0.1, 1, planned.program.arena + widest + 128)
     arena = arena.astype(np.float32)
-    first = (-arena.ctypes.data // 4) % 16  # a cache line
-    return lambda: run(arena[first:].ctypes.data)
+    aligned = arena[(-arena.ctypes.data // 4) % 16 :]  # a cache line
+    place = ctypes.c_void_p(aligned.ctypes.data)
+    return lambda keep=aligned: run(place)
 
 
 def cycles(kernel: Kernel, planned: Schedule, unit: float) -> float:
-    """Of one call of a kernel."""
-    return least(alone(kernel, planned), 20) / unit
+    """Of one call of a kernel; called so often that calling it from Python costs nothing."""
+    calls = max(20, int(LONG / max(kernel.cost(), 1)))
+    return least(alone(kernel, planned, calls), calls) / unit
 
 
 def elementwise(*ops) -> tuple[Kernel, Schedule]:

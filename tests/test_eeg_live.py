@@ -199,33 +199,50 @@ def test_the_terminal_shows_letter_bars_and_reasons():
     assert "7.5 Hz" in line(found[0], TARGETS, 250.0)
 
 
-@pytest.mark.slow
-def test_an_lsl_stream_comes_whole_and_its_death_is_noticed():
+def sent_by_lsl(kept, stall=None, count=500):
+    """A stream of `count` chunks of 4 samples at 250 Hz through LSL, of which those `kept` are sent
+    at their time; `stall`: the chunk before which the sender sleeps 0.4 s, and catches up then."""
     pylsl = pytest.importorskip("pylsl", reason="needs the extra eeg")
     from leancnn.eeg.lsl import LSL
 
-    info = pylsl.StreamInfo("leancnn-test", "EEG", 8, 250, "float32", "leancnn-test-source")
-    outlet = pylsl.StreamOutlet(info)
-    source = LSL("leancnn-test")
-    live = Live(source, fbcca(TARGETS), window=2.0, every=0.5, silence_s=1.0)
-    epochs = clear(trials=1)
-    sent = []
+    name = f"leancnn-test-{time.monotonic_ns()}"
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "EEG", 8, 250, "float32", name))
+    live = Live(LSL(name), fbcca(TARGETS), window=2.0, every=0.5, silence_s=1.0)
+    x = np.random.default_rng(0).standard_normal((count, 4, 8)).astype(np.float32)
 
     def send():
         while not outlet.have_consumers():
-            time.sleep(0.05)
-        for chunk in as_chunks(epochs, size=10):
-            outlet.push_chunk(np.ascontiguousarray(chunk.x.T))
-            sent.append(chunk.x.shape[1])
-            time.sleep(0.02)
+            time.sleep(0.01)
+        began = time.monotonic()
+        for place in kept:
+            if place == stall:
+                time.sleep(0.4)
+            time.sleep(max(began + (place + 1) * 4 / 250 - time.monotonic(), 0))
+            outlet.push_chunk(x[place])
 
     sender = threading.Thread(target=send)
     sender.start()
     with pytest.raises(StreamError, match="no sample for 1 s"):
         list(live)
     sender.join()
-    assert live.ring.counts["samples"] == sum(sent)
+    return live
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stall", [None, 250])
+def test_an_lsl_stream_comes_whole_and_its_death_is_noticed(stall):
+    live = sent_by_lsl(range(500), stall)
+    assert live.ring.counts["samples"] == 2000
     assert live.ring.counts["lost"] == 0
+
+
+@pytest.mark.slow
+def test_chunks_that_an_lsl_sender_withheld_are_counted():
+    random = np.random.default_rng(1)
+    kept = [n for n in range(500) if n < 20 or n > 450 or random.random() > 0.05]
+    live = sent_by_lsl(kept)
+    assert live.ring.counts["samples"] == 4 * len(kept)
+    assert live.ring.counts["lost"] == 4 * (500 - len(kept))
 
 
 @pytest.mark.slow

@@ -33,6 +33,8 @@ class Chunk:
     """Their `sample` counts as `first` does."""
     fresh: bool = False
     """Another stretch of signal begins: what came before has nothing to do with it."""
+    back: int = 0
+    """Samples that were taken for lost before, by their stamps, and were only late."""
 
 
 class Source(Protocol):

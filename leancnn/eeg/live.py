@@ -174,6 +174,7 @@ class Live:
         if chunk.fresh:
             self.ring.restart(chunk.first)
             self._due, self._next_look = [], None
+        self.ring.counts["lost"] -= chunk.back
         self._due += self._planned(chunk)
         start, end = chunk.first, chunk.first + chunk.x.shape[1]
         while start < end:

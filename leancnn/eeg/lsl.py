@@ -12,7 +12,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from leancnn.eeg.chunks import POLL_S, Chunk
 from leancnn.eeg.recording import VOLTS, Event, label_of
+from leancnn.eeg.stamps import Numbering
 from leancnn.errors import DataError, MissingDependencyError, UnknownNameError
 
 NEEDS = "LSL needs pylsl; pip install 'leancnn[eeg]'"
 FIND_S = 5.0  # to look for a stream
 WAIT_S = 0.2  # of one pull, so that a closed stream is left
-LEAP_S = 0.25  # between the stamps of neighbours: a loss, where less is a sender that was late
 LONG_UNITS = {"microvolts": "uV", "microvolt": "uV", "millivolts": "mV", "volts": "V"}
 
 
@@ -113,28 +113,23 @@ class LSL:
     def _pull(self) -> None:
         """In a thread: everything that calls liblsl while signals flow."""
         correction = float(within(2, lambda: self._inlet.time_correction(1.5), 0.0))
-        first, clock = 0, time.monotonic() - float(self._lsl.local_clock())
-        before: float | None = None
+        clock = correction + time.monotonic() - float(self._lsl.local_clock())
+        numbered = Numbered(self.fs, clock)
         while not self._closed.is_set():
             row, stamp = self._inlet.pull_sample(timeout=WAIT_S)  # of many it would wait for all
             if row is None:
+                self._put(numbered.flush())
                 continue
             rows, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=4096)
-            rows, stamps = [row, *rows], [stamp, *stamps]
             marks: list[tuple[float, str]] = []
             for inlet in self._marks:
                 words, times = inlet.pull_chunk(timeout=0.0)
                 marks += [(at, str(word[0])) for at, word in zip(times, words, strict=True)]
-            x: NDArray[np.float32] = np.asarray(rows, np.float32).T
-            if before is not None and stamps[0] - before > LEAP_S:
-                first += round((stamps[0] - before) * self.fs) - 1
-            last = before = stamps[-1]
-            events = tuple(
-                Event(max(first + round((at - stamps[0]) * self.fs), first), label_of(word))
-                for at, word in marks
-            )
-            self._chunks.put(Chunk(x, first, last + correction + clock, events, first == 0))
-            first += x.shape[1]
+            self._put(numbered.take([row, *rows], [stamp, *stamps], marks))
+
+    def _put(self, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            self._chunks.put(chunk)
 
     def __iter__(self) -> Iterator[Chunk | None]:
         threading.Thread(target=self._pull, daemon=True, name="lsl").start()
@@ -146,6 +141,51 @@ class LSL:
 
     def close(self) -> None:
         self._closed.set()
+
+
+class Numbered:
+    """Pulled samples as chunks that are numbered by their stamps; see `stamps.Numbering`.
+
+    `clock` leads from LSL's stamps to `time.monotonic`.
+    """
+
+    def __init__(self, fs: float, clock: float) -> None:
+        self.fs, self.clock = fs, clock
+        self._numbering = Numbering(fs)
+        self._rows: list[list[float]] = []
+        self._stamps: list[float] = []
+        self._marks: list[tuple[float, str]] = []
+        self._lost = 0
+
+    def take(
+        self,
+        rows: Sequence[list[float]],
+        stamps: Sequence[float],
+        marks: Sequence[tuple[float, str]] = (),
+    ) -> Iterator[Chunk]:
+        """What can be told now; markers go with the samples that they came beside."""
+        self._rows += rows
+        self._stamps += stamps
+        self._marks += marks
+        yield from self._chunked(self._numbering.take(stamps))
+
+    def flush(self) -> Iterator[Chunk]:
+        """What was held back, when nothing comes that would show why it was late."""
+        yield from self._chunked(self._numbering.flush())
+
+    def _chunked(self, told: Sequence[tuple[int, int]]) -> Iterator[Chunk]:
+        for first, count in told:
+            x: NDArray[np.float32] = np.asarray(self._rows[:count], np.float32).T
+            stamps = self._stamps[:count]
+            del self._rows[:count], self._stamps[:count]
+            events = tuple(
+                Event(max(first + round((at - stamps[0]) * self.fs), first), label_of(word))
+                for at, word in self._marks
+            )
+            self._marks = []
+            back = max(self._lost - self._numbering.lost, 0)
+            self._lost = self._numbering.lost
+            yield Chunk(x, first, stamps[-1] + self.clock, events, first == 0, back)
 
 
 class Outlet:

@@ -1,0 +1,92 @@
+"""Which samples of a stream were lost, where nothing but their stamps can say it.
+
+A stamp that leaps says that a sender was late or that samples are missing. Who was late catches up:
+what waited comes at once, and the stamps fall back to the clock. What is missing stays missing. So
+samples whose stamps are ahead of their number are held back, for a tenth of a second of stamps at
+most, until it shows which of the two it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+ON_TIME_S = 0.012  # how far a stamp may be ahead: what computers are late every day
+SETTLED_S = 0.1  # of stamps in which nothing more was caught up: the rest is missing
+DRIFT_S = 2.0  # within it the clock follows stamps that are on time: rates are never quite nominal
+
+
+@dataclass(slots=True)
+class Numbering:
+    """Numbers for samples of `fs` Hz by their stamps in seconds, lost ones counted in between.
+
+    >>> numbering = Numbering(100.0)
+    >>> numbering.take([0.00, 0.01, 0.02])
+    [(0, 3)]
+    >>> numbering.take([0.06 + 0.01 * n for n in range(12)])  # three are missing
+    [(6, 12)]
+    """
+
+    fs: float
+    next: int = 0
+    """The number of the sample that comes next, where none is missing."""
+    lost: int = 0
+    """How many are missing so far, less those that came after all."""
+    _zero: float | None = None  # the stamp of number 0, as it seems now
+    _held: list[float] = field(default_factory=list)
+    _least: float = 0.0  # of the samples held: how far they are ahead, in samples
+    _least_at: float = 0.0
+
+    def take(self, stamps: Iterable[float]) -> list[tuple[int, int]]:
+        """Stretches (first number, how many) of the samples that can be told now, in their order.
+
+        Those that are held are told by a later call.
+        """
+        told: list[tuple[int, int]] = []
+        for stamp in stamps:
+            if self._zero is None:
+                self._zero = stamp
+            ahead = (stamp - self._zero) * self.fs - self.next - len(self._held)
+            if not self._held and ahead < ON_TIME_S * self.fs:
+                self._follow(ahead)
+                self._tell(1, told)
+            else:
+                self._hold(stamp, ahead, told)
+        return told
+
+    def flush(self) -> list[tuple[int, int]]:
+        """What is held, as if it had only been late: nothing more comes that would show it."""
+        told: list[tuple[int, int]] = []
+        self._tell(len(self._held), told)
+        self._held = []
+        return told
+
+    def _follow(self, ahead: float) -> None:
+        """Let the clock follow a sample that is on time: at once where it comes early."""
+        assert self._zero is not None
+        if ahead < 0:
+            back = min(round(-ahead), self.lost)  # they had only been late, for long
+            self.lost -= back if -ahead > ON_TIME_S * self.fs / 2 else 0
+            self._zero += ahead / self.fs
+        else:
+            self._zero += ahead / self.fs / (DRIFT_S * self.fs)
+
+    def _hold(self, stamp: float, ahead: float, told: list[tuple[int, int]]) -> None:
+        if not self._held or ahead < self._least - 1:
+            self._least_at = stamp
+        self._least = min(self._least, ahead) if self._held else ahead
+        self._held.append(stamp)
+        caught_up = ahead < ON_TIME_S * self.fs
+        if caught_up or stamp - self._least_at >= SETTLED_S:
+            missing = 0 if caught_up else round(self._least)
+            self.next += missing
+            self.lost += missing
+            self._tell(len(self._held), told)
+            self._held = []
+
+    def _tell(self, count: int, told: list[tuple[int, int]]) -> None:
+        if told and sum(told[-1]) == self.next:
+            told[-1] = (told[-1][0], told[-1][1] + count)
+        elif count:
+            told.append((self.next, count))
+        self.next += count

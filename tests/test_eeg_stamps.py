@@ -1,0 +1,104 @@
+"""Samples lost or only late, told by nothing but stamps."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leancnn.eeg.stamps import ON_TIME_S, SETTLED_S, Numbering
+
+FS, CHUNK = 250.0, 4
+
+
+def pushed(when, fs=FS, chunk=CHUNK):
+    """Stamps of chunks whose last samples are stamped when they are pushed, as LSL has them."""
+    return [[at - (chunk - 1 - n) / fs for n in range(chunk)] for at in when]
+
+
+def numbered(chunks, fs=FS):
+    """The number of each sample, in the order in which they came, and the numbering."""
+    numbering, told = Numbering(fs), []
+    for chunk in chunks:
+        told += numbering.take(chunk)
+    told += numbering.flush()
+    return [first + n for first, count in told for n in range(count)], numbering
+
+
+def on_time(count, fs=FS, chunk=CHUNK):
+    return (1 + np.arange(count)) * chunk / fs
+
+
+@given(st.lists(st.floats(0, 0.8 * ON_TIME_S), min_size=1, max_size=200))
+def test_nothing_is_lost_where_stamps_jitter(late):
+    chunks = pushed(on_time(len(late)) + np.array(late))
+    numbers, numbering = numbered(chunks)
+    assert numbers == list(range(CHUNK * len(late)))
+    assert numbering.lost == 0
+
+
+@given(st.integers(1, 40), st.floats(0.02, 3.0), st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_a_sender_that_was_late_and_caught_up_lost_nothing(start, late_s, seed):
+    """It is held up once: what was due meanwhile goes out at the end, chunk behind chunk."""
+    due = on_time(1200) + np.random.default_rng(seed).uniform(0, 0.003, 1200)
+    free = due[start] + late_s
+    when, now = [], 0.0
+    for at in due:
+        now = max(at, now + 1e-4, free if at >= due[start] else 0.0)
+        when.append(now)
+    numbers, numbering = numbered(pushed(when))
+    assert numbers == list(range(CHUNK * 1200))
+    assert numbering.lost == 0
+
+
+@given(st.integers(10, 60), st.integers(1, 200), st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_what_was_withheld_is_missing_where_it_was_withheld(place, missing, seed):
+    when = on_time(400) + np.random.default_rng(seed).uniform(0, 0.003, 400)
+    kept = [n for n in range(400) if not place <= n < place + missing]
+    numbers, numbering = numbered(pushed(when[kept]))
+    assert numbering.lost == CHUNK * missing
+    expected = [CHUNK * n + sample for n in kept for sample in range(CHUNK)]
+    assert numbers == expected
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 32])
+def test_five_in_a_hundred_packets_are_counted(chunk):
+    random = np.random.default_rng(chunk)
+    count = 60_000 // chunk
+    when = on_time(count, chunk=chunk) + random.uniform(0, 0.002, count)
+    kept = random.random(count) > 0.05
+    kept[:8] = kept[-200:] = True
+    numbers, numbering = numbered(pushed(when[kept], chunk=chunk))
+    gone = chunk * int((~kept).sum())
+    assert numbering.lost == pytest.approx(gone, rel=0.1 if chunk == 1 else 0.02)
+    assert len(numbers) == chunk * int(kept.sum())
+    assert sorted(set(numbers)) == numbers
+
+
+@pytest.mark.parametrize("ppm", [-500, -200, 200, 500])
+def test_a_clock_that_drifts_loses_nothing(ppm):
+    when = on_time(20_000) * (1 + ppm * 1e-6)
+    numbers, numbering = numbered(pushed(when))
+    assert numbers == list(range(CHUNK * 20_000))
+    assert numbering.lost == 0
+
+
+def test_what_is_held_is_told_within_a_tenth_of_a_second_of_stamps():
+    numbering = Numbering(FS)
+    chunks = pushed(on_time(200)[[*range(50), *range(60, 200)]])
+    told = 0
+    for place, chunk in enumerate(chunks):
+        told += sum(count for _, count in numbering.take(chunk))
+        waiting = CHUNK * (place + 1) - told
+        assert waiting <= SETTLED_S * FS + 2 * CHUNK
+    assert numbering.lost == 40
+
+
+def test_what_was_taken_for_lost_and_came_after_all_is_taken_back():
+    """Late by the same for longer than is waited, then on time again."""
+    late = np.zeros(300)
+    late[100:160] = 0.05
+    numbers, numbering = numbered(pushed(on_time(300) + late))
+    assert numbering.lost <= 2
+    assert len(numbers) == CHUNK * 300

@@ -3,11 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from leancnn.eeg import bench
+from leancnn.eeg.balance import SHARES, balanced, evening, share_for
+from leancnn.eeg.bench import Sizes, _other_windows, _place, keep
+from leancnn.eeg.decoders import log_softmax
 from leancnn.eeg.early import stops
 from leancnn.eeg.eegnet import KERNEL, SAME, EEGNet, Front, moments, whitening
+from leancnn.eeg.filters import bank_for
 from leancnn.eeg.kept import kept
+from leancnn.eeg.windows import images
+from tests.eeg_data import people
 
 
 def test_eegnet_has_the_weights_that_it_is_said_to_have():
@@ -70,3 +79,61 @@ def test_what_is_kept_comes_back_and_other_facts_are_computed(tmp_path, monkeypa
         path.write_bytes(b"damaged")
     kept(make, x, seed=0)
     assert len(calls) == 4
+
+
+@given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 2**32 - 1))
+@settings(max_examples=50)
+def test_what_evens_a_session_out_makes_all_targets_as_frequent(count, targets, seed):
+    logs = log_softmax(np.random.default_rng(seed).normal(0, 3, (count, targets)))
+    added = evening(logs)
+    shares = np.exp(log_softmax(logs + added)).mean(0)
+    assert np.allclose(shares, 1 / targets, atol=1e-4)
+    assert abs(added.sum()) < 1e-9
+    assert np.allclose(evening(logs + added), 0, atol=1e-3)
+
+
+def test_sessions_are_balanced_each_for_itself_and_by_none_of_it_not_at_all():
+    random = np.random.default_rng(0)
+    logs, session = log_softmax(random.normal(0, 1, (30, 3))), np.repeat(["a", "b"], 15)
+    assert np.allclose(balanced(logs, session, 0.0), logs)
+    other = logs.copy()
+    other[15:] = log_softmax(random.normal(0, 1, (15, 3)))
+    assert np.array_equal(balanced(logs, session, 1.0)[:15], balanced(other, session, 1.0)[:15])
+
+
+def test_the_share_is_chosen_without_the_people_that_are_held_out():
+    epochs = people(count=3, trials=8).looking()
+    features = images(epochs, bank_for(epochs.targets), 1.0)
+    test = epochs.subject == epochs.subject[0]
+    found = share_for(epochs, features, ~test)
+    assert found in SHARES
+    features[test] = np.nan
+    assert share_for(epochs, features, ~test) == found
+
+
+def test_a_yardstick_of_one_window_keeps_the_rows_of_the_others(tmp_path):
+    def rows(*windows):
+        return [{"held out": "subjects", "window s": w, "accuracy": 0.5} for w in windows]
+
+    keep(tmp_path, "yardstick", "a.npz", Sizes(), rows=rows(2.0, 4.0), details={"subject 4": 1})
+    found, details = _other_windows(tmp_path, Sizes(windows=(2.0, 1.0)))
+    assert found == rows(4.0)
+    assert details == {"subject 4": 1}
+    assert sorted([*found, *rows(2.0, 1.0)], key=_place) == rows(1.0, 2.0, 4.0)
+    assert _other_windows(tmp_path, Sizes(windows=(2.0,), networks=1)) == ([], {})
+
+
+def test_a_bench_writes_its_tables_into_a_page_and_the_picture_beside_it(tmp_path, monkeypatch):
+    made = {"title": "Nothing", "rows": [{"fault": "none", "right": 1}], "note": "made"}
+    monkeypatch.setattr(bench, "TABLES", {"faults": lambda *_: made})
+    monkeypatch.setattr(bench, "load_epochs", lambda _: people())
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tables eeg -->\nold\n<!-- /tables -->\nafter\n")
+    found = bench.bench("a.npz", tmp_path / "results", ["faults"], sizes=Sizes(), page=page)
+    text = page.read_text()
+    assert text.startswith("before\n<!-- tables eeg -->\n**Nothing**")
+    assert "| none | 1 |" in text
+    assert "--only faults" in text
+    assert text.endswith("<!-- /tables -->\nafter\n")
+    assert found[-1] == tmp_path / "eeg.png"
+    assert found[-1].read_bytes().startswith(b"\x89PNG")

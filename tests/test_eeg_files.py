@@ -9,7 +9,7 @@ import pytest
 from leancnn.eeg import Epochs, Event, Gap, Recording, check, load, load_epochs
 from leancnn.eeg.chunks import Chunk
 from leancnn.eeg.doctor import best_assignment
-from leancnn.eeg.foreign import edf_units
+from leancnn.eeg.foreign import edf_units, xdf_is_cut
 from leancnn.eeg.record import Recorder
 from leancnn.eeg.recording import gaps_of_stamps, label_of
 from leancnn.errors import DataError, LeanCNNError, UsageError, WriteError
@@ -180,16 +180,21 @@ def xdf(path, stamps, x):
         "<channel_format>float32</channel_format><desc></desc></info>"
     )
     end = "<?xml version='1.0'?><info><footer></footer></info>"
-    rows = b"".join(
+    rows = [
         b"\x08" + struct.pack("<d", at) + column.astype("<f4").tobytes()
         for at, column in zip(stamps, x.T, strict=True)
-    )
-    number = struct.pack("<I", 1)
+    ]
+    number, half = struct.pack("<I", 1), len(rows) // 2
+
+    def samples(part):
+        return chunk(3, number + b"\x04" + struct.pack("<I", len(part)) + b"".join(part))
+
     path.write_bytes(
         b"XDF:"
         + chunk(1, b"<?xml version='1.0'?><info><version>1.0</version></info>")
         + chunk(2, number + info.encode())
-        + chunk(3, number + b"\x04" + struct.pack("<I", len(stamps)) + rows)
+        + samples(rows[:half])
+        + samples(rows[half:])
         + chunk(6, number + end.encode())
     )
     return path
@@ -204,6 +209,20 @@ def test_a_second_lost_in_an_xdf_stays_a_gap(tmp_path):
     assert found.fs == 256.0
     assert found.gaps == (Gap(512, 256),)
     assert check(found).facts["lost"] == 256
+
+
+def test_an_xdf_that_is_cut_off_is_read_and_said(tmp_path):
+    pytest.importorskip("pyxdf", reason="needs the extra eeg-files")
+    x = np.random.default_rng(0).standard_normal((2, 600)).astype(np.float32)
+    whole = xdf(tmp_path / "a.xdf", np.arange(600) / 256, x)
+    assert not xdf_is_cut(whole)
+    cut = tmp_path / "b.xdf"
+    for less in (1, 30, 200, 2000):
+        cut.write_bytes(whole.read_bytes()[:-less])
+        assert xdf_is_cut(cut)
+    with pytest.warns(UserWarning, match="is cut off"):
+        found = load(cut)
+    assert 300 <= found.x.shape[1] < 600
 
 
 # The doctor

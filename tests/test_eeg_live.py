@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from leancnn.eeg.chunks import Chunk
 from leancnn.eeg.decoders import fbcca
 from leancnn.eeg.display import big, line, panel
 from leancnn.eeg.record import Recorder
-from leancnn.eeg.session import Options, run_live
+from leancnn.eeg.session import Cued, Options, run_live
 from leancnn.eeg.sources import Replay, Synthetic
 from leancnn.eeg.windows import windows
 from leancnn.errors import StreamError, UnknownNameError, UsageError
@@ -184,6 +185,17 @@ def test_a_session_from_end_to_end(tmp_path):
     assert isinstance(load(tmp_path / "r.csv").x, np.ndarray)
 
 
+def test_cues_of_the_source_and_of_a_page_go_out_as_words():
+    words = []
+    source = Cued(Fake(list(as_chunks(clear(trials=2)))), words.append)
+    chunks = iter(source)
+    next(chunks)
+    source.cue(0.0)
+    events = [event for chunk in chunks for event in chunk.events]
+    assert [event.label for event in events] == [0.0, *(float(hz) for hz in clear(trials=2).hz)]
+    assert words == ["cue rest", *(f"cue {hz:g}" for hz in clear(trials=2).hz)]
+
+
 @pytest.mark.parametrize("word", ["replay:", "nothing", "synthetic:3", "lsl:", ""])
 def test_a_source_that_is_none_is_refused(word):
     with pytest.raises(UsageError, match="is no source"):
@@ -192,8 +204,9 @@ def test_a_source_that_is_none_is_refused(word):
 
 def test_the_terminal_shows_letter_bars_and_reasons():
     found = list(Live(Fake(list(as_chunks(clear(trials=1)))), fbcca(TARGETS), window=2.0))
-    text = panel(found[0], TARGETS, Fake.channels, lost=3)
+    text = panel(replace(found[0], unused=(1,)), TARGETS, Fake.channels, lost=3)
     assert text.count("\n") >= 4
+    assert "left out: B" in text
     assert "lost samples: 3" in text
     assert len(big(0)) == 5
     assert "7.5 Hz" in line(found[0], TARGETS, 250.0)

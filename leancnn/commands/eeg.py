@@ -135,10 +135,10 @@ def _train_arguments(parser: ArgumentParser) -> None:
 
 
 def _train(args: Namespace) -> Answer:
+    from leancnn.eeg.origin import remember
     from leancnn.eeg.read import load_epochs
     from leancnn.eeg.training import train
     from leancnn.progress import Progress
-    from leancnn.runs import now, write_json
 
     epochs = load_epochs(args.data, **_how(args))
     with Progress("folds", 100) as bar:
@@ -152,8 +152,7 @@ def _train(args: Namespace) -> Answer:
             keep_ratio=args.keep_ratio,
             progress=lambda done, of: bar.to(100 * done // of, fold=f"{done} of {of}"),
         )
-    files = [str(Path(path).resolve()) for path in args.data]
-    write_json(Path(args.out) / "data.json", {"files": files, **_how(args), "made": now()})
+    remember(args.out, args.data, _how(args))
     seen = held.tested & (held.labels >= 0)
     accuracy = float((held.scores.argmax(1) == held.labels)[seen].mean())
     value = {
@@ -183,17 +182,15 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 
 def _evaluate(args: Namespace) -> Answer:
     from leancnn.eeg.evaluation import evaluate
-    from leancnn.eeg.read import load_epochs
+    from leancnn.eeg.origin import trials_of
     from leancnn.eeg.training import load_held_out
     from leancnn.progress import Progress
-    from leancnn.runs import read_json, write_json
+    from leancnn.runs import write_json
 
     if args.shuffles < 0:
         raise UsageError(f"--shuffles is 0 or more, not {args.shuffles}")
     held, about = load_held_out(args.run)
-    data = read_json(Path(args.run) / "data.json")
-    how = {key: data.get(key) for key in ("unit", "fs", "board", "labels")}
-    epochs = load_epochs(data["files"], **how)
+    epochs = trials_of(args.run)
     with Progress("evaluation", 100) as bar:
         report = evaluate(
             held,
@@ -348,6 +345,7 @@ def _page(args: Namespace) -> Answer:
 def _bench_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data", help="the recorded trials: ssvep_exo_epochs.npz")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the results go")
+    parser.add_argument("--docs", metavar="PAGE", help="a page that takes the tables, docs/eeg.md")
     parser.add_argument("--only", metavar="NAMES", help="tables, with commas; default: all")
     parser.add_argument("--shuffles", type=int, default=20, help="default 20")
     parser.add_argument(
@@ -373,7 +371,10 @@ def _bench(args: Namespace) -> Answer:
         minutes=args.minutes,
         windows=args.windows,
     )
-    written = bench(args.data, Path(args.out), names, sizes=sizes)
+    page = None if args.docs is None else Path(args.docs)
+    if page is not None and not page.is_file():
+        raise RunError(f"{page}: no such page")
+    written = bench(args.data, Path(args.out), names, sizes=sizes, page=page)
     return Answer({"written": [str(path) for path in written]}, "\n".join(map(str, written)))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from leancnn import runs
+from leancnn import result_pages, runs
 from leancnn.eeg.decoders import fbcca, fit_logit, probabilities
 from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import bank_for
@@ -29,6 +29,7 @@ from leancnn.eeg.yardstick import (
     eegnet_cell,
     grid_of,
     logit_scores,
+    uneven_rows,
 )
 from leancnn.progress import Progress
 
@@ -50,15 +51,27 @@ class Sizes:
     """Seconds, of the yardstick."""
 
 
-def bench(data: str, out: Path, names: Sequence[str], *, sizes: Sizes) -> list[Path]:
-    """Write the tables called `names` from the trials in `data`; the files written."""
+def bench(
+    data: str, out: Path, names: Sequence[str], *, sizes: Sizes, page: Path | None = None
+) -> list[Path]:
+    """Write the tables called `names` from the trials in `data`; the files written.
+
+    All results of `out` go into `page` too, where it says <!-- tables eeg -->, and their picture
+    beside it.
+    """
     epochs = load_epochs([data])
     written = []
     for name in names:
         made = TABLES[name](epochs, out, sizes)
         written.append(keep(out, name, Path(data).name, sizes, **made))
-    runs.atomic_write(out / "eeg.png", draw(out))
-    return [*written, out / "eeg.png"]
+    picture = out / "eeg.png"
+    if page is not None:
+        text = result_pages.written(page.read_text(encoding="utf-8"), out)
+        runs.atomic_write(page, text.encode())
+        written.append(page)
+        picture = page.with_name("eeg.png")
+    runs.atomic_write(picture, draw(out))
+    return [*written, picture]
 
 
 def keep(out: Path, name: str, data: str, sizes: Sizes, **result: Any) -> Path:
@@ -67,12 +80,13 @@ def keep(out: Path, name: str, data: str, sizes: Sizes, **result: Any) -> Path:
     command = f"leancnn eeg bench {data} --out results --only {name}"
     if name == "shuffled":
         command += f" --shuffles {sizes.shuffles}"
-    if name == "live":
+    if name in ("live", "stamps"):
         command += f" --minutes {sizes.minutes:g}"
-    if name in ("yardstick", "people"):
+    if name in ("yardstick", "people", "balance"):
         command += f" --networks {sizes.networks}"
-    if name == "yardstick" and set(sizes.windows) != {1.0, 2.0, 4.0}:
-        command += f" --windows {','.join(f'{one:g}' for one in sizes.windows)}"
+    windows = sorted({row["window s"] for row in result["rows"]}) if name == "yardstick" else []
+    if windows and windows != [1.0, 2.0, 4.0]:
+        command += f" --windows {','.join(f'{one:g}' for one in windows)}"
     machine = runs.machine()
     for package in ("scipy", "torch", "pylsl", "brainflow"):
         with contextlib.suppress(PackageNotFoundError):
@@ -82,16 +96,18 @@ def keep(out: Path, name: str, data: str, sizes: Sizes, **result: Any) -> Path:
 
 
 def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
-    """Every decoder on held-out people and sessions; the file is written after each cell."""
-    rows: list[dict[str, Any]] = []
-    details: dict[str, Any] = {}
+    """Every decoder on held-out people and sessions; the file is written after each cell.
+
+    Windows that are not asked for stay as the file has them, where it is of as many networks.
+    """
+    rows, details = _other_windows(out, sizes)
     looking, result = epochs.looking(), {}
     cells = [(split, window) for split, window in CELLS if window in sizes.windows]
     with Progress("cells", len(cells)) as bar:
         for done, (split, window) in enumerate(cells):
             bar.to(done, cell=f"{split} {window:g} s")
             found, details[f"{split} {window:g}"] = cell(looking, split, window, sizes.networks)
-            rows += found
+            rows = sorted([*rows, *found], key=_place)
             result = {
                 "title": "Recorded people: decoders on those they have not seen",
                 "rows": rows,
@@ -104,6 +120,23 @@ def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
             }
             keep(out, "yardstick", epochs.source, sizes, **result)
     return result
+
+
+def _place(row: dict[str, Any]) -> int:
+    """Where a row of the yardstick stands, by its cell."""
+    order = sorted(CELLS, key=lambda one: one[1])
+    return order.index((row["held out"][:-1], row["window s"]))
+
+
+def _other_windows(out: Path, sizes: Sizes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows and details of the yardstick's file for windows that are not asked for."""
+    path = out / "eeg-yardstick.json"
+    told: dict[str, Any] = runs.read_json(path) if path.exists() else {"command": ""}
+    if f"--networks {sizes.networks}" not in told["command"]:
+        return [], {}
+    rows = [row for row in told["rows"] if row["window s"] not in sizes.windows]
+    kept = {f"{row['held out'][:-1]} {row['window s']:g}" for row in rows}
+    return rows, {key: value for key, value in told["details"].items() if key in kept}
 
 
 def _eegnet(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
@@ -156,6 +189,17 @@ def _logit(looking: Epochs, window: float, rest: Epochs | None = None) -> tuple[
             mine = rest.subject.astype(str) == name
             idle[mine] = [np.log(probabilities(made, made.of_image(i))) for i in resting[mine]]
     return scores, idle
+
+
+def _balance(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
+    return {
+        "title": "Sessions balanced by their own windows, 2 s, held-out people: where it helps",
+        "rows": uneven_rows(epochs.looking(), 2.0, sizes.networks),
+        "note": (
+            "which target is asked for less often goes round with the sessions; how far a session "
+            "is balanced was chosen on whole sessions of other people"
+        ),
+    }
 
 
 def _rest(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
@@ -261,6 +305,19 @@ def _live(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     }
 
 
+def _stamps(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
+    from leancnn.eeg.loopback import stamp_rows
+
+    return {
+        "title": "LSL: what a sender withheld, and what was counted as lost",
+        "rows": stamp_rows(sizes.minutes),
+        "note": (
+            "chunks of 4 samples at 250 Hz, stamped as they are pushed; a decision each 0.25 s; ms "
+            "from the window's last sample to it, what waits for a late sender included"
+        ),
+    }
+
+
 def _faults(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     from leancnn.eeg.faults import fault_rows
 
@@ -285,6 +342,7 @@ TABLES: dict[str, Callable[[Epochs, Path, Sizes], dict[str, Any]]] = {
     "yardstick": _yardstick,
     "eegnet": _eegnet,
     "people": _people,
+    "balance": _balance,
     "rest": _rest,
     "shuffled": _shuffled,
     "synthetic": _synthetic,
@@ -292,5 +350,6 @@ TABLES: dict[str, Callable[[Epochs, Path, Sizes], dict[str, Any]]] = {
     "faults": _faults,
     "refused": _refused,
     "live": _live,
+    "stamps": _stamps,
     "cost": _cost,
 }

@@ -1,7 +1,8 @@
 """BrainFlow, reached late: what a board writes, and where its extra is missing.
 
-BrainFlow 5.23 imports pkg_resources when it is first *called*; setuptools 82 and later do not have
-it, so that the import succeeds and the first call fails. Its libraries are found here without it.
+BrainFlow 5.23 imports pkg_resources when it is first *called*: setuptools 82 and later do not have
+it, so that the import succeeds and the first call fails, and those before warn. Its libraries are
+found here without it: `importlib.resources.files` is asked for the package, not for the module.
 """
 
 from __future__ import annotations
@@ -36,11 +37,8 @@ def brainflow() -> Any:
         from brainflow import board_shim
     except ImportError as error:
         raise MissingDependencyError(NEEDS) from error
-    if not hasattr(board_shim, "pkg_resources"):
-        try:
-            import pkg_resources  # noqa: F401
-        except ImportError:
-            board_shim.files = lambda name: importlib.resources.files("brainflow")
+    if hasattr(board_shim, "files"):
+        board_shim.files = lambda name: importlib.resources.files("brainflow")
     return board_shim
 
 

@@ -47,17 +47,23 @@ def panel(
         right.append(f"{letter(place)} {hz:6.2f} Hz {share:5.2f} {bar}")
     if decision.reason:
         right.append(f"no decision: {decision.reason}")
-    if decision.unused:
-        right.append(
-            "left out: " + ", ".join(printable(channels[place]) for place in decision.unused)
-        )
-    if lost:
-        right.append(f"lost samples: {lost}")
+    right += quality(decision, channels, lost)
     left = big(decision.choice)
     height = max(len(left), len(right))
     left += [" " * 10] * (height - len(left))
     right += [""] * (height - len(right))
     return "\n".join(f"{a}   {b}".rstrip() for a, b in zip(left, right, strict=True))
+
+
+def quality(decision: Decision, channels: Sequence[str], lost: int) -> list[str]:
+    """What is odd about the signal, a line each; nothing of a good one."""
+    said = []
+    if decision.unused:
+        names = ", ".join(printable(channels[place]) for place in decision.unused)
+        said.append(f"left out: {names}")
+    if lost:
+        said.append(f"lost samples: {lost}")
+    return said
 
 
 def line(decision: Decision, frequencies: Sequence[float], fs: float) -> str:

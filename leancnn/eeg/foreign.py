@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def xdf(path: Path, unit: str | None) -> Recording:
         import pyxdf
     except ImportError as error:
         raise MissingDependencyError(f"reading {path.name} needs pyxdf; {FILES}") from error
+    if xdf_is_cut(path):
+        warnings.warn(
+            f"{path} is cut off: signals and markers behind that are gone; the rest is read",
+            stacklevel=2,
+        )
     try:
         streams, _ = pyxdf.load_xdf(str(path), dejitter_timestamps=False, verbose=False)
     except Exception as error:  # pyxdf's errors share no class
@@ -57,6 +63,24 @@ def xdf(path: Path, unit: str | None) -> Recording:
         gaps=gaps_of_stamps(stamps, rate),
         stamps=stamps,
     )
+
+
+def xdf_is_cut(path: Path) -> bool:
+    """Whether the last chunk of an XDF file ends behind the file: pyxdf then stops, in silence.
+
+    A chunk is the number of bytes of its length, its length, and so many bytes more.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        at = file.seek(4)  # behind the letters XDF:
+        while at < size:
+            file.seek(at)
+            head = file.read(9)
+            wide = head[0]
+            if wide not in (1, 4, 8) or len(head) < 1 + wide:
+                return True
+            at += 1 + wide + int.from_bytes(head[1 : 1 + wide], "little")
+        return at > size
 
 
 def _xdf_channels(info: Any, count: int) -> tuple[tuple[str, ...], set[str]]:

@@ -79,24 +79,77 @@ def _synthetic(seconds: float) -> tuple[Live, int]:
 
 
 def _lsl(seconds: float) -> tuple[Live, int]:
+    live, sent, _ = lsl_session("leancnn-loopback", seconds)
+    return live, sent
+
+
+def lsl_session(
+    name: str, seconds: float, *, withheld: float = 0.0, held_up_s: float = 0.0
+) -> tuple[Live, int, int]:
+    """A stream to ourselves; how many samples were sent, and how many withheld.
+
+    The sender keeps back that share of its chunks, or sleeps so long every five seconds and then
+    catches up.
+    """
     from leancnn.eeg.lsl import LSL, pylsl
 
     lsl = pylsl()
-    info = lsl.StreamInfo("leancnn-loopback", "EEG", len(CHANNELS), FS, "float32", "leancnn-bench")
+    info = lsl.StreamInfo(name, "EEG", len(CHANNELS), FS, "float32", name)
     outlet, sent = lsl.StreamOutlet(info), [0]
     x = np.ascontiguousarray(Head(-8.0).rest(round(seconds * FS)).T.astype(np.float32))
+    kept = np.random.default_rng(0).random(len(x) // CHUNK + 1) >= withheld
+    kept[: round(FS / CHUNK)] = kept[-round(FS / CHUNK) :] = True  # the stream's ends are seen
+    pause = round(5 * FS / CHUNK)
 
     def send() -> None:
         while not outlet.have_consumers():
             time.sleep(0.01)
         began = time.monotonic()
-        for start in range(0, len(x), CHUNK):
+        for place, start in enumerate(range(0, len(x), CHUNK)):
             part = x[start : start + CHUNK]
+            if held_up_s and place % pause == pause - 1:
+                time.sleep(held_up_s)
             time.sleep(max(began + (start + len(part)) / FS - time.monotonic(), 0))
-            outlet.push_chunk(part)
-            sent[0] += len(part)
+            if kept[place]:
+                outlet.push_chunk(part)
+                sent[0] += len(part)
 
-    return _beside(send, lambda: LSL("leancnn-loopback")), sent[0]
+    return _beside(send, lambda: LSL(name)), sent[0], len(x) - sent[0]
+
+
+SENDERS: dict[str, dict[str, float]] = {
+    "on time": {},
+    "held up for 0.05 s every 5 s": {"held_up_s": 0.05},
+    "held up for 0.4 s every 5 s": {"held_up_s": 0.4},
+    "1 % of chunks withheld": {"withheld": 0.01},
+    "5 % of chunks withheld": {"withheld": 0.05},
+}
+
+
+def stamp_rows(minutes: float) -> list[dict[str, Any]]:
+    """What LSL senders withheld and what was counted as lost, a row a sender, all at once."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(len(SENDERS), get_context("spawn")) as pool:
+        return list(pool.map(sender_row, SENDERS, [60 * minutes] * len(SENDERS)))
+
+
+def sender_row(sender: str, seconds: float) -> dict[str, Any]:
+    """The row of one sender."""
+    place = list(SENDERS).index(sender)
+    live, sent, withheld = lsl_session(f"leancnn-sender-{place}", seconds, **SENDERS[sender])
+    told = live.session.summary()
+    late = told["latency ms"] or {}
+    return {
+        "sender": sender,
+        "seconds": round(seconds, 1),
+        "sent": sent,
+        "came": told["samples"],
+        "withheld": withheld,
+        "counted as lost": told["lost"],
+        **{key: round(late.get(key, float("nan")), 1) for key in ("p50", "p95", "p99")},
+    }
 
 
 def _beside(send: Callable[[], None], source: Callable[[], Source]) -> Live:

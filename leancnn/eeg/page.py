@@ -76,7 +76,7 @@ class Page:
         self._server.server_close()
 
     def show(self, **decision: Any) -> None:
-        """What the page shows as the answer: choice, probabilities, reason, quality."""
+        """What the page shows as the answer: letter, probabilities, reason, quality (lines)."""
         self.decision = decision
 
     def take(self, kind: str, value: Any) -> None:

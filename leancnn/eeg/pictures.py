@@ -36,16 +36,19 @@ def draw(results: Path) -> bytes:
 
 def _people(axes: Any, rows: Rows) -> None:
     names = [row["person"] for row in rows]
-    for shift, key in ((-0.2, "FBCCA chosen"), (0.2, "logit")):
-        axes.bar(
-            [n + shift for n in range(len(names))], [row[key] for row in rows], 0.38, label=key
-        )
+    blends = [key for key in rows[0] if key.startswith("logit +")]
+    keys = ["FBCCA chosen", "logit", *blends[:1]]
+    width = 0.84 / len(keys)
+    for place, key in enumerate(keys):
+        shift = (place - (len(keys) - 1) / 2) * width
+        places = [n + shift for n in range(len(names))]
+        axes.bar(places, [row[key] for row in rows], width, label=key)
     axes.axhline(1 / 3, color="black", linestyle=":", linewidth=1)
     axes.set_xticks(range(len(names)), names)
     axes.set_xlabel("person, windows of 2 s")
     axes.set_ylabel("accuracy; dotted: chance")
     axes.set_ylim(0, 1.2)
-    axes.legend(frameon=False, loc="upper center", ncols=2)
+    axes.legend(frameon=False, loc="upper center", ncols=3, fontsize=8)
 
 
 def _windows(axes: Any, rows: Rows) -> None:
@@ -57,6 +60,7 @@ def _windows(axes: Any, rows: Rows) -> None:
             (row["window s"], row["accuracy"]) for row in mine if row["decoder"] == name
         )
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set_xticks(sorted({row["window s"] for row in mine}))
     axes.set_xlabel("window, s; held-out people")
     axes.set_ylabel("accuracy")
     axes.grid(alpha=0.3)

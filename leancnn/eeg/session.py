@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from leancnn.eeg.chunks import Chunk, Source
 from leancnn.eeg.decoders import Decoder
-from leancnn.eeg.display import letter, line, panel
+from leancnn.eeg.display import letter, line, panel, quality
 from leancnn.eeg.live import Decision, Live
 from leancnn.eeg.page import Page
 from leancnn.eeg.record import Recorder
@@ -39,9 +39,13 @@ class Options:
 
 
 class Cued:
-    """A source with a page's cues among its events: at the newest sample when they came."""
+    """A source with a page's cues among its events: at the newest sample when they came.
 
-    def __init__(self, source: Source) -> None:
+    `tell`, where there is one, is told of every event as a word: `cue 7.5`, `cue rest`.
+    """
+
+    def __init__(self, source: Source, tell: Callable[[str], None] | None = None) -> None:
+        self.tell = tell
         self._source = source
         self.name, self.fs = source.name, source.fs
         self.channels, self.unit = source.channels, source.unit
@@ -52,13 +56,15 @@ class Cued:
 
     def __iter__(self) -> Iterator[Chunk | None]:
         for chunk in self._source:
-            if chunk is None or not self._cues:
-                yield chunk
-                continue
-            waiting, self._cues = self._cues, []
-            at = chunk.first + chunk.x.shape[1] - 1
-            events = (*chunk.events, *(Event(at, hz) for hz in waiting))
-            yield Chunk(chunk.x, chunk.first, chunk.due, events, chunk.fresh)
+            if chunk is not None and self._cues:
+                waiting, self._cues = self._cues, []
+                at = chunk.first + chunk.x.shape[1] - 1
+                cues = (Event(at, hz) for hz in waiting)
+                chunk = replace(chunk, events=(*chunk.events, *cues))
+            if chunk is not None and self.tell is not None:
+                for event in chunk.events:
+                    self.tell(f"cue {word_of(event.label)}")
+            yield chunk
 
     def close(self) -> None:
         self._source.close()
@@ -88,13 +94,14 @@ def run_live(
         if options.record:
             recorder = Recorder(options.record, source.fs, source.channels, source.unit)
             held.callback(recorder.close)
+        outlet = _outlet() if options.lsl_out else None
+        source.tell = outlet
         page = None
         if options.page is not None:
             page = held.enter_context(
                 Page(decoder.frequencies, port=options.page, on_onset=source.cue)
             )
             show(f"page: {page.url}", f"page: {page.url}")
-        outlet = _outlet() if options.lsl_out else None
         live = Live(
             source,
             decoder,
@@ -123,6 +130,13 @@ def run_live(
     return value
 
 
+def word_of(label: float | str) -> str:
+    """An event as markers say it: its frequency, `rest` for 0, or its own word."""
+    if isinstance(label, str):
+        return label
+    return f"{label:g}" if label else "rest"
+
+
 def _outlet() -> Callable[[str], None]:
     from leancnn.eeg.lsl import Outlet
 
@@ -144,7 +158,13 @@ def _tell(
     )
     sure = None if decision.probabilities is None else decision.probabilities.round(4).tolist()
     if page is not None:
-        page.show(letter=letter(decision.choice), probabilities=sure, reason=decision.reason)
+        odd = quality(decision, source.channels, live.ring.counts["lost"])
+        page.show(
+            letter=letter(decision.choice),
+            probabilities=sure,
+            reason=decision.reason,
+            quality=odd,
+        )
     if outlet is not None:
         word = "none" if decision.choice is None else f"{decoder.frequencies[decision.choice]:g}"
         outlet(word)
@@ -163,7 +183,7 @@ def serve_page(
     outlet = _outlet() if lsl_out else None
 
     def on_onset(hz: float) -> None:
-        word = f"{hz:g}" if hz else "rest"
+        word = word_of(hz)
         say(f"onset: {word}")
         if outlet is not None:
             outlet(word)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leancnn.eeg.balance import balanced, share_for
 from leancnn.eeg.decoders import STRENGTHS, fit_logit, log_softmax
 from leancnn.eeg.evaluation import shuffled
 from leancnn.eeg.features import Floats
@@ -132,6 +133,52 @@ def averaged(looking: Epochs, split: Split, window: float, networks: int) -> Par
     }
 
 
+def balance(looking: Epochs, split: Split, window: float, logs: Floats) -> Floats:
+    """Held-out log-probabilities with each session balanced, by a share chosen in training."""
+    features = images(looking, bank_for(looking.targets), window)
+    found = np.array(logs)
+    for _, test in folds(looking, split):
+        share = share_for(looking, features, ~test)
+        found[test] = balanced(logs[test], looking.session[test], share)
+    return found
+
+
+def uneven_rows(looking: Epochs, window: float, networks: int) -> list[dict[str, Any]]:
+    """Logit and networks with and without balance, where sessions ask for one target less often.
+
+    Which one goes round with the sessions; the share of balance is chosen on whole ones.
+    """
+    logs = list(averaged(looking, "subject", window, networks).values())[-1]
+    features = images(looking, bank_for(looking.targets), window)
+    labels, sessions, rows = looking.labels, np.unique(looking.session), []
+    for asked, kept_share in (("as often as others", 1.0), ("half as often", 0.5), ("never", 0.0)):
+        stays = np.ones(len(labels), bool)
+        for number, name in enumerate(sessions):
+            those = np.flatnonzero(
+                (looking.session == name) & (labels == number % len(looking.targets))
+            )
+            stays[those[round(kept_share * len(those)) :]] = False
+        found = np.array(logs)
+        for _, test in folds(looking, "subject"):
+            here = test & stays
+            share = share_for(looking, features, ~test)
+            found[here] = balanced(logs[here], looking.session[here], share)
+        right = [(scores.argmax(1) == labels)[stays].mean() for scores in (logs, found)]
+        won, lost, p = mcnemar(*((s.argmax(1) == labels)[stays] for s in (found, logs)))
+        rows.append(
+            {
+                "one target is asked for": asked,
+                "trials": int(stays.sum()),
+                f"logit + {networks} ssvepnet": round(float(right[0]), 4),
+                "sessions balanced": round(float(right[1]), 4),
+                "won": won,
+                "lost": lost,
+                "p": float(f"{p:.2g}"),
+            }
+        )
+    return rows
+
+
 def control(looking: Epochs, decoder: str, repeat: int, features: NDArray[np.float32]) -> float:
     """The accuracy of a decoder of shuffled labels, windows of 2 s, kept when it is known."""
     from leancnn.eeg import network as n
@@ -155,7 +202,8 @@ def parts_of(looking: Epochs, split: Split, window: float, networks: int) -> Par
     parts: Parts = {"logit": logit}
     if networks:
         parts |= averaged(looking, split, window, networks)
-    return parts
+    last = list(parts)[-1]
+    return {**parts, f"{last}, sessions balanced": balance(looking, split, window, parts[last])}
 
 
 def eegnet_cell(looking: Epochs, split: Split) -> list[dict[str, Any]]:

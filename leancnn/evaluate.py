@@ -61,7 +61,7 @@ class Evaluation:
     """best, last, or empty for a network outside a run."""
     data: str
     images: int
-    right: int
+    correct: int
     accuracy: float
     low: float
     """Lower end of the 95 % interval of the accuracy (Wilson)."""
@@ -96,8 +96,9 @@ class Evaluation:
     """What refusing unsure answers would give, where a threshold was named."""
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as plain JSON values, and the uses by their names until 0.3."""
-        return {**asdict(self), "opened": self.uses, "openings": self.all_uses}
+        """All fields as plain JSON values, and renamed ones by their old names, too, until 0.3."""
+        old = {"right": self.correct, "opened": self.uses, "openings": self.all_uses}
+        return asdict(self) | old
 
     def text(self) -> str:
         """The evaluation for people."""
@@ -105,7 +106,7 @@ class Evaluation:
         lines = [
             f"{printable(self.network)}{f' ({self.which})' if self.which else ''} "
             f"on the test part of {printable(self.data)}",
-            f"accuracy {share}; {self.right:,} of {self.images:,} right, loss {self.loss:.4f}",
+            f"accuracy {share}; {self.correct:,} of {self.images:,} correct, loss {self.loss:.4f}",
             "",
             table([asdict(figures) for figures in self.classes]),
         ]
@@ -138,7 +139,7 @@ class Evaluation:
             rate = "none" if one.accuracy is None else f"{one.accuracy:.2%}"
             lines.append(
                 f"answering from {one.threshold:g} on: {one.answered:,} of {self.images:,} "
-                f"({one.coverage:.2%}), of which {rate} are right"
+                f"({one.coverage:.2%}), of which {rate} are correct"
             )
         if self.sheet is not None:
             lines.append(f"worst mistakes: {printable(self.sheet)}")
@@ -184,14 +185,14 @@ def evaluate(
     truth = np.asarray(_places(test.classes, one.network.classes))[test.split.labels]
     answers = probabilities(placed(one.network), test.split.images)
     counts = confusion(truth, answers.argmax(1), len(one.network.classes))
-    right = int(np.trace(counts))
+    correct = int(np.trace(counts))
     other = "" if data is None else f"-{Path(data).resolve().name}"
     label = f"{one.which or 'cut'}{other}"  # other data than its own leave its files alone
     if picture is None and one.run is not None:
         picture = one.run / f"confusion-{label}.png"
     if picture is not None:  # what cannot be written is no use of it, what was seen is one
         runs.check_writable(Path(picture))
-    uses = None if one.run is None else test.record(one.run, one.which, right / len(truth))
+    uses = None if one.run is None else test.record(one.run, one.which, correct / len(truth))
     mistakes, rows = worst(answers, truth, one.network.classes, test.split.files)
     sheet = None
     if picture is not None:
@@ -219,16 +220,16 @@ def _figures(
     counts: NDArray[np.int64],
 ) -> Evaluation:
     """What the answers are worth, and what stands behind the images that they are for."""
-    right = int(np.trace(counts))
-    low, high = wilson(right, len(truth))
+    correct = int(np.trace(counts))
+    low, high = wilson(correct, len(truth))
     likelihood = answers[np.arange(len(truth)), truth].clip(1e-300)
     return Evaluation(
         network=one.title,
         which=one.which or "",
         data=str(one.source),
         images=len(truth),
-        right=right,
-        accuracy=right / len(truth),
+        correct=correct,
+        accuracy=correct / len(truth),
         low=low,
         high=high,
         loss=float(-np.log(likelihood).mean()),
@@ -285,8 +286,8 @@ def _draw(
     rows: Sequence[int],
 ) -> Path | None:
     """The confusion matrix, and beside it the surest mistakes, if any: where those are."""
-    images, right = int(counts.sum()), int(np.trace(counts))
-    caption = f"{right / images:.2%} of {images:,} right"
+    images, correct = int(counts.sum()), int(np.trace(counts))
+    caption = f"{correct / images:.2%} of {images:,} correct"
     runs.atomic_write(picture, confusion_matrix(classes, counts, caption))
     if not mistakes:
         return None
@@ -332,15 +333,15 @@ def class_figures(names: Sequence[str], counts: NDArray[np.int64]) -> tuple[Clas
     """Precision, recall and F1 of each class from a confusion matrix."""
     figures = []
     for place, name in enumerate(names):
-        right = int(counts[place, place])
+        correct = int(counts[place, place])
         given, true = int(counts[:, place].sum()), int(counts[place].sum())
         figures.append(
             ClassFigures(
                 name=name,
                 images=true,
-                precision=right / given if given else None,
-                recall=right / true if true else None,
-                f1=2 * right / (given + true) if given + true else None,
+                precision=correct / given if given else None,
+                recall=correct / true if true else None,
+                f1=2 * correct / (given + true) if given + true else None,
             )
         )
     return tuple(figures)

@@ -48,7 +48,7 @@ def test_a_network_is_measured_by_class_name_not_by_position(photo_run, tmp_path
         turned.body.fc.weight.copy_(turned.body.fc.weight[order])
         turned.body.fc.bias.copy_(turned.body.fc.bias[order])
     again = leancnn.evaluate(turned, tmp_path / "photos")
-    assert again.right == straight.right
+    assert again.correct == straight.correct
     assert {f.name: f for f in again.classes} == {f.name: f for f in straight.classes}
 
 
@@ -62,13 +62,13 @@ def test_an_evaluation_stays_in_the_run_with_small_pictures_of_what_was_confused
         printed.Evaluation,
     )
     assert {key: told[key] for key in ("right", "accuracy", "low", "opened")} == {
-        "right": found.right,
+        "right": found.correct,
         "accuracy": found.accuracy,
         "low": found.low,
         "opened": 1,
     }
     assert told["confusion"] == [list(row) for row in found.confusion]
-    wrong = found.images - found.right
+    wrong = found.images - found.correct
     assert 0 < len(told["pictures"]) <= wrong
     for one, small in zip(told["pictures"], arrays["pictures"], strict=True):
         assert one["true"] != one["answer"]

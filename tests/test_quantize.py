@@ -10,7 +10,7 @@ from PIL import Image
 
 import leancnn
 from leancnn import cli, printed, weights
-from leancnn.compiler.integers import QTake
+from leancnn.compiler.integers import QGather
 from leancnn.errors import DataError, LeanCNNError, MismatchError
 from leancnn.quantize import calibration, quantize
 from leancnn.safe_files import read_json
@@ -107,7 +107,7 @@ def test_a_budget_gives_finer_weights_to_layers_until_it_holds(run, tmp_path, mo
         if not network.quantized:
             return 0.9
         nodes = network.body.network.nodes
-        asked.append(sum(isinstance(n, QTake) and n.out.endswith("_times_4") for n in nodes))
+        asked.append(sum(isinstance(n, QGather) and n.out.endswith("_times_4") for n in nodes))
         return 0.87 + 0.01 * asked[-1]
 
     monkeypatch.setattr(sys.modules["leancnn.quantize"], "accuracy", accuracy)

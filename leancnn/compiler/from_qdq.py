@@ -13,11 +13,11 @@ import numpy as np
 from leancnn.compiler.graph import Affine, Concat, Crop, Gather, Graph, Node, Pool, Quantize, Reduce
 from leancnn.compiler.integers import (
     Array,
+    QConcat,
     QCrop,
-    QJoin,
+    QGather,
     QMaxPool,
     QNode,
-    QTake,
     Quantized,
     QValue,
     Store,
@@ -99,7 +99,7 @@ class Reader:
                     self.values.known[node.output] = Known(x.name, scale, offset)
             case Gather(channels) if x is not None:
                 value = self._value(x.name, node, list(channels))
-                self._put(node, QTake(x.name, node.output, channels), value, x, list(channels))
+                self._put(node, QGather(x.name, node.output, channels), value, x, list(channels))
             case Crop(top, left, _, _) if x is not None:
                 value = self._value(x.name, node, None)
                 self._put(node, QCrop(x.name, node.output, top, left), value, x, None)
@@ -134,7 +134,7 @@ class Reader:
         )
         value = QValue(self.values.graph.shapes[node.output], scale, zero)
         self.values.append(
-            QJoin(tuple(part.name for part in parts), node.output), node.output, value
+            QConcat(tuple(part.name for part in parts), node.output), node.output, value
         )
         both = [np.concatenate([getattr(p, f) for p in parts]) for f in ("scale", "offset")]
         self.values.known[node.output] = Known(node.output, *both)

@@ -166,7 +166,7 @@ class Walk:
         count = int(np.prod(result.shape))
         if max(result.shape, default=1) == count:  # a vector, under whatever shape
             result = result.moved(lambda a: a.reshape(1, -1))
-        self.builder.graph.output = self.builder.settle(result)
+        self.builder.graph.output = self.builder.materialise(result)
         return self.builder.graph
 
     def _walk(self, nodes: Iterable[Any]) -> None:

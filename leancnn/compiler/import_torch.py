@@ -43,7 +43,7 @@ def import_torch(body: nn.Module, shape: Shape) -> Graph:
                     f"the network has {len(results)} outputs; the compiler takes one that depends "
                     "on the image"
                 )
-            builder.graph.output = builder.settle(results[0])
+            builder.graph.output = builder.materialise(results[0])
     return builder.graph
 
 

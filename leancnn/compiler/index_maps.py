@@ -26,7 +26,7 @@ from leancnn.compiler.graph import (
     empty,
     floats,
 )
-from leancnn.compiler.materialise import MOVED, IndexMap, settle
+from leancnn.compiler.materialise import MOVED, IndexMap, materialise
 from leancnn.errors import UnsupportedError
 
 
@@ -53,9 +53,9 @@ class Builder:
             raise UnsupportedError(f"a value of shape {tuple(like)}, computed as {shape}")
         return IndexMap(value, tuple(like) if like is not None else (1, *shape))
 
-    def settle(self, view: IndexMap, *, by_pixel: bool = True) -> str:
+    def materialise(self, view: IndexMap, *, by_pixel: bool = True) -> str:
         """The name of a value that holds what the view shows, as (C, H, W)."""
-        return settle(self.graph, view, by_pixel=by_pixel)
+        return materialise(self.graph, view, by_pixel=by_pixel)
 
     def conv(
         self,
@@ -87,7 +87,7 @@ class Builder:
         shift = _shift(bias, len(kernel))
         sides: Sides = tuple(int(side) for side in padding)  # type: ignore[assignment]
         op = Conv(kernel, shift, _pair(stride), sides, _pair(dilation), groups)
-        return self.add(op, self.settle(x))
+        return self.add(op, self.materialise(x))
 
     def linear(self, x: IndexMap, weight: Any, bias: Any) -> IndexMap:
         """A matrix (outputs, inputs) by every vector along the last axis."""
@@ -98,7 +98,7 @@ class Builder:
         points, rest = kernel[:, :, None, None], x.shape[:-1]
         count = math.prod(rest)
         if count == 1:
-            vector = self.settle(x.moved(lambda a: a.reshape(1, -1)))
+            vector = self.materialise(x.moved(lambda a: a.reshape(1, -1)))
             return self.add(Conv(points, shift), vector, like=(*rest, len(kernel)))
         _, *have = self.graph.shapes[x.value]
         room = (rest[1], rest[2]) if len(rest) == 3 and rest[0] == 1 else (count, 1)
@@ -119,7 +119,7 @@ class Builder:
                     f"a constant that differs from pixel to pixel, for {math.prod(shape):,} of "
                     f"them; only for {MOVED:,}"
                 )
-            x = IndexMap(self.settle(x.moved(lambda a: a.reshape(1, -1))), shape)
+            x = IndexMap(self.materialise(x.moved(lambda a: a.reshape(1, -1))), shape)
             factors, terms = (
                 floats(np.broadcast_to(numbers, shape).ravel()) for numbers in (scale, shift)
             )
@@ -174,11 +174,11 @@ class Builder:
         size = math.prod(self.graph.shapes[x.value])
         if x.index.size == size and (np.bincount(x.index.ravel(), minlength=size) == 1).all():
             return x
-        return IndexMap(self.settle(x), x.shape)
+        return IndexMap(self.materialise(x), x.shape)
 
     def _operand(self, y: IndexMap, have: Shape) -> str:
         """A value of `have` rows and columns, or of one pixel, for a combination."""
-        value = self.settle(_narrow(y))
+        value = self.materialise(_narrow(y))
         _, h, w = self.graph.shapes[value]
         if (h, w) in ((1, 1), have[1:]):
             return value
@@ -221,7 +221,7 @@ class Builder:
             return self.activate(x, "clip", low, high)
         return self.combine(how, x, self.affine(x, 0, y))
 
-    def join(self, parts: Sequence[IndexMap | Any], axis: int) -> IndexMap:
+    def concat(self, parts: Sequence[IndexMap | Any], axis: int) -> IndexMap:
         """Concatenation along any axis: that of the channels costs nothing."""
         base = next(part for part in parts if isinstance(part, IndexMap))
         first = base.shape
@@ -233,7 +233,7 @@ class Builder:
                 rearranged(p, lambda a: np.moveaxis(a if lead else a[None], axis + (not lead), 1))
                 for p in parts
             ]
-            made = self.join(turned, 1).moved(lambda a: np.moveaxis(a, 1, axis + (not lead)))
+            made = self.concat(turned, 1).moved(lambda a: np.moveaxis(a, 1, axis + (not lead)))
             return made if lead else made.moved(itemgetter(0))
         views = [part if isinstance(part, IndexMap) else self._made(base, part) for part in parts]
         shape = (*first[:axis], sum(part.shape[axis] for part in views), *first[axis + 1 :])
@@ -244,7 +244,7 @@ class Builder:
             _, *have = self.graph.shapes[base.value]
             room = (1, -1, *have) if math.prod(have) == first[2] else room
         moved = [part.moved(lambda a: a.reshape(room)) for part in views]
-        return self.add(Concat(), *(self.settle(part) for part in moved), like=shape)
+        return self.add(Concat(), *(self.materialise(part) for part in moved), like=shape)
 
     def _made(self, like: IndexMap, constant: Any) -> IndexMap:
         """A constant of an image's size beside it, as channels that do not depend on theirs."""
@@ -263,14 +263,14 @@ class Builder:
         flat = [rearranged(part, lambda a: a.reshape(1, *shape)) for part in (x, y)]
         if len(shape) > 1 and shape[0] == 1:
             flat = [x, y]
-        joined, count = self.join(flat, 1), flat[0].shape[1]
+        joined, count = self.concat(flat, 1), flat[0].shape[1]
         where = chosen.reshape(flat[0].shape)
         picked = joined.moved(lambda a: np.where(where, a[:, :count], a[:, count:]))
         return picked.moved(lambda a: a.reshape(shape))
 
     def pool(self, x: IndexMap, op: Pool) -> IndexMap:
         """Sliding windows; one as large as the image is a reduction of its pixels."""
-        value = self.settle(x)
+        value = self.materialise(x)
         if not any(op.padding) and op.kernel == self.graph.shapes[value][1:]:
             return self.add(Reduce(op.how, "pixels"), value)
         return self.add(op, value)
@@ -290,7 +290,7 @@ class Builder:
         front, back, top, bottom, left, right = (max(side, 0) for side in sides)
         around: Sides = (top, left, bottom, right)
         if any(around) and fill < -1e30:
-            x = self.add(Pool("max", (1, 1), (1, 1), around), self.settle(x))
+            x = self.add(Pool("max", (1, 1), (1, 1), around), self.materialise(x))
         elif any(around):
             one = np.ones((x.shape[1], 1, 1, 1), np.float32)
             inside = self.affine(x, 0, 1)  # added as an image of its own, no pixel is rounded
@@ -300,7 +300,7 @@ class Builder:
                 x = self.combine("add", x, self.affine(ring, -fill, fill))
         filled = [np.full((1, count, *x.shape[2:]), fill) for count in (front, back)]
         parts = [part for part in (filled[0], x, filled[1]) if part.shape[1]]
-        return self.join(parts, 1) if len(parts) > 1 else x
+        return self.concat(parts, 1) if len(parts) > 1 else x
 
 
 def rearranged(part: IndexMap | Any, move: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:

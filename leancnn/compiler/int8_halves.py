@@ -11,10 +11,10 @@ from typing import Any
 from leancnn.compiler.integers import (
     Array,
     Clamp,
+    QConcat,
     QConv,
-    QJoin,
+    QGather,
     QNode,
-    QTake,
     Quantized,
     QValue,
     Store,
@@ -45,7 +45,7 @@ def _halves(node: QConv, values: dict[str, QValue]) -> list[QNode]:
     made: list[QNode] = []
     for number, (first, start) in enumerate(((0, 0), (half, read))):
         rows, name = slice(first, first + half), f"{node.x}_half{number}_of_{stored[0].value}"
-        made.append(QTake(node.x, name, tuple(range(start, start + read))))
+        made.append(QGather(node.x, name, tuple(range(start, start + read))))
         values[name] = _part(x, slice(start, start + read))
         epilogue: list[Any] = []
         for step in node.epilogue:
@@ -58,7 +58,7 @@ def _halves(node: QConv, values: dict[str, QValue]) -> list[QNode]:
             replace(node, x=name, weight=weight, bias=bias, epilogue=tuple(epilogue), groups=groups)
         )
     for store in stored:
-        made.append(QJoin((_named(store, 0), _named(store, 1)), store.value))
+        made.append(QConcat((_named(store, 0), _named(store, 1)), store.value))
     return made
 
 

@@ -29,14 +29,14 @@ from leancnn.compiler.int8_tiles import Tiling, fitted, tilings, waste
 from leancnn.compiler.integers import (
     Add,
     Gate,
+    QConcat,
     QConv,
     QCrop,
     QEach,
-    QJoin,
+    QGather,
     QMaxPool,
     QNorm,
     QTable,
-    QTake,
     QTotal,
     Quantized,
     QValue,
@@ -88,7 +88,7 @@ class Lowering:
     def node(self, node: object) -> None:
         """Turn one node into kernels."""
         match node:
-            case QTake() | QJoin() | QCrop():
+            case QGather() | QConcat() | QCrop():
                 self.views[node.out] = self._viewed(node)
             case QConv():
                 shape = conv_shape(node, self.network.values[node.x].shape)
@@ -111,14 +111,14 @@ class Lowering:
             case QNorm():
                 self._norm(node)
 
-    def _viewed(self, node: QTake | QJoin | QCrop) -> IndexMap:
+    def _viewed(self, node: QGather | QConcat | QCrop) -> IndexMap:
         """Where the channels lie of a node that only picks some that are there."""
         match node:
-            case QTake(x, _, channels):
+            case QGather(x, _, channels):
                 seen = self.views[x]
                 places = tuple(seen.places[c] for c in channels)
                 return IndexMap(places, seen.height, seen.width)
-            case QJoin(xs):
+            case QConcat(xs):
                 parts = [self.views[x] for x in xs]
                 if len({(p.height, p.width) for part in parts for p in part.planes}) > 1:
                     parts = [self._uncropped(x) for x in xs]
@@ -149,8 +149,8 @@ class Lowering:
         """In what order a node's outputs lie: as their one reader wants them, or as they came."""
         for store in stores(node):
             takes = [n for n in self.network.nodes if store.value in reads(n)]
-            if takes and all(isinstance(n, QTake) for n in takes):
-                wanted = {n.channels for n in takes if isinstance(n, QTake)}
+            if takes and all(isinstance(n, QGather) for n in takes):
+                wanted = {n.channels for n in takes if isinstance(n, QGather)}
                 first = wanted.pop()
                 if not wanted and sorted(first) == list(range(channels)):
                     return padded(first)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from leancnn.compiler.graph import Activation, Combine, Conv, Node, Pool, Shape
-from leancnn.compiler.integers import Array, Clamp, QTake, Quantized, QValue
+from leancnn.compiler.integers import Array, Clamp, QGather, Quantized, QValue
 from leancnn.compiler.ranges import Range
 from leancnn.errors import UnsupportedError
 
@@ -93,7 +93,7 @@ def repeated(
     if name not in network.values:
         shape = (len(order), *x.shape[1:])
         value = QValue(shape, x.scale[order], x.zero[order], x.wide, x.most)
-        network.nodes.append(QTake(source, name, tuple(order.tolist())))
+        network.nodes.append(QGather(source, name, tuple(order.tolist())))
         network.values[name] = value
     return name, _as_int8(np.concatenate(parts, 1))
 

@@ -133,7 +133,7 @@ class QNorm:
 
 
 @dataclass(frozen=True, slots=True)
-class QTake:
+class QGather:
     """The channels named, in that order."""
 
     x: str
@@ -142,7 +142,7 @@ class QTake:
 
 
 @dataclass(frozen=True, slots=True)
-class QJoin:
+class QConcat:
     """Concatenation of channels."""
 
     xs: tuple[str, ...]
@@ -159,11 +159,12 @@ class QCrop:
     left: int
 
 
-QNode = QConv | QEach | QMaxPool | QTotal | QTable | QNorm | QTake | QJoin | QCrop
+QNode = QConv | QEach | QMaxPool | QTotal | QTable | QNorm | QGather | QConcat | QCrop
 KINDS: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (QConv, QEach, QMaxPool, QTotal, QTable, QNorm, QTake, QJoin, QCrop)
+    for kind in (QConv, QEach, QMaxPool, QTotal, QTable, QNorm, QGather, QConcat, QCrop)
 }
+KINDS |= {"QJoin": QConcat, "QTake": QGather}  # as 0.1 calls them
 EPILOGUE_OPS: dict[str, Any] = {kind.__name__: kind for kind in (Clamp, Add, Gate, Store)}
 
 
@@ -200,7 +201,7 @@ def writes(node: QNode) -> list[str]:
 
 def reads(node: QNode) -> list[str]:
     """The values a node reads, those of its epilogue included."""
-    if isinstance(node, QJoin):
+    if isinstance(node, QConcat):
         return list(node.xs)
     found = [] if isinstance(node, QEach) else [node.x]
     if isinstance(node, QConv | QEach):

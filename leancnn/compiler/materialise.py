@@ -61,7 +61,7 @@ def image_shape(shape: Sequence[int]) -> Shape:
     return (c, h, w)
 
 
-def settle(graph: Graph, view: IndexMap, *, by_pixel: bool = True) -> str:
+def materialise(graph: Graph, view: IndexMap, *, by_pixel: bool = True) -> str:
     """The name of a value that holds what the view shows, as (C, H, W).
 
     Channels, windows and flattenings cost little or nothing; any other order is a table of single
@@ -100,7 +100,7 @@ def settle(graph: Graph, view: IndexMap, *, by_pixel: bool = True) -> str:
         vector = graph.add(Reshape(whole), view.value, name=f"{view.value}_flat")
         return _take(graph, vector, flat)
     if by_pixel and len(flat) <= MOVED:
-        everything = settle(graph, IndexMap(view.value, (1, math.prod(have))))
+        everything = materialise(graph, IndexMap(view.value, (1, math.prod(have))))
         taken = _take(graph, everything, flat)
         return graph.add(Reshape(shape), taken, name=f"{view.value}_moved")
     raise UnsupportedError(

@@ -145,7 +145,7 @@ def _split(b: Builder, call: Call) -> list[IndexMap]:
 def _concat(b: Builder, call: Call) -> IndexMap:
     if len(call.values) == 1:
         return call.view()
-    return b.join(call.values, call.get("axis", 1))
+    return b.concat(call.values, call.get("axis", 1))
 
 
 @handles("SpaceToDepth", sets=(1, 13, 28), reads="blocksize mode")

@@ -15,16 +15,16 @@ from leancnn.compiler.integers import (
     Array,
     Clamp,
     Gate,
+    QConcat,
     QConv,
     QCrop,
     QEach,
     QEpilogueOp,
-    QJoin,
+    QGather,
     QMaxPool,
     QNode,
     QNorm,
     QTable,
-    QTake,
     QTotal,
     Quantized,
     QValue,
@@ -119,9 +119,9 @@ class Writer:
                 self.add("Gather", [self.constant(table), places], out, axis=0)
             case QNorm():
                 self._normed(node)
-            case QTake(x, out, channels):
+            case QGather(x, out, channels):
                 self.add("Gather", [x, self.constant(np.array(channels))], out, axis=1)
-            case QJoin(xs, out):
+            case QConcat(xs, out):
                 self.add("Concat", list(xs), out, axis=1)
             case QCrop(x, out, top, left):
                 _, h, w = self.network.values[out].shape

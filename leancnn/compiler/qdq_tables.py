@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from leancnn.compiler.graph import Activation, Affine, Combine, Node, Quantize
-from leancnn.compiler.integers import Array, QJoin, QTable, QTake, QValue
+from leancnn.compiler.integers import Array, QConcat, QGather, QTable, QValue
 from leancnn.compiler.qdq_values import Known, Values
 from leancnn.compiler.ranges import apply
 from leancnn.errors import UnsupportedError
@@ -77,13 +77,13 @@ def _by_kind(v: Values, name: str, source: str, kinds: Array, which: Array, valu
         taken, made = f"{name}_taken{number}", f"{name}_part{number}"
         shape = (len(channels), *value.shape[1:])
         few = QValue(shape, own.scale[channels], own.zero[channels])
-        v.append(QTake(source, taken, tuple(channels.tolist())), taken, few)
+        v.append(QGather(source, taken, tuple(channels.tolist())), taken, few)
         few = QValue(shape, value.scale[channels], value.zero[channels])
         v.append(QTable(taken, made, table), made, few)
         parts.append(made)
-    v.append(QJoin(tuple(parts), f"{name}_parts"), f"{name}_parts", value)
+    v.append(QConcat(tuple(parts), f"{name}_parts"), f"{name}_parts", value)
     back = tuple(np.argsort(order).tolist())
-    v.append(QTake(f"{name}_parts", name, back), name, value)
+    v.append(QGather(f"{name}_parts", name, back), name, value)
 
 
 def _each(node: Node) -> bool:

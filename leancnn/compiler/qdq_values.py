@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leancnn.compiler.graph import Graph
-from leancnn.compiler.integers import Array, QNode, QTable, QTake, Quantized, QValue
+from leancnn.compiler.integers import Array, QGather, QNode, QTable, Quantized, QValue
 from leancnn.errors import UnsupportedError
 
 NEAR = 1e-3  # of a step: how far a number may be from a whole one, for float32's sake
@@ -45,7 +45,7 @@ class Values:
         name = f"{value}_meant"
         if name not in self.network.values:
             meant = QValue(own.shape, x.scale, zero.astype(np.int32))
-            same = QTake(x.name, name, tuple(range(len(zero))))
+            same = QGather(x.name, name, tuple(range(len(zero))))
             copied = QTable(x.name, name, np.arange(256, dtype=np.uint8))
             # what stands around pixels is the zero, so that another zero needs a copy
             self.append(same if np.array_equal(own.zero, zero) else copied, name, meant)

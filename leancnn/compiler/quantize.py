@@ -42,15 +42,15 @@ from leancnn.compiler.integers import (
     Add,
     Array,
     Gate,
+    QConcat,
     QConv,
     QCrop,
     QEach,
     QEpilogueOp,
-    QJoin,
+    QGather,
     QMaxPool,
     QNorm,
     QTable,
-    QTake,
     QTotal,
     Quantized,
     QValue,
@@ -123,7 +123,7 @@ class Quantizer:
             case _ if node in self.norms.inside:
                 return
             case Gather(channels):
-                self._view(node, QTake(self.names[node.inputs[0]], node.output, channels))
+                self._view(node, QGather(self.names[node.inputs[0]], node.output, channels))
             case Concat():
                 self._join(node)
             case Crop(top, left, _, _):
@@ -145,9 +145,9 @@ class Quantizer:
 
     # Views
 
-    def _view(self, node: Node, made: QTake | QCrop) -> None:
+    def _view(self, node: Node, made: QGather | QCrop) -> None:
         x = self.meaning(node.inputs[0])
-        kept = list(made.channels) if isinstance(made, QTake) else list(range(x.shape[0]))
+        kept = list(made.channels) if isinstance(made, QGather) else list(range(x.shape[0]))
         value = QValue(self.graph.shapes[node.output], x.scale[kept], x.zero[kept], x.wide, x.most)
         self._put(node.output, made, value)
 
@@ -155,17 +155,16 @@ class Quantizer:
         parts = [self.meaning(name) for name in node.inputs]
         if len({part.wide for part in parts}) > 1:
             raise no_integers(node)
-        value = QValue(
-            self.graph.shapes[node.output],
-            np.concatenate([part.scale for part in parts]),
-            np.concatenate([part.zero for part in parts]),
-            parts[0].wide,
-            max(part.most for part in parts),
+        scale, zero = (
+            np.concatenate([getattr(p, key) for p in parts]) for key in ("scale", "zero")
         )
-        self._put(node.output, QJoin(tuple(self.names[x] for x in node.inputs), node.output), value)
+        most = max(part.most for part in parts)
+        value = QValue(self.graph.shapes[node.output], scale, zero, parts[0].wide, most)
+        names = tuple(self.names[x] for x in node.inputs)
+        self._put(node.output, QConcat(names, node.output), value)
 
     def _put(
-        self, name: str, node: QTake | QCrop | QJoin | QTotal | QMaxPool | QNorm, value: QValue
+        self, name: str, node: QGather | QCrop | QConcat | QTotal | QMaxPool | QNorm, value: QValue
     ) -> None:
         self.network.nodes.append(node)
         self.network.values[name] = value

@@ -48,7 +48,9 @@ def _reduced(b: Builder, x: IndexMap, how: How, real: list[int]) -> IndexMap:
         each = reduce(b, x, how, real[1:], keep=True)
         return reduce(b, each, how, real[:1], keep=True)
     if rows == 1:
-        return b.add(Reduce(how, "channels"), b.settle(flat.moved(lambda a: a[0])), like=(1, 1))
+        return b.add(
+            Reduce(how, "channels"), b.materialise(flat.moved(lambda a: a[0])), like=(1, 1)
+        )
     if last == 3:
         if real == [1]:
             return _over_channels(b, x, how)
@@ -73,7 +75,7 @@ def _pixels(b: Builder, x: IndexMap, flat: IndexMap, how: How, real: list[int]) 
     for height, width in sizes:
         image = _shaped(flat, 1, -1, height, width)
         try:
-            value = b.settle(image, by_pixel=False)
+            value = b.materialise(image, by_pixel=False)
         except UnsupportedError:
             continue
         return b.add(Reduce(how, "pixels"), value, like=(1, flat.shape[1]))
@@ -92,7 +94,7 @@ def _shaped(x: IndexMap, *shape: int) -> IndexMap:
 def _is_image(b: Builder, x: IndexMap) -> bool:
     """Whether a view can be held as (1, C, H, W), as it is."""
     try:
-        b.settle(x, by_pixel=False)
+        b.materialise(x, by_pixel=False)
     except UnsupportedError:
         return False
     return True
@@ -129,12 +131,12 @@ def _over_rows(b: Builder, flat: IndexMap, how: How) -> IndexMap:
     if min(rows, count) > ROWS:
         turned = flat.moved(lambda a: a.transpose(0, 2, 1)[..., None])
         return _shaped(_over_channels(b, turned, how), 1, rows)
-    value = b.settle(flat.moved(lambda a: a.reshape(1, -1)))
+    value = b.materialise(flat.moved(lambda a: a.reshape(1, -1)))
     whole = IndexMap(value, flat.shape)
     if rows <= count:
         each = [_part(whole, 1, row) for row in range(rows)]
-        made = [b.add(Reduce(how, "channels"), b.settle(part), like=(1, 1)) for part in each]
-        return b.join(made, 1)
+        made = [b.add(Reduce(how, "channels"), b.materialise(part), like=(1, 1)) for part in each]
+        return b.concat(made, 1)
     parts = [_part(whole, 2, place) for place in range(count)]
     if how == "norm":
         parts = [b.combine("mul", part, part) for part in parts]
@@ -151,7 +153,7 @@ def softmax(b: Builder, x: IndexMap, axis: int, *, log: bool = False) -> IndexMa
     axis %= len(x.shape)
     count = x.shape[axis]
     if count == math.prod(x.shape):
-        value = b.settle(x.moved(lambda a: a.reshape(1, -1)))
+        value = b.materialise(x.moved(lambda a: a.reshape(1, -1)))
         return b.add(Softmax(log), value, like=x.shape)
     flat = x.moved(lambda a: np.moveaxis(a, axis, 0).reshape(1, count, *_rest(x.shape, axis)))
     flat = flat.moved(lambda a: a.reshape(1, count, -1, a.shape[-1]))
@@ -202,7 +204,7 @@ def adaptive(b: Builder, x: IndexMap, size: Sequence[int], how: Literal["mean", 
         reduce(b, _part(_part(x, 2, slice(*p)), 3, slice(*q)), how, (2, 3), True)
         for p, q in product(*spans)
     ]
-    joined = b.join(parts, 1)
+    joined = b.concat(parts, 1)
     return joined.moved(lambda a: a.reshape(rows, columns, c).transpose(2, 0, 1)[None])
 
 

@@ -14,16 +14,16 @@ from leancnn.compiler.integers import (
     Array,
     Clamp,
     Gate,
+    QConcat,
     QConv,
     QCrop,
     QEach,
     QEpilogueOp,
-    QJoin,
+    QGather,
     QMaxPool,
     QNode,
     QNorm,
     QTable,
-    QTake,
     QTotal,
     Quantized,
     QValue,
@@ -105,9 +105,9 @@ class IntegerNetwork(nn.Module):
                 known[out] = self.on(table)[known[x].long()].to(torch.int32)
             case QNorm():
                 known[node.out] = self._normed(node, known[node.x])
-            case QTake(x, out, channels):
+            case QGather(x, out, channels):
                 known[out] = known[x][:, list(channels)]
-            case QJoin(xs, out):
+            case QConcat(xs, out):
                 known[out] = torch.cat([known[x] for x in xs], 1)
             case QCrop(x, out, top, left):
                 _, h, w = self.network.values[out].shape

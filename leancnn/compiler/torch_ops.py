@@ -232,7 +232,7 @@ def _shuffle(b: Builder, x: IndexMap, groups: int) -> IndexMap:
 
 @handles("cat")
 def _cat(b: Builder, parts: Sequence[IndexMap], axis: int = 0) -> IndexMap:
-    return b.join(parts, axis) if len(parts) > 1 else parts[0]
+    return b.concat(parts, axis) if len(parts) > 1 else parts[0]
 
 
 @handles("pad", "constant_pad_nd")
@@ -248,7 +248,7 @@ def _pad(b: Builder, x: IndexMap, pads: Sequence[int], *rest: Any, **named: Any)
 
 @handles("stack")
 def _stack(b: Builder, parts: Sequence[IndexMap], axis: int = 0) -> IndexMap:
-    return b.join([_unsqueeze(b, part, axis) for part in parts], axis)
+    return b.concat([_unsqueeze(b, part, axis) for part in parts], axis)
 
 
 def _pool(

@@ -119,14 +119,15 @@ def bench(
     is timed as it stands, on its own engine, and its MACs are not known.
     With `precision` "any" engines also run in those that they offer beside float32: what OpenVINO
     takes by default (bfloat16 on some processors) and what NNCF and ONNX Runtime quantize with
-    their own tools, on the network's training images where those are at hand. All answers are then
-    told by how often they agree with PyTorch's, and by their accuracy on the validation part.
+    their own tools, on the network's training images where those are at hand. Beside
+    each speed stand then how often its answers agree with PyTorch's, and their accuracy on the
+    validation part.
     `tune` is for how many seconds the C program's register tiles may be timed before. Of networks
     that have one name the second is "name (2)" in the rows, and so on. `progress` shows on a
-    terminal what is going on.
+    terminal what is timed.
 
     Raises `UnknownNameError` for an engine that does not exist, `ArgumentError` for no rounds or no
-    time, `MismatchError` for a core that is not ours.
+    time, `MismatchError` for a core that this process may not use.
 
     >>> rows, missing = leancnn.bench([leancnn.load("runs/a")], on=["c"], rounds=2, seconds=0.01)
     >>> [(row.engine, row.median_us > 0) for row in rows]

@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the doctor found; `ok` is go or no-go."""
+    """What a check found; `ok` says whether the data can be trained on."""
 
     source: str
     kind: str
@@ -82,8 +82,8 @@ class _Image:
 def check(source: str | Path, *, preprocessing: Preprocessing | None = None) -> Report:
     """Examine a data set: decode every image, compare classes, look for copies across parts.
 
-    With `preprocessing`, images that it must enlarge are noted. Raises `DataError` when there is no
-    folder or data set of that name; what is wrong inside stands in the report.
+    With `preprocessing`, images that it must enlarge are warned of. Raises `DataError` when there
+    is no folder or data set of that name; what is wrong inside stands in the report.
 
     >>> leancnn.check("photos").ok
     True

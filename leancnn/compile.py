@@ -56,7 +56,7 @@ def compile(
     output: str | None = None,
     name: str | None = None,
 ) -> CompiledNetwork:
-    """A trained network as machine code: uint8 images (N, H, W, C) in, probabilities out.
+    """Compile a trained network: uint8 images (N, H, W, C) in, probabilities (N, classes) out.
 
     `network` is a network, a saved one, a run, or an ONNX file of supported operators. Its logits
     are compared with PyTorch's, an ONNX file's with those of ONNX Runtime where that is installed,

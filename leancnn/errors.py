@@ -4,7 +4,7 @@ Each stands below the one that catches it too::
 
   LeanCNNError                 catch this one to catch them all; printed as one line
   + UsageError                 words on the command line that no command understands (exit status 2)
-  + UnknownNameError           a network, recipe, data set … that is on no shelf (exit status 2)
+  + UnknownNameError           a network, recipe, data set … that does not exist (exit status 2)
   + MismatchError              sizes that cannot fit together: shapes, groups, channels, class lists
     + ArgumentError            a value that no data and no network could make right (exit status 2)
   + UncountableError           a model in which nothing could be counted
@@ -51,7 +51,7 @@ class UsageError(LeanCNNError):
 
 
 class UnknownNameError(LeanCNNError):
-    """A name that is on no shelf."""
+    """The name of something that was never registered."""
 
     exit_status = 2
 

@@ -1,6 +1,6 @@
 """Shelves: names bound once, with help for a misspelt one.
 
-Networks, recipes, data sets, losses, criteria and targets each stand on a shelf of their own.
+Networks, recipes, data sets, losses, criteria and targets each have a registry of their own.
 """
 
 import importlib

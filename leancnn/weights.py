@@ -111,7 +111,7 @@ class Network(nn.Module):
 
     @property
     def trained(self) -> Mapping[str, Any]:
-        """What its last training said of itself, cuts since then or not; empty without one."""
+        """How it was last trained: recipe, data, accuracy; empty for one that never was."""
         made: Mapping[str, Any] = self.made
         while "cut from" in made:
             made = made["cut from"]
@@ -163,7 +163,7 @@ class Network(nn.Module):
         check_classes(self, classes, where)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, H, W, C) → float (N, C, H, W): pixel / 255, less mean, by std; only here."""
+        """(N, H, W, C) → float (N, C, H, W): (pixel / 255 - mean) / std, by channel."""
         planes = images.permute(0, 3, 1, 2).contiguous()
         if planes.is_floating_point():  # no copy was made yet: the caller keeps what he gave
             return planes.to(self.scale.dtype).mul(self.scale).add_(self.shift)

@@ -54,7 +54,7 @@ OF_THE_DATA = ("classes", "channels")  # arguments of every network that are not
 
 
 def register(command: Command) -> None:
-    """Put a command on the shelf."""
+    """Register a command."""
     commands.register(command.name, command)
 
 

@@ -18,7 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> Answer:
-    """Every network on the shelf, with the figures its card declares."""
+    """Every registered network, with the figures its card declares."""
     from leancnn import models
 
     rows: list[dict[str, Any]] = [

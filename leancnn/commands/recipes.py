@@ -7,7 +7,7 @@ from leancnn.tables import short, table
 
 
 def run(args: Namespace) -> Answer:
-    """Every recipe on the shelf."""
+    """Every registered recipe."""
     from leancnn import recipes
 
     rows = [recipes.get(name).to_json() for name in recipes.names()]

@@ -62,7 +62,7 @@ criteria: Registry[Criterion] = Registry("criterion")
 def criterion(
     name: str, *, source: str, reads: Reads, mend: Mend | None = None, seeded: bool = False
 ) -> Callable[[Callable[[Subject], Scores]], Callable[[Subject], Scores]]:
-    """Put the decorated function on the shelf."""
+    """Register the decorated function."""
 
     def register(score: Callable[[Subject], Scores]) -> Callable[[Subject], Scores]:
         criteria.register(name, Criterion(name, source, reads, score, mend, seeded))

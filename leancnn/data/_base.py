@@ -1,6 +1,6 @@
 """What a data set is to the rest of the house, and what a member of this family gives.
 
-A member is one file for one layout on disk. It puts a `Format` on the shelf: a name, a function
+A member is one file for one layout on disk. It registers a `Format`: a name, a function
 that recognises a folder, and one that opens it as a `Source`; a source reads one part at a time.
 """
 

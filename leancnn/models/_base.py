@@ -45,7 +45,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A network on the shelf: its card, its builder, and the arguments its name stands for."""
+    """A registered network: its card, its builder, and the arguments its name stands for."""
 
     card: Card
     build: Callable[..., nn.Module]
@@ -56,7 +56,7 @@ networks: Registry[Entry] = Registry("network")
 
 
 def register(card: Card, build: Callable[..., nn.Module], **fixed: Any) -> None:
-    """Put a network on the shelf: `build(classes=..., channels=..., **fixed)` makes it."""
+    """Register a network: `build(classes=..., channels=..., **fixed)` makes it."""
     networks.register(card.name, Entry(card, build, fixed))
 
 

@@ -156,12 +156,17 @@ def prune(
 ) -> Pruned:
     """Prune a run or a saved network into the folder `out`, and train again.
 
-    `criterion` None: the one that fits the network. `goal` as `plan` takes it, or `schedule`:
-    expansions, one step after the other, of which the first may be that of the network. `finetune`
-    is the recipe of the training after each cut, with `overrides`; `data` where the run's images
-    have moved. A pruning that was stopped goes on when it is called again. Without `finetune` `out`
-    is the folder of a saved network, else a run; earlier steps stand in `out/steps`. Raises as
-    `plan`, `cut` and `train`; `RunError` when `out` holds something else or is in use.
+    `criterion` scores the channels; None: the one that fits the network. `goal` is one of `keep`, a
+    share of the channels of each layer; `macs`, `bytes` of weights, `flash` or `ram` of the C, the
+    most that may remain; `speedup`, times faster on this machine; `expansion`. Or a `schedule` of
+    expansions, pruned to one after the other. `finetune` is the recipe of the training after each
+    cut, with `overrides`; `data` is where the run's images are now. `within` are names of groups of
+    channels that may be cut; `timed` measures the speed also where it is no goal. A pruning that
+    was stopped goes on when it is called again. Without `finetune` `out` is the folder of a saved
+    network, else a run; earlier cuts of a schedule stand in `out/steps`.
+
+    Raises `MismatchError` for a goal out of reach, `UnsupportedError` for a network whose channels
+    cannot be followed, `RunError` when `out` holds something else or is in use; as `train`.
 
     >>> pruned = leancnn.prune("runs/a", out="runs/small", criterion="l1", keep=0.5)
     >>> (plan,) = pruned.plans

@@ -143,7 +143,7 @@ def epochs_of(steps: int, *, images: int, batch: int) -> float:
 
 
 def recipe(value: Recipe, *, default_for: tuple[str, ...] = ()) -> Recipe:
-    """Put a recipe on the shelf; `default_for` are the networks it trains when none is named."""
+    """Register a recipe; `default_for` are the networks it trains when none is named."""
     _check(value)
     for network in default_for:
         _defaults.register(network, value)

@@ -29,5 +29,5 @@ targets: Registry[Target] = Registry("target")
 
 
 def register(target: Target) -> None:
-    """Put a target on the shelf."""
+    """Register a target."""
     targets.register(target.name, target)

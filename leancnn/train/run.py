@@ -66,9 +66,9 @@ def train(
     begins with, in the place of `model` and `arguments`; or a file of weights for them, which
     somebody else trained: a torch state dict, safetensors or ONNX (see `pretrained`).
     `val_share` of the train part is set aside for validation where the data has no val part; None:
-    a tenth, or about 2,000 images; 0: nothing is, and a val part stays shut. Which images those are
-    is a matter of `split_seed`, else of `seed`. With `start` both are, unless given, as they were
-    where that network was trained. `out` must hold no run yet; None makes a folder in
+    a tenth, or about 2,000 images; 0: nothing is, and a val part is not read. Which images those
+    are is a matter of `split_seed`, else of `seed`. With `start` both are, unless given, as they
+    were where that network was trained. `out` must hold no run yet; None makes a folder in
     `runs/`. The test part is never opened. Under `torchrun` all its processes share the work.
 
     Raises `RunError` when `out` holds a run or is in use, `DivergedError` at the first loss or

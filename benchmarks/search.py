@@ -1,6 +1,7 @@
-"""What a search is worth, and what it costs: three measurements, each a result of its own.
+"""What a search is worth, and what it costs: four measurements, each a result of its own.
 
 python benchmarks/search.py clock                    # its error on 40 networks it never saw
+python benchmarks/search.py compare DATA --time 60   # beside random search, Optuna and the zoo
 python benchmarks/search.py bookkeeping              # 2,000 trials whose training takes no time
 python benchmarks/search.py kills                    # 20 SIGKILLs, of the driver and of workers
 """
@@ -299,10 +300,11 @@ def clock(asked: argparse.Namespace) -> None:
     """Fit the clock anew, then time networks that it never saw, and say how far off it was."""
     import numpy as np
 
-    from leancnn.search.clock import PROGRAMS, Clock, here, measured, priced_cycles, spread
+    from leancnn.search.clock import PROGRAMS, Clock, here, spread
+    from leancnn.search.programs import measured, priced_cycles
     from leancnn.search.space import shapes
 
-    fitted: Clock = here(progress=True)
+    fitted: Clock = here(progress=True, anew=True)
     sides = [(31, 31), (32, 32), (64, 64)]
     every = list(shapes(classes=10, channels=3, sizes=sides))
     seen = {one.key for one in spread(PROGRAMS)}
@@ -343,6 +345,17 @@ def main() -> None:
     one.add_argument("--networks", type=int, default=HELD_OUT)
     one.add_argument("--macs", type=float, default=3e8)
     one.add_argument("--seed", type=int, default=1)
+    one = parts.add_parser("compare")
+    one.add_argument("data", type=Path, help="a folder with train/ and test/")
+    one.add_argument("--name", default="cifar10-jpeg", help="of the data")
+    one.add_argument("--time", type=float, default=60.0, help="microseconds, at most")
+    one.add_argument("--seconds", type=float, default=60.0, help="of CPU, the budget of a cell")
+    one.add_argument("--images", type=int, default=1000, help="to train on")
+    one.add_argument("--epochs", type=int, default=6, help="the longest training")
+    one.add_argument("--size", type=int, default=32)
+    one.add_argument("--seeds", type=int, default=3)
+    one.add_argument("--networks", nargs="*")
+    one.add_argument("--out", type=Path, default=ROOT / "runs" / "search-compare")
     one = parts.add_parser("bookkeeping")
     one.add_argument("--trials", type=int, default=TRIALS)
     one = parts.add_parser("kills")
@@ -360,6 +373,10 @@ def main() -> None:
         worker(asked.job)
     elif asked.what == "drive":
         drive(asked.folder, asked.trials)
+    elif asked.what == "compare":
+        from search_compare import compare
+
+        compare(asked, publish)
     else:
         {"clock": clock, "bookkeeping": bookkeeping, "kills": kills}[asked.what](asked)
 

@@ -1,8 +1,9 @@
 """Budget in, network out. Read in the order of the data:
 
-space (what may be tried) → clock (what it costs here, uncompiled) → budget (what fits) → plan (the
-value) → study (which next, and which goes on) → trial (one rung in a process) → pool (where rungs
-run) → drive (the loop) → result (the front, measured and tested); run: one is begun, or goes on.
+space (what may be tried) → programs (what they consist of; timed ones) → clock (what they cost
+here, unbuilt) → budget (what fits) → plan (the value) → study (which next, and which goes on) →
+trial (one rung in a process) → pool (where rungs run) → drive (the loop) → result (the front,
+measured and tested); run: one is begun, or goes on.
 """
 
 from leancnn.search.budget import Budget

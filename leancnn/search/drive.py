@@ -29,6 +29,8 @@ class Driver:
     seconds: float
     """Of work, all calls together, after which it ends."""
     look: Callable[["Driver"], None] = lambda driver: None
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, by which `seconds` are counted."""
     running: dict[int, Job] = field(default_factory=dict)
     _queue: list[Trial] = field(default_factory=list)
     _lost: Counter[int] = field(default_factory=Counter)
@@ -44,7 +46,7 @@ class Driver:
     @property
     def spent(self) -> float:
         """Seconds of work so far, all calls together."""
-        return self._spent + time.monotonic() - self._began
+        return self._spent + self.clock() - self._began
 
     @property
     def left(self) -> float:
@@ -56,7 +58,7 @@ class Driver:
 
         Raises what training raised where the first trials all fail.
         """
-        self._began, self._spent = time.monotonic(), self.study.spent
+        self._began, self._spent = self.clock(), self.study.spent
         self._weights = {int(each.parent.name) for each in self.folder.glob("trials/*/best")}
         self._queue = [trial for trial in self.study.trials() if trial.state == "running"]
         with Stop() as stop:

@@ -1,7 +1,8 @@
 """Budget in, network out: begin a search or go on with one, and what can meet a budget at all."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from leancnn.errors import StoppedError, UsageError
 from leancnn.models import card
 from leancnn.progress import LiveTable, tell
 from leancnn.search.budget import Budget, Priced, amount, within
-from leancnn.search.clock import Clock, here, measured, priced_cycles
+from leancnn.search.clock import Clock, here
 from leancnn.search.drive import Driver, front
 from leancnn.search.plan import (
     FILE,
@@ -31,6 +32,7 @@ from leancnn.search.plan import (
     trainable,
 )
 from leancnn.search.pool import LocalPool, Pool
+from leancnn.search.programs import measured, priced_cycles
 from leancnn.search.result import Found, conclude
 from leancnn.search.space import Shape, searched, shapes
 from leancnn.search.study import Study
@@ -170,6 +172,7 @@ def search(
     seed: int = 0,
     val_share: float | None = None,
     pool: Pool | None = None,
+    clock: Callable[[], float] = time.monotonic,
     progress: bool = True,
 ) -> Found:
     """Find the most accurate network that keeps a budget, in so many hours of training.
@@ -177,7 +180,8 @@ def search(
     `hours` counts all calls together: the same call goes on after a stop or a kill, and a larger
     number lengthens a search that ended. `networks` and `sizes` narrow what is tried; `epochs` is
     the longest training of one network; without it the hours decide. `pool` trains; None: a process
-    for each core of this machine. Pricing before and measuring after take minutes more.
+    for each core of this machine. `clock` tells the seconds by which hours are counted. Pricing
+    before and measuring after take minutes more.
 
     The test part is opened once, for the front. Raises `StoppedError` after Ctrl-C, when all is
     kept; `RunError` for a folder that holds something else or another search, and for images that
@@ -209,7 +213,7 @@ def search(
             plan = _planned(data, budget, hours, asked, seed, val_share, folder, pool, progress)
             plan.write(folder)
         check_disk(folder, disk(plan.found, pool.size))
-        return _driven(folder, plan, hours, pool, progress)
+        return _driven(folder, plan, hours, pool, clock, progress)
 
 
 def _planned(
@@ -282,12 +286,18 @@ def _seen(data: str, asked: dict[str, Any], val_share: float | None, seed: int) 
     return images(data, shape, val_share, seed)
 
 
-def _driven(folder: Path, plan: SearchPlan, hours: float, pool: Pool, progress: bool) -> Found:
+def _driven(
+    folder: Path,
+    plan: SearchPlan,
+    hours: float,
+    pool: Pool,
+    clock: Callable[[], float],
+    progress: bool,
+) -> Found:
     study = Study(folder / JOURNAL, plan.found, plan.rungs, plan.seed)
     with LiveTable(f"search in {folder}", shown=progress) as live:
-        driver = Driver(
-            plan, folder, study, pool, hours * HOUR, look=lambda one: live.show(*seen(one))
-        )
+        driver = Driver(plan, folder, study, pool, hours * HOUR, clock=clock)
+        driver.look = lambda one: live.show(*seen(one))
         try:
             ended = driver.run()
         finally:

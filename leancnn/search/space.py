@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from leancnn import models, weights
-from leancnn.count import count
+from leancnn.count import BYTES_PER_WEIGHT
 from leancnn.errors import LeanCNNError
 from leancnn.preprocess import Preprocessing
 from leancnn.recipes import Recipe
+from leancnn.shape_runs import ShapeRun
 
 SIZES = (32, 48, 64, 96)
 """Sides of images that are tried beside the one on a network's card."""
@@ -120,14 +121,17 @@ def choices(name: str) -> list[dict[str, Any]]:
 
 def counted(plain: Shape, sizes: Sequence[tuple[int, int]]) -> Iterator[Shape]:
     """A shape for images of these sizes, with its counts; without those that it does not take."""
-    try:
-        body = plain.build(meta=True)
-    except LeanCNNError:
-        return
-    for size in sizes:
-        with suppress(LeanCNNError):
-            cost = count(body, (plain.channels, *size))
-            yield replace(plain, size=size, macs=cost.macs, bytes=cost.bytes)
+    found = []
+    with ShapeRun() as run, suppress(LeanCNNError), torch.no_grad():
+        body = plain.build(meta=True).eval()
+        weight = sum(one.numel() for one in body.parameters() if one.requires_grad)
+        for size in sizes:
+            run.macs = 0
+            with suppress(LeanCNNError):
+                body(torch.empty(1, plain.channels, *size, device="meta"))
+                cost = {"macs": run.macs, "bytes": BYTES_PER_WEIGHT * weight}
+                found.append(replace(plain, size=size, **cost))
+    yield from found
 
 
 AUGMENT: dict[str, dict[str, Any]] = {

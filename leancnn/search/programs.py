@@ -1,0 +1,158 @@
+"""The programs of shapes: what kernels they consist of, and how long they take when they are built.
+
+Lowering one takes a tenth of a second, building and timing one some seconds. What was lowered once
+is kept in the cache, until a source of the compiler or of a network changes, and so is what was
+built.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leancnn import manifests
+from leancnn.cache import folder
+from leancnn.compiled import CompiledNetwork
+from leancnn.compiler.cycles import cycles
+from leancnn.compiler.emit import emit
+from leancnn.compiler.frame import Metadata
+from leancnn.compiler.lower import lower
+from leancnn.compiler.memory import Schedule, schedule
+from leancnn.compiler.simplify import simplify
+from leancnn.compiler.trace_torch import trace_torch
+from leancnn.errors import DamagedError, LeanCNNError, RunError
+from leancnn.process import kept_threads
+from leancnn.progress import Progress
+from leancnn.safe_files import read_json, write_sealed
+from leancnn.search.space import Shape
+from leancnn.timing import in_turns
+from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler
+
+Cycles = Mapping[str, float]
+TURNS, TURN_S = 7, 0.02
+
+
+def lowered(shape: Shape) -> Schedule:
+    """The program of a shape with fresh weights. Raises `UnsupportedError`."""
+    graph = trace_torch(shape.build().eval(), (shape.channels, *shape.size))
+    return schedule(lower(simplify(graph)))
+
+
+def source(shape: Shape) -> str:
+    """Its C. Raises as `lowered`."""
+    facts = Metadata(
+        name="timed",
+        classes=tuple(f"class {number}" for number in range(shape.classes)),
+        mean=(0.5,) * shape.channels,
+        std=(0.25,) * shape.channels,
+    )
+    return emit(lowered(shape), facts).source
+
+
+def measured(some: Sequence[Shape], *, progress: bool = False) -> dict[str, float]:
+    """By the key of a shape: microseconds of its program, built on all cores and timed on one.
+
+    Without those that cannot be built.
+    """
+    paths = built(some, progress=progress)
+    return dict(zip(paths, timed(list(paths.values())), strict=True))
+
+
+def built(some: Sequence[Shape], *, progress: bool = False) -> dict[str, Path]:
+    """Libraries by the key of a shape: one is written while the C compiler is at those before."""
+    work: dict[str, Future[Path]] = {}
+    found = {}
+    with (
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        Progress("building programs to time", 2 * len(some), shown=progress) as bar,
+        kept_threads(),
+    ):
+        torch.set_num_threads(1)
+        for shape in some:
+            with suppress(LeanCNNError):
+                text = source(shape)
+                work[shape.key] = pool.submit(compile_library, text, name="timed", flags=FAST_FLAGS)
+            bar.to(bar.done + 1)
+        for key, future in work.items():
+            with suppress(LeanCNNError):
+                found[key] = future.result()
+            bar.to(bar.done + 1)
+    return found
+
+
+def timed(libraries: Sequence[Path]) -> list[float]:
+    """Microseconds of one image on each program: all take turns, and the quietest turn counts.
+
+    Whatever else the machine does only adds to a time.
+    """
+    runs: list[Callable[[], Any]] = []
+    for path in libraries:
+        native = CompiledNetwork(path)
+        c, h, w = native.shape
+        image = np.random.default_rng(0).integers(0, 256, (1, h, w, c), np.uint8)
+        runs.append(native.bare(image))
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        turns = in_turns(dict(enumerate(runs)), TURNS, TURN_S, least=3, warm_up=1)
+    finally:
+        os.sched_setaffinity(0, before)
+    return [1e6 * min(map(_lower_quartile, of_run)) for of_run in turns.values()]
+
+
+def _lower_quartile(calls: Sequence[float]) -> float:
+    return float(np.percentile(calls, 25))
+
+
+def priced_cycles(found: Iterable[Shape], *, progress: bool = False) -> dict[str, Cycles]:
+    """By the key of a shape: cycles of each kind of kernel; without those that cannot be compiled.
+
+    What was lowered once is kept in the cache.
+    """
+    every = {shape.key: shape for shape in found}
+    place = kept_at("cycles")
+    try:
+        known = dict(read_json(place, manifests.Cycles)["shapes"])
+    except (DamagedError, RunError):
+        known = {}
+    new = [shape for key, shape in every.items() if key not in known]
+    with Progress("pricing networks", len(new), shown=progress) as bar, kept_threads():
+        torch.set_num_threads(1)
+        for shape in new:
+            try:
+                known[shape.key] = cycles(lowered(shape))
+            except LeanCNNError:
+                known[shape.key] = {}
+            bar.to(bar.done + 1)
+    if new:
+        write_sealed(place, {"shapes": known})
+    return {key: known[key] for key in every if known[key]}
+
+
+@cache
+def _sources() -> str:
+    """A digest of the sources that decide what the program of a shape is."""
+    found = sha256()
+    house = Path(str(files("leancnn")))
+    for path in sorted([*house.glob("compiler/*"), *house.glob("models/*"), house / "layers.py"]):
+        if path.suffix in (".py", ".c", ".h"):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def kept_at(kind: str, machine: str = "") -> Path:
+    """Where a fit, or the cycles of shapes, are kept: one file for all that they depend on."""
+    parts = [_sources(), torch.__version__]
+    if machine:
+        compiler = find_compiler()
+        parts += [*FAST_FLAGS, *compiler.command, compiler.version, machine]
+    key = sha256("\0".join(parts).encode()).hexdigest()[:20]
+    return folder() / "native" / f"{kind}-{key}.json"

@@ -242,7 +242,7 @@ def searched_for(asked: argparse.Namespace, seed: int, folder: Path) -> Row:
     row = {"trainings": found.trials, "CPU s": round(pool.spent, 1)}
     row["beside"] = round(time.process_time() - began - pool.spent, 1)
     if winner is None:
-        return {**row, "network": "none", "said": found.sentence}
+        return {**row, "network": "none", "sentence": found.sentence}
     return {
         **row,
         "network": winner.network,

@@ -53,10 +53,10 @@ class ShapeRun(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = func(*args, **named)
             if len(_results) >= MOST:
                 _results.clear()
-            _results[key] = _told(result), _macs(func, args, named, result)
-        told, macs = _results[key]
+            _results[key] = _layout(result), _macs(func, args, named, result)
+        layout, macs = _results[key]
         self.macs += macs
-        return _made(told)
+        return _made(layout)
 
 
 def _macs(func: Any, args: Sequence[Any], named: dict[str, Any], result: Any) -> int:
@@ -87,15 +87,15 @@ def _key(func: Any, args: Sequence[Any], named: dict[str, Any]) -> Key | None:
     return found if seen and all(seen) else None
 
 
-def _told(result: Any) -> Any:
+def _layout(result: Any) -> Any:
     """Of tensors on the meta device what makes such again."""
     if isinstance(result, Tensor):
         return tuple(result.shape), result.stride(), result.dtype
-    return None if result is None else [_told(one) for one in result]
+    return None if result is None else [_layout(one) for one in result]
 
 
-def _made(told: Any) -> Any:
-    if told is None or isinstance(told, list):
-        return told and tuple(map(_made, told))
-    shape, stride, dtype = told
+def _made(layout: Any) -> Any:
+    if layout is None or isinstance(layout, list):
+        return layout and tuple(map(_made, layout))
+    shape, stride, dtype = layout
     return torch.empty_strided(shape, stride, dtype=dtype, device="meta")

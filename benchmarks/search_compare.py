@@ -24,6 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from leancnn import recipes, runs, weights
 from leancnn.bench import bench
 from leancnn.evaluate import evaluate
@@ -304,6 +306,7 @@ def compare(asked: argparse.Namespace, publish: Callable[..., None]) -> None:
     """Every cell that is not there yet, then the table over all that are."""
     from leancnn.data import open_source
 
+    torch.set_num_threads(1)  # as workers of a search have it; another would spin and be counted
     asked.out.mkdir(parents=True, exist_ok=True)
     asked.data = cut(asked.data, asked.out / f"images-{asked.images}", asked.images)
     asked.classes = len(open_source(str(asked.data)).classes)

@@ -79,6 +79,7 @@ def test_shapes_are_counted_as_leancnn_counts_and_images_that_fit_no_network_giv
         ("nowhere --hours 1 --out x --workers 1", "nor is a folder of that name here", 1),
         ("digits --hours 0 --out x --workers 1", "above 0 and at most 10,000", 2),
         ("digits --hours 1 --out x --workers 0", "--workers is 1 to", 2),
+        ("digits --hours 1 --out x --cluster slurm", "give --cluster ray://HEAD:10001", 2),
         ("--dry-run --time 1us --networks henet", "did you mean", 2),
         ("--dry-run --time 1us --networks henet_r2", "is searched under another name", 2),
     ],

@@ -130,6 +130,11 @@ def _check(args: Namespace) -> None:
     for word, what in (("hours", "how long it may train"), ("out", "where its files go")):
         if getattr(args, word) is None:
             raise UsageError(f"search needs --{word}: {what}")
+    if args.cluster == "slurm":
+        raise UsageError(
+            "slurm itself is not spoken to: start Ray within a job of yours ('ray start --head' on "
+            "one node, 'ray start --address' on the others) and give --cluster ray://HEAD:10001"
+        )
     if args.epochs is not None and args.epochs < 1:
         raise UsageError(f"--epochs is 1 or more, not {args.epochs}")
 

@@ -59,7 +59,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(bare[name], real.detach())
         with evaluating(body), torch.no_grad(), ShapeRun(), self:
             logits = functional_call(body, bare, (image,))
-        self._builder.graph.output = self._builder.settle(self._known[id(logits)])
+        self._builder.graph.output = self._builder.materialise(self._known[id(logits)])
         return self._builder.graph
 
     def _note(self, tensor: Tensor, value: Any) -> None:

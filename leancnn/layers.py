@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from leancnn.errors import MismatchError
 from leancnn.regions import Window, rmac_windows
@@ -311,6 +312,9 @@ class RMAC(nn.Module):
 
 def regional_max(x: Tensor, mode: str, eps: float) -> Tensor:
     """What `RMAC` does, as one step of a symbolic trace: the windows depend on the maps' size."""
+    if has_torch_function((x,)):
+        found: Tensor = handle_torch_function(regional_max, (x,), x, mode, eps)
+        return found
     strips: dict[tuple[int, int], Tensor] = {}
     peaks: dict[Window, Tensor] = {}
     windows = rmac_windows(int(x.shape[2]), int(x.shape[3]), mode)

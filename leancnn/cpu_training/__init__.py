@@ -2,17 +2,18 @@
 
 General engines vectorise over channels or pixels; with 4 to 12 channels in a group and maps of 31,
 15 and 7 pixels both leave most of a vector empty, and batch-norm, ReLU, skips, concatenations and
-shuffles each read and write whole tensors. Here 16 images lie side by side, so that every pixel is
-a full vector, and only raw convolution outputs are ever written: what stands between two
-convolutions is an address or a few instructions on the way in (kernels.c).
+shuffles each read and write whole tensors. Here 8 or 16 images lie side by side, so that every
+pixel is a full vector, and little but raw convolution outputs is ever written: what stands between
+two convolutions is an address or a few instructions on the way in (lanes.c). 1×1 convolutions of
+many channels are matrix products whose columns are images (products.c).
 
     network's own forward on symbols → trace.py, by the rules of operators.py: nodes, then a tail
       of ordinary torch calls
       → program.py: memory and C steps → one differentiable function
 
-Whatever has no SIMD form (the head, an unknown layer) and all behind it is the tail. When that
-holds a norm or over a third of the multiply-adds, a batch does not fill the lanes or there is no
-compiler, the body runs as it is.
+Whatever has no SIMD form (an unknown layer) and all behind it is the tail. When that holds a norm
+or over a third of the multiply-adds, or there is no compiler, the body runs as it is. Lanes that a
+batch does not fill are zero and count in no statistic.
 """
 
 import re
@@ -26,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from leancnn.cpu_training import operators as operators  # its rules are what a trace knows
 from leancnn.cpu_training.program import FLAGS, Program
-from leancnn.cpu_training.trace import LINEAR, Late, Node, NoSimdError, Trace
+from leancnn.cpu_training.trace import LINEAR, Late, Node, NoSimdError, Symbol, Trace
 from leancnn.errors import LeanCNNError, MissingDependencyError
 from leancnn.toolchain import find_compiler
 
@@ -43,7 +44,7 @@ def accelerate(body: nn.Module, *, half: bool = False, threads: int | None = Non
 
 
 def compiler() -> str:
-    """What makes machine code of kernels.c here, on which the last bits depend: version, flags.
+    """What makes machine code of lanes.c here, on which the last bits depend: version, flags.
 
     No paths, and the same for `cc` and `gcc` where they are one; "none" without a compiler.
     """
@@ -105,12 +106,14 @@ class Accelerated(nn.Module):
         if any(norm.momentum is None for norm in _norms(self.body)):
             return "a norm averages over all batches alike"
         trace = Trace(batch, self.training)
-        images = trace.add(Node(image, act=LINEAR))
+        images = trace.add(Node(image, form="images", act=LINEAR))
         try:
             with torch.no_grad():
                 result = self.body(images)
+            if isinstance(result, Symbol):
+                result = trace.leave(result)
             if not isinstance(result, Late):
-                return "the network's output never leaves its SIMD batch"
+                return "the network's output is not one tensor"
             if not all(_plain(node, self.body) for node in trace.nodes):
                 return "a weight is computed on the way"
             if not trace.mostly_fast():
@@ -151,6 +154,13 @@ def _norms(body: nn.Module) -> Sequence[Any]:
 
 
 def _plain(node: Node, body: nn.Module) -> bool:
-    """A weight is the body's own parameter, or a constant of the trace."""
-    given = node.weight is None or node.constant
-    return given or any(node.weight is p for p in body.parameters())
+    """A weight is the body's own parameter, a constant of the trace, or what a buffer holds."""
+    if node.weight is None or node.constant:
+        return True
+    if any(node.weight is p for p in body.parameters()):
+        return True
+    for buffer in body.buffers():
+        if buffer.shape == node.weight.shape and torch.equal(buffer.float(), node.weight):
+            node.source = buffer
+            node.weight = node.weight.clone()
+    return node.source is not None

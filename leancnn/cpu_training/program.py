@@ -3,7 +3,6 @@
 import ctypes
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,122 +12,70 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.compiled import open_library
-from leancnn.cpu_training.trace import LINEAR, Late, Node, NoSimdError, Trace, mapped
+from leancnn.cpu_training.nodes import PRODUCT, kernels_of, read_planes, share_of, slots_of
+from leancnn.cpu_training.structures import STRUCTURES, CNode, CStep, CTensor, Table, Uses
+from leancnn.cpu_training.trace import (
+    LINEAR,
+    Late,
+    Node,
+    NoSimdError,
+    Trace,
+    mapped,
+)
 from leancnn.errors import LeanCNNError
 from leancnn.toolchain import compile_library
 
-MOST_USES = 8  # gradients that kernels.c adds up in one pass
-CHUNK, BAND = 32, 8  # as in kernels.c
+FILL = 16  # floats of a cache line
+MOST_USES = 8  # gradients that lanes.c adds up in one pass
+CHUNK = 32  # as in convolutions.c
+PARTS = ("lanes.c", "products.c", "convolutions.c", "steps.c")
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-pthread")
 HUGE_PAGES = 14  # MADV_HUGEPAGE
-
-
-class _CTensor(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("data", "scale", "shift")),
-        *((name, ctypes.c_int64) for name in ("channels", "pixels", "act")),
-    )
-
-
-class _CNode(ctypes.Structure):
-    _fields_ = tuple(
-        (name, kind)
-        for kind, names in (
-            (ctypes.c_void_p, "tensors first terms use_first uses"),
-            (ctypes.c_int64, "out grad total blocks c_in c_out groups"),
-            (ctypes.c_int64, "height width out_height out_width weights"),
-            (ctypes.c_void_p, "weight weight_grad weight_partial sums scratch"),
-            (ctypes.c_int64, "scratch_size"),
-            (ctypes.c_void_p, "scale shift mean inverse slope curve offset"),
-            (ctypes.c_void_p, "gamma beta bias gamma_grad beta_grad running_mean running_var"),
-            (ctypes.c_double, "eps momentum"),
-            (ctypes.c_int64, "training normed sum_act window step border"),
-        )
-        for name in names.split()
-    )
-
-
-class _CStep(ctypes.Structure):
-    _fields_ = (("run", ctypes.c_void_p), ("node", ctypes.c_void_p))
-
-
-STRUCTURES: dict[str, Any] = {"Tensor": _CTensor, "Node": _CNode, "Step": _CStep}
-"""What is laid out here as kernels.c declares it, by its name there."""
-
-
-class _Table:
-    """The tensors that the C functions read, a line each."""
-
-    def __init__(self, plain: tuple[Tensor, Tensor]) -> None:
-        self.plain = plain
-        self.lines: list[_CTensor] = []
-
-    def put(
-        self, data: Tensor, view: tuple[Tensor, Tensor] | None = None, act: int = LINEAR
-    ) -> int:
-        """Append a tensor, read as scale · x + shift; gradients are read as they are."""
-        scale, shift = view or self.plain
-        channels, pixels = data.shape[1:3]
-        pointers = data.data_ptr(), scale.data_ptr(), shift.data_ptr()
-        self.lines.append(_CTensor(*pointers, channels, pixels, act))
-        return len(self.lines) - 1
-
-
-@dataclass(slots=True)
-class _Uses:
-    """Where the gradient of a node's output and that of what it reads stand in the table."""
-
-    read: list[list[tuple[int, int]]]
-    """For each channel of the output, (tensor, channel) of each gradient that is added up."""
-    gradient: int = -1
-    """Of what it reads; -1: of nothing but images."""
-    total: int = -1
-    """Of its output, where that is a sum of several; -1: it is not stored."""
 
 
 class Program:
     """A traced network over its own memory, for one shape of input, run by `threads` threads.
 
-    Raises `NoSimdError` for what only shows here: a batch that does not fill the lanes, a weight
-    used twice, an output read too often.
+    The last block of lanes may be partly empty. Raises `NoSimdError` for what only shows here: a
+    weight used twice, an output read too often.
     """
 
     def __init__(self, trace: Trace, result: int, *, training: bool, half: bool, threads: int):
         self.trace, self.result, self.training, self.threads = trace, result, training, threads
-        shapes = {_shape(node) for node in trace.nodes if node.weight is not None}
+        shapes = {kernels_of(node) for node in trace.nodes if node.weight is not None} - {PRODUCT}
         self.library = _library(tuple(sorted(shapes)), half)
         self.lanes: int = self.library.lanes_width()
-        if trace.batch % self.lanes:
-            raise NoSimdError(f"a batch of {trace.batch} does not fill {self.lanes} lanes")
-        self.blocks = trace.batch // self.lanes
+        self.blocks = -(-trace.batch // self.lanes)
         self.kind = torch.bfloat16 if half else torch.float32
         self.kept: list[Any] = []  # what the C structures point to
         self.passes = 0
-        slots = [(node, slot, p) for node in trace.nodes for slot, p in _slots(node)]
-        self.parameters = [p for _, _, p in slots]
-        if len({id(p) for p in self.parameters}) != len(self.parameters):
+        slots = [(node, slot) for node in trace.nodes for slot in slots_of(node)]
+        if len({(id(slot.of), slot.start) for _, slot in slots}) != len(slots):
             raise NoSimdError("two convolutions share a weight")
+        self.parameters = list({id(slot.of): slot.of for _, slot in slots}.values())
         self._lay_out()
         place = {node: i for i, node in enumerate(trace.nodes)}
-        self.slots = [(self.nodes[place[node]], slot) for node, slot, _ in slots]
+        number = {id(p): i for i, p in enumerate(self.parameters)}
+        self.slots = [(self.nodes[place[n]], slot, number[id(slot.of)]) for n, slot in slots]
 
     def _lay_out(self) -> None:
         """Give every value and gradient memory, and describe the nodes to the C functions."""
         nodes = self.trace.nodes
         seen = [(self._floats(n.shape[0], fill=1), self._floats(n.shape[0])) for n in nodes]
-        table = _Table(seen[0])
+        table = Table(seen[0])
         self.values = [self._stored(node.shape) for node in nodes]
         for node, value, view in zip(nodes, self.values, seen, strict=True):
             table.put(value, view, node.act or LINEAR)
-        uses = {node: _Uses([[] for _ in range(node.shape[0])]) for node in nodes}
+        uses = {node: Uses([[] for _ in range(node.shape[0])]) for node in nodes}
         self._leave(table, uses)
         if self.training:
             self._place_gradients(table, uses)
         self._fill_nodes(table, seen, uses)
+        self._lend()
         self.forward_steps = self._steps(self.forward_names())
         self.backward_steps = self._steps(self.backward_names())
 
-    def _leave(self, table: "_Table", uses: dict[Node, "_Uses"]) -> None:
+    def _leave(self, table: Table, uses: dict[Node, Uses]) -> None:
         """Memory for the gradients of what leaves the lanes."""
         self.left = [self._stored(node.shape) for node, _ in self.trace.exits if self.training]
         for (node, _), left in zip(self.trace.exits, self.left, strict=False):
@@ -136,7 +83,7 @@ class Program:
             for channel, found in enumerate(uses[node].read):
                 found.append((at, channel))
 
-    def _place_gradients(self, table: "_Table", uses: dict[Node, "_Uses"]) -> None:
+    def _place_gradients(self, table: Table, uses: dict[Node, Uses]) -> None:
         """Memory for the gradients, from the last node to the first.
 
         A gradient's memory is given back after the last node that reads it. Raises `NoSimdError`
@@ -150,53 +97,94 @@ class Program:
             counts = {len(found) for found in own.read}
             if max(counts) > MOST_USES:
                 raise NoSimdError(f"an output is read {max(counts)} times")
-            if node.weight is not None and counts != {1}:
+            if node.viewed and (counts != {1} or node.dear):
                 total = self._stored(node.shape, spare)
                 own.total = table.put(total)
                 held[node].append(total)
-            read = [term.node for plane in node.planes for term in plane if term.node.planes]
-            if read:  # more than the images
-                _, height, width = read[0].shape
-                data = self._stored((len(node.planes), height, width), spare)
-                own.gradient = table.put(data)
+            for role, planes in read_planes(node).items():
+                read = [term.node for plane in planes for term in plane if term.node.planes]
+                if not read:  # nothing but the images
+                    continue
+                height, width = (1, 1) if node.form == "mean" else read[0].shape[1:]
+                data = self._stored((len(planes), height, width), spare)
+                at = table.put(data)
+                setattr(own, role, at)
                 held[min(read, key=lambda other: place[other])].append(data)
-                for channel, plane in enumerate(node.planes):
+                for channel, plane in enumerate(planes):
                     for term in plane:
-                        uses[term.node].read[term.channel].append((own.gradient, channel))
+                        uses[term.node].read[term.channel].append((at, channel))
             spare += held[node]
 
     def _fill_nodes(
-        self, table: "_Table", seen: list[tuple[Tensor, Tensor]], uses: dict[Node, "_Uses"]
+        self, table: Table, seen: list[tuple[Tensor, Tensor]], uses: dict[Node, Uses]
     ) -> None:
-        """What the C functions read of each node, and the scratch that they share."""
+        """What the C functions read of each node."""
         nodes = self.trace.nodes
         place = {node: i for i, node in enumerate(nodes)}
-        tensors = (_CTensor * len(table.lines))(*table.lines)
-        room = max(
-            _scratch(node) + -(-_weights(node) // node.groups // self.lanes) for node in nodes
-        )
-        rooms = self._floats(self.threads, room, self.lanes)
-        partial = self._floats(self.threads, max(map(_weights, nodes)), self.lanes)
+        tensors = (CTensor * len(table.lines))(*table.lines)
         sums = torch.zeros(self.threads, 2, max(n.shape[0] for n in nodes), dtype=torch.float64)
-        self.kept += [tensors, sums]
-        self.nodes: list[_CNode] = []
+        left = self.lanes * self.blocks - self.trace.batch
+        filled = torch.tensor([-1] * (self.lanes - left) + [0] * left, dtype=torch.int32)
+        self.kept += [tensors, sums, filled]
+        self.nodes: list[CNode] = []
         for node, (scale, shift) in zip(nodes, seen, strict=True):
-            c = _CNode()
+            c, own = CNode(), uses[node]
             c.tensors = ctypes.addressof(tensors)
             c.first, c.terms = self._terms(
                 [[(place[term.node], term.channel) for term in plane] for plane in node.planes]
             )
-            c.use_first, c.uses = self._terms(uses[node].read)
-            c.out, c.grad, c.total = place[node], uses[node].gradient, uses[node].total
+            c.use_first, c.uses = self._terms(own.read)
+            c.out, c.total = place[node], own.total
+            c.grad, c.gate_grad = own.gradient, own.gate_gradient
             _describe(c, node)
+            c.windows = self._numbers(node.windows)
             c.blocks, c.training, c.sums = self.blocks, self.training, sums.data_ptr()
-            c.scratch, c.scratch_size = rooms.data_ptr(), rooms.shape[1]
+            c.images, c.filled = self.trace.batch, filled.data_ptr()
             c.scale, c.shift = scale.data_ptr(), shift.data_ptr()
             for name in ("mean", "inverse", "slope", "curve", "offset", "running_mean"):
                 setattr(c, name, self._floats(node.shape[0]).data_ptr())
-            if isinstance(node.weight, nn.Parameter) and node.weight.requires_grad:
-                c.weight_partial = partial.data_ptr()
             self.nodes.append(c)
+
+    def _lend(self) -> None:
+        """Room beside each node for one step at a time, and for its weights' partial gradients."""
+        nodes = list(zip(self.trace.nodes, self.nodes, strict=True))
+        room = max(self._scratch(node, c) for node, c in nodes)
+        rooms = self._floats(self.threads, room, self.lanes)
+        sizes = [self._partial(node, c) for node, c in nodes]
+        partial = self._floats(self.threads, -(-max(sizes) // FILL) * FILL)
+        for (_, c), size in zip(nodes, sizes, strict=True):
+            c.scratch, c.scratch_size = rooms.data_ptr(), room
+            c.partial_size = partial.shape[1]
+            c.weight_partial = partial.data_ptr() if size else None
+
+    def _scratch(self, node: Node, c: CNode) -> int:
+        """Vectors that one thread needs beside a node."""
+        height, width = int(c.height), int(c.width)
+        if node.weight is not None:
+            name = (
+                f"{PRODUCT}_scratch"
+                if kernels_of(node) == PRODUCT
+                else f"scratch_{kernels_of(node)}"
+            )
+            return int(getattr(self.library, name)(ctypes.addressof(c)))
+        if node.pool:
+            window, _, border = node.pool
+            return 2 * (height + 2 * border + window) * (width + 2 * border + window)
+        own = {"peaks": 2 * height * width + width, "units": 4 * width + node.shape[0]}
+        return own.get(node.form, CHUNK)
+
+    def _partial(self, node: Node, c: CNode) -> int:
+        """Floats in which a thread gathers the gradient of a node's weights, if they train."""
+        if not (isinstance(node.weight, nn.Parameter) and node.weight.requires_grad):
+            return 0
+        if kernels_of(node) == PRODUCT:
+            return int(self.library.products_partial(ctypes.addressof(c)))
+        return node.weight.numel()
+
+    def _numbers(self, rows: Sequence[Sequence[int]]) -> int:
+        """The address of int32 numbers."""
+        self.kept.append(np.array(rows, np.int32))
+        return self.kept[-1].ctypes.data  # type: ignore[no-any-return]
 
     def _floats(self, *shape: int, fill: float = 0) -> Tensor:
         self.kept.append(torch.full(shape, float(fill)))
@@ -226,9 +214,12 @@ class Program:
         names = []
         for place, node in enumerate(self.trace.nodes[1:], 1):
             if node.weight is None:
-                names.append(("lanes_max" if node.pool else "lanes_sum", place))
+                names.append((f"lanes_{node.form}", place))
+            elif kernels_of(node) == PRODUCT:
+                names.append(("products_forward", place))
             else:
-                names += [(f"forward_{_shape(node)}", place), ("lanes_normalise", place)]
+                names.append((f"forward_{kernels_of(node)}", place))
+            names += [("lanes_normalise", place)] if node.viewed else []
         return names
 
     def backward_names(self) -> list[tuple[str, int]]:
@@ -236,16 +227,22 @@ class Program:
         names = []
         for place, node in list(enumerate(self.trace.nodes))[:0:-1] if self.training else ():
             c = self.nodes[place]
-            if node.weight is not None:
+            if node.viewed:
                 names += [("lanes_reduce", place), ("lanes_denormalise", place)]
-                names.append((f"backward_{_shape(node)}", place))
-                names += [("lanes_weights", place)] if c.weight_partial else []
-            elif c.grad >= 0:
-                names.append((f"lanes_{'max' if node.pool else 'sum'}_gradient", place))
+            if node.weight is not None:
+                product = kernels_of(node) == PRODUCT
+                names.append(
+                    ("products_backward" if product else f"backward_{kernels_of(node)}", place)
+                )
+                weights = "products_weights" if product else "lanes_weights"
+                names += [(weights, place)] if c.weight_partial else []
+            elif c.grad >= 0 or c.gate_grad >= 0:
+                form = "seen" if node.viewed else node.form
+                names.append((f"lanes_{form}_gradient", place))
         return names
 
     def _steps(self, names: list[tuple[str, int]]) -> Any:
-        steps = (_CStep * len(names))()
+        steps = (CStep * len(names))()
         for step, (name, place) in zip(steps, names, strict=True):
             step.run = ctypes.cast(getattr(self.library, name), ctypes.c_void_p).value
             step.node = ctypes.addressof(self.nodes[place])
@@ -259,20 +256,28 @@ class Program:
         """Images (N, C, H, W) to the values that leave the lanes, each float (N, C, H, W)."""
         self.passes += 1
         for node, c in zip(self.trace.nodes, self.nodes, strict=True):
+            if node.weight is not None and node.source is not None:
+                node.weight.copy_(node.source)
             c.weight = node.weight.data_ptr() if node.weight is not None else None
             c.bias = node.bias.data_ptr() if node.bias is not None else None
-            if node.norm:
-                c.running_mean, c.running_var = node.norm.mean.data_ptr(), node.norm.var.data_ptr()
-                c.gamma, c.beta = node.norm.gamma.data_ptr(), node.norm.beta.data_ptr()
+            if norm := node.norm:
+                c.running_mean, c.running_var = share_of(norm.mean, norm), share_of(norm.var, norm)
+                c.gamma, c.beta = share_of(norm.gamma, norm), share_of(norm.beta, norm)
         self.values[0].copy_(self._into_lanes(images))
         self._run(self.forward_steps)
         value = dict(zip(self.trace.nodes, self.values, strict=True))
         return [
-            value[node].permute(0, 3, 1, 2).reshape(self.trace.batch, *node.shape).float()
-            for node, _ in self.trace.exits
+            value[node]
+            .permute(0, 3, 1, 2)
+            .flatten(0, 1)[: self.trace.batch]
+            .float()
+            .reshape(self.trace.shapes[place])
+            for node, place in self.trace.exits
         ]
 
     def _into_lanes(self, x: Tensor) -> Tensor:
+        if empty := self.blocks * self.lanes - len(x):
+            x = torch.cat([x, x.new_zeros(empty, *x.shape[1:])])
         return x.reshape(self.blocks, self.lanes, x.shape[1], -1).permute(0, 2, 3, 1)
 
     def tail(self, values: Sequence[Tensor]) -> Tensor:
@@ -291,71 +296,27 @@ class Program:
         for left, gradient in zip(self.left, gradients, strict=True):
             left.copy_(self._into_lanes(gradient))
         results = [torch.zeros_like(p) for p in self.parameters]
-        for (c, slot), result in zip(self.slots, results, strict=True):
-            if slot:
-                setattr(c, slot, result.data_ptr())
+        for c, slot, number in self.slots:
+            if slot.field:
+                setattr(c, slot.field, results[number].data_ptr() + 4 * slot.start)
         self._run(self.backward_steps)
         return results
 
 
-def _describe(c: _CNode, node: Node) -> None:
+def _describe(c: CNode, node: Node) -> None:
     """Fill in what the network says of a node."""
-    c.c_in, c.groups, c.weights = len(node.planes), node.groups, _weights(node)
+    c.c_in, c.groups, c.weights = (
+        len(node.planes),
+        node.groups,
+        0 if node.weight is None else node.weight.numel(),
+    )
     c.c_out, c.out_height, c.out_width = node.shape
     _, c.height, c.width = node.planes[0][0].node.shape if node.planes else node.shape
-    c.normed, c.sum_act = node.norm is not None, node.sum_act
+    c.gated, c.normed, c.sum_act = node.dear, node.norm is not None, node.sum_act
     c.window, c.step, c.border = node.pool or (0, 0, 0)
+    c.eps = node.shortest
     if node.norm:
         c.momentum, c.eps = node.norm.momentum, node.norm.eps
-
-
-def _slots(node: Node) -> list[tuple[str, Tensor]]:
-    """A node's parameters, each with the C field that takes its gradient.
-
-    The bias of a convolution before a norm has none: its gradient is 0, for the norm removes it.
-    """
-    slots: list[tuple[str, Tensor]] = []
-    if isinstance(node.weight, nn.Parameter):
-        slots.append(("weight_grad", node.weight))
-    if node.bias is not None:
-        slots.append(("" if node.norm else "beta_grad", node.bias))
-    if node.norm:
-        slots += [("gamma_grad", node.norm.gamma), ("beta_grad", node.norm.beta)]
-    return slots
-
-
-def _shape(node: Node) -> str:
-    """The name of a convolution's kernels: inputs and outputs of a group, side, stride, pad."""
-    assert node.weight is not None
-    inputs, outputs = node.weight.shape[1], node.shape[0] // node.groups
-    return f"{inputs}_{outputs}_{node.kernel}_{node.stride}_{node.pad}"
-
-
-def _weights(node: Node) -> int:
-    return 0 if node.weight is None else node.weight.numel()
-
-
-def _scratch(node: Node) -> int:
-    """Vectors that one thread needs beside a node, as kernels.c walks over it.
-
-    A group's weights, turned round for the way back, lie behind them.
-    """
-    if node.pool:
-        window, _, border = node.pool
-        _, height, width = node.planes[0][0].node.shape
-        return 2 * (height + 2 * border + window) * (width + 2 * border + window)
-    if node.weight is None:
-        return CHUNK
-    inputs, outputs = node.weight.shape[1], node.shape[0] // node.groups
-    if node.kernel == 1 and node.stride == 1:
-        return CHUNK * (inputs + outputs)
-    _, height, width = node.planes[0][0].node.shape
-    pitch = width + 2 * node.pad
-    forward = inputs * ((BAND - 1) * node.stride + node.kernel) * pitch
-    if node.stride == 1:
-        return max(forward, (inputs + outputs) * (BAND + 2 * node.pad) * pitch)
-    padded = outputs * (node.shape[1] + 2) * (node.shape[2] + 16)
-    return max(forward, inputs * (height + 2 * node.pad) * pitch + padded)
 
 
 def _huge_pages(data: Tensor) -> None:
@@ -390,11 +351,15 @@ def check_layout(library: ctypes.CDLL) -> None:
 @cache
 def _library(shapes: tuple[str, ...], half: bool) -> ctypes.CDLL:
     """The kernels, specialised for these shapes."""
-    source = Path(__file__).with_name("kernels.c").read_text(encoding="utf-8")
+    here = Path(__file__).parent
+    source = "\n".join((here / part).read_text(encoding="utf-8") for part in PARTS)
     lines = [f"CONVOLUTION({shape}, {', '.join(shape.split('_'))})" for shape in shapes]
     text = "\n".join([source, *lines, _layout(), ""])
     path = compile_library(text, name="lanes", flags=(*FLAGS, f"-DHALF={half:d}"))
     library = open_library(path)
     check_layout(library)
     library.lanes_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+    for name in ("products_scratch", "products_partial", *(f"scratch_{shape}" for shape in shapes)):
+        function = getattr(library, name)
+        function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int64
     return library

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LINEAR, RELU, RELU6 = range(3)  # activations, as in kernels.c
+LINEAR, RELU, RELU6, SILU, SIGMOID, HARD_SIGMOID, HARD_SWISH = range(7)  # as in lanes.c
+STORED = (LINEAR, RELU, RELU6)  # activations whose gradient can be had from what they gave
 RULES: dict[Any, Callable[..., Any]] = {}
 """torch functions that have a SIMD form, filled by operators.py."""
 
@@ -26,7 +27,7 @@ class NoSimdError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """The batch-norm that follows a convolution."""
+    """The batch-norm that follows a node: its channels from `start` on."""
 
     mean: Tensor
     var: Tensor
@@ -34,18 +35,21 @@ class Norm:
     beta: Tensor
     momentum: float
     eps: float
+    start: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A tensor that exists in memory: the images, a raw convolution output, or a sum of planes."""
+    """A tensor that exists in memory: the images, a raw convolution output, a sum of planes …"""
 
     shape: tuple[int, int, int]
     """(channels, height, width)"""
     planes: list["Plane"] = field(default_factory=list)
-    """What it reads; nothing for the images."""
+    """What it reads; nothing for the images. Of a gate: what it scales, then the scales."""
+    form: str = "sum"
+    """images, convolution, sum, max, mean, gate, peaks or units: the steps of steps.c."""
     weight: Tensor | None = None
-    """None for the images and for a sum."""
+    """Of a convolution."""
     bias: Tensor | None = None
     stride: int = 1
     pad: int = 0
@@ -56,14 +60,30 @@ class Node:
     sum_act: int = LINEAR
     """Of a sum: the activation before it is stored."""
     pool: tuple[int, int, int] | None = None
-    """Of a sum of which only the largest values are kept: side of the window, stride, border."""
+    """Of a maximum pooling: side of the window, stride, border."""
+    windows: tuple[tuple[int, int, int, int], ...] = ()
+    """Of regional maxima: top, left, rows and columns of each."""
+    shortest: float = 0.0
+    """Of unit vectors: the length below which they are not made longer."""
+    source: Tensor | None = None
+    """Of a convolution with fixed kernels: the buffer they come from."""
     constant: bool = False
     """Of a convolution that stands for a pooling: its weight is ours, not the network's."""
 
     @property
     def kernel(self) -> int:
         """Side of a convolution's window."""
-        return 0 if self.weight is None else self.weight.shape[-1]
+        return 0 if self.weight is None else self.weight.shape[-1] if self.weight.ndim == 4 else 1
+
+    @property
+    def viewed(self) -> bool:
+        """Whether its readers see it through something that has a gradient of its own."""
+        return bool(self.weight is not None or self.norm or self.act not in (None, LINEAR))
+
+    @property
+    def dear(self) -> bool:
+        """Whether its activation's gradient is computed once, and kept."""
+        return self.act is not None and self.act not in STORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +112,8 @@ class Trace:
     """Function, arguments, named arguments, and the place of the result."""
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     """Of the value at each place."""
+    sums: dict[tuple["Plane", ...], Node] = field(default_factory=dict)
+    """Planes that were added up in memory already."""
 
     def add(self, node: Node) -> "Symbol":
         """Append a node; returns it as a symbol."""
@@ -156,12 +178,17 @@ class Symbol:
         trace: Trace,
         planes: Sequence[Plane],
         middle: tuple[int, ...],
-        extent: tuple[int, int],
+        extent: tuple[int, ...],
     ) -> None:
         self.trace = trace
         self.planes = tuple(planes)
         self.middle = middle  # the channel axes: (C,), or two in the middle of a shuffle
-        self.extent = extent
+        self.extent = extent  # (H, W), or nothing of a vector
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As of the tensor it stands for, whatever is stored."""
+        return torch.float32
 
     @property
     def shape(self) -> torch.Size:
@@ -191,8 +218,15 @@ class Symbol:
 
     __radd__ = __iadd__ = __add__
 
+    def __mul__(self, other: Any) -> Any:
+        return torch.mul(self, other)  # type: ignore[arg-type]
+
+    __rmul__ = __imul__ = __mul__
+
     def view(self, *shape: int) -> Any:
         """Channels split in two axes or joined again stay in the lanes; other views leave them."""
+        if self.vector and shape in ((self.trace.batch, len(self.planes)), (self.trace.batch, -1)):
+            return self.vector
         middle = tuple(shape[1:-2])
         kept = shape[0] == self.trace.batch and tuple(shape[-2:]) == self.extent
         if kept and middle and prod(middle) == len(self.planes):
@@ -217,13 +251,24 @@ class Symbol:
         """Parts of the channels, each the same planes."""
         return torch.chunk(self, chunks, dim)  # type: ignore[arg-type]
 
+    @property
+    def vector(self) -> "Symbol | None":
+        """Maps of one pixel as a vector (N, C)."""
+        if prod(self.extent) != 1 or len(self.middle) != 1:
+            return None
+        return Symbol(self.trace, self.planes, self.middle, ())
+
     def flatten(self, start: int = 0, end: int = -1) -> Any:
-        """Leaves the lanes."""
-        return self.trace.call(torch.flatten, (self, start, end), {})
+        """Stays in the lanes where each map is one pixel."""
+        return torch.flatten(self, start, end)  # type: ignore[arg-type]
 
     def mean(self, *args: Any, **kwargs: Any) -> Any:
-        """Leaves the lanes."""
-        return self.trace.call(torch.mean, (self, *args), kwargs)
+        """Over the whole map it stays in the lanes."""
+        return torch.mean(self, *args, **kwargs)  # type: ignore[call-overload]
+
+    def sigmoid(self) -> Any:
+        """As torch.sigmoid."""
+        return torch.sigmoid(self)  # type: ignore[arg-type]
 
     @classmethod
     def __torch_function__(
@@ -283,10 +328,21 @@ def planes_of(node: Node) -> list[Plane]:
 
 
 def summed(symbol: Symbol, act: int) -> Node:
-    """The symbol's planes, each added up in memory, through an activation."""
-    node = Node((len(symbol.planes), *symbol.extent), claimed(symbol.planes), sum_act=act)
+    """The symbol's planes, each added up in memory, through an activation that can be stored."""
+    known = symbol.trace.sums.get(symbol.planes) if act == LINEAR else None
+    if known is not None:
+        return known
+    node = Node((len(symbol.planes), *extent_of(symbol)), claimed(symbol.planes), sum_act=act)
     symbol.trace.nodes.append(node)
+    if act == LINEAR:
+        symbol.trace.sums[symbol.planes] = node
     return node
+
+
+def extent_of(symbol: Symbol) -> tuple[int, int]:
+    """Rows and columns of its maps; a vector's are one."""
+    height, width = symbol.extent or (1, 1)
+    return height, width
 
 
 def claimed(planes: Sequence[Plane]) -> list[Plane]:

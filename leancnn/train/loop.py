@@ -22,7 +22,7 @@ from leancnn.progress import Progress
 from leancnn.recipes import learning_rate
 from leancnn.train.backend import Choice, autocast, training_forward
 from leancnn.train.batches import Batches
-from leancnn.train.estimate import LONG_S, duration
+from leancnn.train.estimate import duration
 from leancnn.train.history import Counters, close_epoch, diverged, line, made, note
 from leancnn.train.plan import TrainingPlan
 from leancnn.train.state import TrainState, state_dict, update_ema
@@ -197,10 +197,12 @@ class Loop:
         counters, plan = self.counters, self.plan
         why_not = str(getattr(self.forward, "why_not", ""))
         if not self.measured and counters.step - self.begun == STEPS_BEFORE_ESTIMATE:
-            left = plan.steps - counters.step
-            seconds = (time.monotonic() - self.entered) / STEPS_BEFORE_ESTIMATE * left
-            if seconds > LONG_S:
-                bar.say(f"about {duration(seconds)} to go for {plan.recipe.epochs:g} epochs")
+            spent = (time.monotonic() - self.entered) / STEPS_BEFORE_ESTIMATE
+            left = duration(spent * (plan.steps - counters.step))
+            bar.say(
+                f"{plan.batch / spent:,.0f} images/s: about {left} to go for "
+                f"{plan.recipe.epochs:g} epochs"
+            )
             self.measured = True
         if counters.step == self.begun + 1 and why_not:
             bar.say(f"torch's own forward pass, no SIMD batches: {why_not}")

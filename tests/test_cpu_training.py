@@ -330,7 +330,6 @@ def frozen():
     [
         (nn.Sequential(nn.Conv2d(3, 4, 5, dilation=2), nn.Flatten()), (16, 3, 9, 9), "no SIMD"),
         (Twice(), (16, 3, 8, 8), "before and after its norm"),
-        (Padded(3), (16, 3, 8, 8), "no SIMD form"),
         (nn.Sequential(PadChannels(1, 1), nn.Conv2d(5, 4, 1), nn.Flatten()), (16, 3, 8, 8), ""),
         (frozen(), (16, 3, 8, 8), "no SIMD form"),
     ],

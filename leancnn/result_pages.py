@@ -22,6 +22,7 @@ ELSEWHERE = (
     "int8",
     "two",
     "search",
+    "training",
 )  # have a page in docs/
 
 

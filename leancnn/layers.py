@@ -5,8 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
-from torch.overrides import handle_torch_function, has_torch_function
+from torch import Tensor, fx, nn, overrides
 
 from leancnn.errors import MismatchError
 from leancnn.regions import Window, rmac_windows
@@ -312,9 +311,8 @@ class RMAC(nn.Module):
 
 def regional_max(x: Tensor, mode: str, eps: float) -> Tensor:
     """What `RMAC` does, as one step of a symbolic trace: the windows depend on the maps' size."""
-    if has_torch_function((x,)):
-        found: Tensor = handle_torch_function(regional_max, (x,), x, mode, eps)
-        return found
+    if overrides.has_torch_function((x,)):
+        return overrides.handle_torch_function(regional_max, (x,), x, mode, eps)
     strips: dict[tuple[int, int], Tensor] = {}
     peaks: dict[Window, Tensor] = {}
     windows = rmac_windows(int(x.shape[2]), int(x.shape[3]), mode)
@@ -329,8 +327,6 @@ def regional_max(x: Tensor, mode: str, eps: float) -> Tensor:
 
 
 fx.wrap("regional_max")
-
-
 SPARSEST = 0.01  # of ternary kernels: below, drawing until none is all zero takes for ever
 
 
@@ -363,8 +359,7 @@ class LocalBinaryConv2d(nn.Module):
         return draw_ternary(channels, self.density, redraw=self.redraw)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernels = self.weight.to(x.dtype)
-        return F.conv2d(x, kernels, stride=self.stride, padding=1, groups=self.channels)
+        return F.conv2d(x, self.weight.to(x.dtype), None, self.stride, 1, groups=self.channels)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, stride={self.stride}, density={self.density}"

@@ -122,11 +122,14 @@ class Plan:
 
 
 def _plan(path: Path, found: Imported) -> Plan:
-    """Integers for a file with QuantizeLinear in it, if all of it has an integer form."""
+    """Integers for what of a file with QuantizeLinear in it has an integer form, if any has."""
     if not is_quantized(found.graph):
         return Plan(found.graph)
     try:
-        return Plan(found.graph, *from_qdq(simplify(found.graph), found.integers))
+        network, grid, floats = from_qdq(simplify(found.graph), found.integers)
+        for why in floats:
+            tell(f"{path}: {why}; this part is computed in floats")
+        return Plan(found.graph, network, grid)
     except UnsupportedError as error:
         tell(f"{path}: {error}; all of it is computed in floats, rounded where the file rounds")
         return Plan(in_floats(found.graph))

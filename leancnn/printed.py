@@ -134,6 +134,7 @@ class Quantization(TypedDict):
     layers: list[tuple[str, Number]]
     clipped: list[tuple[str, Share]]
     finer: NotRequired[list[str]]
+    floats: NotRequired[list[str]]
     finetuned: NotRequired[str | None]
     points_lost: Number | None
 

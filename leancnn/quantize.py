@@ -18,10 +18,10 @@ from leancnn import weights
 from leancnn.compiled import CompiledNetwork
 from leancnn.compiler.graph import Conv, Graph
 from leancnn.compiler.import_torch import import_torch
-from leancnn.compiler.integers import Quantized
+from leancnn.compiler.integers import QFloat, Quantized
 from leancnn.compiler.quantize import quantize as to_integers
-from leancnn.compiler.ranges import CLIPPED, Range, measure, run, weight_noise
-from leancnn.compiler.reference import IntegerNetwork, meaning
+from leancnn.compiler.ranges import CLIPPED, Range, layer_noise, measure, weight_noise
+from leancnn.compiler.reference import IntegerNetwork, errors
 from leancnn.compiler.simplify import simplify
 from leancnn.data import Dataset, Split
 from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
@@ -73,6 +73,8 @@ class Quantization:
     """Values of which more than a hundredth lies beyond the range of their bytes, and the share."""
     finer: tuple[str, ...] = ()
     """Convolutions whose weights have 10 bits, so that a budget holds."""
+    floats: tuple[str, ...] = ()
+    """Values computed in float32: without an integer form, or so that a budget holds."""
     finetuned: str | None = None
     """The recipe by which it was trained in fake quantization first."""
 
@@ -110,6 +112,8 @@ class Quantization:
         if self.finer:
             names = ", ".join(self.finer)
             lines.append(f"weights of 10 bits, so that the budget holds: {names}")
+        if self.floats:
+            lines.append(f"computed in float32, not in integers: {', '.join(self.floats)}")
         worst = ", ".join(f"{name} {error:.1%}" for name, error in self.layers)
         lines.append(f"layers furthest from the floats: {worst}")
         if self.clipped:
@@ -138,11 +142,11 @@ def quantize(
 
     `images` of the train part set the ranges, at least one of each class, chosen by `seed`. With a
     `budget`, in percentage points of validation accuracy, convolutions that rounding moves most get
-    weights of 10 bits until it holds; where it never does, nothing is written. `finetune` is a
-    recipe, with `overrides` of its fields, by which the network is trained in fake quantization
-    first, in a run of its own, `out`/finetune, which the same call goes on with. Raises `DataError`
-    for images that cannot set ranges, `MismatchError`, `UnsupportedError` for an operator without
-    an integer form, `WriteError`.
+    weights of 10 bits until it holds, then stay in float32; where it never does, nothing is
+    written. `finetune` is a recipe, with `overrides` of its fields, by which the network is trained
+    in fake quantization first, in a run of its own, `out`/finetune, which the same call goes on
+    with. An operator without an integer form stays in float32. Raises `DataError` for images that
+    cannot set ranges, `MismatchError`, `WriteError`.
 
     >>> found = leancnn.quantize("runs/a", "runs/a8", images=24)
     >>> found.bytes_int8 < found.bytes / 3
@@ -168,8 +172,7 @@ def quantize(
     made, found = calibrated.measured((), Path(out))
     if budget is not None and _over(found, budget):
         assert found.accuracy is not None
-        finer = calibrated.fewest_finer(found.accuracy - budget / 100)
-        made, found = calibrated.measured(finer, Path(out))
+        made, found = calibrated.within(found.accuracy - budget / 100, Path(out))
         _check_budget(found, budget)
     found = replace(found, finetuned=tuned_by)
     made.made["val_accuracy"] = found.accuracy_int8
@@ -192,16 +195,30 @@ class _Calibrated:
     batches: list[torch.Tensor]
     ranges: dict[str, Range]
 
-    def integers(self, finer: Sequence[str]) -> Network:
-        """The network of integers; the weights of the convolutions in `finer` have 10 bits."""
+    def integers(self, finer: Sequence[str], floats: Sequence[str] = ()) -> Network:
+        """The network of integers; the weights of the convolutions in `finer` have 10 bits, those
+        in `floats` stay in float32."""
         times = dict.fromkeys(finer, FINER)
         network = self.network
-        integers = to_integers(self.graph, self.ranges, network.mean, network.std, times)
+        integers = to_integers(self.graph, self.ranges, network.mean, network.std, times, floats)
         return _network(self.tuned, integers, self.dataset, self.where, self.chosen, self.seed)
 
-    def measured(self, finer: Sequence[str], out: Path) -> tuple[Network, Quantization]:
+    def within(self, least: float, out: Path) -> tuple[Network, Quantization]:
+        """One of at least this accuracy, by finer weights, else by floats; the nearest if none."""
+        finer = self.fewest_finer(least)
+        made, found = self.measured(finer, out)
+        val = self.dataset.val
+        if val is not None and (found.accuracy_int8 or 0.0) < least:
+            floats = self.fewest_floats(finer, least, val)
+            finer = [name for name in finer if name not in floats]
+            made, found = self.measured(finer, out, floats)
+        return made, found
+
+    def measured(
+        self, finer: Sequence[str], out: Path, floats: Sequence[str] = ()
+    ) -> tuple[Network, Quantization]:
         """It, and what it costs and brings."""
-        network, made, val = self.network, self.integers(finer), self.dataset.val
+        network, made, val = self.network, self.integers(finer, floats), self.dataset.val
         body = made.body
         assert isinstance(body, IntegerNetwork)
         clocks = clock([network, made], self.dataset.of_train.images[:1])
@@ -221,6 +238,7 @@ class _Calibrated:
             layers=tuple(errors(self.graph, body, self.batches[0][:PROBED])[:5]),
             clipped=tuple(clipped),
             finer=tuple(finer),
+            floats=tuple(node.out for node in body.network.nodes if isinstance(node, QFloat)),
         )
 
     def fewest_finer(self, least: float) -> list[str]:
@@ -232,6 +250,12 @@ class _Calibrated:
         assert val is not None
         order = [name for name, _ in weight_noise(self.graph, self.batches[0][:FEWEST])]
         holds = lambda n: accuracy(self.integers(order[:n]), val) >= least  # noqa: E731
+        return order[: _fewest(len(order), holds)]
+
+    def fewest_floats(self, finer: Sequence[str], least: float, val: Split) -> list[str]:
+        """Convolutions that have to stay in float32 for it, the others with finer weights."""
+        order = [n for n, _ in layer_noise(self.graph, self.ranges, self.batches[0][:FEWEST])]
+        holds = lambda n: accuracy(self.integers(finer, order[:n]), val) >= least  # noqa: E731
         return order[: _fewest(len(order), holds)]
 
 
@@ -343,22 +367,6 @@ def accuracy(network: Network, split: Split) -> float:
     return float((answers.argmax(1) == split.labels).mean())
 
 
-def errors(graph: Graph, body: IntegerNetwork, images: torch.Tensor) -> list[tuple[str, float]]:
-    """Of each value, how far it is from the floats' relative to their spread; the worst first."""
-    found: dict[str, float] = {}
-    values = body.values(body.pixels(images), keep=True)
-
-    def compare(name: str, x: torch.Tensor) -> None:
-        if name not in values or x.shape[2:] == (1, 1):
-            return
-        apart = meaning(body.network, name, values[name]) - x.double()
-        spread = (x.double() - x.double().mean((0, 2, 3), keepdim=True)).norm()
-        found[name] = float(apart.norm() / spread.clamp(min=1e-12))
-
-    run(graph, images, compare)
-    return sorted(found.items(), key=lambda item: -item[1])
-
-
 def clock(networks: Sequence[Network], image: NDArray[np.uint8]) -> list[float]:
     """Median µs of one image for each network, compiled, in turns; empty without a C compiler."""
     try:
@@ -386,7 +394,7 @@ def _check_budget(found: Quantization, budget: float) -> None:
         worst = ", ".join(name for name, _ in found.layers[:3])
         raise MismatchError(
             f"{found.points_lost:.2f} points of validation accuracy would go, more than the budget "
-            f"of {budget:g} (most is lost in {worst}), even with weights of 10 bits everywhere; "
+            f"of {budget:g} (most is lost in {worst}), even with convolutions in float32; "
             "nothing was written. --finetune RECIPE trains it for integers; more calibration "
             "images may help too: --images"
         )

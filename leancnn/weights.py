@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from leancnn import manifests, models, runs
 from leancnn.channels.sizes import reshape
 from leancnn.classifier import check_classes, check_images
-from leancnn.compiler.integers import from_data, to_data
+from leancnn.compiler.integers_data import from_data, to_data
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import (
     ArgumentError,

@@ -15,7 +15,6 @@ from leancnn.errors import UnsupportedError
 from leancnn.parity import trial_images
 from leancnn.targets.onnx import to_onnx
 from tests.int8_nets import answers, written
-from tests.onnx_files import answers as onnx_answers
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -113,10 +112,21 @@ def foreign(path, **settings):
     return path
 
 
+def literal(path, images):
+    """What ONNX Runtime answers without its fusions, which round elsewhere, and whose products of
+    bytes saturate on processors without VNNI."""
+    ort = pytest.importorskip("onnxruntime")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
+
+
 def integers_of(path):
     """A file as the reference arithmetic of its integers, and how its image is rounded."""
     found = import_onnx(path)
-    network, grid = from_qdq(simplify(found.graph), found.integers)
+    network, grid, _ = from_qdq(simplify(found.graph), found.integers)
     return network, grid, found
 
 
@@ -153,16 +163,55 @@ def test_its_c_is_the_reference_of_its_integers_to_the_bit(tmp_path):
 
 def test_floats_that_lie_between_two_steps_are_rounded_as_the_engine_rounds_them(tmp_path):
     """x = pixel / 127.5 − 1 on a grid of 2 / 255 lies on ties everywhere."""
-    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     path = foreign(tmp_path / "ties.onnx")
     native = leancnn.compile(path)
     pixels = np.random.default_rng(2).integers(0, 256, (16, 3, *SIZE)).astype(np.float32)
     images = pixels / np.float32(127.5) - np.float32(1)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    expected = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
+    expected = literal(path, images)
     assert (native.logits(images) == expected).mean() > 0.9
+
+
+def partly(path, kind):
+    """A file of which one part has no integer form: in the middle, at the beginning, at the end."""
+    w = Written()
+    image = w.add("Mul", "image", w.constant(np.float32(1.5))) if kind == "image" else "image"
+    plain = w.constant(w.random.normal(0, 0.2, (8, 3, 3, 3)).astype(np.float32))
+    if kind == "image":
+        x = w.rounded(w.add("Relu", w.add("Conv", image, plain, pads=[1, 1, 1, 1])), 0.01, 0)
+    else:
+        first = w.conv(w.rounded(image, 2 / 255, 128), 2 / 255, (8, 3, 3, 3), pads=[1, 1, 1, 1])
+        x = w.rounded(w.add("Relu", first), 0.01, 0)
+    if kind == "middle":
+        more = w.constant(w.random.normal(0, 0.1, (8, 8, 3, 3)).astype(np.float32))
+        y = w.add("Tanh", w.add("Conv", x, more, pads=[1, 1, 1, 1]))
+        x = w.rounded(w.add("Add", x, y), 0.012, 40)
+    x = w.rounded(w.conv(x, 0.01, (8, 8, 3, 3), strides=[2, 2]), 0.02, 120)
+    if kind == "shortcut":
+        y = w.add("Softmax", x, axis=1)
+        x = w.rounded(w.add("Mul", x, y), 0.01, 100)
+    x = w.add("Flatten", w.add("GlobalAveragePool", x))
+    if kind == "answer":
+        x = w.add("Gemm", x, w.constant(w.random.normal(0, 1, (8, 4)).astype(np.float32)))
+        path.write_bytes(w.model(w.add("Tanh", x)).SerializeToString())
+        return path
+    matrix, _ = w.weight(4, 8)
+    path.write_bytes(w.model(w.add("Gemm", x, matrix, transB=1)).SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["middle", "image", "shortcut", "answer"])
+def test_parts_without_an_integer_form_are_floats_and_the_rest_integers(kind, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    path = partly(tmp_path / "partly.onnx", kind)
+    native = leancnn.compile(path)
+    assert native.facts["precision"] == "int8 and float32"
+    assert "this part is computed in floats" in capsys.readouterr().err
+    network, _, _ = integers_of(path)
+    assert any(isinstance(node, QConv) for node in network.nodes)
+    images = trial_pixels()
+    expected = literal(path, images)
+    assert np.abs(native.logits(images) - expected).max() < 0.01 * np.abs(expected).max()
 
 
 def test_what_has_no_integer_form_is_computed_in_floats_and_said(tmp_path, capsys):
@@ -175,9 +224,19 @@ def test_what_has_no_integer_form_is_computed_in_floats_and_said(tmp_path, capsy
     path = tmp_path / "floats.onnx"
     path.write_bytes(w.model(answer).SerializeToString())
     native = leancnn.compile(path)
-    assert native.facts.get("precision") != "int8"
-    told = capsys.readouterr().err
-    assert "has no integer form; all of it is computed in floats, rounded where" in told
+    assert native.facts["precision"] == "int8 and float32"
+    assert "has no integer form; this part is computed in floats" in capsys.readouterr().err
+
+
+def test_what_has_no_convolution_of_integers_is_all_floats(tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    w = Written()
+    plain = w.constant(w.random.normal(0, 0.3, (4, 3, *SIZE)).astype(np.float32))
+    x = w.add("Tanh", w.add("Conv", w.rounded("image", 2 / 255, 128), plain))
+    path = tmp_path / "floats.onnx"
+    path.write_bytes(w.model(w.add("Flatten", x)).SerializeToString())
+    assert leancnn.compile(path).facts.get("precision") is None
+    assert "all of it is computed in floats, rounded where" in capsys.readouterr().err
 
 
 def test_whole_numbers_of_other_widths_are_refused_by_name(tmp_path):
@@ -204,7 +263,7 @@ def test_weights_that_lie_255_steps_from_their_zero_keep_their_sign(kind, zero, 
     path = tmp_path / "far.onnx"
     path.write_bytes(w.model(w.add("Flatten", w.add("GlobalAveragePool", y))).SerializeToString())
     images = trial_pixels()
-    expected = np.concatenate([onnx_answers(path, image[None]) for image in images])
+    expected = literal(path, images)
     found = leancnn.compile(path).logits(images)
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
@@ -224,7 +283,7 @@ def test_a_sum_whose_scales_are_far_apart_is_no_sum_of_integers(tmp_path):
     native = leancnn.compile(path)
     assert native.facts.get("precision") != "int8"
     images = trial_pixels()
-    expected = np.concatenate([onnx_answers(path, image[None]) for image in images])
+    expected = literal(path, images)
     assert np.abs(native.logits(images) - expected).max() < 0.02 * np.abs(expected).max()
 
 
@@ -244,7 +303,7 @@ def test_a_type_that_is_said_without_a_zero_point_is_taken(said, tmp_path):
     path = tmp_path / "said.onnx"
     path.write_bytes(model.SerializeToString())
     images = np.random.default_rng(4).normal(0, 2, (4, 3, *SIZE)).astype(np.float32)
-    expected = np.concatenate([onnx_answers(path, image[None]) for image in images])
+    expected = literal(path, images)
     assert np.allclose(leancnn.compile(path).logits(images), expected, atol=0.02)
 
 

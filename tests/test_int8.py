@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from leancnn.compiler.frame import Metadata
 from leancnn.compiler.graph import Activation, Affine, Combine, Conv, Reduce, Softmax, empty, floats
 from leancnn.compiler.int8_emit import emit_integers
-from leancnn.compiler.integers import QConv, QNorm, bound, from_data, to_data
+from leancnn.compiler.integers import QConv, QFloat, QNorm, bound
+from leancnn.compiler.integers_data import from_data, to_data
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure, run, weight_noise
@@ -192,15 +193,13 @@ def small(*, output="logits"):
     return graph
 
 
-def test_an_operator_without_integers_is_named():
-    graph = small()
-    graph.output = graph.add(Softmax(), graph.output, name="probabilities")
-    with pytest.raises(UnsupportedError, match=r"softmax \(at probabilities\) has no integer form"):
-        quantize(graph, measure(graph, [torch.randn(4, 3, 8, 8)]), MEAN, STD)
-    graph = small()
-    graph.output = graph.add(Combine("div"), graph.output, graph.output, name="ratio")
-    with pytest.raises(UnsupportedError, match=r"combine div \(at ratio\)"):
-        quantize(graph, measure(graph, [torch.randn(4, 3, 8, 8)]), MEAN, STD)
+def test_an_operator_without_integers_stays_in_floats():
+    for op, inputs in ((Softmax(), 1), (Combine("div"), 2)):
+        graph = small()
+        graph.output = graph.add(op, *[graph.output] * inputs, name="odd")
+        network = quantize(graph, measure(graph, [torch.randn(4, 3, 8, 8)]), MEAN, STD)
+        assert [node.out for node in network.nodes if isinstance(node, QFloat)] == ["odd"]
+        assert network.mixed
 
 
 def test_values_that_are_no_numbers_are_refused():

@@ -10,7 +10,8 @@ from PIL import Image
 
 import leancnn
 from leancnn import cli, printed, weights
-from leancnn.compiler.integers import QGather
+from leancnn.compiler.graph import Conv
+from leancnn.compiler.integers import QFloat, QGather
 from leancnn.errors import DataError, LeanCNNError, MismatchError
 from leancnn.quantize import calibration, quantize
 from leancnn.safe_files import read_json
@@ -118,6 +119,26 @@ def test_a_budget_gives_finer_weights_to_layers_until_it_holds(run, tmp_path, mo
     kept = weights.load(tmp_path / "fine").body.network
     assert sum(name.endswith("_times_4") for name in kept.values) == 2
     assert leancnn.compile(tmp_path / "fine").facts["precision"] == "int8"
+
+
+def test_where_finer_weights_are_not_enough_convolutions_stay_in_floats(run, tmp_path, monkeypatch):
+    """Made figures: nothing helps but floats, of which two are needed."""
+
+    def accuracy(network, _):
+        if not network.quantized:
+            return 0.9
+        nodes = network.body.network.nodes
+        return 0.87 + 0.01 * sum(isinstance(n, QFloat) and isinstance(n.op, Conv) for n in nodes)
+
+    monkeypatch.setattr(sys.modules["leancnn.quantize"], "accuracy", accuracy)
+    found = quantize(run, tmp_path / "part", images=24, budget=1.1)
+    kept = weights.load(tmp_path / "part")
+    assert sum(isinstance(node, QFloat) for node in kept.body.network.nodes) == len(found.floats)
+    assert len(found.floats) >= 2
+    assert not set(found.floats) & set(found.finer)
+    assert "computed in float32, not in integers: " in found.text()
+    assert kept.body.network.mixed
+    assert leancnn.compile(tmp_path / "part").facts["precision"] == "int8 and float32"
 
 
 def test_finetuning_trains_on_in_fake_quantization_and_goes_on_where_it_stopped(run, tmp_path):

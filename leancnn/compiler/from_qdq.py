@@ -2,7 +2,8 @@
 
 Every scale and zero point is the file's, and so are the weights' whole numbers: the sums are those
 of any engine that computes in integers, and what is stored is rounded where the file rounds. What
-stands between two roundings and depends on one byte alone becomes a table of 256.
+stands between two roundings and depends on one byte alone becomes a table of 256. Parts without an
+integer form are computed in float32, as the file writes them, and rounded where it rounds.
 """
 
 from collections.abc import Sequence
@@ -14,40 +15,51 @@ from leancnn.compiler.graph import Affine, Concat, Crop, Gather, Graph, Node, Po
 from leancnn.compiler.integers import (
     Array,
     QConcat,
+    QConv,
     QCrop,
     QGather,
     QMaxPool,
     QNode,
+    QRound,
+    QTable,
     Quantized,
     QValue,
     Store,
-    reads,
-    writes,
+    trimmed,
 )
+from leancnn.compiler.qdq_narrow import narrowed
 from leancnn.compiler.qdq_sums import sums
 from leancnn.compiler.qdq_tables import root, table
 from leancnn.compiler.qdq_values import Known, Values
 from leancnn.errors import UnsupportedError
 
+FULL = 255  # the largest byte
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How a file rounds an image of floats: to rint(float32(x) / scale) + zero, within 0 to 255."""
+    """How a file rounds an image of floats: rint(float32(x) / scale) + zero, from 0 to `high`."""
 
     scale: np.float32
     zero: int
+    high: int = 255
 
 
-def from_qdq(graph: Graph, integers: bool) -> tuple[Quantized, Grid | None]:
-    """The network of a simplified graph, and the grid of its image if that is floats.
+def from_qdq(graph: Graph, integers: bool) -> tuple[Quantized, Grid | None, list[str]]:
+    """The network of a simplified graph, the grid of its image if that is floats, and what of it
+    has no integer form or stands between no roundings, and is computed in floats.
 
-    Raises `UnsupportedError` naming what has no integer form, or stands between no roundings.
+    Raises `UnsupportedError` where no convolution is one of integers.
     """
+    graph = narrowed(graph)
     reader = Reader(graph, integers)
     for node in graph.nodes:
         reader.node(node)
     reader.answer()
-    return reader.values.network, reader.grid
+    network = trimmed(reader.values.network)
+    if not any(isinstance(node, QConv) for node in network.nodes):
+        raise UnsupportedError(reader.floats[0] if reader.floats else "nothing is multiplied")
+    return network, reader.grid, reader.floats
 
 
 class Reader:
@@ -59,23 +71,30 @@ class Reader:
         network = Quantized(graph.input, "", {graph.input: image}, [], np.zeros(c))
         self.values = Values(graph, network)
         self.grid: Grid | None = None
+        self.floats: list[str] = []  # why something is computed in floats
         if integers:
             self.values.known[graph.input] = Known(graph.input, np.ones(c), np.zeros(c))
         else:
             self._image(c)
 
     def _image(self, c: int) -> None:
-        """Floats are rounded first of all, and by one grid."""
+        """Floats are rounded first of all, and by one grid; or they stay floats."""
         ops = [
             node.op for node in self.values.graph.nodes if self.values.graph.input in node.inputs
         ]
         first = next((op for op in ops if isinstance(op, Quantize)), None)
-        if first is None or not all(_same_grid(op, first) for op in ops):
-            raise UnsupportedError("the image of floats is not rounded before anything else")
-        scale, zero = _one(first.scale), _one(first.zero - first.low)
+        shape, name = self.values.graph.shapes[self.values.graph.input], self.values.graph.input
+        scale = zero = None
+        if first is not None and all(_same_grid(op, first) for op in ops):
+            scale, zero = _one(first.scale), _one(first.zero - first.low)
         if scale is None or zero is None:
-            raise UnsupportedError("the image is rounded channel by channel")
-        self.grid = Grid(np.float32(scale), int(zero))
+            self.floats.append("the image is not rounded by one grid before anything else")
+            none = np.zeros(c, np.int32)
+            self.values.network.values[name] = QValue(shape, np.ones(c), none, real=True)
+            self.values.reals[name] = name
+            return
+        assert first is not None
+        self.grid = Grid(np.float32(scale), int(zero), int(first.high - first.low))
         zeros = np.full(c, zero, np.int32)
         image = QValue(self.values.graph.shapes[self.values.graph.input], np.full(c, scale), zeros)
         self.values.network.values[self.values.graph.input] = image
@@ -142,8 +161,29 @@ class Reader:
     # Roundings
 
     def _rounded(self, node: Node, op: Quantize) -> None:
-        source = node.inputs[0]
-        zero = _one(op.zero)
+        state = self.values.state()
+        try:
+            self._whole(node, op)
+        except UnsupportedError as error:
+            self.values.back(state)
+            self.floats.append(str(error))
+            shape, name = self.values.graph.shapes[node.output], node.output
+            zeros = (op.zero - op.low).astype(np.int32)
+            value = QValue(shape, op.scale.astype(np.float64), zeros)
+            real = self.values.real(node.inputs[0])
+            if op.high - op.low == FULL:
+                self.values.append(QRound(real, name), name, value)
+            else:
+                whole = np.minimum(np.arange(256), op.high - op.low).astype(np.uint8)
+                self.values.append(QRound(real, f"{name}_full"), f"{name}_full", value)
+                self.values.append(QTable(f"{name}_full", name, whole), name, value)
+        if node.output not in self.values.known:
+            c = self.values.graph.shapes[node.output][0]
+            self.values.known[node.output] = Known(node.output, np.ones(c), np.full(c, op.low))
+
+    def _whole(self, node: Node, op: Quantize) -> None:
+        """The same in integers alone."""
+        source, zero = node.inputs[0], _one(op.zero)
         if zero is None:
             raise UnsupportedError(f"{node.output} has a zero point for each channel")
         shape = self.values.graph.shapes[node.output]
@@ -153,31 +193,23 @@ class Reader:
         if found is not None:
             table(self.values, node, found, value)
         else:
-            sums(self.values, source, Store(node.output), value)
-        if node.output not in self.values.known:
-            low = np.full(shape[0], op.low)
-            self.values.known[node.output] = Known(node.output, np.ones(shape[0]), low)
+            sums(self.values, source, Store(node.output), value, op.high - op.low)
 
     # The answer
 
     def answer(self) -> None:
-        """Bytes, or sums of the last layer; then what nobody reads is left out."""
-        value = self.values.graph.output
-        if value in self.values.known:
-            self.values.network.output = self.values.operand(value)
-        else:
-            sums(self.values, value, Store(f"{value}_sums"), None)
-            self.values.network.output = f"{value}_sums"
-        needed, kept = {self.values.network.output}, []
-        for node in reversed(self.values.network.nodes):
-            if needed.intersection(writes(node)):
-                needed.update(reads(node))
-                kept.append(node)
-        self.values.network.nodes = kept[::-1]
-        there = {self.values.network.image, *(name for node in kept for name in writes(node))}
-        self.values.network.values = {
-            k: v for k, v in self.values.network.values.items() if k in there
-        }
+        """Bytes, sums of the last layer, or floats."""
+        value, state = self.values.graph.output, self.values.state()
+        try:
+            if value in self.values.known:
+                self.values.network.output = self.values.operand(value)
+            else:
+                sums(self.values, value, Store(f"{value}_sums"), None)
+                self.values.network.output = f"{value}_sums"
+        except UnsupportedError as error:
+            self.values.back(state)
+            self.floats.append(str(error))
+            self.values.network.output = self.values.real(value)
 
 
 def _one(numbers: Sequence[float] | Array) -> float | None:

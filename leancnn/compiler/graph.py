@@ -78,6 +78,10 @@ ActivationKind = Literal[
     "power",
     "round",
 ]
+Combining = Literal["add", "sub", "mul", "div", "max", "min"]
+Pooling = Literal["max", "mean"]
+Reducing = Literal["mean", "sum", "max", "norm"]
+Axes = Literal["pixels", "channels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class Activation:
 class Combine:
     """Two values element by element; the second may have one channel or one pixel for all."""
 
-    how: Literal["add", "sub", "mul", "div", "max", "min"]
+    how: Combining
 
     def shape(self, x: Shape, y: Shape) -> Shape:
         if y[0] not in (1, x[0]) or y[1:] not in ((1, 1), x[1:]):
@@ -144,7 +148,7 @@ class Pool:
     by how much: those pixels never count.
     """
 
-    how: Literal["max", "mean"]
+    how: Pooling
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: Sides = (0, 0, 0, 0)
@@ -166,8 +170,8 @@ class Pool:
 class Reduce:
     """All pixels of a channel to one number, or all channels of a pixel."""
 
-    how: Literal["mean", "sum", "max", "norm"]
-    over: Literal["pixels", "channels"]
+    how: Reducing
+    over: Axes
 
     def shape(self, x: Shape) -> Shape:
         return (x[0], 1, 1) if self.over == "pixels" else (1, x[1], x[2])

@@ -1,18 +1,30 @@
 """A quantized network to one readable C file and its header, like `emit`."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from leancnn.compiler.c_text import File
 from leancnn.compiler.emit_preprocess import emit_preprocess
 from leancnn.compiler.frame import Frame, GeneratedC, Metadata, filled, open_file, template
 from leancnn.compiler.from_qdq import Grid
+from leancnn.compiler.graph import Conv
 from leancnn.compiler.int8_conv import emit_tiled
 from leancnn.compiler.int8_copies import emit_lookup, emit_pack, emit_pool, emit_total
 from leancnn.compiler.int8_dense import emit_dense, emit_norm
 from leancnn.compiler.int8_depthwise import emit_depthwise
+from leancnn.compiler.int8_floats import (
+    FIRST,
+    Floats,
+    float_program,
+    image_clear,
+    place_of_floats,
+)
 from leancnn.compiler.int8_halves import in_halves
+from leancnn.compiler.int8_layout import Plane
 from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_program import (
+    Border,
     DenseKernel,
     Depthwise,
     Int8Program,
@@ -23,8 +35,13 @@ from leancnn.compiler.int8_program import (
     Tiled,
     Total,
 )
-from leancnn.compiler.integers import QConv, Quantized, conv_shape
+from leancnn.compiler.integers import QConv, QFloat, Quantized, conv_shape
+from leancnn.compiler.values import Buffer
 from leancnn.errors import MismatchError
+from leancnn.normalisation import scale_and_shift
+
+EXACT = ", in 8-bit integers"
+MIXED = ", in 8-bit integers and float32: bits may differ where vectors are of another width"
 
 
 def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None) -> GeneratedC:
@@ -36,22 +53,38 @@ def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None)
     network = in_halves(network)
     program = lower(network)
     file = open_file(facts)
+    floats = None if program.floats is None else float_program(program.floats, file)
     for kernel in program.kernels:
-        _emit_kernel(file, kernel, network)
+        if floats is not None and not isinstance(kernel, Border):
+            floats.call(file)
+        _emit_kernel(file, kernel, network, floats)
+    if floats is not None:
+        floats.call_rest(file)
+        file.constants += floats.file.constants
     frame = Frame(
         facts=facts,
         file=file,
         preprocess=emit_preprocess(facts.preprocessing),
         image=network.values[network.image].shape,
         macs=count_macs(network),
-        kind=", in 8-bit integers",
-        about={"precision": "int8"},
+        kind=EXACT if floats is None else MIXED,
+        about={"precision": "int8" if floats is None else "int8 and float32"},
     )
-    scratch = 4 * program.arena.words + 64
-    values = frame.values(scratch, _values(program, file, facts, grid) | _image(grid))
+    words = program.arena.words + (0 if floats is None else floats.words)
+    values = {
+        "ARENA": words,
+        "WORD": "uint32_t",
+        "CLEAR": "",  # that of the image stands where it is loaded
+        **_image(program, facts, grid, floats),
+        **_answer(program, file, floats),
+    }
+    scratch = 4 * words + 64
+    values = frame.values(scratch, values)
     parts = [template("int8_prelude.h"), template("int8_lines.h")]
     if any(isinstance(kernel, Depthwise) for kernel in program.kernels):
         parts.append(template("int8_depthwise.h"))
+    if floats is not None:
+        parts = [FIRST, *parts, floats.source(), place_of_floats(program.arena.words)]
     around = template("frame.c")
     head = filled(around.split("/*@ layers @*/\n")[0], values)
     main = "#ifdef LEANCNN_MAIN" + filled(around.split("#ifdef LEANCNN_MAIN")[1], values)
@@ -59,9 +92,11 @@ def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None)
     return frame.written(scratch, values, [*parts, head, *file.arrays, *file.functions, body])
 
 
-def _emit_kernel(file: File, kernel: object, network: Quantized) -> None:
+def _emit_kernel(file: File, kernel: object, network: Quantized, floats: Floats | None) -> None:
     """The C of one kernel."""
     match kernel:
+        case Border() if floats is not None:
+            floats.ask(kernel.op)
         case Tiled():
             emit_tiled(file, kernel, network)
         case Depthwise():
@@ -87,6 +122,9 @@ def count_macs(network: Quantized) -> int:
         if isinstance(node, QConv):
             _, h, w = conv_shape(node, network.values[node.x].shape)
             total += node.weight.size * h * w
+        if isinstance(node, QFloat) and isinstance(node.op, Conv):
+            _, h, w = network.values[node.out].shape
+            total += node.op.weight.size * h * w
     return total
 
 
@@ -99,50 +137,69 @@ def _normal(network: Quantized) -> str:
     )
 
 
-NO_TABLE = {"OPEN": "", "CLOSE": ""}
+NO_TABLE = {"OPEN": "", "CLOSE": "", "PIXELS": ""}
 EXACT_BYTE = "const double byte = ((double)image_chw[at] - shift[c]) / scale[c];"
 
 
-def _image(grid: Grid | None) -> dict[str, object]:
+def _rounded(network: Quantized, grid: Grid | None) -> dict[str, object]:
     """How the frame makes bytes of floats and of pixels."""
     if grid is None:
-        return {"BYTE": EXACT_BYTE, "PIXELS": "", **NO_TABLE}
+        return {"BYTE": EXACT_BYTE, "HIGH": 255, "NORMAL": _normal(network), **NO_TABLE}
     real = np.arange(256, dtype=np.float32) / np.float32(255)
-    table = np.clip(np.rint(real / grid.scale) + grid.zero, 0, 255).astype(int)
+    table = np.clip(np.rint(real / grid.scale) + grid.zero, 0, grid.high).astype(int)
     byte = f"const float byte = rintf(image_chw[at] / {grid.scale:.9g}f) + {grid.zero}.0f;"
+    words: dict[str, object] = {"BYTE": byte, "HIGH": grid.high, "NORMAL": ""}
     if (table == np.arange(256)).all():
-        return {"BYTE": byte, "PIXELS": "", **NO_TABLE}
+        return {**words, **NO_TABLE}
     numbers = ", ".join(map(str, table))
     lines = "/* Pixels as the network's own file rounds them. */\n"
     lines += f"static const uint8_t rounded[256] = {{{numbers}}};\n"
-    return {"BYTE": byte, "PIXELS": lines, "OPEN": "rounded[", "CLOSE": "]"}
+    return {**words, "PIXELS": lines, "OPEN": "rounded[", "CLOSE": "]"}
 
 
-def _values(
-    program: Int8Program, file: File, facts: Metadata, grid: Grid | None
+def _image(
+    program: Int8Program, facts: Metadata, grid: Grid | None, floats: Floats | None
 ) -> dict[str, object]:
-    """What stands for the words of the frame that only programs of integers have."""
-    network, image = program.network, program.image
-    meaning, first = network.values[network.output], program.answer.places[0]
+    """The functions of the frame that take the image."""
+    given = {"MEAN": _numbers(facts.mean), "STD": _numbers(facts.std)}
+    if program.image is None:
+        assert floats is not None
+        image = floats.image
+        plane: Plane | Buffer = image
+        scale, shift = scale_and_shift(facts.mean, facts.std, facts.full_scale)
+        words: dict[str, object] = {
+            "SCALE": _numbers(scale.tolist()),
+            "SHIFT": _numbers(shift.tolist()),
+            "CLEAR": image_clear(image),
+        }
+        name = "float_image.c"
+    else:
+        words = _rounded(program.network, grid)
+        fill = ", ".join(f"{word}u" for word in program.image.fill)
+        words |= {"QUADS": program.image.quads, "FILL": fill}
+        words["BELOW"] = program.image.below
+        name, plane = "int8_image.c", program.image
+    words |= {"ORIGIN": plane.origin, "STRIDE": plane.stride, "PITCH": plane.pitch}
+    return {**given, "IMAGE": filled(template(name), words)}
+
+
+def _answer(program: Int8Program, file: File, floats: Floats | None) -> dict[str, object]:
+    """How the frame reads the answer."""
+    meaning = program.network.values[program.network.output]
+    scale = meaning.scale.astype(np.float32).tolist()
+    if program.answer is None:
+        assert floats is not None
+        at = file.integers("answer_at", floats.logits)
+        return {"CONST": "", "NUMBER": f"floats(s)[{at}[i]]", "ANSWERSCALE": _numbers(scale)}
+    first = program.answer.places[0]
     places = [p.at if p.lane < 0 else 4 * p.at + p.lane for p in program.answer.places]
     at = file.integers("answer_at", places)
     number = f"(int32_t)s[{at}[i]]"
     if first.lane >= 0:
         zero = file.integers("answer_zero", meaning.zero.tolist())
         number = f"(lane(s[{at}[i] / 4], {at}[i] % 4) - {zero}[i])"
-    return {
-        "ARENA": program.arena.words,
-        "WORD": "uint32_t",
-        "CLEAR": "",  # `surround_image` does
-        "ORIGIN": image.origin,
-        "STRIDE": image.stride,
-        "PITCH": image.pitch,
-        "BELOW": image.below,
-        "QUADS": image.quads,
-        "FILL": ", ".join(f"{word}u" for word in image.fill),
-        "MEAN": ", ".join(f"{v:.9g}" for v in facts.mean),
-        "STD": ", ".join(f"{v:.9g}" for v in facts.std),
-        "NORMAL": _normal(network) if grid is None else "",
-        "NUMBER": number,
-        "ANSWERSCALE": ", ".join(f"{v:.9g}" for v in meaning.scale.astype(np.float32).tolist()),
-    }
+    return {"CONST": "const ", "NUMBER": number, "ANSWERSCALE": _numbers(scale)}
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{v:.9g}" for v in values)

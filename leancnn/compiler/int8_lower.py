@@ -7,8 +7,10 @@ from leancnn.compiler.arena import round_up
 from leancnn.compiler.graph import Shape
 from leancnn.compiler.int8_boxes import box_of, suits
 from leancnn.compiler.int8_depthwise import scratch_words
-from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane, quad_word, quads_of
+from leancnn.compiler.int8_floats import FloatPart
+from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane
 from leancnn.compiler.int8_program import (
+    Border,
     DenseKernel,
     Depthwise,
     Int8Program,
@@ -20,12 +22,13 @@ from leancnn.compiler.int8_program import (
     Pool,
     Tiled,
     Total,
+    filled,
     lives,
     natural,
     order_of,
     padded,
 )
-from leancnn.compiler.int8_tiles import Tiling, fitted, tilings, waste
+from leancnn.compiler.int8_tiles import Tiling, fitted, gathers, tilings
 from leancnn.compiler.integers import (
     Add,
     Gate,
@@ -33,9 +36,12 @@ from leancnn.compiler.integers import (
     QConv,
     QCrop,
     QEach,
+    QFloat,
     QGather,
     QMaxPool,
     QNorm,
+    QReal,
+    QRound,
     QTable,
     QTotal,
     Quantized,
@@ -45,8 +51,6 @@ from leancnn.compiler.integers import (
     stores,
 )
 from leancnn.errors import UnsupportedError
-
-GATHER = 1.25  # times the work that is done on quads as they lie, from which on they are gathered
 
 
 def lower(network: Quantized) -> Int8Program:
@@ -58,8 +62,10 @@ def lower(network: Quantized) -> Int8Program:
     for node in network.nodes:
         lowering.node(node)
     program = lowering.program
-    program.answer = lowering.views[network.output]
-    if program.answer.height * program.answer.width != 1:
+    if network.mixed:
+        program.floats = lowering.floats.finished(network.output)
+    program.answer = lowering.views.get(network.output)
+    if network.values[network.output].shape[1:] != (1, 1):
         raise UnsupportedError("the compiler takes classifiers, whose answer is one vector")
     lives(program)
     program.arena.pitches(lowering.reaches)
@@ -80,10 +86,14 @@ class Lowering:
         self.reaches: dict[tuple[int, int], int] = {}
         self.phased: list[tuple[Plane, Phases, Plane]] = []
         meaning = network.values[network.image]
-        order = natural(meaning.shape[0])
-        image = self._plane(network.image, meaning, order)
-        self.views = {network.image: self._view(image, order, meaning.shape[0])}
-        self.program = Int8Program(network, image, self.views[network.image], self.arena)
+        self.floats = FloatPart(network)
+        self.views: dict[str, IndexMap] = {}
+        image: Plane | None = None
+        if not meaning.real:
+            order = natural(meaning.shape[0])
+            image = self._plane(network.image, meaning, order)
+            self.views[network.image] = self._view(image, order, meaning.shape[0])
+        self.program = Int8Program(network, image, None, self.arena)
 
     def node(self, node: object) -> None:
         """Turn one node into kernels."""
@@ -110,6 +120,13 @@ class Lowering:
                 self._table(node)
             case QNorm():
                 self._norm(node)
+            case QFloat():
+                self.floats.layer(node)
+            case QReal():
+                border = self.floats.real(node, self.network, self.views[node.x])
+                self.program.kernels.append(Border(border))
+            case QRound():
+                self._rounded(node)
 
     def _viewed(self, node: QGather | QConcat | QCrop) -> IndexMap:
         """Where the channels lie of a node that only picks some that are there."""
@@ -201,7 +218,7 @@ class Lowering:
             places = self._packed(node.x, x, grouped, phases, first)
         else:
             places = x.places
-            if _gathers(node, x.places, grouped, order, shape[1:]):
+            if gathers(node, x.places, grouped, order, shape[1:]):
                 places = self._copied(node.x, x, grouped)
             top, left, bottom, right = node.padding
             for plane in {place.plane for place in places}:
@@ -280,6 +297,13 @@ class Lowering:
         plane = self._plane(node.out, self.network.values[node.out], order)
         self.program.kernels.append(Norm(node, x, plane))
         self.views[node.out] = self._view(plane, order, len(x.places))
+
+    def _rounded(self, node: QRound) -> None:
+        meaning = self.network.values[node.out]
+        order = natural(meaning.shape[0])
+        out = self._plane(node.out, meaning, order)
+        self.views[node.out] = self._view(out, order, meaning.shape[0])
+        self.program.kernels.append(Border(self.floats.rounded(node, self.network, out)))
 
     def _table(self, node: QTable) -> None:
         x, meaning = self.views[node.x], self.network.values[node.out]
@@ -372,24 +396,3 @@ class Lowering:
             each = round_up(phases.rows * plane.pitch + phases.columns)
             plane.stride = each * len(phases.which)
             plane.size = plane.quads * plane.stride + round_up(plane.pitch)
-
-
-def _gathers(
-    node: QConv, places: Sequence[Place], grouped: Order, order: Order, size: tuple[int, int]
-) -> bool:
-    """Whether reading quads as they lie multiplies so many zeros that a copy pays."""
-    if node.groups == 1:
-        return len(quads_of(places)) > GATHER * -(-len(places) // 4)
-    ideal = [Place(Plane("", 0, 1, 1, ()), 0, 0)] * len(places)
-    plane = ideal[0].plane
-    for slot, channel in enumerate(grouped):
-        if channel is not None:
-            ideal[channel] = Place(plane, slot // 4, slot % 4)
-    best = waste(tilings(node, ideal, order, size), node)
-    return waste(tilings(node, places, order, size), node) > GATHER * best
-
-
-def filled(meaning: QValue, order: Order) -> tuple[int, ...]:
-    """Of each quad the word that means zero."""
-    zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
-    return tuple(quad_word(zeros[at : at + 4]) for at in range(0, len(order), 4))

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from leancnn.compiler.graph import Shape
+from leancnn.compiler.borders import FromBytes, ToBytes
+from leancnn.compiler.graph import Graph, Shape
 from leancnn.compiler.int8_boxes import Box
-from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane
+from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane, quad_word
 from leancnn.compiler.int8_tiles import Tiling
 from leancnn.compiler.integers import (
     Add,
@@ -16,6 +17,7 @@ from leancnn.compiler.integers import (
     QNorm,
     QTable,
     Quantized,
+    QValue,
     Store,
 )
 
@@ -125,18 +127,27 @@ class Lookup:
     out: Plane
 
 
-Kernel = Pack | Tiled | Depthwise | DenseKernel | Pool | Total | Norm | Lookup
+@dataclass(frozen=True, slots=True, eq=False)
+class Border:
+    """Where float layers begin or end; the kernel itself stands among floats."""
+
+    op: FromBytes | ToBytes
+
+
+Kernel = Pack | Tiled | Depthwise | DenseKernel | Pool | Total | Norm | Lookup | Border
 
 
 @dataclass(slots=True, eq=False)
 class Int8Program:
-    """Kernels in order, where the image goes and where the answer is."""
+    """Kernels in order, where the image goes and where the answer is; None: among floats."""
 
     network: Quantized
-    image: Plane
-    answer: IndexMap
+    image: Plane | None
+    answer: IndexMap | None
     arena: Arena
     kernels: list[Kernel] = field(default_factory=list)
+    floats: Graph | None = None
+    """The layers that stay in float32."""
 
 
 def lives(program: Int8Program) -> None:
@@ -146,8 +157,9 @@ def lives(program: Int8Program) -> None:
             plane.born = plane.dies = at
         for plane in used(kernel):
             plane.dies = at
-    program.image.born = -1
-    for plane in program.answer.planes:
+    if program.image is not None:
+        program.image.born = -1
+    for plane in program.answer.planes if program.answer is not None else ():
         plane.dies = len(program.kernels)
     for at, kernel in enumerate(program.kernels):
         if isinstance(kernel, Tiled):
@@ -197,6 +209,8 @@ def made(kernel: Kernel) -> list[Plane]:
     """The planes that a kernel writes."""
     if isinstance(kernel, Depthwise):
         return [*kernel.outs.values(), kernel.scratch]
+    if isinstance(kernel, Border):
+        return [kernel.op.out] if isinstance(kernel.op, ToBytes) else []
     return list(kernel.outs.values()) if isinstance(kernel, Tiled | DenseKernel) else [kernel.out]
 
 
@@ -207,6 +221,8 @@ def used(kernel: Kernel) -> list[Plane]:
             return kernel.x.planes
         case Pool():
             return [kernel.source]
+        case Border():
+            return kernel.op.view.planes if isinstance(kernel.op, FromBytes) else []
         case Lookup() | Depthwise():
             return [plane for plane, _ in kernel.quads]
         case DenseKernel():
@@ -238,3 +254,9 @@ def order_of(view: IndexMap) -> Order | None:
             return None
         order[slot] = channel
     return tuple(order) if len(view.places) > len(order) - 4 else None
+
+
+def filled(meaning: QValue, order: Order) -> tuple[int, ...]:
+    """Of each quad the word that means zero."""
+    zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
+    return tuple(quad_word(zeros[at : at + 4]) for at in range(0, len(order), 4))

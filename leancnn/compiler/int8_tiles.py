@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from leancnn.compiler.int8_layout import Place, quads_of
+from leancnn.compiler.int8_layout import Place, Plane, quads_of
 from leancnn.compiler.integers import Array, QConv
 
 MANY = 28  # registers for a tile's sums, its pixels and a weight, of 32; with more gcc spills
 FEW = 14  # and of 16
 LATENCY = 4.0  # cycles from a sum of products to the next
+GATHER = 1.25  # times the work that is done on quads as they lie, from which on they are gathered
 LOOP = 1.0  # of each tap, for going on to the next
 
 Quad = tuple[object, int, int, int]
@@ -167,3 +168,22 @@ def weight_words(node: QConv, places: Sequence[Place], cut: Tiling) -> Array:
                 seen.add(quad)
                 blocks.append(block.reshape(-1, 4))
     return np.concatenate(blocks)
+
+
+def gathers(
+    node: QConv,
+    places: Sequence[Place],
+    grouped: Sequence[int | None],
+    order: Sequence[int | None],
+    size: tuple[int, int],
+) -> bool:
+    """Whether reading quads as they lie multiplies so many zeros that a copy pays."""
+    if node.groups == 1:
+        return len(quads_of(places)) > GATHER * -(-len(places) // 4)
+    ideal = [Place(Plane("", 0, 1, 1, ()), 0, 0)] * len(places)
+    plane = ideal[0].plane
+    for slot, channel in enumerate(grouped):
+        if channel is not None:
+            ideal[channel] = Place(plane, slot // 4, slot % 4)
+    best = waste(tilings(node, ideal, order, size), node)
+    return waste(tilings(node, places, order, size), node) > GATHER * best

@@ -7,6 +7,7 @@ alone), does an epilogue on it, and stores bytes by the one rule of docs/quantiz
     q = clamp(rint(float32(sum) · multiplier[c]) + zero, 0, 255), half to even
 
 A channel shuffle, a slice and a concatenation only name channels, each of which keeps its scale.
+Where a layer stays in float32, `QReal` leads from bytes to it and `QRound` back.
 """
 
 from collections.abc import Mapping
@@ -16,21 +17,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.compiler.graph import Shape, Sides, slide
-from leancnn.errors import DamagedError
+from leancnn.compiler.graph import Op, Shape, Sides, slide
+from leancnn.compiler.graph_data import op_to_data
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QValue:
-    """What the numbers of a value mean. `wide`: 32-bit sums, whose zero is 0."""
+    """What the numbers of a value mean. `wide`: 32-bit sums, whose zero is 0; `real`: float32."""
 
     shape: Shape
     scale: Array  # (c,) float64
     zero: Array  # (c,) int32, 0 to 255: what padding is filled with
     wide: bool = False
     most: int = 255  # the largest magnitude of a number in it
+    real: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,13 +161,36 @@ class QCrop:
     left: int
 
 
-QNode = QConv | QEach | QMaxPool | QTotal | QTable | QNorm | QGather | QConcat | QCrop
-KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (QConv, QEach, QMaxPool, QTotal, QTable, QNorm, QGather, QConcat, QCrop)
-}
-KINDS |= {"QJoin": QConcat, "QTake": QGather}  # as 0.1 calls them
-EPILOGUE_OPS: dict[str, Any] = {kind.__name__: kind for kind in (Clamp, Add, Gate, Store)}
+@dataclass(frozen=True, slots=True)
+class QReal:
+    """Bytes or sums as float32: float32(q − zero) · float32(scale); of the image q · scale +
+    shift."""
+
+    x: str
+    out: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QFloat:
+    """An operator of the graph on values of float32."""
+
+    op: Op
+    xs: tuple[str, ...]
+    out: str
+
+
+@dataclass(frozen=True, slots=True)
+class QRound:
+    """float32 to bytes: clamp(rint(x / float32(scale)) + zero, 0, 255), half to even."""
+
+    x: str
+    out: str
+
+
+QNode = (
+    QConv | QEach | QMaxPool | QTotal | QTable | QNorm | QGather | QConcat | QCrop
+    | QReal | QFloat | QRound
+)  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +204,11 @@ class Quantized:
     nodes: list[QNode] = field(default_factory=list)
     shift: Array = field(default_factory=lambda: np.zeros(0))
     """Of the image: real = scale · pixel + shift, which is not a whole multiple of the scale."""
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some of it is computed in float32; then bits may differ between processors."""
+        return any(isinstance(node, QReal | QFloat | QRound) for node in self.nodes)
 
     def weights(self) -> int:
         """Bytes of weights, biases, multipliers and tables."""
@@ -201,7 +231,7 @@ def writes(node: QNode) -> list[str]:
 
 def reads(node: QNode) -> list[str]:
     """The values a node reads, those of its epilogue included."""
-    if isinstance(node, QConcat):
+    if isinstance(node, QConcat | QFloat):
         return list(node.xs)
     found = [] if isinstance(node, QEach) else [node.x]
     if isinstance(node, QConv | QEach):
@@ -211,6 +241,18 @@ def reads(node: QNode) -> list[str]:
             if isinstance(step, Gate):
                 found += [step.value, step.gate]
     return found
+
+
+def trimmed(network: Quantized) -> Quantized:
+    """The network without what its answer does not need."""
+    needed, kept = {network.output}, []
+    for node in reversed(network.nodes):
+        if needed.intersection(writes(node)):
+            needed.update(reads(node))
+            kept.append(node)
+    there = {network.image, *(name for node in kept for name in writes(node))}
+    values = {name: value for name, value in network.values.items() if name in there}
+    return replace(network, nodes=kept[::-1], values=values)
 
 
 def conv_shape(node: QConv, x: Shape) -> Shape:
@@ -237,23 +279,6 @@ def bound(node: QConv | QEach, values: Mapping[str, QValue]) -> Array:
     return np.asarray(total)
 
 
-# As JSON and arrays
-
-
-def to_data(network: Quantized) -> tuple[dict[str, Any], dict[str, Array]]:
-    """JSON and the arrays it names; `from_data` is the way back."""
-    arrays = arrays_of(network)
-    nodes = []
-    for place, node in enumerate(network.nodes):
-        nodes.append({"kind": type(node).__name__, **_plain(node, f"n{place}")})
-    values = {
-        name: {"shape": list(value.shape), "wide": value.wide, "most": value.most}
-        for name, value in network.values.items()
-    }
-    about = {"image": network.image, "output": network.output, "values": values, "nodes": nodes}
-    return about, arrays
-
-
 def arrays_of(network: Quantized) -> dict[str, Array]:
     """Every array by a name made of its place."""
     found: dict[str, Array] = {"shift": network.shift}
@@ -269,81 +294,8 @@ def _collect(item: Any, path: str, found: dict[str, Array]) -> None:
         value = getattr(item, key)
         if isinstance(value, np.ndarray):
             found[f"{path}.{key}"] = value
+        if key == "op":
+            found.update(op_to_data(value, f"{path}.op")[1])
         if key == "epilogue":
             for number, step in enumerate(value):
                 _collect(step, f"{path}.s{number}", found)
-
-
-def _plain(item: Any, path: str) -> dict[str, Any]:
-    """The fields of a node or step; an array becomes the name it is stored under."""
-    plain: dict[str, Any] = {}
-    for key in item.__dataclass_fields__:
-        value = getattr(item, key)
-        if isinstance(value, np.ndarray):
-            plain[key] = {"array": f"{path}.{key}"}
-        elif key == "epilogue":
-            plain[key] = [
-                {"kind": type(step).__name__, **_plain(step, f"{path}.s{number}")}
-                for number, step in enumerate(value)
-            ]
-        else:
-            plain[key] = list(value) if isinstance(value, tuple) else value
-    return plain
-
-
-def from_data(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Quantized:
-    """The network that `to_data` wrote. Raises `DamagedError` for what is none."""
-    try:
-        values = {
-            name: QValue(
-                tuple(given["shape"]),
-                arrays[f"{name}.scale"],
-                arrays[f"{name}.zero"],
-                given["wide"],
-                given["most"],
-            )
-            for name, given in about["values"].items()
-        }
-        nodes = [_node(given, arrays) for given in about["nodes"]]
-        made = Quantized(about["image"], about["output"], values, nodes, arrays["shift"])
-        check(made)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DamagedError(f"not a quantized network ({error!r})") from error
-    return made
-
-
-def _node(given: Mapping[str, Any], arrays: Mapping[str, Array]) -> QNode:
-    given = {"epilogue" if key == "steps" else key: value for key, value in given.items()}  # 0.1
-    fields = {key: _field(value, arrays) for key, value in given.items() if key != "kind"}
-    made: QNode = KINDS[given["kind"]](**fields)
-    if isinstance(made, QConv | QEach):
-        epilogue = tuple(
-            EPILOGUE_OPS[step["kind"]](
-                **{k: _field(v, arrays) for k, v in step.items() if k != "kind"}
-            )
-            for step in given["epilogue"]
-        )
-        made = replace(made, epilogue=epilogue)
-    return made
-
-
-def _field(value: Any, arrays: Mapping[str, Array]) -> Any:
-    if isinstance(value, dict):
-        return arrays[value["array"]]
-    return tuple(value) if isinstance(value, list) else value
-
-
-def check(network: Quantized) -> None:
-    """Raises `DamagedError` where a node reads what is not there or sums may overflow."""
-    known = {network.image}
-    for node in network.nodes:
-        for name in reads(node):
-            if name not in known:
-                raise DamagedError(f"{name} is read before it is made")
-        known.update(writes(node))
-        if isinstance(node, QConv | QEach) and bound(node, network.values).max(initial=0) >= 2**31:
-            raise DamagedError("sums of the network do not fit 32 bits")
-        if isinstance(node, QNorm) and network.values[node.x].shape[0] * 255**2 >= 2**31:
-            raise DamagedError("squares of the network do not fit 32 bits")
-    if network.output not in known:
-        raise DamagedError(f"nothing makes the answer {network.output}")

@@ -20,10 +20,13 @@ from leancnn.compiler.integers import (
     QCrop,
     QEach,
     QEpilogueOp,
+    QFloat,
     QGather,
     QMaxPool,
     QNode,
     QNorm,
+    QReal,
+    QRound,
     QTable,
     QTotal,
     Quantized,
@@ -31,6 +34,7 @@ from leancnn.compiler.integers import (
     Store,
     stores,
 )
+from leancnn.compiler.qdq_layers import add_layer
 
 OPSET = 17
 PLANES = "image_as_planes"
@@ -88,13 +92,13 @@ class Writer:
     def real(self, name: str, scale: Array | None = None) -> str:
         """Bytes as reals, by a scale a value or a channel; sums stay whole."""
         value = self.network.values[name]
-        if value.wide:
+        if value.wide or value.real:
             return name
         scale = value.scale if scale is None else scale
         one = (scale == scale[0]).all() and (value.zero == value.zero[0]).all()
-        scales, zero = scale.astype(np.float32), value.zero.astype(np.uint8)
+        steps, zero = scale.astype(np.float32), value.zero.astype(np.uint8)
         inputs = [
-            self.constant(scales[0] if one else scales),
+            self.constant(steps[0] if one else steps),
             self.constant(zero[0] if one else zero),
         ]
         attributes = {} if one else {"axis": 1}
@@ -123,10 +127,33 @@ class Writer:
                 self.add("Gather", [x, self.constant(np.array(channels))], out, axis=1)
             case QConcat(xs, out):
                 self.add("Concat", list(xs), out, axis=1)
+            case QReal():
+                self._floats(node)
+            case QFloat(op, xs, out):
+                shape = self.network.values[out].shape
+                add_layer(op, list(xs), shape, out, self.add, self.constant)
+            case QRound(x, out):
+                value = self.network.values[out]
+                steps = self.constant(value.scale.astype(np.float32))
+                zero = self.constant(value.zero.astype(np.uint8))
+                self.add("QuantizeLinear", [x, steps, zero], out, axis=1)
             case QCrop(x, out, top, left):
                 _, h, w = self.network.values[out].shape
                 ends = [[top, left], [top + h, left + w], [2, 3]]
                 self.add("Slice", [x, *(self.constant(np.array(end)) for end in ends)], out)
+
+    def _floats(self, node: QReal) -> None:
+        """Bytes or sums as reals under a name of their own."""
+        value = self.network.values[node.x]
+        if node.x == self.network.image:  # whose real zero is no whole number of steps
+            whole = self.add("Cast", [node.x], f"{node.out}_whole", to=1)  # float
+            steps = self.constant(_channels(value.scale))
+            scaled = self.add("Mul", [whole, steps], f"{node.out}_scaled")
+            self.add("Add", [scaled, self.constant(_channels(self.network.shift))], node.out)
+        elif value.wide:
+            self.add("Mul", [node.x, self.constant(_channels(value.scale))], node.out)
+        else:
+            self.add("Identity", [self.real(node.x)], node.out)
 
     def _normed(self, node: QNorm) -> None:
         """Whole numbers by their length, and that to bytes."""
@@ -218,8 +245,9 @@ class Writer:
         if step.multiplier is None:  # the answer: whole sums again
             self.add("Div", [sums, self.constant(_channels(scale))], step.value)
             return
-        scale_of, zero = np.float32(value.scale[0]), np.uint8(value.zero[0])
-        inputs = [sums, self.constant(np.array(scale_of)), self.constant(np.array(zero))]
+        steps = np.float32(value.scale[0])
+        zero = np.uint8(value.zero[0])
+        inputs = [sums, self.constant(np.array(steps)), self.constant(np.array(zero))]
         self.add("QuantizeLinear", inputs, step.value)
 
 

@@ -19,6 +19,7 @@ from leancnn.compiler.int8_weights import (
 from leancnn.compiler.integers import (
     Add,
     Array,
+    Clamp,
     Gate,
     QConv,
     QEach,
@@ -36,8 +37,11 @@ MOST = 255  # of a weight: bytes less a zero point; beyond 127 it is taken in pa
 ROUGH = 0.03  # by so much may a factor of what is added differ from the ratio of the scales
 
 
-def sums(v: Values, value: str, store: Store, stored: QValue | None) -> None:
-    """Append what computes a value from bytes up to its rounding, or to the answer."""
+def sums(v: Values, value: str, store: Store, stored: QValue | None, high: float = MOST) -> None:
+    """Append what computes a value from bytes up to its rounding, or to the answer.
+
+    Bytes end at `high`: sums at that which is rounded to it.
+    """
     node = v.makers.get(value)
     later: list[Node] = []
     while node is not None and not _begins(v, node):
@@ -53,6 +57,10 @@ def sums(v: Values, value: str, store: Store, stored: QValue | None) -> None:
     if stored is not None:
         multiplier = floats(floats(scale) / floats(stored.scale))
         store = replace(store, multiplier=multiplier)
+        if high < MOST:
+            last = np.rint((high - stored.zero) / multiplier.astype(np.float64))
+            ends = np.full(len(scale), -(2**31) + 1), np.minimum(last, 2**31 - 1)
+            epilogue.append(Clamp(*(end.astype(np.int32) for end in ends)))
     else:
         none = np.zeros(len(scale), np.int32)
         shape = v.graph.shapes[value]

@@ -1,11 +1,21 @@
 """The bytes that are known of a file's graph, and the network that computes them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from leancnn.compiler.graph import Graph
-from leancnn.compiler.integers import Array, QGather, QNode, QTable, Quantized, QValue
+from leancnn.compiler.graph import Affine, Graph, floats
+from leancnn.compiler.integers import (
+    Array,
+    QFloat,
+    QGather,
+    QNode,
+    QReal,
+    QTable,
+    Quantized,
+    QValue,
+)
 from leancnn.errors import UnsupportedError
 
 NEAR = 1e-3  # of a step: how far a number may be from a whole one, for float32's sake
@@ -27,11 +37,51 @@ class Values:
         self.graph, self.network = graph, network
         self.makers = {node.output: node for node in graph.nodes}
         self.known: dict[str, Known] = {}
+        self.reals: dict[str, str] = {}  # the network's names of values in float32
         self.pointwise: set[str] = set()  # roundings that are tables
 
     def append(self, made: QNode, name: str, value: QValue) -> None:
         self.network.nodes.append(made)
         self.network.values[name] = value
+
+    def state(self) -> tuple[Any, ...]:
+        """What `back` needs."""
+        kept = dict(self.network.values), dict(self.known), dict(self.reals), set(self.pointwise)
+        return len(self.network.nodes), *kept
+
+    def back(self, state: tuple[Any, ...]) -> None:
+        """Forget what was done since `state`."""
+        count, self.network.values, self.known, self.reals, self.pointwise = state
+        del self.network.nodes[count:]
+
+    def real(self, value: str) -> str:
+        """The network's name of a value in float32, computed so where it is no bytes."""
+        if value not in self.reals:
+            if value in self.known:
+                self._from_bytes(value)
+            else:
+                node = self.makers[value]
+                xs = tuple(self.real(name) for name in node.inputs)
+                self._append_real(value, QFloat(node.op, xs, value), value)
+        return self.reals[value]
+
+    def _from_bytes(self, value: str) -> None:
+        x, state = self.known[value], self.state()
+        try:
+            self._append_real(value, QReal(self.operand(value), f"{value}_real"), f"{value}_real")
+        except UnsupportedError:  # its zero is no byte
+            self.back(state)
+            own, name = self.network.values[x.name], f"{value}_own"
+            self._append_real(value, QReal(x.name, name), name)
+            factor = x.scale / own.scale
+            op = Affine(floats(factor), floats(x.offset + x.scale * own.zero))
+            self._append_real(value, QFloat(op, (name,), f"{value}_real"), f"{value}_real")
+
+    def _append_real(self, value: str, node: QReal | QFloat, name: str) -> None:
+        shape = self.graph.shapes[value]
+        none = np.zeros(shape[0], np.int32)
+        self.append(node, name, QValue(shape, np.ones(shape[0]), none, real=True))
+        self.reals[value] = name
 
     def operand(self, value: str) -> str:
         """The network's name of bytes whose meaning there is that of the graph."""

@@ -159,6 +159,29 @@ def weight_noise(graph: Graph, images: Tensor) -> list[tuple[str, float]]:
     return sorted(found.items(), key=lambda item: -item[1])
 
 
+@torch.no_grad()
+def layer_noise(
+    graph: Graph, ranges: Mapping[str, Range], images: Tensor
+) -> list[tuple[str, float]]:
+    """The same where what a convolution reads is rounded too; the worst first."""
+    known, found = {graph.input: images}, {}
+    for node in graph.nodes:
+        xs = [known[name] for name in node.inputs]
+        made = known[node.output] = apply(node, xs)
+        if isinstance(node.op, Conv):
+            x, range_ = xs[0], ranges.get(node.inputs[0])
+            if range_ is not None:
+                whole = (x / range_.scale).round() + range_.zero
+                x = (whole.clamp(0, 255) - range_.zero) * range_.scale
+            step = np.abs(node.op.weight).max((1, 2, 3), keepdims=True) / 127
+            step = np.where(step > 0, step, 1)
+            weight = (np.rint(node.op.weight / step) * step).astype(np.float32)
+            apart = apply(replace(node, op=replace(node.op, weight=weight)), [x]) - made
+            spread = (made - made.mean((0, 2, 3), keepdim=True)).norm().clamp(min=1e-12)
+            found[node.output] = float(apart.norm() / spread)
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
 def apply(node: Node, xs: list[Tensor]) -> Tensor:
     """One operator on tensors (N, C, H, W)."""
     op, x = node.op, xs[0]
@@ -222,6 +245,10 @@ def activation(op: Activation, x: Tensor) -> Tensor:
             return F.hardswish(x)
         case "silu":
             return F.silu(x)
+        case "softplus":
+            return F.softplus(x)
+        case "power":
+            return x.pow(op.low)
     plain: Tensor = getattr(torch, op.kind)(x)
     return plain
 

@@ -1,7 +1,7 @@
 """The integer arithmetic of a quantized network in PyTorch: what every compiled form has to equal.
 
 Products of bytes are summed in floats, but exactly: a sum of whole numbers below 2^24 (float32) or
-2^53 (float64) is the same in any order.
+2^53 (float64) is the same in any order. Layers that stay in float32 are PyTorch's own.
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from leancnn.compiler.graph import Graph, Node
 from leancnn.compiler.integers import (
     Add,
     Array,
@@ -19,17 +20,21 @@ from leancnn.compiler.integers import (
     QCrop,
     QEach,
     QEpilogueOp,
+    QFloat,
     QGather,
     QMaxPool,
     QNode,
     QNorm,
+    QReal,
+    QRound,
     QTable,
     QTotal,
     Quantized,
     QValue,
+    arrays_of,
     reads,
-    to_data,
 )
+from leancnn.compiler.ranges import apply, run
 
 EXACT = 2**24  # float32 holds every whole number up to it
 
@@ -44,7 +49,7 @@ class IntegerNetwork(nn.Module):
     def __init__(self, network: Quantized) -> None:
         super().__init__()
         self.network = network
-        _, arrays = to_data(network)
+        arrays = arrays_of(network)
         self.names = {name: f"a{place}" for place, name in enumerate(arrays)}
         for name, array in arrays.items():
             self.register_buffer(self.names[name], torch.from_numpy(np.ascontiguousarray(array)))
@@ -63,7 +68,10 @@ class IntegerNetwork(nn.Module):
         return self.answer(self.pixels(images))
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised floats to the nearest bytes."""
+        """Normalised floats to the nearest bytes; floats as they are where a file never rounds
+        them."""
+        if self.network.values[self.network.image].real:
+            return images
         image = self.network.values[self.network.image]
         scale, shift = _wide(self.on(image.scale)), _wide(self.on(self.network.shift))
         return ((images.double() - shift) / scale).round().clamp(0, 255).to(torch.int32)
@@ -77,7 +85,8 @@ class IntegerNetwork(nn.Module):
         return (found.flatten(1) - self.on(meaning.zero)).to(torch.float32) * scale
 
     def values(self, pixels: Tensor, keep: bool = False) -> dict[str, Tensor]:
-        """Every value (N, C, H, W) as int32; those read for the last time go, unless kept."""
+        """Every value (N, C, H, W) as int32, or as the float32 that it is; those read for the last
+        time go, unless kept."""
         network = self.network
         known = {network.image: pixels}
         last = {name: place for place, node in enumerate(network.nodes) for name in reads(node)}
@@ -112,6 +121,23 @@ class IntegerNetwork(nn.Module):
             case QCrop(x, out, top, left):
                 _, h, w = self.network.values[out].shape
                 known[out] = known[x][:, :, top : top + h, left : left + w]
+            case QReal(x, out):
+                known[out] = self._real(x, known[x])
+            case QFloat(op, xs, out):
+                given = [known[name].cpu() for name in xs]
+                known[out] = apply(Node(op, xs, out), given).to(known[xs[0]].device)
+            case QRound(x, out):
+                whole = known[x] / _wide(self.on(self.network.values[out].scale).float())
+                bytes_ = torch.nan_to_num(whole.round() + self._zero(out), 0.0).clamp(0, 255)
+                known[out] = bytes_.to(torch.int32)
+
+    def _real(self, name: str, numbers: Tensor) -> Tensor:
+        """Bytes or sums as float32."""
+        value = self.network.values[name]
+        scale = _wide(self.on(value.scale).float())
+        if name == self.network.image:
+            return numbers.float() * scale + _wide(self.on(self.network.shift).float())
+        return (numbers if value.wide else numbers - self._zero(name)).float() * scale
 
     def _zero(self, name: str) -> Tensor:
         return _wide(self.on(self.network.values[name].zero))
@@ -180,3 +206,19 @@ def meaning(network: Quantized, name: str, numbers: Tensor) -> Tensor:
     if name == network.image:
         real = real + _wide(torch.from_numpy(network.shift + value.zero * value.scale))
     return real
+
+
+def errors(graph: Graph, body: IntegerNetwork, images: Tensor) -> list[tuple[str, float]]:
+    """Of each value, how far it is from the floats' relative to their spread; the worst first."""
+    found: dict[str, float] = {}
+    values = body.values(body.pixels(images), keep=True)
+
+    def compare(name: str, x: Tensor) -> None:
+        if name not in values or x.shape[2:] == (1, 1):
+            return
+        apart = meaning(body.network, name, values[name]) - x.double()
+        spread = (x.double() - x.double().mean((0, 2, 3), keepdim=True)).norm()
+        found[name] = float(apart.norm() / spread.clamp(min=1e-12))
+
+    run(graph, images, compare)
+    return sorted(found.items(), key=lambda item: -item[1])

@@ -1,0 +1,139 @@
+"""A quantized network as JSON and the arrays it names, and back."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from leancnn.compiler.graph_data import op_from_data, op_to_data
+from leancnn.compiler.integers import (
+    Add,
+    Array,
+    Clamp,
+    Gate,
+    QConcat,
+    QConv,
+    QEach,
+    QFloat,
+    QGather,
+    QNode,
+    QNorm,
+    Quantized,
+    QValue,
+    Store,
+    arrays_of,
+    bound,
+    reads,
+    writes,
+)
+from leancnn.errors import DamagedError
+
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in QNode.__args__}
+KINDS |= {"QJoin": QConcat, "QTake": QGather}  # as 0.1 calls them
+EPILOGUE_OPS: dict[str, Any] = {kind.__name__: kind for kind in (Clamp, Add, Gate, Store)}
+
+
+def to_data(network: Quantized) -> tuple[dict[str, Any], dict[str, Array]]:
+    """JSON and the arrays it names; `from_data` is the way back."""
+    arrays = arrays_of(network)
+    nodes = []
+    for place, node in enumerate(network.nodes):
+        nodes.append({"kind": type(node).__name__, **_plain(node, f"n{place}")})
+    values = {
+        name: {
+            "shape": list(value.shape),
+            "wide": value.wide,
+            "most": value.most,
+            **({"real": True} if value.real else {}),
+        }
+        for name, value in network.values.items()
+    }
+    about = {"image": network.image, "output": network.output, "values": values, "nodes": nodes}
+    return about, arrays
+
+
+def _plain(item: Any, path: str) -> dict[str, Any]:
+    """The fields of a node or step; an array becomes the name it is stored under."""
+    plain: dict[str, Any] = {}
+    for key in item.__dataclass_fields__:
+        value = getattr(item, key)
+        if isinstance(value, np.ndarray):
+            plain[key] = {"array": f"{path}.{key}"}
+        elif key == "op":
+            plain[key] = op_to_data(value, f"{path}.op")[0]
+        elif key == "epilogue":
+            plain[key] = [
+                {"kind": type(step).__name__, **_plain(step, f"{path}.s{number}")}
+                for number, step in enumerate(value)
+            ]
+        else:
+            plain[key] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def from_data(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Quantized:
+    """The network that `to_data` wrote. Raises `DamagedError` for what is none."""
+    try:
+        values = {
+            name: QValue(
+                tuple(given["shape"]),
+                arrays[f"{name}.scale"],
+                arrays[f"{name}.zero"],
+                given["wide"],
+                given["most"],
+                given.get("real", False),
+            )
+            for name, given in about["values"].items()
+        }
+        nodes = [_node(given, arrays) for given in about["nodes"]]
+        made = Quantized(about["image"], about["output"], values, nodes, arrays["shift"])
+        check(made)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DamagedError(f"not a quantized network ({error!r})") from error
+    return made
+
+
+def _node(given: Mapping[str, Any], arrays: Mapping[str, Array]) -> QNode:
+    given = {"epilogue" if key == "steps" else key: value for key, value in given.items()}  # 0.1
+    fields = {
+        key: op_from_data(value, arrays) if key == "op" else _field(value, arrays)
+        for key, value in given.items()
+        if key != "kind"
+    }
+    made: QNode = KINDS[given["kind"]](**fields)
+    if isinstance(made, QConv | QEach):
+        epilogue = tuple(
+            EPILOGUE_OPS[step["kind"]](
+                **{k: _field(v, arrays) for k, v in step.items() if k != "kind"}
+            )
+            for step in given["epilogue"]
+        )
+        made = replace(made, epilogue=epilogue)
+    return made
+
+
+def _field(value: Any, arrays: Mapping[str, Array]) -> Any:
+    if isinstance(value, dict):
+        return arrays[value["array"]]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check(network: Quantized) -> None:
+    """Raises `DamagedError` where a node reads what is not there or sums may overflow."""
+    known = {network.image}
+    for node in network.nodes:
+        for name in reads(node):
+            if name not in known:
+                raise DamagedError(f"{name} is read before it is made")
+        known.update(writes(node))
+        if isinstance(node, QConv | QEach) and bound(node, network.values).max(initial=0) >= 2**31:
+            raise DamagedError("sums of the network do not fit 32 bits")
+        if isinstance(node, QFloat):
+            shapes = [network.values[name].shape for name in node.xs]
+            if node.op.shape(*shapes) != network.values[node.out].shape:
+                raise DamagedError(f"{node.out} has another shape than its operator makes")
+        if isinstance(node, QNorm) and network.values[node.x].shape[0] * 255**2 >= 2**31:
+            raise DamagedError("squares of the network do not fit 32 bits")
+    if network.output not in known:
+        raise DamagedError(f"nothing makes the answer {network.output}")

@@ -87,7 +87,7 @@ def test_where_simd_batches_cannot_run_torch_does_and_says_why(
     wish: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = RECIPE.changed(backend=wish)
-    body = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten())
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2), nn.Flatten())
     found = choose(body, recipe, torch.randn(16, 3, 8, 8), ALONE, uses_features=False)
     assert found.backend in ("torch", "channels_last")
     begins = "not in SIMD batches: a convolution or a norm has no SIMD form; "

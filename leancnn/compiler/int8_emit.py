@@ -37,7 +37,7 @@ from leancnn.compiler.int8_program import (
 )
 from leancnn.compiler.integers import QConv, QFloat, Quantized, conv_shape
 from leancnn.compiler.values import Buffer
-from leancnn.errors import MismatchError
+from leancnn.errors import MismatchError, UnsupportedError
 from leancnn.normalisation import scale_and_shift
 
 EXACT = ", in 8-bit integers"
@@ -66,6 +66,7 @@ def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None)
         file=file,
         preprocess=emit_preprocess(facts.preprocessing),
         image=network.values[network.image].shape,
+        pixel="uint8_t" if network.step is None else "float",
         macs=count_macs(network),
         kind=EXACT if floats is None else MIXED,
         about={"precision": "int8" if floats is None else "int8 and float32"},
@@ -129,8 +130,9 @@ def count_macs(network: Quantized) -> int:
 
 
 def _normal(network: Quantized) -> str:
-    """The constants that lead from normalised floats back to pixels."""
-    scale = ", ".join(repr(float(v)) for v in network.values[network.image].scale)
+    """The constants that lead from normalised floats back to pixels, or from signals to bytes."""
+    steps = network.values[network.image].scale if network.step is None else network.step
+    scale = ", ".join(repr(float(v)) for v in steps)
     shift = ", ".join(repr(float(v)) for v in network.shift)
     return (
         f"    static const double scale[CHANNELS] = {{{scale}}}, shift[CHANNELS] = {{{shift}}};\n"
@@ -138,7 +140,7 @@ def _normal(network: Quantized) -> str:
 
 
 NO_TABLE = {"OPEN": "", "CLOSE": "", "PIXELS": ""}
-EXACT_BYTE = "const double byte = ((double)image_chw[at] - shift[c]) / scale[c];"
+EXACT_BYTE = "const double byte = ((double)number - shift[c]) / scale[c];"
 
 
 def _rounded(network: Quantized, grid: Grid | None) -> dict[str, object]:
@@ -147,7 +149,7 @@ def _rounded(network: Quantized, grid: Grid | None) -> dict[str, object]:
         return {"BYTE": EXACT_BYTE, "HIGH": 255, "NORMAL": _normal(network), **NO_TABLE}
     real = np.arange(256, dtype=np.float32) / np.float32(255)
     table = np.clip(np.rint(real / grid.scale) + grid.zero, 0, grid.high).astype(int)
-    byte = f"const float byte = rintf(image_chw[at] / {grid.scale:.9g}f) + {grid.zero}.0f;"
+    byte = f"const float byte = rintf(number / {grid.scale:.9g}f) + {grid.zero}.0f;"
     words: dict[str, object] = {"BYTE": byte, "HIGH": grid.high, "NORMAL": ""}
     if (table == np.arange(256)).all():
         return {**words, **NO_TABLE}
@@ -164,6 +166,8 @@ def _image(
     given = {"MEAN": _numbers(facts.mean), "STD": _numbers(facts.std)}
     if program.image is None:
         assert floats is not None
+        if program.network.step is not None:
+            raise UnsupportedError("signals are read by integers first, and here by floats alone")
         image = floats.image
         plane: Plane | Buffer = image
         scale, shift = scale_and_shift(facts.mean, facts.std, facts.full_scale)
@@ -179,8 +183,12 @@ def _image(
         words |= {"QUADS": program.image.quads, "FILL": fill}
         words["BELOW"] = program.image.below
         name, plane = "int8_image.c", program.image
+        pixels = "int8_pixels.c" if program.network.step is None else "int8_signals.c"
     words |= {"ORIGIN": plane.origin, "STRIDE": plane.stride, "PITCH": plane.pitch}
-    return {**given, "IMAGE": filled(template(name), words)}
+    made = filled(template(name), words)
+    if program.image is not None:
+        made += filled(template(pixels), words)
+    return {**given, "IMAGE": made}
 
 
 def _answer(program: Int8Program, file: File, floats: Floats | None) -> dict[str, object]:

@@ -54,7 +54,8 @@ class FloatPart:
 
     def real(self, node: QReal, network: Quantized, view: IndexMap) -> FromBytes:
         """The border at which bytes or sums, which lie so, become floats."""
-        shift = network.shift if node.x == network.image else None
+        pixels = node.x == network.image and network.step is None
+        shift = network.shift if pixels else None
         op = FromBytes(view, network.values[node.x], shift)
         self.names[node.out] = self.graph.add(op, self.graph.input, name=node.out)
         return op

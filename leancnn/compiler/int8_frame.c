@@ -6,7 +6,7 @@ static void answer(@CONST@uint32_t *s, float *logits)
     for (int i = 0; i < CLASSES; i++) logits[i] = (float)@NUMBER@ * scale[i];
 }
 
-void @NAME@_run(const uint8_t *image_hwc, float *probabilities, void *scratch)
+void @NAME@_run(const @PIXEL@ *image_hwc, float *probabilities, void *scratch)
 {
     uint32_t *s = arena(scratch);
     load_image(s, image_hwc);

@@ -8,28 +8,9 @@ static void surround_image(uint32_t *s)
         for (int i = 1; i <= @BELOW@; i++) s[@ORIGIN@ + q * @STRIDE@ - i] = fill[q];
 }
 
-@PIXELS@/* Bytes of four channels of each pixel side by side. */
-static void load_image(uint32_t *s, const uint8_t *image_hwc)
-{
-    for (int q = 0; q < @QUADS@; q++) {
-        uint32_t *plane = s + @ORIGIN@ + q * @STRIDE@;
-        const int count = CHANNELS - 4 * q < 4 ? CHANNELS - 4 * q : 4;
-        for (int y = 0; y < HEIGHT; y++) {
-            const uint8_t *from = image_hwc + y * WIDTH * CHANNELS + 4 * q;
-            for (int x = 0; x < WIDTH; x++, from += CHANNELS) {
-                uint32_t quad = @OPEN@from[0]@CLOSE@;
-                if (count > 1) quad |= (uint32_t)@OPEN@from[1]@CLOSE@ << 8;
-                if (count > 2) quad |= (uint32_t)@OPEN@from[2]@CLOSE@ << 16;
-                if (count > 3) quad |= (uint32_t)@OPEN@from[3]@CLOSE@ << 24;
-                plane[y * @PITCH@ + x] = quad;
-            }
-        }
-    }
-    surround_image(s);
-}
-
-/* Planes of normalised floats go back to the bytes they came from. */
-static void load_planes(uint32_t *s, const float *image_chw)
+/* Floats to bytes, four channels of each pixel side by side: `pixel` apart are two pixels of a row,
+   `channel` two channels. */
+static void load_floats(uint32_t *s, const float *image, int pixel, int channel)
 {
 @NORMAL@    for (int q = 0; q < @QUADS@; q++) {
         uint32_t *plane = s + @ORIGIN@ + q * @STRIDE@;
@@ -37,7 +18,7 @@ static void load_planes(uint32_t *s, const float *image_chw)
             for (int x = 0; x < WIDTH; x++) {
                 uint32_t quad = 0;
                 for (int c = 4 * q; c < 4 * q + 4 && c < CHANNELS; c++) {
-                    const int at = (c * HEIGHT + y) * WIDTH + x;
+                    const float number = image[(y * WIDTH + x) * pixel + c * channel];
                     @BYTE@
                     const double clipped = byte > @HIGH@ ? @HIGH@ : byte > 0 ? byte : 0;
                     quad |= (uint32_t)rint(clipped) << 8 * (c - 4 * q);
@@ -46,4 +27,10 @@ static void load_planes(uint32_t *s, const float *image_chw)
             }
     }
     surround_image(s);
+}
+
+/* Planes of normalised floats go back to the bytes they came from; signals are not normalised. */
+static void load_planes(uint32_t *s, const float *image_chw)
+{
+    load_floats(s, image_chw, 1, HEIGHT * WIDTH);
 }

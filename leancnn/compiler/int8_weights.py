@@ -10,6 +10,7 @@ from leancnn.compiler.graph import Activation, Combine, Conv, Node, Pool, Shape
 from leancnn.compiler.integers import Array, Clamp, QGather, Quantized, QValue
 from leancnn.compiler.ranges import Range
 from leancnn.errors import UnsupportedError
+from leancnn.normalisation import scale_and_shift
 
 LEVELS = 127  # the largest weight; −128 is left out
 FACTOR = 32_767  # the largest factor of a value that is added to a sum
@@ -28,6 +29,22 @@ def no_integers(node: Node) -> UnsupportedError:
 def as_bytes(range_: Range, shape: Shape) -> QValue:
     c = shape[0]
     return QValue(shape, np.full(c, range_.scale), np.full(c, range_.zero, np.int32))
+
+
+def image_bytes(
+    shape: Shape, mean: Sequence[float], std: Sequence[float], range_: Range | None
+) -> tuple[QValue, Array, Array | None]:
+    """What the bytes of the input mean, and the shift and the step of `Quantized`.
+
+    Pixels are the bytes they are; signals, whose normalised values have a range, are rounded to it.
+    """
+    if range_ is None:
+        scale, shift = scale_and_shift(mean, std)
+        zero = np.clip(np.rint(-shift / scale), 0, 255).astype(np.int32)
+        return QValue(shape, scale, zero), shift, None
+    value, std_ = as_bytes(range_, shape), np.asarray(std, np.float64)
+    step = value.scale * std_
+    return value, np.asarray(mean, np.float64) - value.zero * step, step
 
 
 def as_conv(node: Node, op: Pool, x: Shape, y: Shape) -> Conv:

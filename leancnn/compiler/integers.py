@@ -204,6 +204,9 @@ class Quantized:
     nodes: list[QNode] = field(default_factory=list)
     shift: Array = field(default_factory=lambda: np.zeros(0))
     """Of the image: real = scale · pixel + shift, which is not a whole multiple of the scale."""
+    step: Array | None = None
+    """Of signals, which come as floats x that nobody normalised: their bytes are
+    rint((x − shift) / step), in doubles, and real = scale · (byte − zero)."""
 
     @property
     def mixed(self) -> bool:
@@ -282,6 +285,8 @@ def bound(node: QConv | QEach, values: Mapping[str, QValue]) -> Array:
 def arrays_of(network: Quantized) -> dict[str, Array]:
     """Every array by a name made of its place."""
     found: dict[str, Array] = {"shift": network.shift}
+    if network.step is not None:
+        found["step"] = network.step
     for name, value in network.values.items():
         found[f"{name}.scale"], found[f"{name}.zero"] = value.scale, value.zero
     for place, node in enumerate(network.nodes):

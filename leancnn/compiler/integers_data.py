@@ -87,7 +87,8 @@ def from_data(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Quantize
             for name, given in about["values"].items()
         }
         nodes = [_node(given, arrays) for given in about["nodes"]]
-        made = Quantized(about["image"], about["output"], values, nodes, arrays["shift"])
+        image, output, shift = about["image"], about["output"], arrays["shift"]
+        made = Quantized(image, output, values, nodes, shift, arrays.get("step"))
         check(made)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DamagedError(f"not a quantized network ({error!r})") from error

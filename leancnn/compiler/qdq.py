@@ -41,14 +41,18 @@ PLANES = "image_as_planes"
 
 
 def to_qdq(network: Quantized, size: tuple[int, int], channels: int) -> Any:
-    """The ONNX model: uint8 `image` (1, H, W, C) in, float32 `logits` (1, classes) out.
-
-    Needs the package onnx.
+    """The ONNX model: uint8 `image` (1, H, W, C) in, float32 of signals; float32 `logits`
+    (1, classes) out. Needs the package onnx.
     """
     from onnx import TensorProto, helper
 
     writer = Writer(network)
-    writer.nodes.append(helper.make_node("Transpose", ["image"], [PLANES], perm=[0, 3, 1, 2]))
+    planes, kind = PLANES, TensorProto.UINT8
+    if network.step is not None:
+        planes, kind = "signals", TensorProto.FLOAT
+    writer.nodes.append(helper.make_node("Transpose", ["image"], [planes], perm=[0, 3, 1, 2]))
+    if network.step is not None:
+        writer.rounded(planes, network.shift, network.step)
     for node in network.nodes:
         writer.node(node)
     answer, meaning = network.output, network.values[network.output]
@@ -57,7 +61,7 @@ def to_qdq(network: Quantized, size: tuple[int, int], channels: int) -> Any:
     flat = writer.add("Flatten", [answer], f"{answer}_flat", axis=1)
     scale = meaning.scale if meaning.wide else np.ones(len(meaning.scale))
     writer.add("Mul", [flat, writer.constant(scale.astype(np.float32))], "logits")
-    given = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *size, channels])
+    given = helper.make_tensor_value_info("image", kind, [1, *size, channels])
     made = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, len(meaning.scale)])
     graph = helper.make_graph(writer.nodes, "quantized", [given], [made], writer.constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
@@ -88,6 +92,15 @@ class Writer:
 
     def fresh(self, stem: str) -> str:
         return f"{stem}_{len(self.nodes)}"
+
+    def rounded(self, signals: str, shift: Array, step: Array) -> None:
+        """Signals as the bytes that the network takes."""
+        apart = self.add("Sub", [signals, self.constant(_channels(shift))], "signals_apart")
+        steps = self.add("Div", [apart, self.constant(_channels(step))], "signals_steps")
+        whole = self.add("Round", [steps], "signals_whole")
+        ends = [self.constant(np.array(end, np.float32)) for end in (0, 255)]
+        clipped = self.add("Clip", [whole, *ends], "signals_clipped")
+        self.add("Cast", [clipped], PLANES, to=2)  # uint8
 
     def real(self, name: str, scale: Array | None = None) -> str:
         """Bytes as reals, by a scale a value or a channel; sums stay whole."""
@@ -145,7 +158,7 @@ class Writer:
     def _floats(self, node: QReal) -> None:
         """Bytes or sums as reals under a name of their own."""
         value = self.network.values[node.x]
-        if node.x == self.network.image:  # whose real zero is no whole number of steps
+        if node.x == self.network.image and self.network.step is None:  # pixels: zero is no step
             whole = self.add("Cast", [node.x], f"{node.out}_whole", to=1)  # float
             steps = self.constant(_channels(value.scale))
             scaled = self.add("Mul", [whole, steps], f"{node.out}_scaled")

@@ -21,6 +21,7 @@ from leancnn.compiler.graph import (
     Node,
     Pool,
     Reduce,
+    Reshape,
 )
 from leancnn.compiler.int8_norms import Norms
 from leancnn.compiler.int8_weights import (
@@ -68,10 +69,10 @@ def quantize(
 ) -> Quantized:
     """The integer form of a simplified graph whose values have these ranges.
 
-    `mean` and `std` normalise the pixels, per channel, where white is 1; `finer` says of some
-    convolutions, by their outputs, by how many the scale of their weights is divided; those whose
-    outputs are in `floats` stay in float32, like every operator that has no integer form. Raises
-    `UnsupportedError` for weights that are not numbers.
+    `mean` and `std` normalise the pixels, per channel, where white is 1; an input that has a range
+    is signals. `finer` says of some convolutions, by their outputs, by how many the scale of their
+    weights is divided; those whose outputs are in `floats` stay in float32, like every operator
+    that has no integer form. Raises `UnsupportedError` for weights that are not numbers.
     """
     for node in graph.convolutions():
         assert isinstance(node.op, Conv)
@@ -132,6 +133,8 @@ class Quantizer:
                 self._max(node)
             case Pool("mean"):
                 self._mean(node, node.op)
+            case Reshape():
+                self.v.flatten(node)
             case Reduce("mean" | "sum", "pixels"):
                 self._total(node)
             case Combine("div") if node in self.norms.groups:
@@ -187,7 +190,7 @@ class Quantizer:
         chain = self.chains.chain(node.output)
         others = self.chains.others(node.output, chain)
         x = self.v.meaning(source)
-        shift = self.network.shift + x.scale * x.zero if source == self.graph.input else None
+        shift = self.v.beyond if source == self.graph.input else None
         means, times = means_of(self.graph, self.ranges, source), self.finer.get(node.output, 1)
         weights = to_bytes(op, x, others, shift, means, LEVELS * times)
         epilogue, meant = self.chains.epilogue(node.output, chain, weights.scale)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from leancnn.compiler.graph import Concat, Crop, Gather, Graph, Node, Reshape
-from leancnn.compiler.int8_weights import as_bytes, no_integers
+from leancnn.compiler.int8_views import flattened
+from leancnn.compiler.int8_weights import as_bytes, image_bytes, no_integers
 from leancnn.compiler.integers import (
     QConcat,
     QCrop,
@@ -19,7 +20,6 @@ from leancnn.compiler.integers import (
     QValue,
 )
 from leancnn.compiler.ranges import Range
-from leancnn.normalisation import scale_and_shift
 
 VIEWS = Gather | Concat | Crop  # of channels and windows, made where somebody asks for them
 
@@ -42,10 +42,11 @@ class Values:
         self.users = graph.users()
         self.makers = {node.output: node for node in graph.nodes}
         self.done: set[Node] = set()
-        scale, shift = scale_and_shift(mean, std)
-        zero = np.clip(np.rint(-shift / scale), 0, 255).astype(np.int32)
-        image = QValue(graph.shapes[graph.input], scale, zero)
-        self.network = Quantized(graph.input, "", {graph.input: image}, [], shift)
+        name, shape = graph.input, graph.shapes[graph.input]
+        image, shift, step = image_bytes(shape, mean, std, ranges.get(name))
+        self.beyond = shift + image.scale * image.zero if step is None else None
+        """What the input's reals are beyond (byte − zero) · scale."""
+        self.network = Quantized(name, "", {name: image}, [], shift, step)
         self.names = {graph.input: graph.input}  # from the graph's values to the integers'
         self.reals: dict[str, str] = {}  # and to the floats'
 
@@ -116,6 +117,15 @@ class Values:
         )
         made = QConcat(tuple(self.name(x) for x in node.inputs), node.output)
         self.append(node.output, made, value)
+
+    def flatten(self, node: Node) -> None:
+        """All pixels as channels, those of one channel together: crops, joined and put in order."""
+        source = node.inputs[0]
+        if source not in self.names:  # in float32: it stays there
+            raise no_integers(node)
+        x, to = self.bytes(node, source), self.graph.shapes[node.output]
+        for view, value in flattened(node, self.names[source], x, to):
+            self.append(view.out, view, value)
 
     def _round(self, value: str) -> None:
         source = value

@@ -51,8 +51,9 @@ class Range:
     """Share of the values beyond the range of the bytes."""
 
 
-def measure(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Range]:
-    """The range of every value that some operator computes, from normalised images (N, C, H, W).
+def measure(graph: Graph, batches: Iterable[Tensor], *, signals: bool = False) -> dict[str, Range]:
+    """The range of every value that some operator computes, from normalised images (N, C, H, W),
+    and of the input of `signals`, which has no bytes of its own.
 
     Each range is the one with the least mean squared error on a histogram of 2,048 bins.
     """
@@ -72,9 +73,14 @@ def measure(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Range]:
         total = x.double().mean((2, 3)).sum(0).numpy()
         sums[name] = sums.get(name, 0.0) + total
 
+    def watch(batch: Tensor, visit: Visit) -> None:
+        if signals:
+            visit(graph.input, batch)
+        run(graph, batch, visit)
+
     for batch in given:
         count += len(batch)
-        run(graph, batch, limits)
+        watch(batch, limits)
     counts = {name: np.zeros(BINS) for name in ends}
 
     def histogram(name: str, x: Tensor) -> None:
@@ -83,7 +89,7 @@ def measure(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Range]:
             counts[name] += torch.histc(x.float(), BINS, low, high).double().numpy()
 
     for batch in given:
-        run(graph, batch, histogram)
+        watch(batch, histogram)
     return {name: _range(ends[name], counts[name], sums[name] / max(count, 1)) for name in ends}
 
 

@@ -42,8 +42,9 @@ EXACT = 2**24  # float32 holds every whole number up to it
 class IntegerNetwork(nn.Module):
     """A quantized network as a module: normalised floats (N, C, H, W) in, logits (N, classes) out.
 
-    The floats are taken back to the pixels they came from; from there on all is integers. Its
-    arrays are buffers, so that they move and are saved like those of any network.
+    The floats are taken back to the pixels they came from; from there on all is integers. One of
+    signals rounds them as they come, not normalised. Its arrays are buffers, so that they move and
+    are saved like those of any network.
     """
 
     def __init__(self, network: Quantized) -> None:
@@ -68,13 +69,14 @@ class IntegerNetwork(nn.Module):
         return self.answer(self.pixels(images))
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised floats to the nearest bytes; floats as they are where a file never rounds
-        them."""
+        """Normalised floats, or those of signals, to the nearest bytes, what is no number to 0;
+        floats as they are where a file never rounds them."""
         if self.network.values[self.network.image].real:
             return images
-        image = self.network.values[self.network.image]
-        scale, shift = _wide(self.on(image.scale)), _wide(self.on(self.network.shift))
-        return ((images.double() - shift) / scale).round().clamp(0, 255).to(torch.int32)
+        step = self.network.step
+        scale = self.network.values[self.network.image].scale if step is None else step
+        bytes_ = (images.double() - _wide(self.on(self.network.shift))) / _wide(self.on(scale))
+        return bytes_.nan_to_num(0.0).round().clamp(0, 255).to(torch.int32)
 
     @torch.no_grad()
     def answer(self, pixels: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ class IntegerNetwork(nn.Module):
         """Bytes or sums as float32."""
         value = self.network.values[name]
         scale = _wide(self.on(value.scale).float())
-        if name == self.network.image:
+        if name == self.network.image and self.network.step is None:
             return numbers.float() * scale + _wide(self.on(self.network.shift).float())
         return (numbers if value.wide else numbers - self._zero(name)).float() * scale
 
@@ -203,7 +205,7 @@ def meaning(network: Quantized, name: str, numbers: Tensor) -> Tensor:
     value: QValue = network.values[name]
     zero = _wide(torch.from_numpy(value.zero.astype(np.float64)))
     real = (numbers.double() - zero) * _wide(torch.from_numpy(value.scale))
-    if name == network.image:
+    if name == network.image and network.step is None:
         real = real + _wide(torch.from_numpy(network.shift + value.zero * value.scale))
     return real
 

@@ -37,7 +37,7 @@ def to_onnx(network: Network) -> bytes:
     except ImportError as error:
         raise MissingDependencyError(f"ONNX export needs {error.name}; {NEEDED}") from error
     if isinstance(network.body, IntegerNetwork):
-        size, channels = network.pictures().size, network.pictures().channels
+        size, channels = network.preprocessing.size, network.preprocessing.channels
         return noted(network, to_qdq(network.body.network, size, channels))
     preprocessing = network.preprocessing
     example = torch.from_numpy(

@@ -247,6 +247,7 @@ class Decoder(manifests.Pair):
     trials: Count
     people: Count
     leancnn: str
+    quantized: NotRequired[dict[str, Any]]
 
 
 class Front(TypedDict):

@@ -324,24 +324,33 @@ def calibration(dataset: Dataset, images: int, seed: int) -> NDArray[np.intp]:
     Raises `MismatchError` for too few, `DataError` for images that are all alike.
     """
     train = dataset.of_train
-    least = max(FEWEST, len(dataset.classes))
-    if images < least:
-        raise MismatchError(
-            f"{images} calibration images are too few; {least} or more, one of every class"
-        )
-    random = np.random.default_rng(seed)
-    order = random.permutation(len(train.labels))
-    _, first = np.unique(train.labels[order], return_index=True)
-    if len(first) < len(dataset.classes):
-        there = set(train.labels.tolist())
-        gone = next(c for n, c in enumerate(dataset.classes) if n not in there)
-        raise DataError(f"{dataset.name} has no image of the class {gone!r} to calibrate with")
-    rest = np.delete(order, first)[: max(0, images - len(first))]
-    chosen = np.sort(np.concatenate([order[first], rest]))
+    chosen = places(train.labels, dataset.classes, images, seed, dataset.name)
     seen = train.images[chosen]
     if (seen == seen[:1]).all() or seen.min() == seen.max():
         raise DataError(f"{dataset.name}: the calibration images are all alike")
     return chosen
+
+
+def places(
+    labels: NDArray[np.int64], classes: Sequence[str], count: int, seed: int, name: str
+) -> NDArray[np.intp]:
+    """So many places, one of every class and then any, by `seed`; all where there are fewer.
+
+    Raises `MismatchError` for too few, `DataError` for a class that is not there.
+    """
+    least = max(FEWEST, len(classes))
+    if count < least:
+        raise MismatchError(
+            f"{count} calibration images are too few; {least} or more, one of every class"
+        )
+    order = np.random.default_rng(seed).permutation(len(labels))
+    _, first = np.unique(labels[order], return_index=True)
+    if len(first) < len(classes):
+        there = set(labels.tolist())
+        gone = next(c for n, c in enumerate(classes) if n not in there)
+        raise DataError(f"{name} has no image of the class {gone!r} to calibrate with")
+    rest = np.delete(order, first)[: max(0, count - len(first))]
+    return np.sort(np.concatenate([order[first], rest]))
 
 
 def check_weights(graph: Graph, name: str) -> None:
@@ -367,7 +376,7 @@ def accuracy(network: Network, split: Split) -> float:
     return float((answers.argmax(1) == split.labels).mean())
 
 
-def clock(networks: Sequence[Network], image: NDArray[np.uint8]) -> list[float]:
+def clock(networks: Sequence[Network], image: NDArray[Any]) -> list[float]:
     """Median µs of one image for each network, compiled, in turns; empty without a C compiler."""
     try:
         natives = [
@@ -376,7 +385,7 @@ def clock(networks: Sequence[Network], image: NDArray[np.uint8]) -> list[float]:
         ]
     except LeanCNNError:
         return []
-    seen = np.array(networks[0].pictures().window(image))
+    seen = np.array(networks[0].preprocessing.window(image))
     runs = [native.bare(seen) for native in natives]
     turns = in_turns(dict(enumerate(runs)), TURNS, 0, warm_up=1)
     return [1e6 * statistics.median(medians(of_run)) for of_run in turns.values()]

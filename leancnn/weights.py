@@ -106,7 +106,7 @@ class Network(nn.Module):
             return self.preprocessing
         raise UsageError(
             f"{self.name} decodes signals and reads no pictures; leancnn eeg evaluate and run read "
-            "signals, and leancnn eeg train --keep-ratio prunes and trains again"
+            "signals, leancnn quantize takes the run, and leancnn eeg train --keep-ratio prunes"
         )
 
     @property

@@ -1,6 +1,7 @@
 """`leancnn quantize runs/a --out runs/a8`"""
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from leancnn.commands._base import Answer, Command, recipe_fields, register
 from leancnn.errors import UsageError
@@ -43,6 +44,8 @@ def run(args: Namespace) -> Answer:
 
     if args.overrides and args.finetune is None:
         raise UsageError("--override is for the recipe of --finetune; name one")
+    if (Path(args.network) / "decoder.json").is_file():
+        return _decoder(args)
 
     with Waiting("quantize"):
         found = quantize(
@@ -55,6 +58,31 @@ def run(args: Namespace) -> Answer:
             which=args.which,
             finetune=args.finetune,
             overrides=recipe_fields(args.overrides),
+        )
+    return Answer(found.to_json(), found.text())
+
+
+def _decoder(args: Namespace) -> Answer:
+    """The networks of a decoder of signals, with accuracy on people not seen before and after."""
+    from leancnn.eeg.integers import quantize
+    from leancnn.eeg.origin import trials_of
+    from leancnn.progress import Progress
+
+    for option in ("data", "budget", "finetune", "which"):
+        if getattr(args, option) is not None:
+            raise UsageError(
+                f"--{option} is for networks of images; a decoder of signals is quantized by the "
+                "windows that it was trained on, and judged on people that nothing was chosen by"
+            )
+    epochs = trials_of(args.network)
+    with Progress("folds", 100) as bar:
+        found = quantize(
+            args.network,
+            args.out,
+            epochs,
+            windows=args.images,
+            seed=args.seed,
+            progress=lambda done, of: bar.to(100 * done // of, fold=f"{done} of {of}"),
         )
     return Answer(found.to_json(), found.text())
 

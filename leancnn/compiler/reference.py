@@ -210,10 +210,15 @@ def meaning(network: Quantized, name: str, numbers: Tensor) -> Tensor:
     return real
 
 
-def errors(graph: Graph, body: IntegerNetwork, images: Tensor) -> list[tuple[str, float]]:
-    """Of each value, how far it is from the floats' relative to their spread; the worst first."""
+def errors(
+    graph: Graph, body: IntegerNetwork, images: Tensor, fed: Tensor | None = None
+) -> list[tuple[str, float]]:
+    """Of each value, how far it is from the floats' relative to their spread; the worst first.
+
+    `fed` is what the integers take where that is not the normalised `images`: signals.
+    """
     found: dict[str, float] = {}
-    values = body.values(body.pixels(images), keep=True)
+    values = body.values(body.pixels(images if fed is None else fed), keep=True)
 
     def compare(name: str, x: Tensor) -> None:
         if name not in values or x.shape[2:] == (1, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -305,6 +306,31 @@ def _live(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     }
 
 
+def _integers(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
+    """What 8-bit integers cost four ssvepnet on sessions that neither they nor their ranges saw."""
+    from leancnn.eeg.integers import quantize
+    from leancnn.eeg.training import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "e")
+        train(epochs, run, split="session", window=2.0, decoder="ssvepnet")
+        found = quantize(run, Path(folder, "e8"), epochs)
+    pairs: dict[str, tuple[float, float]] = {
+        "accuracy": (round(found.accuracy, 4), round(found.accuracy_int8, 4)),
+        "bytes of weights": (found.bytes, found.bytes_int8),
+    }
+    if found.us is not None and found.us_int8 is not None:
+        pairs["µs of one network, C"] = (round(found.us, 2), round(found.us_int8, 2))
+    return {
+        "title": "Networks in 8-bit integers, held-out sessions, windows of 2 s",
+        "rows": [{"": key, "float32": old, "int8": new} for key, (old, new) in pairs.items()],
+        "note": (
+            f"{found.networks} ssvepnet averaged, {found.trials} trials, {found.alike:.2%} of them "
+            f"answered alike, exact McNemar p {found.p:.2g}; ranges from {found.windows} windows"
+        ),
+    }
+
+
 def _stamps(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     from leancnn.eeg.loopback import stamp_rows
 
@@ -343,6 +369,7 @@ TABLES: dict[str, Callable[[Epochs, Path, Sizes], dict[str, Any]]] = {
     "eegnet": _eegnet,
     "people": _people,
     "balance": _balance,
+    "integers": _integers,
     "rest": _rest,
     "shuffled": _shuffled,
     "synthetic": _synthetic,

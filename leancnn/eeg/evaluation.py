@@ -27,7 +27,6 @@ from leancnn.eeg.scoring import (
 )
 from leancnn.eeg.training import KINDS, Form, HeldOut
 from leancnn.eeg.windows import AFTER_CUE
-from leancnn.errors import DataError
 
 SHUFFLES = 20
 CONTROL_STRENGTH = 0.03  # of a logit on shuffled labels: nothing to choose it by
@@ -141,8 +140,7 @@ def evaluate(
     `epochs` are the trials that the scores are of, `grid` the scores of `grid_scores` where they
     are known already, `shuffles` the repeats of the control. Raises `DataError` for other trials.
     """
-    if len(held.labels) != len(epochs) or not np.array_equal(held.labels, epochs.labels):
-        raise DataError(f"{epochs.source}: not the trials that this run was trained on")
+    held.check_trials(epochs)
     looking = epochs.looking()
     here = held.labels >= 0
     labels, tested = held.labels[here], held.tested[here]

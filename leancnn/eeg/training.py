@@ -10,6 +10,8 @@ runs/e/
   networks/2 …                        the others
   held_out.json, .safetensors         scores of each trial by a decoder that has not seen its fold
   evaluation.json                     what `evaluate` found
+  data.json                           the files it was trained on
+  integers.json                       of one in integers: what they cost
 """
 
 from __future__ import annotations
@@ -86,6 +88,11 @@ class HeldOut:
     subject: NDArray[Any]
     session: NDArray[Any]
     tested: NDArray[np.bool_]
+
+    def check_trials(self, epochs: Epochs) -> None:
+        """Raises `DataError` for trials that are not those of the scores."""
+        if len(self.labels) != len(epochs) or not np.array_equal(self.labels, epochs.labels):
+            raise DataError(f"{epochs.source}: not the trials that this run was trained on")
 
 
 def fit(
@@ -172,9 +179,7 @@ def train(
     is taken, `DataError` as `fit` does, `UsageError` for another kind.
     """
     form = Form(decoder, seed, keep_ratio)
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"{out} is not empty; choose another folder")
+    out = check_free(out)
     looking = epochs.looking()
     _check(looking)
     bank = bank_for(looking.targets)
@@ -209,14 +214,29 @@ def train(
     return whole, held
 
 
+def check_free(out: str | Path) -> Path:
+    """The folder of a run to be written. Raises `RunError` where something is in it."""
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty; choose another folder")
+    return out
+
+
+Finish = Callable[[Decoder, NDArray[np.float32], NDArray[np.int64]], Decoder]
+
+
 def held_out_scores(
     epochs: Epochs,
     split: Split,
     window: float,
     form: Form,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    finish: Finish = lambda made, features, labels: made,
 ) -> HeldOut:
-    """Train once for each fold and score what it holds out, rest trials too."""
+    """Train once for each fold and score what it holds out, rest trials too.
+
+    `finish` makes another decoder of each, given the features and labels that it was trained on.
+    """
     bank = bank_for(epochs.targets)
     features, labels = form.features(epochs, bank, window), epochs.labels
     scores = np.zeros((len(epochs), len(epochs.targets)))
@@ -224,7 +244,8 @@ def held_out_scores(
     parts = list(folds(epochs, split))
     for done, (_, test) in enumerate(parts):
         used = ~test & (labels >= 0)
-        made = _fit(features[used], labels[used], _groups(epochs[used]), epochs.targets, bank, form)
+        seen = features[used], labels[used]
+        made = finish(_fit(*seen, _groups(epochs[used]), epochs.targets, bank, form), *seen)
         for place in np.flatnonzero(test):
             scores[place] = of_image(made, features[place]) / made.temperature
         tested |= test

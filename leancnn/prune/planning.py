@@ -93,6 +93,7 @@ def find_plan(
     progress: bool = True,
 ) -> PruningPlan:
     """`plan`, of a request that is a value."""
+    network.check_floats("pruning it")
     goal, criterion = request.goal, criteria.get(request.criterion)
     sizes = with_expansion(network, goal.value) if goal.kind == "expansion" else {}
     now("which channels hang together")

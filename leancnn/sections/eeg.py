@@ -49,6 +49,14 @@ def _run(record: Record) -> list[Block]:
             "others taught."
         )
     ]
+    if "quantized" in value:
+        blocks.append(
+            Text(
+                f"Its networks are in 8-bit integers, with ranges from "
+                f"{value['quantized']['windows']:,} windows of training; so are those of the "
+                "held-out scores."
+            )
+        )
     path = record.path / "evaluation.json"
     if path.exists():
         kind, found = recognise(path)

@@ -34,13 +34,12 @@ from leancnn.targets._c_text import to_c
 from leancnn.timing import in_turns, medians
 from leancnn.toolchain import compile_library
 from leancnn.train.finetune import finetuned
-from leancnn.training_data import check_place, images_for, kept_cut
+from leancnn.training_data import FEWEST, check_place, images_for, kept_cut, places
 from leancnn.version import __version__
 from leancnn.weights import Network
 
 FIGURES = "quantization.json"  # beside the network: what it cost and brought
 IMAGES = 512  # of the train part, for the ranges
-FEWEST = 16
 BATCH = 64
 PROBED = 64  # images on which the error of each layer is told
 FINER = 4  # parts of each step of weights that a budget makes finer: two more bits
@@ -329,28 +328,6 @@ def calibration(dataset: Dataset, images: int, seed: int) -> NDArray[np.intp]:
     if (seen == seen[:1]).all() or seen.min() == seen.max():
         raise DataError(f"{dataset.name}: the calibration images are all alike")
     return chosen
-
-
-def places(
-    labels: NDArray[np.int64], classes: Sequence[str], count: int, seed: int, name: str
-) -> NDArray[np.intp]:
-    """So many places, one of every class and then any, by `seed`; all where there are fewer.
-
-    Raises `MismatchError` for too few, `DataError` for a class that is not there.
-    """
-    least = max(FEWEST, len(classes))
-    if count < least:
-        raise MismatchError(
-            f"{count} calibration images are too few; {least} or more, one of every class"
-        )
-    order = np.random.default_rng(seed).permutation(len(labels))
-    _, first = np.unique(labels[order], return_index=True)
-    if len(first) < len(classes):
-        there = set(labels.tolist())
-        gone = next(c for n, c in enumerate(classes) if n not in there)
-        raise DataError(f"{name} has no image of the class {gone!r} to calibrate with")
-    rest = np.delete(order, first)[: max(0, count - len(first))]
-    return np.sort(np.concatenate([order[first], rest]))
 
 
 def check_weights(graph: Graph, name: str) -> None:

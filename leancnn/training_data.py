@@ -3,17 +3,21 @@
 Training, pruning and comparing ask here, so that the same words mean the same images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from leancnn import models, runs, weights
 from leancnn.data import Dataset, load_dataset, names
-from leancnn.errors import DataError, RunError, UsageError
+from leancnn.errors import DataError, MismatchError, RunError, UsageError
 from leancnn.preprocess import Preprocessing, shown
 from leancnn.recipes import Recipe
 
 LARGEST_SEED = 2**63 - 1
+FEWEST = 16  # images, or windows, that ranges are measured on
 
 
 def images_for(
@@ -148,3 +152,25 @@ def check_place(folder: Path, data: str | Path) -> None:
         raise RunError(
             f"{shown(folder)} lies in the data, {shown(place)}; choose a folder outside with --out"
         )
+
+
+def places(
+    labels: NDArray[np.int64], classes: Sequence[str], count: int, seed: int, name: str
+) -> NDArray[np.intp]:
+    """So many places, one of every class and then any, by `seed`; all where there are fewer.
+
+    Raises `MismatchError` for too few, `DataError` for a class that is not there.
+    """
+    least = max(FEWEST, len(classes))
+    if count < least:
+        raise MismatchError(
+            f"{count} calibration images are too few; {least} or more, one of every class"
+        )
+    order = np.random.default_rng(seed).permutation(len(labels))
+    _, first = np.unique(labels[order], return_index=True)
+    if len(first) < len(classes):
+        there = set(labels.tolist())
+        gone = next(c for n, c in enumerate(classes) if n not in there)
+        raise DataError(f"{name} has no image of the class {gone!r} to calibrate with")
+    rest = np.delete(order, first)[: max(0, count - len(first))]
+    return np.sort(np.concatenate([order[first], rest]))

@@ -117,7 +117,7 @@ def test_a_network_without_a_choice_of_first_weights_is_pruned_too(wide, tmp_pat
     (["--keep-ratio", "0.5", "--finetune", "smoke", "--override", "size=[9,9]"], "leave out size"),
     (["--compare", "--override", "fit=contain"], "leave out fit"),
     (["--compare", "--criteria", ","], "no names such as l1,random"),
-    (["--compare", "--baselines", "scrath"], "no control named 'scrath'"),
+    (["--compare", "--baselines", "scrath"], "no baseline named 'scrath'"),
     (["--keep-ratio", "1"], "share of channels"),
     (["--speedup", "1"], "above 1"),
     (["--compare", "--seed", "0"], "--compare has no use for --seed"),

@@ -50,7 +50,7 @@ def test_a_comparison_loads_the_train_part_once_and_the_test_part_once(
         import_module("leancnn.prune.compare"), "pruning_picture", lambda lines: b""
     )
     compare(
-        wide, out=tmp_path / "cmp", criteria=["taylor", "l1"], controls=["scratch"], keep=0.5,
+        wide, out=tmp_path / "cmp", criteria=["taylor", "l1"], baselines=["scratch"], keep=0.5,
         timed=False, progress=False,
     )  # fmt: skip
     assert loads == {("train", "val"): 1, ("test",): 1}

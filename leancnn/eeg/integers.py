@@ -39,8 +39,9 @@ from leancnn.eeg.training import (
     warmer,
 )
 from leancnn.errors import MismatchError
-from leancnn.quantize import BATCH, IMAGES, PROBED, check_weights, clock, places
+from leancnn.quantize import BATCH, IMAGES, PROBED, check_weights, clock
 from leancnn.runs import write_sealed
+from leancnn.training_data import places
 from leancnn.version import __version__
 from leancnn.weights import Network
 

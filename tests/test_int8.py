@@ -8,15 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leancnn.bench import untrained
 from leancnn.compiler.frame import Metadata
 from leancnn.compiler.graph import Activation, Affine, Combine, Conv, Reduce, Softmax, empty, floats
+from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import QConv, QFloat, QNorm, bound
 from leancnn.compiler.integers_data import from_data, to_data
+from leancnn.compiler.onnx_engine import EXACT_BYTES
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure, run, weight_noise
 from leancnn.compiler.reference import IntegerNetwork, meaning
+from leancnn.compiler.simplify import simplify
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
 from leancnn.toolchain import run_compiler
 from tests.int8_nets import (
@@ -79,6 +83,42 @@ def test_vectors_divided_by_their_lengths_give_the_same_bits(kind, build):
     assert np.array_equal(found, reference.answer(pixels).numpy())
     expected = run(graph, meaning(network, network.image, pixels).float()).flatten(1)
     assert np.abs(found - expected.numpy()).max() < 0.1 * (expected.max() - expected.min())
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"), [*((Drawn, n) for n in range(12)), (NormDrawn, 1), (SmallPast, 1)]
+)
+def test_what_has_an_integer_form_stays_in_integers(kind, seed):
+    """Views are made when somebody asks; that none asked yet leaves nothing in floats."""
+    assert not drawn(seed, images=2, kind=kind)[1].mixed
+
+
+TABLE = [
+    "henet_r2",
+    "henet_r3",
+    "henet_r4",
+    "shufflenet_r3",
+    "shufflenet_r5",
+    "resnet8",
+    "resnet20",
+    "mobilenetv2",
+    "shufflenetv2_x0_5",
+    "lbmbnet32_r6",
+    "nvmnet_g4",
+    "rsenet",
+    "squeezenet1_1",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLE)
+def test_the_networks_of_the_table_are_integers_alone(name):
+    model = untrained(name)
+    preprocessing = model.preprocessing
+    graph = simplify(import_torch(model.body, (preprocessing.channels, *preprocessing.size)))
+    image = torch.randn(1, *graph.shapes[graph.input])
+    mean, std = spread(MEAN, image.shape[1]), spread(STD, image.shape[1])
+    assert not quantize(graph, measure(graph, [image]), mean, std).mixed
 
 
 @pytest.mark.slow
@@ -230,7 +270,9 @@ def test_onnx_runtime_answers_like_the_integers(seed, kind):
     _, network, reference, pixels = drawn(seed, images=6, kind=kind)
     c, h, w = network.values[network.image].shape
     model = to_qdq(network, (h, w), c).SerializeToString()
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*EXACT_BYTES)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     images = pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8)
     found = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
     expected = reference.answer(pixels).numpy()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from leancnn.compiler.graph import Gather
 from leancnn.compiler.graph_data import op_from_data, op_to_data
 from leancnn.compiler.integers import (
     Add,
@@ -90,7 +91,7 @@ def from_data(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Quantize
         image, output, shift = about["image"], about["output"], arrays["shift"]
         made = Quantized(image, output, values, nodes, shift, arrays.get("step"))
         check(made)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DamagedError(f"not a quantized network ({error!r})") from error
     return made
 
@@ -132,6 +133,10 @@ def check(network: Quantized) -> None:
             raise DamagedError("sums of the network do not fit 32 bits")
         if isinstance(node, QFloat):
             shapes = [network.values[name].shape for name in node.xs]
+            if isinstance(node.op, Gather) and not (
+                min(node.op.channels) >= 0 and max(node.op.channels) < shapes[0][0]
+            ):
+                raise DamagedError(f"{node.out} takes a channel that is not there")
             if node.op.shape(*shapes) != network.values[node.out].shape:
                 raise DamagedError(f"{node.out} has another shape than its operator makes")
         if isinstance(node, QNorm) and network.values[node.x].shape[0] * 255**2 >= 2**31:

@@ -107,7 +107,7 @@ class Quantizer:
         """One node, and the element-wise ones that can follow it at once."""
         if node in self.norms.inside or isinstance(node.op, VIEWS):
             return  # made where somebody asks for it
-        unrounded = any(name not in self.v.names for name in node.inputs)
+        unrounded = not all(self._is_bytes(name) for name in node.inputs)
         each = isinstance(node.op, Affine | Activation | Combine)
         if node.output not in self.floats and not (each and unrounded):
             before = self.v.state()
@@ -116,6 +116,14 @@ class Quantizer:
                 return
             self.v.back(before)
         self.v.compute_real(node)
+
+    def _is_bytes(self, value: str) -> bool:
+        """Whether a value is there in bytes, or is made of such as soon as somebody asks."""
+        maker = self.v.makers.get(value)
+        if value in self.v.names or maker is None:
+            return value in self.v.names
+        views = isinstance(maker.op, VIEWS) and all(self._is_bytes(x) for x in maker.inputs)
+        return maker in self.norms.inside or views
 
     def finished(self) -> Quantized:
         """The network, its answer in integers if it is there as such; without what nobody reads."""

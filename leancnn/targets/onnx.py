@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from leancnn.compiler.onnx_engine import EXACT_BYTES
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import DamagedError, MissingDependencyError
@@ -83,6 +84,7 @@ def load(path: Path) -> EngineSession:
         raise MissingDependencyError(f"onnxruntime is not installed; {NEEDED}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry(*EXACT_BYTES)
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]

@@ -102,3 +102,39 @@ def test_what_was_taken_for_lost_and_came_after_all_is_taken_back():
     numbers, numbering = numbered(pushed(on_time(300) + late))
     assert numbering.lost <= 2
     assert len(numbers) == CHUNK * 300
+
+
+def shared_by_packets(random):
+    """Ten samples a packet, all with the packet's stamp, up to 30 ms late."""
+    return np.repeat(np.arange(9, 15_000, 10) / FS + random.uniform(0, 0.03, 1500), 10)
+
+
+EVEN = np.arange(15_000) / FS
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        shared_by_packets,
+        lambda random: EVEN + random.normal(0, 0.005, 15_000),
+        lambda random: EVEN + random.normal(0, 0.03, 15_000),
+        lambda random: EVEN + random.exponential(0.01, 15_000),
+        *(lambda random, rate=rate: np.arange(15_000) / rate for rate in (247, 248.5, 252)),
+        *(lambda random, by=by: EVEN - by * (np.arange(15_000) == 7000) for by in (0.03, 0.9, 3)),
+        lambda random: np.where(np.arange(15_000) % 5000 == 0, np.nan, EVEN),
+        lambda random: np.where(np.arange(15_000) == 99, np.inf, EVEN),
+    ],
+)
+def test_stamps_of_every_kind_that_lack_nothing_count_nothing(stamps):
+    whole = stamps(np.random.default_rng(0))
+    numbers, numbering = numbered([whole[at : at + 10].tolist() for at in range(0, 15_000, 10)])
+    assert numbering.lost == 0
+    assert numbers == list(range(15_000))
+
+
+@pytest.mark.parametrize("back_s", [1.5, 3600])
+def test_a_clock_that_is_set_back_takes_no_loss_away(back_s):
+    stamps = np.delete(EVEN, np.s_[5000:5500])
+    stamps[8000:] -= back_s
+    _, numbering = numbered([stamps[at : at + 10].tolist() for at in range(0, len(stamps), 10)])
+    assert numbering.lost == 500

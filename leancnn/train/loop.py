@@ -196,7 +196,9 @@ class Loop:
     def _tell(self, bar: Progress) -> None:
         counters, plan = self.counters, self.plan
         why_not = str(getattr(self.forward, "why_not", ""))
-        if not self.measured and counters.step - self.begun == STEPS_BEFORE_ESTIMATE:
+        if counters.step == self.begun + 1:  # kernels are built, caches warm
+            self.entered = time.monotonic()
+        if not self.measured and counters.step - self.begun == 1 + STEPS_BEFORE_ESTIMATE:
             spent = (time.monotonic() - self.entered) / STEPS_BEFORE_ESTIMATE
             left = duration(spent * (plan.steps - counters.step))
             bar.say(

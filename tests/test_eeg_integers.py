@@ -1,6 +1,7 @@
 """A decoder of signals in 8-bit integers: bits in C, people not seen, and what each verb does."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from leancnn.compiler.integers_data import from_data, to_data
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.eeg import training as stage
 from leancnn.eeg.filters import bank_for
+from leancnn.eeg.held_out import load_held_out, save_held_out
 from leancnn.eeg.integers import network_in_integers, networks_of, quantize
 from leancnn.eeg.network import fit_network
 from leancnn.eeg.origin import trials_of
@@ -84,8 +86,8 @@ def test_a_quantized_run_is_a_run_whose_held_out_scores_are_of_integers(ensemble
     assert [net.quantized for net in networks_of(decoder)] == [True]
     assert decoder.parts[0].name == "logit"
     assert about["quantized"]["windows"] == 32
-    floats, _ = stage.load_held_out(ensemble / "e")
-    held, _ = stage.load_held_out(ensemble / "e8")
+    floats, _ = load_held_out(ensemble / "e")
+    held, _ = load_held_out(ensemble / "e8")
     assert held.tested.all()
     assert not np.array_equal(held.scores, floats.scores)
     figures = json.loads((ensemble / "e8" / "integers.json").read_text())
@@ -101,6 +103,22 @@ def test_a_quantized_run_is_a_run_whose_held_out_scores_are_of_integers(ensemble
     assert json.loads(capsys.readouterr().out)["decided"] == 36
 
 
+def test_integers_are_compared_with_floats_trained_beside_them_not_with_old_scores(
+    ensemble, tmp_path
+):
+    first = json.loads((ensemble / "e8" / "integers.json").read_text())
+    assert first["accuracy_of_run"] == first["accuracy"]  # the same machine
+    shutil.copytree(ensemble / "e", tmp_path / "e")
+    held, about = load_held_out(ensemble / "e")
+    save_held_out(replace(held, scores=-held.scores), tmp_path / "e", about)  # as if another's
+    found = quantize(tmp_path / "e", tmp_path / "e8", trials_of(ensemble / "e"))
+    assert {key: found.to_json()[key] for key in ("accuracy", "accuracy_int8", "alike", "p")} == {
+        key: first[key] for key in ("accuracy", "accuracy_int8", "alike", "p")
+    }
+    assert found.accuracy_of_run < found.accuracy
+    assert f"when the run was trained: {found.accuracy_of_run:.2%}" in found.text()
+
+
 def test_what_sets_ranges_is_given_no_window_of_people_that_are_held_out():
     epochs, seen = people(count=2, trials=16, rest=2), []
 
@@ -110,7 +128,7 @@ def test_what_sets_ranges_is_given_no_window_of_people_that_are_held_out():
         return made
 
     form = stage.Form("logit")
-    stage.held_out_scores(epochs, "subject", 2.0, form, finish=finish)
+    stage.held_out_by_each(epochs, "subject", 2.0, form, [finish])
     features = form.features(epochs, bank_for(epochs.targets), 2.0)
     for fold, person in enumerate(np.unique(epochs.subject)):
         there = {features[n].tobytes() for n in np.flatnonzero(epochs.subject == person)}

@@ -1,17 +1,20 @@
 """Training, scoring on people not seen, saving; and what the recorded data are known to give."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leancnn import cli
 from leancnn.eeg import Epochs, evaluate, fit, load, train
 from leancnn.eeg import training as stage
 from leancnn.eeg.decoders import fbcca, fit_logit
 from leancnn.eeg.evaluation import shuffled
 from leancnn.eeg.filters import Bank
+from leancnn.eeg.held_out import load_held_out
 from leancnn.eeg.scoring import (
     bits_per_minute,
     chosen,
@@ -140,7 +143,7 @@ def test_a_run_comes_back_with_the_same_bits(run):
     window = next(iter(windows(looking, decoder.bank, 2.0)))
     assert np.array_equal(again.scores(window, 250.0), decoder.scores(window, 250.0))
     assert (about["window"], about["split"]) == (2.0, "subject")
-    kept, _ = stage.load_held_out(out)
+    kept, _ = load_held_out(out)
     assert np.array_equal(kept.scores, held.scores)
     assert held.tested.all()
 
@@ -167,10 +170,66 @@ def test_an_evaluation_says_who_and_beside_what(run):
     assert set(value["per person"]) == {f"made-{n}" for n in (1, 2, 3, 4)}
     assert [one["name"] for one in value["against"]] == ["FBCCA chosen", "FBCCA textbook"]
     assert value["interval"][0] <= value["accuracy"] <= value["interval"][1]
-    assert value["shuffled"]["repeats"] == 3
+    assert value["shuffled"]["repeats"] == 1
     assert "McNemar" in report.text()
     with pytest.raises(DataError, match="not the trials"):
         evaluate(held, people(), split="subject", window=2.0, decoder="logit")
+
+
+def changed(epochs, **fields):
+    return replace(epochs, _keys=[], **fields)
+
+
+def one_other(array, value):
+    array = array.copy()
+    array[5] = value
+    return array
+
+
+OTHERS = {
+    "64 for 80": lambda e: e.looking(),
+    "the frequencies of 1 of 80 are others": lambda e: changed(e, hz=one_other(e.hz, 0.0)),
+    "the people of 1 of 80 are others": lambda e: changed(e, subject=one_other(e.subject, "x")),
+    "the sessions of 1 of 80 are others": lambda e: changed(e, session=one_other(e.session, "x")),
+    "the signals, rate or frequencies of 1 of 80 are others": lambda e: changed(
+        e, x=one_other(e.x, 1.0)
+    ),
+    "the signals, rate or frequencies of 80 of 80 are others": lambda e: changed(e, fs=e.fs + 1),
+    "the signals, rate or frequencies of 16 of 80 are others": lambda e: changed(
+        e, hz=np.where(e.hz == 12, 13, e.hz)
+    ),
+    "the signals, rate or frequencies of 80 of 80 are others, ": lambda e: changed(e, x=-e.x),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_trials_of_the_same_protocol_are_refused_in_one_line(run, what):
+    out, epochs, _, _ = run
+    held, _ = load_held_out(out)
+    held.check_trials(epochs)
+    with pytest.raises(DataError) as refused:
+        held.check_trials(OTHERS[what](epochs))
+    assert f"({what.strip(', ')});" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_of_before_digests_compares_what_it_has(run):
+    _, epochs, _, held = run
+    old = replace(held, digests=np.zeros((0, 32), np.uint8))
+    old.check_trials(epochs)
+    with pytest.raises(DataError, match="the sessions of 80 of 80"):
+        old.check_trials(changed(epochs, session=epochs.subject))
+
+
+def test_a_recording_that_was_overwritten_is_not_evaluated(tmp_path, capsys):
+    epochs, path = people(count=2), tmp_path / "a.npz"
+    save_trials(path, epochs)
+    assert cli.main(["eeg", "train", str(path), "--out", str(tmp_path / "e")]) == 0
+    save_trials(path, changed(epochs, x=epochs.x[::-1]))
+    capsys.readouterr()
+    assert cli.main(["eeg", "evaluate", str(tmp_path / "e")]) == 1
+    assert len((said := capsys.readouterr().err).strip().splitlines()) == 1
+    assert "the signals, rate or frequencies of 32 of 32 are others" in said
 
 
 def test_shuffled_labels_teach_nothing():
@@ -262,8 +321,6 @@ def test_the_logit_holds_its_bar_on_people_not_seen(recordings, seconds, least):
 @recorded
 @pytest.mark.slow
 def test_codes_crossed_in_public_copies_would_be_seen(recordings):
-    from dataclasses import replace
-
     from leancnn.eeg import check
 
     hz = np.where(recordings.hz == 17, 21.0, np.where(recordings.hz == 21, 17.0, recordings.hz))

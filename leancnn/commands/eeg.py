@@ -182,8 +182,8 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 
 def _evaluate(args: Namespace) -> Answer:
     from leancnn.eeg.evaluation import evaluate
+    from leancnn.eeg.held_out import load_held_out
     from leancnn.eeg.origin import trials_of
-    from leancnn.eeg.training import load_held_out
     from leancnn.progress import Progress
     from leancnn.runs import write_json
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from leancnn.eeg.decoders import fit_logit, log_loss, log_softmax
 from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import bank_for
+from leancnn.eeg.held_out import HeldOutScores
 from leancnn.eeg.recording import Epochs
 from leancnn.eeg.scoring import (
     Split,
@@ -25,7 +26,7 @@ from leancnn.eeg.scoring import (
     textbook_scores,
     undecided_curve,
 )
-from leancnn.eeg.training import KINDS, Form, HeldOut
+from leancnn.eeg.training import KINDS, Form
 from leancnn.eeg.windows import AFTER_CUE
 
 SHUFFLES = 20
@@ -125,7 +126,7 @@ class Report:
 
 
 def evaluate(
-    held: HeldOut,
+    held: HeldOutScores,
     epochs: Epochs,
     *,
     split: Split,

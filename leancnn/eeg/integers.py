@@ -23,19 +23,18 @@ from leancnn.compiler.ranges import measure
 from leancnn.compiler.reference import IntegerNetwork, errors
 from leancnn.compiler.simplify import simplify
 from leancnn.eeg.decoders import Decoder, Ensemble, Logit, temperature_for
+from leancnn.eeg.held_out import HeldOutScores, load_held_out, save_held_out
 from leancnn.eeg.network import NetDecoder, decoder_of
 from leancnn.eeg.origin import follow
 from leancnn.eeg.recording import Epochs
 from leancnn.eeg.scoring import mcnemar
 from leancnn.eeg.training import (
     Form,
-    HeldOut,
+    as_trained,
     check_free,
-    held_out_scores,
+    held_out_by_each,
     load,
-    load_held_out,
     save,
-    save_held_out,
     warmer,
 )
 from leancnn.errors import MismatchError
@@ -60,7 +59,9 @@ class QuantizedDecoder:
     seed: int
     trials: int
     accuracy: float
-    """Of the floats, on people or sessions not seen."""
+    """Of the floats, on people or sessions not seen: of the trainings whose integers are scored."""
+    accuracy_of_run: float
+    """Of the floats that the run was trained as; torch rounds otherwise on other processors."""
     accuracy_int8: float
     alike: float
     """Trials on which both say the same."""
@@ -93,13 +94,16 @@ class QuantizedDecoder:
         if self.us is not None and self.us_int8 is not None:
             rows.append(row("µs a network, compiled", self.us, self.us_int8, "{:,.2f}"))
         worst = ", ".join(f"{name} {error:.1%}" for name, error in self.layers)
+        again = ""
+        if self.accuracy != self.accuracy_of_run:
+            again = f"; the floats when the run was trained: {self.accuracy_of_run:.2%}"
         return "\n".join(
             [
                 f"{self.out}: {self.decoder}, {self.networks} networks in 8-bit integers, ranges "
                 f"from {self.windows:,} windows of training, seed {self.seed}",
                 table(rows),
                 f"{self.alike:.2%} of {self.trials:,} held-out trials are answered alike, exact "
-                f"McNemar p {self.p:.2g}",
+                f"McNemar p {self.p:.2g}{again}",
                 f"layers furthest from the floats: {worst}",
             ]
         )
@@ -117,8 +121,10 @@ def quantize(
     """Write the decoder of a run into the folder `out` with its networks in 8-bit integers.
 
     `epochs` are the trials it was trained on; `windows` of them, one of each class at least and
-    chosen by `seed`, set the ranges. Each fold is trained again, as it was, quantized by windows of
-    its own training and scored on what it holds out. What is written is a run like any other.
+    chosen by `seed`, set the ranges. Each fold is trained again, quantized by windows of its own
+    training, and both are scored on what it holds out: torch rounds otherwise on other processors,
+    so the run's old scores are not what its integers are compared with. What is written is a run
+    like any other.
 
     Raises `MismatchError` for a decoder without networks, for one that is quantized already and for
     too few windows, `DataError` for other trials, `RunError` for a folder that is taken.
@@ -139,14 +145,16 @@ def quantize(
         chosen = places(labels, class_names(made), windows, seed, epochs.source)
         return in_integers(made, features[chosen])
 
-    ours = held_out_scores(epochs, about["split"], about["window"], form, progress, finish)
+    floats, ours = held_out_by_each(
+        epochs, about["split"], about["window"], form, [as_trained, finish], progress
+    )
     looking = epochs.looking()
     features = form.features(looking, decoder.bank, about["window"])
     whole = finish(decoder, features, looking.labels)
     seen = ours.tested & (ours.labels >= 0)
     whole = warmer(whole, temperature_for(ours.scores[seen], ours.labels[seen]))
     chosen = places(looking.labels, class_names(decoder), windows, seed, epochs.source)
-    found = _figures(decoder, whole, features[chosen], held, ours, out, seed)
+    found = _figures(decoder, whole, features[chosen], (floats, ours), held, out, seed)
     told = {"windows": len(chosen), "seed": seed, "leancnn": __version__}
     about = {**about, "quantized": told}
     save(whole, out, about)
@@ -216,20 +224,27 @@ def normalised(network: Network, fed: torch.Tensor) -> Sequence[torch.Tensor]:
     return [network.normalise(fed[start : start + BATCH]) for start in range(0, len(fed), BATCH)]
 
 
+def _accuracy(held: HeldOutScores) -> float:
+    """The share of held-out trials with a flicker that the scores have right."""
+    seen = held.tested & (held.labels >= 0)
+    return float((held.scores.argmax(1) == held.labels)[seen].mean())
+
+
 def _figures(
     before: Decoder,
     after: Decoder,
     features: NDArray[np.float32],
-    held: HeldOut,
-    ours: HeldOut,
+    scores: Sequence[HeldOutScores],
+    of_run: HeldOutScores,
     out: Path,
     seed: int,
 ) -> QuantizedDecoder:
-    """What both are worth on what they had not seen, and what the networks of `after` take."""
+    """What both are worth on what they had not seen, `scores` of floats and of integers, and what
+    the networks of `after` take."""
     floats, integers = networks_of(before), networks_of(after)
-    seen = held.tested & (held.labels >= 0)
-    answers = [one.scores[seen].argmax(1) for one in (held, ours)]
-    right = [answer == held.labels[seen] for answer in answers]
+    seen = of_run.tested & (of_run.labels >= 0)
+    answers = [one.scores[seen].argmax(1) for one in scores]
+    right = [answer == of_run.labels[seen] for answer in answers]
     fed = np.ascontiguousarray(features.transpose(0, 2, 3, 1))
     clocks = clock([floats[0], integers[0]], fed[:1])
     bodies = [net.body for net in integers if isinstance(net.body, IntegerNetwork)]
@@ -244,8 +259,9 @@ def _figures(
         windows=len(features),
         seed=seed,
         trials=int(seen.sum()),
-        accuracy=float(right[0].mean()),
-        accuracy_int8=float(right[1].mean()),
+        accuracy=_accuracy(scores[0]),
+        accuracy_of_run=_accuracy(of_run),
+        accuracy_int8=_accuracy(scores[1]),
         alike=float((answers[0] == answers[1]).mean()),
         p=mcnemar(right[1], right[0])[2],
         bytes=sum(4 * p.numel() for net in floats for p in net.body.state_dict().values()),

@@ -184,6 +184,15 @@ class Epochs:
             )
         return self._keys
 
+    def digests_with_facts(self) -> NDArray[np.uint8]:
+        """SHA-256 (N, 32) of each trial's signal with its frequency, rate, start and channels."""
+        facts = f"{self.fs!r} {self.t0!r} {self.channels!r}"
+        told = zip(self.digests(), self.hz.tolist(), strict=True)
+        whole = b"".join(
+            hashlib.sha256(f"{digest} {hz!r} {facts}".encode()).digest() for digest, hz in told
+        )
+        return np.frombuffer(whole, np.uint8).reshape(-1, 32)
+
 
 def joined(parts: Sequence[Epochs]) -> Epochs:
     """Several sets of trials as one. Raises `DataError` when rates, lengths or channels differ."""

@@ -16,7 +16,7 @@ runs/e/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.eeg.decoders import FBCCA, Decoder, Ensemble, Logit, fit_logit, temperature_for
-from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import Bank, bank_for
+from leancnn.eeg.held_out import HeldOutScores, save_held_out
 from leancnn.eeg.recording import Epochs
 from leancnn.eeg.scoring import Split, folds
 from leancnn.eeg.windows import images
@@ -73,26 +73,6 @@ class Form:
 
         _, height, width = models.card(self.kind).image
         return spectrograms(epochs, bank, window, (height, width))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HeldOut:
-    """Scores of trials by decoders that have not seen their fold.
-
-    `scores` (N, K) are calibrated log-probabilities up to a constant; `tested` says which trials
-    have one. Rest trials carry the label −1.
-    """
-
-    scores: Floats
-    labels: NDArray[np.int64]
-    subject: NDArray[Any]
-    session: NDArray[Any]
-    tested: NDArray[np.bool_]
-
-    def check_trials(self, epochs: Epochs) -> None:
-        """Raises `DataError` for trials that are not those of the scores."""
-        if len(self.labels) != len(epochs) or not np.array_equal(self.labels, epochs.labels):
-            raise DataError(f"{epochs.source}: not the trials that this run was trained on")
 
 
 def fit(
@@ -172,7 +152,7 @@ def train(
     seed: int = 0,
     keep_ratio: float | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> tuple[Decoder, HeldOut]:
+) -> tuple[Decoder, HeldOutScores]:
     """A run in the folder `out`: held-out scores by `split`, and the decoder of all trials.
 
     `progress` is told how many of how many trainings are done. Raises `RunError` for a folder that
@@ -231,26 +211,48 @@ def held_out_scores(
     window: float,
     form: Form,
     progress: Callable[[int, int], None] = lambda done, of: None,
-    finish: Finish = lambda made, features, labels: made,
-) -> HeldOut:
-    """Train once for each fold and score what it holds out, rest trials too.
+) -> HeldOutScores:
+    """Train once for each fold and score what it holds out, rest trials too."""
+    return held_out_by_each(epochs, split, window, form, [as_trained], progress)[0]
 
-    `finish` makes another decoder of each, given the features and labels that it was trained on.
+
+def as_trained(made: Decoder, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Decoder:
+    """The decoder of a fold as it is."""
+    return made
+
+
+def held_out_by_each(
+    epochs: Epochs,
+    split: Split,
+    window: float,
+    form: Form,
+    finishes: Sequence[Finish],
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[HeldOutScores]:
+    """Train once for each fold, and score what it holds out by what each of `finishes` makes of it.
+
+    A finish is given the trained decoder and the features and labels that it was trained on.
     """
     bank = bank_for(epochs.targets)
     features, labels = form.features(epochs, bank, window), epochs.labels
-    scores = np.zeros((len(epochs), len(epochs.targets)))
+    scores = np.zeros((len(finishes), len(epochs), len(epochs.targets)))
     tested = np.zeros(len(epochs), bool)
     parts = list(folds(epochs, split))
     for done, (_, test) in enumerate(parts):
         used = ~test & (labels >= 0)
         seen = features[used], labels[used]
-        made = finish(_fit(*seen, _groups(epochs[used]), epochs.targets, bank, form), *seen)
-        for place in np.flatnonzero(test):
-            scores[place] = of_image(made, features[place]) / made.temperature
+        trained = _fit(*seen, _groups(epochs[used]), epochs.targets, bank, form)
+        for number, finish in enumerate(finishes):
+            made = finish(trained, *seen)
+            for place in np.flatnonzero(test):
+                scores[number, place] = of_image(made, features[place]) / made.temperature
         tested |= test
         progress(done + 1, len(parts))
-    return HeldOut(scores, labels, epochs.subject, epochs.session, tested)
+    digests = epochs.digests_with_facts()
+    return [
+        HeldOutScores(one, labels, epochs.subject, epochs.session, tested, digests)
+        for one in scores
+    ]
 
 
 def of_image(decoder: Decoder, image: NDArray[np.float32]) -> NDArray[Any]:
@@ -345,34 +347,3 @@ def _part(
 
     networks = [load_network(folder / place) for place in told["networks"]]
     return decoder_of(networks, frequencies, bank, told["temperature"])
-
-
-def save_held_out(held: HeldOut, folder: Path, about: dict[str, Any]) -> None:
-    """Keep held-out scores beside the decoder."""
-    tensors: Tensors = {
-        "scores": held.scores,
-        "labels": held.labels,
-        "tested": held.tested.astype(np.uint8),
-    }
-    manifest = {
-        **about,
-        "subject": [str(one) for one in held.subject],
-        "session": [str(one) for one in held.session],
-    }
-    seal(folder / "held_out.json", folder / "held_out.safetensors", manifest, tensors)
-
-
-def load_held_out(folder: str | Path) -> tuple[HeldOut, dict[str, Any]]:
-    """The held-out scores of a run. Raises `RunError`, `DamagedError`."""
-    folder = Path(folder)
-    if not (folder / "held_out.json").exists():
-        raise RunError(f"{folder} holds no held-out scores; leancnn eeg train makes them")
-    about, tensors = unseal(folder / "held_out.json", folder / "held_out.safetensors")
-    held = HeldOut(
-        tensors["scores"],
-        tensors["labels"],
-        np.array(about["subject"]),
-        np.array(about["session"]),
-        tensors["tested"].astype(bool),
-    )
-    return held, about

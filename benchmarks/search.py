@@ -52,9 +52,9 @@ def publish(name: str, title: str, rows: list[dict[str, Any]], note: str) -> Non
 
 def answer(job: dict[str, Any]) -> float:
     """The accuracy that a stub comes to: a function of the job alone."""
-    shape = job["shape"]
-    draw = random.Random(json.dumps([shape, job["change"]], sort_keys=True)).random()
-    return float(min(0.99, 0.5 + shape["macs"] / 4e8 + 0.1 * draw + 0.01 * job["epochs"]))
+    architecture = job["architecture"]
+    draw = random.Random(json.dumps([architecture, job["change"]], sort_keys=True)).random()
+    return float(min(0.99, 0.5 + architecture["macs"] / 4e8 + 0.1 * draw + 0.01 * job["epochs"]))
 
 
 def worker(place: str) -> None:
@@ -73,23 +73,26 @@ def worker(place: str) -> None:
         with log.open("a") as file:
             file.write(f"began {name}\n")
         time.sleep(RUNG_S)
-        made = {"number": job["number"], "epochs": job["epochs"], "accuracy": answer(job)}
+        done = {"number": job["number"], "epochs": job["epochs"], "accuracy": answer(job)}
         runs.write_sealed(
-            result, {**made, "seconds": RUNG_S * job["epochs"], "error": "", "lost": False}
+            result, {**done, "seconds": RUNG_S * job["epochs"], "error": "", "lost": False}
         )
         with log.open("a") as file:
             file.write(f"ended {name}\n")
 
 
 def stub_plan() -> Any:
-    """A plan over a made-up space of 120 shapes."""
-    from leancnn.search.budget import Budget, Priced
+    """A plan over a made-up space of 120 architectures."""
+    from leancnn.search.budget import Budget, Candidate
     from leancnn.search.plan import SearchPlan
-    from leancnn.search.space import Shape
+    from leancnn.search.space import Architecture
 
     known = {"arguments": {}, "size": (32, 32), "channels": 3, "classes": 10}
     found = tuple(
-        Priced(Shape(network=f"network {n}", macs=10**6 * k, bytes=10**4 * k, **known), 3.0 * k + n)
+        Candidate(
+            Architecture(network=f"network {n}", macs=10**6 * k, bytes=10**4 * k, **known),
+            3.0 * k + n,
+        )
         for n in range(6)
         for k in range(1, 21)
     )
@@ -105,7 +108,7 @@ def stub_plan() -> Any:
         seed=0,
         rungs=RUNGS,
         found=found,
-        clock={},
+        latency_model={},
         machine={},
         tested=False,
     )
@@ -279,8 +282,8 @@ def kills(asked: argparse.Namespace) -> None:
 
 def told(one: Any, epochs: int) -> dict[str, Any]:
     """The part of a trial's job that a stub's answer depends on."""
-    shape = {**one.priced.shape.to_json()}
-    return {"shape": shape, "change": one.change.to_json(), "epochs": epochs}
+    architecture = {**one.candidate.architecture.to_json()}
+    return {"architecture": architecture, "change": one.change.to_json(), "epochs": epochs}
 
 
 def workers(parent: int) -> list[int]:
@@ -297,21 +300,21 @@ def workers(parent: int) -> list[int]:
 
 
 def clock(asked: argparse.Namespace) -> None:
-    """Fit the clock anew, then time networks that it never saw, and say how far off it was."""
+    """Fit the latency model anew, then time networks that it never saw: how far off it was."""
     import numpy as np
 
-    from leancnn.search.clock import PROGRAMS, Clock, here, spread
-    from leancnn.search.programs import measured, priced_cycles
-    from leancnn.search.space import shapes
+    from leancnn.search.latency_model import PROGRAMS, LatencyModel, load_or_fit, sample
+    from leancnn.search.programs import measured, predicted_cycles
+    from leancnn.search.space import architectures
 
-    fitted: Clock = here(progress=True, anew=True)
+    fitted: LatencyModel = load_or_fit(progress=True, refit=True)
     sides = [(31, 31), (32, 32), (64, 64)]
-    every = list(shapes(classes=10, channels=3, sizes=sides))
-    seen = {one.key for one in spread(PROGRAMS)}
+    every = list(architectures(classes=10, channels=3, sizes=sides))
+    seen = {one.key for one in sample(PROGRAMS)}
     draw = random.Random(asked.seed)
     rest = [one for one in every if one.key not in seen and one.macs < asked.macs]
     some = draw.sample(rest, min(asked.networks, len(rest)))
-    cycles = priced_cycles(some, progress=True)
+    cycles = predicted_cycles(some, progress=True)
     times = measured([one for one in some if one.key in cycles], progress=True)
     able = [one for one in some if one.key in times]
     off = np.array([fitted.price(cycles[one.key]) / times[one.key] - 1 for one in able])
@@ -331,10 +334,10 @@ def clock(asked: argparse.Namespace) -> None:
     ]
     publish(
         "clock",
-        "The clock's error on networks that were built and timed, and that it had never seen",
+        "The latency model's error on networks that were built and timed, and that it never saw",
         rows,
         f"fitted to {fitted.programs} programs; the held-out ones drawn by seed {asked.seed} from "
-        "all shapes at 31, 32 and 64 pixels; bar: 10 % in the median",
+        "all architectures at 31, 32 and 64 pixels; bar: 10 % in the median",
     )
 
 

@@ -5,7 +5,7 @@ it stood. The budget of a cell is CPU seconds of training, so that other work on
 nothing; starting processes, knowing what programs take and the last test are left out, for all.
 
 * search: `leancnn.search.search`
-* random: shapes and recipes drawn alike, each trained to the end
+* random: architectures and recipes drawn alike, each trained to the end
 * optuna: a study written straight, TPE with its usual arguments: no clock model, no halving
 * zoo: each network alone with its own recipe, as many of its epochs as the budget has
 
@@ -32,7 +32,7 @@ from leancnn.evaluate import evaluate
 from leancnn.search import Budget, search
 from leancnn.search import run as searching
 from leancnn.search.programs import measured
-from leancnn.search.space import Change, Shape, changes, shapes
+from leancnn.search.space import Architecture, Change, architectures, changes
 from leancnn.search.trial import Job, Outcome, run
 
 Row = dict[str, Any]
@@ -91,10 +91,12 @@ def cut(data: Path, where: Path, images: int) -> Path:
     return where
 
 
-def job(asked: argparse.Namespace, shape: Shape, change: Change, seed: int, folder: Path) -> Job:
+def job(
+    asked: argparse.Namespace, architecture: Architecture, change: Change, seed: int, folder: Path
+) -> Job:
     return Job(
         number=0,
-        shape=shape,
+        architecture=architecture,
         change=change,
         epochs=asked.epochs,
         data=str(asked.data),
@@ -105,24 +107,24 @@ def job(asked: argparse.Namespace, shape: Shape, change: Change, seed: int, fold
     )
 
 
-def space(asked: argparse.Namespace) -> list[Shape]:
+def space(asked: argparse.Namespace) -> list[Architecture]:
     size = (asked.size, asked.size)
-    return list(shapes(classes=asked.classes, channels=3, sizes=[size], only=asked.networks))
+    return list(architectures(classes=asked.classes, channels=3, sizes=[size], only=asked.networks))
 
 
-def fits(asked: argparse.Namespace, shape: Shape) -> bool:
+def fits(asked: argparse.Namespace, architecture: Architecture) -> bool:
     """Whether its program, built and timed now or before, keeps the limit."""
     kept = asked.out / "times.json"
     known: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-    if shape.key not in known:
-        if shape.macs > asked.most_macs:
+    if architecture.key not in known:
+        if architecture.macs > asked.most_macs:
             return False  # by any program
-        known[shape.key] = measured([shape]).get(shape.key, float("inf"))
+        known[architecture.key] = measured([architecture]).get(architecture.key, float("inf"))
         kept.write_text(json.dumps(known))
-    return known[shape.key] <= asked.time
+    return known[architecture.key] <= asked.time
 
 
-def drawn(asked: argparse.Namespace, seed: int) -> Iterator[tuple[Shape, Change, Any]]:
+def drawn(asked: argparse.Namespace, seed: int) -> Iterator[tuple[Architecture, Change, Any]]:
     """Shapes and changes at random, alike over networks; nobody wants to know what came of it."""
     draw, every = random.Random(seed), space(asked)
     names = sorted({one.network for one in every})
@@ -136,24 +138,24 @@ def drawn(asked: argparse.Namespace, seed: int) -> Iterator[tuple[Shape, Change,
 
     while True:
         name = draw.choice(names)
-        shape = draw.choice([one for one in every if one.network == name])
-        yield shape, changes(Draw()), lambda value: None
+        architecture = draw.choice([one for one in every if one.network == name])
+        yield architecture, changes(Draw()), lambda value: None
 
 
-def proposed(asked: argparse.Namespace, seed: int) -> Iterator[tuple[Shape, Change, Any]]:
+def proposed(asked: argparse.Namespace, seed: int) -> Iterator[tuple[Architecture, Change, Any]]:
     """What Optuna's TPE proposes; it is told the accuracy, 0 for what is too slow."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    of_name: dict[str, list[Shape]] = {}
+    of_name: dict[str, list[Architecture]] = {}
     for one in space(asked):
         of_name.setdefault(one.network, []).append(one)
     while True:
         trial = study.ask()
         able = of_name[trial.suggest_categorical("network", sorted(of_name))]
-        shape = able[trial.suggest_int(able[0].network, 0, len(able) - 1)]
-        yield shape, changes(trial), lambda value, trial=trial: study.tell(trial, value)
+        architecture = able[trial.suggest_int(able[0].network, 0, len(able) - 1)]
+        yield architecture, changes(trial), lambda value, trial=trial: study.tell(trial, value)
 
 
 def tried(
@@ -161,12 +163,12 @@ def tried(
 ) -> tuple[Path, int, float]:
     """Train what fits until the budget is spent: the best run, how many there were, CPU seconds."""
     pool, best, many = Here(), (-1.0, folder), 0
-    for shape, change, tell in source(asked, seed):
-        if not fits(asked, shape):
+    for architecture, change, tell in source(asked, seed):
+        if not fits(asked, architecture):
             tell(0.0)
             continue
         place = folder / f"{many:03d}"
-        pool.start(job(asked, shape, change, seed, place))
+        pool.start(job(asked, architecture, change, seed, place))
         (made,) = pool.wait(0)
         tell(made.accuracy)
         best, many = max(best, (made.accuracy, place)), many + 1
@@ -220,9 +222,9 @@ def searched_for(asked: argparse.Namespace, seed: int, folder: Path) -> Row:
     pool, began = Here(), time.process_time()
     real = searching.seconds_per_epoch
 
-    def per_epoch(shape: Shape, images: int) -> float:
+    def per_epoch(architecture: Architecture, images: int) -> float:
         wall, cpu = time.perf_counter(), time.process_time()
-        found = real(shape, images)
+        found = real(architecture, images)
         share = (time.process_time() - cpu) / (time.perf_counter() - wall)
         return found * min(1.0, share)
 

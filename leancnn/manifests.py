@@ -280,8 +280,8 @@ class About(TypedDict):
     about: NotRequired[dict[str, Any] | None]
 
 
-class Clock(TypedDict):
-    """clock-….json in the cache: what a cycle of each kind of kernel is worth."""
+class LatencyModel(TypedDict):
+    """latency-model-….json in the cache: microseconds for a cycle of each kind of kernel."""
 
     factors: dict[str, Annotated[float, Meta(ge=0, le=1e6)]]
     median_error: Number
@@ -310,7 +310,8 @@ class Search(TypedDict):
     seed: Seed
     rungs: Annotated[list[Count], Meta(min_length=1)]
     found: Annotated[list[dict[str, Any]], Meta(min_length=1)]
-    clock: dict[str, Any]
+    latency_model: NotRequired[dict[str, Any]]
+    clock: NotRequired[dict[str, Any]]  # what the latency model was called first
     machine: dict[str, Any]
     tested: bool
     format: Count

@@ -231,7 +231,13 @@ def made_search(folder, *, word="henet_r3", data="photos", ended=True):
     """A search of two trials, the second of which failed; `ended` with a front of one."""
     plan = {"data": data, "data_sha256": {}, "classes": [word], "images": 90, "val_images": 10}
     plan |= {"val_share": 0.1, "budget": {"microseconds": 150.0, "bytes": None, "macs": 8e6}}
-    plan |= {"asked": {}, "seed": 0, "rungs": [1, 3], "found": [{word: 1}], "clock": {word: 1.0}}
+    plan |= {
+        "asked": {},
+        "seed": 0,
+        "rungs": [1, 3],
+        "found": [{word: 1}],
+        "latency_model": {word: 1.0, "factors": {"pointwise": 0.125}},
+    }
     write_sealed(
         folder / "search.json", {**plan, "machine": {word: word}, "tested": True, "format": 1}
     )

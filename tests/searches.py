@@ -1,16 +1,16 @@
-"""Priced shapes and plans of a search that trains nothing."""
+"""Priced architectures and plans of a search that trains nothing."""
 
 import random
 
 from leancnn.search import Budget, plan
-from leancnn.search.budget import Priced
+from leancnn.search.budget import Candidate
 from leancnn.search.drive import Driver
-from leancnn.search.space import Shape
+from leancnn.search.space import Architecture
 from leancnn.search.study import Study
 
 
-def shape(network="henet_r3", macs=1_000_000, size=100_000, **arguments):
-    return Shape(
+def architecture(network="henet_r3", macs=1_000_000, size=100_000, **arguments):
+    return Architecture(
         network=network,
         arguments=arguments,
         size=(31, 31),
@@ -22,7 +22,7 @@ def shape(network="henet_r3", macs=1_000_000, size=100_000, **arguments):
 
 
 def priced(us, **known):
-    return Priced(shape(**known), float(us))
+    return Candidate(architecture(**known), float(us))
 
 
 FOUND = tuple(
@@ -45,7 +45,7 @@ def a_plan(**changes):
         "seed": 0,
         "rungs": (1, 3, 9),
         "found": FOUND,
-        "clock": {},
+        "latency_model": {},
         "machine": {},
         "tested": True,
     }
@@ -54,8 +54,8 @@ def a_plan(**changes):
 
 def accuracy(job):
     """A stub's answer: a function of the job alone."""
-    draw = random.Random(f"{job.shape.key} {job.change}").random()
-    return min(0.99, 0.5 + job.shape.macs / 4e7 + 0.1 * draw + 0.01 * job.epochs)
+    draw = random.Random(f"{job.architecture.key} {job.change}").random()
+    return min(0.99, 0.5 + job.architecture.macs / 4e7 + 0.1 * draw + 0.01 * job.epochs)
 
 
 def study_in(folder, **known):

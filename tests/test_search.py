@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from leancnn import cli
+from leancnn import cli, runs
 from leancnn.errors import ArgumentError, DataError, LeanCNNError, MismatchError, RunError
-from leancnn.search import Budget, clock, drive, plan
+from leancnn.search import Budget, drive, latency_model, plan
 from leancnn.search import run as searching
 from leancnn.search.drive import front
-from leancnn.search.space import AUGMENT, Change, Shape, searched, shapes
-from leancnn.search.study import Trial, whole
+from leancnn.search.space import AUGMENT, Architecture, Change, architectures, searched
+from leancnn.search.study import Trial, drop_torn_line
 from leancnn.search.trial import Job, Outcome
 from tests.photos import draw, photos
-from tests.searches import FOUND, a_plan, accuracy, driven, priced, shape, study_in
+from tests.searches import FOUND, a_plan, accuracy, architecture, driven, priced, study_in
 
 
 class Stub:
@@ -55,12 +55,12 @@ def test_a_network_is_searched_under_one_name_and_signals_under_none():
 
 
 def test_shapes_are_counted_as_leancnn_counts_and_images_that_fit_no_network_give_none():
-    found = list(shapes(classes=10, channels=3, sizes=[(31, 31)], only=["henet_r3"]))
+    found = list(architectures(classes=10, channels=3, sizes=[(31, 31)], only=["henet_r3"]))
     usual = next(one for one in found if not one.arguments)
     assert (usual.macs, usual.bytes) == (10_046_040, 4 * 87_058)
     assert len({one.key for one in found}) == len(found) == 36
-    assert not list(shapes(classes=10, channels=3, sizes=[(20, 20)], only=["henet_r3"]))
-    again = Shape.of_json(json.loads(json.dumps(found[1].to_json())))
+    assert not list(architectures(classes=10, channels=3, sizes=[(20, 20)], only=["henet_r3"]))
+    again = Architecture.of_json(json.loads(json.dumps(found[1].to_json())))
     assert again == found[1]
 
 
@@ -116,8 +116,10 @@ def test_rungs_grow_threefold_and_never_beyond_the_longest_training():
 def test_the_study_begins_with_the_largest_shape_of_each_network_by_its_own_recipe(tmp_path):
     study = study_in(tmp_path)
     first = [study.ask() for _ in range(3)]
-    assert {one.priced.shape.network for one in first} == {one.shape.network for one in FOUND}
-    assert all(one.priced.microseconds == 50 and one.change == Change() for one in first)
+    assert {one.candidate.architecture.network for one in first} == {
+        one.architecture.network for one in FOUND
+    }
+    assert all(one.candidate.microseconds == 50 and one.change == Change() for one in first)
 
 
 def test_a_trial_that_does_badly_is_stopped_and_the_best_goes_to_the_last_rung(tmp_path):
@@ -144,7 +146,7 @@ def test_a_search_goes_on_where_it_stood_with_other_draws(tmp_path):
     after = {one.number: one for one in driver.study.trials()}
     assert all(after[number] == one for number, one in before.items())
     assert not set(first.done) & set(second.done)
-    drawn = [(one.priced.shape.key, one.change) for one in after.values()]
+    drawn = [(one.candidate.architecture.key, one.change) for one in after.values()]
     assert len(drawn) == len(set(drawn))
 
 
@@ -155,7 +157,7 @@ def test_a_journal_that_a_kill_cut_short_is_read_without_its_last_line(tmp_path)
     lines = whole_text.splitlines(keepends=True)
     for cut in (1, len(lines[-1]) // 2):
         path.write_bytes(whole_text[:-cut])
-        whole(path)
+        drop_torn_line(path)
         assert path.read_bytes() == b"".join(lines[:-1])
     study = study_in(tmp_path)
     study.ask()
@@ -167,7 +169,7 @@ def test_where_the_first_trials_all_fail_the_search_ends_with_their_error(tmp_pa
 
 
 def test_one_network_that_fails_is_left_behind(tmp_path):
-    pool = Stub(fail=lambda job: "DivergedError" if job.shape.network == "resnet8" else "")
+    pool = Stub(fail=lambda job: "DivergedError" if job.architecture.network == "resnet8" else "")
     driver, _ = driven(tmp_path, pool, many=20)
     failed = [one for one in driver.study.trials() if one.state == "failed"]
     assert failed
@@ -178,7 +180,7 @@ def test_a_search_ends_when_the_accuracy_is_reached_beyond_chance(tmp_path):
     driver, ended = driven(tmp_path, Stub(), many=500, budget=Budget(accuracy=0.6))
     best = max(one.accuracy or 0 for one in driver.study.trials())
     assert ended
-    assert drive.lower(best, 200) >= 0.6
+    assert drive.lower_bound(best, 200) >= 0.6
     assert len(driver.study.trials()) < 50
 
 
@@ -227,6 +229,14 @@ def test_a_plan_is_read_back_and_knows_another_search(tmp_path):
         again.check_same({"budget": Budget(bytes=5).to_json()}, tmp_path)
 
 
+def test_a_plan_that_calls_its_latency_model_a_clock_is_read(tmp_path):
+    made = a_plan(latency_model={"median_error": 0.1})
+    value = made.to_json()
+    value["clock"] = value.pop("latency_model")
+    runs.write_sealed(tmp_path / plan.FILE, value)
+    assert plan.SearchPlan.read(tmp_path) == made
+
+
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     plan.check_no_other(tmp_path / "new")
     plan.check_no_other(tmp_path)
@@ -237,15 +247,15 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 
 def test_too_few_validation_images_are_refused():
     with pytest.raises(DataError, match="too few to tell networks apart"):
-        plan.images("digits", shape(), 0.005, 0)
+        plan.images("digits", architecture(), 0.005, 0)
 
 
 def test_images_that_changed_since_a_search_began_are_refused_and_its_folder_is_left(tmp_path):
     data, folder = photos(tmp_path / "photos", each=20), tmp_path / "s"
-    began = plan.images(str(data), FOUND[0].shape, 0.5, 0)
+    began = plan.images(str(data), FOUND[0].architecture, 0.5, 0)
     known = {"data_sha256": dict(began.manifest["sha256"]), "classes": began.classes}
     made = a_plan(data=str(data.resolve()), val_share=0.5, budget=Budget(bytes=10**6), **known)
-    made.check_data(plan.images(str(data), FOUND[0].shape, 0.5, 0))
+    made.check_data(plan.images(str(data), FOUND[0].architecture, 0.5, 0))
     folder.mkdir()
     made.write(folder)
     kept = (folder / plan.FILE).read_bytes()
@@ -257,28 +267,28 @@ def test_images_that_changed_since_a_search_began_are_refused_and_its_folder_is_
     assert not (folder / "trials").exists()
 
 
-def test_a_clock_finds_the_worth_of_cycles_that_times_were_made_of():
+def test_a_latency_model_finds_the_worth_of_cycles_that_times_were_made_of():
     draw = random.Random(0)
     worth = {"window": 0.5, "pointwise": 2.0, "kernels": 0.1, "weights": 0.0}
     found = [{kind: draw.uniform(1, 100) for kind in worth} for _ in range(30)]
     times = [sum(worth[kind] * one[kind] for kind in worth) for one in found]
-    made = clock.made([shape()] * 30, found, times)
+    made = latency_model.fit_model([architecture()] * 30, found, times)
     assert made.median_error < 0.02
-    disturbed = clock.made([shape()] * 30, found, [3 * times[0], *times[1:]])
-    assert disturbed.price(found[0]) == pytest.approx(times[0], rel=0.1)
-    assert made.price(found[0]) == pytest.approx(times[0], rel=0.05)
+    disturbed = latency_model.fit_model([architecture()] * 30, found, [3 * times[0], *times[1:]])
+    assert disturbed.predict(found[0]) == pytest.approx(times[0], rel=0.1)
+    assert made.predict(found[0]) == pytest.approx(times[0], rel=0.05)
 
 
 def test_programs_that_are_timed_are_spread_over_networks():
-    picked = clock.spread(6)
+    picked = latency_model.sample(6)
     assert len({one.network for one in picked}) == len(picked) == 6
-    assert picked == clock.spread(6)
+    assert picked == latency_model.sample(6)
 
 
 def test_a_job_crosses_to_a_worker_and_back():
     job = Job(
         number=3,
-        shape=shape(repeat=2),
+        architecture=architecture(repeat=2),
         change=Change(2.0, 1.0, "more"),
         epochs=3,
         data="digits",

@@ -9,12 +9,12 @@ import pytest
 
 from leancnn import runs
 from leancnn.errors import ClusterError, RunError
-from leancnn.search import Budget, clock
+from leancnn.search import Budget, latency_model
 from leancnn.search import run as searching
-from leancnn.search.budget import Priced
+from leancnn.search.budget import Candidate
 from leancnn.search.drive import Driver
 from leancnn.search.pool import LocalPool
-from leancnn.search.space import Change, Shape
+from leancnn.search.space import Architecture, Change
 from leancnn.search.study import Study
 from leancnn.search.trial import Job, outcome
 from tests.test_search import a_plan
@@ -22,8 +22,8 @@ from tests.test_search import a_plan
 SIDE = 16
 
 
-def shape(width):
-    return Shape(
+def architecture(width):
+    return Architecture(
         network="resnet8",
         arguments={"width": width},
         size=(SIDE, SIDE),
@@ -37,7 +37,7 @@ def shape(width):
 def job(folder, number=0, epochs=1):
     return Job(
         number=number,
-        shape=shape(8),
+        architecture=architecture(8),
         change=Change(),
         epochs=epochs,
         data="digits",
@@ -139,7 +139,7 @@ def ray_workers():
 @pytest.mark.slow
 def test_a_ray_worker_that_is_killed_costs_one_rung_and_the_search_goes_on_without_ray(tmp_path):
     pool = ray_pool(2)
-    found = tuple(Priced(shape(width), 10.0 * width) for width in (8, 12))
+    found = tuple(Candidate(architecture(width), 10.0 * width) for width in (8, 12))
     plan = a_plan(found=found, rungs=(1, 3), budget=Budget(), val_images=300)
     study = Study(tmp_path / "study.journal", found, plan.rungs)
     killed = []
@@ -177,8 +177,10 @@ def test_a_ray_worker_that_is_killed_costs_one_rung_and_the_search_goes_on_witho
 def test_a_search_of_digits_ends_with_a_network_its_c_file_and_a_test_part_opened_once(
     tmp_path, monkeypatch
 ):
-    made = clock.Clock(dict.fromkeys(("window", "winograd", "kernels"), 1e-3), 0.1, 0.2, 9, 5e4)
-    monkeypatch.setattr(searching, "here", lambda **_: made)
+    made = latency_model.LatencyModel(
+        dict.fromkeys(("window", "winograd", "kernels"), 1e-3), 0.1, 0.2, 9, 5e4
+    )
+    monkeypatch.setattr(searching, "load_or_fit", lambda **_: made)
     known = {
         "out": tmp_path / "s",
         "hours": 0.5,

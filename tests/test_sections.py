@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -118,6 +119,7 @@ def test_a_comparison_shows_its_verdict_and_a_network_its_own_command(tmp_path):
 
 def test_a_search_says_what_was_compared_and_by_how_much_validation_promised_too_much(tmp_path):
     text = Page(page_of(made_search(tmp_path / "search"))).text
+    assert re.search(r"pointwise\s+0\.125", text)  # what a cycle costs, kind by kind
     for word in ("1 trials were compared, 1 failed", "is +5.00 percentage points", "0, the winner"):
         assert word in text, word
     begun = page_of(made_search(tmp_path / "begun", ended=False))

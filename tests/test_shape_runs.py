@@ -3,13 +3,13 @@
 import torch
 
 from leancnn import count
-from leancnn.search.space import shapes
+from leancnn.search.space import architectures
 from leancnn.shape_runs import ShapeRun
 
 
 def test_a_space_is_counted_as_leancnn_counts():
     for name in ("henet_r3", "lbmbnet32_r6", "mobilenetv3_small", "resnet8", "shufflenet_r3"):
-        one, *_ = shapes(classes=10, channels=3, sizes=[(32, 32)], only=[name])
+        one, *_ = architectures(classes=10, channels=3, sizes=[(32, 32)], only=[name])
         cost = count(one.build(meta=True), (3, 32, 32))
         assert (one.macs, one.bytes) == (cost.macs, cost.bytes)
 

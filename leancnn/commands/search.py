@@ -69,7 +69,9 @@ def arguments(parser: ArgumentParser) -> None:
         help="train on a Ray cluster: ray://head:10001, or 'local' for one of this machine",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="which networks can meet the budget, by the clock"
+        "--dry-run",
+        action="store_true",
+        help="which networks can meet the budget, by the latency model",
     )
     parser.add_argument("--classes", type=int, help="with --dry-run, without data; default 10")
     parser.add_argument("--quiet", action="store_true", help="no progress")

@@ -1,7 +1,7 @@
 """What each kernel of a scheduled program takes, in cycles of the cost model, by its kind.
 
 The cost model chooses between layouts and tiles, so it need not be right between kinds of kernels:
-whoever wants seconds fits a factor for each kind (`leancnn.search.clock`).
+whoever wants seconds fits a factor for each kind (`leancnn.search.latency_model`).
 """
 
 from leancnn.compiler.graph import Conv

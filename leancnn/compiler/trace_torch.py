@@ -1,8 +1,8 @@
 """A torch network to a graph in a tenth of the time that torch.export takes.
 
-Whoever wants the cost of many networks and the numbers of none (`leancnn.search.clock`) lets shapes
-alone run through the network and has each operator handed to the same functions that export's
-operators are handed to. Where that is not enough, export itself is asked.
+Whoever wants the cost of many networks and the numbers of none (`leancnn.search.latency_model`)
+lets shapes alone run through the network and has each operator handed to the same functions that
+export's operators are handed to. Where that is not enough, export itself is asked.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What a network may cost and must achieve: a value, read from words and held against shapes."""
+"""What a network may cost and must achieve: a value, and the candidates that are held to it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from leancnn.errors import ArgumentError, MismatchError
-from leancnn.search.space import Shape
+from leancnn.search.space import Architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Budget:
             )
 
     def costs(self) -> dict[str, float]:
-        """The limits on what a network costs, by the field of `Priced` that each is held to."""
+        """The limits on what a network costs, by the field of `Candidate` that each is held to."""
         found = {"microseconds": self.microseconds, "bytes": self.bytes, "macs": self.macs}
         return {name: limit for name, limit in found.items() if limit is not None}
 
@@ -53,33 +53,33 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
-    """A shape with the time that the clock says it takes here."""
+class Candidate:
+    """An architecture with the time that the latency model predicts here."""
 
-    shape: Shape
+    architecture: Architecture
     microseconds: float
 
     @property
     def bytes(self) -> int:
-        return self.shape.bytes
+        return self.architecture.bytes
 
     @property
     def macs(self) -> int:
-        return self.shape.macs
+        return self.architecture.macs
 
     def meets(self, budget: Budget) -> bool:
-        """Whether it costs no more, by the clock and by counts."""
+        """Whether it costs no more, by the latency model and by counts."""
         return all(getattr(self, name) <= limit for name, limit in budget.costs().items())
 
     def to_json(self) -> dict[str, Any]:
         """Its fields as plain JSON values."""
-        return {**self.shape.to_json(), "microseconds": round(self.microseconds, 2)}
+        return {**self.architecture.to_json(), "microseconds": round(self.microseconds, 2)}
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> "Priced":
+    def of_json(cls, value: Mapping[str, Any]) -> "Candidate":
         """What `to_json` gave."""
         rest = {key: item for key, item in value.items() if key != "microseconds"}
-        return cls(Shape.of_json(rest), float(value["microseconds"]))
+        return cls(Architecture.of_json(rest), float(value["microseconds"]))
 
 
 def amount(name: str, value: float) -> str:
@@ -93,8 +93,8 @@ def amount(name: str, value: float) -> str:
     return f"{value / 1e6:.4g} M multiply-accumulates"
 
 
-def within(found: Iterable[Priced], budget: Budget) -> list[Priced]:
-    """Those that meet a budget, the cheapest by the clock first.
+def within(found: Iterable[Candidate], budget: Budget) -> list[Candidate]:
+    """Those that meet a budget, the cheapest by the latency model first.
 
     Raises `MismatchError` where none does: it says which limit alone nothing meets, or which two
     together, and what comes nearest.
@@ -110,15 +110,15 @@ def within(found: Iterable[Priced], budget: Budget) -> list[Priced]:
         if getattr(best, name) > limit:
             raise MismatchError(
                 f"nothing meets at most {amount(name, limit)}: the least is "
-                f"{best.shape.title} with {amount(name, getattr(best, name))}; ask for that"
+                f"{best.architecture.title} with {amount(name, getattr(best, name))}; ask for that"
             )
     raise MismatchError(_together(every, limits))
 
 
-def _together(every: Sequence[Priced], limits: Mapping[str, float]) -> str:
+def _together(every: Sequence[Candidate], limits: Mapping[str, float]) -> str:
     """Why limits that can each be met are not met together."""
 
-    def over(one: Priced) -> float:
+    def over(one: Candidate) -> float:
         shares: list[float] = [getattr(one, name) / limit for name, limit in limits.items()]
         return max(shares)
 
@@ -127,5 +127,5 @@ def _together(every: Sequence[Priced], limits: Mapping[str, float]) -> str:
     has = ", ".join(amount(name, getattr(nearest, name)) for name in limits)
     return (
         f"nothing meets {asked} together, though each alone is met: the nearest is "
-        f"{nearest.shape.title} with {has}; give one of them more"
+        f"{nearest.architecture.title} with {has}; give one of them more"
     )

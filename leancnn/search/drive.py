@@ -76,7 +76,7 @@ class Driver:
         """The next rung of a trial."""
         return Job(
             number=trial.number,
-            shape=trial.priced.shape,
+            architecture=trial.candidate.architecture,
             change=trial.change,
             epochs=self.study.next_epochs(trial),
             data=self.plan.data,
@@ -107,7 +107,7 @@ class Driver:
         if not self._rates:
             return 0.0
         middle = sorted(self._rates)[len(self._rates) // 2]
-        return middle * trial.priced.macs * (job.epochs - trial.epochs)
+        return middle * trial.candidate.macs * (job.epochs - trial.epochs)
 
     def _take(self, done: Iterable[Outcome]) -> None:
         for one in done:
@@ -118,7 +118,7 @@ class Driver:
                 self.study.fail(one.number, one.error)
                 self._check_hope(one.error)
             else:
-                self._rates.append(one.seconds / one.epochs / max(1, job.shape.macs))
+                self._rates.append(one.seconds / one.epochs / max(1, job.architecture.macs))
                 if self.study.report(one.number, one.epochs, one.accuracy):
                     self._queue.insert(0, self.study.trial(one.number))
             self.study.spend(self.spent)
@@ -147,7 +147,7 @@ class Driver:
         if asked is None:
             return False
         best = max((one.accuracy or 0.0 for one in self.study.trials()), default=0.0)
-        return lower(best, self.plan.val_images) >= asked
+        return lower_bound(best, self.plan.val_images) >= asked
 
     def _forget(self) -> None:
         """Remove the weights of trials that are over and not on the front."""
@@ -160,7 +160,7 @@ class Driver:
                     self._weights.discard(number)
 
 
-def lower(share: float, images: int) -> float:
+def lower_bound(share: float, images: int) -> float:
     """The lower end of the 95 % interval of a share of so many images."""
     from leancnn.intervals import wilson
 
@@ -179,10 +179,10 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     """
     found: list[Trial] = []
     able = [one for one in trials if one.accuracy is not None and one.state != "failed"]
-    for one in sorted(able, key=lambda one: (-(one.accuracy or 0), one.priced.microseconds)):
-        costs = one.priced.microseconds, one.priced.bytes
+    for one in sorted(able, key=lambda one: (-(one.accuracy or 0), one.candidate.microseconds)):
+        costs = one.candidate.microseconds, one.candidate.bytes
         if not any(
-            other.priced.microseconds <= costs[0] and other.priced.bytes <= costs[1]
+            other.candidate.microseconds <= costs[0] and other.candidate.bytes <= costs[1]
             for other in found
         ):
             found.append(one)

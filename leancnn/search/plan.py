@@ -12,8 +12,8 @@ import torch
 from leancnn import manifests, recipes, runs
 from leancnn.data import Dataset
 from leancnn.errors import ArgumentError, DataError, MismatchError, RunError, WriteError
-from leancnn.search.budget import Budget, Priced, amount
-from leancnn.search.space import Shape
+from leancnn.search.budget import Budget, Candidate, amount
+from leancnn.search.space import Architecture
 from leancnn.search.study import REDUCTION
 from leancnn.train.backend import best_step
 from leancnn.train.estimate import duration
@@ -47,10 +47,10 @@ class SearchPlan:
     seed: int
     rungs: tuple[int, ...]
     """Epochs after which networks are compared."""
-    found: tuple[Priced, ...]
+    found: tuple[Candidate, ...]
     """Shapes that meet the budget, the cheapest first."""
-    clock: Mapping[str, Any]
-    """What the clock says of its own error."""
+    latency_model: Mapping[str, Any]
+    """What the latency model says of its own error."""
     machine: Mapping[str, Any]
     tested: bool
     """Whether the data has a test part."""
@@ -66,8 +66,10 @@ class SearchPlan:
         value = dict(runs.read_json(folder / FILE, manifests.Search))
         for key in ("format", "sha256"):
             value.pop(key, None)
+        if "clock" in value:  # what it was called first
+            value["latency_model"] = value.pop("clock")
         value["budget"] = Budget(**value["budget"])
-        value["found"] = tuple(Priced.of_json(one) for one in value["found"])
+        value["found"] = tuple(Candidate.of_json(one) for one in value["found"])
         value["classes"], value["rungs"] = tuple(value["classes"]), tuple(value["rungs"])
         return cls(**value)
 
@@ -87,8 +89,8 @@ class SearchPlan:
         for key, value in other.items():
             if mine.get(key) != value:
                 raise RunError(
-                    f"{folder} holds another search, with {key} {_told(mine.get(key))} and not "
-                    f"{_told(value)}; give what it was begun with, or choose another folder"
+                    f"{folder} holds another search, with {key} {_text(mine.get(key))} and not "
+                    f"{_text(value)}; give what it was begun with, or choose another folder"
                 )
 
     def check_data(self, dataset: Dataset) -> None:
@@ -101,17 +103,18 @@ class SearchPlan:
             )
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
         return str(Budget(**value))
     return "none" if value is None else str(value)
 
 
-def images(data: str, shape: Shape, val_share: float | None, seed: int) -> Dataset:
-    """Train and validation part as a shape takes them. Raises `DataError` for too few."""
-    recipe = recipes.for_network(shape.network)
+def images(data: str, architecture: Architecture, val_share: float | None, seed: int) -> Dataset:
+    """Train and validation part as an architecture takes them. Raises `DataError` for too few."""
+    recipe = recipes.for_network(architecture.network)
     taken = preprocessing_for(
-        shape.network, recipe.changed(size=list(shape.size), scale=None, channels=shape.channels)
+        architecture.network,
+        recipe.changed(size=list(architecture.size), scale=None, channels=architecture.channels),
     )
     dataset = images_for(data, taken, val_share=val_share, split_seed=seed)
     there = 0 if dataset.val is None else len(dataset.val)
@@ -123,13 +126,13 @@ def images(data: str, shape: Shape, val_share: float | None, seed: int) -> Datas
     return dataset
 
 
-def seconds_per_epoch(shape: Shape, images: int) -> float:
+def seconds_per_epoch(architecture: Architecture, images: int) -> float:
     """What an epoch of a network takes on one core here, from one step of it."""
-    recipe = recipes.for_network(shape.network)
+    recipe = recipes.for_network(architecture.network)
     batch = min(recipe.batch, images)
-    body = shape.build().train()
+    body = architecture.build().train()
     with torch.random.fork_rng(devices=[]):
-        some = torch.randn(batch, shape.channels, *shape.size)
+        some = torch.randn(batch, architecture.channels, *architecture.size)
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -163,12 +166,12 @@ def rungs(hours: float, places: int, per_epoch: float, longest: int) -> tuple[in
     return tuple(first * REDUCTION**rung for rung in range(many + 1))
 
 
-def longest_training(found: Sequence[Priced]) -> int:
+def longest_training(found: Sequence[Candidate]) -> int:
     """The most epochs that a recipe of these networks has."""
-    return max(math.ceil(recipes.for_network(one.shape.network).epochs) for one in found)
+    return max(math.ceil(recipes.for_network(one.architecture.network).epochs) for one in found)
 
 
-def disk(found: Sequence[Priced], places: int) -> int:
+def disk(found: Sequence[Candidate], places: int) -> int:
     """Bytes that a search may take at most: the front, what is in training, and a thousand logs."""
     largest = max(one.bytes for one in found)
     return (COPIES * places + 2 * KEPT) * largest + 1000 * LOGS
@@ -191,7 +194,9 @@ def check_hours(hours: float) -> None:
         raise ArgumentError(f"`hours` is above 0 and at most 10,000, not {hours:g}")
 
 
-def trainable(found: Sequence[Priced], hours: float, rate: float, epochs: int) -> list[Priced]:
+def trainable(
+    found: Sequence[Candidate], hours: float, rate: float, epochs: int
+) -> list[Candidate]:
     """Those that can be trained for so many epochs in half of the hours on one core.
 
     `rate` is seconds of an epoch for each multiply-accumulate. Where none can, the cheapest tenth.
@@ -201,9 +206,9 @@ def trainable(found: Sequence[Priced], hours: float, rate: float, epochs: int) -
     return able or sorted(found, key=lambda one: one.macs)[: -(-len(found) // 10)]
 
 
-def middle(found: Sequence[Priced]) -> Shape:
-    """The shape with the median of the work."""
-    return sorted(found, key=lambda one: one.macs)[len(found) // 2].shape
+def middle(found: Sequence[Candidate]) -> Architecture:
+    """The architecture with the median of the work."""
+    return sorted(found, key=lambda one: one.macs)[len(found) // 2].architecture
 
 
 def check_no_other(folder: Path) -> None:

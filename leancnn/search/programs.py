@@ -1,4 +1,4 @@
-"""The programs of shapes: what kernels they consist of, and how long they take when they are built.
+"""The programs of architectures: what kernels they consist of, and how long they take when built.
 
 Lowering one takes a tenth of a second, building and timing one some seconds. What was lowered once
 is kept in the cache, until a source of the compiler or of a network changes, and so is what was
@@ -32,7 +32,7 @@ from leancnn.errors import DamagedError, LeanCNNError, RunError
 from leancnn.process import kept_threads
 from leancnn.progress import Progress
 from leancnn.safe_files import read_json, write_sealed
-from leancnn.search.space import Shape
+from leancnn.search.space import Architecture
 from leancnn.timing import in_turns
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler
 
@@ -40,25 +40,25 @@ Cycles = Mapping[str, float]
 TURNS, TURN_S = 7, 0.02
 
 
-def lowered(shape: Shape) -> Schedule:
-    """The program of a shape with fresh weights. Raises `UnsupportedError`."""
-    graph = trace_torch(shape.build().eval(), (shape.channels, *shape.size))
+def lowered(architecture: Architecture) -> Schedule:
+    """The program of an architecture with fresh weights. Raises `UnsupportedError`."""
+    graph = trace_torch(architecture.build().eval(), (architecture.channels, *architecture.size))
     return schedule(lower(simplify(graph)))
 
 
-def source(shape: Shape) -> str:
+def source(architecture: Architecture) -> str:
     """Its C. Raises as `lowered`."""
     facts = Metadata(
         name="timed",
-        classes=tuple(f"class {number}" for number in range(shape.classes)),
-        mean=(0.5,) * shape.channels,
-        std=(0.25,) * shape.channels,
+        classes=tuple(f"class {number}" for number in range(architecture.classes)),
+        mean=(0.5,) * architecture.channels,
+        std=(0.25,) * architecture.channels,
     )
-    return emit(lowered(shape), facts).source
+    return emit(lowered(architecture), facts).source
 
 
-def measured(some: Sequence[Shape], *, progress: bool = False) -> dict[str, float]:
-    """By the key of a shape: microseconds of its program, built on all cores and timed on one.
+def measured(some: Sequence[Architecture], *, progress: bool = False) -> dict[str, float]:
+    """By an architecture's key: microseconds of its program, built on all cores and timed on one.
 
     Without those that cannot be built.
     """
@@ -66,8 +66,8 @@ def measured(some: Sequence[Shape], *, progress: bool = False) -> dict[str, floa
     return dict(zip(paths, timed(list(paths.values())), strict=True))
 
 
-def built(some: Sequence[Shape], *, progress: bool = False) -> dict[str, Path]:
-    """Libraries by the key of a shape: one is written while the C compiler is at those before."""
+def built(some: Sequence[Architecture], *, progress: bool = False) -> dict[str, Path]:
+    """Libraries by an architecture's key: one is written while those before are compiled."""
     work: dict[str, Future[Path]] = {}
     found = {}
     with (
@@ -76,10 +76,12 @@ def built(some: Sequence[Shape], *, progress: bool = False) -> dict[str, Path]:
         kept_threads(),
     ):
         torch.set_num_threads(1)
-        for shape in some:
+        for architecture in some:
             with suppress(LeanCNNError):
-                text = source(shape)
-                work[shape.key] = pool.submit(compile_library, text, name="timed", flags=FAST_FLAGS)
+                text = source(architecture)
+                work[architecture.key] = pool.submit(
+                    compile_library, text, name="timed", flags=FAST_FLAGS
+                )
             bar.to(bar.done + 1)
         for key, future in work.items():
             with suppress(LeanCNNError):
@@ -112,25 +114,25 @@ def _lower_quartile(calls: Sequence[float]) -> float:
     return float(np.percentile(calls, 25))
 
 
-def priced_cycles(found: Iterable[Shape], *, progress: bool = False) -> dict[str, Cycles]:
-    """By the key of a shape: cycles of each kind of kernel; without those that cannot be compiled.
+def predicted_cycles(found: Iterable[Architecture], *, progress: bool = False) -> dict[str, Cycles]:
+    """By an architecture's key: cycles of each kind of kernel; without what cannot be compiled.
 
     What was lowered once is kept in the cache.
     """
-    every = {shape.key: shape for shape in found}
-    place = kept_at("cycles")
+    every = {architecture.key: architecture for architecture in found}
+    place = cache_path("cycles")
     try:
         known = dict(read_json(place, manifests.Cycles)["shapes"])
     except (DamagedError, RunError):
         known = {}
-    new = [shape for key, shape in every.items() if key not in known]
+    new = [architecture for key, architecture in every.items() if key not in known]
     with Progress("pricing networks", len(new), shown=progress) as bar, kept_threads():
         torch.set_num_threads(1)
-        for shape in new:
+        for architecture in new:
             try:
-                known[shape.key] = cycles(lowered(shape))
+                known[architecture.key] = cycles(lowered(architecture))
             except LeanCNNError:
-                known[shape.key] = {}
+                known[architecture.key] = {}
             bar.to(bar.done + 1)
     if new:
         write_sealed(place, {"shapes": known})
@@ -139,7 +141,7 @@ def priced_cycles(found: Iterable[Shape], *, progress: bool = False) -> dict[str
 
 @cache
 def _sources() -> str:
-    """A digest of the sources that decide what the program of a shape is."""
+    """A digest of the sources that decide what the program of an architecture is."""
     found = sha256()
     house = Path(str(files("leancnn")))
     for path in sorted([*house.glob("compiler/*"), *house.glob("models/*"), house / "layers.py"]):
@@ -148,8 +150,8 @@ def _sources() -> str:
     return found.hexdigest()
 
 
-def kept_at(kind: str, machine: str = "") -> Path:
-    """Where a fit, or the cycles of shapes, are kept: one file for all that they depend on."""
+def cache_path(kind: str, machine: str = "") -> Path:
+    """Where a fit, or what was counted, is kept: one file for all that it depends on."""
     parts = [_sources(), torch.__version__]
     if machine:
         compiler = find_compiler()

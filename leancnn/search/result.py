@@ -46,7 +46,7 @@ class Member:
     low_us: float
     high_us: float
     predicted_us: float
-    """What the clock had said."""
+    """What the latency model had said."""
     bytes: int
     macs: int
     disturbed: tuple[str, ...]
@@ -69,7 +69,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchResult:
     """What a search hands back; the same stands in its folder."""
 
     folder: Path
@@ -110,7 +110,7 @@ class Found:
 
 def conclude(
     folder: Path, plan: SearchPlan, study: Study, spent: float, *, progress: bool
-) -> Found:
+) -> SearchResult:
     """Measure, test and keep. Raises `RunError` where no trial came to its first rung."""
     trials = study.trials()
     best = [one for one in front(trials) if (place(folder, one.number) / "best").is_dir()]
@@ -132,7 +132,7 @@ def conclude(
     compared = [one for one in trials if one.accuracies]
     failed = sum(one.state == "failed" for one in trials)
     sentence = say(plan, members, winner, reached=reached, trials=compared)
-    found = Found(
+    found = SearchResult(
         folder=folder,
         members=tuple(members),
         winner=winner,
@@ -164,19 +164,19 @@ def _member(folder: Path, trial: Trial, *, tested: bool) -> Member:
     rows, missing = bench([network], on=("c",), rounds=ROUNDS, seconds=SECONDS)
     if not rows:
         raise LeanCNNError(f"{run}: its program cannot be timed: {missing[0].reason}")
-    row, priced = rows[0], trial.priced
+    row, candidate = rows[0], trial.candidate
     member = Member(
         trial=trial.number,
-        network=priced.shape.title,
+        network=candidate.architecture.title,
         change=str(trial.change),
         epochs=trial.epochs,
         val_accuracy=trial.accuracy or 0.0,
         microseconds=row.median_us,
         low_us=row.low_us,
         high_us=row.high_us,
-        predicted_us=priced.microseconds,
-        bytes=priced.bytes,
-        macs=priced.macs,
+        predicted_us=candidate.microseconds,
+        bytes=candidate.bytes,
+        macs=candidate.macs,
         disturbed=row.disturbed,
         **(_tested(run) if tested else {}),
     )

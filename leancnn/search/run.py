@@ -12,9 +12,9 @@ from leancnn.data import Dataset, names, recognise
 from leancnn.errors import StoppedError, UsageError
 from leancnn.models import card
 from leancnn.progress import LiveTable, tell
-from leancnn.search.budget import Budget, Priced, amount, within
-from leancnn.search.clock import Clock, here
+from leancnn.search.budget import Budget, Candidate, amount, within
 from leancnn.search.drive import Driver, front
+from leancnn.search.latency_model import LatencyModel, load_or_fit
 from leancnn.search.plan import (
     FILE,
     HOUR,
@@ -32,62 +32,62 @@ from leancnn.search.plan import (
     trainable,
 )
 from leancnn.search.pool import LocalPool, Pool
-from leancnn.search.programs import measured, priced_cycles
-from leancnn.search.result import Found, conclude
-from leancnn.search.space import Shape, searched, shapes
+from leancnn.search.programs import measured, predicted_cycles
+from leancnn.search.result import SearchResult, conclude
+from leancnn.search.space import Architecture, architectures, searched
 from leancnn.search.study import Study
 from leancnn.tables import table
 from leancnn.train.estimate import duration
 from leancnn.training_data import LARGEST_SEED, check_place
 
 JOURNAL = "study.journal"
-MARGIN = 1.25  # times the fastest program of the clock: none is faster for its work
-NEAR = 2.0  # times the limit: further away nothing is timed to correct the clock
+MARGIN = 1.25  # times the fastest program of the latency model: none is faster for its work
+NEAR = 2.0  # times the limit: further away nothing is timed to correct the model
 LARGEST = 2**27  # bytes of weights; the C compiler takes a dozen times as much memory
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Which shapes meet a budget, by the clock alone."""
+class Feasible:
+    """Which architectures meet a budget, by the latency model alone."""
 
-    clock: Clock
-    found: tuple[Priced, ...]
+    latency_model: LatencyModel
+    found: tuple[Candidate, ...]
     """The cheapest first."""
-    priced: int
+    considered: int
     """Shapes that were looked at."""
 
-    def by_network(self) -> list[Priced]:
-        """Of each network the costliest shape that fits, the costliest first."""
-        best = {one.shape.network: one for one in self.found}
+    def by_network(self) -> list[Candidate]:
+        """Of each network the costliest architecture that fits, the costliest first."""
+        best = {one.architecture.network: one for one in self.found}
         return sorted(best.values(), key=lambda one: -one.microseconds)
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
         return {
-            "clock": self.clock.to_json(),
-            "priced": self.priced,
+            "latency_model": self.latency_model.to_json(),
+            "considered": self.considered,
             "found": [one.to_json() for one in self.found],
         }
 
     def text(self) -> str:
         """The answer for people."""
-        many = dict.fromkeys((one.shape.network for one in self.found), 0)
+        many = dict.fromkeys((one.architecture.network for one in self.found), 0)
         for one in self.found:
-            many[one.shape.network] += 1
+            many[one.architecture.network] += 1
         rows = [
             {
-                "network": one.shape.network,
-                "shapes that fit": many[one.shape.network],
-                "the largest": one.shape.title,
+                "network": one.architecture.network,
+                "architectures that fit": many[one.architecture.network],
+                "the largest": one.architecture.title,
                 "µs": f"{one.microseconds:.1f}",
                 "bytes": one.bytes,
                 "MACs": one.macs,
             }
             for one in self.by_network()
         ]
-        text = f"{len(self.found)} of {self.priced} shapes meet the budget; {self.clock}"
-        return f"{table(rows)}\n\n{text}"
+        count = f"{len(self.found)} of {self.considered} architectures meet the budget"
+        return f"{table(rows)}\n\n{count}; {self.latency_model}"
 
 
 def can_meet(
@@ -98,7 +98,7 @@ def can_meet(
     sizes: Sequence[Size] | None = None,
     networks: Sequence[str] | None = None,
     progress: bool = False,
-) -> Answer:
+) -> Feasible:
     """Which networks of the zoo meet a budget on this machine, without training or compiling one.
 
     `sizes` of the images; None: those of each network's card, and a few more. The first call on a
@@ -110,53 +110,58 @@ def can_meet(
     """
     budget.check(classes)
     every = _every(classes, channels, sizes, networks)
-    clock = here(progress=progress)
-    priced = _priced(every, budget, clock, progress)
-    return Answer(clock, tuple(within(priced, budget)), len(every))
+    model = load_or_fit(progress=progress)
+    priced = _candidates(every, budget, model, progress)
+    return Feasible(model, tuple(within(priced, budget)), len(every))
 
 
 def _every(
     classes: int, channels: int, sizes: Sequence[Size] | None, networks: Sequence[str] | None
-) -> list[Shape]:
+) -> list[Architecture]:
     for name in networks or ():
         card(name)
         if name not in searched():
             of_one = ", ".join(searched())
             raise UsageError(f"{name} is searched under another name; there are: {of_one}")
-    return list(shapes(classes=classes, channels=channels, sizes=sizes, only=networks))
+    return list(architectures(classes=classes, channels=channels, sizes=sizes, only=networks))
 
 
-def _priced(every: Sequence[Shape], budget: Budget, clock: Clock, progress: bool) -> list[Priced]:
+def _candidates(
+    every: Sequence[Architecture], budget: Budget, model: LatencyModel, progress: bool
+) -> list[Candidate]:
     """With their times; without those that their counts alone rule out."""
     limits = {key: limit for key, limit in budget.costs().items() if key != "microseconds"}
     able = [one for one in every if all(getattr(one, key) <= v for key, v in limits.items())]
     if budget.microseconds is not None:
-        most = MARGIN * clock.fastest * budget.microseconds
+        most = MARGIN * model.fastest * budget.microseconds
         able = [one for one in able if one.macs <= most]
     # where nothing is left, all are priced, so that the complaint can name what comes nearest
     able = able or [one for one in every if one.bytes <= LARGEST]
-    table = priced_cycles(able, progress=progress)
-    return [Priced(one, clock.price(table[one.key])) for one in able if one.key in table]
+    table = predicted_cycles(able, progress=progress)
+    return [Candidate(one, model.predict(table[one.key])) for one in able if one.key in table]
 
 
-def corrected(found: Sequence[Priced], limit: float, *, progress: bool = False) -> list[Priced]:
+def corrected(
+    found: Sequence[Candidate], limit: float, *, progress: bool = False
+) -> list[Candidate]:
     """The same with the times of each network in proportion to one of its programs, timed now.
 
-    Errors of the clock are mostly those of a network's kind of layers. What is timed is the shape
-    of each network that is nearest to the limit, in microseconds.
+    Errors of the latency model are mostly those of a network's kind of layers. What is timed is the
+    architecture of each network that is nearest to the limit, in microseconds.
     """
-    near: dict[str, Priced] = {}
+    near: dict[str, Candidate] = {}
     for one in sorted(found, key=lambda one: abs(math.log(one.microseconds / limit))):
         if 1 / NEAR <= one.microseconds / limit <= NEAR:
-            near.setdefault(one.shape.network, one)
-    times = measured([one.shape for one in near.values()], progress=progress)
+            near.setdefault(one.architecture.network, one)
+    times = measured([one.architecture for one in near.values()], progress=progress)
     ratio = {
-        name: times[one.shape.key] / one.microseconds
+        name: times[one.architecture.key] / one.microseconds
         for name, one in near.items()
-        if one.shape.key in times
+        if one.architecture.key in times
     }
     return [
-        Priced(one.shape, one.microseconds * ratio.get(one.shape.network, 1.0)) for one in found
+        Candidate(one.architecture, one.microseconds * ratio.get(one.architecture.network, 1.0))
+        for one in found
     ]
 
 
@@ -174,7 +179,7 @@ def search(
     pool: Pool | None = None,
     clock: Callable[[], float] = time.monotonic,
     progress: bool = True,
-) -> Found:
+) -> SearchResult:
     """Find the most accurate network that keeps a budget, in so many hours of training.
 
     `hours` counts all calls together: the same call goes on after a stop or a kill, and a larger
@@ -207,13 +212,13 @@ def search(
             plan = SearchPlan.read(folder)
             given = {"data": data, "budget": budget.to_json(), "seed": seed}
             plan.check_same({**given, "val_share": val_share, **asked}, folder)
-            plan.check_data(images(data, plan.found[0].shape, val_share, seed))
+            plan.check_data(images(data, plan.found[0].architecture, val_share, seed))
         else:
             check_no_other(folder)
             plan = _planned(data, budget, hours, asked, seed, val_share, folder, pool, progress)
             plan.write(folder)
         check_disk(folder, disk(plan.found, pool.size))
-        return _driven(folder, plan, hours, pool, clock, progress)
+        return _drive(folder, plan, hours, pool, clock, progress)
 
 
 def _planned(
@@ -228,14 +233,14 @@ def _planned(
     progress: bool,
 ) -> SearchPlan:
     """Price the space, see the images, decide the rungs."""
-    dataset = _seen(data, asked, val_share, seed)
+    dataset = _first_images(data, asked, val_share, seed)
     classes = len(dataset.classes)
     budget.check(classes)
     every = _every(
         classes, 3, asked["sizes"] and [tuple(s) for s in asked["sizes"]], asked["networks"]
     )
-    clock = here(progress=progress)
-    priced = _priced(every, budget, clock, progress)
+    model = load_or_fit(progress=progress)
+    priced = _candidates(every, budget, model, progress)
     found = within(priced, budget)
     if budget.microseconds is not None:
         found = within(corrected(priced, budget.microseconds, progress=progress), budget)
@@ -257,24 +262,24 @@ def _planned(
         seed=seed,
         rungs=rungs(hours, pool.size, per_epoch, longest),
         found=tuple(found),
-        clock=clock.to_json(),
+        latency_model=model.to_json(),
         machine=runs.machine(),
         tested="test" in dataset.manifest["parts"],
     )
     if progress:
         tell(
-            f"{len(found)} of {len(every)} shapes meet {budget}; {clock}; trainings of "
+            f"{len(found)} of {len(every)} architectures meet {budget}; {model}; trainings of "
             f"{', '.join(map(str, plan.rungs))} epochs, {pool.size} at a time; at most "
             f"{amount('bytes', disk(plan.found, pool.size))} of disk in {folder}"
         )
     return plan
 
 
-def _seen(data: str, asked: dict[str, Any], val_share: float | None, seed: int) -> Dataset:
+def _first_images(data: str, asked: dict[str, Any], val_share: float | None, seed: int) -> Dataset:
     """The images, as the first network takes them that is asked for."""
     name = (asked["networks"] or list(searched()))[0]
     height, width = (asked["sizes"] or [card(name).image[1:]])[0]
-    shape = Shape(
+    architecture = Architecture(
         network=name,
         arguments={},
         size=(height, width),
@@ -283,21 +288,21 @@ def _seen(data: str, asked: dict[str, Any], val_share: float | None, seed: int) 
         macs=0,
         bytes=0,
     )
-    return images(data, shape, val_share, seed)
+    return images(data, architecture, val_share, seed)
 
 
-def _driven(
+def _drive(
     folder: Path,
     plan: SearchPlan,
     hours: float,
     pool: Pool,
     clock: Callable[[], float],
     progress: bool,
-) -> Found:
+) -> SearchResult:
     study = Study(folder / JOURNAL, plan.found, plan.rungs, plan.seed)
     with LiveTable(f"search in {folder}", shown=progress) as live:
         driver = Driver(plan, folder, study, pool, hours * HOUR, clock=clock)
-        driver.look = lambda one: live.show(*seen(one))
+        driver.look = lambda one: live.show(*status(one))
         try:
             ended = driver.run()
         finally:
@@ -310,23 +315,25 @@ def _driven(
     return conclude(folder, plan, study, study.spent, progress=progress)
 
 
-def seen(driver: Driver) -> tuple[str, str]:
+def status(driver: Driver) -> tuple[str, str]:
     """A search at a glance: a line, and a table of the trials at work and on the front."""
     trials = driver.study.trials()
     best = front(trials)
     ended = sum(one.state != "running" for one in trials)
     at_work = [one for one in trials if one.number in driver.running]
-    top = f"{best[0].accuracy:.2%} by {best[0].priced.shape.title}" if best else "none yet"
+    top = (
+        f"{best[0].accuracy:.2%} by {best[0].candidate.architecture.title}" if best else "none yet"
+    )
     line = f"{ended} done, {len(at_work)} running, best {top}, {duration(driver.left)} to go"
     rows = [
         {
             "trial": one.number,
-            "network": one.priced.shape.title,
+            "network": one.candidate.architecture.title,
             "recipe": str(one.change) or "its own",
             "epochs": one.epochs,
             "validation": "–" if one.accuracy is None else f"{one.accuracy:.2%}",
-            "µs": f"{one.priced.microseconds:.1f}",
-            "bytes": one.priced.bytes,
+            "µs": f"{one.candidate.microseconds:.1f}",
+            "bytes": one.candidate.bytes,
             "": "running" if one.state == "running" else "front",
         }
         for one in [*at_work, *(each for each in best if each not in at_work)]

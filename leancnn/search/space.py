@@ -23,7 +23,7 @@ SIZES = (32, 48, 64, 96)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Architecture:
     """A network that may be trained, and what it costs: everything but its weights."""
 
     network: str
@@ -40,14 +40,14 @@ class Shape:
 
     @property
     def key(self) -> str:
-        """The shape in a word that is the same each time."""
+        """The architecture in a word that is the same each time."""
         arguments = [f"{key}={value}" for key, value in sorted(self.arguments.items())]
         sizes = [f"{self.size[0]}x{self.size[1]}", f"c{self.channels}", f"n{self.classes}"]
         return " ".join([self.network, *arguments, *sizes])
 
     @property
     def title(self) -> str:
-        """The shape for people."""
+        """The architecture for people."""
         arguments = ", ".join(f"{key}={value}" for key, value in self.arguments.items())
         height, width = self.size
         return f"{self.network}{f' ({arguments})' if arguments else ''} at {height}×{width}"
@@ -57,7 +57,7 @@ class Shape:
         return {**asdict(self), "arguments": dict(self.arguments), "size": list(self.size)}
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> "Shape":
+    def of_json(cls, value: Mapping[str, Any]) -> "Architecture":
         """What `to_json` gave."""
         return cls(**{**value, "size": tuple(value["size"])})
 
@@ -87,14 +87,14 @@ def searched() -> dict[str, dict[str, Sequence[Any]]]:
     }
 
 
-def shapes(
+def architectures(
     *,
     classes: int,
     channels: int,
     sizes: Sequence[tuple[int, int]] | None = None,
     only: Sequence[str] | None = None,
-) -> Iterator[Shape]:
-    """Every shape that takes such images, with its counts; `only` names networks.
+) -> Iterator[Architecture]:
+    """Every architecture that takes such images, with its counts; `only` names networks.
 
     `sizes`: of the images; None: those of each card and `SIZES`. Nothing is computed: shapes alone
     run through the networks.
@@ -106,7 +106,7 @@ def shapes(
         for arguments in choices(name):
             known: dict[str, Any] = {"arguments": arguments, "channels": channels}
             known["classes"] = classes
-            plain = Shape(network=name, size=(1, 1), macs=0, bytes=0, **known)
+            plain = Architecture(network=name, size=(1, 1), macs=0, bytes=0, **known)
             yield from counted(plain, sorted(sizes or own))
 
 
@@ -119,8 +119,8 @@ def choices(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def counted(plain: Shape, sizes: Sequence[tuple[int, int]]) -> Iterator[Shape]:
-    """A shape for images of these sizes, with its counts; without those that it does not take."""
+def counted(plain: Architecture, sizes: Sequence[tuple[int, int]]) -> Iterator[Architecture]:
+    """The same for images of these sizes, with its counts; without those that it does not take."""
     found = []
     with ShapeRun() as run, suppress(LeanCNNError), torch.no_grad():
         body = plain.build(meta=True).eval()

@@ -1,9 +1,9 @@
 """Which network next, and which goes on: Optuna's sampler and successive halving, on disk.
 
 A study has one objective, validation accuracy; what a network may cost is settled before: only
-shapes that meet the budget are in its space. (Optuna prunes no study of several objectives, and
-counts a trial without constraint values as one that keeps them.) A trial is a network trained in
-rungs of more and more epochs, each of which goes on with the weights of the one before.
+architectures that meet the budget are in its space. (Optuna prunes no study of several objectives,
+and counts a trial without constraint values as one that keeps them.) A trial is a network trained
+in rungs of more and more epochs, each of which goes on with the weights of the one before.
 
 The journal is written by one process, which holds the lock of the folder. What it wrote last may be
 cut short by a kill: such a line is dropped, and the step that it told of is taken again.
@@ -19,7 +19,7 @@ from typing import Any
 
 from leancnn.errors import DamagedError, MissingDependencyError
 from leancnn.safe_files import read_bytes
-from leancnn.search.budget import Priced
+from leancnn.search.budget import Candidate
 from leancnn.search.space import Change, changes
 
 try:
@@ -33,7 +33,7 @@ except ImportError as error:
 
 REDUCTION = 3  # of three networks at a rung one goes on
 STARTUP = 12  # trials that are drawn at random before the sampler models what it has seen
-DOUBLES = 20  # draws of what was drawn before, after which one is taken
+REDRAWS = 20  # draws of what was drawn before, after which one is taken
 NAME = "leancnn"
 
 
@@ -42,7 +42,7 @@ class Trial:
     """One network on its way: what it is, and how far it came."""
 
     number: int
-    priced: Priced
+    candidate: Candidate
     change: Change
     """Of the recipe."""
     accuracies: Mapping[int, float]
@@ -99,18 +99,18 @@ class _Journal(JournalFileBackend):
 class Study:
     """The trials of a folder. Raises `DamagedError` for a journal that is none.
 
-    `found` are the shapes that meet the budget, the cheapest first, and the same at each start;
-    `rungs` the epochs after which networks are compared, each `REDUCTION` times the one before.
+    `found` are those that meet the budget, the cheapest first, and the same at each start; `rungs`
+    are the epochs after which networks are compared, each `REDUCTION` times the one before.
     """
 
     def __init__(
-        self, path: Path, found: Sequence[Priced], rungs: Sequence[int], seed: int = 0
+        self, path: Path, found: Sequence[Candidate], rungs: Sequence[int], seed: int = 0
     ) -> None:
         self.rungs = list(rungs)
-        self._shapes: dict[str, list[Priced]] = {}
+        self._architectures: dict[str, list[Candidate]] = {}
         for one in found:
-            self._shapes.setdefault(one.shape.network, []).append(one)
-        whole(path)
+            self._architectures.setdefault(one.architecture.network, []).append(one)
+        drop_torn_line(path)
         self._study = self._opened(path, seed)
         self._ended: dict[int, Trial] = {}
         self._seen = {self._key(one) for one in self._frozen()}
@@ -152,19 +152,19 @@ class Study:
                 ) from error
 
     def _enqueue(self) -> None:
-        """Begin with the costliest shape of each network by its own recipe, the costliest first."""
-        best = [shapes[-1] for shapes in self._shapes.values()]
+        """Begin with the costliest of each network by its own recipe, the costliest first."""
+        best = [architectures[-1] for architectures in self._architectures.values()]
         for one in sorted(best, key=lambda one: -one.microseconds):
-            name = one.shape.network
-            place = {"network": name, name: len(self._shapes[name]) - 1}
+            name = one.architecture.network
+            place = {"network": name, name: len(self._architectures[name]) - 1}
             self._study.enqueue_trial({**place, **Change().to_json()}, skip_if_exists=True)
 
     def ask(self) -> Trial:
         """Begin another trial; what was tried before is not tried again while there is other."""
-        for _ in range(DOUBLES):
+        for _ in range(REDRAWS):
             asked = self._study.ask()
             trial = self._drawn(asked)
-            key = (trial.priced.shape.key, trial.change)
+            key = (trial.candidate.architecture.key, trial.change)
             if key not in self._seen:
                 break
             self._study.tell(asked, state=TrialState.FAIL)
@@ -175,10 +175,10 @@ class Study:
         return trial
 
     def _drawn(self, asked: Any) -> Trial:
-        name = asked.suggest_categorical("network", list(self._shapes))
-        shapes = self._shapes[name]
-        place = asked.suggest_int(name, 0, len(shapes) - 1)
-        return Trial(asked.number, shapes[place], changes(asked), {}, "running")
+        name = asked.suggest_categorical("network", list(self._architectures))
+        architectures = self._architectures[name]
+        place = asked.suggest_int(name, 0, len(architectures) - 1)
+        return Trial(asked.number, architectures[place], changes(asked), {}, "running")
 
     def report(self, number: int, epochs: int, accuracy: float) -> bool:
         """Note what a rung came to; whether the trial goes on to the next."""
@@ -209,11 +209,11 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """All that were begun, in order; without those that were drawn twice."""
-        return [self._told(one) for one in self._frozen() if not self._double(one)]
+        return [self._trial_of(one) for one in self._frozen() if not self._is_duplicate(one)]
 
     def trial(self, number: int) -> Trial:
         """One of them."""
-        return self._told(self._study.get_trials(deepcopy=False)[number])
+        return self._trial_of(self._study.get_trials(deepcopy=False)[number])
 
     def next_epochs(self, trial: Trial) -> int:
         """The epochs of the rung that a running trial is on."""
@@ -226,15 +226,19 @@ class Study:
             if one.state != TrialState.WAITING and "network" in one.params
         ]
 
-    def _double(self, one: Any) -> bool:
+    def _is_duplicate(self, one: Any) -> bool:
         return one.state == TrialState.FAIL and "why" not in one.user_attrs
 
     def _key(self, one: Any) -> tuple[str, Change]:
         name = one.params["network"]
-        shape = self._shapes[name][one.params[name]].shape.key if name in one.params else ""
-        return shape, Change.of_params(one.params)
+        architecture = (
+            self._architectures[name][one.params[name]].architecture.key
+            if name in one.params
+            else ""
+        )
+        return architecture, Change.of_params(one.params)
 
-    def _told(self, one: Any) -> Trial:
+    def _trial_of(self, one: Any) -> Trial:
         if one.number in self._ended:
             return self._ended[one.number]
         name = one.params["network"]
@@ -245,7 +249,7 @@ class Study:
         }
         trial = Trial(
             one.number,
-            self._shapes[name][one.params[name]],
+            self._architectures[name][one.params[name]],
             Change.of_params(one.params),
             {int(step): float(value) for step, value in sorted(one.intermediate_values.items())},
             states.get(one.state, "running"),
@@ -260,7 +264,7 @@ class Study:
         return optuna.trial.Trial(self._study, frozen._trial_id)
 
 
-def whole(path: Path) -> None:
+def drop_torn_line(path: Path) -> None:
     """Drop the last line of a journal where a kill cut it short."""
     if not path.exists():
         return

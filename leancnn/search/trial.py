@@ -17,7 +17,7 @@ from typing import Any
 from leancnn import manifests, runs
 from leancnn.errors import DamagedError, LeanCNNError, RunError, StoppedError
 from leancnn.process import die_with_parent
-from leancnn.search.space import Change, Shape
+from leancnn.search.space import Architecture, Change
 
 WAIT_S = 60.0  # for a process that is just leaving the folder
 LEFT = ("checkpoints", "best", "last")  # of a run: what holds weights
@@ -28,7 +28,7 @@ class Job:
     """What a worker needs to know; plain JSON values in a file or a message."""
 
     number: int
-    shape: Shape
+    architecture: Architecture
     change: Change
     epochs: int
     """Of this rung, counted from the beginning."""
@@ -41,12 +41,19 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
-        return {**asdict(self), "shape": self.shape.to_json(), "change": self.change.to_json()}
+        return {
+            **asdict(self),
+            "architecture": self.architecture.to_json(),
+            "change": self.change.to_json(),
+        }
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "Job":
         """What `to_json` gave."""
-        parts = {"shape": Shape.of_json(value["shape"]), "change": Change(**value["change"])}
+        parts = {
+            "architecture": Architecture.of_json(value["architecture"]),
+            "change": Change(**value["change"]),
+        }
         return cls(**{**value, **parts})
 
 
@@ -108,15 +115,15 @@ def _train(job: Job) -> Any:
 
     folder = Path(job.folder)
     until = time.monotonic() + WAIT_S
-    recipe = recipes.for_network(job.shape.network)
+    recipe = recipes.for_network(job.architecture.network)
     while True:
         try:
             if runs.is_run(folder):
                 return resume(folder, epochs=job.epochs, progress=False)
             return train(
                 job.data,
-                model=job.shape.network,
-                arguments=job.shape.arguments,
+                model=job.architecture.network,
+                arguments=job.architecture.arguments,
                 out=folder,
                 seed=job.seed,
                 split_seed=job.split_seed,
@@ -124,8 +131,8 @@ def _train(job: Job) -> Any:
                 progress=False,
                 epochs=job.epochs,
                 patience=0,
-                size=list(job.shape.size),
-                channels=job.shape.channels,
+                size=list(job.architecture.size),
+                channels=job.architecture.channels,
                 **job.change.overrides(recipe),
             )
         except RunError as error:

@@ -51,7 +51,7 @@ def _blocks(record: Record) -> list[Block]:
         Text(
             f"Asked: {value_text(budget)}; on {asked['data']}, {asked['images']:,} images to "
             f"train, {asked['val_images']:,} to validate, {len(asked['classes'])} classes; "
-            f"{len(asked['found'])} shapes of networks could meet it; compared after "
+            f"{len(asked['found'])} architectures could meet it; compared after "
             f"{', '.join(map(str, asked['rungs']))} epochs; seed {asked['seed']}."
         )
     ]
@@ -66,7 +66,7 @@ def _blocks(record: Record) -> list[Block]:
         many = f"{len(trials)} trials, as far as each was trained"
         head = ("trial", "network", "epochs", "validation")
         blocks.append(Details(many, [Table("Trials, the most accurate first", head, trials)]))
-    return [*blocks, *_clock(asked["clock"])]
+    return [*blocks, *_latency_model(asked.get("latency_model", asked.get("clock", {})))]
 
 
 def _again(asked: Mapping[str, Any], folder: Path) -> str:
@@ -178,14 +178,15 @@ def _network(trial: Path) -> str:
     return f"{plan.get('model', '–')}{'' if words == '–' else f' ({words})'}"
 
 
-def _clock(clock: Mapping[str, Any]) -> list[Block]:
-    """How well the times were foreseen by which the shapes were chosen."""
-    factors = clock.get("factors")
-    known = factors if isinstance(factors, dict) else {}
-    known = {key: value for key, value in clock.items() if key != "factors"}
-    blocks: list[Block] = [Text(f"The clock that priced the shapes: {value_text(known)}.")]
-    if known:
-        rows: list[list[Cell]] = [[kind, value_text(worth)] for kind, worth in known.items()]
+def _latency_model(model: Mapping[str, Any]) -> list[Block]:
+    """How well the times were foreseen by which architectures were chosen."""
+    factors = model.get("factors")
+    known = {key: value for key, value in model.items() if key != "factors"}
+    blocks: list[Block] = [
+        Text(f"The latency model by which they were chosen: {value_text(known)}.")
+    ]
+    if isinstance(factors, dict) and factors:
+        rows: list[list[Cell]] = [[kind, value_text(us)] for kind, us in factors.items()]
         table = Table("µs for a cycle of the cost model", ("kernel", "µs"), rows)
         blocks.append(Details("What it was fitted to", [table]))
     return blocks

@@ -3,10 +3,10 @@
 A network is lowered to its program, and the compiler's own cost model says how many cycles each
 kind of kernel takes in it (`compiler.cycles`). What a cycle of each kind is worth here is fitted to
 programs that were built and timed on this machine, alone on a core. The fit is kept in the cache,
-for this processor, C compiler and compiler of ours, and so are the cycles of each shape.
+for this processor, C compiler and compiler of ours, and so are the cycles of each architecture.
 
-The error that a clock states is that on programs which it had not seen: each is priced by a fit to
-all others.
+The error that a model states is that on programs which it had not seen: each is predicted by a fit
+to all others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ from scipy.optimize import nnls
 from leancnn import manifests
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.safe_files import read_json, write_sealed
-from leancnn.search.programs import Cycles, kept_at, measured, priced_cycles
-from leancnn.search.space import Shape, choices, counted, searched
+from leancnn.search.programs import Cycles, cache_path, measured, predicted_cycles
+from leancnn.search.space import Architecture, choices, counted, searched
 from leancnn.toolchain import find_compiler, processor
 
-FEWEST = 8  # programs that make a clock
+FEWEST = 8  # programs that a fit needs
 PROGRAMS = 24  # that are timed for a fit
 LARGEST = 300_000_000  # multiply-accumulates of a timed program
 HEAVIEST = (
@@ -38,7 +38,7 @@ USUAL, ROBUST = 0.05, 8  # a relative error that is none to explain; rounds of t
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class LatencyModel:
     """What a cycle of each kind of kernel is worth, in microseconds, and how far to trust it."""
 
     factors: Mapping[str, float]
@@ -50,8 +50,8 @@ class Clock:
     fastest: float
     """The most multiply-accumulates in a microsecond that one of them came to."""
 
-    def price(self, found: Cycles) -> float:
-        """Microseconds for one image."""
+    def predict(self, found: Cycles) -> float:
+        """Microseconds for one image of a program of so many cycles."""
         return sum(self.factors.get(kind, 0.0) * cost for kind, cost in found.items())
 
     def to_json(self) -> dict[str, Any]:
@@ -65,11 +65,11 @@ class Clock:
         }
 
     def __str__(self) -> str:
-        """The clock for people."""
+        """The model for people."""
         return (
-            f"the clock is fitted to {self.programs} programs timed here; on one that it has not "
-            f"seen it errs by {self.median_error:.1%}, the median, and {self.worst_error:.0%} at "
-            "worst"
+            f"the latency model is fitted to {self.programs} programs timed here; on one that it "
+            f"has not seen it errs by {self.median_error:.1%}, the median, and "
+            f"{self.worst_error:.0%} at worst"
         )
 
 
@@ -111,49 +111,53 @@ def errors(found: Sequence[Cycles], microseconds: Sequence[float]) -> NDArray[np
     return np.array(relative)
 
 
-def made(some: Sequence[Shape], found: Sequence[Cycles], microseconds: Sequence[float]) -> Clock:
-    """A clock of timed programs, with its error."""
+def fit_model(
+    some: Sequence[Architecture], found: Sequence[Cycles], microseconds: Sequence[float]
+) -> LatencyModel:
+    """A model fitted to timed programs, with its error."""
     apart = np.abs(errors(found, microseconds))
     fastest = max(one.macs / us for one, us in zip(some, microseconds, strict=True))
     factors = fit(found, microseconds)
-    return Clock(factors, float(np.median(apart)), float(apart.max()), len(found), fastest)
+    return LatencyModel(factors, float(np.median(apart)), float(apart.max()), len(found), fastest)
 
 
-def spread(many: int) -> list[Shape]:
-    """So many shapes of the zoo, spread over networks and their arguments; the same each time."""
-    picked: dict[str, Shape] = {}
+def sample(many: int) -> list[Architecture]:
+    """So many architectures, spread over networks and their arguments; the same each time."""
+    picked: dict[str, Architecture] = {}
     for turn, place in enumerate(PLACES):
         for name in searched():
             able = choices(name)
             arguments = able[round(place * (len(able) - 1))]
             known: dict[str, Any] = {"arguments": arguments, "channels": 3, "classes": 10}
-            plain = Shape(network=name, size=(1, 1), macs=0, bytes=0, **known)
-            for shape in counted(plain, [SIDES[turn % len(SIDES)]]):
-                if shape.macs <= LARGEST and shape.bytes <= HEAVIEST:
-                    picked.setdefault(shape.key, shape)
+            plain = Architecture(network=name, size=(1, 1), macs=0, bytes=0, **known)
+            for architecture in counted(plain, [SIDES[turn % len(SIDES)]]):
+                if architecture.macs <= LARGEST and architecture.bytes <= HEAVIEST:
+                    picked.setdefault(architecture.key, architecture)
             if len(picked) == many:
                 return list(picked.values())
     return list(picked.values())
 
 
-def here(*, progress: bool = False, anew: bool = False) -> Clock:
-    """The clock of this machine, fitted now where none is kept, or `anew`.
+def load_or_fit(*, progress: bool = False, refit: bool = False) -> LatencyModel:
+    """The model of this machine, fitted now where none is kept, or `refit`.
 
     That takes a minute: programs are built on all cores, then timed on one. Raises
     `MissingDependencyError` without a C compiler.
     """
     find_compiler()
-    place = kept_at("clock", processor())
-    if not anew:
+    place = cache_path("latency-model", processor())
+    if not refit:
         with suppress(DamagedError, RunError, KeyError):
-            kept = read_json(place, manifests.Clock)
-            return Clock(**{key: kept[key] for key in Clock.__slots__})
-    some = spread(PROGRAMS)
-    table = priced_cycles(some, progress=progress)
+            kept = read_json(place, manifests.LatencyModel)
+            return LatencyModel(**{key: kept[key] for key in LatencyModel.__slots__})
+    some = sample(PROGRAMS)
+    table = predicted_cycles(some, progress=progress)
     times = measured([one for one in some if one.key in table], progress=progress)
     if len(times) < FEWEST:
-        raise MismatchError(f"only {len(times)} programs could be built here; no clock can be made")
+        raise MismatchError(
+            f"only {len(times)} programs could be built here; no latency model can be fitted"
+        )
     able = [one for one in some if one.key in times]
-    clock = made(able, [table[one.key] for one in able], [times[one.key] for one in able])
-    write_sealed(place, clock.to_json())
-    return clock
+    model = fit_model(able, [table[one.key] for one in able], [times[one.key] for one in able])
+    write_sealed(place, model.to_json())
+    return model

@@ -30,7 +30,7 @@ from leancnn import recipes, runs, weights
 from leancnn.bench import bench
 from leancnn.evaluate import evaluate
 from leancnn.search import Budget, search
-from leancnn.search import run as searching
+from leancnn.search import plan as planning
 from leancnn.search.programs import measured
 from leancnn.search.space import Architecture, Change, architectures, changes
 from leancnn.search.trial import Job, Outcome, run
@@ -220,7 +220,7 @@ def ended(place: Path) -> Row:
 def searched_for(asked: argparse.Namespace, seed: int, folder: Path) -> Row:
     """One search; what an epoch takes is estimated in CPU time, as the budget is."""
     pool, began = Here(), time.process_time()
-    real = searching.seconds_per_epoch
+    real = planning.seconds_per_epoch
 
     def per_epoch(architecture: Architecture, images: int) -> float:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -228,7 +228,7 @@ def searched_for(asked: argparse.Namespace, seed: int, folder: Path) -> Row:
         share = (time.process_time() - cpu) / (time.perf_counter() - wall)
         return found * min(1.0, share)
 
-    searching.seconds_per_epoch = per_epoch
+    planning.seconds_per_epoch = per_epoch
     found = search(
         asked.data,
         out=folder,

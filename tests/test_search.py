@@ -12,6 +12,7 @@ from leancnn.errors import ArgumentError, DataError, LeanCNNError, MismatchError
 from leancnn.search import Budget, drive, latency_model, plan
 from leancnn.search import run as searching
 from leancnn.search.drive import front
+from leancnn.search.request import images
 from leancnn.search.space import AUGMENT, Architecture, Change, architectures, searched
 from leancnn.search.study import Trial, drop_torn_line
 from leancnn.search.trial import Job, Outcome
@@ -247,15 +248,15 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 
 def test_too_few_validation_images_are_refused():
     with pytest.raises(DataError, match="too few to tell networks apart"):
-        plan.images("digits", architecture(), 0.005, 0)
+        images("digits", architecture(), 0.005, 0)
 
 
 def test_images_that_changed_since_a_search_began_are_refused_and_its_folder_is_left(tmp_path):
     data, folder = photos(tmp_path / "photos", each=20), tmp_path / "s"
-    began = plan.images(str(data), FOUND[0].architecture, 0.5, 0)
+    began = images(str(data), FOUND[0].architecture, 0.5, 0)
     known = {"data_sha256": dict(began.manifest["sha256"]), "classes": began.classes}
     made = a_plan(data=str(data.resolve()), val_share=0.5, budget=Budget(bytes=10**6), **known)
-    made.check_data(plan.images(str(data), FOUND[0].architecture, 0.5, 0))
+    made.check_data(images(str(data), FOUND[0].architecture, 0.5, 0))
     folder.mkdir()
     made.write(folder)
     kept = (folder / plan.FILE).read_bytes()

@@ -9,7 +9,7 @@ import pytest
 
 from leancnn import runs
 from leancnn.errors import ClusterError, RunError
-from leancnn.search import Budget, latency_model
+from leancnn.search import Budget, feasible, latency_model
 from leancnn.search import run as searching
 from leancnn.search.budget import Candidate
 from leancnn.search.drive import Driver
@@ -180,7 +180,7 @@ def test_a_search_of_digits_ends_with_a_network_its_c_file_and_a_test_part_opene
     made = latency_model.LatencyModel(
         dict.fromkeys(("window", "winograd", "kernels"), 1e-3), 0.1, 0.2, 9, 5e4
     )
-    monkeypatch.setattr(searching, "load_or_fit", lambda **_: made)
+    monkeypatch.setattr(feasible, "load_or_fit", lambda **_: made)
     known = {
         "out": tmp_path / "s",
         "hours": 0.5,

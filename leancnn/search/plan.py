@@ -11,18 +11,18 @@ import torch
 
 from leancnn import manifests, recipes, runs
 from leancnn.data import Dataset
-from leancnn.errors import ArgumentError, DataError, MismatchError, RunError, WriteError
+from leancnn.errors import ArgumentError, MismatchError, RunError, WriteError
 from leancnn.search.budget import Budget, Candidate, amount
+from leancnn.search.feasible import Feasible
+from leancnn.search.request import SearchRequest
 from leancnn.search.space import Architecture
 from leancnn.search.study import REDUCTION
 from leancnn.train.backend import best_step
 from leancnn.train.estimate import duration
-from leancnn.training_data import images_for, preprocessing_for
 
 FILE = "search.json"
 RUNGS = 4  # at most: the longest training has REDUCTION³ times the epochs of the shortest
 SHARE = 10  # of all the training that the hours allow, what one network may have at most
-FEWEST = 20  # validation images that tell networks apart at all
 COPIES = 9  # of its weights that a run in training leaves on disk, momentum and a second included
 KEPT = 12  # finished trials whose weights stay: the front
 LOGS = 100_000  # bytes of a trial without weights
@@ -54,6 +54,37 @@ class SearchPlan:
     machine: Mapping[str, Any]
     tested: bool
     """Whether the data has a test part."""
+
+    @classmethod
+    def of(
+        cls, request: SearchRequest, dataset: Dataset, feasible: Feasible, hours: float, places: int
+    ) -> "SearchPlan":
+        """What is tried in so many hours on so many cores, and when networks are compared.
+
+        One step of the network in the middle is timed. Raises `ArgumentError` where the time does
+        not reach for one epoch.
+        """
+        images = 0 if dataset.train is None else len(dataset.train)
+        longest = request.epochs or longest_training(feasible.found)
+        timed = middle(feasible.found)
+        rate = seconds_per_epoch(timed, images) / timed.macs
+        found = trainable(feasible.found, hours, rate, min(longest, SHORT))
+        return cls(
+            data=request.data,
+            data_sha256=dict(dataset.manifest["sha256"]),
+            classes=dataset.classes,
+            images=images,
+            val_images=0 if dataset.val is None else len(dataset.val),
+            val_share=request.val_share,
+            budget=request.budget,
+            asked=request.space(),
+            seed=request.seed,
+            rungs=rungs(hours, places, rate * middle(found).macs, longest),
+            found=tuple(found),
+            latency_model=feasible.latency_model.to_json(),
+            machine=runs.machine(),
+            tested="test" in dataset.manifest["parts"],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -107,23 +138,6 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return str(Budget(**value))
     return "none" if value is None else str(value)
-
-
-def images(data: str, architecture: Architecture, val_share: float | None, seed: int) -> Dataset:
-    """Train and validation part as an architecture takes them. Raises `DataError` for too few."""
-    recipe = recipes.for_network(architecture.network)
-    taken = preprocessing_for(
-        architecture.network,
-        recipe.changed(size=list(architecture.size), scale=None, channels=architecture.channels),
-    )
-    dataset = images_for(data, taken, val_share=val_share, split_seed=seed)
-    there = 0 if dataset.val is None else len(dataset.val)
-    if there < FEWEST:
-        raise DataError(
-            f"{data} has {there} validation images, too few to tell networks apart; at least "
-            f"{FEWEST} are needed: add images, or set more apart with --val-share"
-        )
-    return dataset
 
 
 def seconds_per_epoch(architecture: Architecture, images: int) -> float:

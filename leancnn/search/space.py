@@ -13,11 +13,13 @@ import torch
 
 from leancnn import models, weights
 from leancnn.count import BYTES_PER_WEIGHT
-from leancnn.errors import LeanCNNError
+from leancnn.errors import LeanCNNError, UsageError
 from leancnn.preprocess import Preprocessing
 from leancnn.recipes import Recipe
 from leancnn.shape_runs import ShapeRun
 
+Size = tuple[int, int]
+"""(height, width) of images."""
 SIZES = (32, 48, 64, 96)
 """Sides of images that are tried beside the one on a network's card."""
 
@@ -29,8 +31,8 @@ class Architecture:
     network: str
     arguments: Mapping[str, Any]
     """Those that differ from what the name stands for."""
-    size: tuple[int, int]
-    """(height, width) of its images."""
+    size: Size
+    """Of its images."""
     channels: int
     classes: int
     macs: int
@@ -91,14 +93,20 @@ def architectures(
     *,
     classes: int,
     channels: int,
-    sizes: Sequence[tuple[int, int]] | None = None,
+    sizes: Sequence[Size] | None = None,
     only: Sequence[str] | None = None,
 ) -> Iterator[Architecture]:
     """Every architecture that takes such images, with its counts; `only` names networks.
 
     `sizes`: of the images; None: those of each card and `SIZES`. Nothing is computed: shapes alone
-    run through the networks.
+    run through the networks. Raises `UnknownNameError`, `UsageError` for a name that is searched
+    under another.
     """
+    for name in only or ():
+        models.card(name)
+        if name not in searched():
+            of_one = ", ".join(searched())
+            raise UsageError(f"{name} is searched under another name; there are: {of_one}")
     for name in searched():
         if only is not None and name not in only:
             continue
@@ -119,7 +127,7 @@ def choices(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def counted(plain: Architecture, sizes: Sequence[tuple[int, int]]) -> Iterator[Architecture]:
+def counted(plain: Architecture, sizes: Sequence[Size]) -> Iterator[Architecture]:
     """The same for images of these sizes, with its counts; without those that it does not take."""
     found = []
     with ShapeRun() as run, suppress(LeanCNNError), torch.no_grad():

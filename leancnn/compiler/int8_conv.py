@@ -8,7 +8,7 @@ import numpy as np
 from leancnn.compiler.c_text import File
 from leancnn.compiler.int8_layout import Plane
 from leancnn.compiler.int8_program import Order, Tiled
-from leancnn.compiler.int8_tiles import Tiling, weight_words
+from leancnn.compiler.int8_tiles import BLOCK, Tiling, weight_words
 from leancnn.compiler.integers import (
     Add,
     Array,
@@ -138,7 +138,7 @@ class Epilogue:
         self.arguments: list[str] = []
         self.advance: list[str] = []  # from a tile to the next
         self.before: list[str] = []  # at the beginning of a tile
-        self.lines: list[str] = []  # with {v} for the vector
+        self.lines: list[tuple[int, str]] = []  # with their quad, and {v} for the vector
         self.after: list[str] = []  # at the end of a tile
         epilogue = kernel.node.epilogue
         zeros = {
@@ -186,29 +186,31 @@ class Epilogue:
 
     def _each(self, line: str) -> None:
         for i in range(self.outputs):
-            self.lines.append(line.format(a=f"a{i}_{{v}}", i=i))
+            self.lines.append((i // 4, line.format(a=f"a{i}_{{v}}", i=i)))
 
     def _beside(self, at: int, value: str) -> None:
         """Load the quads of another value beside the outputs'."""
         quads = self.kernel.others[value][self.first : self.first + len(self.flat) // 4]
         self._integers(f"at{at}_", [plane.at(quad) for plane, quad in quads])
         for q in range(self.quads):
-            self.lines.append(
-                f"const vq x{at}_{q}_{{v}} = line(s + at{at}_[{q}] + p + AT({{v}}), SIDE, pitch);"
-            )
+            place = f"s + at{at}_[{q}] + p + AT({{v}})"
+            self.lines.append((q, f"const vq x{at}_{q}_{{v}} = line({place}, SIDE, pitch);"))
 
     def _add(self, at: int, step: Add) -> None:
         self._beside(at, step.value)
         zero = self.network.values[step.value].zero
         self._integers(f"f{at}_", spread(step.factor, self.flat, 0))
         for i in range(self.outputs):
-            self.lines.append(
-                f"a{i}_{{v}} = times_words(a{i}_{{v}}, x{at}_{i // 4}_{{v}}, {i % 4}, f{at}_[{i}]);"
-            )
+            self._times(at, i, f"f{at}_[{i}]")
         shift = -step.factor.astype(np.int64) * zero
         if shift.any():
             self._integers(f"c{at}_", spread(shift, self.flat, 0))
             self._each(f"{{a}} = plus({{a}}, splat(c{at}_[{{i}}]));")
+
+    def _times(self, at: int, i: int, factor: str) -> None:
+        """Add a factor times the other value's byte to the sum of output `i`."""
+        byte = f"x{at}_{i // 4}_{{v}}, {i % 4}"
+        self.lines.append((i // 4, f"a{i}_{{v}} = times_words(a{i}_{{v}}, {byte}, {factor});"))
 
     def _gate(self, at: int, step: Gate) -> None:
         self._beside(at, step.value)
@@ -227,13 +229,10 @@ class Epilogue:
         if own.any():
             self._integers(f"own{at}_", spread(own, self.flat, 0))
         for i in range(self.outputs):
-            self.lines.append(
-                f"a{i}_{{v}} = times_words(a{i}_{{v}}, x{at}_{i // 4}_{{v}}, {i % 4}, f{at}[{i}]);"
-            )
+            self._times(at, i, f"f{at}[{i}]")
             if own.any():
-                self.lines.append(
-                    f"a{i}_{{v}} = plus(a{i}_{{v}}, splat(-own{at}_[{i}] * f{at}[{i}]));"
-                )
+                more = f"splat(-own{at}_[{i}] * f{at}[{i}])"
+                self.lines.append((i // 4, f"a{i}_{{v}} = plus(a{i}_{{v}}, {more});"))
 
     def _store(self, at: int, step: Store) -> None:
         assert step.multiplier is not None
@@ -246,9 +245,8 @@ class Epilogue:
         self._parameter(f"const float *m{at}_", table, self.outputs)
         for q in range(self.quads):
             made = ", ".join(f"scaled(a{i}_{{v}}, m{at}_[{i}])" for i in range(4 * q, 4 * q + 4))
-            self.lines.append(
-                f"put_line(s + to{at}_[{q}] + p + AT({{v}}), quads({made}, {zero}), SIDE, pitch);"
-            )
+            place = f"s + to{at}_[{q}] + p + AT({{v}})"
+            self.lines.append((q, f"put_line({place}, quads({made}, {zero}), SIDE, pitch);"))
         if plane.gap != (0, 0):
             fill = f"{zero * 0x01010101}u"
             end = plane.stride if plane.stride else plane.line
@@ -290,9 +288,9 @@ def function(kernel: Tiled, cut: Tiling, epilogue: Epilogue, taps: Sequence[int]
         f"    for (int t = 0; t < tiles; t++, {', '.join(advance)}) {{",
         *(f"        {line}" for line in epilogue.before),
         "#if REGISTERS >= 32",
-        *loops(cut, epilogue, taps, plane, cut.many),
+        *loops(cut, epilogue, taps, plane, cut.many, cut.quads),
         "#else",
-        *loops(cut, epilogue, taps, plane, cut.few),
+        *loops(cut, epilogue, taps, plane, cut.few, BLOCK),
         "#endif",
         *(f"        {line}" for line in epilogue.after),
         "    }",
@@ -302,10 +300,11 @@ def function(kernel: Tiled, cut: Tiling, epilogue: Epilogue, taps: Sequence[int]
 
 
 def loops(
-    cut: Tiling, epilogue: Epilogue, taps: Sequence[int], plane: Plane, many: int
+    cut: Tiling, epilogue: Epilogue, taps: Sequence[int], plane: Plane, many: int, block: int
 ) -> list[str]:
-    """The loop over whole tiles and that over the vectors left."""
+    """The loop over whole tiles and that over the vectors left, `block` quads at a time."""
     high, wide = plane.height, plane.width
+    blocks = [range(at, min(at + block, cut.quads)) for at in range(0, cut.quads, block)]
     found = [
         f"        enum {{ pitch = {plane.pitch}, wide = {wide}, by_rows = BY_ROWS({high}, {wide}, "
         f"{many}),",
@@ -316,40 +315,47 @@ def loops(
         found += [
             f"        for (; n + {many} <= vectors; n += {many}) {{",
             "            const int p = AT(n);",
-            *tile(cut, epilogue, taps, many),
+            *(line for quads in blocks for line in tile(cut, epilogue, taps, many, quads)),
             "        }",
         ]
     return [
         *found,
         "        for (; n < vectors; n++) {",
         "            const int p = AT(n);",
-        *tile(cut, epilogue, taps, 1),
+        *(line for quads in blocks for line in tile(cut, epilogue, taps, 1, quads)),
         "        }",
     ]
 
 
-def tile(cut: Tiling, epilogue: Epilogue, taps: Sequence[int], many: int) -> list[str]:
-    """One register tile: sums, products, epilogue."""
-    outputs = range(4 * cut.quads)
-    lines = []
+def tile(
+    cut: Tiling, epilogue: Epilogue, taps: Sequence[int], many: int, quads: range
+) -> list[str]:
+    """One register tile, these quads of outputs: sums, products, epilogue."""
+    outputs = range(4 * quads.start, 4 * quads.stop)
+    lines = ["            {"]
     for i in outputs:
         names = ", ".join(f"a{i}_{v} = {f'a{i}_0' if v else f'splat(b[{i}])'}" for v in range(many))
         lines.append(f"            vi {names};")
     if cut.depth:
         lines.append("            const int32_t *u = w;")
         for part in range(cut.parts):
-            lines += _part(cut, taps, part, many)
+            lines += _part(cut, taps, part, many, outputs)
     for v in range(many):
         lines.append("            {")
-        lines += [f"                {line.format(v=v)}" for line in epilogue.lines]
+        lines += [f"                {line.format(v=v)}" for q, line in epilogue.lines if q in quads]
         lines.append("            }")
-    return lines
+    return [*lines, "            }"]
 
 
-def _part(cut: Tiling, taps: Sequence[int], part: int, many: int) -> list[str]:
-    """The products of the outputs that read the same quads."""
+def _part(cut: Tiling, taps: Sequence[int], part: int, many: int, outputs: range) -> list[str]:
+    """The products of those outputs that read the same quads; steps over the others' weights."""
     members = [i for i, p in enumerate(cut.pattern) if p == part]
+    mine = [(place, i) for place, i in enumerate(members) if i in outputs]
     pad = " " * 16
+    if not mine:
+        if part + 1 == cut.parts:
+            return []
+        return [f"            u += {cut.depth * len(taps) * len(members)} * WORDS;"]
     single = len(taps) == 1
     start = f"in[{part * cut.depth} + k]"
     lines = [f"            for (int k = 0; k < {cut.depth}; k++) {{"]
@@ -363,7 +369,7 @@ def _part(cut: Tiling, taps: Sequence[int], part: int, many: int) -> list[str]:
         step = f"{pad}}}"
     loads = ", ".join(f"x{v} = operand(line(x + AT({v}), SIDE, pitch))" for v in range(many))
     lines.append(f"{pad}const vx {loads};")
-    for place, i in enumerate(members):
+    for place, i in mine:
         products = " ".join(f"a{i}_{v} = dot(a{i}_{v}, x{v}, g);" for v in range(many))
         lines.append(f"{pad}{{ const vw g = weights(u + {place} * WORDS); {products} }}")
     return [*lines, step, "            }"]

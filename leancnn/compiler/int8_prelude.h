@@ -208,10 +208,20 @@ HELPER vw weights(const int32_t *p)
     const vw y = {splat(p[0]), splat(p[1])};
     return y;
 }
+#if defined(__AVX2__) && defined(__GNUC__) && !defined(__clang__)
+HELPER vi dot(vi a, vx x, vw w) /* gcc would add up the products first, and spill the sums of a tile */
+{
+    __asm__("vpaddd %1, %0, %0" : "+v"(a) : "v"(OF(madd_epi16)(x.even, w.even)));
+    __asm__("vpaddd %1, %0, %0" : "+v"(a) : "v"(OF(madd_epi16)(x.odd, w.odd)));
+    return a;
+}
+#else
 HELPER vi dot(vi a, vx x, vw w)
 {
-    return OF(add_epi32)(a, OF(add_epi32)(OF(madd_epi16)(x.even, w.even), OF(madd_epi16)(x.odd, w.odd)));
+    a = OF(add_epi32)(a, OF(madd_epi16)(x.even, w.even));
+    return OF(add_epi32)(a, OF(madd_epi16)(x.odd, w.odd));
 }
+#endif
 #endif
 #if defined(__SSE4_1__)
 HELPER vi larger(vi x, vi y) { return OF(max_epi32)(x, y); }

@@ -16,6 +16,7 @@ from leancnn.compiler.integers import Array, QConv
 
 MANY = 28  # registers for a tile's sums, its pixels and a weight, of 32; with more gcc spills
 FEW = 14  # and of 16
+BLOCK = 1  # quads of a tile at a time where there are 16
 LATENCY = 4.0  # cycles from a sum of products to the next
 GATHER = 1.25  # times the work that is done on quads as they lie, from which on they are gathered
 LOOP = 1.0  # of each tap, for going on to the next
@@ -67,15 +68,15 @@ def tilings(
 
 def fitted(cut: Tiling, size: tuple[int, int], taps: int) -> Tiling:
     """The cut with as many vectors of pixels in a tile as cost least on planes of this size."""
-    most, least = (vectors(cut, registers) for registers in (MANY, FEW))
+    most, least = vectors(cut.quads, MANY), vectors(BLOCK, FEW)
     many = min(range(1, most + 1), key=lambda n: (cost(cut, n, size, taps, 16), -n))
-    few = min(range(1, least + 1), key=lambda n: (cost(cut, n, size, taps, 8), -n))
+    few = min(range(1, least + 1), key=lambda n: (cost(cut, n, size, taps, 8, BLOCK), -n))
     return replace(cut, many=many, few=few)
 
 
-def vectors(cut: Tiling, registers: int) -> int:
-    """Vectors of pixels in a tile, with so many registers."""
-    return max(1, min(6, (registers - 1) // (4 * cut.quads + 1)))
+def vectors(quads: int, registers: int) -> int:
+    """Vectors of pixels in a tile of so many quads of outputs, with so many registers."""
+    return max(1, min(6, (registers - 1) // (4 * quads + 1)))
 
 
 def by_rows(size: tuple[int, int], many: int, lanes: int) -> bool:
@@ -86,21 +87,24 @@ def by_rows(size: tuple[int, int], many: int, lanes: int) -> bool:
     return wide >= 4 and lanes % wide == 0 and high % (lanes // wide) == 0
 
 
-def cost(cut: Tiling, many: int, size: tuple[int, int], taps: int, lanes: int) -> float:
-    """Cycles, about, for every vector of pixels and every output: multiply-adds (one a cycle, and
-    no chain shorter than LATENCY), loads of pixels (one a cycle) and of weights (two a cycle)."""
+def cost(
+    cut: Tiling, many: int, size: tuple[int, int], taps: int, lanes: int, block: int = 0
+) -> float:
+    """Cycles, about, for every vector of pixels and every output, `block` quads of these at a time
+    (0: all): multiply-adds (one a cycle, and no chain shorter than LATENCY), loads of pixels (one a
+    cycle) and of weights (two a cycle)."""
     high, wide = size
     fits = by_rows(size, many, lanes)
     lines = high * wide if fits else high * (wide + 1) if high > 1 else wide
     whole, rest = divmod(-(-lines // lanes), many)
     parts = lanes // wide if fits and lanes > wide else 1  # loads for a vector
-    outputs = 4 * cut.quads
+    outputs = 4 * (min(block, cut.quads) or cut.quads)
     found = 0.0
     for vectors_, tiles in ((many, whole), (1, rest)):
         loads = cut.parts * vectors_ * (1 + 0.4 * (parts - 1)) + outputs / 2
         step = max(outputs * vectors_, loads, LATENCY * cut.parts)
         found += tiles * (cut.depth * taps * (step + LOOP) + outputs * vectors_)
-    return len(cut.reads) * found
+    return len(cut.reads) * found * 4 * cut.quads / outputs
 
 
 def _cut(node: QConv, places: Sequence[Place], order: Sequence[int | None], quads: int) -> Tiling:

@@ -33,19 +33,31 @@ def _source() -> str:
     return prelude + "\n".join(lines) + "\n"
 
 
+ANEW = """
+#if WORDS == 2 && defined(__SSE2__) && defined(__GNUC__)
+#define ANEW __asm__ volatile("" : "+x"(w.even), "+x"(w.odd))
+#elif WORDS == 2 && LANES > 1 && defined(__aarch64__)
+#define ANEW __asm__ volatile("" : "+w"(w.even), "+w"(w.odd))
+#else
+#define ANEW
+#endif
+"""  # products of one pair of operands would be made once for all sums, and added alone
+
+
 def _integer_source() -> str:
     prelude = template("int8_prelude.h")
     sums = [f"a{i}" for i in range(SUMS)]
     lines = [
+        ANEW,
         "int peak(int steps, const uint32_t *given, uint32_t *taken)\n{",
         "    const vx x = operand(words(given));",
-        "    const vw w = weights((const int32_t *)given);",
+        "    vw w = weights((const int32_t *)given);",
         *(f"    vi {name} = splat({i});" for i, name in enumerate(sums)),
         "    for (int i = 0; i < steps; i++) {",
         "#if REGISTERS < 32",
-        *(f"        {name} = dot({name}, x, w);" for name in sums[:12] * 2),
+        *(f"        ANEW; {name} = dot({name}, x, w);" for name in sums[:8] * 3),
         "#else",
-        *(f"        {name} = dot({name}, x, w);" for name in sums),
+        *(f"        ANEW; {name} = dot({name}, x, w);" for name in sums),
         "#endif",
         "    }",
         *(f"    a0 = plus(a0, {name});" for name in sums[1:]),

@@ -146,6 +146,34 @@ def until(what, seconds=60):
     assert what()
 
 
+WORDS = ["left out: O1", "lost samples: 12"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1440])
+def test_all_of_the_page_fits_and_a_second_start_begins_anew(browser, page, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.url)
+    state, bars = browser.find_element("id", "state"), browser.find_element("id", "bars")
+    page.show(letter="B", probabilities=[0.1, 0.9], reason="", quality=WORDS)
+    for starts in (1, 2):
+        browser.find_element("id", "agree").click()
+        browser.find_element("id", "start").click()
+        until(lambda: "dropped" in state.text and "Stopped" not in state.text)
+        until(lambda: bars.text.endswith("\n".join(WORDS)))
+        assert browser.execute_script("return document.documentElement.scrollWidth") == width
+        stop, cued = browser.find_element("id", "stop"), browser.find_element("id", "cued")
+        top = browser.execute_script("return arguments[0].getBoundingClientRect().bottom", stop)
+        assert top < 200  # in sight, however many targets there are
+        if not cued.is_selected():
+            cued.click()
+        until(lambda n=starts: len(page.onsets) == n, seconds=30)
+        stop.click()
+        assert not bars.is_displayed()
+    assert page.heard == [7.5, 7.5]
+
+
 @pytest.mark.slow
 def test_agreed_to_it_flickers_until_escape_and_onsets_go_out_by_lsl(browser, tmp_path):
     pylsl = pytest.importorskip("pylsl", reason="needs the extra eeg")

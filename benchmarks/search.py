@@ -1,9 +1,11 @@
-"""What a search is worth, and what it costs: four measurements, each a result of its own.
+"""What a search is worth, and what it costs: six measurements, each a result of its own.
 
 python benchmarks/search.py clock                    # its error on 40 networks it never saw
 python benchmarks/search.py compare DATA --time 60   # beside random search, Optuna and the zoo
 python benchmarks/search.py bookkeeping              # 2,000 trials whose training takes no time
 python benchmarks/search.py kills                    # 20 SIGKILLs, of the driver and of workers
+python benchmarks/search.py kept                     # is the limit of time kept, in 20 searches
+python benchmarks/search.py workers                  # trials on two Ray workers beside one
 """
 
 import argparse
@@ -81,7 +83,7 @@ def worker(place: str) -> None:
             file.write(f"ended {name}\n")
 
 
-def stub_plan() -> Any:
+def stub_plan(**changes: Any) -> Any:
     """A plan over a made-up space of 120 architectures."""
     from leancnn.search.budget import Budget, Candidate
     from leancnn.search.plan import SearchPlan
@@ -96,22 +98,23 @@ def stub_plan() -> Any:
         for n in range(6)
         for k in range(1, 21)
     )
-    return SearchPlan(
-        data="digits",
-        data_sha256={},
-        classes=tuple("0123456789"),
-        images=1000,
-        val_images=500,
-        val_share=None,
-        budget=Budget(),
-        asked={},
-        seed=0,
-        rungs=RUNGS,
-        found=found,
-        latency_model={},
-        machine={},
-        tested=False,
-    )
+    usual = {
+        "data": "digits",
+        "data_sha256": {},
+        "classes": tuple("0123456789"),
+        "images": 1000,
+        "val_images": 500,
+        "val_share": None,
+        "budget": Budget(),
+        "asked": {},
+        "seed": 0,
+        "rungs": RUNGS,
+        "found": found,
+        "latency_model": {},
+        "machine": {},
+        "tested": False,
+    }
+    return SearchPlan(**{**usual, **changes})
 
 
 class Stub:
@@ -365,6 +368,12 @@ def main() -> None:
     one.add_argument("--trials", type=int, default=120)
     one.add_argument("--kills", type=int, default=KILLS)
     one.add_argument("--seed", type=int, default=0)
+    one = parts.add_parser("kept")
+    one.add_argument("--searches", type=int, default=20)
+    one.add_argument("--seconds", type=float, default=6.0, help="of CPU, of training, each")
+    one.add_argument("--seed", type=int, default=0)
+    one = parts.add_parser("workers")
+    one.add_argument("--seconds", type=float, default=60.0, help="of each search")
     one = parts.add_parser("drive")
     one.add_argument("folder", type=Path)
     one.add_argument("--trials", type=int)
@@ -380,6 +389,10 @@ def main() -> None:
         from search_compare import compare
 
         compare(asked, publish)
+    elif asked.what in ("kept", "workers"):
+        import search_kept
+
+        getattr(search_kept, asked.what)(asked, publish)
     else:
         {"clock": clock, "bookkeeping": bookkeeping, "kills": kills}[asked.what](asked)
 

@@ -1,8 +1,7 @@
 """What stands in every JSON file of ours, field by field, and the one check of it.
 
-A file may come from a stranger: whatever is read is first held against its kind here, so that a
-list in the place of an object, a text in the place of a number or a size beyond reason is one
-`DamagedError` that names the file and the field, and nothing further in meets it.
+A file may come from a stranger: what is read is first held against its kind here, so that a list
+in the place of an object or a size beyond reason is one `DamagedError` with the file and the field.
 """
 
 from collections.abc import Mapping
@@ -328,13 +327,14 @@ class Member(TypedDict):
     microseconds: Number
     low_us: Number
     high_us: Number
-    predicted_us: Number
+    predicted_us: Number | None
     bytes: Count
     macs: Count
     disturbed: Names
     test_accuracy: Share | None
     test_low: Share | None
     test_high: Share | None
+    form: NotRequired[Literal["float32", "int8"]]
 
 
 class Rung(TypedDict):
@@ -346,6 +346,7 @@ class Rung(TypedDict):
     seconds: Number
     error: str
     lost: bool
+    form: NotRequired[Literal["float32", "int8"]]
 
 
 RENAMED = {
@@ -374,8 +375,7 @@ def renamed(value: Mapping[str, Any]) -> dict[str, Any]:
 def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> Any:
     """`value` as it is, once it is what `kind` says.
 
-    With `closed` an object must hold nothing else. What 0.1 called road is called preprocessing
-    then. Raises `DamagedError` with file and field.
+    With `closed` an object must hold nothing else. Raises `DamagedError` with file and field.
 
     >>> check({"path": "fc", "before": 3, "kept": [0, 2]}, Layer, "plan.json")["kept"]
     [0, 2]

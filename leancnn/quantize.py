@@ -64,7 +64,7 @@ class Quantization:
     """Of the weights as floats."""
     bytes_int8: int
     us: float | None
-    """One image on this machine's clock, compiled; None without a C compiler."""
+    """One image on this machine's clock, compiled; None without a C compiler, or not timed."""
     us_int8: float | None
     layers: tuple[tuple[str, float], ...]
     """Those whose output is furthest from the floats', relative to how much that varies."""
@@ -136,6 +136,7 @@ def quantize(
     which: Literal["best", "last"] | None = None,
     finetune: str | Path | Recipe | None = None,
     overrides: Mapping[str, Any] | None = None,
+    timed: bool = True,
 ) -> Quantization:
     """Write the network of a run, or a saved one, as one of 8-bit integers into the folder `out`.
 
@@ -144,8 +145,8 @@ def quantize(
     weights of 10 bits until it holds, then stay in float32; where it never does, nothing is
     written. `finetune` is a recipe, with `overrides` of its fields, by which the network is trained
     in fake quantization first, in a run of its own, `out`/finetune, which the same call goes on
-    with. An operator without an integer form stays in float32. Raises `DataError` for images that
-    cannot set ranges, `MismatchError`, `WriteError`.
+    with. An operator without an integer form stays in float32. Without `timed` nothing is compiled.
+    Raises `DataError` for images that cannot set ranges, `MismatchError`, `WriteError`.
 
     >>> found = leancnn.quantize("runs/a", "runs/a8", images=24)
     >>> found.bytes_int8 < found.bytes / 3
@@ -167,7 +168,7 @@ def quantize(
     if finetune is not None:
         tuned = finetuned(network, where, Path(out) / FINETUNE, finetune, overrides or {}, seed)
         tuned_by = tuned.made.get("recipe", str(finetune))
-    calibrated = _calibrated(network, tuned, dataset, where, chosen, seed)
+    calibrated = _calibrated(network, tuned, dataset, where, chosen, seed, timed)
     made, found = calibrated.measured((), Path(out))
     if budget is not None and _over(found, budget):
         assert found.accuracy is not None
@@ -193,6 +194,7 @@ class _Calibrated:
     graph: Graph
     batches: list[torch.Tensor]
     ranges: dict[str, Range]
+    timed: bool
 
     def integers(self, finer: Sequence[str], floats: Sequence[str] = ()) -> Network:
         """The network of integers; the weights of the convolutions in `finer` have 10 bits, those
@@ -220,7 +222,8 @@ class _Calibrated:
         network, made, val = self.network, self.integers(finer, floats), self.dataset.val
         body = made.body
         assert isinstance(body, IntegerNetwork)
-        clocks = clock([network, made], self.dataset.of_train.images[:1])
+        image = self.dataset.of_train.images[:1]
+        clocks = clock([network, made], image) if self.timed else []
         clipped = [(name, r.clipped) for name, r in self.ranges.items() if r.clipped > CLIPPED]
         return made, Quantization(
             network=network.name,
@@ -265,6 +268,7 @@ def _calibrated(
     where: str,
     chosen: NDArray[np.intp],
     seed: int,
+    timed: bool,
 ) -> _Calibrated:
     """Measure the ranges of every value on some images."""
     preprocessing = network.pictures()
@@ -274,7 +278,7 @@ def _calibrated(
     with Progress("ranges", total=1) as bar:
         ranges = measure(graph, batches)
         bar.to(1)
-    return _Calibrated(network, tuned, dataset, where, chosen, seed, graph, batches, ranges)
+    return _Calibrated(network, tuned, dataset, where, chosen, seed, graph, batches, ranges, timed)
 
 
 def _fewest(most: int, holds: Callable[[int], bool]) -> int:

@@ -60,6 +60,9 @@ def arguments(parser: ArgumentParser) -> None:
         help="of the images; may be given again; default: each network's own and a few more",
     )
     parser.add_argument("--epochs", type=int, help="the longest training; default: by the hours")
+    parser.add_argument(
+        "--floats-only", action="store_true", help="no network of 8-bit integers may win"
+    )
     parser.add_argument("--val-share", type=float, help="of the train part, for validation")
     parser.add_argument("--seed", type=int, default=0, help="of everything random; default 0")
     parser.add_argument("--workers", type=int, help="trainings at a time; default: one a core")
@@ -102,6 +105,7 @@ def run(args: Namespace) -> Answer:
         epochs=args.epochs,
         seed=args.seed,
         val_share=args.val_share,
+        integers=not args.floats_only,
         pool=_pool(args),
         **where,
     )
@@ -122,6 +126,8 @@ def _check(args: Namespace) -> None:
         ]
         if given:
             raise UsageError(f"--dry-run trains nothing; leave out --{given[0]}")
+        if args.floats_only:
+            raise UsageError("--dry-run asks for integers where no floats meet the budget")
         if args.classes is not None and args.data is not None:
             raise UsageError("the data say how many classes there are; leave out --classes")
         return

@@ -214,8 +214,8 @@ class Quantized:
         return any(isinstance(node, QReal | QFloat | QRound) for node in self.nodes)
 
     def weights(self) -> int:
-        """Bytes of weights, biases, multipliers and tables."""
-        return sum(array.nbytes for array in arrays_of(self).values())
+        """Bytes of weights, biases, multipliers and tables: what a program of it keeps."""
+        return sum(array.nbytes for array in _of_nodes(self).values())
 
 
 def stores(node: QNode) -> list[Store]:
@@ -289,6 +289,11 @@ def arrays_of(network: Quantized) -> dict[str, Array]:
         found["step"] = network.step
     for name, value in network.values.items():
         found[f"{name}.scale"], found[f"{name}.zero"] = value.scale, value.zero
+    return found | _of_nodes(network)
+
+
+def _of_nodes(network: Quantized) -> dict[str, Array]:
+    found: dict[str, Array] = {}
     for place, node in enumerate(network.nodes):
         _collect(node, f"n{place}", found)
     return found

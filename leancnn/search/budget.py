@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 from leancnn.errors import ArgumentError, MismatchError
 from leancnn.search.space import Architecture
+
+Form = Literal["float32", "int8"]
+"""What a network is when it counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +19,8 @@ class Budget:
     microseconds: float | None = None
     """For one image on one core, as a compiled program, on this machine."""
     bytes: float | None = None
-    """Of the trainable weights as float32, as `leancnn count` says."""
+    """Of the trainable weights as float32, as `leancnn count` says; of a network of integers, of
+    all that it stores."""
     macs: float | None = None
     """Multiply-accumulates for one image."""
     accuracy: float | None = None
@@ -54,18 +58,25 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An architecture with the time that the latency model predicts here."""
+    """An architecture in one of its forms, with the time that the latency model predicts here."""
 
     architecture: Architecture
     microseconds: float
+    form: Form = "float32"
+    """Of what is trained, which is floats; "int8": it is quantized before it is compared."""
 
     @property
     def bytes(self) -> int:
-        return self.architecture.bytes
+        return self.architecture.int8_bytes if self.form == "int8" else self.architecture.bytes
 
     @property
     def macs(self) -> int:
         return self.architecture.macs
+
+    @property
+    def title(self) -> str:
+        """The network and its form for people."""
+        return titled(self.architecture, self.form)
 
     def meets(self, budget: Budget) -> bool:
         """Whether it costs no more, by the latency model and by counts."""
@@ -73,13 +84,26 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields as plain JSON values."""
-        return {**self.architecture.to_json(), "microseconds": round(self.microseconds, 2)}
+        own = {"microseconds": round(self.microseconds, 2), "form": self.form}
+        return {**self.architecture.to_json(), **own}
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "Candidate":
         """What `to_json` gave."""
-        rest = {key: item for key, item in value.items() if key != "microseconds"}
-        return cls(Architecture.of_json(rest), float(value["microseconds"]))
+        rest = {key: item for key, item in value.items() if key not in ("microseconds", "form")}
+        form = value.get("form", "float32")  # what an older search has, which knew no other
+        return cls(Architecture.of_json(rest), float(value["microseconds"]), form)
+
+
+def titled(architecture: Architecture, form: Form) -> str:
+    """An architecture in a form for people.
+
+    >>> from leancnn.search.space import architectures
+    >>> some = next(architectures(classes=10, channels=3, sizes=[(32, 32)], only=["resnet8"]))
+    >>> titled(some, "int8")
+    'resnet8 (width=8) at 32×32, in 8-bit integers'
+    """
+    return architecture.title + (", in 8-bit integers" if form == "int8" else "")
 
 
 def amount(name: str, value: float) -> str:
@@ -110,9 +134,22 @@ def within(found: Iterable[Candidate], budget: Budget) -> list[Candidate]:
         if getattr(best, name) > limit:
             raise MismatchError(
                 f"nothing meets at most {amount(name, limit)}: the least is "
-                f"{best.architecture.title} with {amount(name, getattr(best, name))}; ask for that"
+                f"{best.title} with {amount(name, getattr(best, name))}; ask for that"
             )
     raise MismatchError(_together(every, limits))
+
+
+def either(
+    floats: Sequence[Candidate], integers: Sequence[Candidate], budget: Budget
+) -> list[Candidate]:
+    """What meets a budget as floats, and of the rest what does as integers, the cheapest first.
+
+    Raises as `within`.
+    """
+    fit = [one for one in floats if one.meets(budget)]
+    known = {one.architecture.key for one in fit}
+    fit += [one for one in integers if one.architecture.key not in known and one.meets(budget)]
+    return within(fit or [*floats, *integers], budget)
 
 
 def _together(every: Sequence[Candidate], limits: Mapping[str, float]) -> str:
@@ -127,5 +164,5 @@ def _together(every: Sequence[Candidate], limits: Mapping[str, float]) -> str:
     has = ", ".join(amount(name, getattr(nearest, name)) for name in limits)
     return (
         f"nothing meets {asked} together, though each alone is met: the nearest is "
-        f"{nearest.architecture.title} with {has}; give one of them more"
+        f"{nearest.title} with {has}; give one of them more"
     )

@@ -15,6 +15,7 @@ from leancnn.search.trial import Job, Outcome, forget
 
 TRIES = 3  # of a rung whose worker is killed
 LOOK_S = 1.0
+FORGET_S = 5.0  # between two looks at which weights may go: each draws the front anew
 HOPELESS = 3  # trials that fail before one succeeds
 
 
@@ -40,6 +41,8 @@ class Driver:
     """Whether something new was drawn that cannot end in time."""
     _weights: set[int] = field(default_factory=set)
     """Trials that may have weights on disk."""
+    _forgot: float = -FORGET_S
+    """When weights were last removed."""
     _began: float = 0.0
     _spent: float = 0.0
 
@@ -69,6 +72,7 @@ class Driver:
                 self._take(self.pool.wait(min(LOOK_S, self.left)))
                 self.look(self)
             self._take(self.pool.stop())
+        self._forget()
         self.study.spend(min(self.spent, max(self.seconds, self._spent)))
         return not stop.asked
 
@@ -84,6 +88,7 @@ class Driver:
             seed=self.plan.seed,
             split_seed=self.plan.seed,
             val_share=self.plan.val_share,
+            form=trial.candidate.form,
         )
 
     def _fill(self) -> None:
@@ -122,7 +127,8 @@ class Driver:
                 if self.study.report(one.number, one.epochs, one.accuracy):
                     self._queue.insert(0, self.study.trial(one.number))
             self.study.spend(self.spent)
-            if not one.lost:
+            many = len(self._weights) - len(self.running)
+            if time.monotonic() >= self._forgot + FORGET_S or many > 2 * KEPT:
                 self._forget()
 
     def _try_again(self, one: Outcome, job: Job) -> None:
@@ -151,6 +157,7 @@ class Driver:
 
     def _forget(self) -> None:
         """Remove the weights of trials that are over and not on the front."""
+        self._forgot = time.monotonic()
         trials = self.study.trials()
         kept = {one.number for one in front(trials)}
         for number in sorted(self._weights - self.running.keys()):

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leancnn.search.budget import Budget, Candidate, within
+from leancnn.search.budget import Budget, Candidate, either
+from leancnn.search.integers import as_integers, ratios
 from leancnn.search.latency_model import LatencyModel, load_or_fit
 from leancnn.search.programs import measured, predicted_cycles
 from leancnn.search.space import Architecture, Size, architectures
@@ -48,14 +49,16 @@ class Feasible:
             {
                 "network": one.architecture.network,
                 "architectures that fit": many[one.architecture.network],
-                "the largest": one.architecture.title,
+                "the largest": one.title,
                 "µs": f"{one.microseconds:.1f}",
                 "bytes": one.bytes,
                 "MACs": one.macs,
             }
             for one in self.by_network()
         ]
+        integers = sum(one.form == "int8" for one in self.found)
         count = f"{len(self.found)} of {self.considered} architectures meet the budget"
+        count += f", {integers} of them in 8-bit integers alone" if integers else ""
         return f"{table(rows)}\n\n{count}; {self.latency_model}"
 
 
@@ -67,12 +70,15 @@ def can_meet(
     sizes: Sequence[Size] | None = None,
     networks: Sequence[str] | None = None,
     correct: bool = False,
+    integers: bool | None = None,
     progress: bool = False,
 ) -> Feasible:
     """Find which networks of the zoo meet a budget on this machine, without training one.
 
     `sizes` of the images; None: those of each network's card, and a few more. With `correct` one
-    program of each network is timed, and the network's times follow it. The first call on a machine
+    program of each network is timed, and the network's times follow it. What floats do not meet
+    8-bit `integers` may; None: they are asked where no floats meet it. Where there is a limit of
+    time a program of each network is timed for that, too. The first call on a machine
     times a few programs for a minute or two. Raises `MismatchError` where nothing meets the budget,
     naming the limit and what comes nearest; `ArgumentError` for limits that nothing could mean;
     `UnknownNameError` for a network.
@@ -82,11 +88,13 @@ def can_meet(
     budget.check(classes)
     every = list(architectures(classes=classes, channels=channels, sizes=sizes, only=networks))
     model = load_or_fit(progress=progress)
-    priced = _candidates(every, budget, model, progress)
-    found = within(priced, budget)
+    floats = _candidates(every, budget, model, progress)
     if correct and budget.microseconds is not None:
-        found = within(corrected(priced, budget.microseconds, progress=progress), budget)
-    return Feasible(model, tuple(found), len(every))
+        floats = corrected(floats, budget.microseconds, progress=progress)
+    if integers is None:
+        integers = not any(one.meets(budget) for one in floats)
+    others = _in_integers(every, floats, budget, model, progress) if integers else []
+    return Feasible(model, tuple(either(floats, others, budget)), len(every))
 
 
 def _candidates(
@@ -100,8 +108,46 @@ def _candidates(
         able = [one for one in able if one.macs <= most]
     # where nothing is left, all are priced, so that the complaint can name what comes nearest
     able = able or [one for one in every if one.bytes <= LARGEST]
-    cycles = predicted_cycles(able, progress=progress)
-    return [Candidate(one, model.predict(cycles[one.key])) for one in able if one.key in cycles]
+    return _predicted(able, model, progress)
+
+
+def _predicted(
+    some: Sequence[Architecture], model: LatencyModel, progress: bool
+) -> list[Candidate]:
+    cycles = predicted_cycles(some, progress=progress)
+    return [Candidate(one, model.predict(cycles[one.key])) for one in some if one.key in cycles]
+
+
+def _in_integers(
+    every: Sequence[Architecture],
+    floats: Sequence[Candidate],
+    budget: Budget,
+    model: LatencyModel,
+    progress: bool,
+) -> list[Candidate]:
+    """With their times in integers, in proportion to those of `floats`; without those that their
+    counts alone rule out."""
+    most, limit = math.inf, budget.microseconds
+    ratio: dict[str, float] = {}
+    if limit is not None:
+        ratio = ratios(floats, limit, progress=progress)
+        most = MARGIN * model.fastest * limit / min([1.0, *ratio.values()])
+    able = [
+        one
+        for one in every
+        if one.macs <= min(most, budget.macs or math.inf)
+        and one.int8_bytes <= (budget.bytes or math.inf)
+        and one.bytes <= LARGEST
+    ]
+    known = {one.architecture.key: one.microseconds for one in floats}
+    found = _predicted(able, model, progress)
+    off = {
+        one.architecture.network: known[one.architecture.key] / one.microseconds
+        for one in found
+        if one.architecture.key in known
+    }
+    names = {one.architecture.network for one in found}
+    return as_integers(found, {name: ratio.get(name, 1.0) * off.get(name, 1.0) for name in names})
 
 
 def corrected(

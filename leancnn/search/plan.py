@@ -187,7 +187,9 @@ def longest_training(found: Sequence[Candidate]) -> int:
 
 def disk(found: Sequence[Candidate], places: int) -> int:
     """Bytes that a search may take at most: the front, what is in training, and a thousand logs."""
-    largest = max(one.bytes for one in found)
+    largest = max(
+        one.architecture.bytes for one in found
+    )  # they are trained as floats, all of them
     return (COPIES * places + 2 * KEPT) * largest + 1000 * LOGS
 
 

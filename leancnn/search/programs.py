@@ -46,27 +46,41 @@ def lowered(architecture: Architecture) -> Schedule:
     return schedule(lower(simplify(graph)))
 
 
-def source(architecture: Architecture) -> str:
-    """Its C. Raises as `lowered`."""
-    facts = Metadata(
+def about(architecture: Architecture) -> Metadata:
+    """What a program that is only timed says of itself."""
+    return Metadata(
         name="timed",
         classes=tuple(f"class {number}" for number in range(architecture.classes)),
         mean=(0.5,) * architecture.channels,
         std=(0.25,) * architecture.channels,
     )
-    return emit(lowered(architecture), facts).source
 
 
-def measured(some: Sequence[Architecture], *, progress: bool = False) -> dict[str, float]:
+def source(architecture: Architecture) -> str:
+    """Its C. Raises as `lowered`."""
+    return emit(lowered(architecture), about(architecture)).source
+
+
+def measured(
+    some: Sequence[Architecture],
+    write: Callable[[Architecture], str] = source,
+    *,
+    progress: bool = False,
+) -> dict[str, float]:
     """By an architecture's key: microseconds of its program, built on all cores and timed on one.
 
-    Without those that cannot be built.
+    `write` makes the C. Without those that cannot be built.
     """
-    paths = built(some, progress=progress)
+    paths = built(some, write, progress=progress)
     return dict(zip(paths, timed(list(paths.values())), strict=True))
 
 
-def built(some: Sequence[Architecture], *, progress: bool = False) -> dict[str, Path]:
+def built(
+    some: Sequence[Architecture],
+    write: Callable[[Architecture], str] = source,
+    *,
+    progress: bool = False,
+) -> dict[str, Path]:
     """Libraries by an architecture's key: one is written while those before are compiled."""
     work: dict[str, Future[Path]] = {}
     found = {}
@@ -78,7 +92,7 @@ def built(some: Sequence[Architecture], *, progress: bool = False) -> dict[str, 
         torch.set_num_threads(1)
         for architecture in some:
             with suppress(LeanCNNError):
-                text = source(architecture)
+                text = write(architecture)
                 work[architecture.key] = pool.submit(
                     compile_library, text, name="timed", flags=FAST_FLAGS
                 )

@@ -31,6 +31,8 @@ class SearchRequest:
     """The longest training of one network; None: as the hours allow."""
     seed: int
     val_share: float | None
+    integers: bool = True
+    """Whether what is found may be a network of 8-bit integers."""
 
     @classmethod
     def of(
@@ -43,6 +45,7 @@ class SearchRequest:
         epochs: int | None,
         seed: int,
         val_share: float | None,
+        integers: bool = True,
     ) -> "SearchRequest":
         """The words of `search`. Raises `UsageError`, `DataError` for no data set."""
         if not 0 <= seed <= LARGEST_SEED:
@@ -56,6 +59,7 @@ class SearchRequest:
             epochs=epochs,
             seed=seed,
             val_share=val_share,
+            integers=integers,
         )
 
     def space(self) -> dict[str, Any]:
@@ -64,6 +68,7 @@ class SearchRequest:
             "networks": None if self.networks is None else list(self.networks),
             "sizes": None if self.sizes is None else [list(size) for size in self.sizes],
             "epochs": self.epochs,
+            "integers": None if self.integers else False,  # an older search says nothing of them
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """What a search ends with: the front, measured and tested; the winner; one sentence.
 
 Everything before this saw train and validation images only. Here each network of the front is built
-and timed as a real program, alone on a core, and the test part is opened, once for the front: each
-network of it is evaluated one time, whatever is called again later.
+and timed as a real program, alone on a core, as it was compared and, where that is floats, in 8-bit
+integers too. Then the test part is opened, once for the front: each network of it is evaluated one
+time, whatever is called again later.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,17 @@ import numpy as np
 from leancnn import manifests, runs, weights
 from leancnn.bench import bench
 from leancnn.compile import compile
+from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import DamagedError, LeanCNNError, RunError
 from leancnn.evaluate import evaluate
 from leancnn.plots import front_picture
 from leancnn.progress import Progress
-from leancnn.search.budget import Budget, amount
+from leancnn.runs import Which
+from leancnn.search.budget import Budget, Form, amount, titled
 from leancnn.search.drive import front, place
-from leancnn.search.plan import SearchPlan
+from leancnn.search.plan import KEPT, SearchPlan
 from leancnn.search.study import Study, Trial
+from leancnn.search.trial import INT8, in_integers
 from leancnn.tables import table
 
 ROUNDS, SECONDS = 12, 0.05  # of the last measurement of a program
@@ -45,8 +51,8 @@ class Member:
     """Median of the rounds, as low and high are their quartiles."""
     low_us: float
     high_us: float
-    predicted_us: float
-    """What the latency model had said."""
+    predicted_us: float | None
+    """What the latency model had said; None for another form than the one that was searched."""
     bytes: int
     macs: int
     disturbed: tuple[str, ...]
@@ -56,6 +62,7 @@ class Member:
     test_low: float | None = None
     """Lower end of its 95 % interval, as `test_high` the upper."""
     test_high: float | None = None
+    form: Form = "float32"
 
     def keeps(self, budget: Budget) -> bool:
         """Whether it costs no more than it may: its time with the upper end of its interval."""
@@ -119,12 +126,9 @@ def conclude(
             f"{folder}: no network came to the end of its first {plan.rungs[0]} epochs in "
             f"{spent / 3600:.2g} hours; the same command with more --hours goes on"
         )
-    with Progress("measuring the front", len(best), shown=progress) as bar:
-        members = []
-        for one in best:
-            members.append(_member(folder, one, tested=plan.tested))
-            bar.to(len(members))
-    members.sort(key=lambda one: -one.val_accuracy)
+    members = _measured(folder, plan, best, progress=progress)
+    if plan.tested:
+        members = [_with_test(folder, one) for one in members]
     able = [one for one in members if one.keeps(plan.budget)]
     winner = able[0] if able else None
     asked = plan.budget.accuracy
@@ -150,53 +154,102 @@ def conclude(
     return found
 
 
-def _member(folder: Path, trial: Trial, *, tested: bool) -> Member:
-    """One of the front, measured now unless an earlier call did."""
-    run = place(folder, trial.number)
-    kept = run / f"front-{trial.epochs}.json"
+def _measured(
+    folder: Path, plan: SearchPlan, trials: Sequence[Trial], *, progress: bool
+) -> list[Member]:
+    """The front as it is measured, the most accurate first: each network as it was compared, and
+    what is floats in integers, too."""
+    members = []
+    with Progress("measuring the front", 2 * len(trials), shown=progress) as bar:
+        for trial in trials:
+            members.append(_member(folder, trial, trial.candidate.form))
+            bar.to(bar.done + 1)
+            if trial.candidate.form == "float32" and plan.asked.get("integers") is None:
+                with _said(trial):
+                    members.append(_member(folder, trial, "int8", plan.seed))
+            bar.to(bar.done + 1)
+    found: list[Member] = []
+    for one in sorted(members, key=lambda one: (-one.val_accuracy, one.microseconds)):
+        if not any(
+            other.microseconds <= one.microseconds and other.bytes <= one.bytes for other in found
+        ):
+            found.append(one)
+    return found[:KEPT]
+
+
+@contextmanager
+def _said(trial: Trial) -> Iterator[None]:
+    """What keeps a network from another form is a warning: the search has others."""
+    try:
+        yield
+    except LeanCNNError as error:
+        text = f"trial {trial.number}, {trial.candidate.title}, not in integers: {error}"
+        warnings.warn(text, stacklevel=2)
+
+
+def _saved(folder: Path, trial: int, form: Form) -> tuple[Path, Which | None]:
+    """Where a network of the front lies, as `weights.load` takes it."""
+    run = place(folder, trial)
+    return (run / INT8, None) if form == "int8" else (run, "best")
+
+
+def _kept_at(folder: Path, trial: int, epochs: int, form: Form) -> Path:
+    """Where the measurement of a network is kept."""
+    return place(folder, trial) / f"front-{epochs}{'-int8' if form == 'int8' else ''}.json"
+
+
+def _member(folder: Path, trial: Trial, form: Form, seed: int = 0) -> Member:
+    """One of the front, quantized and measured now unless an earlier call did."""
+    kept, candidate = _kept_at(folder, trial.number, trial.epochs, form), trial.candidate
     try:
         value = dict(runs.read_json(kept, manifests.Member))
         value.pop("sha256", None)
         return Member(**{**value, "disturbed": tuple(value["disturbed"])})
     except (RunError, DamagedError, TypeError):
         pass
-    network = weights.load(run, "best")
+    accuracy = trial.accuracy or 0.0
+    if form != candidate.form:
+        accuracy = in_integers(place(folder, trial.number), seed)
+    network = weights.load(*_saved(folder, trial.number, form))
     rows, missing = bench([network], on=("c",), rounds=ROUNDS, seconds=SECONDS)
     if not rows:
-        raise LeanCNNError(f"{run}: its program cannot be timed: {missing[0].reason}")
-    row, candidate = rows[0], trial.candidate
+        raise LeanCNNError(f"{kept.parent}: its program cannot be timed: {missing[0].reason}")
+    (row,) = rows
+    integers = network.body.network if isinstance(network.body, IntegerNetwork) else None
     member = Member(
         trial=trial.number,
-        network=candidate.architecture.title,
+        network=titled(candidate.architecture, form),
         change=str(trial.change),
         epochs=trial.epochs,
-        val_accuracy=trial.accuracy or 0.0,
+        val_accuracy=accuracy,
         microseconds=row.median_us,
         low_us=row.low_us,
         high_us=row.high_us,
-        predicted_us=candidate.microseconds,
-        bytes=candidate.bytes,
+        predicted_us=candidate.microseconds if form == candidate.form else None,
+        bytes=candidate.architecture.bytes if integers is None else integers.weights(),
         macs=candidate.macs,
         disturbed=row.disturbed,
-        **(_tested(run) if tested else {}),
+        form=form,
     )
     runs.write_sealed(kept, asdict(member))
     return member
 
 
-def _tested(run: Path) -> dict[str, Any]:
-    """Accuracy on the test part, by the one function that opens it, and counts that."""
-    found = evaluate(run, which="best")
-    return {
-        "test_accuracy": found.accuracy,
-        "test_low": found.low,
-        "test_high": found.high,
-    }
+def _with_test(folder: Path, member: Member) -> Member:
+    """With its accuracy on the test part, by the one function that opens it, and counts that;
+    never twice."""
+    if member.test_accuracy is not None:
+        return member
+    where, which = _saved(folder, member.trial, member.form)
+    found = evaluate(where, which=which)
+    tested = replace(member, test_accuracy=found.accuracy, test_low=found.low, test_high=found.high)
+    runs.write_sealed(_kept_at(folder, member.trial, member.epochs, member.form), asdict(tested))
+    return tested
 
 
 def _keep(folder: Path, winner: Member) -> None:
     """The winner as a saved network with its C file and library."""
-    network = weights.load(place(folder, winner.trial), "best")
+    network = weights.load(*_saved(folder, winner.trial, winner.form))
     network.made = {**network.made, "searched": {"trial": winner.trial, "network": winner.network}}
     weights.save(network, folder / "winner")
     compile(network, out=folder / "winner")

@@ -42,6 +42,7 @@ def search(
     epochs: int | None = None,
     seed: int = 0,
     val_share: float | None = None,
+    integers: bool = True,
     pool: Pool | None = None,
     clock: Callable[[], float] = time.monotonic,
     progress: bool = True,
@@ -50,9 +51,10 @@ def search(
 
     `hours` counts all calls together: the same call goes on after a stop or a kill, and a larger
     number lengthens a search that ended. `networks` and `sizes` narrow what is tried; `epochs` is
-    the longest training of one network; without it the hours decide. `pool` trains; None: a process
-    for each core of this machine. `clock` tells the seconds by which hours are counted. Pricing
-    before and measuring after take minutes more.
+    the longest training of one network; without it the hours decide. `integers`: whether what is
+    found may be a network of 8-bit integers. `pool` trains; None: a process for each core of this
+    machine. `clock` tells the seconds by which hours are counted. Pricing before and measuring
+    after take minutes more.
 
     The test part is opened once, for the front. Raises `StoppedError` after Ctrl-C, when all is
     kept; `RunError` for a folder that holds something else or another search, and for images that
@@ -69,6 +71,7 @@ def search(
         epochs=epochs,
         seed=seed,
         val_share=val_share,
+        integers=integers,
     )
     folder = Path(out)
     check_place(folder, data)
@@ -104,12 +107,14 @@ def _begun(
         sizes=request.sizes,
         networks=request.networks,
         correct=True,
+        integers=request.integers,
         progress=progress,
     )
     plan = SearchPlan.of(request, dataset, feasible, hours, places)
     if progress:
         tell(
-            f"{len(plan.found)} of {feasible.considered} architectures meet {plan.budget}; "
+            f"{len(plan.found)} of {feasible.considered} architectures meet {plan.budget}"
+            f"{_integers(plan)}; "
             f"{feasible.latency_model}; trainings of {', '.join(map(str, plan.rungs))} epochs, "
             f"{places} at a time; at most {amount('bytes', disk(plan.found, places))} of disk in "
             f"{folder}"
@@ -142,20 +147,23 @@ def _drive(
     return conclude(folder, plan, study, study.spent, progress=progress)
 
 
+def _integers(plan: SearchPlan) -> str:
+    many = sum(one.form == "int8" for one in plan.found)
+    return f", {many} of them in 8-bit integers alone" if many else ""
+
+
 def status(driver: Driver) -> tuple[str, str]:
     """A search at a glance: a line, and a table of the trials at work and on the front."""
     trials = driver.study.trials()
     best = front(trials)
     ended = sum(one.state != "running" for one in trials)
     at_work = [one for one in trials if one.number in driver.running]
-    top = (
-        f"{best[0].accuracy:.2%} by {best[0].candidate.architecture.title}" if best else "none yet"
-    )
+    top = f"{best[0].accuracy:.2%} by {best[0].candidate.title}" if best else "none yet"
     line = f"{ended} done, {len(at_work)} running, best {top}, {duration(driver.left)} to go"
     rows = [
         {
             "trial": one.number,
-            "network": one.candidate.architecture.title,
+            "network": one.candidate.title,
             "recipe": str(one.change) or "its own",
             "epochs": one.epochs,
             "validation": "–" if one.accuracy is None else f"{one.accuracy:.2%}",

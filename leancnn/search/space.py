@@ -20,6 +20,7 @@ from leancnn.shape_runs import ShapeRun
 
 Size = tuple[int, int]
 """(height, width) of images."""
+OUTPUT = 16  # bytes of a layer in integers for each output: bias, limits, multiplier
 SIZES = (32, 48, 64, 96)
 """Sides of images that are tried beside the one on a network's card."""
 
@@ -39,6 +40,8 @@ class Architecture:
     """Multiply-accumulates for one image."""
     bytes: int
     """Of the trainable weights as float32, as everywhere in leancnn."""
+    int8_bytes: int = 0
+    """Of what its form in integers stores, nearly: weights, and four numbers for each output."""
 
     @property
     def key(self) -> str:
@@ -133,13 +136,26 @@ def counted(plain: Architecture, sizes: Sequence[Size]) -> Iterator[Architecture
     with ShapeRun() as run, suppress(LeanCNNError), torch.no_grad():
         body = plain.build(meta=True).eval()
         weight = sum(one.numel() for one in body.parameters() if one.requires_grad)
+        fixed: dict[str, Any] = {
+            "bytes": BYTES_PER_WEIGHT * weight,
+            "int8_bytes": integer_bytes(body),
+        }
         for size in sizes:
             run.macs = 0
             with suppress(LeanCNNError):
                 body(torch.empty(1, plain.channels, *size, device="meta"))
-                cost = {"macs": run.macs, "bytes": BYTES_PER_WEIGHT * weight}
-                found.append(replace(plain, size=size, **cost))
+                found.append(replace(plain, size=size, macs=run.macs, **fixed))
     yield from found
+
+
+def integer_bytes(body: torch.nn.Module) -> int:
+    """What the form of a network in 8-bit integers stores, nearly; batch norms are folded.
+
+    >>> integer_bytes(torch.nn.Linear(100, 10)) == 100 * 10 + OUTPUT * 10
+    True
+    """
+    layers = [one for one in body.modules() if isinstance(one, torch.nn.Conv2d | torch.nn.Linear)]
+    return sum(one.weight.numel() + OUTPUT * len(one.weight) for one in layers)
 
 
 AUGMENT: dict[str, dict[str, Any]] = {

@@ -152,11 +152,16 @@ class Study:
                 ) from error
 
     def _enqueue(self) -> None:
-        """Begin with the costliest of each network by its own recipe, the costliest first."""
-        best = [architectures[-1] for architectures in self._architectures.values()]
-        for one in sorted(best, key=lambda one: -one.microseconds):
-            name = one.architecture.network
-            place = {"network": name, name: len(self._architectures[name]) - 1}
+        """Begin with the costliest of each network by its own recipe, the costliest first, and
+        then with the costliest of each that only integers make fit."""
+        best = {
+            (one.form, name): (one.microseconds, at)
+            for name, architectures in self._architectures.items()
+            for at, one in enumerate(architectures)
+        }
+        order = sorted(best, key=lambda key: (key[0] != "float32", -best[key][0]))
+        for form, name in order:
+            place = {"network": name, name: best[form, name][1]}
             self._study.enqueue_trial({**place, **Change().to_json()}, skip_if_exists=True)
 
     def ask(self) -> Trial:

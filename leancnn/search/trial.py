@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from leancnn import manifests, runs
-from leancnn.errors import DamagedError, LeanCNNError, RunError, StoppedError
+from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, StoppedError
 from leancnn.process import die_with_parent
+from leancnn.search.budget import Form
 from leancnn.search.space import Architecture, Change
 
 WAIT_S = 60.0  # for a process that is just leaving the folder
-LEFT = ("checkpoints", "best", "last")  # of a run: what holds weights
+INT8 = "int8"  # in a run: its best network in integers
+LEFT = ("checkpoints", "best", "last", INT8)  # of a run: what holds weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Job:
     seed: int
     split_seed: int
     val_share: float | None
+    form: Form = "float32"
+    """What is compared."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
@@ -64,13 +68,15 @@ class Outcome:
     number: int
     epochs: int
     accuracy: float = 0.0
-    """Best on the validation images so far, 0..1."""
+    """Best on the validation images so far, 0..1; of integers that of the best as floats."""
     seconds: float = 0.0
     """Of training, all rungs together."""
     error: str = ""
     """In one line; such a trial ends."""
     lost: bool = False
     """Whether the worker left no answer: killed, or stopped. The rung may be tried again."""
+    form: Form = "float32"
+    """Of the network whose accuracy it is."""
 
 
 def run(job: Job) -> Outcome:
@@ -81,17 +87,19 @@ def run(job: Job) -> Outcome:
     """
     if (found := outcome(Path(job.folder), job.epochs)) is not None:
         return found
-    made = Outcome(number=job.number, epochs=job.epochs)
+    made = Outcome(number=job.number, epochs=job.epochs, form=job.form)
     try:
         trained = _train(job)
+        accuracy = max(float(row["val_accuracy"]) for row in trained.history)
+        if job.form == "int8":
+            accuracy = in_integers(Path(job.folder), job.seed)
     except StoppedError:
         raise
     except LeanCNNError as error:
         kind = type(error).__name__
         made = replace(made, error=f"{kind}: {' '.join(str(error).split())}"[:500])
     else:
-        best = max(float(row["val_accuracy"]) for row in trained.history)
-        made = replace(made, accuracy=best, seconds=trained.seconds)
+        made = replace(made, accuracy=accuracy, seconds=trained.seconds)
     runs.write_sealed(_place(Path(job.folder), job.epochs), asdict(made))
     return made
 
@@ -141,12 +149,26 @@ def _train(job: Job) -> Any:
             time.sleep(0.5)
 
 
+def in_integers(folder: Path, seed: int) -> float:
+    """Quantize a trial's best network, beside it; the accuracy that is left on validation images.
+
+    Raises `MismatchError` and `DataError` as `leancnn.quantize`.
+    """
+    from leancnn.quantize import quantize
+
+    found = quantize(folder, folder / INT8, which="best", seed=seed, timed=False)
+    if found.accuracy_int8 is None:
+        raise MismatchError("there are no validation images to compare by")
+    return found.accuracy_int8
+
+
 def forget(folder: Path, *, keep: bool) -> None:
     """Remove a trial's weights, or with `keep` all but those of its best network."""
     import shutil
 
-    for name in LEFT[: 1 if keep else None]:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in LEFT:
+        if not keep or name == "checkpoints":
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ COSTS = (
     ("macs", "--macs", ""),
     ("accuracy", "--accuracy", ""),
 )
+INTEGERS = ", in 8-bit integers"
 LIMITS = {"microseconds": "µs an image", "bytes": "bytes", "macs": "multiply-accumulates"}
 
 
@@ -82,6 +83,8 @@ def _again(asked: Mapping[str, Any], folder: Path) -> str:
         words += ["--size", "x".join(map(str, size)) if isinstance(size, list) else size]
     if wishes.get("epochs") is not None:
         words += ["--epochs", wishes["epochs"]]
+    if wishes.get("integers") is False:
+        words.append("--floats-only")
     if asked["val_share"] is not None:
         words += ["--val-share", asked["val_share"]]
     return command(*words, "--seed", asked["seed"], "--hours", "HOURS", "--out", folder)
@@ -165,7 +168,8 @@ def _trials(folder: Path) -> list[list[Cell]]:
         last = max(rungs, key=lambda rung: rung["epochs"])
         share, error = last["accuracy"], last["error"]
         shown: Cell = error if error else Bar(percent(share), share)
-        found.append((share, [trial.name, _network(trial), last["epochs"], shown]))
+        network = f"{_network(trial)}{INTEGERS if last.get('form') == 'int8' else ''}"
+        found.append((share, [trial.name, network, last["epochs"], shown]))
     return [row for _, row in sorted(found, key=lambda item: -item[0])]
 
 

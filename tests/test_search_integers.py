@@ -1,0 +1,125 @@
+"""Networks of 8-bit integers in a search: what they cost, which may be tried, what wins."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from leancnn import manifests, runs
+from leancnn.compiler.quantize import quantize
+from leancnn.compiler.ranges import measure
+from leancnn.compiler.reference import IntegerNetwork
+from leancnn.compiler.simplify import simplify
+from leancnn.compiler.trace_torch import trace_torch
+from leancnn.errors import MismatchError
+from leancnn.search import Budget, feasible, integers, latency_model
+from leancnn.search import run as searching
+from leancnn.search.budget import Candidate, either
+from leancnn.search.space import Change, architectures
+from leancnn.search.study import Study
+from leancnn.search.trial import INT8, Job, Outcome
+from tests.searches import FOUND, architecture, priced
+
+SIDE = 32
+
+
+def of(network):
+    return next(architectures(classes=10, channels=3, sizes=[(SIDE, SIDE)], only=[network]))
+
+
+@pytest.mark.parametrize("network", ["henet_r3", "shufflenet_r3", "resnet8", "mobilenetv2"])
+def test_what_integers_store_is_known_before_there_are_any(network):
+    some = of(network)
+    graph = simplify(trace_torch(some.build().eval(), (3, SIDE, SIDE)))
+    images = [torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))]
+    made = quantize(graph, measure(graph, images), (0.5,) * 3, (0.25,) * 3)
+    assert some.int8_bytes == pytest.approx(IntegerNetwork(made).network.weights(), rel=0.1)
+    assert some.int8_bytes < some.bytes / 2
+    assert "leancnn" in integers.integer_source(some)
+
+
+def test_integers_are_tried_where_floats_miss_the_budget_and_only_there():
+    floats = [priced(10, size=100), priced(30, size=400, repeat=2)]
+    floats = [
+        Candidate(
+            dataclasses.replace(one.architecture, int8_bytes=one.architecture.bytes // 4),
+            one.microseconds,
+        )
+        for one in floats
+    ]
+    ints = integers.as_integers(floats, {"henet_r3": 0.5})
+    assert [one.microseconds for one in ints] == [5, 15]
+    found = either(floats, ints, Budget(bytes=100))
+    assert [(one.form, one.bytes) for one in found] == [("float32", 100), ("int8", 100)]
+    found = either(floats, ints, Budget(microseconds=15))
+    assert [(one.form, one.microseconds) for one in found] == [("float32", 10), ("int8", 15)]
+    assert found[1].title.endswith(", in 8-bit integers")
+    assert [one.form for one in either(floats, ints, Budget(bytes=30))] == ["int8"]
+    with pytest.raises(MismatchError, match=r"the least is .*, in 8-bit integers with 0\.025 kB"):
+        either(floats, ints, Budget(bytes=20))
+
+
+def test_a_priced_shape_is_read_back_with_its_form_and_one_of_an_older_search_is_of_floats():
+    one = Candidate(architecture(), 7.0, "int8")
+    text = json.loads(json.dumps(one.to_json()))
+    assert Candidate.of_json(text) == one
+    del text["form"], text["int8_bytes"]
+    assert Candidate.of_json(text) == Candidate(architecture(), 7.0)
+
+
+def test_a_study_begins_with_floats_and_then_with_the_costliest_integers(tmp_path):
+    ints = [
+        Candidate(architecture(network=one.architecture.network, repeat=9), 51.0, "int8")
+        for one in FOUND[4::5]
+    ]
+    found = sorted([*FOUND, *ints], key=lambda one: one.microseconds)
+    study = Study(tmp_path / "study.journal", found, (1, 3))
+    drawn = [study.ask().candidate for _ in range(6)]
+    assert [one.form for one in drawn] == ["float32"] * 3 + ["int8"] * 3
+    assert {one.microseconds for one in drawn} == {50, 51}
+
+
+def test_the_form_of_a_trial_crosses_to_its_worker_and_stands_in_what_it_came_to(tmp_path):
+    job = Job(
+        number=3,
+        architecture=architecture(),
+        change=Change(),
+        epochs=3,
+        data="digits",
+        folder=str(tmp_path),
+        seed=0,
+        split_seed=0,
+        val_share=None,
+        form="int8",
+    )
+    assert Job.of_json(json.loads(json.dumps(job.to_json()))) == job
+    runs.write_sealed(
+        tmp_path / "rung-3.json",
+        dataclasses.asdict(Outcome(number=3, epochs=3, accuracy=0.5, form="int8")),
+    )
+    assert runs.read_json(tmp_path / "rung-3.json", manifests.Rung)["form"] == "int8"
+
+
+@pytest.mark.slow
+def test_a_budget_that_no_floats_meet_is_met_in_integers(tmp_path, monkeypatch):
+    made = latency_model.LatencyModel(
+        dict.fromkeys(("window", "winograd", "kernels"), 1e-3), 0.1, 0.2, 9, 5e4
+    )
+    monkeypatch.setattr(feasible, "load_or_fit", lambda **_: made)
+    known = {"networks": ["resnet8"], "sizes": [(16, 16)], "progress": False}
+    least = min(
+        one.bytes
+        for one in architectures(classes=10, channels=3, sizes=[(16, 16)], only=["resnet8"])
+    )
+    budget = Budget(bytes=0.6 * least, accuracy=0.2)
+    found = searching.search("digits", out=tmp_path, hours=0.2, epochs=4, budget=budget, **known)
+    assert found.reached
+    assert found.winner is not None
+    assert found.winner.form == "int8"
+    assert found.winner.bytes <= budget.bytes < least
+    assert runs.evaluations(tmp_path / "trials" / f"{found.winner.trial:04d}" / INT8)
+    assert (tmp_path / "winner" / "resnet8.c").exists()
+    assert found.sentence.startswith("reached: resnet8")
+    again = searching.search("digits", out=tmp_path, hours=0.2, epochs=4, budget=budget, **known)
+    assert again == found

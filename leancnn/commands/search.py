@@ -61,6 +61,11 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=int, help="the longest training; default: by the hours")
     parser.add_argument(
+        "--clock-on",
+        metavar="COMMAND",
+        help="times a C file on the machine whose time counts, and prints seconds; default: here",
+    )
+    parser.add_argument(
         "--floats-only", action="store_true", help="no network of 8-bit integers may win"
     )
     parser.add_argument("--val-share", type=float, help="of the train part, for validation")
@@ -92,7 +97,8 @@ def run(args: Namespace) -> Answer:
         accuracy=args.accuracy,
     )
     named = None if args.networks is None else [each for each in args.networks.split(",") if each]
-    where: dict[str, Any] = {"sizes": args.size, "networks": named, "progress": not args.quiet}
+    where: dict[str, Any] = {"sizes": args.size, "networks": named, "clock_on": args.clock_on}
+    where["progress"] = not args.quiet
     if args.dry_run:
         classes = args.classes if args.data is None else _classes(args.data)
         answer = can_meet(budget, classes=classes or 10, **where)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leancnn.search.budget import Budget, Candidate, either
+from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.integers import as_integers, ratios
 from leancnn.search.latency_model import LatencyModel, load_or_fit
 from leancnn.search.programs import measured, predicted_cycles
@@ -71,6 +72,7 @@ def can_meet(
     networks: Sequence[str] | None = None,
     correct: bool = False,
     integers: bool | None = None,
+    clock_on: str | None = None,
     progress: bool = False,
 ) -> Feasible:
     """Find which networks of the zoo meet a budget on this machine, without training one.
@@ -78,22 +80,24 @@ def can_meet(
     `sizes` of the images; None: those of each network's card, and a few more. With `correct` one
     program of each network is timed, and the network's times follow it. What floats do not meet
     8-bit `integers` may; None: they are asked where no floats meet it. Where there is a limit of
-    time a program of each network is timed for that, too. The first call on a machine
-    times a few programs for a minute or two. Raises `MismatchError` where nothing meets the budget,
-    naming the limit and what comes nearest; `ArgumentError` for limits that nothing could mean;
-    `UnknownNameError` for a network.
+    time a program of each network is timed for that, too. `clock_on` is a command that times C on
+    the machine that counts; None: this one. The first call on a machine times a few programs for a
+    minute or two. Raises `MismatchError` where nothing meets the budget, naming the limit and what
+    comes nearest; `ArgumentError` for limits that nothing could mean; `UnknownNameError` for a
+    network; `RunError` for a command that times nothing.
 
         can_meet(Budget(microseconds=150), sizes=[(31, 31)])
     """
     budget.check(classes)
     every = list(architectures(classes=classes, channels=channels, sizes=sizes, only=networks))
-    model = load_or_fit(progress=progress)
+    on = None if clock_on is None else Elsewhere(clock_on)
+    model = load_or_fit(on, progress=progress)
     floats = _candidates(every, budget, model, progress)
     if correct and budget.microseconds is not None:
-        floats = corrected(floats, budget.microseconds, progress=progress)
+        floats = corrected(floats, budget.microseconds, on, progress=progress)
     if integers is None:
         integers = not any(one.meets(budget) for one in floats)
-    others = _in_integers(every, floats, budget, model, progress) if integers else []
+    others = _in_integers(every, floats, budget, model, on, progress) if integers else []
     return Feasible(model, tuple(either(floats, others, budget)), len(every))
 
 
@@ -123,6 +127,7 @@ def _in_integers(
     floats: Sequence[Candidate],
     budget: Budget,
     model: LatencyModel,
+    on: Elsewhere | None,
     progress: bool,
 ) -> list[Candidate]:
     """With their times in integers, in proportion to those of `floats`; without those that their
@@ -130,7 +135,7 @@ def _in_integers(
     most, limit = math.inf, budget.microseconds
     ratio: dict[str, float] = {}
     if limit is not None:
-        ratio = ratios(floats, limit, progress=progress)
+        ratio = ratios(floats, limit, on, progress=progress)
         most = MARGIN * model.fastest * limit / min([1.0, *ratio.values()])
     able = [
         one
@@ -151,7 +156,11 @@ def _in_integers(
 
 
 def corrected(
-    found: Sequence[Candidate], limit: float, *, progress: bool = False
+    found: Sequence[Candidate],
+    limit: float,
+    on: Elsewhere | None = None,
+    *,
+    progress: bool = False,
 ) -> list[Candidate]:
     """The same with the times of each network in proportion to one of its programs, timed now.
 
@@ -162,7 +171,7 @@ def corrected(
     for one in sorted(found, key=lambda one: abs(math.log(one.microseconds / limit))):
         if 1 / NEAR <= one.microseconds / limit <= NEAR:
             near.setdefault(one.architecture.network, one)
-    times = measured([one.architecture for one in near.values()], progress=progress)
+    times = measured([one.architecture for one in near.values()], on=on, progress=progress)
     ratio = {
         name: times[one.architecture.key] / one.microseconds
         for name, one in near.items()

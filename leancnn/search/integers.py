@@ -15,6 +15,7 @@ from leancnn.compiler.ranges import measure
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.trace_torch import trace_torch
 from leancnn.search.budget import Candidate
+from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.programs import about, measured
 from leancnn.search.space import Architecture
 
@@ -33,7 +34,11 @@ def integer_source(architecture: Architecture) -> str:
 
 
 def ratios(
-    floats: Sequence[Candidate], limit: float, *, progress: bool = False
+    floats: Sequence[Candidate],
+    limit: float,
+    on: Elsewhere | None = None,
+    *,
+    progress: bool = False,
 ) -> dict[str, float]:
     """By network: the time of its integers, measured, over that of its floats, as predicted.
 
@@ -46,7 +51,7 @@ def ratios(
         if 1 < one.microseconds / limit <= NEAR:
             near.setdefault(one.architecture.network, one)
     timed = [one.architecture for one in near.values()]
-    times = measured(timed, integer_source, progress=progress)
+    times = measured(timed, integer_source, on, progress=progress)
     found = {
         name: times[one.architecture.key] / one.microseconds
         for name, one in near.items()

@@ -21,6 +21,7 @@ from scipy.optimize import nnls
 from leancnn import manifests
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.safe_files import read_json, write_sealed
+from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.programs import Cycles, cache_path, measured, predicted_cycles
 from leancnn.search.space import Architecture, choices, counted, searched
 from leancnn.toolchain import find_compiler, processor
@@ -138,26 +139,29 @@ def sample(many: int) -> list[Architecture]:
     return list(picked.values())
 
 
-def load_or_fit(*, progress: bool = False, refit: bool = False) -> LatencyModel:
-    """The model of this machine, fitted now where none is kept, or `refit`.
+def load_or_fit(
+    on: Elsewhere | None = None, *, progress: bool = False, refit: bool = False
+) -> LatencyModel:
+    """The model of this machine, or that which `on` times, fitted now where none is kept, or
+    `refit`.
 
     That takes a minute: programs are built on all cores, then timed on one. Raises
-    `MissingDependencyError` without a C compiler.
+    `MissingDependencyError` without a C compiler, `RunError` for a command that times nothing.
     """
     find_compiler()
-    place = cache_path("latency-model", processor())
+    place = cache_path("latency-model", processor() if on is None else f"by {on.command}")
     if not refit:
         with suppress(DamagedError, RunError, KeyError):
             kept = read_json(place, manifests.LatencyModel)
             return LatencyModel(**{key: kept[key] for key in LatencyModel.__slots__})
     some = sample(PROGRAMS)
-    table = predicted_cycles(some, progress=progress)
-    times = measured([one for one in some if one.key in table], progress=progress)
+    times = measured(some, on=on, progress=progress)
+    table = predicted_cycles([one for one in some if one.key in times], progress=progress)
     if len(times) < FEWEST:
         raise MismatchError(
-            f"only {len(times)} programs could be built here; no latency model can be fitted"
+            f"only {len(times)} programs could be built and timed; no latency model can be fitted"
         )
-    able = [one for one in some if one.key in times]
+    able = [one for one in some if one.key in times and one.key in table]
     model = fit_model(able, [table[one.key] for one in able], [times[one.key] for one in able])
     write_sealed(place, model.to_json())
     return model

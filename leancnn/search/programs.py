@@ -28,16 +28,18 @@ from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import Schedule, schedule
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.trace_torch import trace_torch
-from leancnn.errors import DamagedError, LeanCNNError, RunError
+from leancnn.errors import DamagedError, LeanCNNError, RunError, UnsupportedError
 from leancnn.process import kept_threads
 from leancnn.progress import Progress
 from leancnn.safe_files import read_json, write_sealed
+from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.space import Architecture
 from leancnn.timing import in_turns
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler
 
 Cycles = Mapping[str, float]
 TURNS, TURN_S = 7, 0.02
+NAME = "timed"  # of a program that is built for that alone
 
 
 def lowered(architecture: Architecture) -> Schedule:
@@ -49,7 +51,7 @@ def lowered(architecture: Architecture) -> Schedule:
 def about(architecture: Architecture) -> Metadata:
     """What a program that is only timed says of itself."""
     return Metadata(
-        name="timed",
+        name=NAME,
         classes=tuple(f"class {number}" for number in range(architecture.classes)),
         mean=(0.5,) * architecture.channels,
         std=(0.25,) * architecture.channels,
@@ -64,15 +66,41 @@ def source(architecture: Architecture) -> str:
 def measured(
     some: Sequence[Architecture],
     write: Callable[[Architecture], str] = source,
+    on: Elsewhere | None = None,
     *,
     progress: bool = False,
 ) -> dict[str, float]:
     """By an architecture's key: microseconds of its program, built on all cores and timed on one.
 
-    `write` makes the C. Without those that cannot be built.
+    `write` makes the C; `on` says where it is timed; None: here. Without those that cannot be
+    built. Raises `RunError` for a command that times nothing.
     """
+    if on is not None:
+        return _elsewhere(some, write, on, progress)
     paths = built(some, write, progress=progress)
     return dict(zip(paths, timed(list(paths.values())), strict=True))
+
+
+def _elsewhere(
+    some: Sequence[Architecture],
+    write: Callable[[Architecture], str],
+    on: Elsewhere,
+    progress: bool,
+) -> dict[str, float]:
+    """The same, one after the other; one that fails is left out once another did not."""
+    found: dict[str, float] = {}
+    with Progress("timing programs elsewhere", len(some), shown=progress) as bar:
+        for architecture in some:
+            with suppress(UnsupportedError):
+                text = write(architecture)
+                try:
+                    turns = on.seconds(text, NAME, architecture, architecture.classes)
+                    found[architecture.key] = 1e6 * min(turns)
+                except RunError:
+                    if not found:
+                        raise
+            bar.to(bar.done + 1)
+    return found
 
 
 def built(
@@ -94,7 +122,7 @@ def built(
             with suppress(LeanCNNError):
                 text = write(architecture)
                 work[architecture.key] = pool.submit(
-                    compile_library, text, name="timed", flags=FAST_FLAGS
+                    compile_library, text, name=NAME, flags=FAST_FLAGS
                 )
             bar.to(bar.done + 1)
         for key, future in work.items():

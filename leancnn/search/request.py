@@ -33,6 +33,8 @@ class SearchRequest:
     val_share: float | None
     integers: bool = True
     """Whether what is found may be a network of 8-bit integers."""
+    clock_on: str | None = None
+    """A command that times C files where time counts; None: here."""
 
     @classmethod
     def of(
@@ -46,6 +48,7 @@ class SearchRequest:
         seed: int,
         val_share: float | None,
         integers: bool = True,
+        clock_on: str | None = None,
     ) -> "SearchRequest":
         """The words of `search`. Raises `UsageError`, `DataError` for no data set."""
         if not 0 <= seed <= LARGEST_SEED:
@@ -60,6 +63,7 @@ class SearchRequest:
             seed=seed,
             val_share=val_share,
             integers=integers,
+            clock_on=clock_on,
         )
 
     def space(self) -> dict[str, Any]:
@@ -69,6 +73,7 @@ class SearchRequest:
             "sizes": None if self.sizes is None else [list(size) for size in self.sizes],
             "epochs": self.epochs,
             "integers": None if self.integers else False,  # an older search says nothing of them
+            "clock_on": self.clock_on,
         }
 
     def to_json(self) -> dict[str, Any]:

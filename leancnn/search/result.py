@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,10 +27,13 @@ from leancnn.progress import Progress
 from leancnn.runs import Which
 from leancnn.search.budget import Budget, Form, amount, titled
 from leancnn.search.drive import front, place
+from leancnn.search.elsewhere import Elsewhere, quartiles
 from leancnn.search.plan import KEPT, SearchPlan
 from leancnn.search.study import Study, Trial
 from leancnn.search.trial import INT8, in_integers
 from leancnn.tables import table
+from leancnn.targets._c_text import to_c
+from leancnn.weights import Network
 
 ROUNDS, SECONDS = 12, 0.05  # of the last measurement of a program
 FEW = 3  # networks that a trend of accuracy needs
@@ -162,11 +165,11 @@ def _measured(
     members = []
     with Progress("measuring the front", 2 * len(trials), shown=progress) as bar:
         for trial in trials:
-            members.append(_member(folder, trial, trial.candidate.form))
+            members.append(_member(folder, plan, trial, trial.candidate.form))
             bar.to(bar.done + 1)
             if trial.candidate.form == "float32" and plan.asked.get("integers") is None:
                 with _said(trial):
-                    members.append(_member(folder, trial, "int8", plan.seed))
+                    members.append(_member(folder, plan, trial, "int8"))
             bar.to(bar.done + 1)
     found: list[Member] = []
     for one in sorted(members, key=lambda one: (-one.val_accuracy, one.microseconds)):
@@ -198,7 +201,32 @@ def _kept_at(folder: Path, trial: int, epochs: int, form: Form) -> Path:
     return place(folder, trial) / f"front-{epochs}{'-int8' if form == 'int8' else ''}.json"
 
 
-def _member(folder: Path, trial: Trial, form: Form, seed: int = 0) -> Member:
+class _Times(NamedTuple):
+    """Of a program, in microseconds for one image."""
+
+    low: float
+    median: float
+    high: float
+    disturbed: tuple[str, ...] = ()
+
+
+def _timed(network: Network, on: str | None) -> _Times:
+    """Measured as a program here, or by the command `on`. Raises `LeanCNNError`."""
+    if on is not None:
+        written = to_c(network)
+        classes = len(network.classes)
+        turns = Elsewhere(on).seconds(
+            written.source, written.prefix, network.preprocessing, classes
+        )
+        return _Times(*quartiles(turns))
+    rows, missing = bench([network], on=("c",), rounds=ROUNDS, seconds=SECONDS)
+    if not rows:
+        raise LeanCNNError(f"{network.name}: its program cannot be timed: {missing[0].reason}")
+    (row,) = rows
+    return _Times(row.low_us, row.median_us, row.high_us, row.disturbed)
+
+
+def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
     """One of the front, quantized and measured now unless an earlier call did."""
     kept, candidate = _kept_at(folder, trial.number, trial.epochs, form), trial.candidate
     try:
@@ -209,12 +237,9 @@ def _member(folder: Path, trial: Trial, form: Form, seed: int = 0) -> Member:
         pass
     accuracy = trial.accuracy or 0.0
     if form != candidate.form:
-        accuracy = in_integers(place(folder, trial.number), seed)
+        accuracy = in_integers(place(folder, trial.number), plan.seed)
     network = weights.load(*_saved(folder, trial.number, form))
-    rows, missing = bench([network], on=("c",), rounds=ROUNDS, seconds=SECONDS)
-    if not rows:
-        raise LeanCNNError(f"{kept.parent}: its program cannot be timed: {missing[0].reason}")
-    (row,) = rows
+    times = _timed(network, plan.asked.get("clock_on"))
     integers = network.body.network if isinstance(network.body, IntegerNetwork) else None
     member = Member(
         trial=trial.number,
@@ -222,13 +247,13 @@ def _member(folder: Path, trial: Trial, form: Form, seed: int = 0) -> Member:
         change=str(trial.change),
         epochs=trial.epochs,
         val_accuracy=accuracy,
-        microseconds=row.median_us,
-        low_us=row.low_us,
-        high_us=row.high_us,
+        microseconds=times.median,
+        low_us=times.low,
+        high_us=times.high,
         predicted_us=candidate.microseconds if form == candidate.form else None,
         bytes=candidate.architecture.bytes if integers is None else integers.weights(),
         macs=candidate.macs,
-        disturbed=row.disturbed,
+        disturbed=times.disturbed,
         form=form,
     )
     runs.write_sealed(kept, asdict(member))

@@ -43,6 +43,7 @@ def search(
     seed: int = 0,
     val_share: float | None = None,
     integers: bool = True,
+    clock_on: str | None = None,
     pool: Pool | None = None,
     clock: Callable[[], float] = time.monotonic,
     progress: bool = True,
@@ -52,7 +53,8 @@ def search(
     `hours` counts all calls together: the same call goes on after a stop or a kill, and a larger
     number lengthens a search that ended. `networks` and `sizes` narrow what is tried; `epochs` is
     the longest training of one network; without it the hours decide. `integers`: whether what is
-    found may be a network of 8-bit integers. `pool` trains; None: a process for each core of this
+    found may be a network of 8-bit integers. `clock_on` is a command that times C files on the
+    machine whose time counts; None: this one. `pool` trains; None: a process for each core of this
     machine. `clock` tells the seconds by which hours are counted. Pricing before and measuring
     after take minutes more.
 
@@ -72,6 +74,7 @@ def search(
         seed=seed,
         val_share=val_share,
         integers=integers,
+        clock_on=clock_on,
     )
     folder = Path(out)
     check_place(folder, data)
@@ -108,6 +111,7 @@ def _begun(
         networks=request.networks,
         correct=True,
         integers=request.integers,
+        clock_on=request.clock_on,
         progress=progress,
     )
     plan = SearchPlan.of(request, dataset, feasible, hours, places)

@@ -83,6 +83,8 @@ def _again(asked: Mapping[str, Any], folder: Path) -> str:
         words += ["--size", "x".join(map(str, size)) if isinstance(size, list) else size]
     if wishes.get("epochs") is not None:
         words += ["--epochs", wishes["epochs"]]
+    if isinstance(wishes.get("clock_on"), str):
+        words += ["--clock-on", wishes["clock_on"]]
     if wishes.get("integers") is False:
         words.append("--floats-only")
     if asked["val_share"] is not None:

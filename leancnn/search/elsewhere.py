@@ -1,0 +1,120 @@
+"""Programs timed on a machine of another kind, by a command that the user names.
+
+The command is given the path of a C file with a `main`. It builds and runs it wherever that is,
+alone on a core, and passes on what it prints: the seconds of one image, a line for each turn.
+"""
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from leancnn.errors import RunError
+from leancnn.workspaces import workspace
+
+TURNS = 9
+TURN_S = 0.05
+LONGEST_S = 900  # that building and running one program may take
+MAIN = """
+#include <stdio.h>
+#include <time.h>
+static double leancnn_now(void) {{
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}}
+int main(void) {{
+    static uint8_t image[{bytes}];
+    static float answer[{classes}];
+    unsigned draw = 1;
+    for (int i = 0; i < {bytes}; i++)
+        image[i] = (uint8_t)((draw = draw * 1103515245u + 12345u) >> 16);
+    {prefix}_run(image, answer, NULL);
+    for (int turn = 0; turn < {turns}; turn++) {{
+        double began = leancnn_now(), took;
+        long calls = 0;
+        do {{
+            {prefix}_run(image, answer, NULL);
+            calls++;
+        }} while ((took = leancnn_now() - began) < {seconds});
+        printf("%.9e\\n", took / (double)calls);
+    }}
+    return 0;
+}}
+"""
+
+
+class Sized(Protocol):
+    """What takes images of one size, and answers so many classes."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def channels(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A command that times a C file."""
+
+    command: str
+
+    def seconds(self, source: str, prefix: str, image: Sized, classes: int) -> list[float]:
+        """Seconds of one image, turn by turn. Raises `RunError` with what the command said."""
+        height, width = image.size
+        main = MAIN.format(
+            prefix=prefix,
+            bytes=height * width * image.channels,
+            classes=classes,
+            turns=TURNS,
+            seconds=TURN_S,
+        )
+        with workspace() as folder:
+            path = folder / "timed.c"
+            path.write_text(source + main, encoding="utf-8")
+            return self._answer(path)
+
+    def _answer(self, path: Path) -> list[float]:
+        try:
+            done = subprocess.run(
+                [*shlex.split(self.command), str(path)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                timeout=LONGEST_S,
+                check=False,
+            )
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            raise RunError(self._refused(" ".join(str(error).split()))) from error
+        if done.returncode:
+            last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
+            raise RunError(self._refused(f"it ended with status {done.returncode}: {last[-1]}"))
+        try:
+            found = [float(word) for word in done.stdout.split()]
+        except ValueError:
+            found = []
+        if not found or not all(0 < each < LONGEST_S for each in found):
+            raise RunError(self._refused(f"it printed {done.stdout.strip()[:60]!r}"))
+        return found
+
+    def _refused(self, why: str) -> str:
+        return (
+            f"--clock-on '{self.command}': {why[:200]}; the command is given a C file, is to build "
+            "it and run it on one core of the machine that counts, and to pass on the seconds that "
+            "it prints"
+        )
+
+
+def quartiles(turns: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile, in microseconds.
+
+    >>> quartiles([1e-6, 2e-6, 3e-6])
+    (1.5, 2.0, 2.5)
+    """
+    low, middle, high = np.percentile([1e6 * each for each in turns], (25, 50, 75))
+    return round(float(low), 3), round(float(middle), 3), round(float(high), 3)

@@ -1,0 +1,81 @@
+"""Programs of a search that a command of the user's times on another machine."""
+
+import shutil
+
+import pytest
+
+from leancnn import cli
+from leancnn.errors import RunError
+from leancnn.search.elsewhere import TURNS, Elsewhere, quartiles
+from leancnn.search.integers import integer_source
+from leancnn.search.programs import NAME, measured, source
+from leancnn.search.space import architectures
+
+HERE = 'cc -O1 -o "$1.program" "$1" -lm && "$1.program"\n'
+
+
+@pytest.fixture
+def script(tmp_path):
+    def written(text):
+        path = tmp_path / "on it.sh"
+        path.write_text(text)
+        return Elsewhere(f"sh '{path}'")
+
+    return written
+
+
+def smallest():
+    return next(architectures(classes=10, channels=3, sizes=[(16, 16)], only=["resnet8"]))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler called cc")
+def test_a_program_tells_its_seconds_turn_by_turn_in_floats_and_in_integers(script):
+    some = smallest()
+    for write in (source, integer_source):
+        turns = script(HERE).seconds(write(some), NAME, some, some.classes)
+        assert len(turns) == TURNS
+        assert all(1e-7 < each < 1 for each in turns)
+    (microseconds,) = measured([some], on=script(HERE)).values()
+    assert 0.1 < microseconds < 1e6
+    low, median, high = quartiles(turns)
+    assert low <= median <= high
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("echo no route to host >&2; exit 255", "ended with status 255: no route to host"),
+        ("exit 1", "ended with status 1: it said nothing"),
+        ("echo fast", "it printed 'fast'"),
+        ("echo 0.1 -0.2", "it printed '0.1 -0.2'"),
+        ("echo nan", "it printed 'nan'"),
+        ("true", "it printed ''"),
+    ],
+)
+def test_a_command_that_times_nothing_is_one_line_with_what_it_said(text, said, script):
+    with pytest.raises(RunError, match="is given a C file") as raised:
+        measured([smallest()], lambda one: "", script(text))
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_command_that_does_not_exist_is_named():
+    for command in ("nowhere-to-be-found", "'", ""):
+        with pytest.raises(RunError, match="--clock-on"):
+            Elsewhere(command).seconds("", NAME, smallest(), 10)
+
+
+def test_what_one_program_fails_at_is_left_out_once_another_was_timed(script):
+    some = list(architectures(classes=10, channels=3, sizes=[(16, 16)], only=["resnet8"]))[:2]
+    told = script('grep -q second "$1" && exit 1; echo 1e-3')
+    texts = iter(["first", "second"])
+    assert measured(some, lambda one: next(texts), told) == {some[0].key: 1000.0}
+
+
+def test_the_command_refuses_a_command_that_times_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("LEANCNN_CACHE", str(tmp_path))
+    words = ["--time", "1ms", "--networks", "resnet8", "--size", "16x16"]
+    assert cli.main(["search", "--dry-run", *words, "--clock-on", "false", "--quiet"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "--clock-on 'false': it ended with status 1" in error
+    assert len(error.splitlines()) == 1

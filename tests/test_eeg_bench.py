@@ -12,7 +12,7 @@ from leancnn.eeg.balance import SHARES, balanced, evening, share_for
 from leancnn.eeg.bench import Sizes, _other_windows, _place, keep
 from leancnn.eeg.decoders import log_softmax
 from leancnn.eeg.early import stops
-from leancnn.eeg.eegnet import KERNEL, SAME, EEGNet, Front, moments, whitening
+from leancnn.eeg.eegnet import KERNEL, EEGNet, Front, moments, same, whitening
 from leancnn.eeg.filters import bank_for
 from leancnn.eeg.kept import kept
 from leancnn.eeg.windows import images
@@ -20,16 +20,16 @@ from tests.eeg_data import people
 
 
 def test_eegnet_has_the_weights_that_it_is_said_to_have():
-    assert sum(p.numel() for p in EEGNet(8, 512, 3).parameters()) == 1_619
+    assert sum(p.numel() for p in EEGNet(8, 256, 3).parameters()) == 1_619
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_eegnets_front_is_two_convolutions_and_a_normalisation(training):
     torch.manual_seed(0)
-    front, x = Front(3).double(), torch.randn(5, 1, 3, 40, dtype=torch.float64) + 0.3
+    front, x = Front(3).double(), torch.randn(5, 3, 90, dtype=torch.float64) + 0.3
     norm = nn.BatchNorm2d(8).double()
     plain = nn.Sequential(
-        nn.ZeroPad2d(SAME),
+        nn.ZeroPad2d(same(KERNEL)),
         nn.Conv2d(1, 8, (1, KERNEL), bias=False),
         norm,
         nn.Conv2d(8, 16, (3, 1), groups=8, bias=False),
@@ -43,7 +43,7 @@ def test_eegnets_front_is_two_convolutions_and_a_normalisation(training):
             part.running_mean.fill_(0.1)
             part.running_var.fill_(0.7)
     plain.train(training)
-    assert torch.allclose(front(x, moments(x) if training else None), plain(x), atol=1e-9)
+    assert torch.allclose(front(x, moments(x) if training else None), plain(x[:, None]), atol=1e-9)
     assert torch.allclose(front.norm.running_mean, norm.running_mean, atol=1e-9)
 
 

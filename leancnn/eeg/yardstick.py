@@ -111,7 +111,7 @@ def eegnet_parts(looking: Epochs, split: Split, window: float, logit: Floats) ->
     found: Parts = {}
     for name, aligned in (("EEGNet", False), ("EEGNet, sessions aligned", True)):
         x = e.signals(looking, bank_for(looking.targets), window, aligned=aligned)
-        recipe = [e.EPOCHS, e.BATCH, n.LR, n.WEIGHT_DECAY, e.KERNEL, e.DROPOUT]
+        recipe = [e.EPOCHS, e.BATCH, n.LR, n.WEIGHT_DECAY, e.KERNEL, e.RATE, e.HIGH, e.DROPOUT]
 
         def predict(test: Mask, x: NDArray[np.float32] = x) -> Floats:
             return log_softmax(e.eegnet_scores(x, looking.labels, ~test, test, seed=0))

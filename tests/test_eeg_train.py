@@ -18,6 +18,7 @@ from leancnn.eeg.held_out import load_held_out
 from leancnn.eeg.scoring import (
     bits_per_minute,
     chosen,
+    chosen_range,
     folds,
     grid_scores,
     held_out,
@@ -77,6 +78,21 @@ def test_scores_come_from_masks_that_leave_the_fold_out():
     assert tested.all()
     assert (scores == 1).all()
     assert all((train_mask ^ test_mask).all() for train_mask, test_mask in seen)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_of_equal_variants_any_order_stays_within_the_range_of_all(seed):
+    random = np.random.default_rng(seed)
+    epochs = labels_only(list("aabbccdd"), list("12345678"))
+    grid = random.integers(0, 2, (12, 8, 2)).astype(np.float32)  # few values: many equals
+    least, most = chosen_range(epochs, "subject", grid)
+    found = []
+    for order in (np.arange(12), random.permutation(12), random.permutation(12)):
+        best, tested, _ = chosen(epochs, "subject", grid[order])
+        found.append((best.argmax(1) == epochs.labels)[tested].mean())
+    assert least <= min(found)
+    assert max(found) <= most
 
 
 def test_one_person_cannot_be_split_by_person():

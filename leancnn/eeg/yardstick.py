@@ -20,6 +20,7 @@ from leancnn.eeg.scoring import (
     Split,
     bits_per_minute,
     chosen,
+    chosen_range,
     folds,
     grid_scores,
     interval,
@@ -229,6 +230,7 @@ def cell(
     return rows, {
         "grid": _spread(grid, looking.labels),
         "chosen variants": sorted(set(picks)),
+        "chosen, by which of equals": [round(one, 4) for one in chosen_range(looking, split, grid)],
         "missed by all": int((~np.logical_or.reduce(list(right.values()))).sum()),
     }
 

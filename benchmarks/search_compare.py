@@ -238,6 +238,7 @@ def searched_for(asked: argparse.Namespace, seed: int, folder: Path) -> Row:
         sizes=[(asked.size, asked.size)],
         epochs=asked.epochs,
         seed=seed,
+        integers=False,  # the others try floats alone
         pool=pool,
         clock=pool.clock,
         progress=False,

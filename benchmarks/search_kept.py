@@ -24,8 +24,8 @@ from leancnn.search.space import architectures
 from leancnn.search.study import Study
 from leancnn.weights import load
 
-NETWORKS = ("henet_r3", "resnet8", "shufflenet_r3")
-SIDE = 32
+NETWORKS = ("resnet8", "shufflenet_r3")
+SIDE = 16
 RUNGS = (1, 2)
 
 

@@ -370,7 +370,7 @@ def main() -> None:
     one.add_argument("--seed", type=int, default=0)
     one = parts.add_parser("kept")
     one.add_argument("--searches", type=int, default=20)
-    one.add_argument("--seconds", type=float, default=3.0, help="of CPU, of training, each")
+    one.add_argument("--seconds", type=float, default=5.0, help="of CPU, of training, each")
     one.add_argument("--seed", type=int, default=0)
     one = parts.add_parser("workers")
     one.add_argument("--seconds", type=float, default=60.0, help="of each search")

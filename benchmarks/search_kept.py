@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from search_compare import Here
+import torch
+from search_compare import Here, cpu_seconds_per_epoch
 
 from leancnn.bench import bench
 from leancnn.errors import LeanCNNError
 from leancnn.search import Budget, can_meet, search
+from leancnn.search import plan as planning
 from leancnn.search.budget import Candidate
 from leancnn.search.drive import Driver
 from leancnn.search.space import architectures
@@ -34,6 +36,8 @@ def kept(asked: argparse.Namespace, publish: Callable[..., None]) -> None:
     known: dict[str, Any] = {"networks": NETWORKS, "sizes": [(SIDE, SIDE)]}
     times = sorted(one.microseconds for one in can_meet(Budget(), progress=True, **known).found)
     draw, rows = random.Random(asked.seed), []
+    planning.seconds_per_epoch = cpu_seconds_per_epoch
+    torch.set_num_threads(1)
     for number in range(asked.searches):
         limit = times[0] * (times[-1] / times[0]) ** draw.uniform(0.05, 0.95)
         with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +76,7 @@ def _one(
             out=folder,
             hours=seconds / 3600,
             budget=Budget(microseconds=limit),
-            epochs=RUNGS[-1],
+            epochs=1,
             seed=number,
             pool=pool,
             clock=pool.clock,

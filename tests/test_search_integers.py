@@ -101,12 +101,28 @@ def test_the_form_of_a_trial_crosses_to_its_worker_and_stands_in_what_it_came_to
     assert runs.read_json(tmp_path / "rung-3.json", manifests.Rung)["form"] == "int8"
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A latency model that nothing was timed for."""
+    kinds = dict.fromkeys(("window", "winograd", "kernels"), 1e-3)
+    made = latency_model.LatencyModel(kinds, 0.1, 0.2, 9, 5e4)
+    monkeypatch.setattr(feasible, "load_or_fit", lambda *_, **__: made)
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_neither_floats_nor_integers_meet_names_the_least_of_both():
+    known = {"networks": ["resnet8"], "sizes": [(16, 16)]}
+    assert {one.form for one in feasible.can_meet(Budget(bytes=30e3), **known).found} == {"int8"}
+    assert {one.form for one in feasible.can_meet(Budget(bytes=100e3), **known).found} == {
+        "float32"
+    }
+    with pytest.raises(MismatchError, match=r"0\.01 kB: the least is .*8-bit integers with 22\."):
+        feasible.can_meet(Budget(bytes=10), **known)
+
+
 @pytest.mark.slow
-def test_a_budget_that_no_floats_meet_is_met_in_integers(tmp_path, monkeypatch):
-    made = latency_model.LatencyModel(
-        dict.fromkeys(("window", "winograd", "kernels"), 1e-3), 0.1, 0.2, 9, 5e4
-    )
-    monkeypatch.setattr(feasible, "load_or_fit", lambda **_: made)
+@pytest.mark.usefixtures("clock")
+def test_a_budget_that_no_floats_meet_is_met_in_integers(tmp_path):
     known = {"networks": ["resnet8"], "sizes": [(16, 16)], "progress": False}
     least = min(
         one.bytes

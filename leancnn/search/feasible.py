@@ -144,6 +144,7 @@ def _in_integers(
         and one.int8_bytes <= (budget.bytes or math.inf)
         and one.bytes <= LARGEST
     ]
+    able = able or [one.architecture for one in floats]  # for the complaint, as with floats
     known = {one.architecture.key: one.microseconds for one in floats}
     found = _predicted(able, model, progress)
     off = {

@@ -10,7 +10,7 @@ import contextlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leancnn.tables import printable, short
@@ -232,6 +232,36 @@ def front_picture(rows: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]) 
         axes.grid(alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    return png(figure)
+
+
+@own_style()
+def error_by_layer(
+    errors: Sequence[tuple[str, float]], title: str, floats: Collection[str] = ()
+) -> bytes:
+    """How far each layer's integers are from the floats, relative to the floats' spread, as PNG.
+
+    `errors` are (layer, share) in the network's order; `floats` are layers that stayed in float32.
+    """
+    figure = new_figure(min(4 + 0.16 * len(errors), 14), 4.2)
+    axes = figure.add_subplot()
+    shares = [100 * share for _, share in errors]
+    colours = ["tab:orange" if name in floats else "tab:blue" for name, _ in errors]
+    axes.bar(range(len(errors)), shares, color=colours)
+    axes.set_ylabel("difference from float32, % of its spread")
+    words = f"{printable(title)}: error of the 8-bit integers by layer"
+    axes.set_title(words, fontsize="medium", parse_math=False)
+    axes.margins(x=0.01)
+    axes.grid(axis="y", alpha=0.3)
+    if len(errors) <= 2 * MOST_NAMED:
+        names = [short(name, 24) for name, _ in errors]
+        look: dict[str, Any] = {"rotation": 90, "fontsize": "x-small", "parse_math": False}
+        axes.set_xticks(range(len(errors)), names, **look)
+    else:
+        axes.set_xlabel("layers in the network's order")
+    if any(name in floats for name, _ in errors):
+        axes.bar(0, 0, color="tab:orange", label="computed in float32")
+        axes.legend(frameon=False)
     return png(figure)
 
 

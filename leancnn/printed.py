@@ -132,6 +132,7 @@ class Quantization(TypedDict):
     us: Number | None
     us_int8: Number | None
     layers: list[tuple[str, Number]]
+    errors: NotRequired[list[tuple[str, Number]]]
     clipped: list[tuple[str, Share]]
     finer: NotRequired[list[str]]
     floats: NotRequired[list[str]]

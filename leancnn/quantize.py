@@ -21,14 +21,16 @@ from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.integers import QFloat, Quantized
 from leancnn.compiler.quantize import quantize as to_integers
 from leancnn.compiler.ranges import CLIPPED, Range, layer_noise, measure, weight_noise
-from leancnn.compiler.reference import IntegerNetwork, errors
+from leancnn.compiler.reference import IntegerNetwork, errors, furthest
 from leancnn.compiler.simplify import simplify
 from leancnn.data import Dataset, Split
 from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
+from leancnn.plots import error_by_layer
 from leancnn.predict import probabilities
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe
 from leancnn.runs import check_writable, write_sealed
+from leancnn.safe_files import atomic_write
 from leancnn.tables import printable, table
 from leancnn.targets._c_text import to_c
 from leancnn.timing import in_turns, medians
@@ -39,6 +41,7 @@ from leancnn.version import __version__
 from leancnn.weights import Network
 
 FIGURES = "quantization.json"  # beside the network: what it cost and brought
+PICTURE = "error_by_layer.png"
 IMAGES = 512  # of the train part, for the ranges
 BATCH = 64
 PROBED = 64  # images on which the error of each layer is told
@@ -68,6 +71,8 @@ class Quantization:
     us_int8: float | None
     layers: tuple[tuple[str, float], ...]
     """Those whose output is furthest from the floats', relative to how much that varies."""
+    errors: tuple[tuple[str, float], ...]
+    """The same of every layer, in the network's order."""
     clipped: tuple[tuple[str, float], ...]
     """Values of which more than a hundredth lies beyond the range of their bytes, and the share."""
     finer: tuple[str, ...] = ()
@@ -145,8 +150,8 @@ def quantize(
     weights of 10 bits until it holds, then stay in float32; where it never does, nothing is
     written. `finetune` is a recipe, with `overrides` of its fields, by which the network is trained
     in fake quantization first, in a run of its own, `out`/finetune, which the same call goes on
-    with. An operator without an integer form stays in float32. Without `timed` nothing is compiled.
-    Raises `DataError` for images that cannot set ranges, `MismatchError`, `WriteError`.
+    with. An operator without an integer form stays in float32. Without `timed` nothing is compiled
+    or drawn. Raises `DataError` for images that cannot set ranges, `MismatchError`, `WriteError`.
 
     >>> found = leancnn.quantize("runs/a", "runs/a8", images=24)
     >>> found.bytes_int8 < found.bytes / 3
@@ -178,6 +183,9 @@ def quantize(
     made.made["val_accuracy"] = found.accuracy_int8
     weights.save(made, out)
     write_sealed(Path(out) / FIGURES, found.to_json())
+    if timed:
+        drawn = error_by_layer(found.errors, network.name, found.floats)
+        atomic_write(Path(out) / PICTURE, drawn)
     return found
 
 
@@ -224,6 +232,7 @@ class _Calibrated:
         assert isinstance(body, IntegerNetwork)
         image = self.dataset.of_train.images[:1]
         clocks = clock([network, made], image) if self.timed else []
+        apart = errors(self.graph, body, self.batches[0][:PROBED])
         clipped = [(name, r.clipped) for name, r in self.ranges.items() if r.clipped > CLIPPED]
         return made, Quantization(
             network=network.name,
@@ -237,7 +246,8 @@ class _Calibrated:
             bytes_int8=body.network.weights(),
             us=clocks[0] if clocks else None,
             us_int8=clocks[1] if clocks else None,
-            layers=tuple(errors(self.graph, body, self.batches[0][:PROBED])[:5]),
+            layers=furthest(apart),
+            errors=tuple(apart),
             clipped=tuple(clipped),
             finer=tuple(finer),
             floats=tuple(node.out for node in body.network.nodes if isinstance(node, QFloat)),

@@ -84,3 +84,13 @@ def test_the_demo_picture_is_drawn():
     counts = np.eye(10, dtype=np.int64)
     png = plots.demo_picture(epochs, names, counts, images, ["7\n0.99"] * 16, [True] * 16, "digits")
     assert opened(png).shape[1] > 1000
+
+
+@pytest.mark.parametrize("many", [1, len(HOSTILE), 200])
+def test_errors_are_drawn_for_networks_of_any_depth_and_layers_of_any_name(many):
+    errors = [(f"{HOSTILE[i % len(HOSTILE)]}{i}", i / many) for i in range(many)]
+    floats = [name for name, _ in errors[:1]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = opened(plots.error_by_layer(errors, "$title\x1b", floats))
+    assert pixels.std() > 0

@@ -58,8 +58,14 @@ def test_the_command_prints_accuracy_size_and_the_worst_layers(run, tmp_path, ca
     assert value["images"] == 20
     assert value["bytes_int8"] < value["bytes"]
     assert value["points_lost"] == pytest.approx(100 * (value["accuracy"] - value["accuracy_int8"]))
-    assert value["layers"]
+    worst = sorted(value["errors"], key=lambda each: -each[1])
+    assert value["layers"] == worst[: len(value["layers"])]
+    order = list(weights.load(tmp_path / "a8").body.network.values)
+    seen = [order.index(name) for name, _ in value["errors"]]
+    assert seen == sorted(seen)
     assert read_json(tmp_path / "a8" / "quantization.json", printed.Quantization) == value
+    with Image.open(tmp_path / "a8" / "error_by_layer.png") as picture:
+        assert min(picture.size) > 200
 
 
 def test_the_same_seed_writes_the_same_weights(run, eight, tmp_path):

@@ -4,6 +4,8 @@ Products of bytes are summed in floats, but exactly: a sum of whole numbers belo
 2^53 (float64) is the same in any order. Layers that stay in float32 are PyTorch's own.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -213,7 +215,7 @@ def meaning(network: Quantized, name: str, numbers: Tensor) -> Tensor:
 def errors(
     graph: Graph, body: IntegerNetwork, images: Tensor, fed: Tensor | None = None
 ) -> list[tuple[str, float]]:
-    """Of each value, how far it is from the floats' relative to their spread; the worst first.
+    """How far each value is from the floats', relative to their spread, in the network's order.
 
     `fed` is what the integers take where that is not the normalised `images`: signals.
     """
@@ -228,4 +230,9 @@ def errors(
         found[name] = float(apart.norm() / spread.clamp(min=1e-12))
 
     run(graph, images, compare)
-    return sorted(found.items(), key=lambda item: -item[1])
+    return list(found.items())
+
+
+def furthest(found: Iterable[tuple[str, float]], many: int = 5) -> tuple[tuple[str, float], ...]:
+    """The largest of such errors, the worst first."""
+    return tuple(sorted(found, key=lambda item: -item[1])[:many])

@@ -20,7 +20,7 @@ from leancnn.compiler.graph import Graph
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.quantize import quantize as to_integers
 from leancnn.compiler.ranges import measure
-from leancnn.compiler.reference import IntegerNetwork, errors
+from leancnn.compiler.reference import IntegerNetwork, errors, furthest
 from leancnn.compiler.simplify import simplify
 from leancnn.eeg.decoders import Decoder, Ensemble, Logit, temperature_for
 from leancnn.eeg.held_out import HeldOutScores, load_held_out, save_held_out
@@ -249,7 +249,7 @@ def _figures(
     clocks = clock([floats[0], integers[0]], fed[:1])
     bodies = [net.body for net in integers if isinstance(net.body, IntegerNetwork)]
     few = torch.from_numpy(fed[:PROBED])
-    worst = errors(
+    apart = errors(
         graph_of(floats[0]), bodies[0], floats[0].normalise(few), few.permute(0, 3, 1, 2)
     )
     return QuantizedDecoder(
@@ -268,5 +268,5 @@ def _figures(
         bytes_int8=sum(body.network.weights() for body in bodies),
         us=clocks[0] if clocks else None,
         us_int8=clocks[1] if clocks else None,
-        layers=tuple(worst[:5]),
+        layers=furthest(apart),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -104,12 +104,12 @@ def network_scores(looking: Epochs, split: Split, window: float, seed: int) -> F
     return over_folds(looking, split, predict, features, what="ssvepnet", seed=seed, recipe=recipe)
 
 
-def eegnet_parts(looking: Epochs, split: Split, window: float, logit: Floats) -> Parts:
-    """Held-out scores of EEGNet, one seed, and of its halves beside the logit."""
+def eegnet_parts(looking: Epochs, split: Split, window: float) -> Iterator[Parts]:
+    """Held-out scores of EEGNet, one seed, and of its halves beside the logit; then aligned."""
     from leancnn.eeg import eegnet as e
     from leancnn.eeg import network as n
 
-    found: Parts = {}
+    logit = logit_scores(looking, split, window)
     for name, aligned in (("EEGNet", False), ("EEGNet, sessions aligned", True)):
         x = e.signals(looking, bank_for(looking.targets), window, aligned=aligned)
         recipe = [e.EPOCHS, e.BATCH, n.LR, n.WEIGHT_DECAY, e.KERNEL, e.RATE, e.HIGH, e.DROPOUT]
@@ -117,8 +117,8 @@ def eegnet_parts(looking: Epochs, split: Split, window: float, logit: Floats) ->
         def predict(test: Mask, x: NDArray[np.float32] = x) -> Floats:
             return log_softmax(e.eegnet_scores(x, looking.labels, ~test, test, seed=0))
 
-        found[name] = over_folds(looking, split, predict, x, what="eegnet", recipe=recipe)
-    return {**found, "logit + half EEGNet": logit + found["EEGNet"] / 2}
+        found = over_folds(looking, split, predict, x, what="eegnet", recipe=recipe)
+        yield {name: found} if aligned else {name: found, "logit + half EEGNet": logit + found / 2}
 
 
 def averaged(looking: Epochs, split: Split, window: float, networks: int) -> Parts:
@@ -207,12 +207,13 @@ def parts_of(looking: Epochs, split: Split, window: float, networks: int) -> Par
     return {**parts, f"{last}, sessions balanced": balance(looking, split, window, parts[last])}
 
 
-def eegnet_cell(looking: Epochs, split: Split) -> list[dict[str, Any]]:
-    """The rows of EEGNet and of what is averaged with it."""
+def eegnet_cell(looking: Epochs, split: Split) -> Iterator[list[dict[str, Any]]]:
+    """The rows of EEGNet and of what is averaged with it, as far as they are known."""
     best, tested, _ = chosen(looking, split, grid_of(looking, EEGNET_S))
-    logit = logit_scores(looking, split, EEGNET_S)
-    parts = {"FBCCA chosen": best, **eegnet_parts(looking, split, EEGNET_S, logit)}
-    return _rows(looking, split, EEGNET_S, parts, tested)[0][1:]
+    parts = {"FBCCA chosen": best}
+    for more in eegnet_parts(looking, split, EEGNET_S):
+        parts |= more
+        yield _rows(looking, split, EEGNET_S, parts, tested)[0][1:]
 
 
 def cell(

@@ -393,7 +393,7 @@ def _find(path: Path, which: Which | None) -> Path:
             return path / name
     if not path.exists():
         raise RunError(f"{path}: no such folder")
-    raise RunError(
-        f"{path} holds no saved network ({MANIFEST} in it or in {' or '.join(wanted)}); "
-        "has an epoch of its run ended?"
-    )
+    if which is None and (path / "decoder.json").exists():
+        raise RunError(f"{path} decodes EEG without a network; decoder.c in it is its C already")
+    what = f"{MANIFEST} in it or in {' or '.join(wanted)}"
+    raise RunError(f"{path} holds no saved network ({what}); has an epoch of its run ended?")

@@ -140,6 +140,9 @@ VERBS = {  # what each verb says of an EEG run, and whether it can
     ("compile", "e8"): (0, "ssvepnet.so"),
     ("compile", "e"): (0, "ssvepnet.so"),
     ("bench", "e8"): (0, "ssvepnet"),
+    ("bench", "e"): (0, "ssvepnet"),
+    ("export", "e"): (0, "ssvepnet.c"),
+    ("export", "e8"): (0, "ssvepnet.c"),
     ("prune", "e"): (0, "ssvepnet"),
     ("prune", "e8"): (1, "is quantized, and"),
     ("quantize", "e8"): (1, "is quantized, and quantizing it needs the floats"),
@@ -158,6 +161,7 @@ def test_each_verb_takes_a_decoder_of_signals_or_says_which_does(
     words = [verb, str(ensemble / name)]
     words += {
         "compile": ["--out", str(tmp_path / "build")],
+        "export": ["--to", "c", "--out", str(tmp_path / "build")],
         "bench": ["--engines", "c", "--rounds", "1"],
         "prune": [
             "--criterion",
@@ -177,6 +181,19 @@ def test_each_verb_takes_a_decoder_of_signals_or_says_which_does(
     if status:
         assert len(err.strip().splitlines()) == 1
         assert not (tmp_path / "twice").exists()
+
+
+@pytest.mark.parametrize("verb", ["compile", "bench", "prune", "export", "count"])
+def test_verbs_of_networks_say_of_a_logit_that_it_is_c_already(logit, tmp_path, capsys, verb):
+    out = ["--out", str(tmp_path / "out")]
+    words = {"bench": [], "count": [], "prune": ["--keep-ratio", "0.5", *out]}.get(verb, out)
+    if verb == "export":
+        words += ["--to", "c"]
+    assert cli.main([verb, str(logit / "e"), *words]) == 1
+    err = capsys.readouterr().err
+    assert "decodes EEG without a network; decoder.c in it is its C already" in err
+    assert len(err.strip().splitlines()) == 1
+    assert (logit / "e" / "decoder.c").is_file()
 
 
 def test_a_report_says_that_a_run_is_in_integers(ensemble, tmp_path):

@@ -184,7 +184,7 @@ Session = TypedDict(
         "decisions": Count,
         "decided": Count,
         "asked": Count,
-        "right": Count,
+        "correct": Count,
         "no decision": dict[str, Count],
         "latency ms": dict[str, Number] | None,
         "compute ms": dict[str, Number] | None,
@@ -195,7 +195,7 @@ Session = TypedDict(
 """`leancnn eeg run --json`"""
 
 
-class Against(TypedDict):
+class Baseline(TypedDict):
     name: str
     accuracy: Share
     won: Count
@@ -215,7 +215,7 @@ EegEvaluation = TypedDict(
         "accuracy": Share,
         "interval": tuple[Number, Number],
         "per person": dict[str, Share],
-        "against": list[Against],
+        "baselines": list[Baseline],
         "bits per minute": Number,
         "log loss": Number,
         "calibration error": Number,

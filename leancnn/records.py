@@ -169,8 +169,13 @@ def _read(path: Path) -> Any:
 
 
 def _kind(value: Any, path: Path) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(value, dict) and "problems" in value:
-        value = manifests.renamed(value)  # a check of 0.1
+    if isinstance(value, dict):
+        if "problems" in value:
+            value = manifests.renamed(value)  # a check of 0.1
+        if "against" in value or "decided" in value:  # what EEG called them first
+            value = {
+                {"against": "baselines", "right": "correct"}.get(k, k): value[k] for k in value
+            }
     for name, kind in KINDS.items():
         if isinstance(value, dict) and kind.__required_keys__ <= value.keys():
             return name, manifests.check(value, kind, path)

@@ -209,7 +209,7 @@ def made_eeg(folder, *, word="person"):
     seal(folder / "decoder.json", folder / "decoder.safetensors", manifest, arrays)
     told = {"decoder": word, "split": word, "window": 2.0, "targets": [10.0, 12.0], "trials": 40}
     told |= {"chance": 0.5, "accuracy": 0.9, "interval": [0.8, 0.95], "per person": {word: 0.9}}
-    told["against"] = [{"name": word, "accuracy": 0.8, "won": 5, "lost": 1, "p": 0.2}]
+    told["baselines"] = [{"name": word, "accuracy": 0.8, "won": 5, "lost": 1, "p": 0.2}]
     told |= {"bits per minute": 20.0, "log loss": 0.3, "calibration error": 0.02}
     told["undecided"] = [{"threshold": 0.5, "decided": 0.9, "accuracy": None}]
     told["shuffled"] = {"repeats": 2, "mean": 0.5, "least": 0.4, "most": 0.6}
@@ -222,7 +222,14 @@ def made_eeg(folder, *, word="person"):
 
 def made_session(path, *, word="fbcca"):
     clock = {"p50": 1.0, "p95": 2.0, "p99": 3.0, "max": 4.0}
-    told = {"source": word, "decoder": word, "decisions": 10, "decided": 8, "asked": 8, "right": 7}
+    told = {
+        "source": word,
+        "decoder": word,
+        "decisions": 10,
+        "decided": 8,
+        "asked": 8,
+        "correct": 7,
+    }
     told |= {"no decision": {word: 2}, "latency ms": clock, "compute ms": None, "seconds": 20.0}
     write_json(path, {**told, "ended": word})
 

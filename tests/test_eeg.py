@@ -46,7 +46,7 @@ def test_from_trials_to_decisions(tmp_path, capsys):
     status, live = told(capsys, "run", "--source", source, "--decoder", run, "--speed", 0)
     assert status == 0
     assert (live["decisions"], live["asked"]) == (72, 64)
-    assert live["right"] > 50
+    assert live["correct"] > 50
 
 
 @pytest.mark.parametrize(

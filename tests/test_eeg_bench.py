@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from leancnn.eeg import bench
-from leancnn.eeg.balance import SHARES, balanced, evening, share_for
+from leancnn.eeg.balance import SHARES, balanced, balancing_offsets, share_for
 from leancnn.eeg.bench import Sizes, _other_windows, _place, keep
 from leancnn.eeg.decoders import log_softmax
 from leancnn.eeg.early import stops
 from leancnn.eeg.eegnet import KERNEL, EEGNet, Front, moments, same, whitening
 from leancnn.eeg.filters import bank_for
-from leancnn.eeg.kept import kept
+from leancnn.eeg.score_cache import cached
 from leancnn.eeg.windows import images
 from tests.eeg_data import people
 
@@ -69,15 +69,15 @@ def test_what_is_kept_comes_back_and_other_facts_are_computed(tmp_path, monkeypa
         calls.append(1)
         return x + len(calls)
 
-    first = kept(make, x, seed=0)
-    assert np.array_equal(kept(make, x, seed=0), first)
+    first = cached(make, x, seed=0)
+    assert np.array_equal(cached(make, x, seed=0), first)
     assert len(calls) == 1
-    assert not np.array_equal(kept(make, x, seed=1), first)
-    kept(make, x + 1, seed=0)
+    assert not np.array_equal(cached(make, x, seed=1), first)
+    cached(make, x + 1, seed=0)
     assert len(calls) == 3
     for path in tmp_path.rglob("*.safetensors"):
         path.write_bytes(b"damaged")
-    kept(make, x, seed=0)
+    cached(make, x, seed=0)
     assert len(calls) == 4
 
 
@@ -85,11 +85,11 @@ def test_what_is_kept_comes_back_and_other_facts_are_computed(tmp_path, monkeypa
 @settings(max_examples=50)
 def test_what_evens_a_session_out_makes_all_targets_as_frequent(count, targets, seed):
     logs = log_softmax(np.random.default_rng(seed).normal(0, 3, (count, targets)))
-    added = evening(logs)
+    added = balancing_offsets(logs)
     shares = np.exp(log_softmax(logs + added)).mean(0)
     assert np.allclose(shares, 1 / targets, atol=1e-4)
     assert abs(added.sum()) < 1e-9
-    assert np.allclose(evening(logs + added), 0, atol=1e-3)
+    assert np.allclose(balancing_offsets(logs + added), 0, atol=1e-3)
 
 
 def test_sessions_are_balanced_each_for_itself_and_by_none_of_it_not_at_all():
@@ -124,7 +124,7 @@ def test_a_yardstick_of_one_window_keeps_the_rows_of_the_others(tmp_path):
 
 
 def test_a_bench_writes_its_tables_into_a_page_and_the_picture_beside_it(tmp_path, monkeypatch):
-    made = {"title": "Nothing", "rows": [{"fault": "none", "right": 1}], "note": "made"}
+    made = {"title": "Nothing", "rows": [{"fault": "none", "correct": 1}], "note": "made"}
     monkeypatch.setattr(bench, "TABLES", {"faults": lambda *_: made})
     monkeypatch.setattr(bench, "load_epochs", lambda _: people())
     page = tmp_path / "page.md"

@@ -18,7 +18,7 @@ from leancnn.eeg.filters import bank_for
 from leancnn.eeg.held_out import load_held_out, save_held_out
 from leancnn.eeg.integers import network_in_integers, networks_of, quantize
 from leancnn.eeg.network import fit_network
-from leancnn.eeg.origin import trials_of
+from leancnn.eeg.provenance import load_trials
 from leancnn.errors import DataError, MismatchError, RunError
 from leancnn.normalisation import planes
 from leancnn.weights import load as load_network
@@ -96,7 +96,7 @@ def test_a_quantized_run_is_a_run_whose_held_out_scores_are_of_integers(ensemble
     seen = held.labels >= 0
     right = held.scores[seen].argmax(1) == held.labels[seen]
     assert right.mean() == figures["accuracy_int8"]
-    held.check_trials(trials_of(ensemble / "e8"))  # what `eeg evaluate` reads
+    held.check_trials(load_trials(ensemble / "e8"))  # what `eeg evaluate` reads
     capsys.readouterr()
     replay = ["eeg", "run", "--source", f"replay:{ensemble / 'trials.npz'}", "--speed", "0"]
     assert cli.main([*replay, "--decoder", str(ensemble / "e8"), "--json"]) == 0
@@ -111,10 +111,10 @@ def test_integers_are_compared_with_floats_trained_beside_them_not_with_old_scor
     shutil.copytree(ensemble / "e", tmp_path / "e")
     held, about = load_held_out(ensemble / "e")
     save_held_out(replace(held, scores=-held.scores), tmp_path / "e", about)  # as if another's
-    found = quantize(tmp_path / "e", tmp_path / "e8", trials_of(ensemble / "e"))
-    assert {key: found.to_json()[key] for key in ("accuracy", "accuracy_int8", "alike", "p")} == {
-        key: first[key] for key in ("accuracy", "accuracy_int8", "alike", "p")
-    }
+    found = quantize(tmp_path / "e", tmp_path / "e8", load_trials(ensemble / "e"))
+    assert {
+        key: found.to_json()[key] for key in ("accuracy", "accuracy_int8", "agreement", "p")
+    } == {key: first[key] for key in ("accuracy", "accuracy_int8", "agreement", "p")}
     assert found.accuracy_of_run < found.accuracy
     assert f"when the run was trained: {found.accuracy_of_run:.2%}" in found.text()
 
@@ -127,9 +127,9 @@ def test_what_sets_ranges_is_given_no_window_of_people_that_are_held_out():
         assert labels.min() >= 0
         return made
 
-    form = stage.Form("logit")
-    stage.held_out_by_each(epochs, "subject", 2.0, form, [finish])
-    features = form.features(epochs, bank_for(epochs.targets), 2.0)
+    config = stage.DecoderConfig("logit")
+    stage.held_out_by_each(epochs, "subject", 2.0, config, [finish])
+    features = config.features(epochs, bank_for(epochs.targets), 2.0)
     for fold, person in enumerate(np.unique(epochs.subject)):
         there = {features[n].tobytes() for n in np.flatnonzero(epochs.subject == person)}
         assert seen[fold]

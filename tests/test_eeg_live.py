@@ -84,7 +84,7 @@ def test_without_cues_decisions_come_at_their_pace():
 
 
 def decided(live):
-    return [d.right for d in live if d.choice is not None]
+    return [d.correct for d in live if d.choice is not None]
 
 
 def test_a_source_that_dies_is_said_and_what_came_is_kept(tmp_path):
@@ -179,7 +179,7 @@ def test_a_session_from_end_to_end(tmp_path):
         source="synthetic", speed=0, seconds=12, snr_db=-3.0, record=str(tmp_path / "r.csv"), page=0
     )
     value = run_live(fbcca(TARGETS), options, lambda panel, line: shown.append(line))
-    assert (value["decisions"], value["asked"], value["right"]) == (2, 2, 2)
+    assert (value["decisions"], value["asked"], value["correct"]) == (2, 2, 2)
     assert value["samples"] == 3000
     assert shown[0].startswith("page: http://127.0.0.1:")
     assert isinstance(load(tmp_path / "r.csv").x, np.ndarray)

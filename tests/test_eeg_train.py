@@ -140,7 +140,7 @@ def test_a_logit_is_a_function_of_its_data_and_beats_chance():
     one, two = fit_logit(*args), fit_logit(*args)
     assert np.array_equal(one.weights, two.weights)
     assert one.weights.size + one.bias.size == 24  # 20 shared, one for each of 4 candidates
-    answers = [one.of_image(image).argmax() for image in features]
+    answers = [one.scores_from_features(image).argmax() for image in features]
     assert (np.array(answers) == epochs.labels).mean() > 0.9
 
 
@@ -184,7 +184,7 @@ def test_an_evaluation_says_who_and_beside_what(run):
     value = report.to_json()
     json.dumps(value, allow_nan=False)
     assert set(value["per person"]) == {f"made-{n}" for n in (1, 2, 3, 4)}
-    assert [one["name"] for one in value["against"]] == ["FBCCA chosen", "FBCCA textbook"]
+    assert [one["name"] for one in value["baselines"]] == ["FBCCA chosen", "FBCCA textbook"]
     assert value["interval"][0] <= value["accuracy"] <= value["interval"][1]
     assert value["shuffled"]["repeats"] == 1
     assert "McNemar" in report.text()
@@ -330,7 +330,7 @@ def test_the_yardstick_is_what_it_was_measured_to_be(recordings):
 @pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "least"), [(2.0, 0.88), (4.0, 0.92)])
 def test_the_logit_holds_its_bar_on_people_not_seen(recordings, seconds, least):
-    held = stage.held_out_scores(recordings, "subject", seconds, stage.Form("logit"))
+    held = stage.held_out_scores(recordings, "subject", seconds, stage.DecoderConfig("logit"))
     assert (held.scores.argmax(1) == held.labels).mean() >= least
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from leancnn.errors import DamagedError, LeanCNNError, RunError
-from leancnn.records import find
+from leancnn.records import find, recognise
 from leancnn.report import render, report
 from leancnn.safe_files import write_json, write_sealed
 from tests.made_runs import (
     everything,
+    made_eeg,
     made_plan,
     made_run,
 )
@@ -39,6 +40,21 @@ def test_every_damaged_file_of_a_run_is_named(tmp_path):
         with pytest.raises((DamagedError, RunError), match=re.escape(path.name)):
             render(find(run))
         path.write_bytes(whole)
+
+
+def test_what_eeg_called_otherwise_at_first_is_read(tmp_path):
+    folder = made_eeg(tmp_path / "eeg")
+    for name, old, new in (
+        ("session.json", "right", "correct"),
+        ("evaluation.json", "against", "baselines"),
+    ):
+        now = recognise(folder / name)
+        value = {old if key == new else key: item for key, item in told(folder / name).items()}
+        (folder / name).unlink()
+        write_json(folder / name, {key: value[key] for key in value if key != "sha256"})
+        kind, found = recognise(folder / name)
+        assert kind == now[0]
+        assert {**found} == {key: now[1][key] for key in now[1] if key != "sha256"}
 
 
 ODD = ("a word", None, -1, 10**400, 1e300, -0.5, [], {}, [[1]], {"a": {"b": 1}}, True, "x" * 9999)

@@ -135,7 +135,7 @@ def _train_arguments(parser: ArgumentParser) -> None:
 
 
 def _train(args: Namespace) -> Answer:
-    from leancnn.eeg.origin import remember
+    from leancnn.eeg.provenance import save_provenance
     from leancnn.eeg.read import load_epochs
     from leancnn.eeg.training import train
     from leancnn.progress import Progress
@@ -152,7 +152,7 @@ def _train(args: Namespace) -> Answer:
             keep_ratio=args.keep_ratio,
             progress=lambda done, of: bar.to(100 * done // of, fold=f"{done} of {of}"),
         )
-    remember(args.out, args.data, _how(args))
+    save_provenance(args.out, args.data, _how(args))
     seen = held.tested & (held.labels >= 0)
     accuracy = float((held.scores.argmax(1) == held.labels)[seen].mean())
     value = {
@@ -183,14 +183,14 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 def _evaluate(args: Namespace) -> Answer:
     from leancnn.eeg.evaluation import evaluate
     from leancnn.eeg.held_out import load_held_out
-    from leancnn.eeg.origin import trials_of
+    from leancnn.eeg.provenance import load_trials
     from leancnn.progress import Progress
     from leancnn.runs import write_json
 
     if args.shuffles < 0:
         raise UsageError(f"--shuffles is 0 or more, not {args.shuffles}")
     held, about = load_held_out(args.run)
-    epochs = trials_of(args.run)
+    epochs = load_trials(args.run)
     with Progress("evaluation", 100) as bar:
         report = evaluate(
             held,
@@ -293,7 +293,7 @@ def _run(args: Namespace) -> Answer:
     except StreamError as error:
         kept = f"; {args.record} holds what came" if args.record else ""
         raise StreamError(f"{error}{kept}") from error
-    return Answer(value, "\n".join(f"{key}: {told}" for key, told in value.items()))
+    return Answer(value, "\n".join(f"{key}: {item}" for key, item in value.items()))
 
 
 def _show(args: Namespace) -> Callable[[str, str], None]:
@@ -339,7 +339,7 @@ def _page(args: Namespace) -> Answer:
         lsl_out=args.lsl_out,
         say=tell,
     )
-    return Answer(value, "\n".join(f"{key}: {told}" for key, told in value.items()))
+    return Answer(value, "\n".join(f"{key}: {item}" for key, item in value.items()))
 
 
 def _bench_arguments(parser: ArgumentParser) -> None:

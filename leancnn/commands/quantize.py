@@ -65,7 +65,7 @@ def run(args: Namespace) -> Answer:
 def _decoder(args: Namespace) -> Answer:
     """The networks of a decoder of signals, with accuracy on people not seen before and after."""
     from leancnn.eeg.integers import quantize
-    from leancnn.eeg.origin import trials_of
+    from leancnn.eeg.provenance import load_trials
     from leancnn.progress import Progress
 
     for option in ("data", "budget", "finetune", "which"):
@@ -74,7 +74,7 @@ def _decoder(args: Namespace) -> Answer:
                 f"--{option} is for networks of images; a decoder of signals is quantized by the "
                 "windows that it was trained on, and judged on people that nothing was chosen by"
             )
-    epochs = trials_of(args.network)
+    epochs = load_trials(args.network)
     with Progress("folds", 100) as bar:
         found = quantize(
             args.network,

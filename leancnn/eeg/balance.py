@@ -22,7 +22,7 @@ STRENGTH = 0.03  # of the l2 penalty of the logits by which the share is chosen
 STEPS, NEAR = 500, 1e-9
 
 
-def evening(logs: NDArray[Any]) -> Floats:
+def balancing_offsets(logs: NDArray[Any]) -> Floats:
     """The numbers (K,) that added to log-probabilities (N, K) make their mean shares equal."""
     added = np.zeros(logs.shape[1])
     for _ in range(STEPS):
@@ -39,7 +39,7 @@ def balanced(logs: NDArray[Any], session: NDArray[Any], share: float) -> Floats:
     found = np.array(logs, np.float64)
     for name in np.unique(session):
         here = session == name
-        found[here] += share * evening(found[here])
+        found[here] += share * balancing_offsets(found[here])
     return log_softmax(found)
 
 
@@ -54,7 +54,7 @@ def share_for(looking: Epochs, features: NDArray[np.float32], train: NDArray[np.
         made = fit_logit(
             features[rest], labels[rest], people[rest], targets, bank, strength=STRENGTH
         )
-        scores[test] = np.stack([made.of_image(image) for image in features[test]])
+        scores[test] = np.stack([made.scores_from_features(image) for image in features[test]])
     logs = log_softmax(scores[train])
     losses = [log_loss(balanced(logs, session[train], share), labels[train]) for share in SHARES]
     return SHARES[int(np.argmin(losses))]

@@ -132,12 +132,12 @@ def _place(row: dict[str, Any]) -> int:
 def _other_windows(out: Path, sizes: Sizes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows and details of the yardstick's file for windows that are not asked for."""
     path = out / "eeg-yardstick.json"
-    told: dict[str, Any] = runs.read_json(path) if path.exists() else {"command": ""}
-    if f"--networks {sizes.networks}" not in told["command"]:
+    saved: dict[str, Any] = runs.read_json(path) if path.exists() else {"command": ""}
+    if f"--networks {sizes.networks}" not in saved["command"]:
         return [], {}
-    rows = [row for row in told["rows"] if row["window s"] not in sizes.windows]
+    rows = [row for row in saved["rows"] if row["window s"] not in sizes.windows]
     kept = {f"{row['held out'][:-1]} {row['window s']:g}" for row in rows}
-    return rows, {key: value for key, value in told["details"].items() if key in kept}
+    return rows, {key: value for key, value in saved["details"].items() if key in kept}
 
 
 def _eegnet(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
@@ -187,10 +187,14 @@ def _logit(looking: Epochs, window: float, rest: Epochs | None = None) -> tuple[
     idle = np.zeros((0 if rest is None else len(rest), len(targets)))
     for name, test in folds(looking, "subject"):
         made = fit_logit(features[~test], labels[~test], looking.subject[~test], targets, bank)
-        scores[test] = [np.log(probabilities(made, made.of_image(i))) for i in features[test]]
+        scores[test] = [
+            np.log(probabilities(made, made.scores_from_features(i))) for i in features[test]
+        ]
         if rest is not None and resting is not None:
             mine = rest.subject.astype(str) == name
-            idle[mine] = [np.log(probabilities(made, made.of_image(i))) for i in resting[mine]]
+            idle[mine] = [
+                np.log(probabilities(made, made.scores_from_features(i))) for i in resting[mine]
+            ]
     return scores, idle
 
 
@@ -327,8 +331,9 @@ def _integers(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
         "title": "Networks in 8-bit integers, held-out sessions, windows of 2 s",
         "rows": [{"": key, "float32": old, "int8": new} for key, (old, new) in pairs.items()],
         "note": (
-            f"{found.networks} ssvepnet averaged, {found.trials} trials, {found.alike:.2%} of them "
-            f"answered alike, exact McNemar p {found.p:.2g}; ranges from {found.windows} windows"
+            f"{found.networks} ssvepnet averaged, {found.trials} trials, {found.agreement:.2%} of "
+            f"them answered alike, exact McNemar p {found.p:.2g}; ranges from {found.windows} "
+            "windows"
         ),
     }
 

@@ -58,20 +58,20 @@ def description(board: int) -> Board:
     """What a board writes. Raises `DataError` for a number that BrainFlow does not know."""
     shim = brainflow()
     try:
-        told = shim.BoardShim.get_board_descr(board)
-        eeg = list(told["eeg_channels"])
+        described = shim.BoardShim.get_board_descr(board)
+        eeg = list(described["eeg_channels"])
     except (shim.BrainFlowError, KeyError) as error:
         raise DataError(f"BrainFlow has no board {board} with EEG ({error})") from error
-    named = [name for name in str(told.get("eeg_names", "")).split(",") if name]
+    named = [name for name in str(described.get("eeg_names", "")).split(",") if name]
     return Board(
-        name=str(told["name"]),
-        fs=float(told["sampling_rate"]),
+        name=str(described["name"]),
+        fs=float(described["sampling_rate"]),
         eeg=eeg,
         channels=tuple(
             named if len(named) == len(eeg) else [f"EEG {n + 1}" for n in range(len(eeg))]
         ),
-        stamp=int(told["timestamp_channel"]),
-        marker=int(told["marker_channel"]),
-        number=told.get("package_num_channel"),
-        rows=int(told["num_rows"]),
+        stamp=int(described["timestamp_channel"]),
+        marker=int(described["marker_channel"]),
+        number=described.get("package_num_channel"),
+        rows=int(described["num_rows"]),
     )

@@ -87,7 +87,7 @@ def cost_rows(epochs: Epochs) -> list[dict[str, Any]]:
             window, targets, some.fs
         ),
         ("FBCCA, 3 frequencies", "numpy"): lambda: untrained.scores(window, some.fs),
-        ("logit on features", "numpy"): lambda: logit.of_image(features[0]),
+        ("logit on features", "numpy"): lambda: logit.scores_from_features(features[0]),
         ("ssvepnet on features", "torch"): lambda: torch_answer(fed),
         ("ssvepnet on features", "C"): native.bare(fed),
         **_whole_in_c(logit, some),

@@ -123,9 +123,9 @@ class Logit:
     name: str = "logit"
 
     def scores(self, window: Floats, fs: float) -> Scores:
-        return self.of_image(correlations(window, self.frequencies, fs))
+        return self.scores_from_features(correlations(window, self.frequencies, fs))
 
-    def of_image(self, image: NDArray[np.float32]) -> Scores:
+    def scores_from_features(self, image: NDArray[np.float32]) -> Scores:
         """Features (planes, K, offsets) to scores (K,)."""
         found = (summary(image) - self.mean) / self.std
         return np.asarray(found @ self.weights + self.bias, np.float32)
@@ -161,7 +161,7 @@ def fit_logit(
     if strength is not None:
         mean, std, weights, bias = _solve(features, labels, strength)
         return Logit(frequencies, bank, weights, bias, mean, std)
-    sides = dealt(groups, folds)
+    sides = group_folds(groups, folds)
     if len(np.unique(sides)) < 2:
         raise DataError("training needs trials of two or more people or sessions")
     tried = []
@@ -203,7 +203,7 @@ def _solve(
     return mean, std, found.x[:width], found.x[width:]
 
 
-def dealt(groups: NDArray[Any], folds: int) -> NDArray[np.int64]:
+def group_folds(groups: NDArray[Any], folds: int) -> NDArray[np.int64]:
     """The fold of each trial: groups are dealt in turn, so none stands in two folds."""
     _, place = np.unique(groups, return_inverse=True)
     return (place % folds).astype(np.int64)

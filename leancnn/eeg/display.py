@@ -57,13 +57,13 @@ def panel(
 
 def quality(decision: Decision, channels: Sequence[str], lost: int) -> list[str]:
     """What is odd about the signal, a line each; nothing of a good one."""
-    said = []
+    warnings = []
     if decision.unused:
         names = ", ".join(printable(channels[place]) for place in decision.unused)
-        said.append(f"left out: {names}")
+        warnings.append(f"left out: {names}")
     if lost:
-        said.append(f"lost samples: {lost}")
-    return said
+        warnings.append(f"lost samples: {lost}")
+    return warnings
 
 
 def line(decision: Decision, frequencies: Sequence[float], fs: float) -> str:
@@ -73,7 +73,7 @@ def line(decision: Decision, frequencies: Sequence[float], fs: float) -> str:
         return f"{at}  no decision: {decision.reason}"
     assert decision.probabilities is not None
     sure = float(decision.probabilities[decision.choice])
-    said = f"{at}  {letter(decision.choice)} {frequencies[decision.choice]:g} Hz  {sure:.2f}"
+    text = f"{at}  {letter(decision.choice)} {frequencies[decision.choice]:g} Hz  {sure:.2f}"
     if decision.asked:
-        said += f"  asked {decision.asked:g} Hz"
-    return said
+        text += f"  asked {decision.asked:g} Hz"
+    return text

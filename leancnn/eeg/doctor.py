@@ -266,14 +266,14 @@ def _physics(report: Report, looking: Epochs) -> None:
             f"chance (p {p:.2g}); one session alone has too few trials to refuse it"
         )
         return
-    told = ", ".join(
+    parts = ", ".join(
         f"{targets[place]:g} Hz is {targets[to]:g} Hz" for place, to in enumerate(fits)
     )
     odd = [f"{targets[place]:g} Hz" for place, good in enumerate(own) if not good]
     if fits != tuple(range(len(targets))):
         report.problems.append(
             f"the spectra do not peak at their labels (p {p:.2g}; {', '.join(odd)}); the "
-            f"assignment that fits: {told}"
+            f"assignment that fits: {parts}"
         )
     else:
         report.problems.append(

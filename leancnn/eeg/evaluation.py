@@ -26,7 +26,7 @@ from leancnn.eeg.scoring import (
     textbook_scores,
     undecided_curve,
 )
-from leancnn.eeg.training import KINDS, Form
+from leancnn.eeg.training import KINDS, DecoderConfig
 from leancnn.eeg.windows import AFTER_CUE
 
 SHUFFLES = 20
@@ -35,7 +35,7 @@ CONTROL_FOLDS = 2  # of a network on shuffled labels, for the time it takes
 
 
 @dataclass(frozen=True, slots=True)
-class Against:
+class Baseline:
     """One other decoder on the same trials."""
 
     name: str
@@ -58,7 +58,7 @@ class Report:
     low: float
     high: float
     per_person: dict[str, float]
-    against: tuple[Against, ...]
+    baselines: tuple[Baseline, ...]
     bits_per_minute: float
     log_loss: float
     calibration_error: float
@@ -78,9 +78,9 @@ class Report:
             "accuracy": self.accuracy,
             "interval": [self.low, self.high],
             "per person": self.per_person,
-            "against": [
+            "baselines": [
                 {"name": a.name, "accuracy": a.accuracy, "won": a.won, "lost": a.lost, "p": a.p}
-                for a in self.against
+                for a in self.baselines
             ],
             "bits per minute": self.bits_per_minute,
             "log loss": self.log_loss,
@@ -107,7 +107,7 @@ class Report:
             f"{self.high:.3f}; chance {1 / len(self.targets):.3f}; "
             f"{self.bits_per_minute:.1f} bits a minute, the first second included",
         ]
-        for a in self.against:
+        for a in self.baselines:
             lines.append(
                 f"against {a.name} {a.accuracy:.3f}: {a.won} trials won, {a.lost} lost, exact "
                 f"McNemar p {a.p:.2g}"
@@ -146,11 +146,11 @@ def evaluate(
     here = held.labels >= 0
     labels, tested = held.labels[here], held.tested[here]
     people = looking.subject[tested]
-    right = (held.scores[here].argmax(1) == labels)[tested]
-    against = _against(looking, labels, tested, right, split, window, grid, progress)
+    correct = (held.scores[here].argmax(1) == labels)[tested]
+    baselines = _baselines(looking, labels, tested, correct, split, window, grid, progress)
     logs, rest = log_softmax(held.scores[here][tested]), held.scores[~here & held.tested]
-    low, high = interval(right, people)
-    accuracy = float(right.mean())
+    low, high = interval(correct, people)
+    accuracy = float(correct.mean())
     return Report(
         decoder=decoder,
         split=split,
@@ -160,8 +160,8 @@ def evaluate(
         accuracy=accuracy,
         low=low,
         high=high,
-        per_person={str(name): float(right[people == name].mean()) for name in np.unique(people)},
-        against=against,
+        per_person={str(name): float(correct[people == name].mean()) for name in np.unique(people)},
+        baselines=baselines,
         bits_per_minute=bits_per_minute(accuracy, len(looking.targets), window + AFTER_CUE),
         log_loss=log_loss(logs, labels[tested]),
         calibration_error=calibration_error(logs, labels[tested]),
@@ -180,23 +180,24 @@ def _control_runs(
 ) -> tuple[float, ...]:
     if not repeats:
         return ()
-    features, found = Form(decoder).features(looking, bank_for(looking.targets), window), []
+    features = DecoderConfig(decoder).features(looking, bank_for(looking.targets), window)
+    found = []
     for repeat in range(repeats):
         progress("shuffled labels", repeat, repeats)
         found.append(shuffled(looking, split, window, decoder, repeat, features))
     return tuple(found)
 
 
-def _against(
+def _baselines(
     looking: Epochs,
     labels: NDArray[np.int64],
     tested: NDArray[np.bool_],
-    right: NDArray[np.bool_],
+    correct: NDArray[np.bool_],
     split: Split,
     window: float,
     grid: tuple[Any, NDArray[np.float32]] | None,
     progress: Callable[[str, int, int], None],
-) -> tuple[Against, ...]:
+) -> tuple[Baseline, ...]:
     if grid is None:
         grid = grid_scores(looking, window, lambda done: progress("untrained grid", done, 224))
     best, _, _ = chosen(looking, split, grid[1])
@@ -204,7 +205,7 @@ def _against(
     found = []
     for name, scores in others.items():
         theirs = (scores.argmax(1) == labels)[tested]
-        found.append(Against(name, float(theirs.mean()), *mcnemar(right, theirs)))
+        found.append(Baseline(name, float(theirs.mean()), *mcnemar(correct, theirs)))
     return tuple(found)
 
 
@@ -222,7 +223,7 @@ def shuffled(
     with random weights here: one that starts as FBCCA stays above chance untaught.
     """
     if features is None:
-        features = Form(decoder).features(looking, bank_for(looking.targets), window)
+        features = DecoderConfig(decoder).features(looking, bank_for(looking.targets), window)
     labels = looking.labels
     random = np.random.default_rng(repeat)
     dealt = labels.copy()
@@ -263,7 +264,9 @@ def _control(
             bank,
             strength=CONTROL_STRENGTH,
         )
-        return np.stack([logit.of_image(image) for image in features[test]]).astype(np.float64)
+        return np.stack([logit.scores_from_features(image) for image in features[test]]).astype(
+            np.float64
+        )
     from leancnn.eeg.network import decoder_of, fit_network
 
     name = "ssvepnet" if decoder in KINDS else decoder
@@ -271,4 +274,6 @@ def _control(
         features[train], labels[train], targets, seed=repeat, name=name, fbcca_start=False
     )
     made = decoder_of([network], targets, bank)
-    return np.stack([made.of_image(image) for image in features[test]]).astype(np.float64)
+    return np.stack([made.scores_from_features(image) for image in features[test]]).astype(
+        np.float64
+    )

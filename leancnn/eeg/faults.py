@@ -129,12 +129,12 @@ def fault_rows(trials: int = 120, snr_db: float = -14.0) -> list[dict[str, Any]]
                 "fault": name,
                 "cues": len(found),
                 "decided": len(decided),
-                "right": sum(d.right is True for d in decided),
+                "correct": sum(d.correct is True for d in decided),
                 "samples lost": counts["lost"],
                 "bridged": counts["bridged"],
                 "NaN": counts["nan"],
                 "channels left out": max((len(d.unused) for d in found), default=0),
-                "said": "; ".join(f"{times} × {reason}" for reason, times in silent.items()),
+                "reasons": "; ".join(f"{times} × {reason}" for reason, times in silent.items()),
             }
         )
     return rows
@@ -154,16 +154,16 @@ def refusal_rows(recorded: Epochs) -> list[dict[str, Any]]:
         "two LSL streams of one name": _two_streams,
         "100 Hz on a page": lambda: checked((10.0, 100.0)),
     }
-    return [{"fault": name, **_said(call)} for name, call in tries.items()]
+    return [{"fault": name, **_message(call)} for name, call in tries.items()]
 
 
-def _said(call: Callable[[], object]) -> dict[str, Any]:
-    began, said = time.monotonic(), "nothing"
+def _message(call: Callable[[], object]) -> dict[str, Any]:
+    began, message = time.monotonic(), "nothing"
     try:
         call()
     except LeanCNNError as error:
-        said = str(error)
-    return {"said": said, "seconds": round(time.monotonic() - began, 1)}
+        message = str(error)
+    return {"message": message, "seconds": round(time.monotonic() - began, 1)}
 
 
 def _problems(data: Recording | Epochs) -> None:

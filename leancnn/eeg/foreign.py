@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from leancnn.eeg.recording import VOLTS, Event, Recording, gaps_of_stamps, label_of
+from leancnn.eeg.recording import Event, Recording, gaps_of_stamps, label_of, unit_of
 from leancnn.errors import DataError, MissingDependencyError
 
 FILES = "install it with: pip install 'leancnn[eeg-files]'"
@@ -42,11 +42,6 @@ def xdf(path: Path, unit: str | None) -> Recording:
     info, x = eeg[0]["info"], np.asarray(eeg[0]["time_series"], np.float32).T
     stamps, rate = np.asarray(eeg[0]["time_stamps"], np.float64), float(info["nominal_srate"][0])
     channels, units = _xdf_channels(info, len(x))
-    said = unit or (units.pop() if len(units) == 1 else "")
-    if said and said not in VOLTS:
-        said = {"microvolts": "uV", "microvolt": "uV", "volts": "V", "millivolts": "mV"}.get(
-            said.lower(), ""
-        )
     events = [
         Event(int(np.searchsorted(stamps, at)), label_of(str(what[0])))
         for stream in streams
@@ -58,7 +53,7 @@ def xdf(path: Path, unit: str | None) -> Recording:
         fs=rate,
         channels=channels,
         events=tuple(sorted(events, key=lambda event: event.sample)),
-        unit=said,
+        unit=unit or unit_of(units),
         source=path.name,
         gaps=gaps_of_stamps(stamps, rate),
         stamps=stamps,
@@ -87,9 +82,9 @@ def _xdf_channels(info: Any, count: int) -> tuple[tuple[str, ...], set[str]]:
     """Names and units from a stream's description, where it has one."""
     names, units = [f"channel {number + 1}" for number in range(count)], set()
     try:
-        told = info["desc"][0]["channels"][0]["channel"]
-        names = [one["label"][0] for one in told]
-        units = {one["unit"][0] for one in told}
+        described = info["desc"][0]["channels"][0]["channel"]
+        names = [one["label"][0] for one in described]
+        units = {one["unit"][0] for one in described}
     except (KeyError, IndexError, TypeError):
         pass
     return tuple(names) if len(names) == count else tuple(map(str, range(1, count + 1))), units
@@ -121,7 +116,7 @@ def edf_units(path: Path) -> list[str]:
 def edf(path: Path, unit: str | None) -> Recording:
     known = {"uV": "uV", "mV": "mV", "µV": "uV", "V": "V"}
     units = edf_units(path)
-    odd = sorted({said for said in units if said not in known})
+    odd = sorted({name for name in units if name not in known})
     if odd and unit is None:
         raise DataError(
             f"{path}: the unit of a channel is '{odd[0]}', which would be read as volts; say "
@@ -130,7 +125,7 @@ def edf(path: Path, unit: str | None) -> Recording:
     found = by_mne(path, None)
     if unit is None or not odd:
         return found
-    if len({known.get(said, "") for said in units}) > 1:
+    if len({known.get(name, "") for name in units}) > 1:
         raise DataError(f"{path}: --unit is for a file whose channels all have no known unit")
     return replace(found, unit=unit)  # mne took the numbers for volts and left them as they were
 

@@ -25,17 +25,17 @@ from leancnn.compiler.simplify import simplify
 from leancnn.eeg.decoders import Decoder, Ensemble, Logit, temperature_for
 from leancnn.eeg.held_out import HeldOutScores, load_held_out, save_held_out
 from leancnn.eeg.network import NetDecoder, decoder_of
-from leancnn.eeg.origin import follow
+from leancnn.eeg.provenance import copy_provenance
 from leancnn.eeg.recording import Epochs
 from leancnn.eeg.scoring import mcnemar
 from leancnn.eeg.training import (
-    Form,
+    DecoderConfig,
     as_trained,
     check_free,
     held_out_by_each,
     load,
     save,
-    warmer,
+    with_temperature,
 )
 from leancnn.errors import MismatchError
 from leancnn.quantize import BATCH, IMAGES, PROBED, check_weights, clock
@@ -63,7 +63,7 @@ class QuantizedDecoder:
     accuracy_of_run: float
     """Of the floats that the run was trained as; torch rounds otherwise on other processors."""
     accuracy_int8: float
-    alike: float
+    agreement: float
     """Trials on which both say the same."""
     p: float
     """Exact McNemar between the two."""
@@ -102,8 +102,8 @@ class QuantizedDecoder:
                 f"{self.out}: {self.decoder}, {self.networks} networks in 8-bit integers, ranges "
                 f"from {self.windows:,} windows of training, seed {self.seed}",
                 table(rows),
-                f"{self.alike:.2%} of {self.trials:,} held-out trials are answered alike, exact "
-                f"McNemar p {self.p:.2g}{again}",
+                f"{self.agreement:.2%} of {self.trials:,} held-out trials are answered alike, "
+                f"exact McNemar p {self.p:.2g}{again}",
                 f"layers furthest from the floats: {worst}",
             ]
         )
@@ -139,27 +139,27 @@ def quantize(
             f"{run} is a {about['decoder']} without a network; its decoder.c is float, and small"
         )
     nets[0].check_floats("quantizing it")
-    form = Form(about["decoder"], about["seed"], about.get("keep_ratio"))
+    config = DecoderConfig(about["decoder"], about["seed"], about.get("keep_ratio"))
 
     def finish(made: Decoder, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Decoder:
         chosen = places(labels, class_names(made), windows, seed, epochs.source)
         return in_integers(made, features[chosen])
 
     floats, ours = held_out_by_each(
-        epochs, about["split"], about["window"], form, [as_trained, finish], progress
+        epochs, about["split"], about["window"], config, [as_trained, finish], progress
     )
     looking = epochs.looking()
-    features = form.features(looking, decoder.bank, about["window"])
+    features = config.features(looking, decoder.bank, about["window"])
     whole = finish(decoder, features, looking.labels)
     seen = ours.tested & (ours.labels >= 0)
-    whole = warmer(whole, temperature_for(ours.scores[seen], ours.labels[seen]))
+    whole = with_temperature(whole, temperature_for(ours.scores[seen], ours.labels[seen]))
     chosen = places(looking.labels, class_names(decoder), windows, seed, epochs.source)
     found = _figures(decoder, whole, features[chosen], (floats, ours), held, out, seed)
-    told = {"windows": len(chosen), "seed": seed, "leancnn": __version__}
-    about = {**about, "quantized": told}
+    ranges = {"windows": len(chosen), "seed": seed, "leancnn": __version__}
+    about = {**about, "quantized": ranges}
     save(whole, out, about)
     save_held_out(ours, out, about)
-    follow(run, out)
+    copy_provenance(run, out)
     write_sealed(out / FIGURES, found.to_json())
     return found
 
@@ -262,7 +262,7 @@ def _figures(
         accuracy=_accuracy(scores[0]),
         accuracy_of_run=_accuracy(of_run),
         accuracy_int8=_accuracy(scores[1]),
-        alike=float((answers[0] == answers[1]).mean()),
+        agreement=float((answers[0] == answers[1]).mean()),
         p=mcnemar(right[1], right[0])[2],
         bytes=sum(4 * p.numel() for net in floats for p in net.body.state_dict().values()),
         bytes_int8=sum(body.network.weights() for body in bodies),

@@ -37,7 +37,7 @@ class Decision:
     probabilities: NDArray[np.float64] | None
     scores: NDArray[np.float32] | None
     reason: str = ""
-    right: bool | None = None
+    correct: bool | None = None
     """Whether the choice is what the cue asked for, where both are known."""
     asked: float | None = None
     """The cue's frequency in Hz where it is known, 0 for rest."""
@@ -73,7 +73,7 @@ class Session:
             "decisions": len(self.decisions),
             "decided": sum(d.choice is not None for d in self.decisions),
             "asked": len(asked),
-            "right": sum(d.right is True for d in decided),
+            "correct": sum(d.correct is True for d in decided),
             "no decision": dict(reasons),
             "latency ms": percentiles(late),
             "compute ms": percentiles(work),
@@ -210,16 +210,16 @@ class Live:
         if chunk.due is not None:
             behind = (chunk.first + chunk.x.shape[1] - number) / self.source.fs
             late = time.monotonic() - (chunk.due - behind)
-        right = None
+        correct = None
         if asked and decision[0] is not None:
-            right = bool(np.isclose(self.decoder.frequencies[decision[0]], asked))
+            correct = bool(np.isclose(self.decoder.frequencies[decision[0]], asked))
         made = Decision(
             sample=number,
             choice=decision[0],
             probabilities=decision[1],
             scores=decision[2],
             reason=decision[3],
-            right=right,
+            correct=correct,
             asked=asked,
             latency_s=late,
             compute_s=done - began,

@@ -47,15 +47,15 @@ def one_row(name: str, seconds: float) -> dict[str, Any]:
 
 def row(name: str, live: Live, sent: int) -> dict[str, Any]:
     """The account of a session whose source sent so many samples."""
-    told = live.session.summary()
-    late, work = told["latency ms"] or {}, told["compute ms"] or {}
+    summary = live.session.summary()
+    late, work = summary["latency ms"] or {}, summary["compute ms"] or {}
     return {
         "source": name,
-        "seconds": round(told["seconds"], 1),
+        "seconds": round(summary["seconds"], 1),
         "sent": sent,
-        "came": told["samples"],
-        "lost": told["lost"],
-        "decisions": told["decisions"],
+        "came": summary["samples"],
+        "lost": summary["lost"],
+        "decisions": summary["decisions"],
         **{key: round(late.get(key, float("nan")), 1) for key in ("p50", "p95", "p99", "max")},
         "compute p50": round(work.get("p50", float("nan")), 2),
     }
@@ -139,15 +139,15 @@ def sender_row(sender: str, seconds: float) -> dict[str, Any]:
     """The row of one sender."""
     place = list(SENDERS).index(sender)
     live, sent, withheld = lsl_session(f"leancnn-sender-{place}", seconds, **SENDERS[sender])
-    told = live.session.summary()
-    late = told["latency ms"] or {}
+    summary = live.session.summary()
+    late = summary["latency ms"] or {}
     return {
         "sender": sender,
         "seconds": round(seconds, 1),
         "sent": sent,
-        "came": told["samples"],
+        "came": summary["samples"],
         "withheld": withheld,
-        "counted as lost": told["lost"],
+        "counted as lost": summary["lost"],
         **{key: round(late.get(key, float("nan")), 1) for key in ("p50", "p95", "p99")},
     }
 

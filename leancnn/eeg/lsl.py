@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.eeg.chunks import POLL_S, Chunk
-from leancnn.eeg.recording import VOLTS, Event, label_of
+from leancnn.eeg.recording import Event, label_of, unit_of
 from leancnn.eeg.stamps import Numbering
 from leancnn.errors import DataError, MissingDependencyError, UnknownNameError
 
 NEEDS = "LSL needs pylsl; pip install 'leancnn[eeg]'"
 FIND_S = 5.0  # to look for a stream
 WAIT_S = 0.2  # of one pull, so that a closed stream is left
-LONG_UNITS = {"microvolts": "uV", "microvolt": "uV", "millivolts": "mV", "volts": "V"}
 
 
 def pylsl() -> Any:
@@ -104,11 +103,9 @@ class LSL:
                 names.append(child.child_value("label"))
                 units.add(child.child_value("unit"))
                 child = child.next_sibling("channel")
-        said = units.pop() if len(units) == 1 else ""
-        unit = LONG_UNITS.get(said.lower(), said)
         if len(names) != count:
             names = [f"channel {number + 1}" for number in range(count)]
-        return tuple(names), unit if unit in VOLTS else ""
+        return tuple(names), unit_of(units)
 
     def _pull(self) -> None:
         """In a thread: everything that calls liblsl while signals flow."""
@@ -173,8 +170,8 @@ class Numbered:
         """What was held back, when nothing comes that would show why it was late."""
         yield from self._chunked(self._numbering.flush())
 
-    def _chunked(self, told: Sequence[tuple[int, int]]) -> Iterator[Chunk]:
-        for first, count in told:
+    def _chunked(self, released: Sequence[tuple[int, int]]) -> Iterator[Chunk]:
+        for first, count in released:
             x: NDArray[np.float32] = np.asarray(self._rows[:count], np.float32).T
             stamps = self._stamps[:count]
             del self._rows[:count], self._stamps[:count]

@@ -47,10 +47,12 @@ class NetDecoder:
 
     def scores(self, window: Floats, fs: float) -> Scores:
         if self.picture is not None:
-            return self.of_image(spectrogram(window, self.frequencies, fs, self.picture))
-        return self.of_image(correlations(window, self.frequencies, fs))
+            return self.scores_from_features(
+                spectrogram(window, self.frequencies, fs, self.picture)
+            )
+        return self.scores_from_features(correlations(window, self.frequencies, fs))
 
-    def of_image(self, image: NDArray[np.float32]) -> Scores:
+    def scores_from_features(self, image: NDArray[np.float32]) -> Scores:
         """Features (planes, H, W) to scores (K,)."""
         fed = np.ascontiguousarray(image.transpose(1, 2, 0))[None]
         logs = [log_softmax(answer(fed)[0]) for answer in self.answers]

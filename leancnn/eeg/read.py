@@ -72,10 +72,10 @@ def load(
     }
     if suffix not in readers:
         raise UsageError(f"{path}: signals are read from {', '.join(readers)}, not '{suffix}'")
-    return meant(readers[suffix](), labels or {})
+    return apply_labels(readers[suffix](), labels or {})
 
 
-def meant(found: Recording | Epochs, labels: Mapping[str, str]) -> Recording | Epochs:
+def apply_labels(found: Recording | Epochs, labels: Mapping[str, str]) -> Recording | Epochs:
     """The same with codes replaced by what they mean; a number that is no flicker stays a name.
 
     Raises `DataError` for a code that does not occur, `UsageError` for labels of trials.
@@ -84,7 +84,7 @@ def meant(found: Recording | Epochs, labels: Mapping[str, str]) -> Recording | E
         if labels:
             raise UsageError(f"{found.source}: its trials say their frequencies; leave --label")
         return found
-    words = {told(event.label) for event in found.events}
+    words = {label_text(event.label) for event in found.events}
     if odd := sorted(set(labels) - words):
         raise DataError(
             f"{found.source}: no event is called '{odd[0]}'; there are "
@@ -92,14 +92,14 @@ def meant(found: Recording | Epochs, labels: Mapping[str, str]) -> Recording | E
         )
     events = []
     for event in found.events:
-        word = told(event.label)
+        word = label_text(event.label)
         label = label_of(labels[word]) if word in labels else event.label
         fast = isinstance(label, float) and label >= found.fs / 2
         events.append(Event(event.sample, word if fast else label))
     return replace(found, events=tuple(events))
 
 
-def told(label: float | str) -> str:
+def label_text(label: float | str) -> str:
     """A label as one writes it: 13, not 13.0."""
     return f"{label:.15g}" if isinstance(label, float) else label
 
@@ -168,8 +168,8 @@ def _csv(path: Path, unit: str | None, fs: float | None, board: int | None) -> R
             first = file.readline()
             if "\t" in first and not re.search("[A-Za-z]{2}", first):
                 return _brainflow_csv(path, unit, board)
-            if fs is None and (said := re.match(r"# rate ([\d.e+]+) Hz", first)):
-                fs = float(said[1])
+            if fs is None and (stated := re.match(r"# rate ([\d.e+]+) Hz", first)):
+                fs = float(stated[1])
             file.seek(0)
             lines = (line for line in file if not line.startswith("#"))
             rows = list(csv.reader(lines))
@@ -202,9 +202,9 @@ def _of_columns(
     units = {found[1] for name in names if (found := re.search(r"[\[(](.+?)[\])]$", name))}
     if len(units) > 1:
         raise DataError(f"{path}: channels of different units: {', '.join(sorted(units))}")
-    said = unit or (units.pop() if units else "")
-    if said and said not in VOLTS:
-        raise DataError(f"{path}: '{said}' is no unit that is known; say --unit uV, mV or V")
+    found_unit = unit or (units.pop() if units else "")
+    if found_unit and found_unit not in VOLTS:
+        raise DataError(f"{path}: '{found_unit}' is no unit that is known; say --unit uV, mV or V")
     x = np.stack([_floats(path, name, columns[name]) for name in names]).astype(np.float32)
     numbers = None if count is None else _floats(path, count, columns[count]).astype(np.int64)
     return Recording(
@@ -212,7 +212,7 @@ def _of_columns(
         fs=rate,
         channels=tuple(re.sub(r"\s*[\[(].+?[\])]$", "", name) for name in names),
         events=() if marks is None else _events(columns[marks]),
-        unit=said,
+        unit=found_unit,
         source=path.name,
         gaps=gaps_of_numbers(numbers) if numbers is not None else gaps_of_stamps(stamps, rate),
         stamps=stamps,

@@ -21,13 +21,13 @@ class Recorder:
         self.path, self.fs = Path(path), fs
         if self.path.exists():
             raise WriteError(f"{self.path} exists; choose another name for the recording")
-        said = f" [{unit}]" if unit else ""
+        unit_text = f" [{unit}]" if unit else ""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file: TextIO = self.path.open("x", encoding="utf-8", newline="")
         except OSError as error:
             raise WriteError(f"{self.path}: {error.strerror or error}") from error
-        names = [name.replace(",", " ") + said for name in channels]
+        names = [name.replace(",", " ") + unit_text for name in channels]
         self._write(f"# rate {fs:.17g} Hz\n" + ",".join(["sample", "time", *names, "event"]) + "\n")
         self._cues: list[Event] = []
         self.samples = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from leancnn.errors import DataError
 
 VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6, "μV": 1e-6, "nV": 1e-9}
 """How many volts one unit is; a unit that is not here is asked for, never guessed."""
+LONG_UNITS = {"microvolts": "uV", "microvolt": "uV", "millivolts": "mV", "volts": "V"}
 REST_WORDS = ("rest", "none")
 JUMP = 1.5  # steps of a clock that count as a gap
 REST = 0.0  # the label of a trial without a flicker, in Hz
@@ -187,9 +188,9 @@ class Epochs:
     def digests_with_facts(self) -> NDArray[np.uint8]:
         """SHA-256 (N, 32) of each trial's signal with its frequency, rate, start and channels."""
         facts = f"{self.fs!r} {self.t0!r} {self.channels!r}"
-        told = zip(self.digests(), self.hz.tolist(), strict=True)
+        labelled = zip(self.digests(), self.hz.tolist(), strict=True)
         whole = b"".join(
-            hashlib.sha256(f"{digest} {hz!r} {facts}".encode()).digest() for digest, hz in told
+            hashlib.sha256(f"{digest} {hz!r} {facts}".encode()).digest() for digest, hz in labelled
         )
         return np.frombuffer(whole, np.uint8).reshape(-1, 32)
 
@@ -215,6 +216,17 @@ def joined(parts: Sequence[Epochs]) -> Epochs:
         source=", ".join(part.source for part in parts),
         _keys=[],
     )
+
+
+def unit_of(units: Iterable[str]) -> str:
+    """The one unit that all channels name, `microvolts` as `uV`; "" where they name none or others.
+
+    >>> unit_of({"microvolts"}), unit_of({"uV", "mV"}), unit_of({"counts"})
+    ('uV', '', '')
+    """
+    names = {LONG_UNITS.get(name.lower(), name) for name in units}
+    name = names.pop() if len(names) == 1 else ""
+    return name if name in VOLTS else ""
 
 
 def label_of(word: str) -> float | str:

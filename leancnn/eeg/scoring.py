@@ -133,11 +133,11 @@ def chosen(
     `scores` (variants, N, K) are those of `grid_scores`. Returns the scores of held-out trials,
     which trials have one, and each fold's variant; of equals the first of the grid.
     """
-    right = scores.argmax(2) == epochs.labels  # (variants, N)
+    correct = scores.argmax(2) == epochs.labels  # (variants, N)
     picks: list[int] = []
 
     def predict(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Floats:
-        picks.append(int(right[:, train].mean(1).argmax()))
+        picks.append(int(correct[:, train].mean(1).argmax()))
         return np.asarray(scores[picks[-1]][test], np.float64)
 
     found, tested = held_out(epochs, split, predict)
@@ -182,11 +182,11 @@ def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[int, in
 
 
 def interval(
-    right: NDArray[Any], people: NDArray[Any], resamples: int = RESAMPLES
+    correct: NDArray[Any], people: NDArray[Any], resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """The 95 % interval of a mean over trials when people, not trials, are drawn again."""
     names = np.unique(people)
-    sums = np.array([float(right[people == name].sum()) for name in names])
+    sums = np.array([float(correct[people == name].sum()) for name in names])
     counts = np.array([float((people == name).sum()) for name in names])
     drawn = np.random.default_rng(0).integers(0, len(names), (resamples, len(names)))
     low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), (2.5, 97.5))
@@ -239,11 +239,11 @@ def undecided_curve(
 def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = 10) -> float:
     """The mean distance of confidence from accuracy over bins of equal width, 0..1."""
     sure = np.exp(log_softmax(logits))
-    right, most = sure.argmax(1) == labels, sure.max(1)
+    correct, most = sure.argmax(1) == labels, sure.max(1)
     place = np.minimum((most * bins).astype(int), bins - 1)
     return float(
         sum(
-            abs(right[place == b].mean() - most[place == b].mean()) * (place == b).mean()
+            abs(correct[place == b].mean() - most[place == b].mean()) * (place == b).mean()
             for b in np.unique(place)
         )
     )

@@ -41,11 +41,11 @@ class Options:
 class Cued:
     """A source with a page's cues among its events: at the newest sample when they came.
 
-    `tell`, where there is one, is told of every event as a word: `cue 7.5`, `cue rest`.
+    `on_event`, where there is one, is told of every event as a word: `cue 7.5`, `cue rest`.
     """
 
-    def __init__(self, source: Source, tell: Callable[[str], None] | None = None) -> None:
-        self.tell = tell
+    def __init__(self, source: Source, on_event: Callable[[str], None] | None = None) -> None:
+        self.on_event = on_event
         self._source = source
         self.name, self.fs = source.name, source.fs
         self.channels, self.unit = source.channels, source.unit
@@ -61,13 +61,51 @@ class Cued:
                 at = chunk.first + chunk.x.shape[1] - 1
                 cues = (Event(at, hz) for hz in waiting)
                 chunk = replace(chunk, events=(*chunk.events, *cues))
-            if chunk is not None and self.tell is not None:
+            if chunk is not None and self.on_event is not None:
                 for event in chunk.events:
-                    self.tell(f"cue {word_of(event.label)}")
+                    self.on_event(f"cue {marker_text(event.label)}")
             yield chunk
 
     def close(self) -> None:
         self._source.close()
+
+
+class Outputs:
+    """Where decisions go: the display, and the page and the LSL outlet where there are such.
+
+    `show(panel, line)` is the display: a panel where one can be drawn, else a line.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        source: Source,
+        show: Callable[[str, str], None],
+        *,
+        page: Page | None = None,
+        outlet: Callable[[str], None] | None = None,
+    ) -> None:
+        self.frequencies, self.source = decoder.frequencies, source
+        self.show, self.page, self.outlet = show, page, outlet
+
+    def put(self, decision: Decision, lost: int) -> None:
+        """Show a decision; `lost` samples are missing so far."""
+        channels = self.source.channels
+        self.show(
+            panel(decision, self.frequencies, channels, lost),
+            line(decision, self.frequencies, self.source.fs),
+        )
+        if self.page is not None:
+            sure = decision.probabilities
+            self.page.show(
+                letter=letter(decision.choice),
+                probabilities=None if sure is None else sure.round(4).tolist(),
+                reason=decision.reason,
+                quality=quality(decision, channels, lost),
+            )
+        if self.outlet is not None:
+            choice = decision.choice
+            self.outlet("none" if choice is None else f"{self.frequencies[choice]:g}")
 
 
 def run_live(
@@ -78,7 +116,35 @@ def run_live(
     `show(panel, line)` is called for each decision. Raises as the source does, and `StreamError`
     when it falls silent; a recording is closed before.
     """
-    inner = open_source(
+    with contextlib.ExitStack() as held:
+        source = Cued(_source(decoder, options))
+        held.callback(source.close)
+        recorder = None
+        if options.record:
+            recorder = Recorder(options.record, source.fs, source.channels, source.unit)
+            held.callback(recorder.close)
+        source.on_event = _outlet() if options.lsl_out else None
+        outputs = Outputs(decoder, source, show, outlet=source.on_event)
+        if options.page is not None:
+            page = Page(decoder.frequencies, port=options.page, on_onset=source.cue)
+            outputs.page = held.enter_context(page)
+            show(f"page: {page.url}", f"page: {page.url}")
+        live = _live(source, decoder, options, recorder)
+        try:
+            for decision in live:
+                outputs.put(decision, live.ring.counts["lost"])
+        except KeyboardInterrupt:
+            live.session.ended = "interrupted"
+        account = {"source": source.name, "decoder": decoder.name, **live.session.summary()}
+        if recorder is not None:
+            account["recording"] = str(recorder.path)
+        if outputs.page is not None:
+            account["page"] = outputs.page.report
+    return account
+
+
+def _source(decoder: Decoder, options: Options) -> Source:
+    return open_source(
         options.source,
         frequencies=decoder.frequencies,
         speed=options.speed,
@@ -87,50 +153,23 @@ def run_live(
         unit=options.unit,
         board_args=options.board_args,
     )
-    source = Cued(inner)
-    with contextlib.ExitStack() as held:
-        held.callback(source.close)
-        recorder = None
-        if options.record:
-            recorder = Recorder(options.record, source.fs, source.channels, source.unit)
-            held.callback(recorder.close)
-        outlet = _outlet() if options.lsl_out else None
-        source.tell = outlet
-        page = None
-        if options.page is not None:
-            page = held.enter_context(
-                Page(decoder.frequencies, port=options.page, on_onset=source.cue)
-            )
-            show(f"page: {page.url}", f"page: {page.url}")
-        live = Live(
-            source,
-            decoder,
-            window=options.window,
-            every=options.every,
-            threshold=options.threshold,
-            agree=options.agree,
-            mains=options.mains,
-            on_chunk=recorder,
-            seconds=options.seconds,
-        )
-        try:
-            for decision in live:
-                _tell(decision, decoder, live, show, page, outlet)
-        except KeyboardInterrupt:
-            live.session.ended = "interrupted"
-        value: dict[str, Any] = {
-            "source": source.name,
-            "decoder": decoder.name,
-            **live.session.summary(),
-        }
-        if recorder is not None:
-            value["recording"] = str(recorder.path)
-        if page is not None:
-            value["page"] = page.report
-    return value
 
 
-def word_of(label: float | str) -> str:
+def _live(source: Source, decoder: Decoder, options: Options, recorder: Recorder | None) -> Live:
+    return Live(
+        source,
+        decoder,
+        window=options.window,
+        every=options.every,
+        threshold=options.threshold,
+        agree=options.agree,
+        mains=options.mains,
+        on_chunk=recorder,
+        seconds=options.seconds,
+    )
+
+
+def marker_text(label: float | str) -> str:
     """An event as markers say it: its frequency, `rest` for 0, or its own word."""
     if isinstance(label, str):
         return label
@@ -141,33 +180,6 @@ def _outlet() -> Callable[[str], None]:
     from leancnn.eeg.lsl import Outlet
 
     return Outlet().send
-
-
-def _tell(
-    decision: Decision,
-    decoder: Decoder,
-    live: Live,
-    show: Callable[[str, str], None],
-    page: Page | None,
-    outlet: Callable[[str], None] | None,
-) -> None:
-    source = live.source
-    show(
-        panel(decision, decoder.frequencies, source.channels, live.ring.counts["lost"]),
-        line(decision, decoder.frequencies, source.fs),
-    )
-    sure = None if decision.probabilities is None else decision.probabilities.round(4).tolist()
-    if page is not None:
-        odd = quality(decision, source.channels, live.ring.counts["lost"])
-        page.show(
-            letter=letter(decision.choice),
-            probabilities=sure,
-            reason=decision.reason,
-            quality=odd,
-        )
-    if outlet is not None:
-        word = "none" if decision.choice is None else f"{decoder.frequencies[decision.choice]:g}"
-        outlet(word)
 
 
 def serve_page(
@@ -183,7 +195,7 @@ def serve_page(
     outlet = _outlet() if lsl_out else None
 
     def on_onset(hz: float) -> None:
-        word = word_of(hz)
+        word = marker_text(hz)
         say(f"onset: {word}")
         if outlet is not None:
             outlet(word)

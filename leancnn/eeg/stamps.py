@@ -51,10 +51,10 @@ class Numbering:
 
         Those that are held are told by a later call.
         """
-        told: list[tuple[int, int]] = []
+        released: list[tuple[int, int]] = []
         for stamp in stamps:
             if not isfinite(stamp):  # it says nothing: the sample is the one after the last
-                self._after_last(stamp, told)
+                self._after_last(stamp, released)
                 continue
             if self._zero is None:
                 self._zero = stamp - self.next / self.fs
@@ -62,23 +62,23 @@ class Numbering:
             ahead = (stamp - self._zero) * self.fs - self.next - len(self._held)
             if not self._held and ahead < self._on_time():
                 self._follow(ahead)
-                self._tell(1, told)
+                self._release(1, released)
             else:
-                self._hold(stamp, ahead, told)
-        return told
+                self._hold(stamp, ahead, released)
+        return released
 
     def flush(self) -> list[tuple[int, int]]:
         """What is held, as if it had only been late: nothing more comes that would show it."""
-        told: list[tuple[int, int]] = []
-        self._tell(len(self._held), told)
+        released: list[tuple[int, int]] = []
+        self._release(len(self._held), released)
         self._held = []
-        return told
+        return released
 
-    def _after_last(self, stamp: float, told: list[tuple[int, int]]) -> None:
+    def _after_last(self, stamp: float, released: list[tuple[int, int]]) -> None:
         if self._held:
             self._held.append(stamp)
         else:
-            self._tell(1, told)
+            self._release(1, released)
 
     def _look(self, stamp: float) -> None:
         """How even the row of stamps is."""
@@ -103,7 +103,7 @@ class Numbering:
             self._zero += ahead / self.fs
         self._early = early
 
-    def _hold(self, stamp: float, ahead: float, told: list[tuple[int, int]]) -> None:
+    def _hold(self, stamp: float, ahead: float, released: list[tuple[int, int]]) -> None:
         if not self._held or ahead < self._least - 1:
             self._least_at = stamp
         self._least = min(self._least, ahead) if self._held else ahead
@@ -113,12 +113,12 @@ class Numbering:
             missing = 0 if caught_up else round(self._least)
             self.next += missing
             self.lost += missing
-            self._tell(len(self._held), told)
+            self._release(len(self._held), released)
             self._held = []
 
-    def _tell(self, count: int, told: list[tuple[int, int]]) -> None:
-        if told and sum(told[-1]) == self.next:
-            told[-1] = (told[-1][0], told[-1][1] + count)
+    def _release(self, count: int, released: list[tuple[int, int]]) -> None:
+        if released and sum(released[-1]) == self.next:
+            released[-1] = (released[-1][0], released[-1][1] + count)
         elif count:
-            told.append((self.next, count))
+            released.append((self.next, count))
         self.next += count

@@ -40,7 +40,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class DecoderConfig:
     """What kind of decoder is trained. Raises `UsageError` for one that does not exist."""
 
     kind: str = "logit"
@@ -85,15 +85,15 @@ def fit(
 ) -> Decoder:
     """One decoder from all trials of `epochs` that look at something; `window` in seconds.
 
-    `decoder`, `seed` and `keep_ratio` as `Form` takes them. Raises `DataError` for trials that are
-    too short, or of fewer than two people or sessions.
+    `decoder`, `seed` and `keep_ratio` as `DecoderConfig` takes them. Raises `DataError` for trials
+    that are too short, or of fewer than two people or sessions.
     """
     looking = epochs.looking()
     _check(looking)
     bank = bank_for(looking.targets)
-    form = Form(decoder, seed, keep_ratio)
-    features = form.features(looking, bank, window)
-    return _fit(features, looking.labels, _groups(looking), looking.targets, bank, form)
+    config = DecoderConfig(decoder, seed, keep_ratio)
+    features = config.features(looking, bank, window)
+    return _fit(features, looking.labels, _groups(looking), looking.targets, bank, config)
 
 
 def _check(looking: Epochs) -> None:
@@ -117,24 +117,24 @@ def _fit(
     groups: NDArray[Any],
     frequencies: tuple[float, ...],
     bank: Bank,
-    form: Form,
+    config: DecoderConfig,
 ) -> Decoder:
     parts: list[Decoder] = []
-    if form.kind in ("logit", "ensemble"):
+    if config.kind in ("logit", "ensemble"):
         parts.append(fit_logit(features, labels, groups, frequencies, bank))
-    if form.kind != "logit":
+    if config.kind != "logit":
         from leancnn.eeg.network import decoder_of, fit_network
 
-        usual = form.kind in KINDS
-        count, name = (NETWORKS, "ssvepnet") if usual else (1, form.kind)
+        usual = config.kind in KINDS
+        count, name = (NETWORKS, "ssvepnet") if usual else (1, config.kind)
         networks = [
             fit_network(
                 features,
                 labels,
                 frequencies,
-                seed=count * form.seed + number,
+                seed=count * config.seed + number,
                 name=name,
-                keep_ratio=form.keep_ratio,
+                keep_ratio=config.keep_ratio,
             )
             for number in range(count)
         ]
@@ -158,18 +158,18 @@ def train(
     `progress` is told how many of how many trainings are done. Raises `RunError` for a folder that
     is taken, `DataError` as `fit` does, `UsageError` for another kind.
     """
-    form = Form(decoder, seed, keep_ratio)
+    config = DecoderConfig(decoder, seed, keep_ratio)
     out = check_free(out)
     looking = epochs.looking()
     _check(looking)
     bank = bank_for(looking.targets)
-    held = held_out_scores(epochs, split, window, form, progress)
-    features = form.features(looking, bank, window)
-    whole = _fit(features, looking.labels, _groups(looking), looking.targets, bank, form)
+    held = held_out_scores(epochs, split, window, config, progress)
+    features = config.features(looking, bank, window)
+    whole = _fit(features, looking.labels, _groups(looking), looking.targets, bank, config)
     seen = held.tested & (held.labels >= 0)
     if not isinstance(whole, Logit):
         # Of people not seen: a network is surer of those that it was trained on.
-        whole = warmer(whole, temperature_for(held.scores[seen], held.labels[seen]))
+        whole = with_temperature(whole, temperature_for(held.scores[seen], held.labels[seen]))
     about = {
         "format": FORMAT,
         "leancnn": __version__,
@@ -209,11 +209,11 @@ def held_out_scores(
     epochs: Epochs,
     split: Split,
     window: float,
-    form: Form,
+    config: DecoderConfig,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> HeldOutScores:
     """Train once for each fold and score what it holds out, rest trials too."""
-    return held_out_by_each(epochs, split, window, form, [as_trained], progress)[0]
+    return held_out_by_each(epochs, split, window, config, [as_trained], progress)[0]
 
 
 def as_trained(made: Decoder, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Decoder:
@@ -225,7 +225,7 @@ def held_out_by_each(
     epochs: Epochs,
     split: Split,
     window: float,
-    form: Form,
+    config: DecoderConfig,
     finishes: Sequence[Finish],
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[HeldOutScores]:
@@ -234,18 +234,20 @@ def held_out_by_each(
     A finish is given the trained decoder and the features and labels that it was trained on.
     """
     bank = bank_for(epochs.targets)
-    features, labels = form.features(epochs, bank, window), epochs.labels
+    features, labels = config.features(epochs, bank, window), epochs.labels
     scores = np.zeros((len(finishes), len(epochs), len(epochs.targets)))
     tested = np.zeros(len(epochs), bool)
     parts = list(folds(epochs, split))
     for done, (_, test) in enumerate(parts):
         used = ~test & (labels >= 0)
         seen = features[used], labels[used]
-        trained = _fit(*seen, _groups(epochs[used]), epochs.targets, bank, form)
+        trained = _fit(*seen, _groups(epochs[used]), epochs.targets, bank, config)
         for number, finish in enumerate(finishes):
             made = finish(trained, *seen)
             for place in np.flatnonzero(test):
-                scores[number, place] = of_image(made, features[place]) / made.temperature
+                scores[number, place] = (
+                    scores_from_features(made, features[place]) / made.temperature
+                )
         tested |= test
         progress(done + 1, len(parts))
     digests = epochs.digests_with_facts()
@@ -255,18 +257,21 @@ def held_out_by_each(
     ]
 
 
-def of_image(decoder: Decoder, image: NDArray[np.float32]) -> NDArray[Any]:
+def scores_from_features(decoder: Decoder, image: NDArray[np.float32]) -> NDArray[Any]:
     """Scores from features that were computed already, the same bits as from the window."""
     if isinstance(decoder, Ensemble):
         from leancnn.eeg.decoders import log_softmax
 
-        logs = [log_softmax(of_image(part, image) / part.temperature) for part in decoder.parts]
+        logs = [
+            log_softmax(scores_from_features(part, image) / part.temperature)
+            for part in decoder.parts
+        ]
         return np.asarray(np.mean(logs, 0), np.float32)
-    found: NDArray[Any] = decoder.of_image(image)  # type: ignore[attr-defined]
+    found: NDArray[Any] = decoder.scores_from_features(image)  # type: ignore[attr-defined]
     return found
 
 
-def warmer(decoder: Decoder, temperature: float) -> Decoder:
+def with_temperature(decoder: Decoder, temperature: float) -> Decoder:
     """The same decoder with another temperature."""
     changed: Any = replace(decoder, temperature=temperature)  # type: ignore[type-var]
     made: Decoder = changed
@@ -281,21 +286,21 @@ def save(decoder: Decoder, folder: str | Path, about: dict[str, Any]) -> None:
     folder = Path(folder)
     parts = decoder.parts if isinstance(decoder, Ensemble) else (decoder,)
     tensors: Tensors = {}
-    told: list[dict[str, Any]] = []
+    saved: list[dict[str, Any]] = []
     for part in parts:
         if isinstance(part, Logit):
             for key in ("weights", "bias", "mean", "std"):
                 tensors[key] = getattr(part, key)
-            told.append({"kind": "logit", "temperature": part.temperature})
+            saved.append({"kind": "logit", "temperature": part.temperature})
         elif isinstance(part, FBCCA):
-            told.append(part.to_json())
+            saved.append(part.to_json())
         else:
-            told.append(_save_networks(part, folder))
+            saved.append(_save_networks(part, folder))
     tensors["frequencies"] = np.array(decoder.frequencies)
     manifest = {
         **about,
         "bank": decoder.bank.to_json(),
-        "parts": told,
+        "parts": saved,
         "temperature": decoder.temperature,
         "name": decoder.name,
     }
@@ -324,26 +329,26 @@ def load(folder: str | Path) -> tuple[Decoder, dict[str, Any]]:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
         frequencies = tuple(map(float, tensors["frequencies"]))
         bank = Bank.from_json(about["bank"])
-        parts = [_part(folder, told, frequencies, bank, tensors) for told in about["parts"]]
+        parts = [_part(folder, saved, frequencies, bank, tensors) for saved in about["parts"]]
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{folder}: not a saved decoder ({error!r})") from error
     if len(parts) > 1:
         return Ensemble(tuple(parts), about["temperature"]), about
-    return warmer(parts[0], about["temperature"]), about
+    return with_temperature(parts[0], about["temperature"]), about
 
 
 def _part(
     folder: Path,
-    told: dict[str, Any],
+    saved: dict[str, Any],
     frequencies: tuple[float, ...],
     bank: Bank,
     tensors: Tensors,
 ) -> Decoder:
-    if told["kind"] == "logit":
+    if saved["kind"] == "logit":
         weights, bias, mean, std = (tensors[key] for key in ("weights", "bias", "mean", "std"))
-        return Logit(frequencies, bank, weights, bias, mean, std, told["temperature"])
+        return Logit(frequencies, bank, weights, bias, mean, std, saved["temperature"])
     from leancnn.eeg.network import decoder_of
     from leancnn.weights import load as load_network
 
-    networks = [load_network(folder / place) for place in told["networks"]]
-    return decoder_of(networks, frequencies, bank, told["temperature"])
+    networks = [load_network(folder / place) for place in saved["networks"]]
+    return decoder_of(networks, frequencies, bank, saved["temperature"])

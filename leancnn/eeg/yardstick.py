@@ -14,8 +14,8 @@ from leancnn.eeg.decoders import STRENGTHS, fit_logit, log_softmax
 from leancnn.eeg.evaluation import shuffled
 from leancnn.eeg.features import Floats
 from leancnn.eeg.filters import bank_for
-from leancnn.eeg.kept import kept
 from leancnn.eeg.recording import Epochs
+from leancnn.eeg.score_cache import cached
 from leancnn.eeg.scoring import (
     Split,
     bits_per_minute,
@@ -45,7 +45,7 @@ Mask = NDArray[np.bool_]
 
 def grid_of(looking: Epochs, window: float) -> NDArray[np.float32]:
     """Scores (variants, N, K) of the untrained grid."""
-    return kept(
+    return cached(
         lambda: grid_scores(looking, window)[1],
         looking.x[:, 0, ::16],
         looking.labels,
@@ -71,7 +71,7 @@ def over_folds(
     """
     scores = np.zeros((len(looking), len(looking.targets)))
     for _, test in folds(looking, split):
-        scores[test] = kept(partial(predict, test), fed, looking.labels, test, **facts)
+        scores[test] = cached(partial(predict, test), fed, looking.labels, test, **facts)
     return scores
 
 
@@ -82,7 +82,7 @@ def logit_scores(looking: Epochs, split: Split, window: float) -> Floats:
 
     def predict(test: Mask) -> Floats:
         made = fit_logit(features[~test], labels[~test], looking.subject[~test], targets, bank)
-        found = np.stack([made.of_image(image) for image in features[test]])
+        found = np.stack([made.scores_from_features(image) for image in features[test]])
         return log_softmax(found / made.temperature)
 
     return over_folds(looking, split, predict, features, what="logit", strengths=STRENGTHS)
@@ -98,7 +98,9 @@ def network_scores(looking: Epochs, split: Split, window: float, seed: int) -> F
     def predict(test: Mask) -> Floats:
         made = n.fit_network(features[~test], labels[~test], targets, seed=seed)
         decoder = n.decoder_of([made], targets, bank)
-        return log_softmax(np.stack([decoder.of_image(image) for image in features[test]]))
+        return log_softmax(
+            np.stack([decoder.scores_from_features(image) for image in features[test]])
+        )
 
     recipe = [n.EPOCHS, n.BATCH, n.LR, n.WEIGHT_DECAY, n.NOISE, n.WARM_UP]
     return over_folds(looking, split, predict, features, what="ssvepnet", seed=seed, recipe=recipe)
@@ -164,14 +166,14 @@ def uneven_rows(looking: Epochs, window: float, networks: int) -> list[dict[str,
             here = test & stays
             share = share_for(looking, features, ~test)
             found[here] = balanced(logs[here], looking.session[here], share)
-        right = [(scores.argmax(1) == labels)[stays].mean() for scores in (logs, found)]
+        correct = [(scores.argmax(1) == labels)[stays].mean() for scores in (logs, found)]
         won, lost, p = mcnemar(*((s.argmax(1) == labels)[stays] for s in (found, logs)))
         rows.append(
             {
                 "one target is asked for": asked,
                 "trials": int(stays.sum()),
-                f"logit + {networks} ssvepnet": round(float(right[0]), 4),
-                "sessions balanced": round(float(right[1]), 4),
+                f"logit + {networks} ssvepnet": round(float(correct[0]), 4),
+                "sessions balanced": round(float(correct[1]), 4),
                 "won": won,
                 "lost": lost,
                 "p": float(f"{p:.2g}"),
@@ -185,7 +187,7 @@ def control(looking: Epochs, decoder: str, repeat: int, features: NDArray[np.flo
     from leancnn.eeg import network as n
 
     recipe = [n.EPOCHS, n.BATCH, n.LR, n.WEIGHT_DECAY, n.NOISE, n.WARM_UP]
-    found = kept(
+    found = cached(
         lambda: np.array([shuffled(looking, "subject", 2.0, decoder, repeat, features)]),
         features,
         looking.labels,
@@ -227,12 +229,12 @@ def cell(
         "FBCCA chosen": best,
         **parts_of(looking, split, window, networks),
     }
-    rows, right = _rows(looking, split, window, parts, tested)
+    rows, correct = _rows(looking, split, window, parts, tested)
     return rows, {
         "grid": _spread(grid, looking.labels),
         "chosen variants": sorted(set(picks)),
         "chosen, by which of equals": [round(one, 4) for one in chosen_range(looking, split, grid)],
-        "missed by all": int((~np.logical_or.reduce(list(right.values()))).sum()),
+        "missed by all": int((~np.logical_or.reduce(list(correct.values()))).sum()),
     }
 
 
@@ -241,13 +243,13 @@ def _rows(
 ) -> tuple[list[dict[str, Any]], dict[str, Mask]]:
     """A row for each decoder, and which tested trials it has right."""
     labels, people = looking.labels, looking.subject[tested]
-    right = {name: (s.argmax(1) == labels)[tested] for name, s in parts.items()}
+    correct = {name: (s.argmax(1) == labels)[tested] for name, s in parts.items()}
     head = {"held out": f"{split}s", "window s": window}
     rows = [
-        {**head, **_row(name, mine, right["FBCCA chosen"], people, window, looking)}
-        for name, mine in right.items()
+        {**head, **_row(name, mine, correct["FBCCA chosen"], people, window, looking)}
+        for name, mine in correct.items()
     ]
-    return rows, right
+    return rows, correct
 
 
 def _row(

@@ -104,7 +104,7 @@ def _evaluation(value: Mapping[str, Any]) -> list[Block]:
             f"{one['won']} won, {one['lost']} lost",
             f"{one['p']:.2g}",
         ]
-        for one in value["against"]
+        for one in value["baselines"]
     ]
     people: list[list[Cell]] = [
         [name, Bar(percent(share), share)] for name, share in value["per person"].items()
@@ -130,11 +130,11 @@ def _evaluation(value: Mapping[str, Any]) -> list[Block]:
 
 def _session(value: Mapping[str, Any]) -> list[Block]:
     reasons = value_text(value["no decision"])
-    right = f"; {value['right']} of {value['asked']} cued ones right" if value["asked"] else ""
+    correct = f"; {value['correct']} of {value['asked']} cued ones right" if value["asked"] else ""
     blocks: list[Block] = [
         Text(
             f"A session of {value['seconds']:g} s with {value['decoder']} on {value['source']}: "
-            f"{value['decided']} of {value['decisions']} windows decided{right}; not decided: "
+            f"{value['decided']} of {value['decisions']} windows decided{correct}; not decided: "
             f"{reasons}; ended: {value_text(value['ended'])}."
         )
     ]

@@ -15,23 +15,23 @@ DATA = "data.json"
 HOW = ("unit", "fs", "board", "labels")
 
 
-def remember(run: str | Path, files: Sequence[str | Path], how: Mapping[str, Any]) -> None:
+def save_provenance(run: str | Path, files: Sequence[str | Path], how: Mapping[str, Any]) -> None:
     """Write which files the run's trials came from, and the arguments they were read with."""
     whole = [str(Path(path).resolve()) for path in files]
     write_json(Path(run) / DATA, {"files": whole, **how, "made": now()})
 
 
-def trials_of(run: str | Path) -> Epochs:
+def load_trials(run: str | Path) -> Epochs:
     """The trials that a run was trained on, read again. Raises `RunError` where it does not say,
     and as reading does."""
     path = Path(run) / DATA
     if not path.is_file():
         raise RunError(f"{run} does not say which files it was trained on ({DATA}); train it again")
-    told = read_json(path)
-    return load_epochs(told["files"], **{key: told.get(key) for key in HOW})
+    saved = read_json(path)
+    return load_epochs(saved["files"], **{key: saved.get(key) for key in HOW})
 
 
-def follow(run: str | Path, out: str | Path) -> None:
+def copy_provenance(run: str | Path, out: str | Path) -> None:
     """Let the run `out`, made of another, say the same files, where that one says any."""
     path = Path(run) / DATA
     if path.is_file():

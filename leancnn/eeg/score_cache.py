@@ -17,7 +17,7 @@ from leancnn.safe_files import seal, unseal
 from leancnn.version import __version__
 
 
-def kept(make: Callable[[], NDArray[Any]], *arrays: NDArray[Any], **facts: Any) -> NDArray[Any]:
+def cached(make: Callable[[], NDArray[Any]], *arrays: NDArray[Any], **facts: Any) -> NDArray[Any]:
     """What `make()` returned for these arrays and facts, from the cache where it is there.
 
     `facts` are all that the answer depends on beside the arrays; they must be JSON.

@@ -60,7 +60,7 @@ def trained(data: Path, folder: Path, threads: int, before: Callable[[], None] |
     return folder
 
 
-def apart(one: Path, other: Path) -> float:
+def max_error(one: Path, other: Path) -> float:
     """The largest difference of two runs' last weights, relative to the largest weight."""
     first, second = (
         weights.to_arrays(weights.load(run, "last").body.state_dict()) for run in (one, other)
@@ -69,7 +69,7 @@ def apart(one: Path, other: Path) -> float:
     return max(float(np.abs(first[k] - second[k]).max(initial=0)) for k in first) / scale
 
 
-def batches_apart(name: str) -> tuple[float, float]:
+def batch_errors(name: str) -> tuple[float, float]:
     """Logits of images one by one against eight at once: of PyTorch, and of our C."""
     network = untrained(name)
     images = trial_images(network, 8)
@@ -100,10 +100,10 @@ def main() -> None:
             for n in range(args.runs)
         )
         threads = {
-            n: apart(place / "first", trained(data, place / f"threads {n}", n, None))
+            n: max_error(place / "first", trained(data, place / f"threads {n}", n, None))
             for n in (2, 4)
         }
-    batch = {name: batches_apart(name) for name in NETWORKS if name in models.names()}
+    batch = {name: batch_errors(name) for name in NETWORKS if name in models.names()}
     torchs, ours = (max(pair[i] for pair in batch.values()) for i in (0, 1))
     rows = [
         {

@@ -234,10 +234,10 @@ def timed(name: str, rounds: int, seconds: float, files_in: Path) -> Iterator[di
         answers = told[kind]
         if kind.startswith("c"):  # probabilities: their logarithms differ from logits by a number
             answers = np.log(np.maximum(answers, 1e-12))
-        apart = (answers - answers.mean(1, keepdims=True)) - (
+        error = (answers - answers.mean(1, keepdims=True)) - (
             expected - expected.mean(1, keepdims=True)
         )
-        differ = float(np.linalg.norm(apart) / np.linalg.norm(expected - expected.mean(0)))
+        differ = float(np.linalg.norm(error) / np.linalg.norm(expected - expected.mean(0)))
         row = {"network": name, "engine": kind, "turns_us": found, "differ": differ}
         if kind == "c-int8":
             row["of_peak"] = macs(network) / statistics.median(found) / statistics.median(most)

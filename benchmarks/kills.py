@@ -226,10 +226,10 @@ def trials(
             told.reasons.append(why.replace(str(place), "…"))
         elif (found := result(out)) != expected:
             told.different += 1
-            apart = [
+            changed = [
                 key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)
             ]
-            told.reasons.append(f"{job} {out.name}: {', '.join(sorted(apart))}")
+            told.reasons.append(f"{job} {out.name}: {', '.join(sorted(changed))}")
         told.keep()
     return told
 

@@ -50,7 +50,7 @@ def naive(path: Path) -> "np.ndarray[Any, Any]":
         raise ImageError(str(error)) from error
 
 
-def apart(reader: Reader, case: Odd) -> str:
+def in_own_process(reader: Reader, case: Odd) -> str:
     """The verdict of a process of its own; "crashed" also where it dies, "hung" after 20 s."""
     child = os.fork()
     if child == 0:
@@ -96,13 +96,13 @@ def main() -> None:
             cases.append(case)
             if len(cases) == args.files:
                 break
-        verdicts = [(case, apart(ours, case)) for case in cases]
+        verdicts = [(case, in_own_process(ours, case)) for case in cases]
         wrong = [
             (case, found)
             for case, found in verdicts
             if found != ("right" if case.pixels is not None else "refused")
         ]
-        control = Counter(apart(naive, case) for case in cases)
+        control = Counter(in_own_process(naive, case) for case in cases)
         unlisted = listed(cases, Path(work, "data"))
     counts = Counter(found for _, found in verdicts)
     kinds = sorted({case.kind for case in cases})

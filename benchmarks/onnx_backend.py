@@ -135,9 +135,9 @@ def outcome(case: Case, folder: Path) -> tuple[str, str]:
         found = found - found.max()
         shares = np.exp(found) / np.exp(found).sum()
         found = shares if imported.final == "softmax" else found - np.log(np.exp(found).sum())
-    apart = difference(found.ravel(), case.expected.ravel())
+    error = difference(found.ravel(), case.expected.ravel())
     close = np.allclose(found.ravel(), case.expected.ravel(), case.within, 1e-7, equal_nan=True)
-    return ("equal" if apart <= WITHIN or close else "wrong"), f"{apart:.2g}"
+    return ("equal" if error <= WITHIN or close else "wrong"), f"{error:.2g}"
 
 
 def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -279,10 +279,10 @@ def times(
                     missing.append(f"{label} on {engine}: {why}")
                     continue
                 workers[label, engine] = worker
-                apart = difference(np.array(worker.logits), expected)
-                if not apart <= WITHIN:
+                error = difference(np.array(worker.logits), expected)
+                if not error <= WITHIN:
                     workers.pop((label, engine)).close()
-                    missing.append(f"{label} on {engine}: its logits differ by {apart:.2g}")
+                    missing.append(f"{label} on {engine}: its logits differ by {error:.2g}")
         turns: dict[tuple[str, str], list[float]] = {key: [] for key in workers}
         for _ in range(rounds):
             for key, worker in workers.items():

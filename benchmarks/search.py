@@ -320,16 +320,16 @@ def clock(asked: argparse.Namespace) -> None:
     cycles = predicted_cycles(some, progress=True)
     times = measured([one for one in some if one.key in cycles], progress=True)
     able = [one for one in some if one.key in times]
-    off = np.array([fitted.price(cycles[one.key]) / times[one.key] - 1 for one in able])
+    off = np.array([fitted.predict(cycles[one.key]) / times[one.key] - 1 for one in able])
     for one, error in sorted(zip(able, off, strict=True), key=lambda pair: pair[1]):
         print(f"{error:+7.1%}  {times[one.key]:9.1f} µs  {one.title}", file=sys.stderr)
-    apart = np.abs(off)
+    errors = np.abs(off)
     rows = [
         {
             "networks": len(able),
-            "median %": round(100 * float(np.median(apart)), 1),
-            "90th percentile %": round(100 * float(np.percentile(apart, 90)), 1),
-            "worst %": round(100 * float(apart.max()), 1),
+            "median %": round(100 * float(np.median(errors)), 1),
+            "90th percentile %": round(100 * float(np.percentile(errors, 90)), 1),
+            "worst %": round(100 * float(errors.max()), 1),
             "too fast at most %": round(100 * float(-off.min()), 1),
             "it says median %": round(100 * fitted.median_error, 1),
             "it says worst %": round(100 * fitted.worst_error, 1),

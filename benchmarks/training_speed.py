@@ -125,7 +125,7 @@ def _child(pipe: Any, *words: Any) -> None:
     pipe.send(run(*words))
 
 
-def apart(*words: Any) -> tuple[float, float]:
+def in_own_process(*words: Any) -> tuple[float, float]:
     """`run` in a process of its own; infinite seconds where that fails."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
@@ -157,7 +157,7 @@ def row(network: str, threads: int, asked: argparse.Namespace, gigas: float) -> 
     for _ in range(asked.rounds):
         for way in ways:
             if not _hopeless(way, found):
-                found[way].append(apart(way, network, threads, asked.steps))
+                found[way].append(in_own_process(way, network, threads, asked.steps))
                 print(network, threads, way, found[way][-1], file=sys.stderr, flush=True)
     nothing = [(float("inf"), float("nan"))]
     found = {way: each or nothing for way, each in found.items()}

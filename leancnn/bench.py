@@ -250,11 +250,11 @@ class _Turns:
                 engine, shipped = _engine_of(target), loads
             worker = Worker(target, loads, self.folder / "images.npy", self.core)
             try:
-                apart = self._check(worker)
+                difference = self._check(worker)
             except ParityError as error:
                 worker.close()
                 raise ParityError(f"its {error}") from None
-            self._timed[engine] = _Timed(worker, _bytes(shipped), apart, *self._shares(worker))
+            self._timed[engine] = _Timed(worker, _bytes(shipped), difference, *self._shares(worker))
         except LeanCNNError as error:
             lacks = isinstance(error, MissingDependencyError)
             self.missing.append(Missing(self.label, engine, str(error), not_installed=lacks))

@@ -58,9 +58,9 @@ class Entry:
 
 def folder() -> Path:
     """`LEANCNN_CACHE`, or `leancnn` in the user's cache folder. Raises `WriteError` for neither."""
-    wish = os.environ.get("LEANCNN_CACHE")
-    if wish:
-        return Path(wish)
+    path = os.environ.get("LEANCNN_CACHE")
+    if path:
+        return Path(path)
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:  # a user without a name, as in some containers

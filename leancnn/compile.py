@@ -229,14 +229,14 @@ def check_onnx(path: Path, found: Imported, native: CompiledNetwork) -> float | 
         entry = difference(native(pixels), expected)
     else:
         entry = probability_difference(native(pixels), expected)
-    apart = float(np.max([*each, entry]))  # nan where one is
+    worst = float(np.max([*each, entry]))  # nan where one is
     within = WITHIN_ROUNDED if rounded else WITHIN
-    if not apart <= within:
+    if not worst <= within:
         raise ParityError(
-            f"{path}: the program's answers differ by {apart:.2g} of their scale from those of "
+            f"{path}: the program's answers differ by {worst:.2g} of their scale from those of "
             f"{name}, more than {within:g}; it was not kept"
         )
-    return apart
+    return worst
 
 
 def _answers(

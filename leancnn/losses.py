@@ -177,11 +177,11 @@ class SoftmaxCenter(Loss):
         self.center = Center(classes=classes, features=features, alpha=alpha)
 
     def forward(self, logits: Tensor, labels: Tensor, features: Tensor | None = None) -> Tensor:
-        apart: Tensor = self.softmax(logits, labels)
+        softmax: Tensor = self.softmax(logits, labels)
         if self.gamma == 0:
-            return apart
+            return softmax
         close: Tensor = self.center(logits, labels, features)
-        return apart + self.gamma * close
+        return softmax + self.gamma * close
 
 
 def update_centres(loss: nn.Module, features: Tensor, labels: Tensor) -> None:

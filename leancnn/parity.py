@@ -88,20 +88,20 @@ def check_answers(
 
     Raises `ParityError` where one is too large.
     """
-    apart = difference(logits, expected)
-    if not apart <= within:
+    error = difference(logits, expected)
+    if not error <= within:
         raise ParityError(
-            f"logits differ by {apart:.2g} of their scale from PyTorch's, more than {within:g}"
+            f"logits differ by {error:.2g} of their scale from PyTorch's, more than {within:g}"
         )
     if probabilities is None:
-        return apart
+        return error
     entry = probability_difference(probabilities, expected)
     if not entry <= WITHIN:
         raise ParityError(
             f"probabilities of uint8 images differ by {entry:.2g} from PyTorch's, more than "
-            f"{WITHIN:g}, and its logits by {apart:.2g}"
+            f"{WITHIN:g}, and its logits by {error:.2g}"
         )
-    return max(apart, entry)
+    return max(error, entry)
 
 
 def trial_images(network: Network, count: int = TRIALS, *, real: int = 0) -> NDArray[Any]:
@@ -170,8 +170,8 @@ def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
     same = (found == expected) | (np.isnan(found) & np.isnan(expected))
     scale = max(float(np.abs(expected[np.isfinite(expected)]).max(initial=0)), 1e-6)
     with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0, np.abs(found - expected))
-    return float(apart.max(initial=0)) / scale
+        error = np.where(same, 0, np.abs(found - expected))
+    return float(error.max(initial=0)) / scale
 
 
 def probability_difference(found: NDArray[Any], logits: NDArray[Any]) -> float:
@@ -189,10 +189,10 @@ def probability_difference(found: NDArray[Any], logits: NDArray[Any]) -> float:
     found, logits = found[sound], logits[sound]
     expected = logits - logits.max(1, keepdims=True).astype(np.float64)
     expected -= np.log(np.exp(expected).sum(1, keepdims=True))
-    apart = float(np.abs(found - np.exp(expected)).max())
+    error = float(np.abs(found - np.exp(expected)).max())
     readable = (expected > np.log(LEAST)) & (found > LEAST / 10)
     if not readable.any():
-        return apart
+        return error
     of_logits = float(np.abs(np.log(found[readable]) - expected[readable]).max())
     scale = max(float(np.abs(logits).max()), 1e-6)
-    return float(np.max([apart, (of_logits - ROUNDED) / scale]))
+    return float(np.max([error, (of_logits - ROUNDED) / scale]))

@@ -70,7 +70,7 @@ def compiled(module, shape, flags=FLAGS):
     return CompiledNetwork(compile_library(written(module, shape).source, name="net", flags=flags))
 
 
-def apart(module, native, images):
+def max_error(module, native, images):
     """The largest difference of logits, relative to their scale."""
     with torch.no_grad():
         expected = module(torch.from_numpy(images)).numpy()

@@ -82,11 +82,11 @@ def test_a_backend_that_is_slow_in_fp32_is_chosen_where_bf16_makes_it_the_fastes
     assert found == backend.Choice("channels_last", "bf16", told)
 
 
-@pytest.mark.parametrize("wish", ["auto", "simd"])
+@pytest.mark.parametrize("backend", ["auto", "simd"])
 def test_where_simd_batches_cannot_run_torch_does_and_says_why(
-    wish: str, monkeypatch: pytest.MonkeyPatch
+    backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = RECIPE.changed(backend=wish)
+    recipe = RECIPE.changed(backend=backend)
     body = nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2), nn.Flatten())
     found = choose(body, recipe, torch.randn(16, 3, 8, 8), ALONE, uses_features=False)
     assert found.backend in ("torch", "channels_last")

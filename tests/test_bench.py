@@ -62,7 +62,7 @@ def test_an_unknown_engine_is_named():
 
 
 @pytest.mark.parametrize(
-    ("wish", "text"),
+    ("options", "text"),
     [
         ({"rounds": 0}, "`rounds` is 1 or more, not 0"),
         ({"seconds": 0}, "`seconds` is above 0 .* not 0"),
@@ -70,9 +70,9 @@ def test_an_unknown_engine_is_named():
         ({"core": 10**6}, "no core 1000000 for this process"),
     ],
 )
-def test_what_cannot_be_timed_is_refused(wish, text):
+def test_what_cannot_be_timed_is_refused(options, text):
     with pytest.raises(MismatchError, match=text):
-        bench([], **wish)
+        bench([], **options)
 
 
 def test_untrained_networks_have_activations_that_are_alive():

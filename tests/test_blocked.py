@@ -30,9 +30,9 @@ from tests.compiler_nets import (
     DenseKernel,
     Inverted,
     Itself,
-    apart,
     compiled,
     laid,
+    max_error,
     random_network,
     settled,
 )
@@ -69,7 +69,7 @@ def test_every_vector_width_answers_as_torch_does(lanes):
     registers = 32 if lanes == 16 else 16
     flags = ("-std=c11", "-O1", "-march=native", f"-DLANES={lanes}", f"-DREGISTERS={registers}")
     native = laid(body, shape, "blocked", (*flags, "-Wall", "-Wextra", "-Werror"))
-    assert apart(body, native, noise(shape)) < WITHIN
+    assert max_error(body, native, noise(shape)) < WITHIN
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -78,7 +78,7 @@ def test_random_networks_answer_as_torch_does_in_both_layouts(seed):
     shape = (choice((1, 2, 3, 6)), choice(range(5, 20)), choice(range(5, 20)))
     body = settled(random_network(lambda options: choice(list(options)), shape), seed)
     for layout in ("planes", "blocked"):
-        assert apart(body, laid(body, shape, layout), noise(shape)) < WITHIN
+        assert max_error(body, laid(body, shape, layout), noise(shape)) < WITHIN
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -88,7 +88,7 @@ def test_a_step_reads_what_its_own_kernel_wrote(way, layout):
     body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
     body, shape = settled(body), (3, 8, 8)
     native = compiled(body, shape) if layout is None else laid(body, shape, layout)
-    assert apart(body, native, noise(shape)) < WITHIN
+    assert max_error(body, native, noise(shape)) < WITHIN
 
 
 def test_a_join_of_both_layouts_is_turned():
@@ -96,7 +96,7 @@ def test_a_join_of_both_layouts_is_turned():
         DenseKernel(6), nn.MaxPool2d(2), DenseKernel(12), nn.Flatten(), nn.Linear(24 * 9, 3)
     )
     body, shape = settled(body), (6, 6, 6)
-    assert apart(body, laid(body, shape, "blocked"), noise(shape)) < WITHIN
+    assert max_error(body, laid(body, shape, "blocked"), noise(shape)) < WITHIN
 
 
 def test_pruning_for_speed_likes_whole_vectors_of_channels_where_they_lie_in_blocks():

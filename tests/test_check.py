@@ -131,9 +131,9 @@ def test_copies_that_the_cut_of_an_unsplit_folder_tears_apart_are_a_problem(tmp_
         twin.write_bytes((root / "s2" / f"{number}.png").read_bytes())
         tested = load_dataset(root, Preprocessing(size=(6, 8)), parts=("test",)).test
         assert tested is not None
-        apart = (f"s2/{number}.png" in tested.files) != ("s2/twin.png" in tested.files)
-        assert check(root).ok is not apart
-        seen.add(apart)
+        split_apart = (f"s2/{number}.png" in tested.files) != ("s2/twin.png" in tested.files)
+        assert check(root).ok is not split_apart
+        seen.add(split_apart)
     assert seen == {True, False}
 
 

@@ -26,9 +26,9 @@ from leancnn.layers import RMAC
 from leancnn.toolchain import compile_library, find_compiler
 from tests.compiler_nets import (
     FLAGS,
-    apart,
     compiled,
     laid_source,
+    max_error,
     random_network,
     settled,
     written,
@@ -48,7 +48,7 @@ def henet():
 
 
 def test_henet_answers_as_torch_does(henet):
-    assert apart(*henet, noise(4, (3, 31, 31))) < 1e-5
+    assert max_error(*henet, noise(4, (3, 31, 31))) < 1e-5
 
 
 def test_pixels_are_normalised_inside(henet):
@@ -79,7 +79,7 @@ def test_kernels_that_differ_in_places_alone_share_a_function():
     assert list(functions.values()) == [*sides, "norm of channels, 32x1x1"]
     calls = [source.count(f"    {name}(s, ") for name in functions]
     assert calls == [1, 6, 12, 21]  # windows of R-MAC; two of the 21 are the whole
-    assert apart(body, compiled(body, (3, 10, 10)), noise(2, (3, 10, 10))) < 1e-5
+    assert max_error(body, compiled(body, (3, 10, 10)), noise(2, (3, 10, 10))) < 1e-5
 
 
 @pytest.mark.parametrize("layout", ["planes", "blocked"])
@@ -164,7 +164,7 @@ def test_random_networks_answer_as_torch_does(seed):
     pick = pick_by(seed)
     shape = (pick((1, 2, 3, 6)), pick(range(5, 20)), pick(range(5, 20)))
     body = settled(random_network(lambda options: pick(list(options)), shape), seed)
-    assert apart(body, compiled(body, shape), noise(2, shape)) < WITHIN
+    assert max_error(body, compiled(body, shape), noise(2, shape)) < WITHIN
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_random_networks_answer_as_torch_does(seed):
 def test_every_vector_width_answers_alike(lanes):
     body = settled(models.create_model("shufflenet_r2", repeat=1, seed=0))
     flags = ("-std=c11", "-O1", f"-DLANES={lanes}", f"-DREGISTERS={32 if lanes == 16 else 16}")
-    assert apart(body, compiled(body, (3, 31, 31), flags), noise(1, (3, 31, 31))) < WITHIN
+    assert max_error(body, compiled(body, (3, 31, 31), flags), noise(1, (3, 31, 31))) < WITHIN
 
 
 def test_the_program_in_the_file_labels_an_image(tmp_path):
@@ -229,7 +229,7 @@ def test_every_network_of_the_zoo_answers_as_torch_does(name):
     source, images = written(body, card.image).source, noise(2, card.image)
     for widths in ((), ("-DLANES=8", "-DREGISTERS=16"), ("-DLANES=4", "-DREGISTERS=16")):
         native = CompiledNetwork(compile_library(source, name="net", flags=(*FLAGS, *widths)))
-        assert apart(body, native, images) < WITHIN, widths
+        assert max_error(body, native, images) < WITHIN, widths
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ def test_gray_colour_and_other_sizes_answer_as_torch_does(channels, size):
     for name in ("henet_r2", "shufflenet_r2"):
         body = settled(models.create_model(name, channels=channels, seed=0))
         shape = (channels, size, size)
-        assert apart(body, compiled(body, shape), noise(2, shape)) < WITHIN
+        assert max_error(body, compiled(body, shape), noise(2, shape)) < WITHIN
 
 
 SANITIZED = ("-std=c11", "-O0", "-march=native", "-fsanitize=address,undefined")

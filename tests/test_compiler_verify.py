@@ -19,7 +19,7 @@ from leancnn.compiler.simplify import simplify
 from leancnn.compiler.values import Binary, Buffer, Store
 from leancnn.compiler.verify import verify, walk
 from leancnn.errors import ProgramError
-from tests.compiler_nets import apart, compiled, laid, random_network, settled
+from tests.compiler_nets import compiled, laid, max_error, random_network, settled
 
 LAYOUTS = ("planes", "blocked", "best")
 
@@ -87,7 +87,7 @@ TWICE = {net.__name__: net for net in (Again, Late, Pixel, Mish)}
 def test_an_operand_that_is_read_again_is_not_overwritten(name, layout):
     body, shape = settled(TWICE[name]()), (2, 6, 6)
     images = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
-    assert apart(body, laid(body, shape, layout), images) < 1e-6
+    assert max_error(body, laid(body, shape, layout), images) < 1e-6
 
 
 def test_the_sum_that_is_multiplied_by_its_own_part_is_right():

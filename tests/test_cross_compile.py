@@ -84,5 +84,5 @@ def test_other_processors_agree_with_this_one(processor, system, flags, lanes, h
     assert done.returncode == 0, done.stderr[:2000]
     width, *logits = done.stdout.split()
     assert int(width) == lanes
-    apart = np.abs(np.array(logits, np.float32) - expected).max()
-    assert apart <= 1e-4 * np.abs(expected).max()
+    error = np.abs(np.array(logits, np.float32) - expected).max()
+    assert error <= 1e-4 * np.abs(expected).max()

@@ -66,8 +66,8 @@ def test_integers_in_c_round_signals_to_the_bits_of_the_reference():
     shares /= shares.sum(1, keepdims=True)
     assert np.allclose(native(far.numpy()), shares, atol=1e-6)
     assert native.facts["precision"] == "int8"
-    apart = network(fed) - floats(fed)
-    assert apart.detach().abs().mean() < 0.05 * floats(fed).std()
+    error = network(fed) - floats(fed)
+    assert error.detach().abs().mean() < 0.05 * floats(fed).std()
 
 
 def test_a_network_of_signals_comes_back_with_the_step_of_its_bytes():

@@ -13,7 +13,7 @@ from leancnn import models
 from leancnn.compiler.eliminate import drop_dead
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.simplify import simplify
-from tests.compiler_nets import Gate, Inverted, apart, compiled, random_network, settled
+from tests.compiler_nets import Gate, Inverted, compiled, max_error, random_network, settled
 from tests.compiler_torch import answers
 
 
@@ -147,7 +147,7 @@ def test_c_without_dead_channels_answers_as_torch_does():
     )
     body = zeroed(settled(body), random.Random(3).choice)
     images = np.random.default_rng(0).standard_normal((2, 3, 9, 9)).astype(np.float32)
-    assert apart(body, compiled(body, (3, 9, 9)), images) < 1e-5
+    assert max_error(body, compiled(body, (3, 9, 9)), images) < 1e-5
 
 
 def test_channels_that_a_reshape_makes_are_all_there_when_some_are_needed():

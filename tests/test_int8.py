@@ -310,8 +310,8 @@ def test_a_shortcut_is_added_to_what_a_gate_has_multiplied(seed):
     graph, network, reference, pixels = drawn(seed, kind=GateDrawn)
     expected = run(graph, meaning(network, network.image, pixels).float()).flatten(1)
     found = reference.answer(pixels)
-    apart, spread_ = found - expected, expected - expected.mean(0)
-    assert apart[:-2].norm() < 0.1 * spread_.norm(), "but for the extremes, which set no range"
+    error, spread_ = found - expected, expected - expected.mean(0)
+    assert error[:-2].norm() < 0.1 * spread_.norm(), "but for the extremes, which set no range"
     in_c = answers(written(network).source, pixels, ["-DLANES=1", "-DINTEGERS"])
     assert np.array_equal(in_c, found.numpy())
 

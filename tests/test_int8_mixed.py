@@ -81,8 +81,8 @@ def test_forty_mixed_networks_at_every_width(seed):
     source = written(network).source
     checked = ["-DLANES=1", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
     for flags in (*BUILDS.values(), checked):
-        apart = np.abs(answers(source, pixels, flags) - expected).max()
-        assert apart <= APART * np.abs(expected).max(), flags
+        error = np.abs(answers(source, pixels, flags) - expected).max()
+        assert error <= APART * np.abs(expected).max(), flags
 
 
 def test_what_is_all_floats_is_the_graph_itself():

@@ -12,7 +12,7 @@ from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.planar import PlanarKernel, vector_loops
 from leancnn.compiler.simplify import simplify
-from tests.compiler_nets import apart, compiled, settled
+from tests.compiler_nets import compiled, max_error, settled
 
 FEW = [(16, 16), (8, 16), (4, 16), (1, 16)]  # lanes and registers
 WIDTHS = [(16, 32), (8, 32), (4, 32), (1, 32), *FEW]
@@ -91,7 +91,7 @@ def test_a_vector_too_many_for_whole_tiles_is_computed_with_few_registers(lanes,
     noise = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
     strict = ("-std=c11", "-O1", "-Wall", "-Wextra", "-Werror")  # for any processor of this kind
     flags = (*strict, f"-DLANES={lanes}", f"-DREGISTERS={registers}")
-    assert apart(body, compiled(body, shape, flags), noise) < 1e-5
+    assert max_error(body, compiled(body, shape, flags), noise) < 1e-5
 
 
 def lines(body, shape):

@@ -13,7 +13,7 @@ FEW, MANY = 12, 2000
 HUGE = 1e6  # answers beyond it are sums of large numbers that cancel
 
 
-def apart(seed, folder):
+def in_own_process(seed, folder):
     """The difference of one graph's answers, relative to their scale; None where they are huge."""
     drawing = Drawing(seed)
     path = folder / "graph.onnx"
@@ -28,7 +28,7 @@ def apart(seed, folder):
 
 
 def check(seeds, folder):
-    found = {seed: apart(seed, folder) for seed in seeds}
+    found = {seed: in_own_process(seed, folder) for seed in seeds}
     wrong = {seed: value for seed, value in found.items() if value is not None and not value < 1e-4}
     assert not wrong
     assert sum(value is not None for value in found.values()) > 0.9 * len(found)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from leancnn.compiler.graph import Conv, Pool
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.simplify import simplify
-from tests.compiler_nets import apart, compiled, settled
+from tests.compiler_nets import compiled, max_error, settled
 
 
 def noise(shape, seed=0):
@@ -51,7 +51,7 @@ def test_strided_windows_may_end_in_one_pixel(side):
     pools = [pool for pool in WINDOWS if ends(pool, side)]
     assert len(pools) >= 6
     body, shape = settled(Branches(5, [], pools)), (2, side, side)
-    assert apart(body, compiled(body, shape), noise(shape)) < 1e-5
+    assert max_error(body, compiled(body, shape), noise(shape)) < 1e-5
 
 
 @pytest.mark.parametrize("channels", [3, 20])
@@ -79,7 +79,7 @@ def test_windows_see_beyond_one_pixel(channels, how):
     body = settled(Branches(c, before, layers))
     native = compiled(body, (2, 4, 4))
     for seed in range(2):  # the second time its scratch is not what it was at first
-        assert apart(body, native, noise((2, 4, 4), seed)) < 1e-5
+        assert max_error(body, native, noise((2, 4, 4), seed)) < 1e-5
 
 
 def test_no_window_over_one_pixel_is_left():
@@ -98,7 +98,7 @@ class Alone(nn.Module):
 
 
 def test_a_maximum_over_nothing_is_minus_infinity():
-    assert apart(Alone().eval(), compiled(Alone(), (2, 3, 3)), noise((2, 3, 3))) < 1e-6
+    assert max_error(Alone().eval(), compiled(Alone(), (2, 3, 3)), noise((2, 3, 3))) < 1e-6
 
 
 class Padded(nn.Module):
@@ -116,4 +116,4 @@ class Padded(nn.Module):
 @pytest.mark.parametrize("fill", [0.0, 0.3, -65504.0, -1e9, -3e38])
 def test_what_is_padded_with_leaves_the_image_as_it_is(fill):
     body = settled(Padded(fill))
-    assert apart(body, compiled(body, (2, 6, 6)), noise((2, 6, 6))) < 1e-6
+    assert max_error(body, compiled(body, (2, 6, 6)), noise((2, 6, 6))) < 1e-6

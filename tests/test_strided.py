@@ -11,7 +11,7 @@ from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
-from tests.compiler_nets import apart, compiled, settled
+from tests.compiler_nets import compiled, max_error, settled
 
 
 def picked(module, shape):
@@ -55,14 +55,14 @@ def noise(shape):
 def test_a_tap_picks_where_half_a_vector_stays_in_its_row(name):
     body, shape, expected = NETWORKS[name]
     assert picked(body, shape) == expected
-    assert apart(body, compiled(body, shape), noise(shape)) < 1e-5
+    assert max_error(body, compiled(body, shape), noise(shape)) < 1e-5
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 8])
 def test_narrower_vectors_answer_alike(lanes):
     body, shape, _ = NETWORKS["rows of one vector, then of half"]
     flags = ("-march=native", f"-DLANES={lanes}", "-DREGISTERS=16", "-Wall", "-Wextra", "-Werror")
-    assert apart(body, compiled(body, shape, ("-std=c11", "-O1", *flags)), noise(shape)) < 1e-5
+    assert max_error(body, compiled(body, shape, ("-std=c11", "-O1", *flags)), noise(shape)) < 1e-5
 
 
 def test_henet_deals_out_only_its_smallest_rows():

@@ -57,6 +57,6 @@ def test_what_pytorch_exports_is_compiled_to_integers(backend, tmp_path):
     assert native.facts["precision"] == "int8"
     images = np.random.default_rng(4).uniform(-1, 1, (8, 3, 9, 10)).astype(np.float32)
     expected = literal(path, images)
-    apart = np.abs(native.logits(images) - expected)
-    assert apart.max() <= 0.03 * np.abs(expected).max()
-    assert apart.mean() <= 0.005 * np.abs(expected).max()
+    error = np.abs(native.logits(images) - expected)
+    assert error.max() <= 0.03 * np.abs(expected).max()
+    assert error.mean() <= 0.005 * np.abs(expected).max()

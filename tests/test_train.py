@@ -199,12 +199,12 @@ def test_a_network_trains_at_another_size_and_knows_it(pictures: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("wish", "channels"),
+    ("options", "channels"),
     [({}, 1), ({"channels": 3}, 3), ({"recipe": RECIPE.changed(epochs=1)}, 3)],
     ids=["nobody asked", "three were asked for", "a recipe was named"],
 )
 def test_images_that_are_all_gray_make_a_network_of_one_channel(
-    wish: dict[str, Any], channels: int, pictures: Path, tmp_path: Path, capsys: Any,
+    options: dict[str, Any], channels: int, pictures: Path, tmp_path: Path, capsys: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(recipes, "for_network", lambda name: RECIPE.changed(epochs=1))
@@ -213,7 +213,7 @@ def test_images_that_are_all_gray_make_a_network_of_one_channel(
         place = data / path.relative_to(pictures)
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).convert("L").convert("RGB").save(place)
-    trained = train(data, model="tiny", out=tmp_path / "run", progress=False, **wish)
+    trained = train(data, model="tiny", out=tmp_path / "run", progress=False, **options)
     assert trained.network.preprocessing.channels == channels
     assert runs.read_run(tmp_path / "run")["plan"]["recipe"]["channels"] in (channels, None)
     assert ("the network takes" in capsys.readouterr().err) == (channels == 1)

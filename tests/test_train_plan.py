@@ -58,7 +58,7 @@ def test_a_smaller_size_is_no_smaller_window_of_images_as_large_as_before() -> N
 
 
 @pytest.mark.parametrize(
-    ("wish", "text"),
+    ("fields", "text"),
     [
         ({"seed": -1}, "a `seed` is 0 to"),
         ({"seed": 2**63}, "a `seed` is 0 to"),
@@ -77,8 +77,10 @@ def test_a_smaller_size_is_no_smaller_window_of_images_as_large_as_before() -> N
         ({"recipe": {"loss": "center"}}, "never trains the classifier; choose softmax"),
     ],
 )
-def test_what_no_run_can_be_is_refused_before_any_decoding(wish: dict[str, Any], text: str) -> None:
-    given = {"arguments": {}, "seed": 0, "val_share": 0.1, **wish}
+def test_what_no_run_can_be_is_refused_before_any_decoding(
+    fields: dict[str, Any], text: str
+) -> None:
+    given = {"arguments": {}, "seed": 0, "val_share": 0.1, **fields}
     given["recipe"] = RECIPE.changed(**given.get("recipe", {}))
     preprocessing = preprocessing_for("tiny", given["recipe"])
     with pytest.raises(LeanCNNError, match=text):

@@ -22,7 +22,7 @@ from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
-from tests.compiler_nets import FLAGS, DenseKernel, Gate, Residual, apart, laid, settled
+from tests.compiler_nets import FLAGS, DenseKernel, Gate, Residual, laid, max_error, settled
 
 WITHIN = 1e-5
 R = sqrt(2)
@@ -107,7 +107,7 @@ def test_each_filter_answers_as_torch_does_in_each_vector_width(size, lanes, mon
     body(torch.from_numpy(noise(shape)))
     body = settled(body)
     native = laid(body, shape, "blocked", (*FLAGS, f"-DLANES={lanes}", f"-DREGISTERS={registers}"))
-    assert apart(body, native, noise(shape)) < WITHIN
+    assert max_error(body, native, noise(shape)) < WITHIN
     for value in (np.nan, np.inf, 3.4e38):
         assert native.logits(np.full((1, *shape), value, np.float32)).shape == (1, 5)
 

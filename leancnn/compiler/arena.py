@@ -32,7 +32,7 @@ def round_up(count: int, grain: int = WIDEST) -> int:
     return -(-count // grain) * grain
 
 
-def apart(stride: int) -> int:
+def padded_stride(stride: int) -> int:
     """Words from plane to plane: a power of two apart they would share few cache lines."""
     return stride + WIDEST if stride % 512 < WIDEST else stride
 

@@ -18,9 +18,9 @@ from leancnn.compiler.c_text import File
 from leancnn.compiler.epilogue import affines, described, epilogue_cost, statements
 from leancnn.compiler.graph import Floats, floats
 from leancnn.compiler.kernel import (
+    InputLayout,
     Kernel,
     Plan,
-    Wish,
     is_small,
     mixed_layouts,
     operand,
@@ -83,12 +83,12 @@ class BlockedKernel(Kernel):
     @classmethod
     def of(cls, kernel: Kernel) -> Self | None:
         """What a kernel with planes becomes, if this kind can."""
-        operands = [other for step in kernel.epilogue if (other := operand(step)) is not None]
+        operands = [other for op in kernel.epilogue if (other := operand(op)) is not None]
         if cls.can(kernel) and all(_fits(other, kernel) for other in operands):
             return cls(kernel.name, kernel.op, kernel.x, kernel.epilogue)
         return None
 
-    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+    def input_layout(self, blocked: set[bool], readable: bool) -> InputLayout | None:
         return None if blocked == {True} and readable else "blocked"
 
     @property
@@ -184,7 +184,7 @@ def cheapest(kernel: Kernel) -> BlockedKernel | None:
 
 
 def _fits(other: Value, kernel: Kernel) -> bool:
-    """Whether a step's operand is as large as the result, a gate for each channel or one number."""
+    """Whether an operand is as large as the result, a gate for each channel or one number."""
     if other.pixel:
         buffer = other.whole
         gate = buffer is not None and len(other.planes) == kernel.channels
@@ -195,10 +195,10 @@ def _fits(other: Value, kernel: Kernel) -> bool:
 def epilogue_places(kernel: Kernel) -> list[int]:
     """Where the epilogue of a kernel reads and writes, in its order."""
     places = []
-    for step in kernel.epilogue:
-        if isinstance(step, Store):
-            places.append(step.buffer.origin)
-        elif (other := operand(step)) is not None:
+    for op in kernel.epilogue:
+        if isinstance(op, Store):
+            places.append(op.buffer.origin)
+        elif (other := operand(op)) is not None:
             places.append(other.places()[0])
     return places
 
@@ -206,8 +206,8 @@ def epilogue_places(kernel: Kernel) -> list[int]:
 def weight_rows(kernel: Kernel, vectors: int) -> Floats:
     """For each block of so many vectors: a row a head, then a row for each input or tap."""
     rows = [] if kernel.op is None else [kernel.op.bias]
-    for step in affines(kernel.epilogue):
-        rows += [step.scale, step.shift]
+    for op in affines(kernel.epilogue):
+        rows += [op.scale, op.shift]
     if kernel.op is not None:
         rows += list(kernel.op.weight.reshape(kernel.channels, -1).T)
     if not rows:
@@ -269,4 +269,4 @@ def tile_loops(tile: Tile, rows: int, call: str) -> str:
 
 def unread(epilogue: Sequence[str], name: str) -> str:
     """What keeps compilers from a warning where no step reads a channel's place."""
-    return "" if any(f"+ {name}" in step for step in epilogue) else "(void)c;"
+    return "" if any(f"+ {name}" in line for line in epilogue) else "(void)c;"

@@ -31,28 +31,28 @@ CYCLES: dict[str, float] = {
 def epilogue_cost(epilogue: tuple[EpilogueOp, ...]) -> float:
     """Cycles of an epilogue on one vector; a first store is free."""
     total = -1.0
-    for step in epilogue:
-        total += CYCLES[step.kind] if isinstance(step, Activation) else 1.0
+    for op in epilogue:
+        total += CYCLES[op.kind] if isinstance(op, Activation) else 1.0
     return max(total, 0.0)
 
 
 def affines(epilogue: Sequence[EpilogueOp]) -> list[Affine]:
     """Its scales and shifts, whose numbers stand beside a kernel's weights."""
-    return [step for step in epilogue if isinstance(step, Affine)]
+    return [op for op in epilogue if isinstance(op, Affine)]
 
 
-def activation(step: Activation, y: str) -> str:
+def activation(op: Activation, y: str) -> str:
     """A C expression for a function of each element of the vector `y`."""
-    low, high = number(step.low), number(step.high)
-    match step.kind:
+    low, high = number(op.low), number(op.high)
+    match op.kind:
         case "clip":
-            if step.high == float("inf"):
+            if op.high == float("inf"):
                 return f"floored({y}, splat({low}))"
-            if step.low == float("-inf"):
+            if op.low == float("-inf"):
                 return f"capped({y}, splat({high}))"
             return f"clip({y}, {low}, {high})"
         case "leaky":
-            if step.low == -1:
+            if op.low == -1:
                 return f"magnitude({y})"  # without a sign also of zero: 1 / |0| is above all
             return f"choose({y}, {y}, {y} * {low})"
         case "hardswish":
@@ -75,7 +75,7 @@ def activation(step: Activation, y: str) -> str:
             return f"power({y}, {low})"
         case "round":
             return f"nearest({y})"
-    return f"{step.kind}({y})"
+    return f"{op.kind}({y})"
 
 
 def combined(how: Combine, y: str, other: str, flipped: bool) -> str:
@@ -106,14 +106,14 @@ def statements(
     """C that does an epilogue to a vector `y`, a statement each.
 
     `row`: a row of the numbers beside the weights, of which `head` are not the epilogue's;
-    `operand` and `store`: what a step reads, and how it writes, as so-manieth that does either;
-    `alone`: what makes a vector of a number in a row.
+    `operand` and `store`: what an operator reads, and how it writes, as so-manieth that does
+    either; `alone`: what makes a vector of a number in a row.
     """
     lines, place = [], 0
-    for step in epilogue:
-        match step:
+    for op in epilogue:
+        match op:
             case Activation():
-                lines.append(f"y = {activation(step, 'y')};")
+                lines.append(f"y = {activation(op, 'y')};")
             case Affine(scale):
                 factor, shift = row(head), row(head + 1)
                 only = f"{alone}({shift})" if alone else shift
@@ -152,12 +152,12 @@ for (int o = 0; o < $outputs; o++)
 def finished(epilogue: Sequence[str], tile: str, sizes: tuple[int, int], long: bool) -> str:
     """C that does `epilogue`, statements on y, to each sum of a register tile of o × v vectors.
 
-    A short way is a macro for every sum; where a step is long the sums are put down first, and a
-    loop takes them up one by one.
+    A short way is a macro for every sum; where an operator is long the sums are put down first, and
+    a loop takes them up one by one.
     """
     outputs, vectors = sizes
     if not long:
-        body = "\n".join(f"{step} \\" for step in ["vf y = a;", *epilogue])
+        body = "\n".join(f"{line} \\" for line in ["vf y = a;", *epilogue])
         return fill(SHORT, epilogue=body, tile=tile)
     return fill(
         WHOLE,
@@ -172,20 +172,20 @@ def finished(epilogue: Sequence[str], tile: str, sizes: tuple[int, int], long: b
 
 def is_long(epilogue: Sequence[EpilogueOp]) -> bool:
     """Whether an epilogue holds a long activation."""
-    return any(isinstance(step, Activation) and step.kind in LONG for step in epilogue)
+    return any(isinstance(op, Activation) and op.kind in LONG for op in epilogue)
 
 
 def described(epilogue: Sequence[EpilogueOp]) -> str:
     """An epilogue in words, for a comment."""
     words: list[str] = []
-    for step in epilogue:
-        if isinstance(step, Activation):
-            relu = step.kind == "clip" and (step.low, step.high) == (0, float("inf"))
-            words.append("relu" if relu else step.kind)
-        elif isinstance(step, Affine):
+    for op in epilogue:
+        if isinstance(op, Activation):
+            relu = op.kind == "clip" and (op.low, op.high) == (0, float("inf"))
+            words.append("relu" if relu else op.kind)
+        elif isinstance(op, Affine):
             words.append("scale and shift")
-        elif hasattr(step, "how"):
-            words.append(step.how.how)
+        elif hasattr(op, "how"):
+            words.append(op.how.how)
         else:
             words.append("store")
     return ", ".join(words)

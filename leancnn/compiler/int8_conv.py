@@ -105,15 +105,15 @@ def spread(numbers: Array, flat: Sequence[int | None], none: int) -> list[int]:
 
 def neutral(epilogue: Sequence[QEpilogueOp], at: int, zeros: dict[str, int]) -> bool:
     """Whether a clamp cuts off only what the byte that is stored next cuts off anyway."""
-    step = epilogue[at]
-    if not isinstance(step, Clamp) or at + 1 != len(epilogue) - 1:
+    op = epilogue[at]
+    if not isinstance(op, Clamp) or at + 1 != len(epilogue) - 1:
         return False
     store = epilogue[at + 1]
     if not isinstance(store, Store) or store.multiplier is None:
         return False
     zero = zeros[store.value]
-    low = np.rint(step.low.astype(np.float32) * store.multiplier) + zero
-    high = np.rint(step.high.astype(np.float32) * store.multiplier) + zero
+    low = np.rint(op.low.astype(np.float32) * store.multiplier) + zero
+    high = np.rint(op.high.astype(np.float32) * store.multiplier) + zero
     return bool((low <= 0).all() and (high >= 255).all())
 
 
@@ -142,20 +142,20 @@ class Epilogue:
         self.after: list[str] = []  # at the end of a tile
         epilogue = kernel.node.epilogue
         zeros = {
-            step.value: int(network.values[step.value].zero[0])
-            for step in epilogue
-            if isinstance(step, Store)
+            op.value: int(network.values[op.value].zero[0])
+            for op in epilogue
+            if isinstance(op, Store)
         }
-        for at, step in enumerate(epilogue):
-            if isinstance(step, Clamp):
+        for at, op in enumerate(epilogue):
+            if isinstance(op, Clamp):
                 if not neutral(epilogue, at, zeros):
-                    self._clamp(at, step)
-            elif isinstance(step, Add):
-                self._add(at, step)
-            elif isinstance(step, Gate):
-                self._gate(at, step)
+                    self._clamp(at, op)
+            elif isinstance(op, Add):
+                self._add(at, op)
+            elif isinstance(op, Gate):
+                self._gate(at, op)
             else:
-                self._store(at, step)
+                self._store(at, op)
 
     def _parameter(self, text: str, argument: str, step: int) -> None:
         self.parameters.append(text)
@@ -169,8 +169,8 @@ class Epilogue:
             f"const int32_t *{name}", table, len(numbers) // (len(self.flat) // self.outputs)
         )
 
-    def _clamp(self, at: int, step: Clamp) -> None:
-        low, high = spread(step.low, self.flat, 0), spread(step.high, self.flat, 0)
+    def _clamp(self, at: int, op: Clamp) -> None:
+        low, high = spread(op.low, self.flat, 0), spread(op.high, self.flat, 0)
         floor = None
         if max(low) > -HUGE:
             if any(low):
@@ -196,13 +196,13 @@ class Epilogue:
             place = f"s + at{at}_[{q}] + p + AT({{v}})"
             self.lines.append((q, f"const vq x{at}_{q}_{{v}} = line({place}, SIDE, pitch);"))
 
-    def _add(self, at: int, step: Add) -> None:
-        self._beside(at, step.value)
-        zero = self.network.values[step.value].zero
-        self._integers(f"f{at}_", spread(step.factor, self.flat, 0))
+    def _add(self, at: int, op: Add) -> None:
+        self._beside(at, op.value)
+        zero = self.network.values[op.value].zero
+        self._integers(f"f{at}_", spread(op.factor, self.flat, 0))
         for i in range(self.outputs):
             self._times(at, i, f"f{at}_[{i}]")
-        shift = -step.factor.astype(np.int64) * zero
+        shift = -op.factor.astype(np.int64) * zero
         if shift.any():
             self._integers(f"c{at}_", spread(shift, self.flat, 0))
             self._each(f"{{a}} = plus({{a}}, splat(c{at}_[{{i}}]));")
@@ -212,14 +212,14 @@ class Epilogue:
         byte = f"x{at}_{i // 4}_{{v}}, {i % 4}"
         self.lines.append((i // 4, f"a{i}_{{v}} = times_words(a{i}_{{v}}, {byte}, {factor});"))
 
-    def _gate(self, at: int, step: Gate) -> None:
-        self._beside(at, step.value)
-        view = self.kernel.gates[step.gate]
+    def _gate(self, at: int, op: Gate) -> None:
+        self._beside(at, op.value)
+        view = self.kernel.gates[op.gate]
         places = [
             0 if o is None else 4 * view.places[o].at + view.places[o].lane for o in self.flat
         ]
         self._integers(f"g{at}_", places)
-        own, zero = (self.network.values[name].zero for name in (step.value, step.gate))
+        own, zero = (self.network.values[name].zero for name in (op.value, op.gate))
         self._integers(f"z{at}_", spread(zero, self.flat, 0))
         self.before += [
             f"int32_t f{at}[{self.outputs}];",
@@ -234,14 +234,14 @@ class Epilogue:
                 more = f"splat(-own{at}_[{i}] * f{at}[{i}])"
                 self.lines.append((i // 4, f"a{i}_{{v}} = plus(a{i}_{{v}}, {more});"))
 
-    def _store(self, at: int, step: Store) -> None:
-        assert step.multiplier is not None
-        plane = self.kernel.outs[step.value]
-        zero = int(self.network.values[step.value].zero[0])
-        numbers = [0.0 if o is None else float(step.multiplier[o]) for o in self.flat]
+    def _store(self, at: int, op: Store) -> None:
+        assert op.multiplier is not None
+        plane = self.kernel.outs[op.value]
+        zero = int(self.network.values[op.value].zero[0])
+        numbers = [0.0 if o is None else float(op.multiplier[o]) for o in self.flat]
         quads = range(self.first, self.first + len(self.flat) // 4)
         self._integers(f"to{at}_", [plane.at(quad) for quad in quads])
-        table = self.file.floats(f"scale_{step.value}", np.array(numbers, np.float32))
+        table = self.file.floats(f"scale_{op.value}", np.array(numbers, np.float32))
         self._parameter(f"const float *m{at}_", table, self.outputs)
         for q in range(self.quads):
             made = ", ".join(f"scaled(a{i}_{{v}}, m{at}_[{i}])" for i in range(4 * q, 4 * q + 4))

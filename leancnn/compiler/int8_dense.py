@@ -15,8 +15,8 @@ def emit_dense(file: File, kernel: DenseKernel, network: Quantized) -> None:
     node = kernel.node
     name = next(iter(kernel.outs))
     lines = _products(file, kernel, name)
-    for at, step in enumerate(node.epilogue):
-        lines += [f"        {line}" for line in _step(file, kernel, network, at, step)]
+    for at, op in enumerate(node.epilogue):
+        lines += [f"        {line}" for line in _op_lines(file, kernel, network, at, op)]
     bias = file.integers("bias", node.bias.tolist())
     body = "\n".join(
         [
@@ -84,36 +84,36 @@ def places_of(file: File, view: IndexMap) -> str:
     return file.integers("places", [4 * place.at + place.lane for place in view.places])
 
 
-def _step(
-    file: File, kernel: DenseKernel, network: Quantized, at: int, step: QEpilogueOp
+def _op_lines(
+    file: File, kernel: DenseKernel, network: Quantized, at: int, op: QEpilogueOp
 ) -> list[str]:
     zero_of = {name: value.zero for name, value in network.values.items()}
-    if isinstance(step, Clamp):
-        low = file.integers("low", step.low.tolist())
-        high = file.integers("high", step.high.tolist())
+    if isinstance(op, Clamp):
+        low = file.integers("low", op.low.tolist())
+        high = file.integers("high", op.high.tolist())
         return [f"a = between(a, {low}[o], {high}[o]);"]
-    if isinstance(step, Add):
-        places = places_of(file, kernel.others[step.value])
-        factor = file.integers("factor", step.factor.tolist())
-        zero = file.integers("zero", zero_of[step.value].tolist())
+    if isinstance(op, Add):
+        places = places_of(file, kernel.others[op.value])
+        factor = file.integers("factor", op.factor.tolist())
+        zero = file.integers("zero", zero_of[op.value].tolist())
         byte = f"lane(s[{places}[o] / 4], {places}[o] % 4)"
         return [f"a += {factor}[o] * ({byte} - {zero}[o]);"]
-    if isinstance(step, Gate):
+    if isinstance(op, Gate):
         terms = []
-        for name in (step.value, step.gate):
+        for name in (op.value, op.gate):
             places = places_of(file, kernel.others[name])
             zero = file.integers("zero", zero_of[name].tolist())
             terms.append(f"(lane(s[{places}[o] / 4], {places}[o] % 4) - {zero}[o])")
         return [f"a += {' * '.join(terms)};"]
-    plane = kernel.outs[step.value]
-    if step.multiplier is None:
+    plane = kernel.outs[op.value]
+    if op.multiplier is None:
         return [f"s[{plane.origin} + o] = (uint32_t)a;"]
-    return _stored(file, step, plane.origin, int(zero_of[step.value][0]))
+    return _stored(file, op, plane.origin, int(zero_of[op.value][0]))
 
 
-def _stored(file: File, step: Store, origin: int, zero: int) -> list[str]:
-    assert step.multiplier is not None
-    table = file.floats(f"scale_{step.value}", step.multiplier)
+def _stored(file: File, op: Store, origin: int, zero: int) -> list[str]:
+    assert op.multiplier is not None
+    table = file.floats(f"scale_{op.value}", op.multiplier)
     return [
         "{",
         f"    const uint32_t byte = byte_of(requantize(a, {table}[o]), {zero});",

@@ -69,23 +69,23 @@ class DepthwiseEpilogue:
         self.after: list[str] = []
         epilogue = kernel.node.epilogue
         zeros = {
-            step.value: int(network.values[step.value].zero[0])
-            for step in epilogue
-            if isinstance(step, Store)
+            op.value: int(network.values[op.value].zero[0])
+            for op in epilogue
+            if isinstance(op, Store)
         }
-        for at, step in enumerate(epilogue):
-            if isinstance(step, Clamp) and not neutral(epilogue, at, zeros):
-                self._clamp(at, step)
-            elif isinstance(step, Store):
-                self._store(at, step, zeros[step.value])
+        for at, op in enumerate(epilogue):
+            if isinstance(op, Clamp) and not neutral(epilogue, at, zeros):
+                self._clamp(at, op)
+            elif isinstance(op, Store):
+                self._store(at, op, zeros[op.value])
 
     def _parameter(self, text: str, argument: str) -> None:
         self.parameters.append(text)
         self.arguments.append(argument)
         self.advance.append(f"{text.split('*')[-1]} += 4")
 
-    def _clamp(self, at: int, step: Clamp) -> None:
-        for word, ends, how in (("low", step.low, "larger"), ("high", step.high, "smaller")):
+    def _clamp(self, at: int, op: Clamp) -> None:
+        for word, ends, how in (("low", op.low, "larger"), ("high", op.high, "smaller")):
             numbers = [0 if c is None else int(ends[c]) for c in self.kernel.order]
             beyond = max(numbers) <= -HUGE if word == "low" else min(numbers) >= HUGE
             if beyond:
@@ -96,12 +96,12 @@ class DepthwiseEpilogue:
             sign = "<" if word == "low" else ">"
             self.plain.append(f"a = a {sign} {word}{at}[c] ? {word}{at}[c] : a;")
 
-    def _store(self, at: int, step: Store, zero: int) -> None:
-        assert step.multiplier is not None
-        kernel, plane = self.kernel, self.kernel.outs[step.value]
+    def _store(self, at: int, op: Store, zero: int) -> None:
+        assert op.multiplier is not None
+        kernel, plane = self.kernel, self.kernel.outs[op.value]
         box, (_, h, w) = kernel.box, kernel.shape
-        numbers = [0.0 if c is None else float(step.multiplier[c]) for c in kernel.order]
-        table = self.file.floats(f"scale_{step.value}", np.array(numbers, np.float32))
+        numbers = [0.0 if c is None else float(op.multiplier[c]) for c in kernel.order]
+        table = self.file.floats(f"scale_{op.value}", np.array(numbers, np.float32))
         self._parameter(f"const float *m{at}_", table)
         self.parameters.append(f"int to{at}_")
         self.arguments.append(str(plane.origin))
@@ -127,19 +127,19 @@ class DepthwiseEpilogue:
 
     @property
     def places(self) -> list[tuple[int, str]]:
-        """Where each step that stores does so."""
+        """Where each operator that stores does so."""
         found = []
-        for at, step in enumerate(self.kernel.node.epilogue):
-            if isinstance(step, Store):
-                direct = self.kernel.outs[step.value].pitch == self.kernel.box.pitch
+        for at, op in enumerate(self.kernel.node.epilogue):
+            if isinstance(op, Store):
+                direct = self.kernel.outs[op.value].pitch == self.kernel.box.pitch
                 place = f"s + to{at}_" if direct else f"box + {line_at(self.kernel, at)}"
                 found.append((at, place))
         return found
 
 
 def line_at(kernel: Depthwise, at: int) -> int:
-    """Where in the box's scratch the lines lie that a step stores, before they are split."""
-    stores = [n for n, step in enumerate(kernel.node.epilogue) if isinstance(step, Store)]
+    """Where in the box's scratch the lines lie that an operator stores, before they are split."""
+    stores = [n for n, op in enumerate(kernel.node.epilogue) if isinstance(op, Store)]
     return kernel.box.words + stores.index(at) * line_words(kernel)
 
 
@@ -150,9 +150,9 @@ def line_words(kernel: Depthwise) -> int:
 
 def scratch_words(kernel: Depthwise) -> int:
     """Words of scratch that a kernel needs, once the pitch of what it stores is known."""
-    apart = any(plane.pitch != kernel.box.pitch for plane in kernel.outs.values())
-    stores = sum(isinstance(step, Store) for step in kernel.node.epilogue)
-    return kernel.box.words + apart * stores * line_words(kernel)
+    repitched = any(plane.pitch != kernel.box.pitch for plane in kernel.outs.values())
+    stores = sum(isinstance(op, Store) for op in kernel.node.epilogue)
+    return kernel.box.words + repitched * stores * line_words(kernel)
 
 
 def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue, parameters: str) -> str:

@@ -119,7 +119,7 @@ class Floats:
         text = "\n".join(
             [prelude, tile_macros(file.tiles), *file.arrays, *file.functions, *self.segments]
         )
-        return OPEN + apart(text, prelude) + CLOSE
+        return OPEN + rename_identifiers(text, prelude) + CLOSE
 
 
 def float_program(graph: Graph, file: File) -> Floats:
@@ -143,7 +143,7 @@ def names_of(prelude: str) -> set[str]:
     return {name for found in DEFINED.findall(prelude) for name in found if name} - MATH
 
 
-def apart(text: str, prelude: str) -> str:
+def rename_identifiers(text: str, prelude: str) -> str:
     """C in which what the prelude defines has an f before its name."""
     named = re.compile(rf"\b({'|'.join(sorted(names_of(prelude)))})\b")
     return named.sub(lambda match: ("F" if match[1].isupper() else "f") + match[1], text)

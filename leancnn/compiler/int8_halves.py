@@ -35,8 +35,8 @@ def in_halves(network: Quantized) -> Quantized:
 def _halves(node: QConv, values: dict[str, QValue]) -> list[QNode]:
     x, (outputs, each) = values[node.x], node.weight.shape[:2]
     half, read = outputs // 2, node.groups // 2 * each
-    stored = [step for step in node.epilogue if isinstance(step, Store)]
-    plain = all(isinstance(step, Clamp | Store) for step in node.epilogue)
+    stored = [op for op in node.epilogue if isinstance(op, Store)]
+    plain = all(isinstance(op, Clamp | Store) for op in node.epilogue)
     quads = node.groups % 2 == 0 and half % 4 == 0 and read % 4 == 0
     depthwise = node.groups == outputs
     small = x.shape[0] * x.shape[1] * x.shape[2] < LARGE
@@ -48,10 +48,10 @@ def _halves(node: QConv, values: dict[str, QValue]) -> list[QNode]:
         made.append(QGather(node.x, name, tuple(range(start, start + read))))
         values[name] = _part(x, slice(start, start + read))
         epilogue: list[Any] = []
-        for step in node.epilogue:
-            if isinstance(step, Store):
-                values[_named(step, number)] = _part(values[step.value], rows)
-            epilogue.append(_step(step, rows, number))
+        for op in node.epilogue:
+            if isinstance(op, Store):
+                values[_named(op, number)] = _part(values[op.value], rows)
+            epilogue.append(_rows_of(op, rows, number))
         weight, bias = node.weight[rows], node.bias[rows]
         groups = node.groups // 2
         made.append(
@@ -71,10 +71,10 @@ def _named(store: Store, number: int) -> str:
     return f"{store.value}_half{number}"
 
 
-def _step(step: Any, rows: slice, number: int) -> Clamp | Store:
-    """A step for some of the outputs."""
-    if isinstance(step, Clamp):
-        return Clamp(step.low[rows], step.high[rows])
-    assert isinstance(step, Store)
-    multiplier: Array | None = None if step.multiplier is None else step.multiplier[rows]
-    return Store(_named(step, number), multiplier)
+def _rows_of(op: Any, rows: slice, number: int) -> Clamp | Store:
+    """An operator for some of the outputs."""
+    if isinstance(op, Clamp):
+        return Clamp(op.low[rows], op.high[rows])
+    assert isinstance(op, Store)
+    multiplier: Array | None = None if op.multiplier is None else op.multiplier[rows]
+    return Store(_named(op, number), multiplier)

@@ -10,7 +10,7 @@ channel.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from leancnn.compiler.arena import WIDEST, apart, round_up, set_origins
+from leancnn.compiler.arena import WIDEST, padded_stride, round_up, set_origins
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +109,7 @@ class Arena:
             room = round_up(plane.line + rows * plane.pitch + columns)
             if len(set(plane.fill)) > 1:  # the rows above one are not those below another
                 room += plane.below
-            plane.stride = apart(room)
+            plane.stride = padded_stride(room)
             plane.size = plane.below + plane.quads * plane.stride
 
     def place(self) -> None:

@@ -257,11 +257,11 @@ class Lowering:
     ) -> None:
         others: dict[str, list[tuple[Plane, int]]] = {}
         gates: dict[str, IndexMap] = {}
-        for step in node.epilogue:
-            if isinstance(step, Add | Gate):
-                others[step.value] = self._aligned(step.value, order)
-            if isinstance(step, Gate):
-                gates[step.gate] = self.views[step.gate]
+        for op in node.epilogue:
+            if isinstance(op, Add | Gate):
+                others[op.value] = self._aligned(op.value, order)
+            if isinstance(op, Gate):
+                gates[op.gate] = self.views[op.gate]
         self.program.kernels.append(
             Tiled(node, tuple(places), phases, cuts, order, shape, outs, others, gates)
         )

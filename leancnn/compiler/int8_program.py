@@ -199,10 +199,10 @@ def _after(kernel: Tiled, old: Plane) -> list[Plane]:
     epilogue = kernel.node.epilogue
     last = max(
         at
-        for at, step in enumerate(epilogue)
-        if isinstance(step, Add | Gate) and old in [p for p, _ in kernel.others[step.value]]
+        for at, op in enumerate(epilogue)
+        if isinstance(op, Add | Gate) and old in [p for p, _ in kernel.others[op.value]]
     )
-    return [kernel.outs[step.value] for step in epilogue[last:] if isinstance(step, Store)]
+    return [kernel.outs[op.value] for op in epilogue[last:] if isinstance(op, Store)]
 
 
 def made(kernel: Kernel) -> list[Plane]:

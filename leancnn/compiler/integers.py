@@ -221,7 +221,7 @@ class Quantized:
 def stores(node: QNode) -> list[Store]:
     """What a node with an epilogue writes."""
     if isinstance(node, QConv | QEach):
-        return [step for step in node.epilogue if isinstance(step, Store)]
+        return [op for op in node.epilogue if isinstance(op, Store)]
     return []
 
 
@@ -238,11 +238,11 @@ def reads(node: QNode) -> list[str]:
         return list(node.xs)
     found = [] if isinstance(node, QEach) else [node.x]
     if isinstance(node, QConv | QEach):
-        for step in node.epilogue:
-            if isinstance(step, Add):
-                found.append(step.value)
-            if isinstance(step, Gate):
-                found += [step.value, step.gate]
+        for op in node.epilogue:
+            if isinstance(op, Add):
+                found.append(op.value)
+            if isinstance(op, Gate):
+                found += [op.value, op.gate]
     return found
 
 
@@ -274,10 +274,10 @@ def bound(node: QConv | QEach, values: Mapping[str, QValue]) -> Array:
         x = values[node.x]
         most = float(x.most) if x.wide else 255.0
         total = total + np.abs(node.weight.astype(np.float64)).sum((1, 2, 3)) * most
-    for step in node.epilogue:
-        if isinstance(step, Add):
-            total = total + np.abs(step.factor.astype(np.float64)) * 255
-        if isinstance(step, Gate):
+    for op in node.epilogue:
+        if isinstance(op, Add):
+            total = total + np.abs(op.factor.astype(np.float64)) * 255
+        if isinstance(op, Gate):
             total = total + 255 * 255 * np.ones_like(total)
     return np.asarray(total)
 
@@ -307,5 +307,5 @@ def _collect(item: Any, path: str, found: dict[str, Array]) -> None:
         if key == "op":
             found.update(op_to_data(value, f"{path}.op")[1])
         if key == "epilogue":
-            for number, step in enumerate(value):
-                _collect(step, f"{path}.s{number}", found)
+            for number, op in enumerate(value):
+                _collect(op, f"{path}.s{number}", found)

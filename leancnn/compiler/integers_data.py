@@ -55,7 +55,7 @@ def to_data(network: Quantized) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _plain(item: Any, path: str) -> dict[str, Any]:
-    """The fields of a node or step; an array becomes the name it is stored under."""
+    """The fields of a node or epilogue operator; an array becomes the name it is stored under."""
     plain: dict[str, Any] = {}
     for key in item.__dataclass_fields__:
         value = getattr(item, key)
@@ -65,8 +65,8 @@ def _plain(item: Any, path: str) -> dict[str, Any]:
             plain[key] = op_to_data(value, f"{path}.op")[0]
         elif key == "epilogue":
             plain[key] = [
-                {"kind": type(step).__name__, **_plain(step, f"{path}.s{number}")}
-                for number, step in enumerate(value)
+                {"kind": type(op).__name__, **_plain(op, f"{path}.s{number}")}
+                for number, op in enumerate(value)
             ]
         else:
             plain[key] = list(value) if isinstance(value, tuple) else value
@@ -106,10 +106,8 @@ def _node(given: Mapping[str, Any], arrays: Mapping[str, Array]) -> QNode:
     made: QNode = KINDS[given["kind"]](**fields)
     if isinstance(made, QConv | QEach):
         epilogue = tuple(
-            EPILOGUE_OPS[step["kind"]](
-                **{k: _field(v, arrays) for k, v in step.items() if k != "kind"}
-            )
-            for step in given["epilogue"]
+            EPILOGUE_OPS[op["kind"]](**{k: _field(v, arrays) for k, v in op.items() if k != "kind"})
+            for op in given["epilogue"]
         )
         made = replace(made, epilogue=epilogue)
     return made

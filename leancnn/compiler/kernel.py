@@ -18,7 +18,7 @@ from leancnn.compiler.graph import Graph, Shape, Sides
 from leancnn.compiler.values import Binary, Buffer, EpilogueOp, Store, Value
 from leancnn.errors import UnsupportedError
 
-Wish = Literal["blocked", "planes"]
+InputLayout = Literal["blocked", "planes"]
 """How a kernel wants a value that lies otherwise to be laid out for it."""
 
 
@@ -81,11 +81,11 @@ class Kernel(ABC):
 
     def reads(self) -> list[Value]:
         """The values it reads: its input, then those of its epilogue."""
-        return [self.x, *(other for step in self.epilogue if (other := operand(step)) is not None)]
+        return [self.x, *(other for op in self.epilogue if (other := operand(op)) is not None)]
 
     def writes(self) -> list[Buffer]:
         """The buffers it writes, in the order of its epilogue."""
-        return [step.buffer for step in self.epilogue if isinstance(step, Store)]
+        return [op.buffer for op in self.epilogue if isinstance(op, Store)]
 
     @property
     def out(self) -> Buffer:
@@ -96,10 +96,10 @@ class Kernel(ABC):
         """The same with every value that it reads replaced."""
         x = ready(self.x)
         epilogue = tuple(
-            replace(step, other=ready(step.other))
-            if isinstance(step, Binary) and step.other is not None
-            else step
-            for step in self.epilogue
+            replace(op, other=ready(op.other))
+            if isinstance(op, Binary) and op.other is not None
+            else op
+            for op in self.epilogue
         )
         return replace(self, x=x, epilogue=epilogue)
 
@@ -128,7 +128,7 @@ class Kernel(ABC):
         """Whether a value that it reads need not be copied where its channels are blocked."""
         return value.whole is not None
 
-    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+    def input_layout(self, blocked: set[bool], readable: bool) -> InputLayout | None:
         """How it wants a value it reads, of which buffers lie blocked or not; None: as it is."""
         return None if blocked == {False} else "planes"
 
@@ -138,7 +138,7 @@ class Kernel(ABC):
         """Zeros that it reads above, left of, below and right of the planes of its input."""
         return (0, 0, 0, 0)
 
-    def alike(self) -> list[list[Buffer]]:
+    def same_pitch(self) -> list[list[Buffer]]:
         """Buffers whose rows must be equally far apart, list by list."""
         return [value.buffers for value in self.reads()]
 
@@ -170,7 +170,7 @@ class Kernel(ABC):
 
     @property
     def in_place(self) -> bool:
-        """Whether a store may take the place of a value whose last read is an earlier step."""
+        """Whether a store may take the place of a value that an earlier operator read last."""
         return False
 
     # Verifying: what must hold where it is called. ----------------------------------------------
@@ -196,9 +196,9 @@ class Kernel(ABC):
         """Write its function, tables and weights, and its call."""
 
 
-def operand(step: EpilogueOp) -> Value | None:
-    """The other value that a step reads, if there is one."""
-    return step.other if isinstance(step, Binary) else None
+def operand(op: EpilogueOp) -> Value | None:
+    """The other value that an operator reads, if there is one."""
+    return op.other if isinstance(op, Binary) else None
 
 
 def is_small(kernel: Kernel, other: Value) -> bool:

@@ -10,7 +10,7 @@ from leancnn.compiler.borders import FromBytes, ToBytes
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import floats
 from leancnn.compiler.int8_copies import cleared
-from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel
+from leancnn.compiler.kernel import InputLayout, Kernel, Plan, kernel
 
 FROM = """
 LAYER @(float *to, const uint32_t *s, const int32_t *t, const float *u)
@@ -79,7 +79,7 @@ class ToBytesKernel(Kernel):
     takes = (ToBytes,)
     follows = False
 
-    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+    def input_layout(self, blocked: set[bool], readable: bool) -> InputLayout | None:
         """It walks each channel in either layout."""
         return None if len(blocked) == 1 else "planes"
 

@@ -17,7 +17,7 @@ from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File, Places, fill
 from leancnn.compiler.epilogue import affines, described, epilogue_cost, statements
 from leancnn.compiler.graph import Conv, Shape, floats
-from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel, mixed_layouts
+from leancnn.compiler.kernel import InputLayout, Kernel, Plan, kernel, mixed_layouts
 from leancnn.compiler.literals import LARGE
 from leancnn.compiler.values import Value, side_by_side
 
@@ -72,7 +72,7 @@ class DenseKernel(Kernel):
         macs = self.op.weight.size if self.op is not None else 0
         return macs / WIDEST + self.channels / WIDEST * (2 + epilogue_cost(self.epilogue))
 
-    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+    def input_layout(self, blocked: set[bool], readable: bool) -> InputLayout | None:
         """It finds each number by itself."""
         return None if len(blocked) == 1 else "planes"
 
@@ -153,8 +153,8 @@ class _Walk:
     def weights(self, matrix: NDArray[Any] | None) -> NDArray[Any] | None:
         """Block by block, the rows of the head, then one for each input number."""
         heads = [] if self.kernel.op is None else [self.kernel.op.bias]
-        for step in affines(self.kernel.epilogue):
-            heads += [step.scale, step.shift]
+        for op in affines(self.kernel.epilogue):
+            heads += [op.scale, op.shift]
         blocks = []
         for group in range(self.kernel.groups):
             part = slice(group * self.wide, (group + 1) * self.wide)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Reshape
-from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel
+from leancnn.compiler.kernel import InputLayout, Kernel, Plan, kernel
 
 BODY = """
 LAYER @(float *s, const int32_t *t)
@@ -28,7 +28,7 @@ class FlattenKernel(Kernel):
     takes = (Reshape,)
     follows = False
 
-    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+    def input_layout(self, blocked: set[bool], readable: bool) -> InputLayout | None:
         """It walks each channel in either layout."""
         return None if len(blocked) == 1 else "planes"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File, fill
-from leancnn.compiler.kernel import Kernel, Plan, Wish
+from leancnn.compiler.kernel import InputLayout, Kernel, Plan
 
 ONE_BY_ONE = """
     for (int b = 0; b < $channels; b += 16)
@@ -60,7 +60,7 @@ $one_by_one
 class LayoutKernel(Kernel):
     """Every pixel copied from one layout to the other; `layout` puts it where they meet."""
 
-    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+    def input_layout(self, blocked: set[bool], readable: bool) -> InputLayout | None:
         return None
 
     def faults(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.c_text import File, Places, fill
 from leancnn.compiler.epilogue import described
 from leancnn.compiler.graph import Reduce
-from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel, mixed_layouts
+from leancnn.compiler.kernel import InputLayout, Kernel, Plan, kernel, mixed_layouts
 from leancnn.compiler.kernel_dense import DenseKernel
 from leancnn.compiler.literals import number
 from leancnn.compiler.values import Store, side_by_side, whole
@@ -114,7 +114,7 @@ class ReduceKernel(Kernel):
     def cost(self) -> float:
         return sum(prod(value.shape) for value in self.reads()) / WIDEST
 
-    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+    def input_layout(self, blocked: set[bool], readable: bool) -> InputLayout | None:
         return None if blocked == {False} or (blocked == {True} and readable) else "planes"
 
     @property

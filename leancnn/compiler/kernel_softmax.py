@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Softmax
-from leancnn.compiler.kernel import Kernel, Plan, Wish, kernel
+from leancnn.compiler.kernel import InputLayout, Kernel, Plan, kernel
 
 BODY = """
 LAYER @(float *s, const int32_t *t)
@@ -28,7 +28,7 @@ class SoftmaxKernel(Kernel):
     takes = (Softmax,)
     follows = False
 
-    def wish(self, blocked: set[bool], readable: bool) -> Wish | None:
+    def input_layout(self, blocked: set[bool], readable: bool) -> InputLayout | None:
         """It finds each number by itself."""
         return None if len(blocked) == 1 else "planes"
 

@@ -106,7 +106,7 @@ static inline void @_along(const float *rows, float *points)
         for (int n = 0; n < $across; n++, points += 16)
             for (int l = 0; l < 16; l += LANES) {
 #define X(i, j) load(rows + (n * $size + j) * 16 + i)
-#define Y(i, j, v) store(points + j * $apart + i, v);
+#define Y(i, j, v) store(points + j * $input_stride + i, v);
                 INTO_$size(X, Y, l)
 #undef X
 #undef Y
@@ -117,7 +117,7 @@ static inline void @_along(const float *rows, float *points)
 MULTIPLY = """
 static inline void @_multiply(const float *x, const float *w, float *y)
 {
-    for (int p = 0; p < $edge; p++, x += $apart, w += $weights, y += $results) {
+    for (int p = 0; p < $edge; p++, x += $input_stride, w += $weights, y += $output_stride) {
         $loops
     }
 }
@@ -144,7 +144,7 @@ static inline void @_back(const float *x, float *rows)
 {
     for (int r = 0; r < $rows; r++, rows += $band)
         for (int n = 0; n < $across; n++, x += 16) {
-#define X(i, j) load(x + j * $results)
+#define X(i, j) load(x + j * $output_stride)
 #define Y(i, j, v) store(rows + (n * $size + j) * 16, v);
             BACK_$size(X, Y, 0)
 #undef X
@@ -255,13 +255,14 @@ class WinogradKernel(BlockedKernel):
         multiply = fill(
             MULTIPLY,
             edge=plan.edge,
-            apart=plan.apart,
+            input_stride=plan.input_stride,
             weights=inputs * tile.vectors * WIDEST,
-            results=plan.results,
+            output_stride=plan.output_stride,
             loops=tile_loops(tile, plan.tiles, f"(x + i * {WIDEST}, w, y + i * {WIDEST});"),
         )
-        along = {"rows": plan.inputs * plan.rows, "across": plan.across, "apart": plan.apart}
-        back = {"rows": tile.vectors * plan.rows, "across": plan.across, "results": plan.results}
+        across = {"across": plan.across}
+        along = {"rows": plan.inputs * plan.rows, "input_stride": plan.input_stride, **across}
+        back = {"rows": tile.vectors * plan.rows, "output_stride": plan.output_stride, **across}
         return [
             fill(DOWN, **step, **down, pitch=x.pitch, width=x.width * WIDEST),
             fill(ALONG, **{**step, **along}),
@@ -320,8 +321,8 @@ def _weights(kernel: Kernel, way: Winograd) -> Floats:
     op = kernel.op
     assert isinstance(op, Conv)
     heads = [op.bias]
-    for step in affines(kernel.epilogue):
-        heads += [step.scale, step.shift]
+    for epilogue_op in affines(kernel.epilogue):
+        heads += [epilogue_op.scale, epilogue_op.shift]
     points = transformed(op, way.size)
     matrix = np.concatenate([np.stack(heads), points.reshape(-1, kernel.channels)])
     wide = way.tile.vectors * WIDEST

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Literal
 
 from leancnn.compiler.arena import WIDEST, round_up
-from leancnn.compiler.kernel import Kernel, Program, Wish
+from leancnn.compiler.kernel import InputLayout, Kernel, Program
 from leancnn.compiler.kernel_layout import LayoutKernel
 from leancnn.compiler.values import Buffer, Store, Value, whole
 
@@ -52,13 +52,15 @@ def _better(price: "_Price", able: list[Kernel], chosen: set[Kernel]) -> set[Ker
     return chosen
 
 
-def wish(kernel: Kernel, laid: list[tuple[Buffer, bool]], readable: bool) -> Wish | None:
+def input_layout(
+    kernel: Kernel, laid: list[tuple[Buffer, bool]], readable: bool
+) -> InputLayout | None:
     """How a kernel wants a value it reads, None: as it is.
 
     `laid`: the value's buffers, and whether they lie blocked; vectors lie in both ways.
     """
     kinds = {blocked for buffer, blocked in laid if not buffer.vector}
-    return kernel.wish(kinds, readable) if kinds else None
+    return kernel.input_layout(kinds, readable) if kinds else None
 
 
 class _Price:
@@ -85,7 +87,7 @@ class _Price:
         copied: set[object] = set()
         for kernel, planes, buffers, forms, size in self.reads:
             laid = [(buffer, self.makers.get(buffer) in chosen) for buffer in buffers]
-            wanted = wish(forms[kernel in chosen][0], laid, forms[kernel in chosen][1])
+            wanted = input_layout(forms[kernel in chosen][0], laid, forms[kernel in chosen][1])
             if wanted == "blocked" and id(planes) not in copied:
                 copied.add(id(planes))
                 total += TO_BLOCKED * size
@@ -106,13 +108,13 @@ class _Laying:
         self.copies: dict[object, Value] = {}
         for kernel in program.kernels:
             form = chosen.get(kernel, kernel)
-            for buffer in form.writes():  # before what it reads: a step may read what it wrote
+            for buffer in form.writes():  # before what it reads: an operator may read what it wrote
                 buffer.blocked = form.lays_blocked
             self.kernels.append(form.reading(partial(self._ready, form)))
 
     def _ready(self, kernel: Kernel, value: Value) -> Value:
         laid = [(buffer, buffer.blocked) for buffer in value.buffers]
-        wanted = wish(kernel, laid, kernel.readable(value))
+        wanted = input_layout(kernel, laid, kernel.readable(value))
         if wanted is None:
             return value
         if wanted == "planes":

@@ -70,7 +70,7 @@ class Lowering:
     def _kernel(self, node: Node, x: Value) -> None:
         """A kernel for an operator, or for element-wise ones with no kernel before them."""
         elementwise = isinstance(node.op, Activation | Affine | Combine)
-        first = (self._step(node, node.inputs[0]),) if elementwise else ()
+        first = (self._epilogue_op(node, node.inputs[0]),) if elementwise else ()
         op = None if elementwise else node.op
         kind = kind_of(op, self.graph.shapes[node.output])
         kernel = kind(node.output, op, x, first)
@@ -116,7 +116,7 @@ class Lowering:
                 epilogue.append(self._store(value, positive))
             if following is None:
                 return tuple(epilogue)
-            epilogue.append(self._step(following, value))
+            epilogue.append(self._epilogue_op(following, value))
             self.done.add(following)
             positive = is_positive(epilogue[-1], positive)
             value = following.output
@@ -139,7 +139,7 @@ class Lowering:
         """Whether the first operand of a combination does not have the full shape."""
         return self.graph.shapes[node.inputs[0]] != self.graph.shapes[node.output]
 
-    def _step(self, node: Node, value: str) -> EpilogueOp:
+    def _epilogue_op(self, node: Node, value: str) -> EpilogueOp:
         if isinstance(node.op, Activation | Affine):
             return node.op
         if not isinstance(node.op, Combine):
@@ -155,18 +155,18 @@ class Lowering:
         return self.program.buffers[-1]
 
     def _store(self, value: str, positive: bool = False) -> Store:
-        """The step that stores a value of the graph in a buffer of its own."""
+        """The operator that stores a value of the graph in a buffer of its own."""
         out = self._new(self.graph.shapes[value], value, positive)
         self.values[value] = whole(out)
         return Store(out)
 
 
-def is_positive(step: EpilogueOp, before: bool) -> bool:
-    """Whether nothing is below zero after a step."""
-    if isinstance(step, Activation):
-        bounded = step.kind in ("sigmoid", "hardsigmoid", "exp", "sqrt")
-        return bounded or (step.kind == "clip" and step.low >= 0)
-    if isinstance(step, Binary) and step.other is not None:
-        both = before and all(b.positive for b in step.other.buffers)
-        return both and step.how.how in ("add", "mul", "max", "min")
+def is_positive(op: EpilogueOp, before: bool) -> bool:
+    """Whether nothing is below zero after an operator."""
+    if isinstance(op, Activation):
+        bounded = op.kind in ("sigmoid", "hardsigmoid", "exp", "sqrt")
+        return bounded or (op.kind == "clip" and op.low >= 0)
+    if isinstance(op, Binary) and op.other is not None:
+        both = before and all(b.positive for b in op.other.buffers)
+        return both and op.how.how in ("add", "mul", "max", "min")
     return False

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from leancnn.compiler.arena import WIDEST, apart, round_up, set_origins
+from leancnn.compiler.arena import WIDEST, padded_stride, round_up, set_origins
 from leancnn.compiler.kernel import Kernel, Plan, Program, operand
 from leancnn.compiler.layout import Layout, choose
 from leancnn.compiler.loops import Tiles
@@ -74,7 +74,7 @@ def set_pitches(planned: Schedule) -> None:
 
     least: dict[Buffer, int] = {}
     for kernel in program.kernels:
-        for buffers in kernel.alike():
+        for buffers in kernel.same_pitch():
             _unite(parent, root, buffers)
         for buffer in kernel.writes():
             least[buffer] = max(least.get(buffer, 0), kernel.least_pitch())
@@ -91,7 +91,7 @@ def _set_size(buffer: Buffer, pitch: int, grain: int) -> None:
     buffer.below = 0
     if buffer.blocked:
         buffer.pitch = buffer.width * WIDEST
-        buffer.stride = apart(buffer.line)
+        buffer.stride = padded_stride(buffer.line)
         buffer.size = round_up(buffer.channels) // WIDEST * buffer.stride
         return
     if buffer.vector:  # no window looks beyond a pixel: see simplify
@@ -102,7 +102,7 @@ def _set_size(buffer: Buffer, pitch: int, grain: int) -> None:
     rows, columns = buffer.gap
     buffer.below = round_up(rows * buffer.pitch + columns, grain)
     stride = round_up(buffer.line + rows * buffer.pitch + columns, grain)
-    buffer.stride = stride if grain == 1 else apart(stride)
+    buffer.stride = stride if grain == 1 else padded_stride(stride)
     buffer.size = buffer.below + buffer.channels * buffer.stride
 
 
@@ -141,24 +141,24 @@ def set_plans(planned: Schedule) -> None:
 def _reusable(kernel: Kernel, at: int, taken: set[Buffer]) -> tuple[Buffer, Buffer] | None:
     """A buffer of this kernel that may lie where one it reads element by element ends its life.
 
-    The place is free from the last step that reads it on.
+    The place is free from the last operator that reads it on.
     """
     if not kernel.in_place:
         return None
     last = dict.fromkeys(kernel.x.buffers, -1) if kernel.elementwise else {}
-    for place, step in enumerate(kernel.epilogue):
-        if (other := operand(step)) is not None:
+    for place, op in enumerate(kernel.epilogue):
+        if (other := operand(op)) is not None:
             last.update(dict.fromkeys(other.buffers, place))
-    for place, step in enumerate(kernel.epilogue):
-        if not isinstance(step, Store):
+    for place, op in enumerate(kernel.epilogue):
+        if not isinstance(op, Store):
             continue
         for old in [buffer for buffer, read in last.items() if read < place]:
             busy = not kernel.elementwise and old in kernel.x.buffers
             busy = busy or any(old in v.buffers and v.whole is None for v in kernel.reads())
-            if old.dies != at or old in taken or busy or old is step.buffer:
+            if old.dies != at or old in taken or busy or old is op.buffer:
                 continue
-            if _layout(old) == _layout(step.buffer):
-                return old, step.buffer
+            if _layout(old) == _layout(op.buffer):
+                return old, op.buffer
     return None
 
 

@@ -88,7 +88,7 @@ class PlanarKernel(Kernel):
         vectors = -(-self.height * self.out.pitch // WIDEST)
         return planar_cost(self) + self.channels * vectors * epilogue_cost(self.epilogue)
 
-    def alike(self) -> list[list[Buffer]]:
+    def same_pitch(self) -> list[list[Buffer]]:
         others = [other for value in self.reads()[1:] if not value.pixel for other in value.buffers]
         made = [buffer for buffer in self.writes() if not buffer.vector]
         x = self.x.buffers
@@ -180,10 +180,10 @@ class PlanarKernel(Kernel):
 def _table(kernel: PlanarKernel, plan: Tiling, dump: int) -> list[int]:
     inputs, wide = kernel.x.places(), kernel.channels // plan.groups
     columns = []
-    for step in kernel.epilogue:
-        if isinstance(step, Store):
-            columns.append([step.buffer.plane(c) for c in range(kernel.channels)])
-        elif (other := operand(step)) is not None:
+    for op in kernel.epilogue:
+        if isinstance(op, Store):
+            columns.append([op.buffer.plane(c) for c in range(kernel.channels)])
+        elif (other := operand(op)) is not None:
             places = other.places()
             columns.append(places * kernel.channels if len(places) == 1 else places)
     table = []
@@ -207,8 +207,8 @@ def _weights(kernel: PlanarKernel, plan: Tiling) -> Floats:
             have = min(plan.outputs, wide - block * plan.outputs)
             part = slice(first, first + have)
             rows = [kernel.op.bias[None, part]] if kernel.biased else []
-            for step in affines(kernel.epilogue):
-                rows += [step.scale[None, part], step.shift[None, part]]
+            for op in affines(kernel.epilogue):
+                rows += [op.scale[None, part], op.shift[None, part]]
             rows += kernel.rows(part)
             if rows:
                 filled = np.concatenate(rows)
@@ -225,7 +225,7 @@ def head_rows(kernel: PlanarKernel) -> int:
 
 def _function(file: File, kernel: PlanarKernel, plan: Tiling) -> str:
     """The text of the kernel's function, without its name, so that equal shapes are equal text."""
-    tables = sum(isinstance(step, Store) or operand(step) is not None for step in kernel.epilogue)
+    tables = sum(isinstance(op, Store) or operand(op) is not None for op in kernel.epilogue)
     own = sum(len(rows) for rows in kernel.rows(slice(0, 1)))
     weights, table = (rows * plan.outputs for rows in (head_rows(kernel) + own, tables))
     tiles = []

@@ -95,8 +95,8 @@ class Writer:
 
     def rounded(self, signals: str, shift: Array, step: Array) -> None:
         """Signals as the bytes that the network takes."""
-        apart = self.add("Sub", [signals, self.constant(_channels(shift))], "signals_apart")
-        steps = self.add("Div", [apart, self.constant(_channels(step))], "signals_steps")
+        centred = self.add("Sub", [signals, self.constant(_channels(shift))], "signals_apart")
+        steps = self.add("Div", [centred, self.constant(_channels(step))], "signals_steps")
         whole = self.add("Round", [steps], "signals_whole")
         ends = [self.constant(np.array(end, np.float32)) for end in (0, 255)]
         clipped = self.add("Clip", [whole, *ends], "signals_clipped")
@@ -178,9 +178,9 @@ class Writer:
         least = self.add(
             "Max", [length, self.constant(np.ones((), np.float32))], self.fresh("length")
         )
-        apart = self.add("Div", [parts, least], self.fresh("normed"))
+        normed = self.add("Div", [parts, least], self.fresh("normed"))
         flat = self.constant(np.array([1, value.shape[0], 1, 1]))
-        back = self.add("Reshape", [apart, flat], self.fresh("normed"))
+        back = self.add("Reshape", [normed, flat], self.fresh("normed"))
         step = self.constant(np.array(value.scale[0], np.float32))
         zero = self.constant(np.array(value.zero[0], np.uint8))
         self.add("QuantizeLinear", [back, step, zero], node.out)
@@ -230,9 +230,9 @@ class Writer:
         """An epilogue on reals; `sums` is empty where it begins with a bias alone."""
         if bias is not None and bias.any():
             sums = self.constant(_channels(bias * scale))
-        for step in epilogue:
-            if isinstance(step, Clamp):
-                for kind, ends in (("Max", step.low), ("Min", step.high)):
+        for op in epilogue:
+            if isinstance(op, Clamp):
+                for kind, ends in (("Max", op.low), ("Min", op.high)):
                     if kind == "Min" and ends.min() >= 2**31 - 2**20:
                         continue
                     if kind == "Max" and not ends.any():
@@ -240,28 +240,28 @@ class Writer:
                         continue
                     limit = self.constant(_channels(ends * scale))
                     sums = self.add(kind, [sums, limit], self.fresh("clip"))
-            elif isinstance(step, Store):
-                self._store(step, sums, scale)
+            elif isinstance(op, Store):
+                self._store(op, sums, scale)
             else:
-                sums = self._added(step, sums, scale)
+                sums = self._added(op, sums, scale)
 
-    def _added(self, step: Add | Gate, sums: str, scale: Array) -> str:
-        if isinstance(step, Add):
-            term = self.real(step.value, step.factor * scale)
+    def _added(self, op: Add | Gate, sums: str, scale: Array) -> str:
+        if isinstance(op, Add):
+            term = self.real(op.value, op.factor * scale)
         else:
-            parts = [self.real(step.value), self.real(step.gate)]
+            parts = [self.real(op.value), self.real(op.gate)]
             term = self.add("Mul", parts, self.fresh("gated"))
         return self.add("Add", [sums, term], self.fresh("sum")) if sums else term
 
-    def _store(self, step: Store, sums: str, scale: Array) -> None:
-        value = self.network.values[step.value]
-        if step.multiplier is None:  # the answer: whole sums again
-            self.add("Div", [sums, self.constant(_channels(scale))], step.value)
+    def _store(self, op: Store, sums: str, scale: Array) -> None:
+        value = self.network.values[op.value]
+        if op.multiplier is None:  # the answer: whole sums again
+            self.add("Div", [sums, self.constant(_channels(scale))], op.value)
             return
         steps = np.float32(value.scale[0])
         zero = np.uint8(value.zero[0])
         inputs = [sums, self.constant(np.array(steps)), self.constant(np.array(zero))]
-        self.add("QuantizeLinear", inputs, step.value)
+        self.add("QuantizeLinear", inputs, op.value)
 
 
 def _scale_of(node: QConv | QEach, values: dict[str, QValue]) -> Array:

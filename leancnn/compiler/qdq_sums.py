@@ -53,7 +53,7 @@ def sums(v: Values, value: str, store: Store, stored: QValue | None, high: float
     if node is None:
         raise UnsupportedError(f"{value} is computed from what the file has not rounded")
     made, scale = _begun(v, node)
-    epilogue = [step for each in reversed(later) for step in _later(v, each, scale)]
+    epilogue = [op for each in reversed(later) for op in _later(v, each, scale)]
     if stored is not None:
         multiplier = floats(floats(scale) / floats(stored.scale))
         store = replace(store, multiplier=multiplier)
@@ -204,5 +204,5 @@ def shared_scale(x: Array, y: Array) -> Array:
     larger = np.maximum(x, y)
     ratio = np.minimum(x, y) / larger
     tried = np.arange(FACTOR // 4, FACTOR + 1)[:, None]
-    apart = np.abs(tried * ratio - np.rint(tried * ratio)) / tried
-    return np.asarray(larger / tried[apart.argmin(0), 0])
+    rounding = np.abs(tried * ratio - np.rint(tried * ratio)) / tried
+    return np.asarray(larger / tried[rounding.argmin(0), 0])

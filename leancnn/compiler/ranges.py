@@ -159,9 +159,9 @@ def weight_noise(graph: Graph, images: Tensor) -> list[tuple[str, float]]:
             scale = np.where(scale > 0, scale, 1)
             lost = (np.rint(node.op.weight / scale) * scale - node.op.weight).astype(np.float32)
             alone = replace(node.op, weight=lost, bias=np.zeros_like(node.op.bias))
-            apart = apply(replace(node, op=alone), xs)
+            error = apply(replace(node, op=alone), xs)
             spread = (made - made.mean((0, 2, 3), keepdim=True)).norm().clamp(min=1e-12)
-            found[node.output] = float(apart.norm() / spread)
+            found[node.output] = float(error.norm() / spread)
     return sorted(found.items(), key=lambda item: -item[1])
 
 
@@ -182,9 +182,9 @@ def layer_noise(
             step = np.abs(node.op.weight).max((1, 2, 3), keepdims=True) / 127
             step = np.where(step > 0, step, 1)
             weight = (np.rint(node.op.weight / step) * step).astype(np.float32)
-            apart = apply(replace(node, op=replace(node.op, weight=weight)), [x]) - made
+            error = apply(replace(node, op=replace(node.op, weight=weight)), [x]) - made
             spread = (made - made.mean((0, 2, 3), keepdim=True)).norm().clamp(min=1e-12)
-            found[node.output] = float(apart.norm() / spread)
+            found[node.output] = float(error.norm() / spread)
     return sorted(found.items(), key=lambda item: -item[1])
 
 

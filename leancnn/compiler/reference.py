@@ -164,31 +164,31 @@ class IntegerNetwork(nn.Module):
 
     def _normed(self, node: QNorm, x: Tensor) -> Tensor:
         """Each group by its length; float32 operations that are rounded one by one."""
-        apart = (x - self._zero(node.x)).view(len(x), node.groups, -1)
-        length = apart.to(torch.int64).square().sum(2, keepdim=True).to(torch.float32).sqrt()
+        grouped = (x - self._zero(node.x)).view(len(x), node.groups, -1)
+        length = grouped.to(torch.int64).square().sum(2, keepdim=True).to(torch.float32).sqrt()
         factor = torch.where(length > 0, self.on(node.step) / length, torch.zeros(()))
-        product = (apart.to(torch.float32) * factor).round().view(x.shape)
+        product = (grouped.to(torch.float32) * factor).round().view(x.shape)
         return (product + self._zero(node.out)).clamp(0, 255).to(torch.int32)
 
     def _epilogue(
         self, epilogue: tuple[QEpilogueOp, ...], sums: Tensor, known: dict[str, Tensor]
     ) -> None:
-        for step in epilogue:
-            if isinstance(step, Clamp):
-                low, high = _wide(self.on(step.low)), _wide(self.on(step.high))
+        for op in epilogue:
+            if isinstance(op, Clamp):
+                low, high = _wide(self.on(op.low)), _wide(self.on(op.high))
                 sums = torch.minimum(torch.maximum(sums, low), high)
-            elif isinstance(step, Add):
-                other = known[step.value] - self._zero(step.value)
-                sums = sums + other.to(torch.int64) * _wide(self.on(step.factor))
-            elif isinstance(step, Gate):
-                gate = known[step.gate] - self._zero(step.gate)
-                sums = sums + (known[step.value] - self._zero(step.value)).to(torch.int64) * gate
-            elif step.multiplier is None:
-                known[step.value] = sums.to(torch.int32)
+            elif isinstance(op, Add):
+                other = known[op.value] - self._zero(op.value)
+                sums = sums + other.to(torch.int64) * _wide(self.on(op.factor))
+            elif isinstance(op, Gate):
+                gate = known[op.gate] - self._zero(op.gate)
+                sums = sums + (known[op.value] - self._zero(op.value)).to(torch.int64) * gate
+            elif op.multiplier is None:
+                known[op.value] = sums.to(torch.int32)
             else:
-                product = sums.to(torch.int32).to(torch.float32) * _wide(self.on(step.multiplier))
-                bytes_ = (product.round() + self._zero(step.value)).clamp(0, 255)
-                known[step.value] = bytes_.to(torch.int32)
+                product = sums.to(torch.int32).to(torch.float32) * _wide(self.on(op.multiplier))
+                bytes_ = (product.round() + self._zero(op.value)).clamp(0, 255)
+                known[op.value] = bytes_.to(torch.int32)
 
 
 def _wide(numbers: Tensor) -> Tensor:
@@ -225,9 +225,9 @@ def errors(
     def compare(name: str, x: Tensor) -> None:
         if name not in values or x.shape[2:] == (1, 1):
             return
-        apart = meaning(body.network, name, values[name]) - x.double()
+        error = meaning(body.network, name, values[name]) - x.double()
         spread = (x.double() - x.double().mean((0, 2, 3), keepdim=True)).norm()
-        found[name] = float(apart.norm() / spread.clamp(min=1e-12))
+        found[name] = float(error.norm() / spread.clamp(min=1e-12))
 
     run(graph, images, compare)
     return list(found.items())

@@ -122,7 +122,7 @@ def whole(buffer: Buffer) -> Value:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Binary:
-    """A step that combines what was computed with another value; None is that value itself.
+    """An operator that combines what was computed with another value; None is that value itself.
 
     `flipped`: the other value is the first operand.
     """
@@ -134,7 +134,7 @@ class Binary:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Store:
-    """A step that writes what was computed so far."""
+    """An operator that writes what was computed so far."""
 
     buffer: Buffer
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from leancnn.compiler.arena import WIDEST
 from leancnn.compiler.kernel import Kernel, Program, is_small, operand
-from leancnn.compiler.layout import wish
+from leancnn.compiler.layout import input_layout
 from leancnn.compiler.memory import PASSES, Schedule, set_lives, set_pitches, set_plans
 from leancnn.compiler.values import Buffer, Store, Value
 from leancnn.errors import ProgramError, UnsupportedError
@@ -45,7 +45,7 @@ def check_order(schedule: Schedule) -> None:
     for kernel in program.kernels:
         for value in kernel.reads():
             laid = [(buffer, buffer.blocked) for buffer in value.buffers]
-            if wish(kernel, laid, kernel.readable(value)) is not None:
+            if input_layout(kernel, laid, kernel.readable(value)) is not None:
                 _refuse(kernel.name, f"reads {laid[0][0].name} in a layout that it cannot read")
     for decide, words in ((set_pitches, PITCHES), (set_lives, LIVES)):
         before = [[getattr(buffer, word) for word in words] for buffer in program.buffers]
@@ -124,20 +124,20 @@ def _play(arena: "_Arena", kernel: Kernel) -> None:
         lasting += kernel.reads()[1:]
     arena.read(kernel.name, kernel.x, kernel.margins())
     for value in lasting:
-        arena.apart(kernel.name, value, [b for b in made if b not in value.buffers])
+        arena.check_disjoint(kernel.name, value, [b for b in made if b not in value.buffers])
     before = [kernel.x] if each else []
     if kernel.stores_first:
         arena.write(kernel.name, made[0])
         before = []
-    for step in kernel.epilogue:
-        if (other := operand(step)) is not None:
+    for op in kernel.epilogue:
+        if (other := operand(op)) is not None:
             arena.read(kernel.name, other)
             before.append(other)
-        elif isinstance(step, Store):
+        elif isinstance(op, Store):
             for value in before:
-                if arena.touch(value, step.buffer) and not _congruent(value, step.buffer):
-                    _refuse(kernel.name, f"writes {step.buffer.name} over pixels it reads later")
-            arena.write(kernel.name, step.buffer)
+                if arena.touch(value, op.buffer) and not _congruent(value, op.buffer):
+                    _refuse(kernel.name, f"writes {op.buffer.name} over pixels it reads later")
+            arena.write(kernel.name, op.buffer)
 
 
 def _congruent(value: Value, buffer: Buffer) -> bool:
@@ -197,7 +197,7 @@ class _Arena:
         spans = [_extent(b) for b in value.buffers if b is not buffer]
         return any(begin < high and low < end for begin, end in spans)
 
-    def apart(self, name: str, value: Value, buffers: list[Buffer]) -> None:
+    def check_disjoint(self, name: str, value: Value, buffers: list[Buffer]) -> None:
         """Refuse a value that lies where one of these buffers does."""
         for buffer in buffers:
             if self.touch(value, buffer):

@@ -74,12 +74,12 @@ class Winograd(Plan):
         return self.across * self.size + TAPS
 
     @property
-    def apart(self) -> int:
+    def input_stride(self) -> int:
         """Floats from a point of the inputs to the next, an odd number of cache lines."""
         return _odd(self.inputs * self.tiles)
 
     @property
-    def results(self) -> int:
+    def output_stride(self) -> int:
         """Floats from a point of the products to the next, an odd number of cache lines."""
         return _odd(self.tile.vectors * self.tiles)
 
@@ -90,7 +90,7 @@ class Winograd(Plan):
         """
         row = self.columns * WIDEST
         lines = self.rows * self.edge * row
-        points = self.edge * self.apart, self.edge * self.results
+        points = self.edge * self.input_stride, self.edge * self.output_stride
         return (row, self.inputs * lines, *points, outputs * lines)
 
 
@@ -150,12 +150,12 @@ def _price(kernel: Kernel, way: Winograd, product: float) -> float:
     outputs = -(-kernel.channels // WIDEST)
     bands = -(-kernel.height // way.size) // way.rows
     moves = way.tiles * (way.inputs * INTO[way.size] + outputs * BACK[way.size])
-    _, rows, points, products, results = way.parts(outputs)
+    _, rows, points, products, output_stride = way.parts(outputs)
     if points + products > CLOSE:
         moves += 0.4 * way.edge * (points + products * outputs / way.tile.vectors)
-    if rows + results > L2_FLOATS:
-        moves += 0.8 * (rows + results)
-    if way.rows > 1 and rows + results > MOST:
+    if rows + output_stride > L2_FLOATS:
+        moves += 0.8 * (rows + output_stride)
+    if way.rows > 1 and rows + output_stride > MOST:
         return float("inf")
     weights = way.edge**2 * len(kernel.x.planes) * outputs * WIDEST
     again = 0.05 if weights <= L2_FLOATS else 0.3

@@ -58,8 +58,8 @@ def each(
 
 def _processes() -> int:
     """`LEANCNN_WORKERS`, or one per core we may use; 0 means in this process."""
-    wish = os.environ.get("LEANCNN_WORKERS", "")
-    return int(wish) if wish.isdigit() else len(os.sched_getaffinity(0))
+    count = os.environ.get("LEANCNN_WORKERS", "")
+    return int(count) if count.isdigit() else len(os.sched_getaffinity(0))
 
 
 def _progress_shown() -> bool:

@@ -84,9 +84,9 @@ def _check_cut(network: Network, silenced: Any, small: torch.nn.Module) -> None:
         expected, answer = silenced(images), small(images)
     if not expected.isfinite().all():
         raise MismatchError(f"{network.name} answers no numbers; has its training diverged?")
-    apart = difference(answer.numpy(), expected.numpy())
-    if not apart <= WITHIN:
-        raise ParityError(f"the cut {network.name} answers otherwise, by {apart:.2g}; nothing kept")
+    error = difference(answer.numpy(), expected.numpy())
+    if not error <= WITHIN:
+        raise ParityError(f"the cut {network.name} answers otherwise, by {error:.2g}; nothing kept")
 
 
 def _cut_network(

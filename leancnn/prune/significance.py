@@ -96,10 +96,10 @@ def verdict(rows: Sequence[Row], images: int) -> str:
     mine = groups.pop(names[0])
     sentences = []
     for label, found in groups.items():
-        apart = statistics.mean(r.after for r in mine) - statistics.mean(r.after for r in found)
+        gap = statistics.mean(r.after for r in mine) - statistics.mean(r.after for r in found)
         noise = 2 * math.sqrt(_error(mine, images) ** 2 + _error(found, images) ** 2)
-        word = "better than" if apart > noise else "worse than" if apart < -noise else "level with"
-        sentences.append(f"{word} {label} ({100 * apart:+.2f} ± {100 * noise:.2f} points)")
+        word = "better than" if gap > noise else "worse than" if gap < -noise else "level with"
+        sentences.append(f"{word} {label} ({100 * gap:+.2f} ± {100 * noise:.2f} points)")
     return f"{names[0]} is {', '.join(sentences)}"
 
 

@@ -72,20 +72,20 @@ def _blocks(record: Record) -> list[Block]:
 
 def _again(asked: Mapping[str, Any], folder: Path) -> str:
     """The command line that goes on with a search."""
-    budget, wishes = asked["budget"], asked["asked"]
+    budget, narrowed = asked["budget"], asked["asked"]
     words: list[object] = ["leancnn", "search", asked["data"]]
     for name, option, unit in COSTS:
         if budget.get(name) is not None:
             words += [option, f"{budget[name]:.12g}{unit}"]
-    if isinstance(networks := wishes.get("networks"), list) and networks:
+    if isinstance(networks := narrowed.get("networks"), list) and networks:
         words += ["--networks", ",".join(map(str, networks))]
-    for size in wishes.get("sizes") or () if isinstance(wishes.get("sizes"), list) else ():
+    for size in narrowed.get("sizes") or () if isinstance(narrowed.get("sizes"), list) else ():
         words += ["--size", "x".join(map(str, size)) if isinstance(size, list) else size]
-    if wishes.get("epochs") is not None:
-        words += ["--epochs", wishes["epochs"]]
-    if isinstance(wishes.get("clock_on"), str):
-        words += ["--clock-on", wishes["clock_on"]]
-    if wishes.get("integers") is False:
+    if narrowed.get("epochs") is not None:
+        words += ["--epochs", narrowed["epochs"]]
+    if isinstance(narrowed.get("clock_on"), str):
+        words += ["--clock-on", narrowed["clock_on"]]
+    if narrowed.get("integers") is False:
         words.append("--floats-only")
     if asked["val_share"] is not None:
         words += ["--val-share", asked["val_share"]]
@@ -112,9 +112,9 @@ def _compared(front: Mapping[str, Any]) -> str:
     winner = front["winner"]
     if winner is None or winner["test_accuracy"] is None:
         return words
-    apart = 100 * (winner["val_accuracy"] - winner["test_accuracy"])
+    gap = 100 * (winner["val_accuracy"] - winner["test_accuracy"])
     return (
-        f"{words} The winner's optimism, validation minus test, is {apart:+.2f} percentage points: "
+        f"{words} The winner's optimism, validation minus test, is {gap:+.2f} percentage points: "
         "it was chosen by validation, so its test accuracy is the figure to trust."
     )
 

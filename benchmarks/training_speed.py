@@ -57,7 +57,7 @@ COMPILED = "torch.compile"
 HOPELESS = 1.4  # times the fastest way of torch: once is enough
 PEAK = """
 typedef float vec __attribute__((vector_size(%d)));
-float lanes_peak(long count) {
+float simd_peak(long count) {
     vec sums[10], a = (vec){0} + 0.999f, b = (vec){0} + 0.001f;
     for (int i = 0; i < 10; i++) sums[i] = b;
     for (long k = 0; k < count; k++)
@@ -73,7 +73,7 @@ def peak() -> float:
     """G multiply-adds a second of one core, in floats: the best of vectors of 32 and 64 bytes."""
     found = []
     for size in (32, 64):
-        function = ctypes.CDLL(str(compile_library(PEAK % size, name="peak"))).lanes_peak
+        function = ctypes.CDLL(str(compile_library(PEAK % size, name="peak"))).simd_peak
         function.argtypes, function.restype = (ctypes.c_long,), ctypes.c_float
         count = 20_000_000
         for _ in range(3):

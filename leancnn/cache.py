@@ -3,7 +3,7 @@
 ~/.cache/leancnn/        or where LEANCNN_CACHE says
   data/     decoded images, and what is known of the files they came from
   native/   built libraries, the register tiles that were timed, and the latency model of `search`
-  scores/   what channels are worth, by criteria that read images
+  scores/   the importance of channels, by criteria that read images
 
 Everything in it can be thrown away at any moment. Whatever adds to it calls `trim`, which removes
 what was not used for the longest time until the rest fits.

@@ -14,7 +14,7 @@ MUTANTS = [
     ("(1 + number) / (10 + number)", "(2 + number) / (10 + number)", STEP),
     ("recipe.clip or math.inf)", "math.inf)", STEP),
     ("learning_rate(recipe, number / plan.steps)", "learning_rate(recipe, 0.5)", STEP),
-    ("alpha=-rate * group.rate_share)", "alpha=-rate)", STEP),
+    ("alpha=-lr * group.lr_scale)", "alpha=-lr)", STEP),
     ("if group.decay:", "if not group.decay:", STEP),
     ("kind = (0.0, 2.0) if id(p) in last", "kind = (0.0, 1.0) if id(p) in last", STEP),
     ("weight_decay if p.ndim > 1 else 0.0", "weight_decay", STEP),
@@ -69,7 +69,7 @@ MUTANTS = [
         ["test_scrutiny.py"],
     ),
     # which channels stay
-    ("np.argsort(-worth, kind", "np.argsort(worth, kind", ["test_channels_select.py"]),
+    ("np.argsort(-importance, kind", "np.argsort(importance, kind", ["test_channels_select.py"]),
     (
         "if found.status == INFEASIBLE:",
         "if found.status != OPTIMAL:",

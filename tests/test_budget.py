@@ -16,7 +16,7 @@ def test_what_a_search_asks_changes_nothing(name):
     """Twice the same question, the same answer, and the groups that may be cut are as they were."""
     net = untrained(name)
     dependencies = find_dependencies(net.body, 3)
-    cuts = Candidates(net, dependencies, scored(net, dependencies, "l1", None).worth)
+    cuts = Candidates(net, dependencies, scored(net, dependencies, "l1", None).importance)
     before, most = list(cuts.channel_groups), cuts.cost(cuts.keep(0.5)).macs
 
     def asked():

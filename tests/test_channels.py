@@ -67,10 +67,10 @@ def test_the_legal_numbers_are_those_that_groups_allow(name, path, numbers):
 def test_among_equal_numbers_the_worthiest_channels_stay():
     dependencies = find_dependencies(models.create_model("resnet8"), 3)
     channel_group = dependencies.family_of("blocks.0.conv1")
-    worth = np.arange(16.0)[::-1] % 7
-    stay = best(channel_group, dependencies, worth, {"blocks.0.conv1": 5})
+    importance = np.arange(16.0)[::-1] % 7
+    stay = best(channel_group, dependencies, importance, {"blocks.0.conv1": 5})
     assert stay.sum() == 5
-    assert worth[stay].min() >= worth[~stay].max()
+    assert importance[stay].min() >= importance[~stay].max()
 
 
 @pytest.mark.parametrize("kept_expansion", [2, 3])

@@ -25,14 +25,16 @@ def family_of(blocks: list[list[list[int]]]) -> ChannelGroup:
     return ChannelGroup("layer", np.arange(UNITS), ("layer",), equal_splits)
 
 
-def by_counting(blocks: list[list[list[int]]], worth: np.ndarray, most: int) -> tuple[int, float]:
+def by_counting(
+    blocks: list[list[list[int]]], importance: np.ndarray, most: int
+) -> tuple[int, float]:
     """The largest number allowed, else the smallest above, and the worth of its best choice."""
     found: dict[int, float] = {}
     for number in range(1, UNITS + 1):
         for chosen in combinations(range(UNITS), number):
             even = all(len({len({*block} & {*chosen}) for block in parts}) == 1 for parts in blocks)
             if even:
-                found[number] = max(found.get(number, -1.0), float(worth[list(chosen)].sum()))
+                found[number] = max(found.get(number, -1.0), float(importance[list(chosen)].sum()))
     below = [number for number in found if number <= most]
     number = max(below) if below else min(found)
     return number, found[number]
@@ -49,12 +51,12 @@ def halves(draw: st.DrawFn) -> list[list[int]]:
 def test_no_choice_that_the_groups_allow_is_better(
     blocks: list[list[list[int]]], most: int, seed: int
 ) -> None:
-    worth = np.random.default_rng(seed).random(UNITS)
+    importance = np.random.default_rng(seed).random(UNITS)
     dependencies: Any = SimpleNamespace(writes={"layer": np.arange(UNITS)})
-    stay = best(family_of(blocks), dependencies, worth, {"layer": most})
-    number, value = by_counting(blocks, worth, most)
+    stay = best(family_of(blocks), dependencies, importance, {"layer": most})
+    number, value = by_counting(blocks, importance, most)
     assert stay.sum() == number
-    assert worth[stay].sum() == pytest.approx(value, abs=1e-4)
+    assert importance[stay].sum() == pytest.approx(value, abs=1e-4)
 
 
 @pytest.fixture
@@ -100,9 +102,9 @@ def test_an_answer_that_is_not_known_to_be_the_best_is_refused(
 
     monkeypatch.setattr(scipy.optimize, "milp", milp)
     channel_group, dependencies = tangled
-    worth = np.ones(len(channel_group.units))
+    importance = np.ones(len(channel_group.units))
     with pytest.raises(MismatchError, match=f"channels of {channel_group.name} stay"):
-        best(channel_group, dependencies, worth, dict.fromkeys(channel_group.layers, 5))
+        best(channel_group, dependencies, importance, dict.fromkeys(channel_group.layers, 5))
     with pytest.raises(MismatchError, match="not found in"):
         legal(channel_group, dependencies)
 
@@ -112,13 +114,13 @@ def test_a_search_of_too_few_nodes_is_no_answer(
 ) -> None:
     monkeypatch.setattr(import_module("leancnn.channels.select"), "NODES", 0)
     channel_group, dependencies = tangled
-    worth = np.random.default_rng(0).random(len(channel_group.units))
+    importance = np.random.default_rng(0).random(len(channel_group.units))
     most = {path: len(dependencies.writes[path]) // 2 for path in channel_group.layers}
     try:
-        few = best(channel_group, dependencies, worth, most)
+        few = best(channel_group, dependencies, importance, most)
     except MismatchError:
         return
     monkeypatch.undo()
     assert np.array_equal(
-        few, best(channel_group, dependencies, worth, most)
+        few, best(channel_group, dependencies, importance, most)
     )  # solved before any node

@@ -18,7 +18,7 @@ from leancnn.recipes import Recipe
 from leancnn.train.history import Counters
 from leancnn.train.loop import Loop
 from leancnn.train.plan import TrainingPlan
-from leancnn.train.state import Descent, Features, TrainState, class_weights
+from leancnn.train.state import SGD, Features, TrainState, class_weights
 from leancnn.train.validation import VALIDATION_BATCH, validate
 from leancnn.weights import Network
 
@@ -102,7 +102,7 @@ class Golden:
             average = Linear()
             average.load_state_dict(body.state_dict())
         train_state = TrainState(
-            network, Descent(body, self.recipe), loss, Features(body, loss), average
+            network, SGD(body, self.recipe), loss, Features(body, loss), average
         )
         world = World(0, 1, torch.device("cpu"))
         data = Dataset(name="golden", classes=names, train=split)

@@ -32,7 +32,9 @@ def score(pictures: Path) -> Callable[..., Scores]:
         TrainingImages(str(pictures)),
     )
     return lambda criterion="taylor", seed=0: (
-        importance.scored(network, dependencies, criterion, images, seed=seed, progress=False).worth
+        importance.scored(
+            network, dependencies, criterion, images, seed=seed, progress=False
+        ).importance
     )
 
 
@@ -195,6 +197,8 @@ def test_scores_are_kept_by_the_weights_they_are_of(
         name = name if name in state else next(key for key in state if key.endswith("running_var"))
         state[name].view(-1)[0] += 0.5
         images = TrainingImages(str(pictures))
-        found = importance.scored(network, dependencies, "taylor", images, progress=False).worth
+        found = importance.scored(
+            network, dependencies, "taylor", images, progress=False
+        ).importance
         assert kept() == number
         assert any((found[path] != before[path]).any() for path in before)

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import random
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from leancnn import cli, runs
+from leancnn import cli, recipes, runs
 from leancnn.errors import ArgumentError, DataError, LeanCNNError, MismatchError, RunError
+from leancnn.recipes import Backend
 from leancnn.search import Budget, drive, latency_model, plan
 from leancnn.search import run as searching
 from leancnn.search.drive import front
@@ -300,3 +302,19 @@ def test_a_job_crosses_to_a_worker_and_back():
     )
     assert Job.of_json(json.loads(json.dumps(job.to_json()))) == job
     assert dataclasses.asdict(Outcome(number=1, epochs=2)).keys() == set(Outcome.__slots__)
+
+
+def test_an_epoch_is_estimated_as_it_is_trained(monkeypatch):
+    ways = []
+
+    def step(body, way, images, trials):
+        ways.append(way)
+        none = "no SIMD form" if len(ways) > 1 and way[0] == "simd" else ""
+        return (2.0 if way[0] == "simd" else 3.0), none
+
+    monkeypatch.setattr(plan, "best_step", step)
+    small = architecture(network="resnet8")
+    steps = 1000 // recipes.for_network("resnet8").batch
+    assert plan.seconds_per_epoch(small, 1000) == 2.0 * steps
+    assert plan.seconds_per_epoch(small, 1000) == 3.0 * steps
+    assert {way[0] for way in ways} == {"simd", "torch"} <= set(get_args(Backend))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from leancnn.train import resume, train
-from leancnn.train.state import Descent
+from leancnn.train.state import SGD
 from tests.tiny import RECIPE, tiny
 from tests.tiny_runs import stopped_at, weights_of
 
@@ -19,15 +19,15 @@ def test_scales_descend_by_the_sign_of_gamma() -> None:
     ours, theirs = tiny(), tiny()
     nn.init.normal_(ours.bn.weight)
     theirs.load_state_dict(ours.state_dict())
-    descents = [Descent(ours, RECIPE.changed(bn_l1=0.01)), Descent(theirs, RECIPE)]
+    optimizers = [SGD(ours, RECIPE.changed(bn_l1=0.01)), SGD(theirs, RECIPE)]
     for _ in range(3):
         x = torch.randn(6, 3, 8, 8)
         losses = [body.eval()(x).square().mean() for body in (ours, theirs)]
         losses[1] = losses[1] + 0.01 * theirs.bn.weight.abs().sum()
-        for loss, descent in zip(losses, descents, strict=True):
-            descent.zero_grad()
+        for loss, optimizer in zip(losses, optimizers, strict=True):
+            optimizer.zero_grad()
             loss.backward()
-            descent.step(0.1)
+            optimizer.step(0.1)
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(mine, other, atol=1e-6)
     assert not torch.equal(ours.bn.weight, ours.bn.weight.abs()), "signs of both kinds"

@@ -14,7 +14,7 @@ from leancnn import models, recipes, runs, weights
 from leancnn.commands.train import answer
 from leancnn.errors import DataError, DivergedError, RunError, UnknownNameError, UsageError
 from leancnn.train import resume, train
-from leancnn.train.state import Descent
+from leancnn.train.state import SGD
 from tests.tiny import RECIPE
 from tests.tiny_runs import metrics_of, weights_of
 
@@ -238,18 +238,18 @@ def test_weights_that_a_step_broke_are_neither_kept_nor_a_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The loss of the step itself is finite; what comes after it is not."""
-    step, done = Descent.step, 0
+    step, done = SGD.step, 0
 
-    def breaks(self: Descent, rate: float) -> None:
+    def breaks(self: SGD, lr: float) -> None:
         nonlocal done
-        step(self, rate)
+        step(self, lr)
         done += 1
         if done == 4:  # the last one of an epoch
             for group in self.groups:
                 for weight in group.parameters:
                     weight.data.mul_(1e30)
 
-    monkeypatch.setattr(Descent, "step", breaks)
+    monkeypatch.setattr(SGD, "step", breaks)
     recipe, folder = RECIPE.changed(ema=0.0, epochs=2), tmp_path / "run"
     with pytest.raises(DivergedError, match=rf"{what} is not finite at step [34] "):
         train(

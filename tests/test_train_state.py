@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from leancnn.train import state
-from leancnn.train.state import Descent
+from leancnn.train.state import SGD
 from tests.tiny import RECIPE, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -18,23 +18,23 @@ def test_descent_is_torch_sgd_to_the_last_bit(changes: dict[str, Any]) -> None:
     torch.manual_seed(1)
     ours, theirs = tiny(), tiny()
     theirs.load_state_dict(ours.state_dict())
-    descent = Descent(ours, recipe)
+    optimizer = SGD(ours, recipe)
     groups = [
         {
             "params": [dict(theirs.named_parameters())[name] for name in group.names],
             "weight_decay": group.decay,
-            "lr": 0.1 * group.rate_share,
+            "lr": 0.1 * group.lr_scale,
         }
-        for group in descent.groups
+        for group in optimizer.groups
     ]
     sgd = torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov)
     for _ in range(5):
         x = torch.randn(6, 3, 8, 8)
         for body in (ours, theirs):
             body.eval()(x).square().mean().backward()
-        descent.step(0.1)
+        optimizer.step(0.1)
         sgd.step()
-        descent.zero_grad()
+        optimizer.zero_grad()
         sgd.zero_grad()
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine, other)
@@ -42,15 +42,15 @@ def test_descent_is_torch_sgd_to_the_last_bit(changes: dict[str, Any]) -> None:
 
 def test_weight_decay_leaves_out_norms_and_biases() -> None:
     decayed = {
-        name: group.decay > 0 for group in Descent(tiny(), RECIPE).groups for name in group.names
+        name: group.decay > 0 for group in SGD(tiny(), RECIPE).groups for name in group.names
     }
     assert {name for name, is_decayed in decayed.items() if is_decayed} == {
         "conv.weight",
         "hidden.weight",
         "fc.weight",
     }
-    caffe = Descent(tiny(), RECIPE.changed(decay_on="caffe"))
-    assert [(g.names, g.decay, g.rate_share) for g in caffe.groups if g.decay == 0] == [
+    caffe = SGD(tiny(), RECIPE.changed(decay_on="caffe"))
+    assert [(g.names, g.decay, g.lr_scale) for g in caffe.groups if g.decay == 0] == [
         (["fc.bias"], 0.0, 2.0)
     ]
 

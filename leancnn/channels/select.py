@@ -1,8 +1,8 @@
-"""Which units of a family stay: those worth most, in a number that every group can live with.
+"""Which units of a group stay: the most important, in a number that every group can live with.
 
 A family without balances keeps its best units. With balances, or where layers share only some of
-their channels, it is an integer program: as many channels as asked, then as much worth as possible,
-while the blocks of each balance keep equal numbers.
+their channels, it is an integer program: as many channels as asked, then as much importance as
+possible, while the blocks of each balance keep equal numbers.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 from leancnn.channels.dependencies import ChannelGroup, Dependencies, Row
 from leancnn.errors import MismatchError
 
-Worth = NDArray[np.float64]
+Importance = NDArray[np.float64]
 NODES = 20_000  # of branch and bound for one program, no clock: the networks here need one
 OPTIMAL, INFEASIBLE = 0, 2  # of the states that `milp` ends in
 
 
 def best(
-    channel_group: ChannelGroup, dependencies: Dependencies, worth: Worth, most: Mapping[str, int]
+    channel_group: ChannelGroup,
+    dependencies: Dependencies,
+    importance: Importance,
+    most: Mapping[str, int],
 ) -> NDArray[np.bool_]:
     """Of each unit of the family, whether it stays.
 
-    worth (units,): more is better; `most`: how many channels each layer may keep. Where that
+    `importance` (units,): more is better; `most`: how many channels each layer may keep. Where that
     allows no number that the balances allow, the smallest such number above it is taken. Ties go to
     the lower channel. Raises `MismatchError` for rules so tangled that the best is not found.
     """
@@ -36,10 +39,10 @@ def best(
     if not channel_group.equal_splits and alike and first.max() == first.min():
         number = max(1, min(most[path] for path in channel_group.layers) // int(first[0]))
         stay = np.zeros(len(channel_group.units), bool)
-        stay[np.argsort(-worth, kind="stable")[:number]] = True
+        stay[np.argsort(-importance, kind="stable")[:number]] = True
         return stay
     program = _Program(channel_group, rows, most)
-    return program.solve(worth)
+    return program.solve(importance)
 
 
 def divisible(channel_group: ChannelGroup, dependencies: Dependencies) -> bool:
@@ -101,8 +104,8 @@ class _Program:
         self.equal = np.array([line for line in sorted(equal) if any(line)])
         self.lines, self.low, self.high = np.array(lines), np.array(low), np.array(high)
 
-    def solve(self, worth: Worth) -> NDArray[np.bool_]:
-        """As many units as the rules allow, then those worth most."""
+    def solve(self, importance: Importance) -> NDArray[np.bool_]:
+        """As many units as the rules allow, then the most important."""
         most = self._run(-self.number, self.high)
         if most is None:
             high = np.full(len(self.high), np.inf)
@@ -111,8 +114,8 @@ class _Program:
             kept, ceiling = least, high
         else:
             kept, ceiling = most, self.high
-        spread = float(np.ptp(worth))
-        value = (worth - worth.min()) / spread if spread else np.ones(len(worth))
+        spread = float(np.ptp(importance))
+        value = (importance - importance.min()) / spread if spread else np.ones(len(importance))
         value = value + 1e-6 * np.linspace(1, 0, len(value))  # ties: the lower channel
         number = self.number @ kept
         chosen = self._run(-value, ceiling, (self.number, number - 1e-6, number + 1e-6))

@@ -4,7 +4,7 @@ General engines vectorise over channels or pixels; with 4 to 12 channels in a gr
 15 and 7 pixels both leave most of a vector empty, and batch-norm, ReLU, skips, concatenations and
 shuffles each read and write whole tensors. Here 8 or 16 images lie side by side, so that every
 pixel is a full vector, and little but raw convolution outputs is ever written: what stands between
-two convolutions is an address or a few instructions on the way in (lanes.c). 1×1 convolutions of
+two convolutions is an address or a few instructions on the way in (simd.c). 1×1 convolutions of
 many channels are matrix products whose columns are images (products.c).
 
     network's own forward on symbols → trace.py, by the rules of operators.py: nodes, then a tail
@@ -44,7 +44,7 @@ def accelerate(body: nn.Module, *, half: bool = False, threads: int | None = Non
 
 
 def compiler() -> str:
-    """What makes machine code of lanes.c here, on which the last bits depend: version, flags.
+    """What makes machine code of simd.c here, on which the last bits depend: version, flags.
 
     No paths, and the same for `cc` and `gcc` where they are one; "none" without a compiler.
     """
@@ -81,7 +81,7 @@ class Accelerated(nn.Module):
         if not program.training:
             filled = F.pad(x, (0, 0, 0, 0, 0, 0, 0, program.trace.batch - len(x)))
             return program.tail(program.forward(filled))[: len(x)]
-        values = _Lanes.apply(program, x, *program.parameters)  # type: ignore[no-untyped-call]
+        values = _SimdFunction.apply(program, x, *program.parameters)  # type: ignore[no-untyped-call]
         for norm in _norms(self.body):
             norm.num_batches_tracked += 1
         return program.tail(values)
@@ -132,7 +132,7 @@ class Accelerated(nn.Module):
                 norm.num_batches_tracked.copy_(count)  # the trace was no pass
 
 
-class _Lanes(torch.autograd.Function):
+class _SimdFunction(torch.autograd.Function):
     """A program as one differentiable function of its parameters; images get no gradient."""
 
     @staticmethod

@@ -307,7 +307,7 @@ INLINE void backward(const int inputs, const int outputs, const int kernel, cons
 }
 
 /* The weight gradient from its partial sums over threads. */
-void lanes_weights(const Node *n, int thread, int threads) {
+void simd_weights(const Node *n, int thread, int threads) {
     SHARE(n->weights, thread, threads);
     for (int64_t w = from_; w < to_; w++) {
         float sum = n->weight_partial[w];

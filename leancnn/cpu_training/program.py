@@ -26,9 +26,9 @@ from leancnn.errors import LeanCNNError
 from leancnn.toolchain import compile_library
 
 FILL = 16  # floats of a cache line
-MOST_USES = 8  # gradients that lanes.c adds up in one pass
+MOST_USES = 8  # gradients that simd.c adds up in one pass
 CHUNK = 32  # as in convolutions.c
-PARTS = ("lanes.c", "products.c", "convolutions.c", "steps.c")
+PARTS = ("simd.c", "products.c", "convolutions.c", "steps.c")
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-pthread")
 HUGE_PAGES = 14  # MADV_HUGEPAGE
 
@@ -44,7 +44,7 @@ class Program:
         self.trace, self.result, self.training, self.threads = trace, result, training, threads
         shapes = {kernels_of(node) for node in trace.nodes if node.weight is not None} - {PRODUCT}
         self.library = _library(tuple(sorted(shapes)), half)
-        self.lanes: int = self.library.lanes_width()
+        self.lanes: int = self.library.simd_width()
         self.blocks = -(-trace.batch // self.lanes)
         self.kind = torch.bfloat16 if half else torch.float32
         self.kept: list[Any] = []  # what the C structures point to
@@ -219,7 +219,7 @@ class Program:
                 names.append(("products_forward", place))
             else:
                 names.append((f"forward_{kernels_of(node)}", place))
-            names += [("lanes_normalise", place)] if node.viewed else []
+            names += [("simd_normalise", place)] if node.viewed else []
         return names
 
     def backward_names(self) -> list[tuple[str, int]]:
@@ -228,13 +228,13 @@ class Program:
         for place, node in list(enumerate(self.trace.nodes))[:0:-1] if self.training else ():
             c = self.nodes[place]
             if node.viewed:
-                names += [("lanes_reduce", place), ("lanes_denormalise", place)]
+                names += [("simd_reduce", place), ("simd_denormalise", place)]
             if node.weight is not None:
                 product = kernels_of(node) == PRODUCT
                 names.append(
                     ("products_backward" if product else f"backward_{kernels_of(node)}", place)
                 )
-                weights = "products_weights" if product else "lanes_weights"
+                weights = "products_weights" if product else "simd_weights"
                 names += [(weights, place)] if c.weight_partial else []
             elif c.grad >= 0 or c.gate_grad >= 0:
                 form = "seen" if node.viewed else node.form
@@ -249,7 +249,7 @@ class Program:
         return steps
 
     def _run(self, steps: Any) -> None:
-        if self.library.lanes_run(steps, len(steps), self.threads):
+        if self.library.simd_run(steps, len(steps), self.threads):
             raise LeanCNNError(f"{self.threads} training threads could not be started")
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -263,7 +263,7 @@ class Program:
             if norm := node.norm:
                 c.running_mean, c.running_var = share_of(norm.mean, norm), share_of(norm.var, norm)
                 c.gamma, c.beta = share_of(norm.gamma, norm), share_of(norm.beta, norm)
-        self.values[0].copy_(self._into_lanes(images))
+        self.values[0].copy_(self._to_simd_batches(images))
         self._run(self.forward_steps)
         value = dict(zip(self.trace.nodes, self.values, strict=True))
         return [
@@ -275,7 +275,7 @@ class Program:
             for node, place in self.trace.exits
         ]
 
-    def _into_lanes(self, x: Tensor) -> Tensor:
+    def _to_simd_batches(self, x: Tensor) -> Tensor:
         if empty := self.blocks * self.lanes - len(x):
             x = torch.cat([x, x.new_zeros(empty, *x.shape[1:])])
         return x.reshape(self.blocks, self.lanes, x.shape[1], -1).permute(0, 2, 3, 1)
@@ -294,7 +294,7 @@ class Program:
     def backward(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Gradients of what left the lanes to gradients of `parameters`, after `forward`."""
         for left, gradient in zip(self.left, gradients, strict=True):
-            left.copy_(self._into_lanes(gradient))
+            left.copy_(self._to_simd_batches(gradient))
         results = [torch.zeros_like(p) for p in self.parameters]
         for c, slot, number in self.slots:
             if slot.field:
@@ -334,7 +334,7 @@ def _layout() -> str:
     for name, structure in STRUCTURES.items():
         fields = [field for field, *_ in structure._fields_]
         words += [f"sizeof({name})", *(f"offsetof({name}, {field})" for field in fields)]
-    return f"const int64_t lanes_layout[] = {{{', '.join(words)}}};"
+    return f"const int64_t simd_layout[] = {{{', '.join(words)}}};"
 
 
 def check_layout(library: ctypes.CDLL) -> None:
@@ -343,7 +343,7 @@ def check_layout(library: ctypes.CDLL) -> None:
     for structure in STRUCTURES.values():
         places = [getattr(structure, field).offset for field, *_ in structure._fields_]
         wanted += [ctypes.sizeof(structure), *places]
-    found = list((ctypes.c_int64 * len(wanted)).in_dll(library, "lanes_layout"))
+    found = list((ctypes.c_int64 * len(wanted)).in_dll(library, "simd_layout"))
     if found != wanted:
         raise LeanCNNError("the C compiler lays out the training kernels' structures otherwise")
 
@@ -355,10 +355,10 @@ def _library(shapes: tuple[str, ...], half: bool) -> ctypes.CDLL:
     source = "\n".join((here / part).read_text(encoding="utf-8") for part in PARTS)
     lines = [f"CONVOLUTION({shape}, {', '.join(shape.split('_'))})" for shape in shapes]
     text = "\n".join([source, *lines, _layout(), ""])
-    path = compile_library(text, name="lanes", flags=(*FLAGS, f"-DHALF={half:d}"))
+    path = compile_library(text, name="simd", flags=(*FLAGS, f"-DHALF={half:d}"))
     library = open_library(path)
     check_layout(library)
-    library.lanes_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+    library.simd_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
     for name in ("products_scratch", "products_partial", *(f"scratch_{shape}" for shape in shapes)):
         function = getattr(library, name)
         function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int64

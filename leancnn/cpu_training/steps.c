@@ -2,7 +2,7 @@
 /* ---- norms, and steps without weights ---- */
 
 /* What the batch-norm after a convolution needs from its sums: thread 0 alone. */
-void lanes_normalise(const Node *n, int thread, int threads) {
+void simd_normalise(const Node *n, int thread, int threads) {
     if (thread) return;
     const double count = (double)(n->images * n->out_height * n->out_width);
     for (int64_t c = 0; c < n->c_out; c++) {
@@ -35,7 +35,7 @@ void lanes_normalise(const Node *n, int thread, int threads) {
 }
 
 /* da of each output plane: its sums over pixels, and its terms added up once when there are several. */
-void lanes_reduce(const Node *n, int thread, int threads) {
+void simd_reduce(const Node *n, int thread, int threads) {
     const Tensor *out = &n->tensors[n->out];
     double *sums = n->sums + 2 * thread * n->c_out;
     memset(sums, 0, 2 * (size_t)n->c_out * sizeof(double));
@@ -69,7 +69,7 @@ void lanes_reduce(const Node *n, int thread, int threads) {
 }
 
 /* Gradients of scale and shift, and the three numbers that turn da into dz: thread 0 alone. */
-void lanes_denormalise(const Node *n, int thread, int threads) {
+void simd_denormalise(const Node *n, int thread, int threads) {
     if (thread) return;
     const double count = (double)(n->images * n->out_height * n->out_width);
     for (int64_t c = 0; c < n->c_out; c++) {
@@ -92,7 +92,7 @@ void lanes_denormalise(const Node *n, int thread, int threads) {
 }
 
 /* A sum of planes that has to exist in memory: before a ReLU on it, or because another reader wants it whole. */
-void lanes_sum(const Node *n, int thread, int threads) {
+void simd_sum(const Node *n, int thread, int threads) {
     const Tensor *out = &n->tensors[n->out];
     vec *line = n->scratch + thread * n->scratch_size;
     double *sums = n->sums + 2 * thread * n->c_out;
@@ -123,7 +123,7 @@ void lanes_sum(const Node *n, int thread, int threads) {
 }
 
 /* The gradient of a sum that its readers see through a norm or an activation of their own. */
-void lanes_seen_gradient(const Node *n, int thread, int threads) {
+void simd_seen_gradient(const Node *n, int thread, int threads) {
     const Tensor *grad = &n->tensors[n->grad];
     vec *line = n->scratch + thread * n->scratch_size;
     SHARE(n->blocks * n->c_out, thread, threads);
@@ -139,7 +139,7 @@ void lanes_seen_gradient(const Node *n, int thread, int threads) {
 }
 
 /* Its gradient: all uses added, stopped where the activation stopped the value. */
-void lanes_sum_gradient(const Node *n, int thread, int threads) {
+void simd_sum_gradient(const Node *n, int thread, int threads) {
     const Tensor *out = &n->tensors[n->out], *grad = &n->tensors[n->grad];
     const int64_t units = n->blocks * n->c_out;
     for (int64_t unit = units * thread / threads; unit < units * (thread + 1) / threads; unit++) {
@@ -174,7 +174,7 @@ INLINE void see_bordered(const Node *n, int64_t block, int64_t c, int64_t pitch,
 #define POOL_SIZE(n) (POOL_PITCH(n) * ((n)->height + 2 * (n)->border + (n)->window))
 
 /* The largest value of each window; NaN wins. */
-void lanes_max(const Node *n, int thread, int threads) {
+void simd_max(const Node *n, int thread, int threads) {
     const Tensor *out = &n->tensors[n->out];
     const int64_t pitch = POOL_PITCH(n), units = n->blocks * n->c_out;
     vec *a = n->scratch + thread * n->scratch_size;
@@ -198,7 +198,7 @@ void lanes_max(const Node *n, int thread, int threads) {
 }
 
 /* Its gradient: to the first of the largest values, as torch has it; found again, not remembered. */
-void lanes_max_gradient(const Node *n, int thread, int threads) {
+void simd_max_gradient(const Node *n, int thread, int threads) {
     const Tensor *grad = &n->tensors[n->grad];
     const int64_t pitch = POOL_PITCH(n), units = n->blocks * n->c_out;
     vec *a = n->scratch + thread * n->scratch_size, *sum = a + POOL_SIZE(n);
@@ -238,7 +238,7 @@ void lanes_max_gradient(const Node *n, int thread, int threads) {
 
 
 /* The mean of each plane; its gradient is the same for all pixels, and left once. */
-void lanes_mean(const Node *n, int thread, int threads) {
+void simd_mean(const Node *n, int thread, int threads) {
     const Tensor *out = &n->tensors[n->out];
     vec *line = n->scratch + thread * n->scratch_size;
     const int64_t pixels = n->height * n->width;
@@ -257,7 +257,7 @@ void lanes_mean(const Node *n, int thread, int threads) {
     }
 }
 
-void lanes_mean_gradient(const Node *n, int thread, int threads) {
+void simd_mean_gradient(const Node *n, int thread, int threads) {
     const float pixels = (float)(n->height * n->width);
     SHARE(n->blocks * n->c_out, thread, threads);
     for (int64_t unit = from_; unit < to_; unit++) {
@@ -271,7 +271,7 @@ void lanes_mean_gradient(const Node *n, int thread, int threads) {
 }
 
 /* Each plane times a number of its own: input planes c_out and after it, of one pixel each. */
-void lanes_gate(const Node *n, int thread, int threads) {
+void simd_gate(const Node *n, int thread, int threads) {
     const Tensor *out = &n->tensors[n->out];
     vec *line = n->scratch + thread * n->scratch_size;
     SHARE(n->blocks * n->c_out, thread, threads);
@@ -288,7 +288,7 @@ void lanes_gate(const Node *n, int thread, int threads) {
     }
 }
 
-void lanes_gate_gradient(const Node *n, int thread, int threads) {
+void simd_gate_gradient(const Node *n, int thread, int threads) {
     const Tensor *out = &n->tensors[n->out];
     vec *line = n->scratch + thread * n->scratch_size;
     SHARE(n->blocks * n->c_out, thread, threads);
@@ -318,7 +318,7 @@ void lanes_gate_gradient(const Node *n, int thread, int threads) {
 INLINE vec larger(vec most, vec v) { return pick((v > most) | (v != v), v, most); } /* NaN wins */
 
 /* The largest value of each plane in each of some windows: (channels, 1, windows). */
-void lanes_peaks(const Node *n, int thread, int threads) {
+void simd_peaks(const Node *n, int thread, int threads) {
     vec *a = n->scratch + thread * n->scratch_size;
     SHARE(n->blocks * n->c_out, thread, threads);
     for (int64_t unit = from_; unit < to_; unit++) {
@@ -337,7 +337,7 @@ void lanes_peaks(const Node *n, int thread, int threads) {
 
 /* Its gradient, as torch's amax over rows and then columns has it: shared by the columns that tie, and in each by the
    rows that do. */
-void lanes_peaks_gradient(const Node *n, int thread, int threads) {
+void simd_peaks_gradient(const Node *n, int thread, int threads) {
     const int64_t pixels = n->height * n->width;
     vec *a = n->scratch + thread * n->scratch_size, *sum = a + pixels, *top = sum + pixels;
     const vec one = (vec){0} + 1.0f;
@@ -395,7 +395,7 @@ INLINE void lengths(const Node *n, int64_t block, vec *line, vec *length, vec *i
     }
 }
 
-void lanes_units(const Node *n, int thread, int threads) {
+void simd_units(const Node *n, int thread, int threads) {
     vec *line = n->scratch + thread * n->scratch_size, *length = line + n->width, *inverse = length + n->width;
     SHARE(n->blocks, thread, threads);
     for (int64_t block = from_; block < to_; block++) {
@@ -409,7 +409,7 @@ void lanes_units(const Node *n, int thread, int threads) {
     }
 }
 
-void lanes_units_gradient(const Node *n, int thread, int threads) {
+void simd_units_gradient(const Node *n, int thread, int threads) {
     vec *line = n->scratch + thread * n->scratch_size, *length = line + n->width, *inverse = length + n->width;
     vec *dot = inverse + n->width, *da = dot + n->width;
     SHARE(n->blocks, thread, threads);

@@ -1,4 +1,4 @@
-"""What the C functions read, laid out as lanes.c declares it, and its table of tensors."""
+"""What the C functions read, laid out as simd.c declares it, and its table of tensors."""
 
 import ctypes
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class CStep(ctypes.Structure):
 
 
 STRUCTURES: dict[str, Any] = {"Tensor": CTensor, "Node": CNode, "Step": CStep}
-"""What is laid out here as lanes.c declares it, by its name there."""
+"""What is laid out here as simd.c declares it, by its name there."""
 
 
 class Table:

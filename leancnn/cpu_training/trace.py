@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LINEAR, RELU, RELU6, SILU, SIGMOID, HARD_SIGMOID, HARD_SWISH = range(7)  # as in lanes.c
+LINEAR, RELU, RELU6, SILU, SIGMOID, HARD_SIGMOID, HARD_SWISH = range(7)  # as in simd.c
 STORED = (LINEAR, RELU, RELU6)  # activations whose gradient can be had from what they gave
 RULES: dict[Any, Callable[..., Any]] = {}
 """torch functions that have a SIMD form, filled by operators.py."""

@@ -1,4 +1,4 @@
-"""What a pruning criterion is: it says how much each channel of a network is worth."""
+"""What a pruning criterion is: it says how important each channel of a network is."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from leancnn.channels.dependencies import Dependencies
 from leancnn.registry import Registry
 
 Scores = dict[str, NDArray[np.float64]]
-"""By module path: the worth of each channel the module puts out, (C,); more is better."""
+"""By module path: the importance of each channel the module puts out, (C,); more is better."""
 Reads = Literal["weights", "images", "labels"]
 
 

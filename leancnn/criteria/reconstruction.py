@@ -86,7 +86,8 @@ def mend(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Tensor]:
 def score(subject: Subject) -> Scores:
     """Places in 0..1 in the order of leaving, under the path of the layer that makes the channels.
 
-    What adds nothing to any sample is worth 0. Only the order within a family means something.
+    What adds nothing to any sample has importance 0. Only the order within a family means
+    something.
     """
     dependencies = subject.dependencies
     places: dict[int, list[float]] = defaultdict(list)
@@ -98,9 +99,9 @@ def score(subject: Subject) -> Scores:
             for place, index in enumerate(own[greedy(costs[np.ix_(own, own)])], 1):
                 adds = costs[index, index] > 0
                 places[int(units[index])].append(place / len(own) if adds else 0.0)
-    worth = {unit: float(np.mean(found)) for unit, found in places.items()}
+    importance = {unit: float(np.mean(found)) for unit, found in places.items()}
     return {
-        path: np.array([worth.get(unit, 0.0) for unit in dependencies.writes[path].tolist()])
+        path: np.array([importance.get(unit, 0.0) for unit in dependencies.writes[path].tolist()])
         for path, _ in writers(subject)
     }
 

@@ -34,12 +34,12 @@ class Candidates:
         scores: Scores,
         within: Collection[str] | None = None,
     ) -> None:
-        self.network, self.dependencies, self.worth = (
+        self.network, self.dependencies, self.importance = (
             network,
             dependencies,
-            _worth(dependencies, scores),
+            _importance(dependencies, scores),
         )
-        names = self.worth if within is None else self.worth.keys() & set(within)
+        names = self.importance if within is None else self.importance.keys() & set(within)
         scored = [
             channel_group
             for channel_group in dependencies.channel_groups
@@ -75,7 +75,7 @@ class Candidates:
             key = channel_group.name, tuple(most.values())
             if key not in self.known:
                 self.known[key] = best(
-                    channel_group, self.dependencies, self.worth[channel_group.name], most
+                    channel_group, self.dependencies, self.importance[channel_group.name], most
                 )
             keep[channel_group.units] = self.known[key]
         return keep
@@ -184,13 +184,13 @@ class Candidates:
         """The layers that lose channels."""
         found = []
         for group in self.channel_groups:
-            worth = np.full(self.dependencies.units, np.nan)
-            worth[group.units] = self.worth[group.name]
+            importance = np.full(self.dependencies.units, np.nan)
+            importance[group.units] = self.importance[group.name]
             for path in group.layers:
                 row = self.dependencies.writes[path]
                 if keep[row].all():
                     continue
-                numbers = worth[row].tolist() if np.isfinite(worth[row]).all() else []
+                numbers = importance[row].tolist() if np.isfinite(importance[row]).all() else []
                 found.append(
                     Layer(
                         path=path,
@@ -252,20 +252,20 @@ def within_memory(
     return keep, share
 
 
-def _worth(dependencies: Dependencies, found: Scores) -> dict[str, NDArray[np.float64]]:
-    """By family, the worth of each unit: the mean over its channels, each layer in its own mean."""
+def _importance(dependencies: Dependencies, found: Scores) -> dict[str, NDArray[np.float64]]:
+    """By family, the importance of each unit: the mean over its channels, in its layer's mean."""
     total, times = np.zeros(dependencies.units), np.zeros(dependencies.units)
     for path, values in found.items():
         scale = float(np.abs(values).mean()) or 1.0
         np.add.at(total, dependencies.writes[path], values / scale)
         np.add.at(times, dependencies.writes[path], 1)
-    worth = total / np.maximum(times, 1)
+    importance = total / np.maximum(times, 1)
     scored = [
         channel_group
         for channel_group in dependencies.channel_groups
         if times[channel_group.units].any()
     ]
-    return {channel_group.name: worth[channel_group.units] for channel_group in scored}
+    return {channel_group.name: importance[channel_group.units] for channel_group in scored}
 
 
 def _largest(fits: Callable[[float], bool], steps: int) -> float:

@@ -328,7 +328,7 @@ def _applicable(
     within = {one.name for one in dependencies.channel_groups}
     for name in dict.fromkeys(names or criterion_family.names()):
         try:
-            found = scored(network, dependencies, name, images, progress=progress).worth
+            found = scored(network, dependencies, name, images, progress=progress).importance
         except MismatchError as why:
             left_out.append(str(why))
             continue

@@ -40,7 +40,7 @@ FORMAT = 5  # of the scores in the cache; to be raised when a criterion comes to
 class Scored(NamedTuple):
     """What a criterion found in a network."""
 
-    worth: Scores
+    importance: Scores
     observed: dict[str, Any]
     """What it saw beside; see `Subject`."""
 
@@ -54,7 +54,7 @@ def scored(
     seed: int = 0,
     progress: bool = True,
 ) -> Scored:
-    """The worth of each channel. Raises `UnknownNameError`; `RunError` when images are missing.
+    """Score each channel. Raises `UnknownNameError`; `RunError` when images are missing.
 
     Where the cache cannot be written it says so on stderr, and goes on.
     """

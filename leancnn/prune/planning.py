@@ -101,7 +101,7 @@ def find_plan(
     scores = scored(
         network, dependencies, criterion.name, images, seed=request.seed, progress=progress
     )
-    cuts = Candidates(network, dependencies, scores.worth, request.within)
+    cuts = Candidates(network, dependencies, scores.importance, request.within)
     if not cuts.channel_groups:
         raise MismatchError(f"{criterion.name} scores no layer of {network.name} that can be cut")
     read = images.digest(network) if criterion.reads != "weights" and images else None

@@ -14,6 +14,7 @@ from leancnn.progress import tell
 from leancnn.registry import Registry
 from leancnn.safe_files import read_edited
 
+Backend = Literal["torch", "channels_last", "simd", "fake_quantized"]
 Schedule = Literal["constant", "multistep", "cosine", "one-cycle"]
 MOST_EPOCHS = 100_000
 MOST = 1_000_000  # of a number that is not whole: float32 holds its square times any weight
@@ -103,7 +104,7 @@ class Recipe:
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast where a few measured steps say that it is faster."""
-    backend: Literal["auto", "torch", "channels_last", "simd", "fake_quantized"] = "auto"
+    backend: Literal["auto", Backend] = "auto"
     """Which forward pass trains; the weights are the same. auto: the fastest of a few steps."""
 
     def to_json(self) -> dict[str, Any]:

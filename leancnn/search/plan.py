@@ -150,7 +150,7 @@ def seconds_per_epoch(architecture: Architecture, images: int) -> float:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            step, why_not = best_step(body, ("lanes", "fp32"), some, 1)
+            step, why_not = best_step(body, ("simd", "fp32"), some, 1)
             if why_not:
                 step, _ = best_step(body, ("torch", "fp32"), some, 1)
         finally:

@@ -124,11 +124,11 @@ def _layers(plan: Mapping[str, Any]) -> Table:
         before, kept = layer["before"], len(layer["kept"])
         share = kept / before if before else 1.0
         row: list[Cell] = [layer["path"], before, kept, Bar(percent(share), min(share, 1.0))]
-        rows.append([*row, *_worth(layer)] if known else row)
+        rows.append([*row, *_importance(layer)] if known else row)
     return Table("Layers that lost channels", head, rows)
 
 
-def _worth(layer: Mapping[str, Any]) -> list[Cell]:
+def _importance(layer: Mapping[str, Any]) -> list[Cell]:
     """The least importance that stayed, the most that went, and the share of all that went."""
     scores, kept = layer.get("importance", []), set(layer["kept"])
     stay = [score for place, score in enumerate(scores) if place in kept]

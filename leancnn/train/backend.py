@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.distributed import World
-from leancnn.recipes import Recipe
+from leancnn.recipes import Backend, Recipe
 from leancnn.runs import machine
 from leancnn.timing import turn
 from leancnn.train.fake_quantization import FakeQuantized
 
 TRIALS = 2  # timed steps of each way to train, after one to warm up; the fastest counts
 TURNS = 2  # of all ways, one after the other: a machine may change its speed meanwhile
-SHOWN = {
+Way = tuple[Backend, str]
+"""A backend and a precision."""
+SHOWN: dict[Backend, str] = {
     "simd": "SIMD batches",
     "torch": "plain torch",
     "channels_last": "plain torch with channels last",
@@ -30,7 +32,7 @@ SHORT = {"simd": "in SIMD batches", "torch": "in torch", "channels_last": "with 
 class Choice:
     """How a run goes forward and backward."""
 
-    backend: str
+    backend: Backend
     precision: str
     why: str
 
@@ -38,7 +40,7 @@ class Choice:
         return f"training in {SHOWN[self.backend]}, {self.precision}: {self.why}"
 
 
-def facts(device: torch.device, backend: str) -> dict[str, Any]:
+def facts(device: torch.device, backend: Backend) -> dict[str, Any]:
     """What bit-exactness depends on, besides the thread count."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     known = machine()
@@ -56,7 +58,7 @@ def facts(device: torch.device, backend: str) -> dict[str, Any]:
 
 
 def training_forward(
-    body: nn.Module, backend: str, precision: str, device: torch.device
+    body: nn.Module, backend: Backend, precision: str, device: torch.device
 ) -> nn.Module:
     """What the loop calls on normalised images: the body, or a faster pass of the same weights."""
     if backend == "simd" and device.type == "cpu":
@@ -85,7 +87,7 @@ class ChannelsLast(nn.Module):
         return self.body(turned)  # type: ignore[no-any-return]
 
 
-def autocast(backend: str, precision: str, device: torch.device) -> Any:
+def autocast(backend: Backend, precision: str, device: torch.device) -> Any:
     """The context of a forward pass in that precision; SIMD batches have their own."""
     if backend == "simd" or precision == "fp32":
         return nullcontext()
@@ -136,7 +138,7 @@ def _backends(
     precision: str,
     world: World,
     uses_features: bool,
-) -> tuple[list[str], str]:
+) -> tuple[list[Backend], str]:
     """What may go forward here, and why SIMD batches are not among them."""
     if recipe.backend in ("torch", "channels_last"):
         return [recipe.backend], ""
@@ -159,9 +161,7 @@ def _no_simd(recipe: Recipe, world: World, uses_features: bool) -> str:
     return ""
 
 
-def best_step(
-    body: nn.Module, way: tuple[str, str], images: Tensor, trials: int
-) -> tuple[float, str]:
+def best_step(body: nn.Module, way: Way, images: Tensor, trials: int) -> tuple[float, str]:
     """Seconds of the fastest of some steps after one to warm up, or why there can be none."""
     forward = training_forward(copy.deepcopy(body).train(), *way, images.device).train()
     step = partial(_step, forward, way, images)
@@ -172,7 +172,7 @@ def best_step(
     return min(seconds), why_not
 
 
-def _step(forward: nn.Module, way: tuple[str, str], images: Tensor) -> None:
+def _step(forward: nn.Module, way: Way, images: Tensor) -> None:
     """One forward and backward pass, to its end."""
     with autocast(*way, images.device):
         logits = forward(images)

@@ -129,7 +129,7 @@ class Loop:
         bar.say(line(row))
 
     def step(self, number: int) -> bool:
-        """One step of the descent; whether somebody asked to stop.
+        """One step of the optimizer; whether somebody asked to stop.
 
         Raises `DivergedError` before weights are touched by a number that is not finite.
         """
@@ -139,7 +139,7 @@ class Loop:
         torch.manual_seed(step_seed(plan.seed, number, world.rank))  # dropout and the like
         batch = self.batches.of(number)
         self.seen = batch.images
-        train_state.descent.zero_grad()
+        train_state.optimizer.zero_grad()
         with autocast(plan.backend, plan.precision, world.device):
             logits = self.forward(batch.images).float()
         loss = self._loss(logits, batch.labels, batch.share)
@@ -151,7 +151,7 @@ class Loop:
         loss_sum, right_sum, asked, norm_sum = world.sum(sums).tolist()
         if not math.isfinite(loss_sum + norm_sum):
             raise self._broke(number, loss_sum)
-        train_state.descent.step(learning_rate(recipe, number / plan.steps))
+        train_state.optimizer.step(learning_rate(recipe, number / plan.steps))
         if train_state.features.last is not None:
             update_centres(train_state.loss, train_state.features.last, batch.labels)
         if train_state.average is not None:

@@ -18,7 +18,7 @@ from leancnn.distributed import World, own_device
 from leancnn.errors import ArgumentError, DamagedError, MismatchError, RunError, UnknownNameError
 from leancnn.preprocess import Preprocessing, shown
 from leancnn.process import free_memory
-from leancnn.recipes import Recipe, learning_rate
+from leancnn.recipes import Backend, Recipe, learning_rate
 from leancnn.train.backend import facts
 from leancnn.training_data import LARGEST_SEED
 
@@ -55,7 +55,7 @@ class TrainingPlan:
     """Images of the train part by class."""
     epochs_before: float = 0.0
     """Of all trainings behind the weights that this one begins with."""
-    backend: str
+    backend: Backend
     precision: str
     backend_why: str = ""
     """Why these two; see `backend.Choice`."""

@@ -32,20 +32,20 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ParamGroup:
     """Parameters that decay and learn alike."""
 
     names: list[str]
     parameters: list[Tensor]
     momentum: list[Tensor]
     decay: float
-    rate_share: float
+    lr_scale: float
 
 
-class Descent:
+class SGD:
     """Stochastic gradient descent with momentum, in groups by `Recipe.decay_on`.
 
-    g ← g + decay·w; m ← momentum·m + g; w ← w − rate·(g + momentum·m), or − rate·m without
+    g ← g + decay·w; m ← momentum·m + g; w ← w − lr·(g + momentum·m), or − lr·m without
     Nesterov: `torch.optim.SGD` to the last bit, whose import alone takes seconds. A test compares.
     Before that the scales of batch norms get g ← g + bn_l1·sign(γ).
     """
@@ -67,7 +67,9 @@ class Descent:
         for (decay, share), named in sorted_out.items():
             parameters = [p for _, p in named]
             momentum = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-            self.groups.append(Group([n for n, _ in named], parameters, momentum, decay, share))
+            self.groups.append(
+                ParamGroup([n for n, _ in named], parameters, momentum, decay, share)
+            )
 
     def zero_grad(self) -> None:
         """Before a backward pass."""
@@ -76,7 +78,7 @@ class Descent:
                 p.grad = None
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
+    def step(self, lr: float) -> None:
         """Move every parameter; all have a gradient after a backward pass."""
         momentum = self.recipe.momentum
         for scale in self.scales:
@@ -91,7 +93,7 @@ class Descent:
             if self.recipe.nesterov:
                 torch._foreach_add_(gradients, group.momentum, alpha=momentum)
             moves = gradients if self.recipe.nesterov else group.momentum
-            torch._foreach_add_(group.parameters, moves, alpha=-rate * group.rate_share)
+            torch._foreach_add_(group.parameters, moves, alpha=-lr * group.lr_scale)
 
     def state(self) -> dict[str, Tensor]:
         """The momentum of each parameter, by its name."""
@@ -105,7 +107,7 @@ class TrainState:
     """All that a step changes, but for the counters."""
 
     network: Network
-    descent: Descent
+    optimizer: SGD
     loss: Loss
     features: Features
     average: nn.Module | None
@@ -147,7 +149,7 @@ def begin(plan: TrainingPlan, world: World) -> TrainState:
         **dict(recipe.loss_arguments),
     ).to(world.device)
     average = copy.deepcopy(body).requires_grad_(False).eval() if recipe.ema else None
-    return TrainState(network, Descent(body, recipe), loss, Features(body, loss), average)
+    return TrainState(network, SGD(body, recipe), loss, Features(body, loss), average)
 
 
 def class_weights(counts: Sequence[int]) -> list[float]:
@@ -195,6 +197,6 @@ def load_state_dict(train_state: TrainState, packed: Tensors, where: Path) -> No
 def _parts(train_state: TrainState) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
     yield "body", train_state.network.body.state_dict()
     yield "loss", train_state.loss.state_dict()
-    yield "momentum", train_state.descent.state()
+    yield "momentum", train_state.optimizer.state()
     if train_state.average is not None:
         yield "average", train_state.average.state_dict()

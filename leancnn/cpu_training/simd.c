@@ -200,7 +200,7 @@ static void *work(void *argument) {
 }
 
 /* 0, or -1 where this many threads cannot be had: then nothing was done and none is left. */
-int lanes_run(const Step *steps, int count, int threads) {
+int simd_run(const Step *steps, int count, int threads) {
     Meeting meeting = {.gate = PTHREAD_MUTEX_INITIALIZER};
     Crew crew[threads];
     pthread_t ids[threads];
@@ -218,7 +218,7 @@ int lanes_run(const Step *steps, int count, int threads) {
     return meeting.missing ? -1 : 0;
 }
 
-int lanes_width(void) { return LANES; }
+int simd_width(void) { return LANES; }
 
 /* ---- reading planes ---- */
 

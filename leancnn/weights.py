@@ -39,8 +39,7 @@ from leancnn.runs import FOLDERS, NETWORK, Which
 from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
 from leancnn.signal_window import KIND, SignalWindow
 
-FORMAT = 1
-QUANTIZED = 2  # the format of a network of integers, which an older leancnn has to refuse
+FORMAT = 3  # of network.json: 1 is that of 0.1, 2 that of the first integers; both are read
 MORE = 8  # times as many parameters as saved tensors: a module may be made and replaced
 MOST_ELEMENTS = 2**31  # of a network that is loaded, also before it is cut
 Input = Preprocessing | SignalWindow
@@ -252,7 +251,7 @@ def save(network: Network, folder: str | Path, *, origin: str | None = None) -> 
     else:
         about, arrays = None, to_arrays(network.body.state_dict())
     manifest = {
-        "format": FORMAT if about is None else QUANTIZED,
+        "format": FORMAT,
         "name": network.name,
         "arguments": network.arguments,
         "classes": list(network.classes),
@@ -283,7 +282,7 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     folder = _find(Path(path), which)
     manifest, arrays = unseal(folder / MANIFEST, folder / WEIGHTS, manifests.Saved)
     try:
-        if manifest["format"] > QUANTIZED:
+        if manifest["format"] > FORMAT:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
         written = manifest["preprocessing"]
         kind = SignalWindow if written.get("kind") == KIND else Preprocessing

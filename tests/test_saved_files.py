@@ -13,9 +13,11 @@ import pytest
 
 import leancnn
 from leancnn import recipes, runs, weights
+from leancnn.errors import DamagedError
 from leancnn.manifests import renamed
 from leancnn.prune import PruningPlan
 from leancnn.recipes import _base
+from leancnn.safe_files import read_manifest, seal, unseal
 from leancnn.train import resume
 from leancnn.train.plan import TrainingPlan
 from tests.tiny import RECIPE
@@ -59,6 +61,32 @@ def test_the_run_is_lengthened_and_then_speaks_the_words_of_today(
     assert "engine" not in about["plan"]
     assert any("from 2 to 3 epochs" in text for text in about["warnings"])
     assert json.loads((run / "recipe.json").read_text())["backend"] == "torch"
+
+
+def rewritten(folder: Path, **changes: Any) -> Path:
+    """A saved network with another manifest, sealed again."""
+    manifest, arrays = unseal(folder / weights.MANIFEST, folder / weights.WEIGHTS)
+    for key in ("file", "tensors", "sha256"):
+        manifest.pop(key, None)
+    seal(folder / weights.MANIFEST, folder / weights.WEIGHTS, {**manifest, **changes}, arrays)
+    return folder
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_networks_of_every_format_are_read_and_written_in_the_newest(
+    version: int, run: Path, tmp_path: Path
+) -> None:
+    old = weights.load(run)
+    weights.save(old, tmp_path / "new")
+    assert read_manifest(tmp_path / "new" / weights.MANIFEST)["format"] == weights.FORMAT
+    again = weights.load(rewritten(tmp_path / "new", format=version))
+    assert weights.digest(again) == weights.digest(old)
+
+
+def test_a_network_of_a_format_to_come_is_refused_in_words(run: Path) -> None:
+    rewritten(run / "best", format=weights.FORMAT + 1)
+    with pytest.raises(DamagedError, match="saved by a newer leancnn; update this one"):
+        weights.load(run)
 
 
 def test_a_cut_and_its_plan_are_read_and_the_same_call_goes_on(

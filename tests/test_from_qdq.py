@@ -8,7 +8,7 @@ import leancnn
 from leancnn.bench import untrained
 from leancnn.compiler.from_qdq import from_qdq
 from leancnn.compiler.import_onnx import import_onnx
-from leancnn.compiler.integers import QConv, QTable
+from leancnn.compiler.integers import QConv, QLookup
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.simplify import simplify
 from leancnn.errors import UnsupportedError
@@ -149,7 +149,7 @@ def test_a_file_of_others_is_compiled_to_integers_that_answer_like_onnx_runtime(
     assert native.facts["precision"] == "int8"
     network, grid, found = integers_of(path)
     assert sum(isinstance(node, QConv) for node in network.nodes) == 5
-    assert sum(isinstance(node, QTable) for node in network.nodes) <= 3
+    assert sum(isinstance(node, QLookup) for node in network.nodes) <= 3
     assert (grid is None) == found.integers
 
 

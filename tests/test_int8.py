@@ -14,7 +14,7 @@ from leancnn.compiler.graph import Activation, Affine, Combine, Conv, Reduce, So
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import QConv, QFloat, QNorm, bound
-from leancnn.compiler.integers_data import from_data, to_data
+from leancnn.compiler.integers_data import FORMAT_2, from_data, to_data
 from leancnn.compiler.onnx_engine import EXACT_BYTES
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.quantize import quantize
@@ -209,8 +209,8 @@ def test_a_network_survives_being_written_down():
     about, arrays = to_data(network)
     again = IntegerNetwork(from_data(about, arrays))
     assert torch.equal(again.answer(pixels), reference.answer(pixels))
-    old = {"QConcat": "QJoin", "QGather": "QTake"}
-    for node in about["nodes"]:  # as 0.1 has it
+    old = {new: old for old, new in FORMAT_2.items()}
+    for node in about["nodes"]:
         node["kind"] = old.get(node["kind"], node["kind"])
         if "epilogue" in node:
             node["steps"] = node.pop("epilogue")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from leancnn.compiler.graph import Activation, Combine, Pool, Reduce, Softmax
-from leancnn.compiler.integers import QConv, QFloat, QReal
+from leancnn.compiler.integers import QConv, QDequantize, QFloat
 from leancnn.compiler.integers_data import from_data, to_data
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.quantize import quantize
@@ -67,7 +67,7 @@ def kinds(network):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_c_of_a_mixed_network_is_its_reference_but_for_float_sums(seed, build):
     _, network, _, pixels = mixed(seed)
-    assert {QConv, QFloat, QReal} <= kinds(network)
+    assert {QConv, QFloat, QDequantize} <= kinds(network)
     expected = IntegerNetwork(network).answer(pixels).numpy()
     found = answers(written(network).source, pixels, BUILDS[build])
     assert np.abs(found - expected).max() <= APART * np.abs(expected).max()
@@ -91,7 +91,7 @@ def test_what_is_all_floats_is_the_graph_itself():
     stay = [node.output for node in graph.nodes]
     mean, std = spread(MEAN, image.shape[1]), spread(STD, image.shape[1])
     network = quantize(graph, measure(graph, [image]), mean, std, floats=stay)
-    assert kinds(network) == {QReal, QFloat}
+    assert kinds(network) == {QDequantize, QFloat}
     expected = run(graph, image).flatten(1).numpy()
     found = answers(written(network).source, pixels, ["-march=native"])
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()

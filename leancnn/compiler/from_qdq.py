@@ -18,10 +18,10 @@ from leancnn.compiler.integers import (
     QConv,
     QCrop,
     QGather,
+    QLookup,
     QMaxPool,
     QNode,
-    QRound,
-    QTable,
+    QQuantize,
     Quantized,
     QValue,
     Store,
@@ -172,11 +172,11 @@ class Reader:
             value = QValue(shape, op.scale.astype(np.float64), zeros)
             real = self.values.real(node.inputs[0])
             if op.high - op.low == FULL:
-                self.values.append(QRound(real, name), name, value)
+                self.values.append(QQuantize(real, name), name, value)
             else:
                 whole = np.minimum(np.arange(256), op.high - op.low).astype(np.uint8)
-                self.values.append(QRound(real, f"{name}_full"), f"{name}_full", value)
-                self.values.append(QTable(f"{name}_full", name, whole), name, value)
+                self.values.append(QQuantize(real, f"{name}_full"), f"{name}_full", value)
+                self.values.append(QLookup(f"{name}_full", name, whole), name, value)
         if node.output not in self.values.known:
             c = self.values.graph.shapes[node.output][0]
             self.values.known[node.output] = Known(node.output, np.ones(c), np.full(c, op.low))

@@ -15,7 +15,7 @@ from leancnn.compiler.integers import (
     Clamp,
     Gate,
     QConv,
-    QEach,
+    QElementwise,
     QEpilogueOp,
     Quantized,
     Store,
@@ -50,7 +50,7 @@ def emit_tiled(file: File, kernel: Tiled, network: Quantized) -> None:
         file.calls.append(f"{name}({', '.join(arguments)}); /* {kernel.outs_name} */")
 
 
-def biases(node: QConv | QEach, flat: Sequence[int | None]) -> list[str]:
+def biases(node: QConv | QElementwise, flat: Sequence[int | None]) -> list[str]:
     """Of each output; BIAS adds what is lost where bytes are taken for signed ones."""
     lost = np.zeros(len(node.bias), np.int64)
     if isinstance(node, QConv):

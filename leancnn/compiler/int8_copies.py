@@ -5,7 +5,7 @@ from itertools import product
 from leancnn.compiler.c_text import File
 from leancnn.compiler.int8_conv import phase_offsets
 from leancnn.compiler.int8_layout import Plane, quads_of
-from leancnn.compiler.int8_program import Lookup, Pack, Phases, Pool, Total
+from leancnn.compiler.int8_program import GlobalSum, Lookup, Pack, Phases, Pool
 
 
 def cleared(plane: Plane, quads: str, start: str) -> list[str]:
@@ -127,7 +127,7 @@ def emit_pool(file: File, kernel: Pool) -> None:
     file.calls.append(f"{name}(s, {out.quads}, {source.origin}, {out.origin}); /* {out.name} */")
 
 
-def emit_total(file: File, kernel: Total) -> None:
+def emit_global_sum(file: File, kernel: GlobalSum) -> None:
     """Sums of all pixels of each channel."""
     view = kernel.x
     quads = quads_of(view.places)

@@ -10,7 +10,7 @@ from leancnn.compiler.frame import Frame, GeneratedC, Metadata, filled, open_fil
 from leancnn.compiler.from_qdq import Grid
 from leancnn.compiler.graph import Conv
 from leancnn.compiler.int8_conv import emit_tiled
-from leancnn.compiler.int8_copies import emit_lookup, emit_pack, emit_pool, emit_total
+from leancnn.compiler.int8_copies import emit_global_sum, emit_lookup, emit_pack, emit_pool
 from leancnn.compiler.int8_dense import emit_dense, emit_norm
 from leancnn.compiler.int8_depthwise import emit_depthwise
 from leancnn.compiler.int8_floats import (
@@ -27,13 +27,13 @@ from leancnn.compiler.int8_program import (
     Border,
     DenseKernel,
     Depthwise,
+    GlobalSum,
     Int8Program,
     Lookup,
     Norm,
     Pack,
     Pool,
     Tiled,
-    Total,
 )
 from leancnn.compiler.integers import QConv, QFloat, Quantized, conv_shape
 from leancnn.compiler.values import Buffer
@@ -108,8 +108,8 @@ def _emit_kernel(file: File, kernel: object, network: Quantized, floats: Floats 
             emit_pack(file, kernel)
         case Pool():
             emit_pool(file, kernel)
-        case Total():
-            emit_total(file, kernel)
+        case GlobalSum():
+            emit_global_sum(file, kernel)
         case Norm():
             emit_norm(file, kernel, network)
         case Lookup():

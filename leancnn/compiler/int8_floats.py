@@ -14,7 +14,7 @@ from leancnn.compiler.c_text import File
 from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Graph, empty
 from leancnn.compiler.int8_layout import IndexMap, Plane
-from leancnn.compiler.integers import QFloat, QReal, QRound, Quantized
+from leancnn.compiler.integers import QDequantize, QFloat, QQuantize, Quantized
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.tiles import tile_macros
@@ -52,7 +52,7 @@ class FloatPart:
         self.graph = empty(image.shape if image.real else (1, 1, 1))
         self.names = {network.image: self.graph.input} if image.real else {}
 
-    def real(self, node: QReal, network: Quantized, view: IndexMap) -> FromBytes:
+    def real(self, node: QDequantize, network: Quantized, view: IndexMap) -> FromBytes:
         """The border at which bytes or sums, which lie so, become floats."""
         pixels = node.x == network.image and network.step is None
         shift = network.shift if pixels else None
@@ -65,7 +65,7 @@ class FloatPart:
         inputs = [self.names[name] for name in node.xs]
         self.names[node.out] = self.graph.add(node.op, *inputs, name=node.out)
 
-    def rounded(self, node: QRound, network: Quantized, out: Plane) -> ToBytes:
+    def rounded(self, node: QQuantize, network: Quantized, out: Plane) -> ToBytes:
         """The border at which floats become bytes of a plane."""
         op = ToBytes(out, network.values[node.out])
         last = self.graph.add(op, self.names[node.x], name=f"{node.out}_border")

@@ -13,6 +13,7 @@ from leancnn.compiler.int8_program import (
     Border,
     DenseKernel,
     Depthwise,
+    GlobalSum,
     Int8Program,
     Lookup,
     Norm,
@@ -21,7 +22,6 @@ from leancnn.compiler.int8_program import (
     Phases,
     Pool,
     Tiled,
-    Total,
     filled,
     lives,
     natural,
@@ -35,15 +35,15 @@ from leancnn.compiler.integers import (
     QConcat,
     QConv,
     QCrop,
-    QEach,
+    QDequantize,
+    QElementwise,
     QFloat,
     QGather,
+    QGlobalSum,
+    QLookup,
     QMaxPool,
     QNorm,
-    QReal,
-    QRound,
-    QTable,
-    QTotal,
+    QQuantize,
     Quantized,
     QValue,
     conv_shape,
@@ -106,26 +106,26 @@ class Lowering:
                     self._dense(node, shape)
                 else:
                     self._conv(node, shape)
-            case QEach():
+            case QElementwise():
                 shape = self.network.values[reads(node)[0]].shape
                 if shape[1:] == (1, 1):
                     self._dense(node, shape)
                 else:
-                    self._each(node, shape)
+                    self._elementwise(node, shape)
             case QMaxPool():
                 self._pool(node)
-            case QTotal(x, out):
-                self._total(x, out)
-            case QTable():
-                self._table(node)
+            case QGlobalSum(x, out):
+                self._global_sum(x, out)
+            case QLookup():
+                self._lookup(node)
             case QNorm():
                 self._norm(node)
             case QFloat():
                 self.floats.layer(node)
-            case QReal():
+            case QDequantize():
                 border = self.floats.real(node, self.network, self.views[node.x])
                 self.program.kernels.append(Border(border))
-            case QRound():
+            case QQuantize():
                 self._rounded(node)
 
     def _viewed(self, node: QGather | QConcat | QCrop) -> IndexMap:
@@ -162,7 +162,7 @@ class Lowering:
         places = tuple(Place(plane, slots[c] // 4, slots[c] % 4) for c in range(channels))
         return IndexMap(places, plane.height, plane.width)
 
-    def _order(self, node: QConv | QEach, channels: int) -> Order:
+    def _order(self, node: QConv | QElementwise, channels: int) -> Order:
         """In what order a node's outputs lie: as their one reader wants them, or as they came."""
         for store in stores(node):
             takes = [n for n in self.network.nodes if store.value in reads(n)]
@@ -172,14 +172,14 @@ class Lowering:
                 if not wanted and sorted(first) == list(range(channels)):
                     return padded(first)
         source = self.views[reads(node)[0]]
-        channelwise = isinstance(node, QEach) or node.groups == len(node.weight)
+        channelwise = isinstance(node, QElementwise) or node.groups == len(node.weight)
         if channelwise and len(source.places) == channels:
             inherited = order_of(source)
             if inherited is not None:
                 return inherited
         return natural(channels)
 
-    def _outs(self, node: QConv | QEach, order: Order) -> dict[str, Plane]:
+    def _outs(self, node: QConv | QElementwise, order: Order) -> dict[str, Plane]:
         outs = {}
         for store in stores(node):
             meaning = self.network.values[store.value]
@@ -235,7 +235,7 @@ class Lowering:
         self.arena.planes.append(scratch)
         self.program.kernels.append(Depthwise(node, quads, fill, box, order, shape, outs, scratch))
 
-    def _each(self, node: QEach, shape: Shape) -> None:
+    def _elementwise(self, node: QElementwise, shape: Shape) -> None:
         order = self._order(node, shape[0])
         outs = self._outs(node, order)
         quads = len(order) // 4
@@ -247,7 +247,7 @@ class Lowering:
 
     def _tiled(
         self,
-        node: QConv | QEach,
+        node: QConv | QElementwise,
         places: Sequence[Place],
         phases: Phases | None,
         cuts: list[Tiling],
@@ -266,7 +266,7 @@ class Lowering:
             Tiled(node, tuple(places), phases, cuts, order, shape, outs, others, gates)
         )
 
-    def _dense(self, node: QConv | QEach, shape: Shape) -> None:
+    def _dense(self, node: QConv | QElementwise, shape: Shape) -> None:
         outs = self._outs(node, natural(shape[0]))
         x = self.views[node.x] if isinstance(node, QConv) else None
         others = {name: self.views[name] for name in reads(node)[0 if x is None else 1 :]}
@@ -281,7 +281,7 @@ class Lowering:
         source = self._pack(node.x, x, order, phases, out, (0,) * (len(order) // 4))
         self.program.kernels.append(Pool(node, source, phases, out))
 
-    def _total(self, x: str, out: str) -> None:
+    def _global_sum(self, x: str, out: str) -> None:
         zero = tuple(int(z) for z in self.network.values[x].zero)
         seen = self.views[x]
         once = {place: c for c, place in reversed(list(enumerate(seen.places)))}
@@ -290,7 +290,7 @@ class Lowering:
         found = {seen.places[c]: Place(sums, at, -1) for at, c in enumerate(kept)}
         self.views[out] = IndexMap(tuple(found[place] for place in seen.places), 1, 1)
         view = IndexMap(tuple(seen.places[c] for c in kept), seen.height, seen.width)
-        self.program.kernels.append(Total(view, tuple(zero[c] for c in kept), sums))
+        self.program.kernels.append(GlobalSum(view, tuple(zero[c] for c in kept), sums))
 
     def _norm(self, node: QNorm) -> None:
         x, order = self.views[node.x], natural(len(self.views[node.x].places))
@@ -298,14 +298,14 @@ class Lowering:
         self.program.kernels.append(Norm(node, x, plane))
         self.views[node.out] = self._view(plane, order, len(x.places))
 
-    def _rounded(self, node: QRound) -> None:
+    def _rounded(self, node: QQuantize) -> None:
         meaning = self.network.values[node.out]
         order = natural(meaning.shape[0])
         out = self._plane(node.out, meaning, order)
         self.views[node.out] = self._view(out, order, meaning.shape[0])
         self.program.kernels.append(Border(self.floats.rounded(node, self.network, out)))
 
-    def _table(self, node: QTable) -> None:
+    def _lookup(self, node: QLookup) -> None:
         x, meaning = self.views[node.x], self.network.values[node.out]
         order = order_of(x) or natural(meaning.shape[0])
         quads = self._aligned(node.x, order)

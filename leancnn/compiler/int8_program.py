@@ -12,10 +12,10 @@ from leancnn.compiler.integers import (
     Add,
     Gate,
     QConv,
-    QEach,
+    QElementwise,
+    QLookup,
     QMaxPool,
     QNorm,
-    QTable,
     Quantized,
     QValue,
     Store,
@@ -50,7 +50,7 @@ class Phases:
 class Tiled:
     """A convolution (or, without one, only an epilogue) pixel by pixel along lines of quads."""
 
-    node: QConv | QEach
+    node: QConv | QElementwise
     places: tuple[Place, ...]  # of the input's channels, where the kernel reads them
     phases: Phases | None
     cuts: list[Tiling]
@@ -83,7 +83,7 @@ class Depthwise:
 class DenseKernel:
     """A matrix by a vector, of bytes or of sums; or only an epilogue on a vector."""
 
-    node: QConv | QEach
+    node: QConv | QElementwise
     x: IndexMap | None
     order: Order
     outs: dict[str, Plane]
@@ -101,7 +101,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Total:
+class GlobalSum:
     """All pixels of each channel as a sum."""
 
     x: IndexMap
@@ -122,7 +122,7 @@ class Norm:
 class Lookup:
     """Each byte of some planes by a table."""
 
-    node: QTable
+    node: QLookup
     quads: list[tuple[Plane, int]]
     out: Plane
 
@@ -134,7 +134,7 @@ class Border:
     op: FromBytes | ToBytes
 
 
-Kernel = Pack | Tiled | Depthwise | DenseKernel | Pool | Total | Norm | Lookup | Border
+Kernel = Pack | Tiled | Depthwise | DenseKernel | Pool | GlobalSum | Norm | Lookup | Border
 
 
 @dataclass(slots=True, eq=False)
@@ -217,7 +217,7 @@ def made(kernel: Kernel) -> list[Plane]:
 def used(kernel: Kernel) -> list[Plane]:
     """The planes that a kernel reads."""
     match kernel:
-        case Pack() | Total() | Norm():
+        case Pack() | GlobalSum() | Norm():
             return kernel.x.planes
         case Pool():
             return [kernel.source]

@@ -7,7 +7,7 @@ alone), does an epilogue on it, and stores bytes by the one rule of docs/quantiz
     q = clamp(rint(float32(sum) · multiplier[c]) + zero, 0, 255), half to even
 
 A channel shuffle, a slice and a concatenation only name channels, each of which keeps its scale.
-Where a layer stays in float32, `QReal` leads from bytes to it and `QRound` back.
+Where a layer stays in float32, `QDequantize` leads from bytes to it and `QQuantize` back.
 """
 
 from collections.abc import Mapping
@@ -85,7 +85,7 @@ class QConv:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QEach:
+class QElementwise:
     """An epilogue alone, pixel by pixel, on a sum that begins with a bias."""
 
     bias: Array  # (c,) int32
@@ -104,7 +104,7 @@ class QMaxPool:
 
 
 @dataclass(frozen=True, slots=True)
-class QTotal:
+class QGlobalSum:
     """All pixels of a channel, less its zero point, as one 32-bit sum."""
 
     x: str
@@ -112,7 +112,7 @@ class QTotal:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QTable:
+class QLookup:
     """Each byte by a table of 256."""
 
     x: str
@@ -162,7 +162,7 @@ class QCrop:
 
 
 @dataclass(frozen=True, slots=True)
-class QReal:
+class QDequantize:
     """Bytes or sums as float32: float32(q − zero) · float32(scale); of the image q · scale +
     shift."""
 
@@ -180,7 +180,7 @@ class QFloat:
 
 
 @dataclass(frozen=True, slots=True)
-class QRound:
+class QQuantize:
     """float32 to bytes: clamp(rint(x / float32(scale)) + zero, 0, 255), half to even."""
 
     x: str
@@ -188,8 +188,8 @@ class QRound:
 
 
 QNode = (
-    QConv | QEach | QMaxPool | QTotal | QTable | QNorm | QGather | QConcat | QCrop
-    | QReal | QFloat | QRound
+    QConv | QElementwise | QMaxPool | QGlobalSum | QLookup | QNorm | QGather | QConcat | QCrop
+    | QDequantize | QFloat | QQuantize
 )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ class Quantized:
     @property
     def mixed(self) -> bool:
         """Whether some of it is computed in float32; then bits may differ between processors."""
-        return any(isinstance(node, QReal | QFloat | QRound) for node in self.nodes)
+        return any(isinstance(node, QDequantize | QFloat | QQuantize) for node in self.nodes)
 
     def weights(self) -> int:
         """Bytes of weights, biases, multipliers and tables: what a program of it keeps."""
@@ -220,14 +220,14 @@ class Quantized:
 
 def stores(node: QNode) -> list[Store]:
     """What a node with an epilogue writes."""
-    if isinstance(node, QConv | QEach):
+    if isinstance(node, QConv | QElementwise):
         return [op for op in node.epilogue if isinstance(op, Store)]
     return []
 
 
 def writes(node: QNode) -> list[str]:
     """The values a node makes."""
-    if isinstance(node, QConv | QEach):
+    if isinstance(node, QConv | QElementwise):
         return [store.value for store in stores(node)]
     return [node.out]
 
@@ -236,8 +236,8 @@ def reads(node: QNode) -> list[str]:
     """The values a node reads, those of its epilogue included."""
     if isinstance(node, QConcat | QFloat):
         return list(node.xs)
-    found = [] if isinstance(node, QEach) else [node.x]
-    if isinstance(node, QConv | QEach):
+    found = [] if isinstance(node, QElementwise) else [node.x]
+    if isinstance(node, QConv | QElementwise):
         for op in node.epilogue:
             if isinstance(op, Add):
                 found.append(op.value)
@@ -264,7 +264,7 @@ def conv_shape(node: QConv, x: Shape) -> Shape:
     return (len(node.weight), *slide(x, kernel, node.stride, node.padding, node.dilation))
 
 
-def bound(node: QConv | QEach, values: Mapping[str, QValue]) -> Array:
+def bound(node: QConv | QElementwise, values: Mapping[str, QValue]) -> Array:
     """The largest magnitude that each channel's sum can have at any step, (c,) as floats.
 
     It has to stay below 2^31: the quantizer sees to that, and loading refuses what does not.

@@ -13,11 +13,9 @@ from leancnn.compiler.integers import (
     Array,
     Clamp,
     Gate,
-    QConcat,
     QConv,
-    QEach,
+    QElementwise,
     QFloat,
-    QGather,
     QNode,
     QNorm,
     Quantized,
@@ -31,7 +29,17 @@ from leancnn.compiler.integers import (
 from leancnn.errors import DamagedError
 
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in QNode.__args__}
-KINDS |= {"QJoin": QConcat, "QTake": QGather}  # as 0.1 calls them
+FORMAT_2 = {
+    "QEach": "QElementwise",
+    "QJoin": "QConcat",
+    "QReal": "QDequantize",
+    "QRound": "QQuantize",
+    "QTable": "QLookup",
+    "QTake": "QGather",
+    "QTotal": "QGlobalSum",
+}
+"""What nodes were called in files of format 2, and what they are called now."""
+KINDS |= {old: KINDS[new] for old, new in FORMAT_2.items()}
 EPILOGUE_OPS: dict[str, Any] = {kind.__name__: kind for kind in (Clamp, Add, Gate, Store)}
 
 
@@ -97,14 +105,14 @@ def from_data(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Quantize
 
 
 def _node(given: Mapping[str, Any], arrays: Mapping[str, Array]) -> QNode:
-    given = {"epilogue" if key == "steps" else key: value for key, value in given.items()}  # 0.1
+    given = {"epilogue" if key == "steps" else key: value for key, value in given.items()}
     fields = {
         key: op_from_data(value, arrays) if key == "op" else _field(value, arrays)
         for key, value in given.items()
         if key != "kind"
     }
     made: QNode = KINDS[given["kind"]](**fields)
-    if isinstance(made, QConv | QEach):
+    if isinstance(made, QConv | QElementwise):
         epilogue = tuple(
             EPILOGUE_OPS[op["kind"]](**{k: _field(v, arrays) for k, v in op.items() if k != "kind"})
             for op in given["epilogue"]
@@ -127,7 +135,10 @@ def check(network: Quantized) -> None:
             if name not in known:
                 raise DamagedError(f"{name} is read before it is made")
         known.update(writes(node))
-        if isinstance(node, QConv | QEach) and bound(node, network.values).max(initial=0) >= 2**31:
+        if (
+            isinstance(node, QConv | QElementwise)
+            and bound(node, network.values).max(initial=0) >= 2**31
+        ):
             raise DamagedError("sums of the network do not fit 32 bits")
         if isinstance(node, QFloat):
             shapes = [network.values[name].shape for name in node.xs]

@@ -18,17 +18,17 @@ from leancnn.compiler.integers import (
     QConcat,
     QConv,
     QCrop,
-    QEach,
+    QDequantize,
+    QElementwise,
     QEpilogueOp,
     QFloat,
     QGather,
+    QGlobalSum,
+    QLookup,
     QMaxPool,
     QNode,
     QNorm,
-    QReal,
-    QRound,
-    QTable,
-    QTotal,
+    QQuantize,
     Quantized,
     QValue,
     Store,
@@ -122,16 +122,16 @@ class Writer:
         match node:
             case QConv():
                 self._conv(node)
-            case QEach():
+            case QElementwise():
                 self._epilogue(node.epilogue, "", _scale_of(node, self.network.values), node.bias)
             case QMaxPool(x, out, kernel, stride, padding):
                 sides = {"kernel_shape": list(kernel), "strides": list(stride)}
                 self.add("MaxPool", [x], out, pads=list(padding), **sides)
-            case QTotal(x, out):
+            case QGlobalSum(x, out):
                 ones = np.ones(len(self.network.values[x].scale))
                 sums = [self.real(x, ones), self.constant(np.array([2, 3]))]
                 self.add("ReduceSum", sums, out, keepdims=1)
-            case QTable(x, out, table):
+            case QLookup(x, out, table):
                 places = self.add("Cast", [x], f"{out}_places", to=6)  # int32
                 self.add("Gather", [self.constant(table), places], out, axis=0)
             case QNorm():
@@ -140,12 +140,12 @@ class Writer:
                 self.add("Gather", [x, self.constant(np.array(channels))], out, axis=1)
             case QConcat(xs, out):
                 self.add("Concat", list(xs), out, axis=1)
-            case QReal():
+            case QDequantize():
                 self._floats(node)
             case QFloat(op, xs, out):
                 shape = self.network.values[out].shape
                 add_layer(op, list(xs), shape, out, self.add, self.constant)
-            case QRound(x, out):
+            case QQuantize(x, out):
                 value = self.network.values[out]
                 steps = self.constant(value.scale.astype(np.float32))
                 zero = self.constant(value.zero.astype(np.uint8))
@@ -155,7 +155,7 @@ class Writer:
                 ends = [[top, left], [top + h, left + w], [2, 3]]
                 self.add("Slice", [x, *(self.constant(np.array(end)) for end in ends)], out)
 
-    def _floats(self, node: QReal) -> None:
+    def _floats(self, node: QDequantize) -> None:
         """Bytes or sums as reals under a name of their own."""
         value = self.network.values[node.x]
         if node.x == self.network.image and self.network.step is None:  # pixels: zero is no step
@@ -264,7 +264,7 @@ class Writer:
         self.add("QuantizeLinear", inputs, op.value)
 
 
-def _scale_of(node: QConv | QEach, values: dict[str, QValue]) -> Array:
+def _scale_of(node: QConv | QElementwise, values: dict[str, QValue]) -> Array:
     """The scale of a node's sums, from what it stores."""
     store = stores(node)[0]
     value = values[store.value]

@@ -22,9 +22,9 @@ from leancnn.compiler.integers import (
     Clamp,
     Gate,
     QConv,
-    QEach,
+    QElementwise,
     QEpilogueOp,
-    QTotal,
+    QGlobalSum,
     QValue,
     Store,
     bound,
@@ -81,7 +81,7 @@ def _begins(v: Values, node: Node) -> bool:
     return False
 
 
-def _begun(v: Values, node: Node) -> tuple[QConv | QEach, Array]:
+def _begun(v: Values, node: Node) -> tuple[QConv | QElementwise, Array]:
     """A node's sums and their scale."""
     shape = v.graph.shapes[node.inputs[0]]
     match node.op:
@@ -98,7 +98,7 @@ def _begun(v: Values, node: Node) -> tuple[QConv | QEach, Array]:
     return _combined(v, node)
 
 
-def _combined(v: Values, node: Node) -> tuple[QEach, Array]:
+def _combined(v: Values, node: Node) -> tuple[QElementwise, Array]:
     assert isinstance(node.op, Combine)
     names = [v.operand(name) for name in node.inputs]
     x, y = (v.network.values[name] for name in names)
@@ -106,13 +106,13 @@ def _combined(v: Values, node: Node) -> tuple[QEach, Array]:
     if node.op.how == "mul":
         if y.shape != (x.shape[0], 1, 1):
             raise no_integers(node)
-        return QEach(none, (Gate(*names),)), x.scale * y.scale
+        return QElementwise(none, (Gate(*names),)), x.scale * y.scale
     if x.shape != y.shape:
         raise no_integers(node)
     scale = shared_scale(x.scale, y.scale)
     sign = 1 if node.op.how == "add" else -1
     first = Add(names[0], factors(x.scale / scale))
-    return QEach(none, (first, Add(names[1], sign * factors(y.scale / scale)))), scale
+    return QElementwise(none, (first, Add(names[1], sign * factors(y.scale / scale)))), scale
 
 
 def _later(v: Values, node: Node, scale: Array) -> list[QEpilogueOp]:
@@ -195,7 +195,7 @@ def _summed(v: Values, node: Node) -> str:
         share = h * w if before.op.how == "mean" else 1
         none = np.zeros(c, np.int32)
         sums = QValue((c, 1, 1), x.scale / share, none, wide=True, most=255 * h * w)
-        v.append(QTotal(name, source), source, sums)
+        v.append(QGlobalSum(name, source), source, sums)
     return source
 
 

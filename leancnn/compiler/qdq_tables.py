@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from leancnn.compiler.graph import Activation, Affine, Combine, Node, Quantize
-from leancnn.compiler.integers import Array, QConcat, QGather, QTable, QValue
+from leancnn.compiler.integers import Array, QConcat, QGather, QLookup, QValue
 from leancnn.compiler.qdq_values import Known, Values
 from leancnn.compiler.ranges import apply
 from leancnn.errors import UnsupportedError
@@ -63,7 +63,7 @@ def table(v: Values, node: Node, source: str, value: QValue) -> None:
     if len(kinds) > TABLES:
         raise UnsupportedError(f"{node.output} rounds each channel in its own way")
     if len(kinds) == 1:
-        v.append(QTable(x.name, node.output, kinds[0]), node.output, value)
+        v.append(QLookup(x.name, node.output, kinds[0]), node.output, value)
         return
     _by_kind(v, node.output, x.name, kinds, which.ravel(), value)
 
@@ -79,7 +79,7 @@ def _by_kind(v: Values, name: str, source: str, kinds: Array, which: Array, valu
         few = QValue(shape, own.scale[channels], own.zero[channels])
         v.append(QGather(source, taken, tuple(channels.tolist())), taken, few)
         few = QValue(shape, value.scale[channels], value.zero[channels])
-        v.append(QTable(taken, made, table), made, few)
+        v.append(QLookup(taken, made, table), made, few)
         parts.append(made)
     v.append(QConcat(tuple(parts), f"{name}_parts"), f"{name}_parts", value)
     back = tuple(np.argsort(order).tolist())

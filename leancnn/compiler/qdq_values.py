@@ -8,11 +8,11 @@ import numpy as np
 from leancnn.compiler.graph import Affine, Graph, floats
 from leancnn.compiler.integers import (
     Array,
+    QDequantize,
     QFloat,
     QGather,
+    QLookup,
     QNode,
-    QReal,
-    QTable,
     Quantized,
     QValue,
 )
@@ -68,16 +68,18 @@ class Values:
     def _from_bytes(self, value: str) -> None:
         x, state = self.known[value], self.state()
         try:
-            self._append_real(value, QReal(self.operand(value), f"{value}_real"), f"{value}_real")
+            self._append_real(
+                value, QDequantize(self.operand(value), f"{value}_real"), f"{value}_real"
+            )
         except UnsupportedError:  # its zero is no byte
             self.back(state)
             own, name = self.network.values[x.name], f"{value}_own"
-            self._append_real(value, QReal(x.name, name), name)
+            self._append_real(value, QDequantize(x.name, name), name)
             factor = x.scale / own.scale
             op = Affine(floats(factor), floats(x.offset + x.scale * own.zero))
             self._append_real(value, QFloat(op, (name,), f"{value}_real"), f"{value}_real")
 
-    def _append_real(self, value: str, node: QReal | QFloat, name: str) -> None:
+    def _append_real(self, value: str, node: QDequantize | QFloat, name: str) -> None:
         shape = self.graph.shapes[value]
         none = np.zeros(shape[0], np.int32)
         self.append(node, name, QValue(shape, np.ones(shape[0]), none, real=True))
@@ -96,7 +98,7 @@ class Values:
         if name not in self.network.values:
             meant = QValue(own.shape, x.scale, zero.astype(np.int32))
             same = QGather(x.name, name, tuple(range(len(zero))))
-            copied = QTable(x.name, name, np.arange(256, dtype=np.uint8))
+            copied = QLookup(x.name, name, np.arange(256, dtype=np.uint8))
             # what stands around pixels is the zero, so that another zero needs a copy
             self.append(same if np.array_equal(own.zero, zero) else copied, name, meant)
         return name

@@ -42,12 +42,12 @@ from leancnn.compiler.integers import (
     Array,
     Gate,
     QConv,
-    QEach,
+    QElementwise,
     QEpilogueOp,
+    QGlobalSum,
+    QLookup,
     QMaxPool,
     QNorm,
-    QTable,
-    QTotal,
     Quantized,
     QValue,
     bound,
@@ -178,7 +178,7 @@ class Quantizer:
         )
         if alone:  # kept as they are: the classifier or the gate takes sums
             value = QValue((c, 1, 1), x.scale / share, np.zeros(c, np.int32), True, 255 * h * w)
-            self.v.append(name, QTotal(self.v.name(node.inputs[0]), name), value)
+            self.v.append(name, QGlobalSum(self.v.name(node.inputs[0]), name), value)
             return
         ones = np.full((c, 1, h, w), 1 / share, np.float32)
         self._conv(node, Conv(ones, np.zeros(c, np.float32), groups=c))
@@ -231,7 +231,7 @@ class Quantizer:
             chain, others = Chain(node.output), []
         first, bias, scale = self._first(node, x, others)
         epilogue, meant = self.chains.epilogue(node.output, chain, scale)
-        self._sums(QEach(bias, (*first, *epilogue)), scale, meant)
+        self._sums(QElementwise(bias, (*first, *epilogue)), scale, meant)
 
     def _first(
         self, node: Node, x: QValue, others: Sequence[QValue]
@@ -263,7 +263,9 @@ class Quantizer:
         ends = clamp(node.op, scale)
         return (Add(names[0], factors(x.scale / scale)), ends), none, scale
 
-    def _sums(self, made: QConv | QEach, scale: Array, meant: list[tuple[str, QValue]]) -> None:
+    def _sums(
+        self, made: QConv | QElementwise, scale: Array, meant: list[tuple[str, QValue]]
+    ) -> None:
         """Append a node with an epilogue and the tables that follow it."""
         self.network.nodes.append(made)
         for name, value in meant:
@@ -282,7 +284,7 @@ class Quantizer:
         real = torch.from_numpy((np.arange(256) - x.zero[0]) * x.scale[0])
         bytes_ = np.rint(np.nan_to_num(activation(node.op, real).numpy()) / y.scale[0]) + y.zero[0]
         table = np.clip(bytes_, 0, 255).astype(np.uint8)
-        self.network.nodes.append(QTable(source, name, table))
+        self.network.nodes.append(QLookup(source, name, table))
         self.network.values[name] = y
         self.v.names[name] = name
 

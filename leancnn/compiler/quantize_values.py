@@ -11,11 +11,11 @@ from leancnn.compiler.int8_weights import as_bytes, image_bytes, no_integers
 from leancnn.compiler.integers import (
     QConcat,
     QCrop,
+    QDequantize,
     QFloat,
     QGather,
     QNode,
-    QReal,
-    QRound,
+    QQuantize,
     Quantized,
     QValue,
 )
@@ -133,7 +133,7 @@ class Values:
             source = maker.inputs[0]
         meaning = as_bytes(self.ranges[source], self.graph.shapes[value])
         name = f"{value}_bytes"
-        self.network.nodes.append(QRound(self.real(value), name))
+        self.network.nodes.append(QQuantize(self.real(value), name))
         self.network.values[name] = meaning
         self.names[value] = name
 
@@ -144,7 +144,7 @@ class Values:
         if value not in self.reals:
             if value in self.names:
                 name = f"{value}_real"
-                self._append_real(value, QReal(self.names[value], name), name)
+                self._append_real(value, QDequantize(self.names[value], name), name)
             else:
                 self.compute_real(self.makers[value])
         return self.reals[value]
@@ -154,7 +154,7 @@ class Values:
         xs = tuple(self.real(value) for value in node.inputs)
         self._append_real(node.output, QFloat(node.op, xs, node.output), node.output)
 
-    def _append_real(self, value: str, node: QReal | QFloat, name: str) -> None:
+    def _append_real(self, value: str, node: QDequantize | QFloat, name: str) -> None:
         shape = self.graph.shapes[value]
         ones, none = np.ones(shape[0]), np.zeros(shape[0], np.int32)
         self.network.nodes.append(node)

@@ -20,17 +20,17 @@ from leancnn.compiler.integers import (
     QConcat,
     QConv,
     QCrop,
-    QEach,
+    QDequantize,
+    QElementwise,
     QEpilogueOp,
     QFloat,
     QGather,
+    QGlobalSum,
+    QLookup,
     QMaxPool,
     QNode,
     QNorm,
-    QReal,
-    QRound,
-    QTable,
-    QTotal,
+    QQuantize,
     Quantized,
     QValue,
     arrays_of,
@@ -106,15 +106,15 @@ class IntegerNetwork(nn.Module):
         match node:
             case QConv(x, _, bias, epilogue):
                 self._epilogue(epilogue, self._conv(node, known[x]) + _wide(self.on(bias)), known)
-            case QEach(bias, epilogue):
+            case QElementwise(bias, epilogue):
                 shape = next(known[name].shape for name in reads(node))
                 self._epilogue(epilogue, _wide(self.on(bias)).expand(shape), known)
             case QMaxPool(x, out):
                 known[out] = _max_pool(node, known[x])
-            case QTotal(x, out):
+            case QGlobalSum(x, out):
                 sums = (known[x] - self._zero(x)).sum((2, 3), keepdim=True)
                 known[out] = sums.to(torch.int32)
-            case QTable(x, out, table):
+            case QLookup(x, out, table):
                 known[out] = self.on(table)[known[x].long()].to(torch.int32)
             case QNorm():
                 known[node.out] = self._normed(node, known[node.x])
@@ -125,12 +125,12 @@ class IntegerNetwork(nn.Module):
             case QCrop(x, out, top, left):
                 _, h, w = self.network.values[out].shape
                 known[out] = known[x][:, :, top : top + h, left : left + w]
-            case QReal(x, out):
+            case QDequantize(x, out):
                 known[out] = self._real(x, known[x])
             case QFloat(op, xs, out):
                 given = [known[name].cpu() for name in xs]
                 known[out] = apply(Node(op, xs, out), given).to(known[xs[0]].device)
-            case QRound(x, out):
+            case QQuantize(x, out):
                 whole = known[x] / _wide(self.on(self.network.values[out].scale).float())
                 bytes_ = torch.nan_to_num(whole.round() + self._zero(out), 0.0).clamp(0, 255)
                 known[out] = bytes_.to(torch.int32)

@@ -97,14 +97,16 @@ def main() -> None:
     """Time, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("networks", nargs="*", default=list(BARS))
-    parser.add_argument("--engines", "--on", dest="on", default=",".join(ENGINES))
+    parser.add_argument("--engines", "--on", dest="engines", default=",".join(ENGINES))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     rows: list[Row] = []
     missing: list[Missing] = []
     for name in args.networks or BARS:
-        found, reasons = bench([untrained(name)], on=args.on.split(","), rounds=args.rounds)
+        found, reasons = bench(
+            [untrained(name)], engines=args.engines.split(","), rounds=args.rounds
+        )
         rows += found
         missing += reasons
         print(table(ratios(found)), file=sys.stderr)
@@ -120,8 +122,8 @@ def keep(args: argparse.Namespace, rows: Sequence[Row], missing: Sequence[Missin
     """Write what there is so far."""
     lines = ratios(rows)
     some = args.networks if args.networks != list(BARS) else []
-    on = [] if args.on == ",".join(ENGINES) else ["--engines", args.on]
-    words = [*some, *on, "--rounds", str(args.rounds)]
+    engines = [] if args.engines == ",".join(ENGINES) else ["--engines", args.engines]
+    words = [*some, *engines, "--rounds", str(args.rounds)]
     lacking = [f"missing: {reason}" for reason in missing]
     value: dict[str, Any] = {
         "title": "One image on one core: our C against the best other engine",
@@ -130,7 +132,10 @@ def keep(args: argparse.Namespace, rows: Sequence[Row], missing: Sequence[Missin
         "made": now(),
         "rows": lines,
         "note": "; ".join(
-            [f"float32, one thread, median of {args.rounds} turns; engines: {args.on}", *lacking]
+            [
+                f"float32, one thread, median of {args.rounds} turns; engines: {args.engines}",
+                *lacking,
+            ]
         ),
         "claim": claim(lines),
         "engines": to_json(rows, missing),

@@ -168,9 +168,9 @@ def keep(
     how: str,
     found: Mapping[str, Comparison],
 ) -> None:
-    """Write what there is so far: the table, every run, and what each verdict says."""
-    told = ("goal", "images", "rows", "left_out", "verdict")
-    verdicts = [f"{goal}: {comparison.verdict}" for goal, comparison in found.items()]
+    """Write what there is so far: the table, every run, and what each concludes."""
+    told = ("goal", "images", "rows", "left_out", "conclusion")
+    conclusions = [f"{goal}: {comparison.conclusion}" for goal, comparison in found.items()]
     runs.write_json(
         path,
         {
@@ -179,7 +179,7 @@ def keep(
             "machine": machine(),
             "made": runs.now(),
             "rows": table(experiment, found),
-            "note": "; ".join([how, experiment.note, *verdicts]),
+            "note": "; ".join([how, experiment.note, *conclusions]),
             "runs": {goal: {key: asdict(c)[key] for key in told} for goal, c in found.items()},
             "recipe": {"arguments": dict(experiment.arguments), **recipe.to_json()},
         },
@@ -366,7 +366,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help="and the rate with it")
     parser.add_argument("--size", type=int, default=0, help="side of the images; default: 32")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--criteria", help="with commas; the verdict is about the first")
+    parser.add_argument("--criteria", help="with commas; the conclusion is about the first")
     parser.add_argument(
         "--engines", "--on", dest="on", default="c,onnxruntime", help="engines of clock"
     )

@@ -204,7 +204,7 @@ def alone(asked: argparse.Namespace, network: str, seed: int, folder: Path) -> R
 
 def ended(place: Path) -> Row:
     """The last look at a winner: its program's time, and the test part, opened once."""
-    rows, missing = bench([weights.load(place, "best")], on=("c",), rounds=12, seconds=0.05)
+    rows, missing = bench([weights.load(place, "best")], engines=("c",), rounds=12, seconds=0.05)
     if not rows:
         raise SystemExit(f"{place}: {missing[0].reason}")
     found = evaluate(place, which="best")

@@ -87,7 +87,7 @@ def _one(
         return {**row, "why": str(error)}
     if (winner := found.winner) is None:
         return {**row, "why": found.sentence}
-    (again,), _ = bench([load(folder / "winner")], on=("c",), rounds=12, seconds=0.05)
+    (again,), _ = bench([load(folder / "winner")], engines=("c",), rounds=12, seconds=0.05)
     return {
         **row,
         "network": winner.network,

@@ -18,6 +18,6 @@ for path in leancnn.export(network, to="c", out="build"):
 again = leancnn.CompiledNetwork(classify.path)  # the library alone is enough
 print(again.name, again.classes[:2], (again(images) == classify(images)).all())
 
-rows, missing = leancnn.bench([network], on=["c"], rounds=2, seconds=0.02)
+rows, missing = leancnn.bench([network], engines=["c"], rounds=2, seconds=0.02)
 for row in rows:
     print(f"{row.model} on {row.engine}: {row.median_us:.0f} µs")

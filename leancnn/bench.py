@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from leancnn import models
-from leancnn.bench_figures import Missing, Row, rivals, to_json, verdict, winner
+from leancnn.bench_figures import Missing, Row, rivals, summary, to_json, winner
 from leancnn.classifier import Classifier
 from leancnn.count import count
 from leancnn.disturbance import disturbances, read_steal, stolen_share
@@ -53,7 +53,7 @@ from leancnn.training_data import images_for, kept_cut
 from leancnn.weights import Input, Network
 from leancnn.workspaces import workspace
 
-__all__ = ["ENGINES", "Missing", "Row", "bench", "rivals", "to_json", "verdict", "winner"]
+__all__ = ["ENGINES", "Missing", "Row", "bench", "rivals", "summary", "to_json", "winner"]
 ENGINES = {
     "torch": "torch",
     "torch-compile": "torch-compile",
@@ -105,7 +105,7 @@ def untrained(name: str) -> Network:
 def bench(
     networks: Iterable[Classifier],
     *,
-    on: Sequence[str] = tuple(ENGINES),
+    engines: Sequence[str] = tuple(ENGINES),
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
     core: int | None = None,
@@ -129,7 +129,8 @@ def bench(
     Raises `UnknownNameError` for an engine that does not exist, `ArgumentError` for no rounds or no
     time, `MismatchError` for a core that this process may not use.
 
-    >>> rows, missing = leancnn.bench([leancnn.load("runs/a")], on=["c"], rounds=2, seconds=0.01)
+    >>> network = leancnn.load("runs/a")
+    >>> rows, missing = leancnn.bench([network], engines=["c"], rounds=2, seconds=0.01)
     >>> [(row.engine, row.median_us > 0) for row in rows]
     [('c', True)]
     """
@@ -140,7 +141,7 @@ def bench(
         raise ArgumentError(f"`seconds` is above 0 and at most {LONGEST_S}, not {seconds:g}")
     if core is not None and core not in cores:
         raise MismatchError(f"no core {core} for this process; it has {sorted(cores)}")
-    for engine in on:
+    for engine in engines:
         if engine not in ENGINES:
             raise UnknownNameError(f"no engine named '{engine}'; there are: {', '.join(ENGINES)}")
     core = min(cores) if core is None else core
@@ -154,7 +155,7 @@ def bench(
         with workspace() as folder, Waiting(label, shown=progress) as sign:
             turns = _Turns(network, label, folder, core, sign, compared=precision == "any")
             try:
-                for engine in _engines(network, on, precision):
+                for engine in _engines(network, engines, precision):
                     turns.admit(engine, tune)
                 turns.take(rounds, seconds)
                 rows += turns.rows()
@@ -164,11 +165,11 @@ def bench(
     return rows, missing
 
 
-def _engines(network: Classifier, on: Sequence[str], precision: str) -> list[str]:
+def _engines(network: Classifier, engines: Sequence[str], precision: str) -> list[str]:
     """What is timed of a network; of integers no engine makes integers again."""
     if not isinstance(network, Network):
         return [""]
-    found = list(dict.fromkeys(on))
+    found = list(dict.fromkeys(engines))
     if precision == "any" and not network.quantized:
         found += [other for engine in found for other in OTHERS.get(engine, ())]
     return found

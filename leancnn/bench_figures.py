@@ -95,7 +95,7 @@ def winner(rows: Sequence[Row]) -> str | None:
     return found[0].engine
 
 
-def verdict(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[Row]) -> str:
     """What `winner` finds of one network, as a sentence with the reason."""
     if signs := list(dict.fromkeys(sign for row in rows for sign in row.disturbed)):
         return f"no winner, the core was disturbed: {'; '.join(signs)}"
@@ -118,6 +118,6 @@ def to_json(rows: Sequence[Row], missing: Sequence[Missing]) -> dict[str, Any]:
             for row in rows
         ],
         "winners": {name: winner([r for r in rows if r.model == name]) for name in names},
-        "verdicts": {name: verdict([r for r in rows if r.model == name]) for name in names},
+        "summaries": {name: summary([r for r in rows if r.model == name]) for name in names},
         "missing": [asdict(each) for each in missing],
     }

@@ -69,7 +69,7 @@ class Bench(TypedDict):
 
     rows: list[BenchRow]
     winners: dict[str, str | None]
-    verdicts: dict[str, str]
+    summaries: dict[str, str]
     missing: list[Absent]
 
 
@@ -173,7 +173,7 @@ class Comparison(TypedDict):
     images: Count
     means: list[ComparisonRow]
     left_out: Names
-    verdict: str
+    conclusion: str
 
 
 Session = TypedDict(

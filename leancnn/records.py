@@ -18,6 +18,13 @@ from leancnn.safe_files import read_edited, read_json, read_manifest
 NETWORK = "network.json"
 OF_FOLDERS = ("run", "network", "eeg", "comparison", "search")
 FOLDERS = ("best", "last")  # the saved networks of a run, in the order of preference
+EARLIER = {
+    "against": "baselines",
+    "right": "correct",
+    "verdict": "conclusion",
+    "verdicts": "summaries",
+}
+"""Keys that EEG, comparisons and `bench` wrote first, and what they are called now."""
 MOST_NAMED = 4  # runs that an error names
 
 
@@ -128,8 +135,9 @@ def _folder(path: Path) -> Record:
     resolved = path.resolve()
     if resolved.name in FOLDERS and runs.is_run(resolved.parent):
         path = path.parent if path.name in FOLDERS else resolved.parent
-    if (path / "comparison.json").exists():
-        return Record("comparison", path, read_json(path / "comparison.json", Comparison))
+    if (comparison := path / "comparison.json").exists():
+        value = manifests.check(_of_today(read_json(comparison)), Comparison, comparison)
+        return Record("comparison", path, value)
     if (path / "search.json").exists():
         return Record("search", path, read_json(path / "search.json", manifests.Search))
     if runs.is_run(path):
@@ -168,14 +176,18 @@ def _read(path: Path) -> Any:
     return value
 
 
+def _of_today(value: Any) -> Any:
+    """By the words of today; an evaluation of pictures has kept its older ones beside them."""
+    if not isinstance(value, dict) or "confusion" in value:
+        return value
+    return {EARLIER.get(key, key): item for key, item in value.items()}
+
+
 def _kind(value: Any, path: Path) -> tuple[str, Mapping[str, Any]]:
     if isinstance(value, dict):
         if "problems" in value:
             value = manifests.renamed(value)  # a check of 0.1
-        if "against" in value or "decided" in value:  # what EEG called them first
-            value = {
-                {"against": "baselines", "right": "correct"}.get(k, k): value[k] for k in value
-            }
+        value = _of_today(value)
     for name, kind in KINDS.items():
         if isinstance(value, dict) and kind.__required_keys__ <= value.keys():
             return name, manifests.check(value, kind, path)

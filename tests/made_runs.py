@@ -160,7 +160,7 @@ def made_bench(path, *, word="henet_r2"):
         for engine, middle in (("c", 80.0), ("onnxruntime", 300.0), (word, 5000.0))
     ]
     missing = [{"model": word, "engine": "ncnn", "reason": word}]
-    told = {"rows": rows, "winners": {word: "c"}, "verdicts": {word: word}, "missing": missing}
+    told = {"rows": rows, "winners": {word: "c"}, "summaries": {word: word}, "missing": missing}
     write_json(path, told)
 
 
@@ -194,7 +194,7 @@ def made_comparison(folder, *, word="l1"):
     row = {"network": word, "kind": "criterion", "runs": 1, "before %": 50.0, "after %": 80.0}
     row |= {"± %": "", "trainable": 1000, "MACs": 2000, "µs": 50.0, "epochs": 4}
     whole = {**row, "network": "whole", "kind": "whole", "MACs": 4000, "before %": ""}
-    told = {"folder": str(folder), "goal": {"keep": 0.5}, "images": 30, "verdict": word}
+    told = {"folder": str(folder), "goal": {"keep": 0.5}, "images": 30, "conclusion": word}
     told |= {"means": [whole, row], "rows": [], "left_out": [word], "picture": "x.png"}
     write_sealed(folder / "comparison.json", told)
     return folder

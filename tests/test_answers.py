@@ -168,7 +168,7 @@ def doubled(monkeypatch):
 @pytest.mark.parametrize("way", ["compile", "export", "onnx", "bench"])
 def test_a_wrong_normalisation_is_not_kept(way, doubled, tmp_path):
     if way == "bench":
-        rows, missing = bench([network()], on=["c"], rounds=1, seconds=0.01)
+        rows, missing = bench([network()], engines=["c"], rounds=1, seconds=0.01)
         assert not rows
         assert "differ by" in str(missing[0])
         return

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leancnn import cli, models
-from leancnn.bench import Missing, Row, bench, to_json, untrained, verdict, winner
+from leancnn.bench import Missing, Row, bench, summary, to_json, untrained, winner
 from leancnn.errors import MismatchError, UnknownNameError
 
 ROW = Row(
@@ -33,7 +33,7 @@ ROW = Row(
 def test_a_disturbed_core_has_no_winner_and_says_why():
     rows = [replace(ROW, disturbed=("the core slept",)), replace(ROW, engine="d", rounds_us=(99,))]
     assert winner(rows) is None
-    assert verdict(rows) == "no winner, the core was disturbed: the core slept"
+    assert summary(rows) == "no winner, the core was disturbed: the core slept"
 
 
 TURN = st.floats(1.0, 1e5)
@@ -58,7 +58,7 @@ def test_rounds_of_another_day_are_not_compared():
 
 def test_an_unknown_engine_is_named():
     with pytest.raises(UnknownNameError, match="onnxruntime"):
-        bench([], on=["onnx-runtime"])
+        bench([], engines=["onnx-runtime"])
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_untrained_networks_have_activations_that_are_alive():
 @pytest.mark.slow
 def test_an_engine_whose_answers_are_no_numbers_is_not_timed(monkeypatch):
     monkeypatch.setattr(import_module("leancnn.parity"), "difference", lambda *answers: math.nan)
-    rows, missing = bench([untrained("henet_r2")], on=["torch"], rounds=1, seconds=0.01)
+    rows, missing = bench([untrained("henet_r2")], engines=["torch"], rounds=1, seconds=0.01)
     assert not rows
     assert "henet_r2 on torch: its logits differ by nan of their scale" in str(missing[0])
 
@@ -177,7 +177,7 @@ def test_the_share_of_peak_is_our_rate_over_that_of_the_loop(monkeypatch):
     with torch.inference_mode():
         monkeypatch.setattr(Timed, "expected", network(torch.from_numpy(images)).tolist(), False)
     monkeypatch.setattr(import_module("leancnn.bench"), "Worker", Timed)
-    (row,), missing = bench([network], on=["torch"], rounds=3)
+    (row,), missing = bench([network], engines=["torch"], rounds=3)
     assert not missing
     assert row.share_of_peak == pytest.approx((row.macs / 0.002) / (3_000_000 / 0.001))
     assert row.macs == models.card("resnet8").macs
@@ -187,7 +187,7 @@ def test_the_share_of_peak_is_our_rate_over_that_of_the_loop(monkeypatch):
 
 def test_other_precisions_are_told_by_how_often_they_agree():
     network = untrained("resnet8")
-    rows, missing = bench([network], on=["c"], rounds=1, seconds=0.001, precision="any")
+    rows, missing = bench([network], engines=["c"], rounds=1, seconds=0.001, precision="any")
     assert not missing
     assert [(row.engine, row.agreement, row.accuracy) for row in rows] == [("c", 1.0, None)]
     assert to_json(rows, missing)["rows"][0]["agreement"] == 1.0

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leancnn.bench_figures import Row, rivals, verdict, winner
+from leancnn.bench_figures import Row, rivals, summary, winner
 
 ROW = Row(
     model="a",
@@ -39,7 +39,7 @@ def test_the_winner_is_compared_with_every_rival_not_only_the_second():
     assert wide.low_us < ROW.high_us < second.low_us < wide.median_us
     assert [row.engine for row in rivals([wide, second, ROW])] == ["c", "ncnn"]
     assert winner([wide, second, ROW]) is None
-    assert verdict([wide, second, ROW]) == "no winner, intervals overlap: c, ncnn"
+    assert summary([wide, second, ROW]) == "no winner, intervals overlap: c, ncnn"
 
 
 ROWS = st.lists(st.lists(st.floats(1, 100), min_size=1, max_size=5), min_size=1, max_size=5)

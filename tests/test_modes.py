@@ -87,7 +87,7 @@ def _predict(network: Network, pictures: Path, out: Path) -> None:
 
 
 def _bench(network: Network, pictures: Path, out: Path) -> None:
-    leancnn.bench([network], on=["torch"], rounds=1, seconds=0.01)
+    leancnn.bench([network], engines=["torch"], rounds=1, seconds=0.01)
 
 
 def _export(network: Network, pictures: Path, out: Path) -> None:

@@ -23,9 +23,9 @@ def test_engines_run_in_the_precisions_that_their_own_tools_make():
     for package in ("onnxruntime", "openvino", "nncf"):
         pytest.importorskip(package)
     network = untrained("resnet8")
-    on = ["onnxruntime", "openvino"]
-    rows, missing = bench([network], on=on, rounds=1, seconds=0.01, precision="any")
+    engines = ["onnxruntime", "openvino"]
+    rows, missing = bench([network], engines=engines, rounds=1, seconds=0.01, precision="any")
     assert not missing
     others = ["onnxruntime-int8", "openvino-default", "openvino-int8"]
-    assert [row.engine for row in rows] == [*on, *others]
+    assert [row.engine for row in rows] == [*engines, *others]
     assert all(row.agreement is not None and row.agreement > 0.3 for row in rows)

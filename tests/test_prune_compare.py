@@ -1,4 +1,4 @@
-"""leancnn prune --compare and --plot-gates: one protocol, a verdict, pictures."""
+"""leancnn prune --compare and --plot-gates: one protocol, a conclusion, pictures."""
 
 import shutil
 from dataclasses import replace
@@ -42,7 +42,7 @@ def compared(wide, tmp_path_factory):
     return out, seen
 
 
-def test_a_comparison_has_a_row_for_each_seed_a_verdict_and_a_picture(compared):
+def test_a_comparison_has_a_row_for_each_seed_a_conclusion_and_a_picture(compared):
     out, seen = compared
     found = runs.read_json(out / "comparison.json")
     each = [*CRITERIA, *BASELINES]
@@ -53,7 +53,7 @@ def test_a_comparison_has_a_row_for_each_seed_a_verdict_and_a_picture(compared):
     assert [(line["network"], line["runs"]) for line in found["means"]] == [
         ("whole", 1), *((name, 2) for name in each)
     ]  # fmt: skip
-    assert found["verdict"].startswith("se_gate is ")
+    assert found["conclusion"].startswith("se_gate is ")
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     recipe = recipes.of_json(runs.read_json(out / "scratch-seed0" / "recipe.json"))
     assert recipe.epochs == 1.0  # as long as the whole network and the retraining together

@@ -10,7 +10,7 @@ import pytest
 from leancnn import criteria, models, recipes, runs
 from leancnn.prune.baselines import check_baseline
 from leancnn.prune.goal import GoalWords
-from leancnn.prune.significance import Comparison, Row, verdict
+from leancnn.prune.significance import Comparison, Row, conclusion
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
@@ -101,7 +101,7 @@ def found(goal: float, *after: tuple[str, str, float]) -> Comparison:
     )  # fmt: skip
     return Comparison(
         folder="f", goal={"expansion": goal}, images=1000, rows=rows, left_out=(),
-        verdict=verdict(rows, 1000), picture="p",
+        conclusion=conclusion(rows, 1000), picture="p",
     )  # fmt: skip
 
 

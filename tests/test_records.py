@@ -11,6 +11,8 @@ from leancnn.report import render, report
 from leancnn.safe_files import write_json, write_sealed
 from tests.made_runs import (
     everything,
+    made_bench,
+    made_comparison,
     made_eeg,
     made_plan,
     made_run,
@@ -42,11 +44,15 @@ def test_every_damaged_file_of_a_run_is_named(tmp_path):
         path.write_bytes(whole)
 
 
-def test_what_eeg_called_otherwise_at_first_is_read(tmp_path):
+def test_what_was_called_otherwise_at_first_is_read(tmp_path):
     folder = made_eeg(tmp_path / "eeg")
+    made_bench(folder / "bench.json")
+    made_comparison(folder)
     for name, old, new in (
         ("session.json", "right", "correct"),
         ("evaluation.json", "against", "baselines"),
+        ("comparison.json", "verdict", "conclusion"),
+        ("bench.json", "verdicts", "summaries"),
     ):
         now = recognise(folder / name)
         value = {old if key == new else key: item for key, item in told(folder / name).items()}

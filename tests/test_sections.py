@@ -110,7 +110,7 @@ def test_bytes_are_told_as_people_do(count, told):
     assert NUMBER.fullmatch(told)
 
 
-def test_a_comparison_shows_its_verdict_and_a_network_its_own_command(tmp_path):
+def test_a_comparison_shows_its_conclusion_and_a_network_its_own_command(tmp_path):
     text = page_of(made_comparison(tmp_path / "compared", word="l1 is better"))
     assert "l1 is better" in text
     _, _, missing = render(find(made_network(tmp_path / "net", data="photos")))

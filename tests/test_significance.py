@@ -1,6 +1,6 @@
 """What a comparison says: a difference is one when it is larger than its noise."""
 
-from leancnn.prune.significance import Row, verdict
+from leancnn.prune.significance import Row, conclusion
 
 
 def rows(label, kind, *after):
@@ -11,9 +11,9 @@ def rows(label, kind, *after):
     ]  # fmt: skip
 
 
-def test_the_verdict_calls_a_difference_by_its_noise():
+def test_the_conclusion_calls_a_difference_by_its_noise():
     mine = rows("se_gate", "criterion", 0.90, 0.91, 0.92)
-    text = verdict(
+    text = conclusion(
         mine
         + rows("random", "criterion", 0.905, 0.91, 0.915)
         + rows("scratch", "baseline", 0.80, 0.81, 0.82)
@@ -23,7 +23,7 @@ def test_the_verdict_calls_a_difference_by_its_noise():
     assert "level with random" in text
     assert "better than scratch (+10.00" in text
     assert "worse than smaller_model" in text
-    assert "level with scratch" in verdict(mine + rows("scratch", "baseline", 0.80), 20)
+    assert "level with scratch" in conclusion(mine + rows("scratch", "baseline", 0.80), 20)
     alike = rows("l1", "criterion", *[0.906] * 9) + rows("scratch", "baseline", *[0.9] * 9)
-    assert "level with" in verdict(alike, 10_000), "more runs are not more test images"
-    assert "better than" in verdict(alike, 40_000)
+    assert "level with" in conclusion(alike, 10_000), "more runs are not more test images"
+    assert "better than" in conclusion(alike, 40_000)

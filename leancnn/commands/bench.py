@@ -22,7 +22,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--model", metavar="NAMES", help="untrained networks by name, with commas; or all"
     )
     parser.add_argument(
-        "--engines", dest="on", metavar="ENGINES", help="with commas; default: all there are"
+        "--engines", dest="engines", metavar="ENGINES", help="with commas; default: all there are"
     )
     parser.add_argument("--rounds", type=int, default=12, help="turns of each engine, default 12")
     parser.add_argument("--seconds", type=float, default=0.15, help="of one turn, default 0.15")
@@ -41,7 +41,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Latencies of networks on engines, in turns on one core."""
-    from leancnn.bench import ENGINES, bench, to_json, untrained, verdict
+    from leancnn.bench import ENGINES, bench, summary, to_json, untrained
     from leancnn.predict import open_classifier
 
     names = args.model.split(",") if args.model else []
@@ -56,7 +56,7 @@ def run(args: Namespace) -> Answer:
     networks = [*saved, *(untrained(name) for name in names)]
     rows, missing = bench(
         networks,
-        on=list(ENGINES) if args.on is None else args.on.split(","),
+        engines=list(ENGINES) if args.engines is None else args.engines.split(","),
         rounds=args.rounds,
         seconds=args.seconds,
         core=args.core,
@@ -70,14 +70,14 @@ def run(args: Namespace) -> Answer:
         columns = [name for name in columns if name not in TOLD]
     lines = [table(shown, columns)]
     for name in dict.fromkeys(row.model for row in rows):
-        lines.append(f"{name}: {verdict([row for row in rows if row.model == name])}")
+        lines.append(f"{name}: {summary([row for row in rows if row.model == name])}")
     if args.picture:
         from leancnn.runs import atomic_write
 
         figures = to_json(rows, missing)["rows"]
         atomic_write(Path(args.picture), bench_picture(figures))
     # Without --engines what is not installed was not asked for.
-    failed = [each for each in missing if args.on is not None or not each.not_installed]
+    failed = [each for each in missing if args.engines is not None or not each.not_installed]
     return Answer(to_json(rows, missing), "\n".join(lines), int(bool(failed) or not rows))
 
 

@@ -1,4 +1,4 @@
-"""Was the pruning worth it? Criteria and baselines under one protocol, one table, one verdict.
+"""Was the pruning worth it? Criteria and baselines under one protocol, one table, one conclusion.
 
 Every criterion cuts the same groups of channels by the same goal, and every network is trained
 again by the same recipe in the same precision. A baseline is trained from scratch for as many
@@ -27,7 +27,7 @@ from leancnn.prune.measure import Measured, TestAccuracy
 from leancnn.prune.planning import PruningRequest
 from leancnn.prune.resume import PRUNING, same_recipe
 from leancnn.prune.run import prune_network
-from leancnn.prune.significance import Comparison, Row, means, verdict
+from leancnn.prune.significance import Comparison, Row, conclusion, means
 from leancnn.recipes import Recipe
 from leancnn.train.plan import TrainingPlan
 from leancnn.train.request import TrainingRequest
@@ -175,7 +175,7 @@ class _Comparing:
             images=test.images,
             rows=(),
             left_out=(),
-            verdict="",
+            conclusion="",
             picture=str(protocol.out / "comparison.png"),
         )
 
@@ -280,7 +280,7 @@ class _Comparing:
             self.result,
             rows=tuple(self.rows),
             left_out=tuple(dict.fromkeys(self.left_out)),
-            verdict=verdict(self.rows, self.result.images),
+            conclusion=conclusion(self.rows, self.result.images),
         )
         runs.write_sealed(self.protocol.out / "comparison.json", self.result.to_json())
         if self.on_row is not None and more:

@@ -42,7 +42,7 @@ class Comparison:
     rows: tuple[Row, ...]
     left_out: tuple[str, ...]
     """Criteria and baselines that this network cannot have, and why."""
-    verdict: str
+    conclusion: str
     picture: str
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Comparison:
         return {**asdict(self), "means": means(self.rows)}
 
     def text(self) -> str:
-        """The table and the verdict for people."""
+        """The table and the conclusion for people."""
         rows = [
             {key: f"{v:,.2f}" if isinstance(v, float) else v for key, v in row.items()}
             for row in means(self.rows)
@@ -60,7 +60,7 @@ class Comparison:
             f"accuracy on {self.images:,} images of the test part, "
             "after the last epoch; whole: as it was cut"
         )
-        return "\n".join([*lines, where, self.verdict, f"picture: {self.picture}"])
+        return "\n".join([*lines, where, self.conclusion, f"picture: {self.picture}"])
 
 
 def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return lines
 
 
-def verdict(rows: Sequence[Row], images: int) -> str:
+def conclusion(rows: Sequence[Row], images: int) -> str:
     """Whether the first criterion did better than the rest, in a sentence."""
     groups = dict(_groups(rows))
     names = [label for label, found in groups.items() if found[0].kind == "criterion"]

@@ -219,7 +219,7 @@ def _timed(network: Network, on: str | None) -> _Times:
             written.source, written.prefix, network.preprocessing, classes
         )
         return _Times(*quartiles(turns))
-    rows, missing = bench([network], on=("c",), rounds=ROUNDS, seconds=SECONDS)
+    rows, missing = bench([network], engines=("c",), rounds=ROUNDS, seconds=SECONDS)
     if not rows:
         raise LeanCNNError(f"{network.name}: its program cannot be timed: {missing[0].reason}")
     (row,) = rows

@@ -24,7 +24,7 @@ MOST = 1e300  # of a number
 
 @section("comparison", "Was pruning worth it", place=52)
 def make(records: Sequence[Record], options: Options) -> list[Block]:
-    """Each comparison: verdict, accuracy against cost, every network."""
+    """Each comparison: its conclusion, accuracy against cost, every network."""
     return parts([(r.name, _blocks(r.value)) for r in records if r.kind == "comparison"])
 
 
@@ -34,7 +34,7 @@ def _blocks(value: Mapping[str, Any]) -> list[Block]:
     if all(_number(row, "µs") is not None for row in rows):
         charts.append(_chart(rows, "µs", "µs an image, compiled, one core"))
     return [
-        Text(f"{value['verdict']}."),
+        Text(f"{value['conclusion']}."),
         Text(
             f"Goal: {value_text(value['goal'])}; accuracy on {value['images']:,} images of the "
             "test part after the last epoch, of the whole network as it was cut."

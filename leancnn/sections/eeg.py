@@ -149,5 +149,5 @@ def _check(value: Mapping[str, Any]) -> list[Block]:
     fit = "fit for use" if value["fit"] else "not fit for use"
     said = [f"problem: {one}" for one in value["problems"]]
     said += [f"warning: {one}" for one in value["warnings"]]
-    verdict = Text(f"{value['source']} is {fit}.", "good" if kind == "good" else "warning")
-    return [verdict, *map(Text, said)]
+    fitness = Text(f"{value['source']} is {fit}.", "good" if kind == "good" else "warning")
+    return [fitness, *map(Text, said)]

@@ -60,7 +60,7 @@ def _bench(bench: Mapping[str, Any]) -> list[Block]:
         if all(row["low_us"] > 0 for row in rows):
             blocks.append(_chart(rows))
         blocks += [Details("The same as numbers", [_table(rows)])]
-    blocks += [Text(f"Fastest of {name}: {value}.") for name, value in bench["verdicts"].items()]
+    blocks += [Text(f"Fastest of {name}: {value}.") for name, value in bench["summaries"].items()]
     if bench["missing"]:
         gaps = [[f"{one['model']} on {one['engine']}", one["reason"]] for one in bench["missing"]]
         blocks.append(Details("Not timed", [Table("Not timed", ("what", "why"), gaps)]))

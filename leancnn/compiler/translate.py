@@ -45,15 +45,6 @@ def translate(
     names or means that do not fit it.
     """
     graph = simplify(graph)
-    answers, channels = graph.shapes[graph.output][0], graph.shapes[graph.input][0]
-    if odd := [
-        word for word in classes if any(c == "\0" or "\ud800" <= c < "\ue000" for c in word)
-    ]:
-        raise UnsupportedError(f"the class {odd[0]!r} has a character that no text in C can hold")
-    if len(classes) != answers:
-        raise MismatchError(f"{len(classes)} class names for a network of {answers} answers")
-    if not len(mean) == len(std) == channels:
-        raise MismatchError(f"{channels} channels need as many means and stds")
     facts = Metadata(
         name=name,
         classes=tuple(classes),
@@ -65,12 +56,32 @@ def translate(
         logits=logits,
         full_scale=full_scale,
     )
+    _check(graph, facts)
     tiles = {} if tune is None else best_tiles(graph, tune)
     tiles = narrow_tiles(graph) if narrow else tiles
     if small:
-        work, graph = graph.macs(), smallest(graph)
-        if more := graph.macs() - work:
-            share = f"first layers in strips, for {more / work:.1%} more multiply-accumulates"
-            facts = replace(facts, source=f"{facts.source}, {share}" if facts.source else share)
+        graph, facts = _in_strips(graph, facts)
     written = emit(schedule(lower(graph), tiles, small=small), facts)
     return replace(written, source=PLAIN + written.source) if small else written
+
+
+def _check(graph: Graph, facts: Metadata) -> None:
+    """Refuse class names and means that do not fit a network. Raises as `translate`."""
+    answers, channels = graph.shapes[graph.output][0], graph.shapes[graph.input][0]
+    for word in facts.classes:
+        if any(c == "\0" or "\ud800" <= c < "\ue000" for c in word):
+            raise UnsupportedError(f"the class {word!r} has a character that no text in C can hold")
+    if len(facts.classes) != answers:
+        raise MismatchError(f"{len(facts.classes)} class names for a network of {answers} answers")
+    if not len(facts.mean) == len(facts.std) == channels:
+        raise MismatchError(f"{channels} channels need as many means and stds")
+
+
+def _in_strips(graph: Graph, facts: Metadata) -> tuple[Graph, Metadata]:
+    """The graph with the least memory, its first layers in strips where that pays, and a note."""
+    small = smallest(graph)
+    more = small.macs() - graph.macs()
+    if not more:
+        return small, facts
+    share = f"first layers in strips, for {more / graph.macs():.1%} more multiply-accumulates"
+    return small, replace(facts, source=f"{facts.source}, {share}" if facts.source else share)

@@ -17,7 +17,7 @@ import torch
 from search_compare import Here, cpu_seconds_per_epoch
 
 from leancnn.bench import bench
-from leancnn.errors import LeanCNNError
+from leancnn.errors import LeanCNNError, StoppedError
 from leancnn.search import Budget, can_meet, search
 from leancnn.search import plan as planning
 from leancnn.search.budget import Candidate
@@ -83,6 +83,8 @@ def _one(
             progress=False,
             **known,
         )
+    except StoppedError:
+        raise
     except LeanCNNError as error:
         return {**row, "why": str(error)}
     if (winner := found.winner) is None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import types
 from pathlib import Path
 from typing import get_args
 
@@ -133,6 +134,15 @@ def test_a_trial_that_does_badly_is_stopped_and_the_best_goes_to_the_last_rung(t
     best = max(trials, key=lambda one: one.accuracy or 0)
     assert best.epochs == 9
     assert all(one.epochs < 9 for one in trials if one.state == "stopped")
+
+
+def test_backends_are_timed_for_a_training_that_is_longer_than_that():
+    short, long = a_plan(), a_plan(images=1_000_000)
+    driven = [drive.Driver(one, Path("x"), None, Stub(), 1.0) for one in (short, long)]
+    trial = Trial(0, FOUND[0], Change(), {}, "running")
+    for driver, choose in zip(driven, (False, True), strict=True):
+        driver.study = types.SimpleNamespace(next_epochs=lambda trial: 1)
+        assert driver.job(trial).choose is choose
 
 
 def test_a_lost_worker_costs_one_rung_and_no_rung_is_run_twice(tmp_path):
@@ -280,6 +290,24 @@ def test_a_latency_model_finds_the_worth_of_cycles_that_times_were_made_of():
     disturbed = latency_model.fit_model([architecture()] * 30, found, [3 * times[0], *times[1:]])
     assert disturbed.predict(found[0]) == pytest.approx(times[0], rel=0.1)
     assert made.predict(found[0]) == pytest.approx(times[0], rel=0.05)
+
+
+def test_a_model_of_a_busy_machine_is_not_kept_and_is_timed_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEANCNN_CACHE", str(tmp_path))
+    draw, some = random.Random(0), [architecture(repeat=n) for n in range(20)]
+    cycles = {one.key: {"window": draw.uniform(1, 100), "kernels": 5.0} for one in some}
+    true = {key: 0.5 * each["window"] for key, each in cycles.items()}
+    busy = {key: each * draw.choice((1, 10)) for key, each in true.items()}
+    answers = iter([busy, busy, true])
+    monkeypatch.setattr(latency_model, "sample", lambda many: some)
+    monkeypatch.setattr(latency_model, "predicted_cycles", lambda *_, **__: cycles)
+    monkeypatch.setattr(latency_model, "measured", lambda *_, **__: next(answers))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="was the machine busy"):
+            latency_model.load_or_fit()
+    model = latency_model.load_or_fit()
+    assert model.median_error < 0.02
+    assert latency_model.load_or_fit().factors == model.factors  # nothing is left to be timed
 
 
 def test_programs_that_are_timed_are_spread_over_networks():

@@ -11,7 +11,7 @@ from leancnn.process import Stop
 from leancnn.search.plan import KEPT, SearchPlan
 from leancnn.search.pool import Pool
 from leancnn.search.study import Study, Trial
-from leancnn.search.trial import Job, Outcome, forget
+from leancnn.search.trial import CHOOSING, Job, Outcome, forget
 
 TRIES = 3  # of a rung whose worker is killed
 LOOK_S = 1.0
@@ -89,6 +89,7 @@ class Driver:
             split_seed=self.plan.seed,
             val_share=self.plan.val_share,
             form=trial.candidate.form,
+            choose=self.plan.steps(trial.candidate) > CHOOSING,
         )
 
     def _fill(self) -> None:

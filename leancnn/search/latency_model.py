@@ -9,6 +9,7 @@ The error that a model states is that on programs which it had not seen: each is
 to all others.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from leancnn.search.programs import Cycles, cache_path, measured, predicted_cycl
 from leancnn.search.space import Architecture, choices, counted, searched
 from leancnn.toolchain import find_compiler, processor
 
+TRUSTED = 0.3  # median error up to which a model is kept: a quiet machine gives half of it
 FEWEST = 8  # programs that a fit needs
 PROGRAMS = 24  # that are timed for a fit
 LARGEST = 300_000_000  # multiply-accumulates of a timed program
@@ -145,7 +147,8 @@ def load_or_fit(
     """The model of this machine, or that which `on` times, fitted now where none is kept, or
     `refit`.
 
-    That takes a minute: programs are built on all cores, then timed on one. Raises
+    That takes a minute: programs are built on all cores, then timed on one. What a busy machine
+    made useless is not kept, with a warning; the next call times the same programs again. Raises
     `MissingDependencyError` without a C compiler, `RunError` for a command that times nothing.
     """
     find_compiler()
@@ -153,7 +156,9 @@ def load_or_fit(
     if not refit:
         with suppress(DamagedError, RunError, KeyError):
             kept = read_json(place, manifests.LatencyModel)
-            return LatencyModel(**{key: kept[key] for key in LatencyModel.__slots__})
+            model = LatencyModel(**{key: kept[key] for key in LatencyModel.__slots__})
+            if model.median_error <= TRUSTED:
+                return model
     some = sample(PROGRAMS)
     times = measured(some, on=on, progress=progress)
     table = predicted_cycles([one for one in some if one.key in times], progress=progress)
@@ -163,5 +168,13 @@ def load_or_fit(
         )
     able = [one for one in some if one.key in times and one.key in table]
     model = fit_model(able, [table[one.key] for one in able], [times[one.key] for one in able])
+    if model.median_error > TRUSTED:
+        warnings.warn(
+            f"times of programs make no sense together: predictions err by "
+            f"{model.median_error:.0%}, the median; was the machine busy? The next call times "
+            "them again",
+            stacklevel=2,
+        )
+        return model
     write_sealed(place, model.to_json())
     return model

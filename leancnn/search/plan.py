@@ -86,6 +86,11 @@ class SearchPlan:
             tested="test" in dataset.manifest["parts"],
         )
 
+    def steps(self, candidate: Candidate) -> int:
+        """Of the longest training of a network."""
+        batch = recipes.for_network(candidate.architecture.network).batch
+        return self.rungs[-1] * max(1, self.images // batch)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
         found = [one.to_json() for one in self.found]

@@ -20,6 +20,7 @@ from leancnn.process import die_with_parent
 from leancnn.search.budget import Form
 from leancnn.search.space import Architecture, Change
 
+CHOOSING = 1000  # steps: a shorter training is over before timing backends for it would pay
 WAIT_S = 60.0  # for a process that is just leaving the folder
 INT8 = "int8"  # in a run: its best network in integers
 LEFT = ("checkpoints", "best", "last", INT8)  # of a run: what holds weights
@@ -42,6 +43,8 @@ class Job:
     val_share: float | None
     form: Form = "float32"
     """What is compared."""
+    choose: bool = True
+    """Whether backends are timed before the first step; see `CHOOSING`."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
@@ -124,6 +127,7 @@ def _train(job: Job) -> Any:
     folder = Path(job.folder)
     until = time.monotonic() + WAIT_S
     recipe = recipes.for_network(job.architecture.network)
+    fixed = {} if job.choose else {"backend": "simd", "precision": "fp32"}
     while True:
         try:
             if runs.is_run(folder):
@@ -141,7 +145,7 @@ def _train(job: Job) -> Any:
                 patience=0,
                 size=list(job.architecture.size),
                 channels=job.architecture.channels,
-                **job.change.overrides(recipe),
+                **{**fixed, **job.change.overrides(recipe)},
             )
         except RunError as error:
             if "is in use" not in str(error) or time.monotonic() > until:

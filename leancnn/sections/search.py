@@ -47,12 +47,11 @@ def make(records: Sequence[Record], options: Options) -> list[Block]:
 
 def _blocks(record: Record) -> list[Block]:
     asked = record.value
-    budget = {LIMITS.get(k, k): v for k, v in asked["budget"].items() if v is not None}
     blocks: list[Block] = [
         Text(
-            f"Asked: {value_text(budget)}; on {asked['data']}, {asked['images']:,} images to "
-            f"train, {asked['val_images']:,} to validate, {len(asked['classes'])} classes; "
-            f"{len(asked['found'])} architectures could meet it; compared after "
+            f"Asked: {_limits(asked['budget'])}; on {asked['data']}, {asked['images']:,} images to "
+            f"train, {asked['val_images']:,} to validate, {_many(len(asked['classes']), 'class')}; "
+            f"{_many(len(asked['found']), 'architecture')} could meet it; compared after "
             f"{', '.join(map(str, asked['rungs']))} epochs; seed {asked['seed']}."
         )
     ]
@@ -68,6 +67,21 @@ def _blocks(record: Record) -> list[Block]:
         head = ("trial", "network", "epochs", "validation")
         blocks.append(Details(many, [Table("Trials, the most accurate first", head, trials)]))
     return [*blocks, *_latency_model(asked.get("latency_model", asked.get("clock", {})))]
+
+
+def _limits(budget: Mapping[str, Any]) -> str:
+    """The budget in words, as whoever asked would say it."""
+    limits = [(LIMITS[key], budget.get(key)) for key in LIMITS]
+    words = [f"at most {limit:,.10g} {unit}" for unit, limit in limits if limit is not None]
+    if budget.get("accuracy") is not None:
+        words.append(f"at least {percent(budget['accuracy'])} right")
+    return ", ".join(words) or "the most accurate, at any cost"
+
+
+def _many(count: float, word: str) -> str:
+    """1 class, 10 classes, 0.5 hours."""
+    plural = f"{word}es" if word.endswith("s") else f"{word}s"
+    return f"{count:,.10g} {word if count == 1 else plural}"
 
 
 def _again(asked: Mapping[str, Any], folder: Path) -> str:
@@ -108,7 +122,7 @@ def _front(front: Mapping[str, Any], budget: Mapping[str, Any]) -> list[Block]:
 def _compared(front: Mapping[str, Any]) -> str:
     """How many were compared, and by how much the winner's validation promised too much."""
     words = f"{front['trials']:,} trials were compared, {front['failed']:,} failed"
-    words += f"; {front['spent'] / 3600:.2g} hours of training."
+    words += f"; {_many(round(front['spent'] / 3600, 2), 'hour')} of training."
     winner = front["winner"]
     if winner is None or winner["test_accuracy"] is None:
         return words

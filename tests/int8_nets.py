@@ -44,7 +44,7 @@ class Drawn:
 
     def __init__(self, seed):
         self.random = np.random.default_rng(seed)
-        shape = (channels_of(seed), *(int(side) for side in self.random.integers(6, 15, 2)))
+        shape = (channels_of(seed), *self.sides())
         self.graph = empty(shape)
         self.value = self.conv(self.graph.input, int(self.random.choice([8, 12, 16])), 3)
         for _ in range(int(self.random.integers(3, 8))):
@@ -54,6 +54,9 @@ class Drawn:
         _, h, w = self.shape(self.value)
         weight = self.random.normal(0, 0.3, (4, self.shape(self.value)[0], h, w))
         self.graph.output = self.add(Conv(floats(weight), self.numbers(4)), self.value)
+
+    def sides(self):
+        return [int(side) for side in self.random.integers(6, 15, 2)]
 
     def shape(self, value):
         return self.graph.shapes[value]
@@ -188,6 +191,24 @@ class DepthwiseDrawn(Drawn):
             self.value = self.add(Activation("clip", 0.0, high), self.value)
         if random.random() < 0.3:
             self.value = self.conv(self.value, int(random.choice([5, 8])), 3)
+
+
+class Downsampled(Drawn):
+    """Residual blocks of stride 2 whose shortcuts are 1×1 convolutions of that stride (ResNet's)."""
+
+    def sides(self):
+        return [16, 32][int(self.random.integers(2))], 32
+
+    def step(self):
+        c, h, w = self.shape(self.value)
+        if min(h, w) < 5:
+            return
+        edge = (1, 1, 1, 1)
+        weight = self.random.normal(0, (9 * c) ** -0.5, (c + 4, c, 3, 3))
+        main = self.add(Conv(floats(weight), self.numbers(c + 4), (2, 2), edge), self.value)
+        weight = self.random.normal(0, c**-0.5, (c + 4, c, 1, 1))
+        past = self.add(Conv(floats(weight), self.numbers(c + 4), (2, 2)), self.value)
+        self.value = self.add(Activation("clip"), self.add(Combine("add"), main, past))
 
 
 class NormDrawn(Drawn):

@@ -40,10 +40,10 @@
 
 #if defined(__GNUC__)
 #define HELPER static inline __attribute__((unused, always_inline))
-#if defined(__clang__)
-#define LAYER static __attribute__((noinline)) void
+#if !defined(__clang__) && __GNUC__ >= 8
+#define LAYER static __attribute__((noipa)) void /* gcc 12 -O2 may drop a call otherwise, and keeps clones */
 #else
-#define LAYER static __attribute__((noinline, noclone)) void /* of a clone's constants gcc keeps too many */
+#define LAYER static __attribute__((noinline)) void
 #endif
 #else
 #define HELPER static inline
@@ -187,7 +187,7 @@ HELPER vw weights(const int32_t *p) { return splat(*p); }
 #if defined(__AVX512VNNI__) && defined(__GNUC__)
 HELPER vi dot(vi a, vx x, vw w) /* of the intrinsic gcc makes copies, and spills what does not fit */
 {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(a) : "v"(x), "v"(w));
+    __asm__("vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+v"(a) : "v"(x), "v"(w));
     return a;
 }
 #elif defined(__AVX512VNNI__)
@@ -211,8 +211,8 @@ HELPER vw weights(const int32_t *p)
 #if defined(__AVX2__) && defined(__GNUC__) && !defined(__clang__)
 HELPER vi dot(vi a, vx x, vw w) /* gcc would add up the products first, and spill the sums of a tile */
 {
-    __asm__("vpaddd %1, %0, %0" : "+v"(a) : "v"(OF(madd_epi16)(x.even, w.even)));
-    __asm__("vpaddd %1, %0, %0" : "+v"(a) : "v"(OF(madd_epi16)(x.odd, w.odd)));
+    __asm__("vpaddd {%1, %0, %0|%0, %0, %1}" : "+v"(a) : "v"(OF(madd_epi16)(x.even, w.even)));
+    __asm__("vpaddd {%1, %0, %0|%0, %0, %1}" : "+v"(a) : "v"(OF(madd_epi16)(x.odd, w.odd)));
     return a;
 }
 #else

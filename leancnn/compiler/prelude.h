@@ -80,7 +80,11 @@ float powf(float x, float y);
 
 #if defined(__GNUC__)
 #define HELPER static inline __attribute__((unused))
-#define LAYER static __attribute__((noinline)) void /* one function of all layers compiles for minutes */
+#if !defined(__clang__) && __GNUC__ >= 8 /* one function of all layers compiles for minutes, */
+#define LAYER static __attribute__((noipa)) void /* and gcc 12 -O2 may take one for a call without effects */
+#else
+#define LAYER static __attribute__((noinline)) void
+#endif
 #else
 #define HELPER static inline
 #define LAYER static void

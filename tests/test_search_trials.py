@@ -90,7 +90,8 @@ def test_a_worker_that_is_killed_is_a_lost_rung_which_goes_on_from_its_checkpoin
     assert lost.lost
     assert outcome(tmp_path / "a", 400) is None
     pool.start(job(tmp_path / "a", epochs=400))
-    time.sleep(5.0)
+    while not (tmp_path / "a" / "run.json").exists():
+        time.sleep(0.1)  # it may have been killed before that was written
     assert pool.stop() == []
     assert runs.read_run(tmp_path / "a")["state"] in ("stopped", "running")
 

@@ -110,7 +110,7 @@ def test_training_heals_its_kernels(own_cache: Path) -> None:
         return done.stdout
 
     whole = trained()
-    (path,) = (own_cache / "native").glob("lanes-*.so")
+    (path,) = (own_cache / "native").glob("simd-*.so")
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[: size // 2])
     assert trained() == whole

@@ -214,7 +214,7 @@ class Program:
         names = []
         for place, node in enumerate(self.trace.nodes[1:], 1):
             if node.weight is None:
-                names.append((f"lanes_{node.form}", place))
+                names.append((f"simd_{node.form}", place))
             elif kernels_of(node) == PRODUCT:
                 names.append(("products_forward", place))
             else:
@@ -238,7 +238,7 @@ class Program:
                 names += [(weights, place)] if c.weight_partial else []
             elif c.grad >= 0 or c.gate_grad >= 0:
                 form = "seen" if node.viewed else node.form
-                names.append((f"lanes_{form}_gradient", place))
+                names.append((f"simd_{form}_gradient", place))
         return names
 
     def _steps(self, names: list[tuple[str, int]]) -> Any:

@@ -305,17 +305,27 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+INSTRUCTIONS = (  # that a figure hangs on most, where one name is that of several processors
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8"),
+    *("asimd", "asimddp", "i8mm", "sve"),
+)
+
+
 def machine() -> dict[str, Any]:
     """Where a number was made: system, processor, cores, Python. No names of people or networks."""
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
+    processor, able = platform.processor() or platform.machine(), ""
+    with contextlib.suppress(OSError):
+        known: dict[str, str] = {}
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            known.setdefault(key.strip(), value.strip())
+        processor = known.get("model name", processor)
+        flags = (known.get("flags") or known.get("Features", "")).split()
+        able = " ".join(name for name in INSTRUCTIONS if name in flags)
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor,
+        **({"instructions": able} if able else {}),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,

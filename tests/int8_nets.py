@@ -194,7 +194,7 @@ class DepthwiseDrawn(Drawn):
 
 
 class Downsampled(Drawn):
-    """Residual blocks of stride 2 whose shortcuts are 1×1 convolutions of that stride (ResNet's)."""
+    """Residual blocks of stride 2 with 1×1 convolutions of that stride beside (ResNet's)."""
 
     def sides(self):
         return [16, 32][int(self.random.integers(2))], 32

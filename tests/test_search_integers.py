@@ -60,6 +60,29 @@ def test_integers_are_tried_where_floats_miss_the_budget_and_only_there():
         either(floats, ints, Budget(bytes=20))
 
 
+def test_a_limit_of_bytes_hides_no_integers_that_a_limit_of_time_finds(monkeypatch):
+    factors = dict.fromkeys(("window", "winograd", "kernels"), 1e-3)
+    made = latency_model.LatencyModel(factors, 0.1, 0.2, 9, 5e4)
+    monkeypatch.setattr(feasible, "load_or_fit", lambda *_, **__: made)
+    monkeypatch.setattr(
+        feasible,
+        "ratios",
+        lambda floats, limit, on, **_: {
+            one.architecture.network: 0.5 for one in floats if 1 < one.microseconds / limit <= 4
+        },
+    )
+    known = {"networks": ["resnet8"], "sizes": [(16, 16)], "integers": True}
+    every = feasible.can_meet(Budget(), **{**known, "integers": False}).found
+    limit = 0.7 * max(one.microseconds for one in every)
+    found = {one.title for one in feasible.can_meet(Budget(microseconds=limit), **known).found}
+    widest = max(every, key=lambda one: one.bytes).architecture
+    both = Budget(microseconds=limit, bytes=1.1 * widest.int8_bytes)
+    assert Candidate(widest, 0.0, "int8").title in found
+    assert Candidate(widest, 0.0, "int8").title in {
+        one.title for one in feasible.can_meet(both, **known).found
+    }
+
+
 def test_a_priced_shape_is_read_back_with_its_form_and_one_of_an_older_search_is_of_floats():
     one = Candidate(architecture(), 7.0, "int8")
     text = json.loads(json.dumps(one.to_json()))

@@ -181,7 +181,7 @@ def test_a_search_of_digits_ends_with_a_network_its_c_file_and_a_test_part_opene
     made = latency_model.LatencyModel(
         dict.fromkeys(("window", "winograd", "kernels"), 1e-3), 0.1, 0.2, 9, 5e4
     )
-    monkeypatch.setattr(feasible, "load_or_fit", lambda **_: made)
+    monkeypatch.setattr(feasible, "load_or_fit", lambda *_, **__: made)
     known = {
         "out": tmp_path / "s",
         "hours": 0.5,

@@ -135,7 +135,9 @@ def _in_integers(
     most, limit = math.inf, budget.microseconds
     ratio: dict[str, float] = {}
     if limit is not None:
-        ratio = ratios(floats, limit, on, progress=progress)
+        timed = Budget(microseconds=limit, macs=budget.macs)  # what floats weigh is no matter here
+        slow = floats if budget.bytes is None else _candidates(every, timed, model, progress)
+        ratio = ratios(slow, limit, on, progress=progress)
         most = MARGIN * model.fastest * limit / min([1.0, *ratio.values()])
     able = [
         one

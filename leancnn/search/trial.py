@@ -73,7 +73,7 @@ class Outcome:
     accuracy: float = 0.0
     """Best on the validation images so far, 0..1; of integers that of the best as floats."""
     seconds: float = 0.0
-    """Of training, all rungs together."""
+    """Of training, all rungs together, and of this rung's quantizing."""
     error: str = ""
     """In one line; such a trial ends."""
     lost: bool = False
@@ -93,16 +93,20 @@ def run(job: Job) -> Outcome:
     made = Outcome(number=job.number, epochs=job.epochs, form=job.form)
     try:
         trained = _train(job)
-        accuracy = max(float(row["val_accuracy"]) for row in trained.history)
+        accuracy, began = (
+            max(float(row["val_accuracy"]) for row in trained.history),
+            time.monotonic(),
+        )
         if job.form == "int8":
             accuracy = in_integers(Path(job.folder), job.seed)
+        seconds = trained.seconds + time.monotonic() - began
     except StoppedError:
         raise
     except LeanCNNError as error:
         kind = type(error).__name__
         made = replace(made, error=f"{kind}: {' '.join(str(error).split())}"[:500])
     else:
-        made = replace(made, accuracy=accuracy, seconds=trained.seconds)
+        made = replace(made, accuracy=accuracy, seconds=seconds)
     runs.write_sealed(_place(Path(job.folder), job.epochs), asdict(made))
     return made
 

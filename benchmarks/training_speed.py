@@ -234,8 +234,8 @@ def _write(rows: list[dict[str, Any]]) -> None:
             "command": "python benchmarks/training_speed.py --all",
             "machine": known,
             "rows": rows,
-            "note": "floats and bfloat16 are ours, by what they keep; the fastest step of each way; "
-            "peaks are G multiply-adds a second, of the run that the row is of",
+            "note": "floats and bfloat16 are ours, by what they keep; the fastest step of each "
+            "way; peaks are G multiply-adds a second, of the run that the row is of",
         },
     )
 

@@ -10,7 +10,14 @@ from typing import get_args
 import pytest
 
 from leancnn import cli, recipes, runs
-from leancnn.errors import ArgumentError, DataError, LeanCNNError, MismatchError, RunError
+from leancnn.errors import (
+    ArgumentError,
+    DamagedError,
+    DataError,
+    LeanCNNError,
+    MismatchError,
+    RunError,
+)
 from leancnn.recipes import Backend
 from leancnn.search import Budget, drive, latency_model, plan
 from leancnn.search import run as searching
@@ -245,9 +252,15 @@ def test_a_plan_is_read_back_and_knows_another_search(tmp_path):
 def test_a_plan_that_calls_its_latency_model_a_clock_is_read(tmp_path):
     made = a_plan(latency_model={"median_error": 0.1})
     value = made.to_json()
+    runs.write_sealed(tmp_path / plan.FILE, {**value, "clock": {"median_error": 0.9}})
+    assert plan.SearchPlan.read(tmp_path) == made
     value["clock"] = value.pop("latency_model")
     runs.write_sealed(tmp_path / plan.FILE, value)
     assert plan.SearchPlan.read(tmp_path) == made
+    del value["clock"]
+    runs.write_sealed(tmp_path / plan.FILE, value)
+    with pytest.raises(DamagedError, match="no latency_model"):
+        plan.SearchPlan.read(tmp_path)
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):

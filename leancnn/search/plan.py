@@ -11,7 +11,7 @@ import torch
 
 from leancnn import manifests, recipes, runs
 from leancnn.data import Dataset
-from leancnn.errors import ArgumentError, MismatchError, RunError, WriteError
+from leancnn.errors import ArgumentError, DamagedError, MismatchError, RunError, WriteError
 from leancnn.search.budget import Budget, Candidate, amount
 from leancnn.search.feasible import Feasible
 from leancnn.search.request import SearchRequest
@@ -102,8 +102,9 @@ class SearchPlan:
         value = dict(runs.read_json(folder / FILE, manifests.Search))
         for key in ("format", "sha256"):
             value.pop(key, None)
-        if "clock" in value:  # what it was called first
-            value["latency_model"] = value.pop("clock")
+        first = value.pop("clock", None)  # what it was called first
+        if value.setdefault("latency_model", first) is None:
+            raise DamagedError(f"{folder / FILE} has no latency_model; search in another folder")
         value["budget"] = Budget(**value["budget"])
         value["found"] = tuple(Candidate.of_json(one) for one in value["found"])
         value["classes"], value["rungs"] = tuple(value["classes"]), tuple(value["rungs"])

@@ -306,7 +306,8 @@ def say(
         f"{amount('bytes', winner.bytes)}, {amount('macs', winner.macs)}"
     )
     tested = _of_test(winner)
-    many = f"the best of {len(trials)} that were compared"
+    again = sum(one.predicted_us is None for one in members)  # of the front, in integers too
+    many = f"the best of {len(trials) + again} that were compared"
     if reached:
         return f"reached: {what}, {cost}; {many}{tested}"
     takes = _takes(plan, winner, members)

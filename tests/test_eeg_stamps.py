@@ -51,15 +51,17 @@ def test_a_sender_that_was_late_and_caught_up_lost_nothing(start, late_s, seed):
     assert numbering.lost == 0
 
 
-@given(st.integers(10, 60), st.integers(1, 200), st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
-def test_what_was_withheld_is_missing_where_it_was_withheld(place, missing, seed):
-    when = on_time(400) + np.random.default_rng(seed).uniform(0, 0.003, 400)
+@pytest.mark.parametrize(("jitter", "off"), [(0.0019, 0), (0.003, 1)])  # a sample is 4 ms
+@given(place=st.integers(10, 60), missing=st.integers(1, 200), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_what_was_withheld_is_missing_where_it_was_withheld(jitter, off, place, missing, seed):
+    """To the sample where stamps are less than half of one off their time."""
+    when = on_time(400) + np.random.default_rng(seed).uniform(0, jitter, 400)
     kept = [n for n in range(400) if not place <= n < place + missing]
     numbers, numbering = numbered(pushed(when[kept]))
-    assert numbering.lost == CHUNK * missing
-    expected = [CHUNK * n + sample for n in kept for sample in range(CHUNK)]
-    assert numbers == expected
+    assert abs(numbering.lost - CHUNK * missing) <= off
+    if not off:
+        assert numbers == [CHUNK * n + sample for n in kept for sample in range(CHUNK)]
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 32])

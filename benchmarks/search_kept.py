@@ -108,7 +108,7 @@ def workers(asked: argparse.Namespace, publish: Callable[..., None]) -> None:
 
     some = list(architectures(classes=10, channels=3, sizes=[(16, 16)], only=["resnet8"]))
     found = tuple(Candidate(one, one.macs / 1e4) for one in some)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for many in (1, 2):
         plan = stub_plan(found=found, rungs=RUNGS)
         with tempfile.TemporaryDirectory() as name:

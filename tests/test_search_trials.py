@@ -16,7 +16,7 @@ from leancnn.search.drive import Driver
 from leancnn.search.pool import LocalPool
 from leancnn.search.space import Architecture, Change
 from leancnn.search.study import Study
-from leancnn.search.trial import Job, outcome
+from leancnn.search.trial import INT8, Job, outcome
 from tests.test_search import a_plan
 
 SIDE = 16
@@ -197,7 +197,10 @@ def test_a_search_of_digits_ends_with_a_network_its_c_file_and_a_test_part_opene
     names = {path.name for path in (tmp_path / "s" / "winner").iterdir()}
     assert {"network.json", "weights.safetensors", "resnet8.c", "resnet8.h"} <= names
     assert (tmp_path / "s" / "front.png").read_bytes().startswith(b"\x89PNG")
-    runs_of_front = [tmp_path / "s" / "trials" / f"{one.trial:04d}" for one in found.members]
+    runs_of_front = [
+        tmp_path / "s" / "trials" / f"{one.trial:04d}" / (INT8 if one.form == "int8" else "")
+        for one in found.members
+    ]
     assert all(len(runs.evaluations(each)) == 1 for each in runs_of_front)
     again = searching.search("digits", **known)
     assert again.members == found.members

@@ -19,10 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+BESIDE = {"compare": "search_compare", "kept": "search_kept", "workers": "search_kept"}
 sys.path[:0] = [str(ROOT)]
 
 HELD_OUT = 40
@@ -385,14 +387,8 @@ def main() -> None:
         worker(asked.job)
     elif asked.what == "drive":
         drive(asked.folder, asked.trials)
-    elif asked.what == "compare":
-        from search_compare import compare
-
-        compare(asked, publish)
-    elif asked.what in ("kept", "workers"):
-        import search_kept
-
-        getattr(search_kept, asked.what)(asked, publish)
+    elif asked.what in BESIDE:
+        getattr(import_module(BESIDE[asked.what]), asked.what)(asked, publish)
     else:
         {"clock": clock, "bookkeeping": bookkeeping, "kills": kills}[asked.what](asked)
 

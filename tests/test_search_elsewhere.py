@@ -1,12 +1,15 @@
 """Programs of a search that a command of the user's times on another machine."""
 
+import contextlib
 import shutil
+import time
+from pathlib import Path
 
 import pytest
 
 from leancnn import cli
 from leancnn.errors import RunError
-from leancnn.search import latency_model
+from leancnn.search import elsewhere, latency_model
 from leancnn.search.elsewhere import TURNS, Elsewhere, quartiles
 from leancnn.search.integers import integer_source
 from leancnn.search.programs import NAME, measured, source
@@ -58,6 +61,32 @@ def test_a_command_that_times_nothing_is_one_line_with_what_it_said(text, said, 
         measured([smallest()], lambda one: "", script(text))
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_what_takes_too_long_is_ended_with_all_that_it_began(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(elsewhere, "LONGEST_S", 0.5)
+    begun = tmp_path / "pid"
+    with pytest.raises(RunError, match="timed out"):
+        script(f"sleep 60 & echo $! > '{begun}'; wait").seconds("", NAME, smallest(), 10)
+    end = time.monotonic() + 10
+    while running(int(begun.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def running(pid):
+    """Whether a process is there and no zombie."""
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+        return state not in "ZX"
+    return False
+
+
+def test_times_of_another_script_by_the_same_name_are_other_times(script):
+    first = script("echo 1").key
+    assert script("echo 1").key == first
+    assert script("echo 2").key != first
+    assert Elsewhere("'").key != Elsewhere("x").key
 
 
 def test_a_command_that_does_not_exist_is_named():

@@ -4,9 +4,13 @@ The command is given the path of a C file with a `main`. It builds and runs it w
 alone on a core, and passes on what it prints: the seconds of one image, a line for each turn.
 """
 
+import hashlib
+import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +28,11 @@ MAIN = """
 #include <time.h>
 static double leancnn_now(void) {{
     struct timespec t;
+#ifdef CLOCK_MONOTONIC /* that of the day may be set meanwhile */
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#else
     timespec_get(&t, TIME_UTC);
+#endif
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }}
 int main(void) {{
@@ -63,6 +71,16 @@ class Elsewhere:
 
     command: str
 
+    @property
+    def key(self) -> str:
+        """What its times hang on: the command, the folder it runs in, and the files it names."""
+        digest = hashlib.sha256(f"{Path.cwd()}\0{self.command}".encode())
+        with suppress(ValueError):  # a quote that is not closed: refused when it is to run
+            for word in shlex.split(self.command):
+                if Path(word).is_file():
+                    digest.update(Path(word).read_bytes())
+        return f"by {self.command} {digest.hexdigest()}"
+
     def seconds(self, source: str, prefix: str, image: Sized, classes: int) -> list[float]:
         """Seconds of one image, turn by turn. Raises `RunError` with what the command said."""
         height, width = image.size
@@ -80,15 +98,8 @@ class Elsewhere:
 
     def _answer(self, path: Path) -> list[float]:
         try:
-            done = subprocess.run(
-                [*shlex.split(self.command), str(path)],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=LONGEST_S,
-                check=False,
-            )
+            words = [*shlex.split(self.command), str(path)]
+            done = _run(words)
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             raise RunError(self._refused(" ".join(str(error).split()))) from error
         if done.returncode:
@@ -108,6 +119,26 @@ class Elsewhere:
             "it and run it on one core of the machine that counts, and to pass on the seconds that "
             "it prints"
         )
+
+
+def _run(words: list[str]) -> "subprocess.CompletedProcess[str]":
+    """The answer of a command, which is ended with all that it began when it takes too long."""
+    with subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=LONGEST_S)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def quartiles(turns: Sequence[float]) -> tuple[float, float, float]:

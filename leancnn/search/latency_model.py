@@ -152,7 +152,7 @@ def load_or_fit(
     `MissingDependencyError` without a C compiler, `RunError` for a command that times nothing.
     """
     find_compiler()
-    place = cache_path("latency-model", processor() if on is None else f"by {on.command}")
+    place = cache_path("latency-model", processor() if on is None else on.key)
     if not refit:
         with suppress(DamagedError, RunError, KeyError):
             kept = read_json(place, manifests.LatencyModel)

@@ -312,7 +312,7 @@ INSTRUCTIONS = (  # that a figure hangs on most, where one name is that of sever
 
 
 def machine() -> dict[str, Any]:
-    """Where a number was made: system, processor, its vectors, cores, Python. No names of people."""
+    """Where a number was made: system, processor, its vectors, cores, Python; nobody's name."""
     processor, able = platform.processor() or platform.machine(), ""
     with contextlib.suppress(OSError):
         known: dict[str, str] = {}

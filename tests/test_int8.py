@@ -1,6 +1,8 @@
 """Integer programs: the C equals its reference to the last bit, however it is built."""
 
 import platform
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +39,7 @@ from tests.int8_nets import (
     written,
 )
 
+ROOT = Path(__file__).parent.parent
 INTEL = platform.machine() in ("x86_64", "AMD64")
 PLAIN = {"plain loops": ["-DLANES=1"], "integers alone": ["-DLANES=1", "-DINTEGERS"]}
 BUILDS = PLAIN | (
@@ -104,21 +107,7 @@ def test_what_has_an_integer_form_stays_in_integers(kind, seed):
     assert not drawn(seed, images=2, kind=kind)[1].mixed
 
 
-TABLE = [
-    "henet_r2",
-    "henet_r3",
-    "henet_r4",
-    "shufflenet_r3",
-    "shufflenet_r5",
-    "resnet8",
-    "resnet20",
-    "mobilenetv2",
-    "shufflenetv2_x0_5",
-    "lbmbnet32_r6",
-    "nvmnet_g4",
-    "rsenet",
-    "squeezenet1_1",
-]
+TABLE = list(runpy.run_path(str(ROOT / "benchmarks" / "engines.py"))["BARS"])  # README's
 
 
 @pytest.mark.slow

@@ -334,7 +334,7 @@ class Member(TypedDict):
     test_accuracy: Share | None
     test_low: Share | None
     test_high: Share | None
-    form: NotRequired[Literal["float32", "int8"]]
+    form: NotRequired[Literal["float32", "int8", "pruned"]]
 
 
 class Rung(TypedDict):
@@ -346,7 +346,7 @@ class Rung(TypedDict):
     seconds: Number
     error: str
     lost: bool
-    form: NotRequired[Literal["float32", "int8"]]
+    form: NotRequired[Literal["float32", "int8", "pruned"]]
 
 
 RENAMED = {

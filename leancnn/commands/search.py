@@ -68,6 +68,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--floats-only", action="store_true", help="no network of 8-bit integers may win"
     )
+    parser.add_argument(
+        "--no-pruning", action="store_true", help="train narrow networks; prune no wide ones"
+    )
     parser.add_argument("--val-share", type=float, help="of the train part, for validation")
     parser.add_argument("--seed", type=int, default=0, help="of everything random; default 0")
     parser.add_argument("--workers", type=int, help="trainings at a time; default: one a core")
@@ -112,6 +115,7 @@ def run(args: Namespace) -> Answer:
         seed=args.seed,
         val_share=args.val_share,
         integers=not args.floats_only,
+        pruning=not args.no_pruning,
         pool=_pool(args),
         **where,
     )
@@ -134,6 +138,8 @@ def _check(args: Namespace) -> None:
             raise UsageError(f"--dry-run trains nothing; leave out --{given[0]}")
         if args.floats_only:
             raise UsageError("--dry-run asks for integers where no floats meet the budget")
+        if args.no_pruning:
+            raise UsageError("--dry-run prunes nothing; leave out --no-pruning")
         if args.classes is not None and args.data is not None:
             raise UsageError("the data say how many classes there are; leave out --classes")
         return

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from leancnn.errors import ArgumentError, MismatchError
 from leancnn.search.space import Architecture
 
-Form = Literal["float32", "int8"]
+Form = Literal["float32", "int8", "pruned"]
 """What a network is when it counts."""
+AGAIN = 1 / 3  # epochs of training after a cut, for each before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +63,32 @@ class Candidate:
 
     architecture: Architecture
     microseconds: float
+    """Of the form."""
     form: Form = "float32"
-    """Of what is trained, which is floats; "int8": it is quantized before it is compared."""
+    """Of what is trained, which is floats; "int8": it is quantized before it is compared;
+    "pruned": it is cut to the budget and trained again before it is compared."""
+    share: float = 1.0
+    """Of the architecture's costs, about what a cut leaves."""
+
+    @property
+    def key(self) -> str:
+        """The candidate in a word that is the same each time."""
+        return self.architecture.key + ("" if self.form == "float32" else f" {self.form}")
 
     @property
     def bytes(self) -> int:
-        return self.architecture.int8_bytes if self.form == "int8" else self.architecture.bytes
+        whole = self.architecture.int8_bytes if self.form == "int8" else self.architecture.bytes
+        return int(self.share * whole)
 
     @property
     def macs(self) -> int:
-        return self.architecture.macs
+        return int(self.share * self.architecture.macs)
+
+    @property
+    def training_macs(self) -> float:
+        """Multiply-accumulates for one image, by which an epoch of its training takes time."""
+        again = self.share * AGAIN if self.form == "pruned" else 0.0
+        return self.architecture.macs * (1 + again)
 
     @property
     def title(self) -> str:
@@ -85,14 +102,21 @@ class Candidate:
     def to_json(self) -> dict[str, Any]:
         """Its fields as plain JSON values."""
         own = {"microseconds": round(self.microseconds, 2), "form": self.form}
-        return {**self.architecture.to_json(), **own}
+        share = {} if self.share == 1 else {"share": self.share}
+        return {**self.architecture.to_json(), **own, **share}
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "Candidate":
         """What `to_json` gave."""
-        rest = {key: item for key, item in value.items() if key not in ("microseconds", "form")}
+        own = ("microseconds", "form", "share")
+        rest = {key: item for key, item in value.items() if key not in own}
         form = value.get("form", "float32")  # what an older search has, which knew no other
-        return cls(Architecture.of_json(rest), float(value["microseconds"]), form)
+        share = float(value.get("share", 1))
+        return cls(Architecture.of_json(rest), float(value["microseconds"]), form, share)
+
+
+FORMS: Mapping[Form, str] = {"float32": "", "int8": ", in 8-bit integers", "pruned": ", pruned"}
+"""What is said of a form behind the name of a network."""
 
 
 def titled(architecture: Architecture, form: Form) -> str:
@@ -103,7 +127,7 @@ def titled(architecture: Architecture, form: Form) -> str:
     >>> titled(some, "int8")
     'resnet8 (width=8) at 32×32, in 8-bit integers'
     """
-    return architecture.title + (", in 8-bit integers" if form == "int8" else "")
+    return architecture.title + FORMS[form]
 
 
 def amount(name: str, value: float) -> str:
@@ -140,15 +164,20 @@ def within(found: Iterable[Candidate], budget: Budget) -> list[Candidate]:
 
 
 def either(
-    floats: Sequence[Candidate], integers: Sequence[Candidate], budget: Budget
+    floats: Sequence[Candidate],
+    integers: Sequence[Candidate],
+    budget: Budget,
+    pruned: Sequence[Candidate] = (),
 ) -> list[Candidate]:
-    """What meets a budget as floats, and of the rest what does as integers, the cheapest first.
+    """What meets a budget as floats, and of the rest what does as integers or when it is pruned,
+    the cheapest first.
 
     Raises as `within`.
     """
     fit = [one for one in floats if one.meets(budget)]
     known = {one.architecture.key for one in fit}
-    fit += [one for one in integers if one.architecture.key not in known and one.meets(budget)]
+    others = [one for one in (*integers, *pruned) if one.architecture.key not in known]
+    fit += [one for one in others if one.meets(budget)]
     return within(fit or [*floats, *integers], budget)
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from leancnn.errors import LeanCNNError
 from leancnn.process import Stop
+from leancnn.search.budget import Candidate
 from leancnn.search.plan import KEPT, SearchPlan
 from leancnn.search.pool import Pool
+from leancnn.search.pruning import Cut
 from leancnn.search.study import Study, Trial
 from leancnn.search.trial import CHOOSING, Job, Outcome, forget
 
@@ -90,7 +92,12 @@ class Driver:
             val_share=self.plan.val_share,
             form=trial.candidate.form,
             choose=self.plan.steps(trial.candidate) > CHOOSING,
+            cut=self._cut(trial.candidate),
         )
+
+    def _cut(self, one: Candidate) -> Cut | None:
+        factors = self.plan.latency_model.get("factors", {})
+        return Cut.of(one, self.plan.budget, factors) if one.form == "pruned" else None
 
     def _fill(self) -> None:
         """Give every free place a rung that can end in time: first what goes on, then what is
@@ -113,7 +120,9 @@ class Driver:
         if not self._rates:
             return 0.0
         middle = sorted(self._rates)[len(self._rates) // 2]
-        return middle * trial.candidate.macs * (job.epochs - trial.epochs)
+        again = trial.candidate.training_macs - job.architecture.macs  # anew after each rung
+        new = job.architecture.macs * (job.epochs - trial.epochs)
+        return middle * (new + again * job.epochs)
 
     def _take(self, done: Iterable[Outcome]) -> None:
         for one in done:
@@ -124,7 +133,8 @@ class Driver:
                 self.study.fail(one.number, one.error)
                 self._check_hope(one.error)
             else:
-                self._rates.append(one.seconds / one.epochs / max(1, job.architecture.macs))
+                work = self.study.trial(one.number).candidate.training_macs
+                self._rates.append(one.seconds / one.epochs / max(1, work))
                 if self.study.report(one.number, one.epochs, one.accuracy):
                     self._queue.insert(0, self.study.trial(one.number))
             self.study.spend(self.spent)

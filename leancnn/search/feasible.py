@@ -1,8 +1,8 @@
 """Which architectures meet a budget on this machine, none of them trained."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from leancnn.search.budget import Budget, Candidate, either
@@ -10,6 +10,7 @@ from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.integers import as_integers, ratios
 from leancnn.search.latency_model import LatencyModel, load_or_fit
 from leancnn.search.programs import measured, predicted_cycles
+from leancnn.search.pruning import to_prune
 from leancnn.search.space import Architecture, Size, architectures
 from leancnn.tables import table
 
@@ -57,10 +58,17 @@ class Feasible:
             }
             for one in self.by_network()
         ]
-        integers = sum(one.form == "int8" for one in self.found)
         count = f"{len(self.found)} of {self.considered} architectures meet the budget"
-        count += f", {integers} of them in 8-bit integers alone" if integers else ""
-        return f"{table(rows)}\n\n{count}; {self.latency_model}"
+        return f"{table(rows)}\n\n{count}{other_forms(self.found)}; {self.latency_model}"
+
+
+def other_forms(found: Sequence[Candidate]) -> str:
+    """How many of those that meet a budget do so in another form than floats; empty for none."""
+    integers = sum(one.form == "int8" for one in found)
+    pruned = sum(one.form == "pruned" for one in found)
+    words = [f", {integers} of them in 8-bit integers alone"] if integers else []
+    words += [f", {pruned} when they are pruned"] if pruned else []
+    return "".join(words)
 
 
 def can_meet(
@@ -73,6 +81,7 @@ def can_meet(
     correct: bool = False,
     integers: bool | None = None,
     clock_on: str | None = None,
+    pruning: bool = False,
     progress: bool = False,
 ) -> Feasible:
     """Find which networks of the zoo meet a budget on this machine, without training one.
@@ -80,11 +89,13 @@ def can_meet(
     `sizes` of the images; None: those of each network's card, and a few more. With `correct` one
     program of each network is timed, and the network's times follow it. What floats do not meet
     8-bit `integers` may; None: they are asked where no floats meet it. Where there is a limit of
-    time a program of each network is timed for that, too. `clock_on` is a command that times C on
-    the machine that counts; None: this one. The first call on a machine times a few programs for a
-    minute or two. Raises `MismatchError` where nothing meets the budget, naming the limit and what
-    comes nearest; `ArgumentError` for limits that nothing could mean; `UnknownNameError` for a
-    network; `RunError` for a command that times nothing.
+    time a program of each network is timed for that, too. With `pruning` what costs up to four
+    times the budget counts as well, one architecture of each network and size, to be pruned.
+    `clock_on` is a command that times C on the machine that counts; None: this one. The first call
+    on a machine times a few programs for a minute or two. Raises `MismatchError` where nothing
+    meets the budget, naming the limit and what comes nearest; `ArgumentError` for limits that
+    nothing could mean; `UnknownNameError` for a network; `RunError` for a command that times
+    nothing.
 
         can_meet(Budget(microseconds=150), sizes=[(31, 31)])
     """
@@ -92,13 +103,20 @@ def can_meet(
     every = list(architectures(classes=classes, channels=channels, sizes=sizes, only=networks))
     on = None if clock_on is None else Elsewhere(clock_on)
     model = load_or_fit(on, progress=progress)
-    floats = _candidates(every, budget, model, progress)
+    plain = floats = _candidates(every, budget, model, progress)
     if correct and budget.microseconds is not None:
         floats = corrected(floats, budget.microseconds, on, progress=progress)
     if integers is None:
         integers = not any(one.meets(budget) for one in floats)
     others = _in_integers(every, floats, budget, model, on, progress) if integers else []
-    return Feasible(model, tuple(either(floats, others, budget)), len(every))
+    wide: list[Candidate] = []
+    if pruning and budget.costs():
+        off = {
+            one.architecture.network: new.microseconds / one.microseconds
+            for one, new in zip(plain, floats, strict=True)
+        }
+        wide = _to_prune(every, floats, off, budget, model, progress)
+    return Feasible(model, tuple(either(floats, others, budget, wide)), len(every))
 
 
 def _candidates(
@@ -156,6 +174,34 @@ def _in_integers(
     }
     names = {one.architecture.network for one in found}
     return as_integers(found, {name: ratio.get(name, 1.0) * off.get(name, 1.0) for name in names})
+
+
+def _to_prune(
+    every: Sequence[Architecture],
+    floats: Sequence[Candidate],
+    off: Mapping[str, float],
+    budget: Budget,
+    model: LatencyModel,
+    progress: bool,
+) -> list[Candidate]:
+    """What is pruned to the budget: chosen by counts and by the time of a network's work, which
+    `floats` tell; then with its own time, `off` times what the model says."""
+    pace: dict[str, float] = {}  # of each network's costliest
+    for one in sorted(floats, key=lambda one: one.macs):
+        pace[one.architecture.network] = one.microseconds / max(1, one.macs)
+    known = {one.architecture.key: one for one in floats}
+    rough = [
+        known.get(one.key) or Candidate(one, pace[one.network] * one.macs)
+        for one in every
+        if one.network in pace and one.bytes <= LARGEST
+    ]
+    chosen = {one.architecture.key for one in to_prune(rough, budget)}
+    priced = _predicted([one for one in every if one.key in chosen], model, progress)
+    exact = [
+        replace(one, microseconds=one.microseconds * off.get(one.architecture.network, 1.0))
+        for one in priced
+    ]
+    return to_prune(exact, budget)
 
 
 def corrected(

@@ -23,7 +23,8 @@ from leancnn.train.estimate import duration
 FILE = "search.json"
 RUNGS = 4  # at most: the longest training has REDUCTION³ times the epochs of the shortest
 SHARE = 10  # of all the training that the hours allow, what one network may have at most
-COPIES = 9  # of its weights that a run in training leaves on disk, momentum and a second included
+COPIES = 9  # of its weights that a run in training leaves on disk, momentum and a second included;
+# a pruned one leaves as many again, of a network that is smaller
 KEPT = 12  # finished trials whose weights stay: the front
 LOGS = 100_000  # bytes of a trial without weights
 HOUR = 3600.0
@@ -224,13 +225,13 @@ def trainable(
     `rate` is seconds of an epoch for each multiply-accumulate. Where none can, the cheapest tenth.
     """
     most = hours * HOUR / 2 / (rate * epochs)
-    able = [one for one in found if one.macs <= most]
-    return able or sorted(found, key=lambda one: one.macs)[: -(-len(found) // 10)]
+    able = [one for one in found if one.training_macs <= most]
+    return able or sorted(found, key=lambda one: one.training_macs)[: -(-len(found) // 10)]
 
 
 def middle(found: Sequence[Candidate]) -> Architecture:
     """The architecture with the median of the work."""
-    return sorted(found, key=lambda one: one.macs)[len(found) // 2].architecture
+    return sorted(found, key=lambda one: one.training_macs)[len(found) // 2].architecture
 
 
 def check_no_other(folder: Path) -> None:

@@ -37,7 +37,7 @@ def files_of(folder: Path) -> Files:
 
 def put(files: Files, folder: Path) -> None:
     """Make a folder hold these files, and no checkpoint beside them."""
-    for path in folder.glob("checkpoints/*"):
+    for path in folder.rglob("checkpoints/*"):
         if str(path.relative_to(folder)) not in files:
             path.unlink()
     # manifests last: tensors alone are litter, a manifest alone is damage

@@ -35,6 +35,8 @@ class SearchRequest:
     """Whether what is found may be a network of 8-bit integers."""
     clock_on: str | None = None
     """A command that times C files where time counts; None: here."""
+    pruning: bool = True
+    """Whether wide networks are pruned to the budget, too."""
 
     @classmethod
     def of(
@@ -49,6 +51,7 @@ class SearchRequest:
         val_share: float | None,
         integers: bool = True,
         clock_on: str | None = None,
+        pruning: bool = True,
     ) -> "SearchRequest":
         """The words of `search`. Raises `UsageError`, `DataError` for no data set."""
         if not 0 <= seed <= LARGEST_SEED:
@@ -64,6 +67,7 @@ class SearchRequest:
             val_share=val_share,
             integers=integers,
             clock_on=clock_on,
+            pruning=pruning,
         )
 
     def space(self) -> dict[str, Any]:
@@ -74,6 +78,7 @@ class SearchRequest:
             "epochs": self.epochs,
             "integers": None if self.integers else False,  # an older search says nothing of them
             "clock_on": self.clock_on,
+            "pruning": None if self.pruning else False,
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -20,15 +20,17 @@ from leancnn import manifests, runs, weights
 from leancnn.bench import bench
 from leancnn.compile import compile
 from leancnn.compiler.reference import IntegerNetwork
+from leancnn.count import count
 from leancnn.errors import DamagedError, LeanCNNError, RunError
 from leancnn.evaluate import evaluate
 from leancnn.plots import front_picture
 from leancnn.progress import Progress
 from leancnn.runs import Which
-from leancnn.search.budget import Budget, Form, amount, titled
+from leancnn.search.budget import Budget, Candidate, Form, amount, titled
 from leancnn.search.drive import front, place
 from leancnn.search.elsewhere import Elsewhere, quartiles
 from leancnn.search.plan import KEPT, SearchPlan
+from leancnn.search.pruning import PRUNED
 from leancnn.search.study import Study, Trial
 from leancnn.search.trial import INT8, in_integers
 from leancnn.tables import table
@@ -190,15 +192,17 @@ def _said(trial: Trial) -> Iterator[None]:
         warnings.warn(text, stacklevel=2)
 
 
-def _saved(folder: Path, trial: int, form: Form) -> tuple[Path, Which | None]:
+def _saved(folder: Path, trial: int, epochs: int, form: Form) -> tuple[Path, Which | None]:
     """Where a network of the front lies, as `weights.load` takes it."""
     run = place(folder, trial)
-    return (run / INT8, None) if form == "int8" else (run, "best")
+    if form == "int8":
+        return run / INT8, None
+    return (run / f"{PRUNED}{epochs}" if form == "pruned" else run), "best"
 
 
 def _kept_at(folder: Path, trial: int, epochs: int, form: Form) -> Path:
     """Where the measurement of a network is kept."""
-    return place(folder, trial) / f"front-{epochs}{'-int8' if form == 'int8' else ''}.json"
+    return place(folder, trial) / f"front-{epochs}{'' if form == 'float32' else f'-{form}'}.json"
 
 
 class _Times(NamedTuple):
@@ -226,6 +230,14 @@ def _timed(network: Network, on: str | None) -> _Times:
     return _Times(row.low_us, row.median_us, row.high_us, row.disturbed)
 
 
+def _costs(network: Network, candidate: Candidate) -> tuple[int, int]:
+    """Bytes and multiply-accumulates of what was made, whatever was foreseen."""
+    if isinstance(network.body, IntegerNetwork) and network.body.network is not None:
+        return network.body.network.weights(), candidate.macs
+    cost = count(network.body, (network.preprocessing.channels, *network.preprocessing.size))
+    return cost.bytes, cost.macs
+
+
 def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
     """One of the front, quantized and measured now unless an earlier call did."""
     kept, candidate = _kept_at(folder, trial.number, trial.epochs, form), trial.candidate
@@ -238,9 +250,9 @@ def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
     accuracy = trial.accuracy or 0.0
     if form != candidate.form:
         accuracy = in_integers(place(folder, trial.number), plan.seed)
-    network = weights.load(*_saved(folder, trial.number, form))
+    network = weights.load(*_saved(folder, trial.number, trial.epochs, form))
     times = _timed(network, plan.asked.get("clock_on"))
-    integers = network.body.network if isinstance(network.body, IntegerNetwork) else None
+    size, macs = _costs(network, candidate)
     member = Member(
         trial=trial.number,
         network=titled(candidate.architecture, form),
@@ -251,8 +263,8 @@ def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
         low_us=times.low,
         high_us=times.high,
         predicted_us=candidate.microseconds if form == candidate.form else None,
-        bytes=candidate.architecture.bytes if integers is None else integers.weights(),
-        macs=candidate.macs,
+        bytes=size,
+        macs=macs,
         disturbed=times.disturbed,
         form=form,
     )
@@ -265,7 +277,7 @@ def _with_test(folder: Path, member: Member) -> Member:
     never twice."""
     if member.test_accuracy is not None:
         return member
-    where, which = _saved(folder, member.trial, member.form)
+    where, which = _saved(folder, member.trial, member.epochs, member.form)
     found = evaluate(where, which=which)
     tested = replace(member, test_accuracy=found.accuracy, test_low=found.low, test_high=found.high)
     runs.write_sealed(_kept_at(folder, member.trial, member.epochs, member.form), asdict(tested))
@@ -274,7 +286,7 @@ def _with_test(folder: Path, member: Member) -> Member:
 
 def _keep(folder: Path, winner: Member) -> None:
     """The winner as a saved network with its C file and library."""
-    network = weights.load(*_saved(folder, winner.trial, winner.form))
+    network = weights.load(*_saved(folder, winner.trial, winner.epochs, winner.form))
     network.made = {**network.made, "searched": {"trial": winner.trial, "network": winner.network}}
     weights.save(network, folder / "winner")
     compile(network, out=folder / "winner")

@@ -9,7 +9,7 @@ from leancnn.errors import StoppedError
 from leancnn.progress import LiveTable, tell
 from leancnn.search.budget import Budget, amount
 from leancnn.search.drive import Driver, front
-from leancnn.search.feasible import can_meet
+from leancnn.search.feasible import can_meet, other_forms
 from leancnn.search.plan import (
     FILE,
     HOUR,
@@ -44,6 +44,7 @@ def search(
     val_share: float | None = None,
     integers: bool = True,
     clock_on: str | None = None,
+    pruning: bool = True,
     pool: Pool | None = None,
     clock: Callable[[], float] = time.monotonic,
     progress: bool = True,
@@ -53,7 +54,8 @@ def search(
     `hours` counts all calls together: the same call goes on after a stop or a kill, and a larger
     number lengthens a search that ended. `networks` and `sizes` narrow what is tried; `epochs` is
     the longest training of one network; without it the hours decide. `integers`: whether what is
-    found may be a network of 8-bit integers. `clock_on` is a command that times C files on the
+    found may be a network of 8-bit integers; `pruning`: whether wide networks are pruned to the
+    budget beside narrow ones that are trained. `clock_on` is a command that times C files on the
     machine whose time counts; None: this one. `pool` trains; None: a process for each core of this
     machine. `clock` tells the seconds by which hours are counted. Pricing before and measuring
     after take minutes more.
@@ -75,6 +77,7 @@ def search(
         val_share=val_share,
         integers=integers,
         clock_on=clock_on,
+        pruning=pruning,
     )
     folder = Path(out)
     check_place(folder, data)
@@ -112,13 +115,14 @@ def _begun(
         correct=True,
         integers=request.integers,
         clock_on=request.clock_on,
+        pruning=request.pruning,
         progress=progress,
     )
     plan = SearchPlan.of(request, dataset, feasible, hours, places)
     if progress:
         tell(
             f"{len(plan.found)} of {feasible.considered} architectures meet {plan.budget}"
-            f"{_integers(plan)}; "
+            f"{other_forms(plan.found)}; "
             f"{feasible.latency_model}; trainings of {', '.join(map(str, plan.rungs))} epochs, "
             f"{places} at a time; at most {amount('bytes', disk(plan.found, places))} of disk in "
             f"{folder}"
@@ -149,11 +153,6 @@ def _drive(
                 f"{folder}; the same command goes on"
             )
     return conclude(folder, plan, study, study.spent, progress=progress)
-
-
-def _integers(plan: SearchPlan) -> str:
-    many = sum(one.form == "int8" for one in plan.found)
-    return f", {many} of them in 8-bit integers alone" if many else ""
 
 
 def status(driver: Driver) -> tuple[str, str]:

@@ -153,7 +153,7 @@ class Study:
 
     def _enqueue(self) -> None:
         """Begin with the costliest of each network by its own recipe, the costliest first, and
-        then with the costliest of each that only integers make fit."""
+        then with the costliest of each that only another form makes fit."""
         best = {
             (one.form, name): (one.microseconds, at)
             for name, architectures in self._architectures.items()
@@ -169,7 +169,7 @@ class Study:
         for _ in range(REDRAWS):
             asked = self._study.ask()
             trial = self._drawn(asked)
-            key = (trial.candidate.architecture.key, trial.change)
+            key = (trial.candidate.key, trial.change)
             if key not in self._seen:
                 break
             self._study.tell(asked, state=TrialState.FAIL)
@@ -236,12 +236,8 @@ class Study:
 
     def _key(self, one: Any) -> tuple[str, Change]:
         name = one.params["network"]
-        architecture = (
-            self._architectures[name][one.params[name]].architecture.key
-            if name in one.params
-            else ""
-        )
-        return architecture, Change.of_params(one.params)
+        candidate = self._architectures[name][one.params[name]].key if name in one.params else ""
+        return candidate, Change.of_params(one.params)
 
     def _trial_of(self, one: Any) -> Trial:
         if one.number in self._ended:

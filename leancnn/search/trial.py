@@ -14,16 +14,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leancnn import manifests, runs
+from leancnn import manifests, recipes, runs
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, StoppedError
 from leancnn.process import die_with_parent
 from leancnn.search.budget import Form
+from leancnn.search.pruning import PRUNED, Cut, pruned
 from leancnn.search.space import Architecture, Change
 
 CHOOSING = 1000  # steps: a shorter training is over before timing backends for it would pay
 WAIT_S = 60.0  # for a process that is just leaving the folder
 INT8 = "int8"  # in a run: its best network in integers
-LEFT = ("checkpoints", "best", "last", INT8)  # of a run: what holds weights
+LEFT = ("checkpoints", "best", "last", INT8, f"{PRUNED}*")  # of a run: what holds weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,13 @@ class Job:
     """What is compared."""
     choose: bool = True
     """Whether backends are timed before the first step; see `CHOOSING`."""
+    cut: Cut | None = None
+    """To what it is pruned, where that is its form."""
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """Fields of the recipe that are settled by the search and not by the trial."""
+        return {} if self.choose else {"backend": "simd", "precision": "fp32"}
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
@@ -52,6 +60,7 @@ class Job:
             **asdict(self),
             "architecture": self.architecture.to_json(),
             "change": self.change.to_json(),
+            "cut": None if self.cut is None else self.cut.to_json(),
         }
 
     @classmethod
@@ -60,6 +69,7 @@ class Job:
         parts = {
             "architecture": Architecture.of_json(value["architecture"]),
             "change": Change(**value["change"]),
+            "cut": Cut(**value["cut"]) if value.get("cut") else None,
         }
         return cls(**{**value, **parts})
 
@@ -71,9 +81,9 @@ class Outcome:
     number: int
     epochs: int
     accuracy: float = 0.0
-    """Best on the validation images so far, 0..1; of integers that of the best as floats."""
+    """Best on the validation images so far, 0..1; of another form that of the best as floats."""
     seconds: float = 0.0
-    """Of training, all rungs together, and of this rung's quantizing."""
+    """Of training, all rungs together, and of bringing this rung's network into its form."""
     error: str = ""
     """In one line; such a trial ends."""
     lost: bool = False
@@ -93,12 +103,8 @@ def run(job: Job) -> Outcome:
     made = Outcome(number=job.number, epochs=job.epochs, form=job.form)
     try:
         trained = _train(job)
-        accuracy, began = (
-            max(float(row["val_accuracy"]) for row in trained.history),
-            time.monotonic(),
-        )
-        if job.form == "int8":
-            accuracy = in_integers(Path(job.folder), job.seed)
+        began = time.monotonic()
+        accuracy = _accuracy(job, trained)
         seconds = trained.seconds + time.monotonic() - began
     except StoppedError:
         raise
@@ -109,6 +115,23 @@ def run(job: Job) -> Outcome:
         made = replace(made, accuracy=accuracy, seconds=seconds)
     runs.write_sealed(_place(Path(job.folder), job.epochs), asdict(made))
     return made
+
+
+def _accuracy(job: Job, trained: Any) -> float:
+    """On the validation images, of the form that is compared."""
+    if job.form == "int8":
+        return in_integers(Path(job.folder), job.seed)
+    if job.form == "pruned" and job.cut is not None:
+        changed = job.change.overrides(recipes.for_network(job.architecture.network))
+        return pruned(
+            Path(job.folder),
+            job.architecture,
+            job.cut,
+            epochs=job.epochs,
+            seed=job.seed,
+            overrides={**job.fixed, **changed},
+        )
+    return max(float(row["val_accuracy"]) for row in trained.history)
 
 
 def outcome(folder: Path, epochs: int) -> Outcome | None:
@@ -125,13 +148,11 @@ def _place(folder: Path, epochs: int) -> Path:
 
 
 def _train(job: Job) -> Any:
-    from leancnn import recipes
     from leancnn.train import resume, train
 
     folder = Path(job.folder)
     until = time.monotonic() + WAIT_S
     recipe = recipes.for_network(job.architecture.network)
-    fixed = {} if job.choose else {"backend": "simd", "precision": "fp32"}
     while True:
         try:
             if runs.is_run(folder):
@@ -149,7 +170,7 @@ def _train(job: Job) -> Any:
                 patience=0,
                 size=list(job.architecture.size),
                 channels=job.architecture.channels,
-                **{**fixed, **job.change.overrides(recipe)},
+                **{**job.fixed, **job.change.overrides(recipe)},
             )
         except RunError as error:
             if "is in use" not in str(error) or time.monotonic() > until:
@@ -174,9 +195,10 @@ def forget(folder: Path, *, keep: bool) -> None:
     """Remove a trial's weights, or with `keep` all but those of its best network."""
     import shutil
 
-    for name in LEFT:
-        if not keep or name == "checkpoints":
-            shutil.rmtree(folder / name, ignore_errors=True)
+    gone = "checkpoints", f"{PRUNED}*/checkpoints"
+    for name in gone if keep else LEFT:
+        for path in folder.glob(name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ COSTS = (
     ("macs", "--macs", ""),
     ("accuracy", "--accuracy", ""),
 )
-INTEGERS = ", in 8-bit integers"
+FORMS = {"int8": ", in 8-bit integers", "pruned": ", pruned"}
 LIMITS = {"microseconds": "µs an image", "bytes": "bytes", "macs": "multiply-accumulates"}
 
 
@@ -184,7 +184,7 @@ def _trials(folder: Path) -> list[list[Cell]]:
         last = max(rungs, key=lambda rung: rung["epochs"])
         share, error = last["accuracy"], last["error"]
         shown: Cell = error if error else Bar(percent(share), share)
-        network = f"{_network(trial)}{INTEGERS if last.get('form') == 'int8' else ''}"
+        network = f"{_network(trial)}{FORMS.get(last.get('form', ''), '')}"
         found.append((share, [trial.name, network, last["epochs"], shown]))
     return [row for _, row in sorted(found, key=lambda item: -item[0])]
 

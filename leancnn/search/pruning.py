@@ -1,0 +1,157 @@
+"""A wide network cut to the budget, where others train a narrow one: which, and how far.
+
+A trial of this form trains the wide network; after each rung a copy of its best is pruned until it
+costs no more than it may, and trained again for a third as many epochs. Its time is what the
+latency model says of the very cut, since a worker has a neighbour and times nothing.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from leancnn import recipes, weights
+from leancnn.compiler.cycles import cycles
+from leancnn.compiler.lower import lower
+from leancnn.compiler.memory import schedule
+from leancnn.compiler.simplify import simplify
+from leancnn.compiler.trace_torch import trace_torch
+from leancnn.errors import MismatchError
+from leancnn.prune.goal import Goal
+from leancnn.prune.planning import PruningRequest, find_plan
+from leancnn.prune.run import cut, fitting, images_for_pruning, prune_network
+from leancnn.search.budget import AGAIN, Budget, Candidate
+from leancnn.search.programs import lowered
+from leancnn.search.space import Architecture
+from leancnn.weights import Network
+
+MOST = 4.0  # times the budget that an architecture costs which is cut to it
+BEST = 2.0  # times: of each network and size the nearest to that is tried
+TRIES = 8  # cuts, each by what the one before left too much
+CLOSE = 0.98  # of what a cut is to cost, so that the next does not miss by a channel
+RATE = 0.3  # times the recipe's own, when the rest is trained again
+PRUNED = "pruned-"  # and epochs: in a run, its best network cut and trained again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """To what a wide network is pruned, and by which clock; plain JSON values."""
+
+    budget: Mapping[str, float]
+    """Limits, as `Budget.costs`."""
+    microseconds: float
+    """Of the whole network, as predicted."""
+    factors: Mapping[str, float]
+    """Microseconds of a cycle, by kind of kernel."""
+
+    @classmethod
+    def of(cls, one: Candidate, budget: Budget, factors: Mapping[str, float]) -> "Cut":
+        """What a candidate is cut to."""
+        whole = one.microseconds / one.share
+        return cls(budget=budget.costs(), microseconds=whole, factors=dict(factors))
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return asdict(self)
+
+    def price(self, found: Mapping[str, float]) -> float:
+        """Microseconds of cycles by kind, as the latency model has them."""
+        return sum(self.factors.get(kind, 0.0) * many for kind, many in found.items())
+
+
+def over(one: Candidate, budget: Budget) -> float:
+    """How many times the budget a candidate costs, by that limit which it misses most."""
+    return max((getattr(one, name) / limit for name, limit in budget.costs().items()), default=0.0)
+
+
+def to_prune(floats: Sequence[Candidate], budget: Budget) -> list[Candidate]:
+    """Of each network and size of images one that misses the budget, by about a half, as pruned.
+
+    >>> from leancnn.search.space import architectures
+    >>> some = architectures(classes=10, channels=3, sizes=[(32, 32)], only=["resnet8"])
+    >>> floats = [Candidate(one, one.macs / 1e5) for one in some]
+    >>> (found,) = to_prune(floats, Budget(macs=3e6))
+    >>> found.title, found.macs
+    ('resnet8 (width=12) at 32×32, pruned', 3000000)
+    """
+    best: dict[tuple[Any, ...], tuple[float, Candidate]] = {}
+    for one in floats:
+        times = over(one, budget)
+        if not 1 < times <= MOST:
+            continue
+        place = one.architecture.network, one.architecture.size
+        near = max(times / BEST, BEST / times)
+        if place not in best or near < best[place][0]:
+            best[place] = near, _cut(one, 1 / times)
+    return [one for _, one in best.values()]
+
+
+def _cut(one: Candidate, share: float) -> Candidate:
+    share = share * (1 - 1e-9)  # no limit is missed by a last digit
+    return replace(one, microseconds=share * one.microseconds, form="pruned", share=share)
+
+
+def pruned(
+    folder: Path,
+    architecture: Architecture,
+    asked: Cut,
+    *,
+    epochs: int,
+    seed: int,
+    overrides: Mapping[str, Any],
+) -> float:
+    """Cut a trial's best network to the budget and train it again, beside it; the accuracy then.
+
+    Raises `MismatchError` for a network that no cut brings there, as `leancnn.prune`.
+    """
+    out = folder / f"{PRUNED}{epochs}"
+    network = weights.load(folder, "best")
+    criterion = fitting(network)
+    images = images_for_pruning(folder, network, criterion, None, again=True)
+    request = PruningRequest(criterion=criterion, goal=Goal("keep", 0.5), seed=seed)
+    goal = _goal(network, architecture, request, images, asked)
+    own = recipes.for_network(architecture.network)
+    again = own.changed(
+        **{**overrides, "lr": RATE * float(overrides.get("lr", own.lr))},
+        epochs=max(1, round(AGAIN * epochs)),
+        patience=0,
+    )
+    request = replace(request, goal=goal)
+    found = prune_network(network, request, out, images, [goal], again, progress=False)
+    for old in folder.glob(f"{PRUNED}*"):
+        if old != out:
+            shutil.rmtree(old, ignore_errors=True)
+    if found.trained is None or not found.trained.history:
+        raise MismatchError("there are no validation images to compare by")
+    return max(float(row["val_accuracy"]) for row in found.trained.history)
+
+
+def _goal(
+    network: Network, architecture: Architecture, request: PruningRequest, images: Any, asked: Cut
+) -> Goal:
+    """Multiply-accumulates at which the network keeps every limit; a cut is priced as a program."""
+    has: dict[str, float] = {"macs": architecture.macs, "bytes": architecture.bytes}
+    has["microseconds"] = asked.microseconds
+    whole = asked.price(cycles(lowered(architecture))) if "microseconds" in asked.budget else 1.0
+    goal = CLOSE * architecture.macs / max(has[key] / most for key, most in asked.budget.items())
+    for _ in range(TRIES):
+        found = find_plan(
+            network, replace(request, goal=Goal("macs", goal)), images, progress=False
+        )
+        has = {key: found.after[key] for key in ("macs", "bytes")}
+        if "microseconds" in asked.budget:
+            small = cut(network, found, images=images, progress=False)
+            share = asked.price(_cycles(small)) / whole
+            has["microseconds"] = share * asked.microseconds
+        times = max(has[key] / most for key, most in asked.budget.items())
+        if times <= 1:
+            return Goal("macs", goal)
+        goal = CLOSE * found.after["macs"] / times
+    limits = " and ".join(f"{key} {most:g}" for key, most in asked.budget.items())
+    raise MismatchError(f"no cut brings {network.name} to {limits}")
+
+
+def _cycles(network: Network) -> dict[str, float]:
+    image = (network.preprocessing.channels, *network.preprocessing.size)
+    return cycles(schedule(lower(simplify(trace_torch(network.body.eval(), image)))))

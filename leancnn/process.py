@@ -104,11 +104,15 @@ class Memory:
         return 1024 * int(kilobytes[0]) if kilobytes else None
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which unwinds a command as Ctrl-C does."""
+
+
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """Let the first SIGTERM end a command as Ctrl-C does, so that it leaves nothing behind.
 
-    The second ends it at once.
+    It raises `Terminated`. The second ends the process at once.
     """
     alone = threading.current_thread() is threading.main_thread()
     if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -117,7 +121,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise KeyboardInterrupt
+        raise Terminated
 
     signal.signal(signal.SIGTERM, interrupt)
     try:

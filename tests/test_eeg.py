@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from leancnn import cli
+from leancnn.commands import eeg as commands_eeg
+from leancnn.eeg import load, session
+from leancnn.process import Terminated
 from tests.eeg_data import people, save_trials
 
 PAGE = (Path(__file__).parent.parent / "docs" / "eeg.md").read_text(encoding="utf-8")
@@ -74,3 +77,34 @@ def test_what_cannot_be_done_is_said_in_one_line(words, status, says, capsys):
 def test_a_recording_that_is_not_fit_ends_with_status_1(tmp_path, capsys):
     data = save_trials(tmp_path / "a.npz", people(snr_db=-60.0))
     assert told(capsys, "check", data)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("by", "status", "ended"),
+    [(KeyboardInterrupt, 0, "interrupted"), (Terminated, 130, "terminated")],
+)
+def test_whoever_ends_a_session_gets_its_account_and_its_recording(
+    tmp_path, capsys, monkeypatch, by, status, ended
+):
+    def tell(line):
+        raise by
+
+    monkeypatch.setattr(commands_eeg, "tell", tell)
+    recording = tmp_path / "r.csv"
+    words = ["run", "--source", "synthetic", "--speed", 0, "--record", recording]
+    found, account = told(capsys, *words)
+    assert (found, account["ended"], account["decisions"]) == (status, ended, 1)
+    assert load(recording).x.shape[1] == account["samples"]
+
+
+@pytest.mark.parametrize(
+    ("by", "status", "ended"),
+    [(KeyboardInterrupt, 0, "interrupted"), (Terminated, 130, "terminated")],
+)
+def test_whoever_ends_a_page_gets_its_account(capsys, monkeypatch, by, status, ended):
+    def sleep(seconds):
+        raise by
+
+    monkeypatch.setattr(session.time, "sleep", sleep)
+    found, account = told(capsys, "page", "--port", 0)
+    assert (found, account["ended"], account["onsets"]) == (status, ended, 0)

@@ -13,13 +13,20 @@ from leancnn import cli
 from leancnn.bench import untrained
 from leancnn.compiler.integers_data import from_data, to_data
 from leancnn.compiler.reference import IntegerNetwork
+from leancnn.eeg import integers
 from leancnn.eeg import training as stage
 from leancnn.eeg.filters import bank_for
 from leancnn.eeg.held_out import load_held_out, save_held_out
-from leancnn.eeg.integers import network_in_integers, networks_of, quantize
+from leancnn.eeg.integers import (
+    network_in_integers,
+    networks_of,
+    quantize,
+    with_compiled_integers,
+)
 from leancnn.eeg.network import fit_network
 from leancnn.eeg.provenance import load_trials
-from leancnn.errors import DataError, MismatchError, RunError
+from leancnn.eeg.session import load_decoder
+from leancnn.errors import DataError, MismatchError, MissingDependencyError, RunError
 from leancnn.normalisation import planes
 from leancnn.weights import load as load_network
 from tests.eeg_data import people, save_trials
@@ -68,6 +75,35 @@ def test_integers_in_c_round_signals_to_the_bits_of_the_reference():
     assert native.facts["precision"] == "int8"
     error = network(fed) - floats(fed)
     assert error.detach().abs().mean() < 0.05 * floats(fed).std()
+
+
+def test_a_live_decoder_answers_integers_in_c_with_the_bits_of_the_reference(ensemble):
+    reference, _ = stage.load(ensemble / "e8")
+    live, _ = load_decoder(str(ensemble / "e8"))
+    nets = live.parts[1]
+    assert nets.answers != reference.parts[1].answers
+    image = nets.networks[0].preprocessing.made(20)
+    for one in (image, 40 * image):
+        expected = reference.parts[1].answers[0](one)
+        assert np.array_equal(nets.answers[0](one), expected)
+    window = np.random.default_rng(0).standard_normal((5, 8, 500))
+    assert np.array_equal(live.scores(window, 250.0), reference.scores(window, 250.0))
+    floats, _ = load_decoder(str(ensemble / "e"))  # whose last digits C does not share
+    assert with_compiled_integers(floats).parts[1].answers == floats.parts[1].answers
+
+
+def test_without_a_compiler_the_reference_of_the_integers_answers_and_it_is_said(
+    ensemble, monkeypatch
+):
+    def none(network):
+        raise MissingDependencyError("no C compiler found; install gcc or clang")
+
+    monkeypatch.setattr(integers, "compile", none)
+    reference, _ = stage.load(ensemble / "e8")
+    with pytest.warns(UserWarning, match="no C compiler found.*the same bits"):
+        live, _ = load_decoder(str(ensemble / "e8"))
+    window = np.random.default_rng(0).standard_normal((5, 8, 500))
+    assert np.array_equal(live.scores(window, 250.0), reference.scores(window, 250.0))
 
 
 def test_a_network_of_signals_comes_back_with_the_step_of_its_bytes():

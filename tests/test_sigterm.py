@@ -1,5 +1,6 @@
 """Slow: real processes that are asked to end early leave nothing behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -39,3 +40,27 @@ def test_an_export_that_is_ended_leaves_nothing_or_the_next_one_sweeps(
     assert subprocess.run(words, cwd=ROOT, env=environment).returncode == 0
     assert not list(out.glob(".*"))
     assert not list((tmp_path / "cache").rglob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 130)])
+def test_a_live_session_that_is_ended_keeps_its_recording(
+    number: int, status: int, tmp_path: Path
+) -> None:
+    recording = tmp_path / "r.csv"
+    words = [sys.executable, "-m", "leancnn", "eeg", "run", "--source", "synthetic"]
+    words += ["--every", "0.5", "--record", str(recording), "--json"]
+    process = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    process.stderr.readline()  # the first decision
+    process.send_signal(number)
+    answer, error = process.communicate(timeout=60)
+    assert process.returncode == status, error
+    assert "Traceback" not in error
+    account = json.loads(answer)
+    assert account["decisions"] >= 1
+    assert len(recording.read_text().splitlines()) == 2 + account["samples"]
+    check = subprocess.run([*words[:4], "check", str(recording)], cwd=ROOT)
+    assert check.returncode == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leancnn.commands._base import Answer, Command, register
-from leancnn.errors import RunError, StreamError, UsageError
+from leancnn.errors import RunError, StoppedError, StreamError, UsageError
 from leancnn.progress import tell
 
 UNITS = ("V", "mV", "uV", "nV")
@@ -248,7 +248,7 @@ def _run_arguments(parser: ArgumentParser) -> None:
 def _decoder(args: Namespace) -> tuple[Any, float]:
     """The decoder and its window in seconds."""
     from leancnn.eeg.decoders import fbcca
-    from leancnn.eeg.training import load
+    from leancnn.eeg.session import load_decoder
 
     if args.decoder == "fbcca":
         return fbcca(args.freqs or FREQUENCIES), args.window or 2.0
@@ -257,7 +257,7 @@ def _decoder(args: Namespace) -> tuple[Any, float]:
             "a trained decoder knows its frequencies; --freqs is for --decoder fbcca, which "
             "decodes any"
         )
-    decoder, about = load(args.decoder)
+    decoder, about = load_decoder(args.decoder)
     trained = float(about["window"])
     if args.window is not None and args.window != trained:
         raise UsageError(f"{args.decoder} was trained on windows of {trained:g} s; leave --window")
@@ -293,7 +293,15 @@ def _run(args: Namespace) -> Answer:
     except StreamError as error:
         kept = f"; {args.record} holds what came" if args.record else ""
         raise StreamError(f"{error}{kept}") from error
-    return Answer(value, "\n".join(f"{key}: {item}" for key, item in value.items()))
+    return _account(value)
+
+
+def _account(value: dict[str, Any]) -> Answer:
+    """What a session came to. Ctrl-C is its ordinary end; SIGTERM cut it short, and says so."""
+    from leancnn.eeg.session import TERMINATED
+
+    status = StoppedError.exit_status if value["ended"] == TERMINATED else 0
+    return Answer(value, "\n".join(f"{key}: {item}" for key, item in value.items()), status)
 
 
 def _show(args: Namespace) -> Callable[[str, str], None]:
@@ -339,7 +347,7 @@ def _page(args: Namespace) -> Answer:
         lsl_out=args.lsl_out,
         say=tell,
     )
-    return Answer(value, "\n".join(f"{key}: {item}" for key, item in value.items()))
+    return _account(value)
 
 
 def _bench_arguments(parser: ArgumentParser) -> None:

@@ -7,6 +7,7 @@ scores stay those of decoders, ranges included, which had not seen them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from leancnn.compile import compile
 from leancnn.compiler.graph import Graph
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.quantize import quantize as to_integers
@@ -37,7 +39,8 @@ from leancnn.eeg.training import (
     save,
     with_temperature,
 )
-from leancnn.errors import MismatchError
+from leancnn.errors import CompileError, MismatchError, MissingDependencyError, WriteError
+from leancnn.normalisation import planes
 from leancnn.quantize import BATCH, IMAGES, PROBED, check_weights, clock
 from leancnn.runs import write_sealed
 from leancnn.training_data import places
@@ -145,8 +148,13 @@ def quantize(
         chosen = places(labels, class_names(made), windows, seed, epochs.source)
         return in_integers(made, features[chosen])
 
+    def finish_fold(
+        made: Decoder, features: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> Decoder:
+        return with_compiled_integers(finish(made, features, labels))
+
     floats, ours = held_out_by_each(
-        epochs, about["split"], about["window"], config, [as_trained, finish], progress
+        epochs, about["split"], about["window"], config, [as_trained, finish_fold], progress
     )
     looking = epochs.looking()
     features = config.features(looking, decoder.bank, about["window"])
@@ -209,6 +217,37 @@ def network_in_integers(network: Network, fed: torch.Tensor) -> Network:
             "cut from": dict(network.made),
         },
     ).eval()
+
+
+def with_compiled_integers(decoder: Decoder) -> Decoder:
+    """The same decoder, its integers answered by compiled C: the same bits, far sooner.
+
+    Floats stay in torch, whose last digits C does not share. Where C cannot be built the reference
+    answers, with a warning. Raises `ParityError` should C answer anything else.
+    """
+    if isinstance(decoder, Ensemble):
+        return replace(decoder, parts=tuple(map(with_compiled_integers, decoder.parts)))
+    if not (isinstance(decoder, NetDecoder) and any(net.quantized for net in decoder.networks)):
+        return decoder
+    try:
+        return replace(decoder, answers=tuple(map(in_c, decoder.networks)))
+    except (MissingDependencyError, CompileError, WriteError) as error:
+        warnings.warn(
+            f"{error}; meanwhile the reference of the integers answers, the same bits, a tenth of "
+            "a second or more a network",
+            stacklevel=2,
+        )
+        return decoder
+
+
+def in_c(network: Network) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """A network of integers as a function of features (N, H, W, planes), compiled."""
+    native = compile(network)
+
+    def answer(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        return native.logits(planes(features, network.mean, network.std, 1.0))
+
+    return answer
 
 
 def graph_of(network: Network) -> Graph:

@@ -16,6 +16,9 @@ from leancnn.eeg.page import Page
 from leancnn.eeg.record import Recorder
 from leancnn.eeg.recording import Event
 from leancnn.eeg.sources import open_source
+from leancnn.process import Terminated
+
+TIME_UP, INTERRUPTED, TERMINATED = "the time was up", "interrupted", "terminated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,21 @@ class Options:
     page: int | None = None
     lsl_out: bool = False
     board_args: tuple[str, ...] = ()
+
+
+def load_decoder(folder: str) -> tuple[Decoder, dict[str, Any]]:
+    """A run's decoder as a live session needs it, integers compiled, and what is said of it.
+
+    Raises `RunError`, `DamagedError`.
+    """
+    from leancnn.eeg.training import load
+
+    decoder, about = load(folder)
+    if about.get("quantized"):
+        from leancnn.eeg.integers import with_compiled_integers
+
+        decoder = with_compiled_integers(decoder)
+    return decoder, about
 
 
 class Cued:
@@ -111,10 +129,10 @@ class Outputs:
 def run_live(
     decoder: Decoder, options: Options, show: Callable[[str, str], None]
 ) -> dict[str, Any]:
-    """Decode until the source ends, the time is up, or Ctrl-C; the account of it.
+    """Decode until the source ends, the time is up, Ctrl-C or SIGTERM; the account of it.
 
-    `show(panel, line)` is called for each decision. Raises as the source does, and `StreamError`
-    when it falls silent; a recording is closed before.
+    `show(panel, line)` is called for each decision; `ended` of the account says what ended it.
+    Raises as the source does, and `StreamError` when it falls silent; a recording is closed before.
     """
     with contextlib.ExitStack() as held:
         source = Cued(_source(decoder, options))
@@ -133,8 +151,8 @@ def run_live(
         try:
             for decision in live:
                 outputs.put(decision, live.ring.counts["lost"])
-        except KeyboardInterrupt:
-            live.session.ended = "interrupted"
+        except KeyboardInterrupt as by:
+            live.session.ended = _ended(by)
         account = {"source": source.name, "decoder": decoder.name, **live.session.summary()}
         if recorder is not None:
             account["recording"] = str(recorder.path)
@@ -191,7 +209,7 @@ def serve_page(
     lsl_out: bool,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Serve the page until Ctrl-C or `seconds` are over; its onsets and its account of frames."""
+    """Serve the page until Ctrl-C, SIGTERM, or `seconds` are over: onsets, frames, its end."""
     outlet = _outlet() if lsl_out else None
 
     def on_onset(hz: float) -> None:
@@ -203,7 +221,20 @@ def serve_page(
     with Page(frequencies, port=port, size=size, on_onset=on_onset) as page:
         say(f"{page.url} shows {', '.join(f'{hz:g}' for hz in page.frequencies)} Hz; Ctrl-C ends")
         end = None if seconds is None else time.monotonic() + seconds
-        with contextlib.suppress(KeyboardInterrupt):
+        ended = TIME_UP
+        try:
             while end is None or time.monotonic() < end:
                 time.sleep(0.1)
-        return {"url": page.url, "onsets": len(page.onsets), "frames": page.report}
+        except KeyboardInterrupt as by:
+            ended = _ended(by)
+        return {
+            "url": page.url,
+            "onsets": len(page.onsets),
+            "frames": page.report,
+            "ended": ended,
+        }
+
+
+def _ended(by: KeyboardInterrupt) -> str:
+    """Ctrl-C is how whoever sits there ends a session, SIGTERM comes from somebody else."""
+    return TERMINATED if isinstance(by, Terminated) else INTERRUPTED

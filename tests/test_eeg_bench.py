@@ -8,14 +8,22 @@ from hypothesis import strategies as st
 from torch import nn
 
 from leancnn.eeg import bench
-from leancnn.eeg.balance import SHARES, balanced, balancing_offsets, share_for
-from leancnn.eeg.bench import Sizes, _other_windows, _place, keep
+from leancnn.eeg.balance import (
+    SHARES,
+    balanced,
+    balancing_offsets,
+    less_rest,
+    rest_share_for,
+    share_for,
+)
+from leancnn.eeg.bench import Sizes, _other_windows, _place, _ties, keep
 from leancnn.eeg.decoders import log_softmax
 from leancnn.eeg.early import stops
 from leancnn.eeg.eegnet import KERNEL, EEGNet, Front, moments, same, whitening
 from leancnn.eeg.filters import bank_for
 from leancnn.eeg.score_cache import cached
 from leancnn.eeg.windows import images
+from leancnn.eeg.yardstick import rest_windows
 from tests.eeg_data import people
 
 
@@ -111,6 +119,38 @@ def test_the_share_is_chosen_without_the_people_that_are_held_out():
     assert share_for(epochs, features, ~test) == found
 
 
+def test_less_rest_takes_away_what_rest_says_of_the_same_session_alone():
+    random = np.random.default_rng(3)
+    session, rest_session = np.repeat(["a", "b", "c"], 10), np.repeat(["a", "b"], 6)
+    logs = log_softmax(random.normal(0, 1, (30, 3)))
+    idle = log_softmax(random.normal(0, 1, (12, 3)))
+    found = less_rest(logs, session, idle, rest_session, 1.0)
+    assert np.allclose(less_rest(logs, session, idle, rest_session, 0.0), logs)
+    assert np.allclose(found[20:], logs[20:])  # without rest
+    idle[6:] = log_softmax(random.normal(0, 1, (6, 3)))  # of session b
+    other = less_rest(logs, session, idle, rest_session, 1.0)
+    assert np.array_equal(other[:10], found[:10])
+    assert not np.allclose(other[10:20], found[10:20])
+    biased = log_softmax(logs + np.array([2.0, 0.0, -1.0]) * (session == "a")[:, None])
+    preferring = log_softmax(idle + np.array([2.0, 0.0, -1.0]) * (rest_session == "a")[:, None])
+    again = less_rest(biased, session, preferring, rest_session, 1.0)
+    assert np.allclose(again, other)  # a session's preference for a target is gone
+
+
+def test_the_share_of_rest_is_chosen_without_the_people_that_are_held_out():
+    epochs = people(count=3, trials=8, rest=2)
+    looking = epochs.looking()
+    features = images(looking, bank_for(looking.targets), 1.0)
+    fed, who, sessions = rest_windows(epochs.resting(), looking.targets, 1.0)
+    assert len(fed) == 2 * len(epochs.resting())  # of 1 s, between 1 and 3.5 s after the cue
+    test = looking.subject == looking.subject[0]
+    found = rest_share_for(looking, features, ~test, fed, who, sessions)
+    assert found in SHARES
+    features[test] = np.nan
+    fed[who == looking.subject[0]] = np.nan
+    assert rest_share_for(looking, features, ~test, fed, who, sessions) == found
+
+
 def test_a_yardstick_of_one_window_keeps_the_rows_of_the_others(tmp_path):
     def rows(*windows):
         return [{"held out": "subjects", "window s": w, "accuracy": 0.5} for w in windows]
@@ -121,6 +161,13 @@ def test_a_yardstick_of_one_window_keeps_the_rows_of_the_others(tmp_path):
     assert details == {"subject 4": 1}
     assert sorted([*found, *rows(2.0, 1.0)], key=_place) == rows(1.0, 2.0, 4.0)
     assert _other_windows(tmp_path, Sizes(windows=(2.0,), networks=1)) == ([], {})
+
+
+def test_ties_among_variants_are_said_where_they_move_what_is_chosen():
+    ends = "chosen, by which of equals"
+    details = {"subject 4": {ends: [0.9, 0.92]}, "subject 2": {ends: [0.88, 0.88]}, "session 1": {}}
+    assert _ties(details).endswith(": subjects 4 s 0.9000 to 0.9200")
+    assert _ties({}).endswith("no ties")
 
 
 def test_a_bench_writes_its_tables_into_a_page_and_the_picture_beside_it(tmp_path, monkeypatch):

@@ -1,12 +1,16 @@
-"""Scores of a session balanced by its own windows, without a label of them.
+"""Scores of a session corrected by the session itself, without a label of its trials.
 
-In a session nobody prefers a target for long, so a decoder that answers one too often there is
-likely wrong about it: each session's scores get a number a candidate that evens out what is said.
-How far, between not at all and wholly, is chosen on the people of training alone.
+Two ways. *Balanced*: in a session nobody prefers a target for long, so a decoder that answers one
+too often there is likely wrong about it; each candidate gets a number that evens out what is said.
+*Less rest*: what a decoder says of a candidate while nobody looks at any is no answer to a flicker;
+the mean of that over the rest in front of a session is taken away. It asks nothing of how often
+each target is wanted, and is known before the first decision. How far, between not at all and
+wholly, is chosen on the people of training alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,11 +47,64 @@ def balanced(logs: NDArray[Any], session: NDArray[Any], share: float) -> Floats:
     return log_softmax(found)
 
 
+def less_rest(
+    logs: NDArray[Any],
+    session: NDArray[Any],
+    resting: NDArray[Any],
+    rest_session: NDArray[Any],
+    share: float,
+) -> Floats:
+    """Log-probabilities (N, K) less `share` of the mean of their session's rest windows (M, K).
+
+    A session without rest stays as it is.
+    """
+    found = np.array(logs, np.float64)
+    for name in np.unique(session):
+        idle = resting[rest_session == name]
+        if len(idle):
+            found[session == name] -= share * idle.mean(0)
+    return log_softmax(found)
+
+
 def share_for(looking: Epochs, features: NDArray[np.float32], train: NDArray[np.bool_]) -> float:
-    """Of `SHARES` that with the least log loss of logits on people of `train` held out in turn."""
-    labels, people, session = looking.labels, looking.subject, looking.session
+    """Of `SHARES` of balance that with the least log loss on people of `train` held out in turn."""
+    logs, _ = _inner(looking, features, train, features[:0], looking.subject[:0])
+    session, labels = looking.session[train], looking.labels[train]
+    return _best(labels, lambda share: balanced(logs, session, share))
+
+
+def rest_share_for(
+    looking: Epochs,
+    features: NDArray[np.float32],
+    train: NDArray[np.bool_],
+    rest_features: NDArray[np.float32],
+    rest_subject: NDArray[Any],
+    rest_session: NDArray[Any],
+) -> float:
+    """Of `SHARES` of rest that with the least log loss on people of `train` held out in turn."""
+    logs, idle = _inner(looking, features, train, rest_features, rest_subject)
+    session, labels = looking.session[train], looking.labels[train]
+    return _best(labels, lambda share: less_rest(logs, session, idle, rest_session, share))
+
+
+def _best(labels: NDArray[np.int64], corrected: Callable[[float], Floats]) -> float:
+    losses = [log_loss(corrected(share), labels) for share in SHARES]
+    return SHARES[int(np.argmin(losses))]
+
+
+def _inner(
+    looking: Epochs,
+    features: NDArray[np.float32],
+    train: NDArray[np.bool_],
+    rest_features: NDArray[np.float32],
+    rest_subject: NDArray[Any],
+) -> tuple[Floats, Floats]:
+    """Log-probabilities of a logit, of each person of `train` by one of the others: of the trials
+    of `train`, and of rest windows (zeros of people who are not in it)."""
+    labels, people = looking.labels, looking.subject
     targets, bank = looking.targets, bank_for(looking.targets)
     scores = np.zeros((len(looking), len(targets)))
+    idle = np.zeros((len(rest_features), len(targets)))
     for name in np.unique(people[train]):
         test = train & (people == name)
         rest = train & ~test
@@ -55,6 +112,6 @@ def share_for(looking: Epochs, features: NDArray[np.float32], train: NDArray[np.
             features[rest], labels[rest], people[rest], targets, bank, strength=STRENGTH
         )
         scores[test] = np.stack([made.scores_from_features(image) for image in features[test]])
-    logs = log_softmax(scores[train])
-    losses = [log_loss(balanced(logs, session[train], share), labels[train]) for share in SHARES]
-    return SHARES[int(np.argmin(losses))]
+        for place in np.flatnonzero(rest_subject == name):
+            idle[place] = made.scores_from_features(rest_features[place])
+    return log_softmax(scores[train]), log_softmax(idle)

@@ -102,12 +102,12 @@ def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     Windows that are not asked for stay as the file has them, where it is of as many networks.
     """
     rows, details = _other_windows(out, sizes)
-    looking, result = epochs.looking(), {}
+    result: dict[str, Any] = {}
     cells = [(split, window) for split, window in CELLS if window in sizes.windows]
     with Progress("cells", len(cells)) as bar:
         for done, (split, window) in enumerate(cells):
             bar.to(done, cell=f"{split} {window:g} s")
-            found, details[f"{split} {window:g}"] = cell(looking, split, window, sizes.networks)
+            found, details[f"{split} {window:g}"] = cell(epochs, split, window, sizes.networks)
             rows = sorted([*rows, *found], key=_place)
             result = {
                 "title": "Recorded people: decoders on those they have not seen",
@@ -116,11 +116,22 @@ def _yardstick(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
                 "note": (
                     f"windows from {AFTER_CUE:g} s after the cue, causal filters, 3 targets, "
                     "chance 0.333; won, lost: trials that only this, only FBCCA chosen has right; "
-                    "p: exact McNemar, uncorrected; interval: 95 %, people drawn again"
+                    "p: exact McNemar, uncorrected; interval: 95 %, people drawn again; "
+                    f"{_ties(details)}"
                 ),
             }
             keep(out, "yardstick", epochs.source, sizes, **result)
     return result
+
+
+def _ties(details: dict[str, Any]) -> str:
+    """How far FBCCA chosen moves with which of a fold's equally good variants is taken."""
+    found = []
+    for split, window in sorted(CELLS, key=lambda one: one[1]):
+        ends = details.get(f"{split} {window:g}", {}).get("chosen, by which of equals")
+        if ends and ends[0] < ends[1]:
+            found.append(f"{split}s {window:g} s {ends[0]:.4f} to {ends[1]:.4f}")
+    return "FBCCA chosen, by which of equally good variants: " + (", ".join(found) or "no ties")
 
 
 def _place(row: dict[str, Any]) -> int:

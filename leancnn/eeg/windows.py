@@ -43,10 +43,13 @@ def images(
     bank: Bank,
     seconds: float,
     frequencies: tuple[float, ...] | None = None,
+    start: float = AFTER_CUE,
 ) -> NDArray[np.float32]:
     """The features of all trials, (N, planes, candidates, offsets); see `features.correlations`."""
     targets = epochs.targets if frequencies is None else frequencies
-    found = [correlations(window, targets, epochs.fs) for window in windows(epochs, bank, seconds)]
+    found = [
+        correlations(window, targets, epochs.fs) for window in windows(epochs, bank, seconds, start)
+    ]
     if not found:
         raise DataError(f"{epochs.source}: no trials")
     return np.stack(found)

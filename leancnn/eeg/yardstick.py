@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.eeg.balance import balanced, share_for
+from leancnn.eeg.balance import balanced, less_rest, rest_share_for, share_for
 from leancnn.eeg.decoders import STRENGTHS, fit_logit, log_softmax
 from leancnn.eeg.evaluation import shuffled
 from leancnn.eeg.features import Floats
@@ -106,6 +106,76 @@ def network_scores(looking: Epochs, split: Split, window: float, seed: int) -> F
     return over_folds(looking, split, predict, features, what="ssvepnet", seed=seed, recipe=recipe)
 
 
+def rest_windows(
+    resting: Epochs, targets: tuple[float, ...], window: float
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
+    """Features of all windows of rest trials, one behind the other, their people and sessions."""
+    bank, end = bank_for(targets), resting.t0 + resting.x.shape[2] / resting.fs
+    starts = [AFTER_CUE + n * window for n in range(int((end - AFTER_CUE) / window + 1e-9))]
+    features = [images(resting, bank, window, targets, start) for start in starts]
+    count = len(starts)
+    return (
+        np.concatenate(features),
+        np.tile(resting.subject, count),
+        np.tile(resting.session, count),
+    )
+
+
+def rest_subtracted(
+    looking: Epochs, resting: Epochs, split: Split, window: float, networks: int, logs: Floats
+) -> Floats:
+    """Held-out log-probabilities of logit and networks, less what they say of the session's rest.
+
+    How much of it, training people say; see `balance.less_rest`.
+    """
+    features = images(looking, bank_for(looking.targets), window)
+    fed, people, sessions = rest_windows(resting, looking.targets, window)
+    found = np.array(logs)
+    for _, test in folds(looking, split):
+        held = np.isin(sessions, looking.session[test])
+        idle = rest_logs(looking, features, test, fed[held], networks)
+        share = rest_share_for(looking, features, ~test, fed, people, sessions)
+        session = looking.session[test]
+        found[test] = less_rest(logs[test], session, idle, sessions[held], share)
+    return found
+
+
+def rest_logs(
+    looking: Epochs,
+    features: NDArray[np.float32],
+    test: Mask,
+    fed: NDArray[np.float32],
+    networks: int,
+) -> Floats:
+    """Log-probabilities (M, K) of features `fed` by logit and networks that never saw `test`."""
+    from leancnn.eeg import network as n
+
+    bank, targets, labels = bank_for(looking.targets), looking.targets, looking.labels
+
+    def logit() -> Floats:
+        made = fit_logit(features[~test], labels[~test], looking.subject[~test], targets, bank)
+        return log_softmax(
+            np.stack([made.scores_from_features(image) for image in fed]) / made.temperature
+        )
+
+    def one(seed: int) -> Floats:
+        made = n.fit_network(features[~test], labels[~test], targets, seed=seed)
+        decoder = n.decoder_of([made], targets, bank)
+        return log_softmax(np.stack([decoder.scores_from_features(image) for image in fed]))
+
+    arrays = features, labels, test, fed
+    recipe = [n.EPOCHS, n.BATCH, n.LR, n.WEIGHT_DECAY, n.NOISE, n.WARM_UP]
+    mean = np.mean(
+        [
+            cached(partial(one, seed), *arrays, what="ssvepnet at rest", seed=seed, recipe=recipe)
+            for seed in range(networks)
+        ],
+        0,
+    )
+    found: Floats = (cached(logit, *arrays, what="logit at rest", strengths=STRENGTHS) + mean) / 2
+    return found
+
+
 def eegnet_parts(looking: Epochs, split: Split, window: float) -> Iterator[Parts]:
     """Held-out scores of EEGNet, one seed, and of its halves beside the logit; then aligned."""
     from leancnn.eeg import eegnet as e
@@ -199,14 +269,21 @@ def control(looking: Epochs, decoder: str, repeat: int, features: NDArray[np.flo
     return float(found[0])
 
 
-def parts_of(looking: Epochs, split: Split, window: float, networks: int) -> Parts:
+def parts_of(looking: Epochs, resting: Epochs, split: Split, window: float, networks: int) -> Parts:
     """Held-out scores of everything that is trained, by name."""
     logit = logit_scores(looking, split, window)
     parts: Parts = {"logit": logit}
-    if networks:
-        parts |= averaged(looking, split, window, networks)
+    if not networks:
+        return {**parts, "logit, sessions balanced": balance(looking, split, window, logit)}
+    parts |= averaged(looking, split, window, networks)
     last = list(parts)[-1]
-    return {**parts, f"{last}, sessions balanced": balance(looking, split, window, parts[last])}
+    return {
+        **parts,
+        f"{last}, sessions balanced": balance(looking, split, window, parts[last]),
+        f"{last}, less rest": rest_subtracted(
+            looking, resting, split, window, networks, parts[last]
+        ),
+    }
 
 
 def eegnet_cell(looking: Epochs, split: Split) -> Iterator[list[dict[str, Any]]]:
@@ -219,15 +296,16 @@ def eegnet_cell(looking: Epochs, split: Split) -> Iterator[list[dict[str, Any]]]
 
 
 def cell(
-    looking: Epochs, split: Split, window: float, networks: int
+    epochs: Epochs, split: Split, window: float, networks: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of one split and window, and details of the untrained grid."""
+    looking, resting = epochs.looking(), epochs.resting()
     grid = grid_of(looking, window)
     best, tested, picks = chosen(looking, split, grid)
     parts = {
         "FBCCA textbook": textbook_scores(looking, window),
         "FBCCA chosen": best,
-        **parts_of(looking, split, window, networks),
+        **parts_of(looking, resting, split, window, networks),
     }
     rows, correct = _rows(looking, split, window, parts, tested)
     return rows, {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from leancnn import result_pages, runs
-from leancnn.eeg.decoders import fbcca, fit_logit, probabilities
-from leancnn.eeg.features import Floats
+from leancnn.eeg.decoders import fbcca
 from leancnn.eeg.filters import bank_for
 from leancnn.eeg.pictures import draw
 from leancnn.eeg.read import load_epochs
 from leancnn.eeg.recording import Epochs
-from leancnn.eeg.scoring import Split, chosen, folds, undecided_curve
+from leancnn.eeg.scoring import Split, chosen
 from leancnn.eeg.synthetic import synthetic_trials
 from leancnn.eeg.windows import AFTER_CUE, images, windows
 from leancnn.eeg.yardstick import (
@@ -81,7 +81,7 @@ def keep(out: Path, name: str, data: str, sizes: Sizes, **result: Any) -> Path:
     command = f"leancnn eeg bench {data} --out results --only {name}"
     if name == "shuffled":
         command += f" --shuffles {sizes.shuffles}"
-    if name in ("live", "stamps"):
+    if name in ("live", "latency", "stamps"):
         command += f" --minutes {sizes.minutes:g}"
     if name in ("yardstick", "people", "balance"):
         command += f" --networks {sizes.networks}"
@@ -189,26 +189,6 @@ def _people(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     return {"title": "By person, windows of 2 s, held-out people", "rows": rows, "note": ""}
 
 
-def _logit(looking: Epochs, window: float, rest: Epochs | None = None) -> tuple[Floats, Floats]:
-    """Held-out log-probabilities of the logit, of trials and of rest windows of the same people."""
-    bank, targets, labels = bank_for(looking.targets), looking.targets, looking.labels
-    features = images(looking, bank, window)
-    resting = None if rest is None else images(rest, bank, window, targets)
-    scores = np.zeros((len(labels), len(targets)))
-    idle = np.zeros((0 if rest is None else len(rest), len(targets)))
-    for name, test in folds(looking, "subject"):
-        made = fit_logit(features[~test], labels[~test], looking.subject[~test], targets, bank)
-        scores[test] = [
-            np.log(probabilities(made, made.scores_from_features(i))) for i in features[test]
-        ]
-        if rest is not None and resting is not None:
-            mine = rest.subject.astype(str) == name
-            idle[mine] = [
-                np.log(probabilities(made, made.scores_from_features(i))) for i in resting[mine]
-            ]
-    return scores, idle
-
-
 def _balance(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     return {
         "title": "Sessions balanced by their own windows, 2 s, held-out people: where it helps",
@@ -221,22 +201,11 @@ def _balance(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
 
 
 def _rest(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
-    rows = []
-    for window in (2.0, 4.0):
-        scores, idle = _logit(epochs.looking(), window, epochs.resting())
-        for row in undecided_curve(np.exp(scores), epochs.looking().labels, np.exp(idle)):
-            rows.append(
-                {
-                    "window s": window,
-                    "kept": round(row["kept"], 3),
-                    "threshold": round(row["threshold"], 3),
-                    "accuracy of the kept": round(row["accuracy"], 3),
-                    "rest windows that fire": round(row["rest fires"], 3),
-                }
-            )
+    from leancnn.eeg.undecided import undecided_rows
+
     return {
         "title": "No decision: what a threshold keeps, and the rest windows that pass it",
-        "rows": rows,
+        "rows": undecided_rows(epochs),
         "note": "logit, held-out people; rest: trials without a flicker, one window each",
     }
 
@@ -311,16 +280,36 @@ def _cost(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
 
 
 def _live(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
+    return _sessions("samples lost, and time from the window's last sample to the decision", sizes)
+
+
+def _latency(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
+    """As `_live`, kept beside it: a short one for a machine that does nothing else."""
+    return _sessions("time to the decision in a shorter session", sizes)
+
+
+def _sessions(what: str, sizes: Sizes) -> dict[str, Any]:
     from leancnn.eeg.loopback import live_rows
 
+    before, rows = load_average(), live_rows(sizes.minutes)
     return {
-        "title": "Live: samples lost, and time from the window's last sample to the decision",
-        "rows": live_rows(sizes.minutes),
+        "title": f"Live: {what}",
+        "rows": rows,
         "note": (
             "FBCCA, 2 s windows, a decision each 0.25 s, chunks of 4 samples; ms; all sources at "
-            "once, a process each, beside whatever else the machine does"
+            "once, a process each, beside whatever else the machine does: processes that want to "
+            f"run, of the last minute, {before} before and {load_average()} at the end"
         ),
     }
+
+
+def load_average() -> str:
+    """Processes that ran or waited in the last minute, on the mean, where the system counts them.
+
+    >>> float(load_average()) >= 0
+    True
+    """
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def _integers(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
@@ -395,6 +384,7 @@ TABLES: dict[str, Callable[[Epochs, Path, Sizes], dict[str, Any]]] = {
     "faults": _faults,
     "refused": _refused,
     "live": _live,
+    "latency": _latency,
     "stamps": _stamps,
     "cost": _cost,
 }

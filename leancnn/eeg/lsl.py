@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.eeg.chunks import POLL_S, Chunk
+from leancnn.eeg.chunks import Chunk
 from leancnn.eeg.recording import Event, label_of, unit_of
 from leancnn.eeg.stamps import Numbering
 from leancnn.errors import DataError, MissingDependencyError, UnknownNameError
 
 NEEDS = "LSL needs pylsl; pip install 'leancnn[eeg]'"
 FIND_S = 5.0  # to look for a stream
-WAIT_S = 0.2  # of one pull, so that a closed stream is left
+WAIT_S = 0.2  # for samples, before it is looked whether the stream was closed
 
 
 def pylsl() -> Any:
@@ -132,7 +132,7 @@ class LSL:
         threading.Thread(target=self._pull, daemon=True, name="lsl").start()
         while not self._closed.is_set():
             try:
-                yield self._chunks.get(timeout=POLL_S)
+                yield self._chunks.get(timeout=WAIT_S)
             except queue.Empty:
                 yield None
 

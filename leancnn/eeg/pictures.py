@@ -15,13 +15,16 @@ Rows = Sequence[Mapping[str, Any]]
 def draw(results: Path) -> bytes:
     """Accuracy by person, accuracy against the window, the rest curve and latencies, as PNG.
 
-    A table that is not there leaves its place empty.
+    A table that is not there leaves its place empty. Latencies are those of the shorter session,
+    where there is one.
     """
     found = {
         name: runs.read_json(results / f"eeg-{name}.json")["rows"]
-        for name in ("people", "yardstick", "rest", "live")
+        for name in ("people", "yardstick", "rest", "live", "latency")
         if (results / f"eeg-{name}.json").exists()
     }
+    if "latency" in found:
+        found["live"] = found["latency"]
     with own_style():
         sheet = new_figure(10, 7)
         axes = [sheet.add_subplot(2, 2, place + 1) for place in range(4)]
@@ -64,7 +67,9 @@ def _windows(axes: Any, rows: Rows) -> None:
     axes.set_xlabel("window, s; held-out people")
     axes.set_ylabel("accuracy")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.5 * (high - low), high)  # room for the legend
+    axes.legend(frameon=False, fontsize=7, ncols=2, loc="lower center")
 
 
 def _rest(axes: Any, rows: Rows) -> None:

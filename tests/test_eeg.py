@@ -97,6 +97,15 @@ def test_whoever_ends_a_session_gets_its_account_and_its_recording(
     assert load(recording).x.shape[1] == account["samples"]
 
 
+def test_a_source_that_died_is_one_line_on_stderr_and_an_account_on_stdout(capsys, monkeypatch):
+    account = {"ended": "x: gone", "error": "x: gone; r.csv holds what came", "decisions": 3}
+    monkeypatch.setattr(session, "run_live", lambda *_: dict(account))
+    assert cli.main(["eeg", "run", "--source", "synthetic", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "leancnn: x: gone; r.csv holds what came\n"
+    assert json.loads(out) == account
+
+
 @pytest.mark.parametrize(
     ("by", "status", "ended"),
     [(KeyboardInterrupt, 0, "interrupted"), (Terminated, 130, "terminated")],

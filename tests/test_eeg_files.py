@@ -273,6 +273,13 @@ def test_trials_under_two_names_are_refused():
     assert any("made-1 and made-2" in line for line in report.problems)
 
 
+def test_an_account_of_events_says_them_as_one_writes_them():
+    events = (Event(1, 10.0), Event(2, 10.0), Event(3, 60 / 7), Event(4, "blink"))
+    found = check(replace(noise(), events=events))
+    assert found.facts["events"] == {"10 Hz": 2, f"{60 / 7:.15g} Hz": 1, "blink": 1}
+    assert f"  events: 10 Hz 2, {60 / 7:.15g} Hz 1, blink 1\n" in found.text()
+
+
 def test_a_rate_that_its_stamps_contradict_is_refused():
     stamps = np.arange(700) / 256
     report = check(noise(stamps=stamps, fs=250.0))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leancnn.eeg import Epochs, Event, Live, load, open_source
+from leancnn.eeg import Epochs, Event, Live, load, open_source, session
 from leancnn.eeg.chunks import Chunk
 from leancnn.eeg.decoders import fbcca
 from leancnn.eeg.display import big, line, panel
@@ -183,6 +183,28 @@ def test_a_session_from_end_to_end(tmp_path):
     assert value["samples"] == 3000
     assert shown[0].startswith("page: http://127.0.0.1:")
     assert isinstance(load(tmp_path / "r.csv").x, np.ndarray)
+
+
+@pytest.mark.parametrize("seconds", [0.4, 12.0, 14.0])
+def test_made_eeg_is_as_long_as_it_was_asked_for(seconds):
+    chunks = list(Synthetic(TARGETS, speed=0, seconds=seconds))
+    assert sum(chunk.x.shape[1] for chunk in chunks) == round(250 * seconds)
+    assert [chunk.first for chunk in chunks if chunk.fresh] == [
+        1500 * n for n in range(int(-(-seconds // 6)))
+    ]
+
+
+def test_a_session_whose_source_died_has_its_account_and_names_its_recording(tmp_path, monkeypatch):
+    def die():
+        raise StreamError("fake: no sample for 2 s; the source is gone")
+
+    monkeypatch.setattr(session, "open_source", lambda *_, **__: Fake(as_chunks(clear(2)), die))
+    path = tmp_path / "r.csv"
+    options = Options(source="fake", record=str(path))
+    value = run_live(fbcca(TARGETS), options, lambda panel, line: None)
+    assert value["error"].endswith(f"the source is gone; {path} holds what came")
+    assert value["error"].startswith(value["ended"])
+    assert (value["decisions"], value["samples"]) == (2, load(path).x.shape[1])
 
 
 def test_cues_of_the_source_and_of_a_page_go_out_as_words():

@@ -288,20 +288,19 @@ def _run(args: Namespace) -> Answer:
         lsl_out=args.lsl_out,
         board_args=tuple(args.board_arg),
     )
-    try:
-        value = run_live(decoder, options, _show(args))
-    except StreamError as error:
-        kept = f"; {args.record} holds what came" if args.record else ""
-        raise StreamError(f"{error}{kept}") from error
-    return _account(value)
+    return _account(run_live(decoder, options, _show(args)))
 
 
 def _account(value: dict[str, Any]) -> Answer:
-    """What a session came to. Ctrl-C is its ordinary end; SIGTERM cut it short, and says so."""
+    """What a session came to. Ctrl-C is its ordinary end, SIGTERM and a dead source are not."""
+    from leancnn.eeg.display import facts
     from leancnn.eeg.session import TERMINATED
 
     status = StoppedError.exit_status if value["ended"] == TERMINATED else 0
-    return Answer(value, "\n".join(f"{key}: {item}" for key, item in value.items()), status)
+    if "error" in value:
+        tell(value["error"])
+        status = StreamError.exit_status
+    return Answer(value, facts(value), status)
 
 
 def _show(args: Namespace) -> Callable[[str, str], None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from leancnn.eeg.live import Decision
 from leancnn.tables import printable
@@ -64,6 +65,25 @@ def quality(decision: Decision, channels: Sequence[str], lost: int) -> list[str]
     if lost:
         warnings.append(f"lost samples: {lost}")
     return warnings
+
+
+def facts(value: Mapping[str, Any]) -> str:
+    """An account for people, a line a fact.
+
+    >>> print(facts({"lost": 0, "latency ms": {"p50": 2.5, "max": 9.0}, "no decision": {}}))
+    lost: 0
+    latency ms: p50 2.5, max 9.0
+    no decision: none
+    """
+    return "\n".join(f"{key}: {_words(one)}" for key, one in value.items())
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {one}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "not known" if value is None else str(value)
 
 
 def line(decision: Decision, frequencies: Sequence[float], fs: float) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leancnn.eeg.display import facts
 from leancnn.eeg.features import Floats
+from leancnn.eeg.read import label_text
 from leancnn.eeg.recording import VOLTS, Epochs, Recording
 from leancnn.eeg.ring import RAILED
 from leancnn.eeg.windows import AFTER_CUE
@@ -52,7 +54,7 @@ class Report:
 
     def text(self) -> str:
         lines = [f"{self.source}: {'fit for use' if self.fit else 'not fit for use'}"]
-        lines += [f"  {key}: {value}" for key, value in self.facts.items()]
+        lines += [f"  {line}" for line in facts(self.facts).splitlines()]
         lines += [f"problem: {line}" for line in self.problems]
         lines += [f"warning: {line}" for line in self.warnings]
         return "\n".join(lines)
@@ -75,7 +77,7 @@ def _recording(data: Recording) -> Report:
         "seconds": round(data.seconds, 3),
         "rate": data.fs,
         "channels": len(data.channels),
-        "events": dict(Counter(str(event.label) for event in data.events)),
+        "events": dict(Counter(_named(event.label) for event in data.events)),
         "unit": data.unit or "not said",
         "gaps": len(data.gaps),
         "lost": sum(gap.lost for gap in data.gaps),
@@ -97,6 +99,11 @@ def _recording(data: Recording) -> Report:
             return report
         _physics(report, cut)
     return report
+
+
+def _named(label: float | str) -> str:
+    """An event as the account counts it: `7.5 Hz`, or its own word."""
+    return label if isinstance(label, str) else f"{label_text(label)} Hz"
 
 
 def _stamps(report: Report, data: Recording) -> None:

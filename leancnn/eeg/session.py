@@ -16,6 +16,7 @@ from leancnn.eeg.page import Page
 from leancnn.eeg.record import Recorder
 from leancnn.eeg.recording import Event
 from leancnn.eeg.sources import open_source
+from leancnn.errors import StreamError
 from leancnn.process import Terminated
 
 TIME_UP, INTERRUPTED, TERMINATED = "the time was up", "interrupted", "terminated"
@@ -131,8 +132,8 @@ def run_live(
 ) -> dict[str, Any]:
     """Decode until the source ends, the time is up, Ctrl-C or SIGTERM; the account of it.
 
-    `show(panel, line)` is called for each decision; `ended` of the account says what ended it.
-    Raises as the source does, and `StreamError` when it falls silent; a recording is closed before.
+    `show(panel, line)` is called for each decision; `ended` of the account says what ended it, and
+    `error` is there where the source died. Raises as the source does; a recording is closed before.
     """
     with contextlib.ExitStack() as held:
         source = Cued(_source(decoder, options))
@@ -147,15 +148,19 @@ def run_live(
             page = Page(decoder.frequencies, port=options.page, on_onset=source.cue)
             outputs.page = held.enter_context(page)
             show(f"page: {page.url}", f"page: {page.url}")
-        live = _live(source, decoder, options, recorder)
+        live, account = _live(source, decoder, options, recorder), dict[str, Any]()
         try:
             for decision in live:
                 outputs.put(decision, live.ring.counts["lost"])
         except KeyboardInterrupt as by:
             live.session.ended = _ended(by)
-        account = {"source": source.name, "decoder": decoder.name, **live.session.summary()}
+        except StreamError as error:
+            account["error"] = str(error)
+        account |= {"source": source.name, "decoder": decoder.name, **live.session.summary()}
         if recorder is not None:
             account["recording"] = str(recorder.path)
+            if "error" in account:
+                account["error"] += f"; {recorder.path} holds what came"
         if outputs.page is not None:
             account["page"] = outputs.page.report
     return account

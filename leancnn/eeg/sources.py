@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,7 +85,8 @@ class Replay:
 class Synthetic:
     """Made EEG that looks at one target after another, for ever or `seconds`.
 
-    Each trial is a stretch of `trial_s` seconds of its own, its cue one second in.
+    Each trial is a stretch of `trial_s` seconds of its own, its cue one second in; the last one
+    may be shorter.
     """
 
     unit = "uV"
@@ -103,17 +105,18 @@ class Synthetic:
         self.name, self.fs, self.speed = f"synthetic, {snr_db:g} dB", FS, speed
         self._head = Head(snr_db, seed=seed)
         self._frequencies = tuple(frequencies)
-        self._trials = None if seconds is None else max(round(seconds / trial_s), 1)
+        self._last = math.inf if seconds is None else round(seconds * self.fs)
         self._samples = round(trial_s * self.fs)
 
     def __iter__(self) -> Iterator[Chunk | None]:
         began, played, trial = time.monotonic(), 0, 0
         size, cue = round(CHUNK_S * self.fs), round(self.fs)
-        while self._trials is None or trial < self._trials:
+        while played < self._last:
             target = self._frequencies[trial % len(self._frequencies)]
             x = self._head.looking(target, self._head.rest(self._samples)).astype(np.float32)
-            for start in range(0, self._samples, size):
-                part, due = x[:, start : start + size], None
+            left = min(self._samples, self._last - played)
+            for start in range(0, int(left), size):
+                part, due = x[:, start : min(start + size, int(left))], None
                 first = trial * self._samples + start
                 played += part.shape[1]
                 if self.speed > 0:

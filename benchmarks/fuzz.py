@@ -128,7 +128,7 @@ def manifest_seeds(folder: Path) -> None:
 
 
 def manifests(work: Path) -> Callable[[bytes], None]:
-    """Bytes that choose a manifest, places in it and values for them; it is sealed anew."""
+    """Bytes that choose a manifest, places in it and values for them; digests fit."""
     import os
 
     import atheris
@@ -141,7 +141,7 @@ def manifests(work: Path) -> Callable[[bytes], None]:
     from leancnn.train.plan import TrainingPlan
 
     weights.save(untrained("resnet8"), work / "net")
-    network, tensors = safe_files.unseal(
+    network, tensors = safe_files.load_pair(
         work / "net" / weights.MANIFEST, work / "net" / weights.WEIGHTS
     )
     network = {key: network[key] for key in network if key not in ("file", "tensors", "sha256")}
@@ -149,7 +149,7 @@ def manifests(work: Path) -> Callable[[bytes], None]:
     plan = json.loads((work / "plan.json").read_text(encoding="utf-8"))
 
     def as_network(value: Any) -> None:
-        safe_files.seal(
+        safe_files.save_pair(
             work / "net" / weights.MANIFEST, work / "net" / weights.WEIGHTS, value, tensors
         )
         weights.load(work / "net")
@@ -171,7 +171,7 @@ def manifests(work: Path) -> Callable[[bytes], None]:
         for _ in range(chosen.ConsumeIntInRange(1, 4)):
             value = changed(value, chosen)
         if read is as_network and not isinstance(value, dict):
-            return  # `seal` takes an object
+            return  # `save_pair` takes an object
         try:
             read(value)
         except LeanCNNError as error:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from leancnn.safe_files import read_manifest, write_sealed
+from leancnn.safe_files import read_manifest, write_checked
 from leancnn.train import train
 from tests.tiny import RECIPE, make_pictures
 
@@ -113,14 +113,14 @@ def zip_that_climbs(path: Path) -> Path:
     return path
 
 
-# Saved networks. Who can write can seal: digests fit, so that what lies behind them is reached
+# Saved networks. Who can write can make digests fit, so that what lies behind them is reached
 
 
 def manifest(place: Path, **changes: Any) -> Words:
     path = place / "run" / "best" / "network.json"
     value = read_manifest(path)
     value.pop("sha256", None)
-    write_sealed(path, {**value, **changes})
+    write_checked(path, {**value, **changes})
     return predicts(place)
 
 

@@ -78,7 +78,7 @@ def worker(place: str) -> None:
             file.write(f"began {name}\n")
         time.sleep(RUNG_S)
         done = {"number": job["number"], "epochs": job["epochs"], "accuracy": answer(job)}
-        runs.write_sealed(
+        runs.write_checked(
             result, {**done, "seconds": RUNG_S * job["epochs"], "error": "", "lost": False}
         )
         with log.open("a") as file:

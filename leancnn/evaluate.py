@@ -22,7 +22,7 @@ from leancnn.intervals import wilson
 from leancnn.plots import confusion_matrix, contact_sheet
 from leancnn.predict import open_classifier, probabilities
 from leancnn.preprocess import shown
-from leancnn.safe_files import seal
+from leancnn.safe_files import save_pair
 from leancnn.scrutiny import (
     MOST_MISTAKES,
     Mistake,
@@ -307,7 +307,7 @@ def _keep(
         "pictures": [asdict(mistakes[place]) for place in chosen],
     }
     pictures = thumbnails([np.array(test.images[rows[place]]) for place in chosen])
-    seal(path, path.with_suffix(".safetensors"), about, {"pictures": pictures})
+    save_pair(path, path.with_suffix(".safetensors"), about, {"pictures": pictures})
 
 
 def _sheet(test: Split, mistakes: Sequence[Mistake], rows: Sequence[int]) -> bytes:

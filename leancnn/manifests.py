@@ -45,7 +45,7 @@ class File(TypedDict):
 
 
 class Pair(TypedDict):
-    """The manifest of a sealed pair."""
+    """The manifest of a pair with checksums."""
 
     file: File
     tensors: dict[str, str]

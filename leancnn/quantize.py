@@ -29,7 +29,7 @@ from leancnn.plots import error_by_layer
 from leancnn.predict import probabilities
 from leancnn.progress import Progress
 from leancnn.recipes import Recipe
-from leancnn.runs import check_writable, write_sealed
+from leancnn.runs import check_writable, write_checked
 from leancnn.safe_files import atomic_write
 from leancnn.tables import printable, table
 from leancnn.targets._c_text import to_c
@@ -182,7 +182,7 @@ def quantize(
     found = replace(found, finetuned=tuned_by)
     made.made["val_accuracy"] = found.accuracy_int8
     weights.save(made, out)
-    write_sealed(Path(out) / FIGURES, found.to_json())
+    write_checked(Path(out) / FIGURES, found.to_json())
     if timed:
         drawn = error_by_layer(found.errors, network.name, found.floats)
         atomic_write(Path(out) / PICTURE, drawn)

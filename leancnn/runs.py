@@ -4,7 +4,7 @@ runs/a/
   recipe.json       the resolved recipe, as `leancnn train --recipe` takes it
   run.json          machine, versions, plan, data manifest, state, result
   metrics.jsonl     one line per epoch; metrics.csv holds the same
-  checkpoints/      the last two, each a sealed pair step-XXXXXXXX.json + .safetensors
+  checkpoints/      the last two, each a pair step-XXXXXXXX.json + .safetensors
   best/ last/       saved networks (weights.py)
   evaluations.json  every use of a test set
   evaluation-best.json, .safetensors  what the last one found, and small pictures of confusions
@@ -38,14 +38,14 @@ from leancnn.safe_files import (
     Tensors,
     atomic_write,
     check_writable,
+    load_pair,
     read_bytes,
     read_edited,
     read_json,
-    seal,
-    unseal,
+    save_pair,
+    write_checked,
     write_error,
     write_json,
-    write_sealed,
 )
 
 __all__ = [
@@ -68,9 +68,9 @@ __all__ = [
     "save_checkpoint",
     "set_aside",
     "sweep",
+    "write_checked",
     "write_json",
     "write_metrics",
-    "write_sealed",
 ]
 
 KEPT = 2  # checkpoints of a run that stay on disk
@@ -94,7 +94,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, step: int, manifest: Mapping[str, Any], tensors: Tensors) -> None:
     """Save a checkpoint and keep the last two. Raises `WriteError`; then the old ones stay."""
     path = _checkpoint_json(folder, step)
-    seal(path, path.with_suffix(".safetensors"), {"step": step, **manifest}, tensors)
+    save_pair(path, path.with_suffix(".safetensors"), {"step": step, **manifest}, tensors)
     for old in _checkpoint_steps(folder)[:-KEPT]:
         # The manifest goes first: tensors alone are litter, not a checkpoint.
         _checkpoint_json(folder, old).unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         path = _checkpoint_json(folder, step)
         try:
             tensors_path = path.with_suffix(".safetensors")
-            manifest, tensors = unseal(path, tensors_path, manifests.Numbered)
+            manifest, tensors = load_pair(path, tensors_path, manifests.Numbered)
             if manifest["step"] != step:
                 raise DamagedError(f"{path} holds step {manifest['step']}")
         except DamagedError as error:
@@ -236,7 +236,7 @@ def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any
             fcntl.flock(handle, fcntl.LOCK_EX)
         earlier = evaluations(folder)
         found = [*earlier, {"when": now(), **entry}]
-        write_sealed(folder / "evaluations.json", {"evaluations": found})
+        write_checked(folder / "evaluations.json", {"evaluations": found})
     finally:
         os.close(handle)
     return earlier
@@ -252,8 +252,8 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     except DamagedError as error:
         raise DamagedError(f"{error}; move it away to count anew") from error
     if state == "plain" and isinstance(found, list):  # by leancnn 0.1
-        found, state = {"evaluations": found}, "sealed"
-    if state != "sealed":
+        found, state = {"evaluations": found}, "intact"
+    if state != "intact":
         raise DamagedError(f"{path} is not what was written; move it away to count anew")
     manifests.check(found, manifests.Evaluations, f"{path} (move it away to count anew)")
     return list(found["evaluations"])

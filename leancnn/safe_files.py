@@ -1,9 +1,9 @@
 """Files that are whole or refused: written in one step, checked in every byte when read.
 
 Every file appears whole or not at all: a temporary file in the same folder, fsync, rename, fsync of
-the folder. A sealed pair is a JSON manifest and a safetensors file; the manifest holds the sha256
-of every tensor, of the tensor file and of itself, so that a flipped bit is refused (safetensors
-alone loads it silently). No pickle is read.
+the folder. A pair with checksums is a JSON manifest and a safetensors file; the manifest holds the
+sha256 of every tensor, of the tensor file and of itself, so that a flipped bit is refused
+(safetensors alone loads it silently). No pickle is read.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from leancnn import manifests
 from leancnn.errors import DamagedError, RunError, WriteError
 
 Tensors = dict[str, "np.ndarray[Any, Any]"]
-State = Literal["sealed", "edited", "plain"]
+State = Literal["intact", "edited", "plain"]
 
 TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")  # a file that is being written
 READS = 3  # of a pair, before what does not fit together is called damage
@@ -172,13 +172,13 @@ def write_json(path: Path, value: object) -> None:
     atomic_write(path, _dump(value).encode())
 
 
-def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+def write_checked(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object as JSON that ends with its own sha256, atomically. Raises `WriteError`."""
-    atomic_write(path, _dump(_sealed(value)).encode())
+    atomic_write(path, _dump(_with_sha256(value)).encode())
 
 
 def read_json(path: Path, kind: Any = None) -> Any:
-    """What `write_json` or `write_sealed` wrote, the latter checked in every byte.
+    """What `write_json` or `write_checked` wrote, the latter checked in every byte.
 
     `kind` is a type of `manifests`. A file without a sha256 is one that leancnn 0.1 wrote: it must
     hold nothing that its kind does not know. Raises `DamagedError`, `RunError` for no file.
@@ -198,19 +198,19 @@ def read_edited(path: Path) -> tuple[Any, State]:
             return value, "plain"
         whole = _dump(value) == text  # other white space is a change, too
         digest = value.pop("sha256")
-        whole = whole and digest == _sealed(value)["sha256"]
+        whole = whole and digest == _with_sha256(value)["sha256"]
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: not readable as JSON ({error})") from error
-    return value, "sealed" if whole else "edited"
+    return value, "intact" if whole else "edited"
 
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
-def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+def _with_sha256(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**value, "sha256": _sha256(_dump(dict(value)).encode())}
 
 
@@ -223,38 +223,39 @@ def _dump(value: object) -> str:
     return text
 
 
-def seal(
+def save_pair(
     manifest_path: Path, tensors_path: Path, manifest: Mapping[str, Any], tensors: Tensors
 ) -> None:
     """Write a pair so that at every moment one whole pair, the old or the new, can be read.
 
     The tensors first go beside their place, then the manifest that names their sha256 replaces the
-    old one, then the tensors take their place; `unseal` finds them in either. Raises `WriteError`.
+    old one, then the tensors take their place; `load_pair` finds them in either. Raises
+    `WriteError`.
     """
     from safetensors.numpy import save
 
     beside = tensors_path.with_name(tensors_path.name + NEXT)
-    _settle(manifest_path, tensors_path, beside)
+    _finish_swap(manifest_path, tensors_path, beside)
     blob = save(
         {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
     )
-    sealed = {
+    checked = {
         **manifest,
         "file": {"name": tensors_path.name, "bytes": len(blob), "sha256": _sha256(blob)},
         "tensors": {name: tensor_sha256(array) for name, array in sorted(tensors.items())},
     }
     atomic_write(beside, blob)
-    write_sealed(manifest_path, sealed)
+    write_checked(manifest_path, checked)
     try:
         beside.replace(tensors_path)
     except OSError as error:
         raise write_error(tensors_path, len(blob), error) from error
 
 
-def unseal(
+def load_pair(
     manifest_path: Path, tensors_path: Path, kind: Any = manifests.Pair
 ) -> tuple[dict[str, Any], Tensors]:
-    """Read a sealed pair and check every byte. Raises `DamagedError`: which file, what to do.
+    """Read such a pair and check every byte. Raises `DamagedError`: which file, what to do.
 
     A pair that another process replaces meanwhile is read again.
     """
@@ -291,7 +292,7 @@ def read_manifest(path: Path, kind: Any = manifests.Pair) -> dict[str, Any]:
         manifest, state = read_edited(path)
     except RunError:
         raise DamagedError(f"{path} is missing") from None
-    if state != "sealed":
+    if state != "intact":
         raise DamagedError(f"{path} is not what was written: its checksum does not fit")
     return dict(manifests.check(manifest, kind, path))
 
@@ -302,8 +303,8 @@ def tensor_sha256(array: "np.ndarray[Any, Any]") -> str:
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _settle(manifest_path: Path, tensors_path: Path, beside: Path) -> None:
-    """Finish or drop what a kill inside `seal` left: it may be the only good copy."""
+def _finish_swap(manifest_path: Path, tensors_path: Path, beside: Path) -> None:
+    """Finish or drop what a kill inside `save_pair` left: it may be the only good copy."""
     blob = _bytes_of(beside)
     if blob is None:
         return

@@ -36,7 +36,7 @@ from leancnn.normalisation import scale_and_shift
 from leancnn.preprocess import Preprocessing
 from leancnn.registry import check_file_name
 from leancnn.runs import FOLDERS, NETWORK, Which
-from leancnn.safe_files import Tensors, seal, tensor_sha256, unseal
+from leancnn.safe_files import Tensors, load_pair, save_pair, tensor_sha256
 from leancnn.signal_window import KIND, SignalWindow
 
 FORMAT = 3  # of network.json: 1 is that of 0.1, 2 that of the first integers; both are read
@@ -267,7 +267,7 @@ def save(network: Network, folder: str | Path, *, origin: str | None = None) -> 
     }
     if about is not None:
         manifest["quantized"] = about
-    seal(folder / MANIFEST, folder / WEIGHTS, manifest, arrays)
+    save_pair(folder / MANIFEST, folder / WEIGHTS, manifest, arrays)
 
 
 def load(path: str | Path, which: Which | None = None) -> Network:
@@ -280,7 +280,7 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     ('class 0', 'class 1', 'class 2')
     """
     folder = _find(Path(path), which)
-    manifest, arrays = unseal(folder / MANIFEST, folder / WEIGHTS, manifests.Saved)
+    manifest, arrays = load_pair(folder / MANIFEST, folder / WEIGHTS, manifests.Saved)
     try:
         if manifest["format"] > FORMAT:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
@@ -359,7 +359,7 @@ def digest(network: Network) -> str:
 
 
 def to_arrays(state: Mapping[str, Tensor]) -> Tensors:
-    """Tensors as numpy arrays, for `safe_files.seal`; they share memory where they can."""
+    """Tensors as numpy arrays, for `safe_files.save_pair`; they share memory where they can."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from leancnn import runs
 from leancnn.recipes import get
-from leancnn.safe_files import seal, write_json, write_sealed
+from leancnn.safe_files import save_pair, write_checked, write_json
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -52,8 +52,8 @@ def made_run(folder, *, classes=CLASSES, data="photos", word="henet_r2", epochs=
         "state": "finished",
         "result": {"epochs": epochs},
     }
-    write_sealed(folder / "run.json", told)
-    write_sealed(folder / "recipe.json", plan["recipe"])
+    write_checked(folder / "run.json", told)
+    write_checked(folder / "recipe.json", plan["recipe"])
     runs.write_metrics(folder, [_epoch(number) for number in range(1, epochs + 1)])
     made_network(
         folder / "best", classes=classes, word=word, preprocessing=preprocessing, data=data
@@ -89,7 +89,7 @@ def made_network(
         **(more or {}),
     }
     tensors = {"w": np.zeros(4, np.float32)}
-    seal(folder / "network.json", folder / "weights.safetensors", manifest, tensors)
+    save_pair(folder / "network.json", folder / "weights.safetensors", manifest, tensors)
     return folder
 
 
@@ -131,7 +131,7 @@ def made_evaluation(folder, which, *, classes, data, word, random):
     shape = (len(pictures), 9, 7, 3)
     arrays = {"pictures": random.integers(0, 256, shape, np.uint8)}
     path = folder / f"evaluation-{which}.json"
-    seal(path, path.with_suffix(".safetensors"), told, arrays)
+    save_pair(path, path.with_suffix(".safetensors"), told, arrays)
 
 
 def made_check(path, *, classes=CLASSES, source="photos", word="twice"):
@@ -180,14 +180,14 @@ def made_plan(path, *, word="layer1", importance=True):
         "notes": [word],
         "mended": False,
     }
-    write_sealed(path, told)
+    write_checked(path, told)
 
 
 def made_quantization(path, *, word="henet_r2"):
     told = {"network": word, "out": word, "images": 512, "seed": 0, "accuracy": 0.9}
     told |= {"accuracy_int8": 0.89, "val_images": 100, "bytes": 4000, "bytes_int8": 1000}
     told |= {"us": 100.0, "us_int8": 50.0, "layers": [[word, 0.1]], "clipped": [[word, 0.02]]}
-    write_sealed(path, {**told, "points_lost": 1.0})
+    write_checked(path, {**told, "points_lost": 1.0})
 
 
 def made_comparison(folder, *, word="l1"):
@@ -196,7 +196,7 @@ def made_comparison(folder, *, word="l1"):
     whole = {**row, "network": "whole", "kind": "whole", "MACs": 4000, "before %": ""}
     told = {"folder": str(folder), "goal": {"keep": 0.5}, "images": 30, "conclusion": word}
     told |= {"means": [whole, row], "rows": [], "left_out": [word], "picture": "x.png"}
-    write_sealed(folder / "comparison.json", told)
+    write_checked(folder / "comparison.json", told)
     return folder
 
 
@@ -206,7 +206,7 @@ def made_eeg(folder, *, word="person"):
     about |= {"decoder": word, "seed": 0, "fs": 250.0, "channels": [word], "trials": 40}
     arrays = {"weights": np.zeros(2, np.float32)}
     manifest = {**about, "people": 4}
-    seal(folder / "decoder.json", folder / "decoder.safetensors", manifest, arrays)
+    save_pair(folder / "decoder.json", folder / "decoder.safetensors", manifest, arrays)
     told = {"decoder": word, "split": word, "window": 2.0, "targets": [10.0, 12.0], "trials": 40}
     told |= {"chance": 0.5, "accuracy": 0.9, "interval": [0.8, 0.95], "per person": {word: 0.9}}
     told["baselines"] = [{"name": word, "accuracy": 0.8, "won": 5, "lost": 1, "p": 0.2}]
@@ -245,13 +245,13 @@ def made_search(folder, *, word="henet_r3", data="photos", ended=True):
         "found": [{word: 1}],
         "latency_model": {word: 1.0, "factors": {"pointwise": 0.125}},
     }
-    write_sealed(
+    write_checked(
         folder / "search.json", {**plan, "machine": {word: word}, "tested": True, "format": 1}
     )
     for number, error in enumerate(("", word)):
         rung = {"number": number, "epochs": 3, "accuracy": 0.9 - number, "seconds": 5.0}
         rung |= {"accuracy": 0.9 * (not error), "error": error, "lost": False}
-        write_sealed(folder / "trials" / f"{number:04d}" / "rung-3.json", rung)
+        write_checked(folder / "trials" / f"{number:04d}" / "rung-3.json", rung)
     made_run(folder / "trials" / "0000", word=word, data=data, epochs=1)
     member = {"trial": 0, "network": word, "change": word, "epochs": 3, "val_accuracy": 0.9}
     member |= {"microseconds": 100.0, "low_us": 99.0, "high_us": 102.0, "predicted_us": 105.0}
@@ -260,7 +260,7 @@ def made_search(folder, *, word="henet_r3", data="photos", ended=True):
     told = {"folder": str(folder), "members": [member], "winner": member, "reached": True}
     told |= {"sentence": word, "trials": 1, "failed": 1, "spent": 3600.0, "budget": plan["budget"]}
     if ended:
-        write_sealed(folder / "front.json", told)
+        write_checked(folder / "front.json", told)
     return folder
 
 

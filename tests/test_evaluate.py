@@ -18,7 +18,7 @@ from leancnn.errors import (
     RunError,
 )
 from leancnn.evaluate import class_figures, confusion
-from leancnn.safe_files import unseal
+from leancnn.safe_files import load_pair
 from leancnn.weights import save
 from tests.tiny_photos import PREPROCESSING, network, photos
 
@@ -56,7 +56,7 @@ def test_an_evaluation_stays_in_the_run_with_small_pictures_of_what_was_confused
     photo_run, tmp_path
 ):
     found = leancnn.evaluate(photo_run)
-    told, arrays = unseal(
+    told, arrays = load_pair(
         photo_run / "evaluation-best.json",
         photo_run / "evaluation-best.safetensors",
         printed.Evaluation,

@@ -19,7 +19,7 @@ from leancnn.manifests import Checkpoint, Layer, check
 from leancnn.manifests import Counters as CountersFile
 from leancnn.manifests import Pruning as PlanFile
 from leancnn.prune.plan import PruningPlan as Pruning
-from leancnn.safe_files import read_json, write_sealed
+from leancnn.safe_files import read_json, write_checked
 from leancnn.targets._beside import read_metadata, write_metadata
 from leancnn.train.history import Counters
 from leancnn.train.plan import TrainingPlan
@@ -110,7 +110,7 @@ def strange(quiet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "notes": [],
         "mended": False,
     }
-    write_sealed(folder / "plan.json", plan)
+    write_checked(folder / "plan.json", plan)
     return folder
 
 
@@ -146,7 +146,7 @@ def tried(folder: Path, name: str, trials: int) -> dict[str, int]:
                 path.write_text(json.dumps(new))
             else:
                 try:
-                    write_sealed(path, new)  # who can write can seal
+                    write_checked(path, new)  # who can write can make digests fit
                 except ValueError:
                     path.write_text(json.dumps(new))
             refused = why(lambda: READERS[name](folder))
@@ -190,7 +190,7 @@ def test_a_size_beyond_reason_is_refused_before_anything_is_made(key: str, stran
     value = json.loads(whole)
     del value["sha256"]
     value["preprocessing"][key] = [1_000_000, 1_000_000]
-    write_sealed(path, value)
+    write_checked(path, value)
     try:
         with pytest.raises(DamagedError, match=key):
             weights.load(strange)
@@ -207,7 +207,7 @@ def test_arguments_of_another_network_are_refused(arguments: Any, strange: Path)
     value = json.loads(whole)
     del value["sha256"]
     value["arguments"] = arguments
-    write_sealed(path, value)
+    write_checked(path, value)
     try:
         with pytest.raises(LeanCNNError):
             weights.load(strange)
@@ -280,7 +280,7 @@ def test_a_temporary_file_is_never_written_through_a_link(tmp_path: Path) -> Non
     for number in range(3):
         (tmp_path / f".a.json.{os.getpid()}{number}.tmp").symlink_to(precious)
     (tmp_path / "a.json").symlink_to(precious)
-    write_sealed(tmp_path / "a.json", {"a": 1})
+    write_checked(tmp_path / "a.json", {"a": 1})
     assert precious.read_text() == "the only copy"
     assert read_json(tmp_path / "a.json") == {"a": 1}
 

@@ -8,7 +8,7 @@ import pytest
 from leancnn.errors import DamagedError, LeanCNNError, RunError
 from leancnn.records import find, recognise
 from leancnn.report import render, report
-from leancnn.safe_files import write_json, write_sealed
+from leancnn.safe_files import write_checked, write_json
 from tests.made_runs import (
     everything,
     made_bench,
@@ -91,7 +91,7 @@ def check_odd(folder, chosen):
     pages = 0
     for path, at, odd in chosen(cases):
         whole, value = path.read_bytes(), changed(told(path), at, odd)
-        (write_sealed if isinstance(value, dict) and b'"sha256"' in whole else write_json)(
+        (write_checked if isinstance(value, dict) and b'"sha256"' in whole else write_json)(
             path, value
         )
         said = ""

@@ -14,7 +14,7 @@ from leancnn import cli
 from leancnn.errors import WriteError
 from leancnn.records import find
 from leancnn.report import MARK, render, report
-from leancnn.safe_files import write_sealed
+from leancnn.safe_files import write_checked
 from tests.made_runs import (
     everything,
     made_bench,
@@ -88,7 +88,7 @@ def test_what_a_reader_without_eyes_or_mouse_needs_is_there(tmp_path):
 def test_every_command_that_the_page_names_is_one_that_works(tmp_path):
     run = made_run(tmp_path / "a run")
     stopped = told(run / "run.json") | {"state": "stopped"}
-    write_sealed(run / "run.json", stopped)
+    write_checked(run / "run.json", stopped)
     for path in run.glob("eval*"):
         path.unlink()
     int8 = made_network(tmp_path / "int8", more={"quantized": {}})

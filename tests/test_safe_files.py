@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from leancnn import safe_files
 from leancnn.errors import DamagedError, RunError, WriteError
-from leancnn.safe_files import atomic_write, read_json, seal, unseal, write_json
+from leancnn.safe_files import atomic_write, load_pair, read_json, save_pair, write_json
 
 TENSORS = {
     "weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -23,14 +23,14 @@ TENSORS = {
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """A sealed pair on disk."""
+    """A pair with checksums on disk."""
     paths = tmp_path / "a.json", tmp_path / "a.safetensors"
-    seal(*paths, {"step": 3, "name": "Ω"}, TENSORS)
+    save_pair(*paths, {"step": 3, "name": "Ω"}, TENSORS)
     return paths
 
 
 def test_what_was_sealed_comes_back_bit_by_bit(pair: tuple[Path, Path]) -> None:
-    manifest, tensors = unseal(*pair)
+    manifest, tensors = load_pair(*pair)
     assert manifest["step"] == 3
     assert manifest["name"] == "Ω"
     assert tensors.keys() == TENSORS.keys()
@@ -55,8 +55,8 @@ def test_any_json_value_survives_the_seal(
     tmp_path_factory: pytest.TempPathFactory, value: object
 ) -> None:
     paths = (folder := tmp_path_factory.mktemp("s")) / "a.json", folder / "a.safetensors"
-    seal(*paths, {"value": value}, {})
-    assert unseal(*paths)[0]["value"] == value
+    save_pair(*paths, {"value": value}, {})
+    assert load_pair(*paths)[0]["value"] == value
 
 
 def test_every_single_bit_counts(pair: tuple[Path, Path]) -> None:
@@ -68,9 +68,9 @@ def test_every_single_bit_counts(pair: tuple[Path, Path]) -> None:
             bad[place // 8] ^= 1 << place % 8
             path.write_bytes(bad)
             with pytest.raises(DamagedError):
-                unseal(*pair)
+                load_pair(*pair)
         path.write_bytes(whole)
-    unseal(*pair)
+    load_pair(*pair)
 
 
 def test_a_file_cut_short_is_refused(pair: tuple[Path, Path]) -> None:
@@ -79,18 +79,18 @@ def test_a_file_cut_short_is_refused(pair: tuple[Path, Path]) -> None:
         for length in (0, 1, len(whole) // 2, len(whole) - 1):
             path.write_bytes(whole[:length])
             with pytest.raises(DamagedError):
-                unseal(*pair)
+                load_pair(*pair)
         path.unlink()
         with pytest.raises(DamagedError, match="missing"):
-            unseal(*pair)
+            load_pair(*pair)
         path.write_bytes(whole)
 
 
 def test_parts_of_two_pairs_do_not_pass_for_one(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     other = tmp_path / "b.json", tmp_path / "b.safetensors"
-    seal(*other, {"step": 3}, {**TENSORS, "count": np.array(8)})
+    save_pair(*other, {"step": 3}, {**TENSORS, "count": np.array(8)})
     with pytest.raises(DamagedError):
-        unseal(pair[0], other[1])
+        load_pair(pair[0], other[1])
 
 
 def test_a_kill_at_any_write_leaves_one_whole_pair(
@@ -113,20 +113,20 @@ def test_a_kill_at_any_write_leaves_one_whole_pair(
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", counted)
             try:
-                seal(*paths, {"step": step}, {"w": np.full(5, step)})
+                save_pair(*paths, {"step": step}, {"w": np.full(5, step)})
             except Killed:
                 return False
             return True
 
     paths = tmp_path / "a.json", tmp_path / "a.safetensors"
-    seal(*paths, {"step": 0}, {"w": np.full(5, 0)})
+    save_pair(*paths, {"step": 0}, {"w": np.full(5, 0)})
     # Every pair of two kills in a row, since the second save begins with what the first one left.
     for first in range(4):
         for second in range(4):
             for stop in (first, second):
-                before = unseal(*paths)[0]["step"]
+                before = load_pair(*paths)[0]["step"]
                 finished = run_until(stop, before + 1)
-                manifest, tensors = unseal(*paths)
+                manifest, tensors = load_pair(*paths)
                 assert manifest["step"] in (before, before + 1)
                 assert manifest["step"] == before + 1 or not finished
                 assert (tensors["w"] == manifest["step"]).all()
@@ -139,11 +139,11 @@ def test_a_pair_that_is_replaced_while_it_is_read_is_read_again(
 
     def replaced(path: Path, most: int = 1 << 30) -> bytes | None:
         if steps:
-            seal(*pair, {"step": steps.pop()}, {"weight": np.ones(3)})
+            save_pair(*pair, {"step": steps.pop()}, {"weight": np.ones(3)})
         return bytes_of(path, most)
 
     monkeypatch.setattr(safe_files, "_bytes_of", replaced)
-    manifest, tensors = unseal(*pair)
+    manifest, tensors = load_pair(*pair)
     assert manifest["step"] == 4
     assert (tensors["weight"] == 1).all()
 

@@ -17,7 +17,7 @@ from leancnn.errors import DamagedError
 from leancnn.manifests import renamed
 from leancnn.prune import PruningPlan
 from leancnn.recipes import _base
-from leancnn.safe_files import read_manifest, seal, unseal
+from leancnn.safe_files import load_pair, read_manifest, save_pair
 from leancnn.train import resume
 from leancnn.train.plan import TrainingPlan
 from tests.tiny import RECIPE
@@ -64,11 +64,11 @@ def test_the_run_is_lengthened_and_then_speaks_the_words_of_today(
 
 
 def rewritten(folder: Path, **changes: Any) -> Path:
-    """A saved network with another manifest, sealed again."""
-    manifest, arrays = unseal(folder / weights.MANIFEST, folder / weights.WEIGHTS)
+    """A saved network with another manifest, whose digests fit."""
+    manifest, arrays = load_pair(folder / weights.MANIFEST, folder / weights.WEIGHTS)
     for key in ("file", "tensors", "sha256"):
         manifest.pop(key, None)
-    seal(folder / weights.MANIFEST, folder / weights.WEIGHTS, {**manifest, **changes}, arrays)
+    save_pair(folder / weights.MANIFEST, folder / weights.WEIGHTS, {**manifest, **changes}, arrays)
     return folder
 
 

@@ -252,13 +252,13 @@ def test_a_plan_is_read_back_and_knows_another_search(tmp_path):
 def test_a_plan_that_calls_its_latency_model_a_clock_is_read(tmp_path):
     made = a_plan(latency_model={"median_error": 0.1})
     value = made.to_json()
-    runs.write_sealed(tmp_path / plan.FILE, {**value, "clock": {"median_error": 0.9}})
+    runs.write_checked(tmp_path / plan.FILE, {**value, "clock": {"median_error": 0.9}})
     assert plan.SearchPlan.read(tmp_path) == made
     value["clock"] = value.pop("latency_model")
-    runs.write_sealed(tmp_path / plan.FILE, value)
+    runs.write_checked(tmp_path / plan.FILE, value)
     assert plan.SearchPlan.read(tmp_path) == made
     del value["clock"]
-    runs.write_sealed(tmp_path / plan.FILE, value)
+    runs.write_checked(tmp_path / plan.FILE, value)
     with pytest.raises(DamagedError, match="no latency_model"):
         plan.SearchPlan.read(tmp_path)
 

@@ -117,7 +117,7 @@ def test_the_form_of_a_trial_crosses_to_its_worker_and_stands_in_what_it_came_to
         form="int8",
     )
     assert Job.of_json(json.loads(json.dumps(job.to_json()))) == job
-    runs.write_sealed(
+    runs.write_checked(
         tmp_path / "rung-3.json",
         dataclasses.asdict(Outcome(number=3, epochs=3, accuracy=0.5, form="int8")),
     )

@@ -81,7 +81,7 @@ def test_a_run_gives_its_best_else_its_last(network: Network, tmp_path: Path) ->
 
 def test_tensors_of_another_network_are_refused(network: Network, tmp_path: Path) -> None:
     weights.save(network, tmp_path)
-    manifest, tensors = safe_files.unseal(
+    manifest, tensors = safe_files.load_pair(
         tmp_path / "network.json", tmp_path / "weights.safetensors"
     )
     for key in ("file", "tensors", "sha256"):
@@ -89,7 +89,7 @@ def test_tensors_of_another_network_are_refused(network: Network, tmp_path: Path
 
     def resealed(changes: dict[str, object], arrays: dict[str, np.ndarray]) -> None:
         paths = tmp_path / "network.json", tmp_path / "weights.safetensors"
-        safe_files.seal(*paths, {**manifest, **changes}, arrays)
+        safe_files.save_pair(*paths, {**manifest, **changes}, arrays)
 
     resealed({}, {**tensors, "fc.bias": np.zeros(4, np.float32)})
     with pytest.raises(DamagedError, match=r"fc.bias \(3,\) against \(4,\)"):

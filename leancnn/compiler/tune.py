@@ -21,7 +21,7 @@ from leancnn.compiler.loops import Tiles
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.errors import LeanCNNError, MismatchError, WriteError
-from leancnn.safe_files import read_json, write_sealed
+from leancnn.safe_files import read_json, write_checked
 from leancnn.timing import in_turns
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler, processor
 
@@ -125,6 +125,6 @@ def save_tiles(tiles: Tiles) -> None:
     """Write all at once or not at all. Raises `WriteError`."""
     target = place()
     try:
-        write_sealed(target, {key: list(tile) for key, tile in sorted(tiles.items())})
+        write_checked(target, {key: list(tile) for key, tile in sorted(tiles.items())})
     except WriteError as error:
         raise WriteError(f"{error}; LEANCNN_CACHE names the folder") from error

@@ -150,9 +150,9 @@ class _Store:
             return None
 
     def _opened(self, files: Sequence[File]) -> Decoded:
-        sealed = json.loads(read_bytes(self.facts))
-        facts = sealed["facts"]
-        if sealed["sha256"] != _digest(facts):
+        checked = json.loads(read_bytes(self.facts))
+        facts = checked["facts"]
+        if checked["sha256"] != _digest(facts):
             raise DamagedError("its list of checksums")
         rows = np.array(facts["rows"] or range(len(files)), np.int64)
         shape = (len(rows), *self.preprocessing.shape)
@@ -169,8 +169,8 @@ class _Store:
     def write(self, rows: NDArray[np.int64], blocks: list[str], **facts: Any) -> None:
         """Make the rows that are already in place valid."""
         kept = None if facts["skipped"] == [] else rows.tolist()
-        sealed = {"rows": kept, "blocks": blocks, **facts}
-        data = json.dumps({"facts": sealed, "sha256": _digest(sealed)}).encode()
+        checked = {"rows": kept, "blocks": blocks, **facts}
+        data = json.dumps({"facts": checked, "sha256": _digest(checked)}).encode()
         atomic_write(self.facts, data)
 
 

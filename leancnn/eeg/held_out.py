@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from leancnn.eeg.features import Floats
 from leancnn.eeg.recording import Epochs
 from leancnn.errors import DataError, RunError
-from leancnn.safe_files import Tensors, seal, unseal
+from leancnn.safe_files import Tensors, load_pair, save_pair
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +72,7 @@ def save_held_out(held: HeldOutScores, folder: Path, about: dict[str, Any]) -> N
         "subject": [str(one) for one in held.subject],
         "session": [str(one) for one in held.session],
     }
-    seal(folder / "held_out.json", folder / "held_out.safetensors", manifest, tensors)
+    save_pair(folder / "held_out.json", folder / "held_out.safetensors", manifest, tensors)
 
 
 def load_held_out(folder: str | Path) -> tuple[HeldOutScores, dict[str, Any]]:
@@ -80,7 +80,7 @@ def load_held_out(folder: str | Path) -> tuple[HeldOutScores, dict[str, Any]]:
     folder = Path(folder)
     if not (folder / "held_out.json").exists():
         raise RunError(f"{folder} holds no held-out scores; leancnn eeg train makes them")
-    about, tensors = unseal(folder / "held_out.json", folder / "held_out.safetensors")
+    about, tensors = load_pair(folder / "held_out.json", folder / "held_out.safetensors")
     held = HeldOutScores(
         tensors["scores"],
         tensors["labels"],

@@ -42,7 +42,7 @@ from leancnn.eeg.training import (
 from leancnn.errors import CompileError, MismatchError, MissingDependencyError, WriteError
 from leancnn.normalisation import planes
 from leancnn.quantize import BATCH, IMAGES, PROBED, check_weights, clock
-from leancnn.runs import write_sealed
+from leancnn.runs import write_checked
 from leancnn.training_data import places
 from leancnn.version import __version__
 from leancnn.weights import Network
@@ -168,7 +168,7 @@ def quantize(
     save(whole, out, about)
     save_held_out(ours, out, about)
     copy_provenance(run, out)
-    write_sealed(out / FIGURES, found.to_json())
+    write_checked(out / FIGURES, found.to_json())
     return found
 
 

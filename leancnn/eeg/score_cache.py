@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from leancnn import cache
 from leancnn.errors import LeanCNNError
-from leancnn.safe_files import seal, unseal
+from leancnn.safe_files import load_pair, save_pair
 from leancnn.version import __version__
 
 
@@ -29,11 +29,11 @@ def cached(make: Callable[[], NDArray[Any]], *arrays: NDArray[Any], **facts: Any
     place = cache.folder() / "scores" / sha.hexdigest()[:32]
     manifest, tensors = place / "scores.json", place / "scores.safetensors"
     with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: compute again
-        found = unseal(manifest, tensors)[1]["scores"]
+        found = load_pair(manifest, tensors)[1]["scores"]
         cache.mark_used(manifest)
         return found
     made = make()
     with contextlib.suppress(LeanCNNError):  # a cache that cannot be written keeps nothing
-        seal(manifest, tensors, {"facts": facts}, {"scores": made})
+        save_pair(manifest, tensors, {"facts": facts}, {"scores": made})
         cache.trim()
     return made

@@ -31,7 +31,7 @@ from leancnn.eeg.recording import Epochs
 from leancnn.eeg.scoring import Split, folds
 from leancnn.eeg.windows import images
 from leancnn.errors import DamagedError, DataError, RunError, UsageError
-from leancnn.safe_files import Tensors, atomic_write, seal, unseal
+from leancnn.safe_files import Tensors, atomic_write, load_pair, save_pair
 from leancnn.version import __version__
 
 KINDS = ("logit", "ssvepnet", "ensemble")  # any other is a network of images, on spectrograms
@@ -304,7 +304,7 @@ def save(decoder: Decoder, folder: str | Path, about: dict[str, Any]) -> None:
         "temperature": decoder.temperature,
         "name": decoder.name,
     }
-    seal(folder / "decoder.json", folder / "decoder.safetensors", manifest, tensors)
+    save_pair(folder / "decoder.json", folder / "decoder.safetensors", manifest, tensors)
 
 
 def _save_networks(part: Any, folder: Path) -> dict[str, Any]:
@@ -323,7 +323,7 @@ def load(folder: str | Path) -> tuple[Decoder, dict[str, Any]]:
     folder = Path(folder)
     if not (folder / "decoder.json").exists():
         raise RunError(f"{folder} holds no decoder of signals; leancnn eeg train makes one")
-    about, tensors = unseal(folder / "decoder.json", folder / "decoder.safetensors")
+    about, tensors = load_pair(folder / "decoder.json", folder / "decoder.safetensors")
     try:
         if about["format"] > FORMAT:
             raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")

@@ -282,7 +282,7 @@ class _Comparing:
             left_out=tuple(dict.fromkeys(self.left_out)),
             conclusion=conclusion(self.rows, self.result.images),
         )
-        runs.write_sealed(self.protocol.out / "comparison.json", self.result.to_json())
+        runs.write_checked(self.protocol.out / "comparison.json", self.result.to_json())
         if self.on_row is not None and more:
             self.on_row(self.result)
 
@@ -366,7 +366,7 @@ def _trained(
         _same_baseline(folder, json.loads(json.dumps(asked)))
         resume_on(folder, images, progress=progress)
     else:
-        runs.write_sealed(folder / MADE_FROM, asked)
+        runs.write_checked(folder / MADE_FROM, asked)
         train_on(images, request, out=folder, progress=progress)
     return weights.load(folder, "last")
 

@@ -28,7 +28,7 @@ from leancnn.errors import (
 )
 from leancnn.modes import evaluating
 from leancnn.progress import Progress, tell
-from leancnn.safe_files import seal, unseal
+from leancnn.safe_files import load_pair, save_pair
 from leancnn.training_data import LARGEST_SEED, TrainingImages
 from leancnn.weights import Network, digest
 
@@ -71,14 +71,16 @@ def scored(
     )
     place = cache.folder() / "scores" / key
     with contextlib.suppress(LeanCNNError, OSError):  # none yet, or damaged: score again
-        about, found = unseal(place / "scores.json", place / "scores.safetensors", manifests.Scores)
+        about, found = load_pair(
+            place / "scores.json", place / "scores.safetensors", manifests.Scores
+        )
         cache.mark_used(place / "scores.json")
         return Scored(dict(found), about["observed"])
     with evaluating(subject.body):
         found = _finite(member.score(subject))
     about = {"criterion": criterion, "network": network.name, "observed": subject.observed}
     try:
-        seal(place / "scores.json", place / "scores.safetensors", about, found)
+        save_pair(place / "scores.json", place / "scores.safetensors", about, found)
         cache.trim()
     except WriteError as error:
         tell(f"the scores are not kept for another time: {error}")

@@ -276,7 +276,7 @@ def _step(
         plan = find_plan(network, request, images, progress=progress)
         small = cut(network, plan, images=images, progress=progress)
         weights.save(small, place)
-        runs.write_sealed(folder / "plan.json", plan.to_json())
+        runs.write_checked(folder / "plan.json", plan.to_json())
     return kept(folder, place, network)
 
 

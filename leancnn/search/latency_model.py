@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 
 from leancnn import manifests
 from leancnn.errors import DamagedError, MismatchError, RunError
-from leancnn.safe_files import read_json, write_sealed
+from leancnn.safe_files import read_json, write_checked
 from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.programs import Cycles, cache_path, measured, predicted_cycles
 from leancnn.search.space import Architecture, choices, counted, searched
@@ -176,5 +176,5 @@ def load_or_fit(
             stacklevel=2,
         )
         return model
-    write_sealed(place, model.to_json())
+    write_checked(place, model.to_json())
     return model

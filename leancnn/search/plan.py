@@ -113,7 +113,7 @@ class SearchPlan:
 
     def write(self, folder: Path) -> None:
         """Keep it. Raises `WriteError`."""
-        runs.write_sealed(folder / FILE, self.to_json())
+        runs.write_checked(folder / FILE, self.to_json())
 
     def check_same(self, other: Mapping[str, Any], folder: Path) -> None:
         """Refuse, with `RunError`, to go on in a folder with another search."""

@@ -31,7 +31,7 @@ from leancnn.compiler.trace_torch import trace_torch
 from leancnn.errors import DamagedError, LeanCNNError, RunError, UnsupportedError
 from leancnn.process import kept_threads
 from leancnn.progress import Progress
-from leancnn.safe_files import read_json, write_sealed
+from leancnn.safe_files import read_json, write_checked
 from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.space import Architecture
 from leancnn.timing import in_turns
@@ -177,7 +177,7 @@ def predicted_cycles(found: Iterable[Architecture], *, progress: bool = False) -
                 known[architecture.key] = {}
             bar.to(bar.done + 1)
     if new:
-        write_sealed(place, {"shapes": known})
+        write_checked(place, {"shapes": known})
     return {key: known[key] for key in every if known[key]}
 
 

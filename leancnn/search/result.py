@@ -154,7 +154,7 @@ def conclude(
     if winner is not None:
         _keep(folder, winner)
     rows = [asdict(one) for one in members]
-    runs.write_sealed(folder / "front.json", {**found.to_json(), "budget": plan.budget.to_json()})
+    runs.write_checked(folder / "front.json", {**found.to_json(), "budget": plan.budget.to_json()})
     runs.atomic_write(folder / "front.png", front_picture(rows, plan.budget.to_json()))
     return found
 
@@ -268,7 +268,7 @@ def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
         disturbed=times.disturbed,
         form=form,
     )
-    runs.write_sealed(kept, asdict(member))
+    runs.write_checked(kept, asdict(member))
     return member
 
 
@@ -280,7 +280,7 @@ def _with_test(folder: Path, member: Member) -> Member:
     where, which = _saved(folder, member.trial, member.epochs, member.form)
     found = evaluate(where, which=which)
     tested = replace(member, test_accuracy=found.accuracy, test_low=found.low, test_high=found.high)
-    runs.write_sealed(_kept_at(folder, member.trial, member.epochs, member.form), asdict(tested))
+    runs.write_checked(_kept_at(folder, member.trial, member.epochs, member.form), asdict(tested))
     return tested
 
 

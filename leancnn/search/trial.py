@@ -113,7 +113,7 @@ def run(job: Job) -> Outcome:
         made = replace(made, error=f"{kind}: {' '.join(str(error).split())}"[:500])
     else:
         made = replace(made, accuracy=accuracy, seconds=seconds)
-    runs.write_sealed(_place(Path(job.folder), job.epochs), asdict(made))
+    runs.write_checked(_place(Path(job.folder), job.epochs), asdict(made))
     return made
 
 

@@ -10,7 +10,7 @@ from leancnn.errors import DamagedError
 from leancnn.intervals import wilson
 from leancnn.printed import KeptEvaluation
 from leancnn.records import Record
-from leancnn.safe_files import read_bytes, unseal
+from leancnn.safe_files import load_pair, read_bytes
 from leancnn.sections._base import (
     Bar,
     Block,
@@ -192,7 +192,7 @@ def _pictures(path: Path, one: Mapping[str, Any], options: Options) -> list[Bloc
     known = one.get("pictures", [])
     if not known or not options.pictures or not path.with_suffix(".safetensors").exists():
         return []
-    images = unseal(path, path.with_suffix(".safetensors"), KeptEvaluation)[1].get("pictures")
+    images = load_pair(path, path.with_suffix(".safetensors"), KeptEvaluation)[1].get("pictures")
     if images is None or images.ndim != 4 or len(images) != len(known) or images.dtype != "uint8":
         raise DamagedError(f"{path}: its pictures are not those it names; evaluate again")
     taken = options.take(len(known))

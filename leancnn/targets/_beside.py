@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from leancnn import manifests
 from leancnn.errors import DamagedError, RunError
 from leancnn.normalisation import planes
-from leancnn.safe_files import read_json, write_sealed
+from leancnn.safe_files import read_json, write_checked
 from leancnn.signal_window import KIND
 from leancnn.weights import Network
 
@@ -48,7 +48,7 @@ def write_metadata(network: Network, artifact: Path) -> Path:
         "std": list(network.std),
         "preprocessing": network.preprocessing.to_json(),
     }
-    write_sealed(place(artifact), metadata)
+    write_checked(place(artifact), metadata)
     return place(artifact)
 
 

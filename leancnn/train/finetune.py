@@ -10,7 +10,7 @@ from typing import Any
 from leancnn import manifests, weights
 from leancnn.errors import MismatchError
 from leancnn.recipes import Recipe
-from leancnn.runs import is_run, read_json, write_sealed
+from leancnn.runs import is_run, read_json, write_checked
 from leancnn.train.run import resume, train
 from leancnn.weights import Network
 
@@ -45,7 +45,7 @@ def finetuned(
             )
         return resume(folder, data=data).network
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_sealed(asked_path, asked)
+    write_checked(asked_path, asked)
     fields = {**overrides, "backend": "fake_quantized"}
     return train(
         data, start=network, recipe=recipe, out=folder, seed=seed, overrides=fields

@@ -120,7 +120,7 @@ def note(folder: Path, plan: TrainingPlan, state: str, **more: Any) -> None:
     if (
         json.loads(json.dumps(found)) != earlier
     ):  # a finished run that is handed back keeps its hour
-        runs.write_sealed(path, {**found, "at": runs.now()})
+        runs.write_checked(path, {**found, "at": runs.now()})
 
 
 def edited(folder: Path, plan: TrainingPlan) -> list[str]:

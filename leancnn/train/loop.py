@@ -82,7 +82,7 @@ class Loop:
         if counters.step == 0:
             self._save_first()  # a folder with a run in it is a run that can go on
         if world.first:
-            runs.write_sealed(self.folder / "recipe.json", plan.recipe.to_json())
+            runs.write_checked(self.folder / "recipe.json", plan.recipe.to_json())
             note(self.folder, plan, "running", data=self.dataset.manifest, warnings=warnings)
         title = f"{plan.model} on {self.dataset.name}"
         with (

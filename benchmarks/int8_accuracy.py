@@ -64,8 +64,8 @@ def measured(run: Path, folder: Path) -> dict[str, Any]:
         "onnxruntime": answered("onnxruntime", by_onnxruntime(plain, some, folder), images),
         "nncf": answered("openvino-int8", by_nncf(plain, some, folder)["openvino-int8"], images),
     }
-    right = {name: answers == truth for name, answers in found.items()}
-    points = {name: 100 * float(each.mean()) for name, each in right.items()}
+    correct = {name: answers == truth for name, answers in found.items()}
+    points = {name: 100 * float(each.mean()) for name, each in correct.items()}
     return {
         "network": network.name,
         "data": Path(data).name,
@@ -74,7 +74,7 @@ def measured(run: Path, folder: Path) -> dict[str, Any]:
         "ours %": round(points["ours"], 2),
         "+ ours": round(points["float"] - points["ours"], 2),
         "at most": BARS.get(network.name, BAR),
-        "changed": int((right["float"] != right["ours"]).sum()),
+        "changed": int((correct["float"] != correct["ours"]).sum()),
         "agree %": round(100 * float((found["float"] == found["ours"]).mean()), 2),
         "+ onnxruntime": round(points["float"] - points["onnxruntime"], 2),
         "+ nncf": round(points["float"] - points["nncf"], 2),

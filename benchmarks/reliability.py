@@ -127,8 +127,8 @@ def flips(folder: Path, trials: int = 100) -> list[Row]:
     return [*rows, total("all", rows)]
 
 
-def raise_unless(right: bool) -> None:
-    if not right:
+def raise_unless(held: bool) -> None:
+    if not held:
         raise WriteError("passed over")
 
 

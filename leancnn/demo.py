@@ -59,7 +59,7 @@ def demo(
     files, truth, images = _pictures(folder, preprocessing)
     found = predict(folder, files)
     correct = [item.label == name for item, name in zip(found, truth, strict=True)]
-    say(f"predict   {sum(correct)} of {len(correct)} pictures right")
+    say(f"predict   {sum(correct)} of {len(correct)} pictures correct")
     _draw(folder / "demo.png", trained, tested, images, found, correct)
     say(f"picture   {folder / 'demo.png'}")
     return {

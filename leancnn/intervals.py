@@ -5,7 +5,7 @@ import math
 Z95 = 1.959964  # standard normal: 95 % lie within ± this
 
 
-def wilson(right: int, images: int) -> tuple[float, float]:
+def wilson(correct: int, images: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927): honest near 0 and 1, and for few images.
 
     >>> low, high = wilson(90, 100)
@@ -14,10 +14,10 @@ def wilson(right: int, images: int) -> tuple[float, float]:
     """
     if images == 0:
         return 0.0, 1.0
-    share, z2 = right / images, Z95 * Z95
+    share, z2 = correct / images, Z95 * Z95
     middle = share + z2 / (2 * images)
     spread = Z95 * math.sqrt(share * (1 - share) / images + z2 / (4 * images * images))
     scale = 1 + z2 / images
-    low = (middle - spread) / scale if right else 0.0  # exactly there, whatever the rounding
-    high = (middle + spread) / scale if right < images else 1.0
+    low = (middle - spread) / scale if correct else 0.0  # exactly there, whatever the rounding
+    high = (middle + spread) / scale if correct < images else 1.0
     return low, high

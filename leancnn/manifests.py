@@ -117,8 +117,9 @@ class Counters(TypedDict, total=False):
     step: Count
     epoch: Count
     loss: Number
-    right: Count
     correct: Count
+    right: Count
+    """Of 0.1: correct."""
     seen: Count
     seconds: Number
     best: Number
@@ -203,7 +204,7 @@ class Run(TypedDict):
     result: NotRequired[dict[str, Any]]
 
 
-class Opening(TypedDict, total=False):
+class UseOfTestSet(TypedDict, total=False):
     """One use of a test set."""
 
     when: str
@@ -218,7 +219,7 @@ class Opening(TypedDict, total=False):
 class Evaluations(TypedDict):
     """evaluations.json"""
 
-    evaluations: list[Opening]
+    evaluations: list[UseOfTestSet]
 
 
 class Layer(TypedDict):
@@ -350,16 +351,22 @@ class Rung(TypedDict):
 
 
 RENAMED = {
+    "against": "baselines",
     "engine": "backend",
     "engine_why": "backend_why",
     "notes": "warnings",
+    "opened": "uses",
+    "openings": "all_uses",
+    "right": "correct",
     "told": "observed",
+    "verdict": "conclusion",
+    "verdicts": "summaries",
 }
-"""Keys of 0.1, of plans and of run.json, and what they are called now."""
+"""Keys of earlier versions, of whatever file, and what they are called now."""
 
 
 def renamed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """What 0.1 wrote by the words of today; the lanes of its backend were SIMD batches.
+    """What an earlier version wrote by the words of today; the backend lanes was SIMD batches.
 
     >>> renamed({"engine": "lanes", "notes": ["one"], "warnings": ["two"]})
     {'backend': 'simd', 'warnings': ['one', 'two']}

@@ -95,15 +95,15 @@ class Evaluation(TypedDict):
     which: str
     data: str
     images: Count
-    right: Count
+    correct: Count
     accuracy: Share
     low: Share
     high: Share
     loss: Number
     classes: list[ClassFigures]
     confusion: list[list[Count]]
-    opened: Count | None
-    openings: Count | None
+    uses: Count | None
+    all_uses: Count | None
     changed: bool
     recut: bool
     skipped: Count

@@ -18,13 +18,6 @@ from leancnn.safe_files import read_edited, read_json, read_manifest
 NETWORK = "network.json"
 OF_FOLDERS = ("run", "network", "eeg", "comparison", "search")
 FOLDERS = ("best", "last")  # the saved networks of a run, in the order of preference
-EARLIER = {
-    "against": "baselines",
-    "right": "correct",
-    "verdict": "conclusion",
-    "verdicts": "summaries",
-}
-"""Keys that EEG, comparisons and `bench` wrote first, and what they are called now."""
 MOST_NAMED = 4  # runs that an error names
 
 
@@ -77,7 +70,7 @@ class Record:
         rows = runs.read_metrics(self.path)
         return [{"epoch": number, **row} for number, row in enumerate(rows, 1)]
 
-    def openings(self) -> list[dict[str, Any]]:
+    def test_uses(self) -> list[dict[str, Any]]:
         """Every use of a test set that says what came of it, oldest first."""
         found = runs.evaluations(self.path) if self.is_folder else []
         return [one for one in found if one.get("images") and one.get("accuracy") is not None]
@@ -89,7 +82,7 @@ class Record:
         if not self.is_folder:
             return []
         found = sorted(self.path.glob("evaluation-*.json"), key=lambda path: path.name)
-        return [(path, read_manifest(path, KeptEvaluation)) for path in found]
+        return [(path, _evaluation(path)) for path in found]
 
     @property
     def data(self) -> str | None:
@@ -136,7 +129,8 @@ def _folder(path: Path) -> Record:
     if resolved.name in FOLDERS and runs.is_run(resolved.parent):
         path = path.parent if path.name in FOLDERS else resolved.parent
     if (comparison := path / "comparison.json").exists():
-        value = manifests.check(_of_today(read_json(comparison)), Comparison, comparison)
+        value = read_json(comparison, dict[str, Any])
+        value = manifests.check(manifests.renamed(value), Comparison, comparison)
         return Record("comparison", path, value)
     if (path / "search.json").exists():
         return Record("search", path, read_json(path / "search.json", manifests.Search))
@@ -176,18 +170,14 @@ def _read(path: Path) -> Any:
     return value
 
 
-def _of_today(value: Any) -> Any:
-    """By the words of today; an evaluation of pictures has kept its older ones beside them."""
-    if not isinstance(value, dict) or "confusion" in value:
-        return value
-    return {EARLIER.get(key, key): item for key, item in value.items()}
+def _evaluation(path: Path) -> dict[str, Any]:
+    value = manifests.renamed(read_manifest(path))
+    return dict(manifests.check(value, KeptEvaluation, path))
 
 
 def _kind(value: Any, path: Path) -> tuple[str, Mapping[str, Any]]:
     if isinstance(value, dict):
-        if "problems" in value:
-            value = manifests.renamed(value)  # a check of 0.1
-        value = _of_today(value)
+        value = manifests.renamed(value)
     for name, kind in KINDS.items():
         if isinstance(value, dict) and kind.__required_keys__ <= value.keys():
             return name, manifests.check(value, kind, path)

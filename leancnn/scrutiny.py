@@ -41,7 +41,7 @@ class Rejecting:
     answered: int
     coverage: float
     """Share of the images that are answered."""
-    right: int
+    correct: int
     accuracy: float | None
     """Of those that are answered; None when none is."""
 
@@ -143,12 +143,12 @@ def rejecting(
     if not 0 <= threshold <= 1:
         raise MismatchError(f"answers are rejected below a probability in 0..1, not {threshold}")
     sure = answers.max(1) >= threshold
-    right = int((answers.argmax(1)[sure] == truth[sure]).sum())
+    correct = int((answers.argmax(1)[sure] == truth[sure]).sum())
     answered = int(sure.sum())
     return Rejecting(
         threshold=threshold,
         answered=answered,
         coverage=answered / max(len(truth), 1),
-        right=right,
-        accuracy=right / answered if answered else None,
+        correct=correct,
+        accuracy=correct / answered if answered else None,
     )

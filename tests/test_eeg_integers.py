@@ -130,8 +130,8 @@ def test_a_quantized_run_is_a_run_whose_held_out_scores_are_of_integers(ensemble
     assert figures["bytes_int8"] < figures["bytes"]
     assert figures["trials"] == 32
     seen = held.labels >= 0
-    right = held.scores[seen].argmax(1) == held.labels[seen]
-    assert right.mean() == figures["accuracy_int8"]
+    correct = held.scores[seen].argmax(1) == held.labels[seen]
+    assert correct.mean() == figures["accuracy_int8"]
     held.check_trials(load_trials(ensemble / "e8"))  # what `eeg evaluate` reads
     capsys.readouterr()
     replay = ["eeg", "run", "--source", f"replay:{ensemble / 'trials.npz'}", "--speed", "0"]

@@ -117,10 +117,10 @@ def test_the_rate_is_nothing_at_chance_and_most_when_all_is_right(targets, accur
 
 
 def test_an_interval_draws_people_not_trials():
-    right = np.repeat([True, False], 500)
+    correct = np.repeat([True, False], 500)
     people_of = np.repeat(["a", "b"], 500)
-    assert interval(right, people_of) == (0.0, 1.0)
-    assert interval(right, np.arange(1000))[1] < 0.54
+    assert interval(correct, people_of) == (0.0, 1.0)
+    assert interval(correct, np.arange(1000))[1] < 0.54
 
 
 def test_a_higher_threshold_keeps_fewer():

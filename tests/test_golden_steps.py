@@ -141,8 +141,8 @@ def test_a_plain_step_goes_down_the_gradient_by_the_rate(tmp_path: Path) -> None
     assert golden.loop.step(0) is False
     golden.close(golden.w - 0.5 * gw, golden.b - 0.5 * gb)
     counters = golden.loop.counters
-    right = int(((x @ golden.w.T + golden.b).argmax(1) == labels).sum())
-    assert (counters.step, counters.seen, counters.right) == (1, 4, right)
+    correct = int(((x @ golden.w.T + golden.b).argmax(1) == labels).sum())
+    assert (counters.step, counters.seen, counters.correct) == (1, 4, correct)
     assert counters.loss == pytest.approx(4 * loss, abs=1e-5)
 
 
@@ -258,8 +258,8 @@ def test_the_validation_loss_is_the_mean_over_all_images(tmp_path: Path) -> None
     assert found is not None
     x = (golden.pixels.reshape(-1, 4) / 255 - MEAN) / STD
     _, _, loss = gradient(golden.w, golden.b, x, golden.labels)
-    right = ((x @ golden.w.T + golden.b).argmax(1) == golden.labels).mean()
-    assert found[0] == pytest.approx(right)
+    correct = ((x @ golden.w.T + golden.b).argmax(1) == golden.labels).mean()
+    assert found[0] == pytest.approx(correct)
     assert found[1] == pytest.approx(loss, rel=1e-6)
     assert golden.body.training  # given back as it was
     assert validate(network, golden.body, split, golden.loop.world, lambda: True) is None

@@ -15,7 +15,7 @@ from leancnn import recipes, runs, weights
 from leancnn.cli import main
 from leancnn.errors import DamagedError, LeanCNNError
 from leancnn.evaluate import evaluate
-from leancnn.manifests import Checkpoint, Layer, check
+from leancnn.manifests import Checkpoint, Layer, check, renamed
 from leancnn.manifests import Counters as CountersFile
 from leancnn.manifests import Pruning as PlanFile
 from leancnn.prune.plan import PruningPlan as Pruning
@@ -71,7 +71,7 @@ def of_checkpoint(folder: Path) -> None:
         check(checkpoint.manifest, Checkpoint, "a checkpoint")
         TrainingPlan.of_json(checkpoint.manifest["plan"])
         check(checkpoint.manifest["counters"], CountersFile, "a checkpoint", closed=True)
-        Counters(**checkpoint.manifest["counters"])
+        Counters(**renamed(checkpoint.manifest["counters"]))
 
 
 def of_run(folder: Path) -> None:

@@ -77,11 +77,11 @@ def test_refusing_more_answers_less_and_counts_what_is_left(rows: list[tuple]) -
     truth = np.array([label for *_, label in rows])
     found = [rejecting(answers, truth, threshold) for threshold in (0.0, 0.5, 0.8, 1.0)]
     assert found[0].answered == found[1].answered == len(rows)
-    assert found[0].right == int((answers.argmax(1) == truth).sum())
+    assert found[0].correct == int((answers.argmax(1) == truth).sum())
     assert [one.answered for one in found] == sorted((o.answered for o in found), reverse=True)
     assert all((one.accuracy is None) == (one.answered == 0) for one in found)
     mistakes, places = worst(answers, truth, ("a", "b"), [str(n) for n in range(len(rows))])
-    assert len(mistakes) == len(rows) - found[0].right
+    assert len(mistakes) == len(rows) - found[0].correct
     assert [one.file for one in mistakes] == [str(place) for place in places]
 
 

@@ -49,7 +49,7 @@ def test_the_figures_of_a_run_stand_on_the_page(tmp_path):
         "68,194",
         "is cat, was called dog",
         "2 of 10",
-        "Opened 2 times",
+        "Used 2 times",
         "leancnn's C",
         "299.0 to 302.0",
         "one-cycle",
@@ -67,7 +67,7 @@ def test_what_is_not_on_disk_is_one_sentence_and_its_command(tmp_path):
         path.unlink()
     _, _, missing = render(find(run))
     told = {one.text: one.command for one in missing}
-    assert told["The test part was not opened."] == f"leancnn evaluate '{run}'"
+    assert told["The test part was not used."] == f"leancnn evaluate '{run}'"
     check = told["What the data doctor found is not on disk."]
     assert check == f"leancnn check photos --json > '{run}/check.json'"
     assert f"leancnn bench '{run}' --json > '{run}/bench.json'" in told.values()
@@ -81,8 +81,8 @@ def test_an_evaluation_of_an_older_version_still_gives_accuracy_and_interval(tmp
     for path in run.glob("evaluation-*"):
         path.unlink()
     text = Page(page_of(run)).text
-    assert "80.00 % of 30 test images right, 95 % interval 62.69 % to 90.49 %" in text
-    assert "one more opening of the test part" in text
+    assert "80.00 % of 30 test images correct, 95 % interval 62.69 % to 90.49 %" in text
+    assert "one more use of the test part" in text
 
 
 def test_many_classes_are_a_picture_and_a_page_of_bounded_size(tmp_path):

@@ -44,7 +44,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     limits.add_argument("--bytes", type=above(0), help="the most bytes of weights, as 100k")
     limits.add_argument("--macs", type=above(0), help="the most multiply-accumulates, as 8e6")
-    limits.add_argument("--accuracy", type=share, help="at least so many are right, as 0.95")
+    limits.add_argument("--accuracy", type=share, help="at least this share correct, as 0.95")
     parser.add_argument("--hours", type=float, help="of training, all calls together")
     parser.add_argument(
         "--out", metavar="FOLDER", help="a new folder, or that of a search to go on"

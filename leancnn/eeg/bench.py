@@ -180,11 +180,11 @@ def _people(epochs: Epochs, out: Path, sizes: Sizes) -> dict[str, Any]:
     if sizes.networks:
         both = f"logit + {sizes.networks} ssvepnet"
         scores[both] = averaged(looking, "subject", 2.0, sizes.networks)[both]
-    right = {name: one.argmax(1) == labels for name, one in scores.items()}
+    correct = {name: one.argmax(1) == labels for name, one in scores.items()}
     rows = []
     for name in np.unique(looking.subject):
         here = looking.subject == name
-        shares = {key: round(float(one[here].mean()), 3) for key, one in right.items()}
+        shares = {key: round(float(one[here].mean()), 3) for key, one in correct.items()}
         rows.append({"person": str(name), "trials": int(here.sum()), **shares})
     return {"title": "By person, windows of 2 s, held-out people", "rows": rows, "note": ""}
 

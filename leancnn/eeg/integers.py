@@ -264,7 +264,7 @@ def normalised(network: Network, fed: torch.Tensor) -> Sequence[torch.Tensor]:
 
 
 def _accuracy(held: HeldOutScores) -> float:
-    """The share of held-out trials with a flicker that the scores have right."""
+    """The share of held-out trials with a flicker that the scores classify correctly."""
     seen = held.tested & (held.labels >= 0)
     return float((held.scores.argmax(1) == held.labels)[seen].mean())
 
@@ -283,7 +283,7 @@ def _figures(
     floats, integers = networks_of(before), networks_of(after)
     seen = of_run.tested & (of_run.labels >= 0)
     answers = [one.scores[seen].argmax(1) for one in scores]
-    right = [answer == of_run.labels[seen] for answer in answers]
+    correct = [answer == of_run.labels[seen] for answer in answers]
     fed = np.ascontiguousarray(features.transpose(0, 2, 3, 1))
     clocks = clock([floats[0], integers[0]], fed[:1])
     bodies = [net.body for net in integers if isinstance(net.body, IntegerNetwork)]
@@ -302,7 +302,7 @@ def _figures(
         accuracy_of_run=_accuracy(of_run),
         accuracy_int8=_accuracy(scores[1]),
         agreement=float((answers[0] == answers[1]).mean()),
-        p=mcnemar(right[1], right[0])[2],
+        p=mcnemar(correct[1], correct[0])[2],
         bytes=sum(4 * p.numel() for net in floats for p in net.body.state_dict().values()),
         bytes_int8=sum(body.network.weights() for body in bodies),
         us=clocks[0] if clocks else None,

@@ -150,11 +150,11 @@ def chosen_range(epochs: Epochs, split: Split, scores: NDArray[np.float32]) -> t
     In a fold several variants of `scores` (variants, N, K) may be equally best on the trials
     outside of it; which of them is taken, the order of the grid says and nothing else.
     """
-    right = scores.argmax(2) == epochs.labels
+    correct = scores.argmax(2) == epochs.labels
     least, most, trials = 0, 0, 0
     for _, test in folds(epochs, split):
-        outside = right[:, ~test].sum(1)
-        inside = right[outside == outside.max()][:, test].sum(1)
+        outside = correct[:, ~test].sum(1)
+        inside = correct[outside == outside.max()][:, test].sum(1)
         least, most, trials = least + inside.min(), most + inside.max(), trials + test.sum()
     return float(least / trials), float(most / trials)
 
@@ -168,7 +168,7 @@ def textbook_scores(epochs: Epochs, seconds: float) -> Floats:
 
 
 def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[int, int, float]:
-    """Trials that only we have right, those that only they have, and the exact two-sided p.
+    """Trials that only ours has correct, those that only theirs has, and the exact two-sided p.
 
     Source: McNemar 1947; the exact binomial form, uncorrected for the number of comparisons.
 

@@ -53,7 +53,7 @@ class Budget:
         """The budget for people."""
         words = [f"at most {amount(name, limit)}" for name, limit in self.costs().items()]
         if self.accuracy is not None:
-            words.append(f"at least {self.accuracy:.2%} right")
+            words.append(f"at least {self.accuracy:.2%} correct")
         return ", ".join(words) or "no limit"
 
 

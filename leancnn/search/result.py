@@ -312,7 +312,7 @@ def say(
             f"not reachable in this time: measured as a program, nothing keeps {budget}; the "
             f"nearest is {nearest.network} with {over}; it would take that much, or more --hours"
         )
-    what = f"{winner.network} with {winner.val_accuracy:.2%} of the validation images right"
+    what = f"{winner.network} with {winner.val_accuracy:.2%} of the validation images correct"
     cost = (
         f"{winner.microseconds:.1f} µs ({winner.low_us:.1f} to {winner.high_us:.1f}), "
         f"{amount('bytes', winner.bytes)}, {amount('macs', winner.macs)}"

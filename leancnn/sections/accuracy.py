@@ -1,4 +1,4 @@
-"""How often the networks are right, how sure that is, what they confuse, and the pictures of it."""
+"""How often networks answer correctly, how sure that is, what they confuse, and pictures of it."""
 
 import re
 from collections import Counter
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from leancnn import manifests
 from leancnn.errors import DamagedError
 from leancnn.intervals import wilson
-from leancnn.printed import KeptEvaluation
 from leancnn.records import Record
 from leancnn.safe_files import load_pair, read_bytes
 from leancnn.sections._base import (
@@ -69,7 +69,7 @@ def _together(records: Sequence[Record]) -> list[Block]:
             for _, one in found
         ],
     )
-    caption = "Test accuracy, % right, with 95 % intervals"
+    caption = "Test accuracy, % correct, with 95 % intervals"
     names = [name for name, _ in found]
     rows: list[list[Cell]] = [[name, *_figures(one)] for name, one in found]
     table = Table("Test accuracies", ("", "accuracy", "from", "to", "images"), rows)
@@ -91,13 +91,13 @@ def _blocks(record: Record, options: Options) -> list[Block]:
             one["which"] or "the network",
             Bar(percent(one["accuracy"]), one["accuracy"], one["low"], one["high"]),
             f"{percent(one['low'])} to {percent(one['high'])}",
-            f"{one['right']:,} of {one['images']:,}",
+            f"{one['correct']:,} of {one['images']:,}",
             f"{one['loss']:.4f}",
             one["data"],
         ]
         for _, one in found
     ]
-    head = ("network", "accuracy", "95 % interval", "right", "loss", "on the test part of")
+    head = ("network", "accuracy", "95 % interval", "correct", "loss", "on the test part of")
     blocks.append(Table("Accuracy on test images", head, rows))
     for place, (path, one) in enumerate(found):
         own: list[Block] = [Text(doubt, "warning") for doubt in doubts(one)]
@@ -110,13 +110,13 @@ def _blocks(record: Record, options: Options) -> list[Block]:
 def doubts(one: Mapping[str, Any]) -> list[str]:
     """What a reader of the accuracy should know beside it."""
     found = []
-    if (opened := one.get("opened")) and opened > 1:
+    if (uses := one.get("uses")) and uses > 1:
         found.append(
-            f"It was opening {opened} of these test images by this run; a network that was chosen "
-            "by earlier ones looks better than it is."
+            f"It was use {uses} of these test images by this run; a network that was chosen by "
+            "earlier ones looks better than it is."
         )
     if one["changed"]:
-        found.append("The test images were not those of an earlier opening of the same place.")
+        found.append("The test images were not those of an earlier use of the same place.")
     if one["recut"]:
         found.append(
             "The folder had other files than when the run began, and no test part of its own: "
@@ -192,7 +192,7 @@ def _pictures(path: Path, one: Mapping[str, Any], options: Options) -> list[Bloc
     known = one.get("pictures", [])
     if not known or not options.pictures or not path.with_suffix(".safetensors").exists():
         return []
-    images = load_pair(path, path.with_suffix(".safetensors"), KeptEvaluation)[1].get("pictures")
+    images = load_pair(path, path.with_suffix(".safetensors"), manifests.Pair)[1].get("pictures")
     if images is None or images.ndim != 4 or len(images) != len(known) or images.dtype != "uint8":
         raise DamagedError(f"{path}: its pictures are not those it names; evaluate again")
     taken = options.take(len(known))
@@ -216,15 +216,15 @@ def _pictures(path: Path, one: Mapping[str, Any], options: Options) -> list[Bloc
 
 
 def _without(record: Record, options: Options) -> list[Block]:
-    """What stands there when no evaluation does: openings of an older version, or none at all."""
+    """What stands there when no evaluation does: uses by an older version, or none at all."""
     blocks: list[Block] = []
-    openings = record.openings()
-    if openings:
-        last = openings[-1]
+    uses = record.test_uses()
+    if uses:
+        last = uses[-1]
         low, high = wilson(round(last["accuracy"] * last["images"]), last["images"])
         blocks.append(
             Text(
-                f"{percent(last['accuracy'])} of {last['images']:,} test images right, 95 % "
+                f"{percent(last['accuracy'])} of {last['images']:,} test images correct, 95 % "
                 f"interval {percent(low)} to {percent(high)}."
             )
         )
@@ -233,8 +233,8 @@ def _without(record: Record, options: Options) -> list[Block]:
             options.take(1)
             drawn = png_address(read_bytes(path, MOST_PNG), path)
             blocks.append(Picture(drawn, f"{alt}, drawn by leancnn evaluate", path.name))
-    again = "; that is one more opening of the test part" if openings else ""
-    what = "What was confused stands in no file" if openings else "The test part was not opened"
+    again = "; that is one more use of the test part" if uses else ""
+    what = "What was confused stands in no file" if uses else "The test part was not used"
     made = record.value.get("made", {})
     words = ["leancnn", "evaluate", record.path]
     if record.kind == "network" and not re.search(r"'data'", str(dict(made))):

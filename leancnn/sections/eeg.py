@@ -130,7 +130,7 @@ def _evaluation(value: Mapping[str, Any]) -> list[Block]:
 
 def _session(value: Mapping[str, Any]) -> list[Block]:
     reasons = value_text(value["no decision"])
-    correct = f"; {value['correct']} of {value['asked']} cued ones right" if value["asked"] else ""
+    correct = f"; {value['correct']} of {value['asked']} cued correct" if value["asked"] else ""
     blocks: list[Block] = [
         Text(
             f"A session of {value['seconds']:g} s with {value['decoder']} on {value['source']}: "

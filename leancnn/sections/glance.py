@@ -17,7 +17,16 @@ from leancnn.sections._base import (
     section,
 )
 
-HEAD = ("", "network", "test accuracy", "95 % interval", "validation", "weights", "size", "opened")
+HEAD = (
+    "",
+    "network",
+    "test accuracy",
+    "95 % interval",
+    "validation",
+    "weights",
+    "size",
+    "test uses",
+)
 
 
 @section("glance", "At a glance", place=0)
@@ -56,7 +65,7 @@ def _row(record: Record) -> list[Cell]:
         "–" if validation is None else percent(validation),
         "–" if trainable is None else f"{trainable:,}",
         "–" if size is None else bytes_text(size),
-        len(record.openings()),
+        len(record.test_uses()),
     ]
 
 
@@ -66,8 +75,8 @@ def tested(record: Record) -> tuple[Cell, str]:
     if found:
         _, one = found[0]
         share, low, high = one["accuracy"], one["low"], one["high"]
-    elif openings := record.openings():
-        last = openings[-1]
+    elif uses := record.test_uses():
+        last = uses[-1]
         share = last["accuracy"]
         low, high = wilson(round(share * last["images"]), last["images"])
     else:

@@ -51,7 +51,7 @@ def _figures(value: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [
         Text(
             f"{value['network']}: ranges from {value['images']:,} images of the train part, seed "
-            f"{value['seed']}. The test part was not opened for it."
+            f"{value['seed']}. The test part was not used for it."
         ),
         Table("Before and after", ("", "float32", "int8"), rows),
     ]

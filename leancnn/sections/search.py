@@ -74,7 +74,7 @@ def _limits(budget: Mapping[str, Any]) -> str:
     limits = [(LIMITS[key], budget.get(key)) for key in LIMITS]
     words = [f"at most {limit:,.10g} {unit}" for unit, limit in limits if limit is not None]
     if budget.get("accuracy") is not None:
-        words.append(f"at least {percent(budget['accuracy'])} right")
+        words.append(f"at least {percent(budget['accuracy'])} correct")
     return ", ".join(words) or "the most accurate, at any cost"
 
 

@@ -32,7 +32,7 @@ class Counters:
     """Epochs closed: validated and in the history."""
     loss: float = 0.0
     """Sum over the images of the open epoch, like the next three."""
-    right: int = 0
+    correct: int = 0
     seen: int = 0
     seconds: float = 0.0
     best: float = -1.0
@@ -40,11 +40,11 @@ class Counters:
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, step: int, loss: float, right: float, images: int, started: float) -> None:
+    def add(self, step: int, loss: float, correct: float, images: int, started: float) -> None:
         """Count one more step: sums over its images, which began at `started` of the clock."""
         self.step = step
         self.loss += loss
-        self.right += int(right)
+        self.correct += int(correct)
         self.seen += images
         self.seconds += time.perf_counter() - started
 
@@ -60,7 +60,7 @@ def close_epoch(
         "step": counters.step,
         "lr": learning_rate(plan.recipe, (counters.step - 1) / plan.steps),
         "train_loss": counters.loss / counters.seen,
-        "train_accuracy": counters.right / counters.seen,
+        "train_accuracy": counters.correct / counters.seen,
         "val_loss": loss if loss is not None and math.isfinite(loss) else None,
         "val_accuracy": accuracy,
         "images": counters.seen,
@@ -71,7 +71,7 @@ def close_epoch(
     counters.history.append(row)
     if accuracy is not None and accuracy > counters.best:
         counters.best, counters.best_epoch = accuracy, counters.epoch
-    counters.loss, counters.right, counters.seen, counters.seconds = 0.0, 0, 0, 0.0
+    counters.loss, counters.correct, counters.seen, counters.seconds = 0.0, 0, 0, 0.0
     return row
 
 

@@ -145,9 +145,9 @@ class Loop:
         loss = self._loss(logits, batch.labels, batch.share)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(body.parameters(), recipe.clip or math.inf)
-        right = (logits.argmax(1) == batch.labels).sum()
+        correct = (logits.argmax(1) == batch.labels).sum()
         asked = torch.tensor(self.stop.asked, device=world.device)
-        sums = torch.stack([loss.detach() * len(batch.labels), right, asked, norm]).double()
+        sums = torch.stack([loss.detach() * len(batch.labels), correct, asked, norm]).double()
         loss_sum, right_sum, asked, norm_sum = world.sum(sums).tolist()
         if not math.isfinite(loss_sum + norm_sum):
             raise self._broke(number, loss_sum)
@@ -212,7 +212,7 @@ class Loop:
             counters.step,
             epoch=f"{counters.epoch + 1}/{math.ceil(plan.steps / plan.steps_per_epoch)}",
             loss=f"{counters.loss / counters.seen:.3f}",
-            accuracy=f"{counters.right / counters.seen:.1%}",
+            accuracy=f"{counters.correct / counters.seen:.1%}",
             speed=f"{counters.seen / counters.seconds:,.0f} images/s",
         )
 

@@ -265,7 +265,7 @@ def _checkpoint(folder: Path) -> tuple[TrainingPlan, Counters, Tensors, list[str
     about = manifests.check(about, manifests.Checkpoint, where)
     manifests.check(about["counters"], manifests.Counters, where, closed=True)
     plan = TrainingPlan.of_json(about["plan"])
-    return plan, Counters(**about["counters"]), checkpoint.tensors, skipped
+    return plan, Counters(**manifests.renamed(about["counters"])), checkpoint.tensors, skipped
 
 
 def _images_of(plan: TrainingPlan, where: str, images: TrainingImages | None) -> Dataset:

@@ -49,5 +49,5 @@ def validate(
             logits = forward(network.normalise(torch.from_numpy(windows).to(device)))
             sums[0] += (logits.argmax(1) == labels).sum().item()
             sums[1] += F.cross_entropy(logits.double(), labels, reduction="sum").item()
-    right, loss = (world.sum(sums.to(device)) / len(split.labels)).tolist()
-    return right, loss
+    accuracy, loss = (world.sum(sums.to(device)) / len(split.labels)).tolist()
+    return accuracy, loss

@@ -1,4 +1,4 @@
-"""How often the test part was opened: a figure means the less, the more often it was looked at."""
+"""How often the test part was used: a figure means the less, the more often it was looked at."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from leancnn.sections._base import (
 )
 
 
-@section("openings", "How often the test part was opened", place=35)
+@section("test-uses", "How often the test part was used", place=35)
 def make(records: Sequence[Record], options: Options) -> list[Block]:
-    """Each record's openings, counted by the images that were seen."""
+    """Each record's uses of it, counted by the images that were seen."""
     return parts(
         [(r.name, _blocks(r)) for r in records if r.is_folder and r.kind in ("run", "network")]
     )
 
 
 def _blocks(record: Record) -> list[Block]:
-    found = record.openings()
+    found = record.test_uses()
     if not found:
         return [Text("Never, by this record.", "good")]
     images = Counter(one.get("sha256") for one in found)
     often = "once" if len(found) == 1 else f"{len(found)} times"
-    words = f"Opened {often}"
+    words = f"Used {often}"
     if len(images) > 1:
         words += f", on {len(images)} different sets of images"
     rows: list[list[Cell]] = [
@@ -46,6 +46,6 @@ def _blocks(record: Record) -> list[Block]:
         for one in found
     ]
     head = ("when, UTC", "network", "images of", "images", "accuracy", "sha256")
-    table = Table("Openings, oldest first", head, rows)
+    table = Table("Uses, oldest first", head, rows)
     known = Text(f"{words}.", "warning" if max(images.values()) > 1 else "plain")
     return [known, table if len(found) <= 10 else Details("All of them", [table])]

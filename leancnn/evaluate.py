@@ -16,6 +16,17 @@ from leancnn import manifests, runs
 from leancnn.classifier import Classifier
 from leancnn.data import Split, names
 from leancnn.distributed import own_device
+from leancnn.error_analysis import (
+    MOST_MISTAKES,
+    Mistake,
+    RejectOption,
+    copies_of_training,
+    frequent_confusions,
+    reject_option,
+    thumbnails,
+    unfinished,
+    worst_mistakes,
+)
 from leancnn.errors import DataError, MismatchError, RunError
 from leancnn.held_out import HeldOut, open_test_part
 from leancnn.intervals import wilson
@@ -23,17 +34,6 @@ from leancnn.plots import confusion_matrix, contact_sheet
 from leancnn.predict import open_classifier, probabilities
 from leancnn.preprocess import shown
 from leancnn.safe_files import save_pair
-from leancnn.scrutiny import (
-    MOST_MISTAKES,
-    Mistake,
-    Rejecting,
-    copies_of_training,
-    frequent_confusions,
-    rejecting,
-    thumbnails,
-    unfinished,
-    worst,
-)
 from leancnn.tables import printable, table
 from leancnn.weights import Network
 
@@ -92,7 +92,7 @@ class Evaluation:
     """The surest of the wrong answers."""
     sheet: str | None = None
     """Where they were drawn."""
-    rejecting: Rejecting | None = None
+    rejecting: RejectOption | None = None
     """What refusing unsure answers would give, where a threshold was named."""
 
     def to_json(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def evaluate(
     if picture is not None:  # what cannot be written is no use of it, what was seen is one
         runs.check_writable(Path(picture))
     uses = None if one.run is None else test.record(one.run, one.which, correct / len(truth))
-    mistakes, rows = worst(answers, truth, one.network.classes, test.split.files)
+    mistakes, rows = worst_mistakes(answers, truth, one.network.classes, test.split.files)
     sheet = None
     if picture is not None:
         sheet = _draw(Path(picture), one.network.classes, counts, test.split, mistakes, rows)
@@ -204,7 +204,7 @@ def evaluate(
         all_uses=None if uses is None else uses.of_any,
         mistakes=tuple(mistakes[:MOST_MISTAKES]),
         sheet=None if sheet is None else str(sheet),
-        rejecting=None if reject is None else rejecting(answers, truth, reject),
+        rejecting=None if reject is None else reject_option(answers, truth, reject),
         picture=None if picture is None else str(picture),
     )
     if one.run is not None:

@@ -258,7 +258,7 @@ class Scores(Pair):
     observed: dict[str, Any]
 
 
-class Beside(TypedDict):
+class ArtifactMetadata(TypedDict):
     """What stands beside an exported network."""
 
     name: NotRequired[str]

@@ -66,7 +66,7 @@ MUTANTS = [
     (
         "sure = answers.max(1) >= threshold",
         "sure = answers.max(1) <= threshold",
-        ["test_scrutiny.py"],
+        ["test_error_analysis.py"],
     ),
     # which channels stay
     ("np.argsort(-importance, kind", "np.argsort(importance, kind", ["test_channels_select.py"]),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import leancnn
-from leancnn import cli, printed, runs, scrutiny
+from leancnn import cli, error_analysis, printed, runs
 from leancnn.errors import (
     DataError,
     LeanCNNError,
@@ -78,10 +78,12 @@ def test_an_evaluation_stays_in_the_run_with_small_pictures_of_what_was_confused
 def test_of_each_pair_that_is_confused_often_the_surest_are_chosen():
     pairs = ["ab"] * 9 + ["cd"] * 2 + [f"{place}x" for place in range(20)]
     mistakes = [
-        scrutiny.Mistake(file=str(place), true=pair[0], answer=pair[1], probability=1 - place / 99)
+        error_analysis.Mistake(
+            file=str(place), true=pair[0], answer=pair[1], probability=1 - place / 99
+        )
         for place, pair in enumerate(pairs)
     ]
-    chosen = scrutiny.frequent_confusions(mistakes)
+    chosen = error_analysis.frequent_confusions(mistakes)
     assert chosen[:8] == [0, 1, 2, 3, 4, 5, 9, 10]
     assert len(chosen) == 8 + 6
 
@@ -89,8 +91,8 @@ def test_of_each_pair_that_is_confused_often_the_surest_are_chosen():
 @pytest.mark.parametrize("shape", [(31, 31, 1), (300, 150, 3), (1, 400, 1)])
 def test_a_thumbnail_keeps_the_look_within_its_size(shape):
     image = np.full(shape, 77, np.uint8)
-    small = scrutiny.thumbnails([image, image])
-    assert max(small.shape[1:3]) <= scrutiny.THUMBNAIL
+    small = error_analysis.thumbnails([image, image])
+    assert max(small.shape[1:3]) <= error_analysis.THUMBNAIL
     assert small.shape[3] == shape[2]
     assert (small == 77).all()
 

@@ -20,7 +20,7 @@ from leancnn.manifests import Counters as CountersFile
 from leancnn.manifests import Pruning as PlanFile
 from leancnn.prune.plan import PruningPlan as Pruning
 from leancnn.safe_files import read_json, write_checked
-from leancnn.targets._beside import read_metadata, write_metadata
+from leancnn.targets._metadata import read_metadata, write_metadata
 from leancnn.train.history import Counters
 from leancnn.train.plan import TrainingPlan
 from leancnn.training_data import training_images

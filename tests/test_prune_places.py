@@ -11,7 +11,7 @@ from leancnn.bench import untrained
 from leancnn.cli import main
 from leancnn.errors import RunError
 from leancnn.prune.compare import compare
-from leancnn.prune.run import fitting
+from leancnn.prune.run import default_criterion
 from tests.tiny_gates import answer
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -213,7 +213,7 @@ def test_a_pruned_network_knows_its_images_and_its_openings_are_counted(
     [("henet_r3", "taylor"), ("resnet8", "taylor"), ("lbmbnet59_r3", "se_gate")],
 )
 def test_the_criterion_that_nobody_names_fits_the_network(model, criterion):
-    assert fitting(untrained(model)) == criterion
+    assert default_criterion(untrained(model)) == criterion
 
 
 def test_the_readmes_words_cut_a_run_of_henet(pictures, tmp_path):

@@ -18,7 +18,7 @@ from leancnn.export import export
 from leancnn.layers import RMAC
 from leancnn.parity import check_parity, trial_images
 from leancnn.targets import targets
-from leancnn.targets._beside import read_metadata, write_metadata
+from leancnn.targets._metadata import read_metadata, write_metadata
 from leancnn.targets.ncnn import Spelled
 from tests.compiler_nets import settled
 from tests.compiler_saved import network, on_shelf

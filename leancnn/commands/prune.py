@@ -149,7 +149,7 @@ def _run(args: Namespace) -> Answer:
         raise UsageError("--criteria, --baselines and --seeds belong to --compare")
     if args.overrides and args.finetune is None:
         raise UsageError("--override is for the recipe of --finetune; name one")
-    criterion, timed = args.criterion or _fitting(args), not args.no_time
+    criterion, timed = args.criterion or _criterion(args), not args.no_time
     if args.dry_run:
         return _plan(args, goal, criterion, timed)
     from leancnn.prune import prune
@@ -203,11 +203,11 @@ def _tell_unfinished(network: str) -> None:
             tell(f"{run} is {state}; 'leancnn train --resume {run}' goes on with it")
 
 
-def _fitting(args: Namespace) -> str:
-    from leancnn.prune.run import fitting
+def _criterion(args: Namespace) -> str:
+    from leancnn.prune.run import default_criterion
     from leancnn.weights import load
 
-    return fitting(load(args.network, args.which))
+    return default_criterion(load(args.network, args.which))
 
 
 def _one_goal(args: Namespace) -> None:

@@ -5,7 +5,7 @@ recipe.
 """
 
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._looking import batch_norms
+from leancnn.criteria._layers import batch_norms
 
 
 @criterion(

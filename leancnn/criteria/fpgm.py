@@ -3,7 +3,7 @@
 import torch
 
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._looking import writers
+from leancnn.criteria._layers import prunable_layers
 
 
 @criterion(
@@ -14,7 +14,7 @@ from leancnn.criteria._looking import writers
 def score(subject: Subject) -> Scores:
     """Σ_j ‖F_i − F_j‖₂ over the filters of a layer: least at the filter nearest their median."""
     found: Scores = {}
-    for path, layer in writers(subject):
+    for path, layer in prunable_layers(subject):
         filters = layer.weight.detach().double().flatten(1).cpu()
         found[path] = torch.cdist(filters, filters).sum(1).numpy()
     return found

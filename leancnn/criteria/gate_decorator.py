@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._looking import Hook, batch_norms, broadcast, device_of, hooked
+from leancnn.criteria._layers import Hook, batch_norms, broadcast, device_of, forward_hooks
 
 RATE = 1e-3
 
@@ -47,7 +47,7 @@ def score(subject: Subject) -> Scores:
         return scale
 
     learning = [factors, *classifier]
-    with hooked({body.get_submodule(path): scales(path) for path in rows}):
+    with forward_hooks({body.get_submodule(path): scales(path) for path in rows}):
         for images, labels in subject.batches(mixed=True):
             with torch.enable_grad():
                 loss = F.cross_entropy(body(images), labels)

@@ -1,7 +1,7 @@
 """The sum of a filter's absolute weights."""
 
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._looking import writers
+from leancnn.criteria._layers import prunable_layers
 
 
 @criterion(
@@ -13,5 +13,5 @@ def score(subject: Subject) -> Scores:
     """Σ|w| of each filter of each convolution and linear layer; gates have no filters."""
     return {
         path: layer.weight.detach().double().flatten(1).abs().sum(1).cpu().numpy()
-        for path, layer in writers(subject)
+        for path, layer in prunable_layers(subject)
     }

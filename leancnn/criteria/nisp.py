@@ -16,7 +16,13 @@ from torch.nn import functional as F
 
 from leancnn.channels.dependencies import ALONE_TOO
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._looking import Walk, device_of, finished, gated, writers
+from leancnn.criteria._layers import (
+    RewritingInterpreter,
+    device_of,
+    gate_layers,
+    output_node,
+    prunable_layers,
+)
 from leancnn.errors import MismatchError
 from leancnn.layers import RMAC, ChannelShuffle, LocalBinaryConv2d, PadChannels
 
@@ -31,7 +37,7 @@ def score(subject: Subject) -> Scores:
 
     Raises `MismatchError` for a network so deep that the numbers overflow.
     """
-    paths = {finished(subject, path): path for path, _ in writers(subject)}
+    paths = {output_node(subject, path): path for path, _ in prunable_layers(subject)}
     values: dict[str, Tensor] = {}
 
     def keep(node: fx.Node, out: Any) -> Any:
@@ -54,12 +60,12 @@ def score(subject: Subject) -> Scores:
     return {path: (s / s.mean() if s.any() else s).cpu().numpy() for path, s in found.items()}
 
 
-class _Magnitudes(Walk):
+class _Magnitudes(RewritingInterpreter):
     """The network as a linear map of magnitudes on one pixel, whose gradient is the importance."""
 
     def __init__(self, subject: Subject, change: Any) -> None:
         super().__init__(subject, change)
-        self.gates = {f"{path}.gate" for path, _ in gated(subject)}
+        self.gates = {f"{path}.gate" for path, _ in gate_layers(subject)}
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cropped = target is operator.getitem and isinstance(args[0], Tensor) and args[0].ndim == 4

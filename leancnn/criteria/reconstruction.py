@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._looking import Hook, gated, hooked, writers
+from leancnn.criteria._layers import Hook, forward_hooks, gate_layers, prunable_layers
 
 POINTS = 2  # pixels of a map for each image
 RIDGE = 1e-4  # of the mean square of what the channels read
@@ -102,7 +102,7 @@ def score(subject: Subject) -> Scores:
     importance = {unit: float(np.mean(found)) for unit, found in places.items()}
     return {
         path: np.array([importance.get(unit, 0.0) for unit in dependencies.writes[path].tolist()])
-        for path, _ in writers(subject)
+        for path, _ in prunable_layers(subject)
     }
 
 
@@ -149,7 +149,7 @@ def _refit(weight: Tensor, product: Tensor, stay: Tensor) -> Tensor:
 
 def _readers(subject: Subject) -> list[Reader]:
     """Convolutions and linear layers that mix cuttable channels, gates aside."""
-    gates = tuple(f"{path}." for path, _ in gated(subject))
+    gates = tuple(f"{path}." for path, _ in gate_layers(subject))
     cuttable = [
         unit
         for channel_group in subject.dependencies.channel_groups
@@ -182,7 +182,10 @@ def _products(subject: Subject, readers: list[Reader]) -> Iterator[tuple[Reader,
         while waiting and sum(r.room for r in (*now, waiting[0])) <= BYTES:
             now.append(waiting.pop(0))
         sums: dict[str, Tensor] = {}
-        with torch.no_grad(), hooked({r.layer: _sampler(r, sums, subject.seed) for r in now}):
+        with (
+            torch.no_grad(),
+            forward_hooks({r.layer: _sampler(r, sums, subject.seed) for r in now}),
+        ):
             for images, _ in subject.batches():
                 subject.body(images)
         for reader in now:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._looking import ANY, Hook, gated, hooked
+from leancnn.criteria._layers import ANY, Hook, forward_hooks, gate_layers
 from leancnn.errors import MismatchError
 
 SOURCE = "Data-Driven Channel Pruning towards LB-MBNet, Electronics 2021, 10, 1329"
@@ -36,7 +36,7 @@ def distribution(subject: Subject, *, bins: int = BINS) -> dict[str, dict[str, A
     `mean` has a number per channel, `counts` how many gate values of all images and channels fall
     between neighbours of `edges` (0..1, `bins` + 1 of them). Raises `MismatchError` as `score`.
     """
-    gates = {f"{path}.gate": module.gate for path, module in gated(subject)}
+    gates = {f"{path}.gate": module.gate for path, module in gate_layers(subject)}
     if not gates:
         raise MismatchError(f"se_gate reads gates, and this network has none; {ANY}")
     sums: dict[str, Tensor] = {}
@@ -50,7 +50,7 @@ def distribution(subject: Subject, *, bins: int = BINS) -> dict[str, dict[str, A
         return add
 
     images_seen = 0
-    with torch.no_grad(), hooked({gate: adds_to(path) for path, gate in gates.items()}):
+    with torch.no_grad(), forward_hooks({gate: adds_to(path) for path, gate in gates.items()}):
         for images, _ in subject.batches():
             subject.body(images)
             images_seen += len(images)

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._looking import Walk, broadcast, finished, writers
+from leancnn.criteria._layers import RewritingInterpreter, broadcast, output_node, prunable_layers
 
 
 @criterion(
@@ -25,7 +25,7 @@ from leancnn.criteria._looking import Walk, broadcast, finished, writers
 )
 def score(subject: Subject) -> Scores:
     """Θ under the path of the layer that makes the map; cross-entropy is the loss."""
-    paths = {finished(subject, path): path for path, _ in writers(subject)}
+    paths = {output_node(subject, path): path for path, _ in prunable_layers(subject)}
     factors: dict[str, Tensor] = {}
     pixels: dict[str, int] = {}
 
@@ -38,10 +38,10 @@ def score(subject: Subject) -> Scores:
         return out * broadcast(factors[path], out)
 
     sums: dict[str, Any] = defaultdict(float)
-    walk = Walk(subject, change)
+    interpreter = RewritingInterpreter(subject, change)
     for images, labels in subject.batches():
         with torch.enable_grad():
-            loss = F.cross_entropy(walk.run(images).flatten(1), labels, reduction="sum")
+            loss = F.cross_entropy(interpreter.run(images).flatten(1), labels, reduction="sum")
         grads = torch.autograd.grad(loss, list(factors.values()), materialize_grads=True)
         for path, grad in zip(factors, grads, strict=True):
             sums[path] += (grad.double() / pixels[path]).abs().sum(0)

@@ -114,14 +114,14 @@ def _cut_network(
     ).eval()
 
 
-def fitting(network: Network) -> str:
-    """The name of the criterion for a network when none is named; see `criteria.fitting`.
+def default_criterion(network: Network) -> str:
+    """The name of the criterion for a network when none is named; see `criteria.default_criterion`.
 
     Of a network of signals it is one that reads no images.
     """
     if isinstance(network.preprocessing, SignalWindow):
         return "l1"
-    return criteria.fitting(
+    return criteria.default_criterion(
         network.body, find_dependencies(network.body, network.preprocessing.channels)
     )
 
@@ -183,7 +183,7 @@ def prune(
         kept_preprocessing(network, overrides)
     goals = goals_of(network, schedule) if schedule else [Goal.of(**goal)]
     request = PruningRequest(
-        criterion=criterion or fitting(network),
+        criterion=criterion or default_criterion(network),
         goal=goals[0],
         seed=seed,
         within=None if within is None else tuple(sorted(within)),

@@ -20,7 +20,7 @@ from leancnn.compiler.trace_torch import trace_torch
 from leancnn.errors import MismatchError
 from leancnn.prune.goal import Goal
 from leancnn.prune.planning import PruningRequest, find_plan
-from leancnn.prune.run import cut, fitting, images_for_pruning, prune_network
+from leancnn.prune.run import cut, default_criterion, images_for_pruning, prune_network
 from leancnn.search.budget import AGAIN, Budget, Candidate
 from leancnn.search.programs import lowered
 from leancnn.search.space import Architecture
@@ -107,7 +107,7 @@ def pruned(
     """
     out = folder / f"{PRUNED}{epochs}"
     network = weights.load(folder, "best")
-    criterion = fitting(network)
+    criterion = default_criterion(network)
     images = images_for_pruning(folder, network, criterion, None, again=True)
     request = PruningRequest(criterion=criterion, goal=Goal("keep", 0.5), seed=seed)
     goal = _goal(network, architecture, request, images, asked)

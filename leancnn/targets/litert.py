@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from leancnn.errors import DamagedError, MissingDependencyError, UnsupportedError
 from leancnn.modes import evaluating
 from leancnn.targets._base import EngineSession, Logits, Target, register
-from leancnn.targets._beside import read_metadata, write_metadata
+from leancnn.targets._metadata import read_metadata, write_metadata
 from leancnn.weights import Network
 from leancnn.workspaces import workspace
 

@@ -17,7 +17,7 @@ ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Hardsigm
 FINISHING = (nn.BatchNorm2d, nn.Identity, *ACTIVATIONS)
 
 
-def fitting(body: nn.Module, dependencies: Dependencies) -> str:
+def default_criterion(body: nn.Module, dependencies: Dependencies) -> str:
     """The criterion for a network when none is named: its gates where they can lose channels.
 
     Else `taylor`, the better of those that score any network in results/pruning-*.json.
@@ -27,9 +27,9 @@ def fitting(body: nn.Module, dependencies: Dependencies) -> str:
     return "se_gate" if cuttable else "taylor"
 
 
-def writers(subject: Subject) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
+def prunable_layers(subject: Subject) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
     """The layers that make channels which may be cut; those of gates only weigh them."""
-    gates = tuple(f"{path}." for path, _ in gated(subject))
+    gates = tuple(f"{path}." for path, _ in gate_layers(subject))
     for channel_group in subject.dependencies.channel_groups:
         for path in channel_group.layers:
             layer = subject.body.get_submodule(path)
@@ -38,7 +38,7 @@ def writers(subject: Subject) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
                 yield path, layer
 
 
-def gated(subject: Subject) -> list[tuple[str, SqueezeExcite]]:
+def gate_layers(subject: Subject) -> list[tuple[str, SqueezeExcite]]:
     """All squeeze-and-excite layers, in the network's order."""
     modules = subject.body.named_modules()
     return [(path, module) for path, module in modules if isinstance(module, SqueezeExcite)]
@@ -61,7 +61,7 @@ def batch_norms(subject: Subject, asks: str) -> dict[str, nn.BatchNorm2d]:
     return found
 
 
-def finished(subject: Subject, path: str) -> fx.Node:
+def output_node(subject: Subject, path: str) -> fx.Node:
     """The step that ends a layer: its own norm's or activation's, where nobody reads before."""
     nodes = subject.dependencies.graph.nodes
     node: fx.Node = next(n for n in nodes if n.op == "call_module" and n.target == path)
@@ -78,7 +78,7 @@ def _calls(node: fx.Node) -> bool:
     return node.op == "call_module"
 
 
-class Walk(fx.Interpreter):
+class RewritingInterpreter(fx.Interpreter):
     """Run the graph on the subject's own modules; `change` may replace what a step puts out."""
 
     def __init__(self, subject: Subject, change: Callable[[fx.Node, Any], Any]) -> None:
@@ -93,7 +93,7 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
 @contextmanager
-def hooked(hooks: Mapping[nn.Module, Hook]) -> Iterator[None]:
+def forward_hooks(hooks: Mapping[nn.Module, Hook]) -> Iterator[None]:
     """Forward hooks that are gone afterwards."""
     handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
     try:

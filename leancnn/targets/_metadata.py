@@ -33,7 +33,7 @@ class ArtifactMetadata:
         return planes(images, self.mean, self.std, self.full_scale)
 
 
-def place(artifact: Path) -> Path:
+def metadata_path(artifact: Path) -> Path:
     """Where the metadata of an artifact lies."""
     return artifact.with_suffix(".json")
 
@@ -48,16 +48,18 @@ def write_metadata(network: Network, artifact: Path) -> Path:
         "std": list(network.std),
         "preprocessing": network.preprocessing.to_json(),
     }
-    write_checked(place(artifact), metadata)
-    return place(artifact)
+    write_checked(metadata_path(artifact), metadata)
+    return metadata_path(artifact)
 
 
 def read_metadata(artifact: Path) -> ArtifactMetadata:
     """What `write_metadata` wrote. Raises `DamagedError`."""
     try:
-        metadata = read_json(place(artifact), manifests.Beside)
+        metadata = read_json(metadata_path(artifact), manifests.ArtifactMetadata)
         mean, std = (np.array(metadata[key], np.float32) for key in ("mean", "std"))
         full_scale = 1.0 if metadata.get("preprocessing", {}).get("kind") == KIND else 255.0
         return ArtifactMetadata(tuple(metadata["classes"]), mean, std, full_scale, metadata)
     except (RunError, ValueError) as error:
-        raise DamagedError(f"{place(artifact)}: not the metadata of a network ({error})") from error
+        raise DamagedError(
+            f"{metadata_path(artifact)}: not the metadata of a network ({error})"
+        ) from error

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from leancnn import check, cli, evaluate, runs
+from leancnn.error_analysis import reject_option, worst_mistakes
 from leancnn.errors import DataError, MismatchError
-from leancnn.scrutiny import rejecting, worst
 from leancnn.train import train
 from tests.tiny import RECIPE
 from tests.tiny_runs import stopped_at
@@ -75,12 +75,14 @@ def test_the_surest_mistakes_are_drawn_and_listed(
 def test_refusing_more_answers_less_and_counts_what_is_left(rows: list[tuple]) -> None:
     answers = np.array([[a / (a + b), b / (a + b)] for a, b, _ in rows])
     truth = np.array([label for *_, label in rows])
-    found = [rejecting(answers, truth, threshold) for threshold in (0.0, 0.5, 0.8, 1.0)]
+    found = [reject_option(answers, truth, threshold) for threshold in (0.0, 0.5, 0.8, 1.0)]
     assert found[0].answered == found[1].answered == len(rows)
     assert found[0].correct == int((answers.argmax(1) == truth).sum())
     assert [one.answered for one in found] == sorted((o.answered for o in found), reverse=True)
     assert all((one.accuracy is None) == (one.answered == 0) for one in found)
-    mistakes, places = worst(answers, truth, ("a", "b"), [str(n) for n in range(len(rows))])
+    mistakes, places = worst_mistakes(
+        answers, truth, ("a", "b"), [str(n) for n in range(len(rows))]
+    )
     assert len(mistakes) == len(rows) - found[0].correct
     assert [one.file for one in mistakes] == [str(place) for place in places]
 
@@ -88,7 +90,7 @@ def test_refusing_more_answers_less_and_counts_what_is_left(rows: list[tuple]) -
 def test_a_threshold_is_a_probability(quiet: Path) -> None:
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(MismatchError, match=r"in 0\.\.1"):
-            rejecting(np.ones((1, 2)), np.zeros(1, np.int64), wrong)
+            reject_option(np.ones((1, 2)), np.zeros(1, np.int64), wrong)
 
 
 def test_images_are_known_by_their_content_and_all_else_is_said(

@@ -34,7 +34,7 @@ class Mistake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rejecting:
+class RejectOption:
     """What answering only from a probability on would give."""
 
     threshold: float
@@ -88,7 +88,7 @@ def unfinished(run: Path | None) -> str:
     )
 
 
-def worst(
+def worst_mistakes(
     answers: NDArray[np.float64],
     truth: NDArray[np.int64],
     classes: Sequence[str],
@@ -136,16 +136,16 @@ def thumbnails(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.stack(small) if small else np.zeros((0, 1, 1, 1), np.uint8)
 
 
-def rejecting(
+def reject_option(
     answers: NDArray[np.float64], truth: NDArray[np.int64], threshold: float
-) -> Rejecting:
+) -> RejectOption:
     """Coverage and accuracy when answers below a probability are refused. `MismatchError`."""
     if not 0 <= threshold <= 1:
         raise MismatchError(f"answers are rejected below a probability in 0..1, not {threshold}")
     sure = answers.max(1) >= threshold
     correct = int((answers.argmax(1)[sure] == truth[sure]).sum())
     answered = int(sure.sum())
-    return Rejecting(
+    return RejectOption(
         threshold=threshold,
         answered=answered,
         coverage=answered / max(len(truth), 1),

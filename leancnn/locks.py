@@ -17,7 +17,7 @@ from leancnn.errors import RunError, StoppedError, WriteError
 from leancnn.safe_files import write_error
 
 TRIES = 20  # where others come and go at the same moment
-OWN_FOLDERS = ("checkpoints", "best", "last", "cut", "steps")  # of a run, which write into them
+OWN_FOLDERS = ("checkpoints", "best", "last", "cut", "iterations", "steps")  # of a run
 
 
 class Lock:

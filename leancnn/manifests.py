@@ -246,7 +246,9 @@ class Pruning(TypedDict):
     """Of 0.1, as `told`: warnings and what was observed."""
     seed: NotRequired[Seed]
     within: NotRequired[list[str] | None]
-    mended: bool
+    reconstructed: NotRequired[bool]
+    mended: NotRequired[bool]
+    """Of 0.1: reconstructed."""
     images: NotRequired[str | None]
     observed: NotRequired[dict[str, Any]]
     told: NotRequired[dict[str, Any]]
@@ -354,6 +356,7 @@ RENAMED = {
     "against": "baselines",
     "engine": "backend",
     "engine_why": "backend_why",
+    "mended": "reconstructed",
     "notes": "warnings",
     "opened": "uses",
     "openings": "all_uses",

@@ -46,16 +46,16 @@ def images(name, net):
 
 
 def kept(dependencies, share, seed=0):
-    """Units that stay when every family is cut to a share of its channels."""
+    """Coupled channels that stay when every channel group is cut to a share of its channels."""
     generator = np.random.default_rng(seed)
-    keep = np.ones(dependencies.units, bool)
+    keep = np.ones(dependencies.coupled_count, bool)
     for channel_group in dependencies.channel_groups:
         most = {
             path: max(1, round(share * len(dependencies.writes[path])))
             for path in channel_group.layers
         }
-        keep[channel_group.units] = best(
-            channel_group, dependencies, generator.random(len(channel_group.units)), most
+        keep[channel_group.coupled] = best(
+            channel_group, dependencies, generator.random(len(channel_group.coupled)), most
         )
     return keep
 

@@ -178,7 +178,7 @@ def made_plan(path, *, word="layer1", importance=True):
         "after": {key: value // 2 for key, value in costs.items()},
         "microseconds": [100.0, 60.0],
         "notes": [word],
-        "mended": False,
+        "reconstructed": False,
     }
     write_checked(path, told)
 

@@ -24,7 +24,7 @@ from leancnn.compiler.simplify import simplify
 from leancnn.compiler.winograd import in_vectors
 from leancnn.layers import AverageVector, conv_bn
 from leancnn.preprocess import Preprocessing
-from leancnn.prune.latency import liked
+from leancnn.prune.latency import channel_multiples
 from tests.compiler_nets import (
     WAYS,
     DenseKernel,
@@ -113,7 +113,7 @@ def test_pruning_for_speed_likes_whole_vectors_of_channels_where_they_lie_in_blo
             nn.Linear(20, 5),
         )
     ).eval()
-    assert liked(network, find_dependencies(network.body, 3)) == {
+    assert channel_multiples(network, find_dependencies(network.body, 3)) == {
         "0.0": 4,
         "1.0": 4,
         "2.0": 16,

@@ -22,7 +22,7 @@ def test_what_a_search_asks_changes_nothing(name):
     def asked():
         found = [cuts.filled(lambda keep: cuts.cost(keep).macs <= most)[0]]
         if name == "lbmbnet32_r6":
-            found.append(cuts.like(with_expansion(net, 6), with_expansion(net, 3)))
+            found.append(cuts.of_widths(with_expansion(net, 6), with_expansion(net, 3)))
         return [keep.tolist() for keep in found]
 
     assert asked() == asked()

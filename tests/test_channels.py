@@ -51,7 +51,7 @@ def test_every_channel_has_a_unit_those_of_padding_too(name):
         *dependencies.reads.values(),
         *dependencies.writes.values(),
     ]
-    assert set(np.concatenate(rows).tolist()) == set(range(dependencies.units))
+    assert set(np.concatenate(rows).tolist()) == set(range(dependencies.coupled_count))
 
 
 @pytest.mark.parametrize(("name", "path", "numbers"), [
@@ -61,12 +61,12 @@ def test_every_channel_has_a_unit_those_of_padding_too(name):
 ])  # fmt: skip
 def test_the_legal_numbers_are_those_that_groups_allow(name, path, numbers):
     dependencies = find_dependencies(models.create_model(name), 3)
-    assert legal(dependencies.family_of(path), dependencies) == numbers
+    assert legal(dependencies.group_of(path), dependencies) == numbers
 
 
 def test_among_equal_numbers_the_worthiest_channels_stay():
     dependencies = find_dependencies(models.create_model("resnet8"), 3)
-    channel_group = dependencies.family_of("blocks.0.conv1")
+    channel_group = dependencies.group_of("blocks.0.conv1")
     importance = np.arange(16.0)[::-1] % 7
     stay = best(channel_group, dependencies, importance, {"blocks.0.conv1": 5})
     assert stay.sum() == 5

@@ -1,4 +1,4 @@
-"""Which units stay: the best there is, by counting all, and no clock in it."""
+"""Which coupled channels stay: the best there is, by counting all, and no clock in it."""
 
 from importlib import import_module
 from itertools import combinations
@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leancnn import models
-from leancnn.channels.dependencies import Balance, ChannelGroup, find_dependencies
+from leancnn.channels.dependencies import ChannelGroup, EqualSplit, find_dependencies
 from leancnn.channels.select import best, legal
 from leancnn.errors import MismatchError
 
 UNITS = 8
 
 
-def family_of(blocks: list[list[list[int]]]) -> ChannelGroup:
+def group_of(blocks: list[list[list[int]]]) -> ChannelGroup:
     equal_splits = tuple(
-        Balance("group", tuple(np.array(block, np.int64) for block in parts)) for parts in blocks
+        EqualSplit("group", tuple(np.array(block, np.int64) for block in parts)) for parts in blocks
     )
     return ChannelGroup("layer", np.arange(UNITS), ("layer",), equal_splits)
 
@@ -53,7 +53,7 @@ def test_no_choice_that_the_groups_allow_is_better(
 ) -> None:
     importance = np.random.default_rng(seed).random(UNITS)
     dependencies: Any = SimpleNamespace(writes={"layer": np.arange(UNITS)})
-    stay = best(family_of(blocks), dependencies, importance, {"layer": most})
+    stay = best(group_of(blocks), dependencies, importance, {"layer": most})
     number, value = by_counting(blocks, importance, most)
     assert stay.sum() == number
     assert importance[stay].sum() == pytest.approx(value, abs=1e-4)
@@ -61,10 +61,10 @@ def test_no_choice_that_the_groups_allow_is_better(
 
 @pytest.fixture
 def tangled() -> tuple[Any, Any]:
-    """A family of henet_r2 with balances, and its wiring."""
+    """A channel group of henet_r2 with equal splits, and its dependencies."""
     dependencies = find_dependencies(models.create_model("henet_r2", seed=0), 3)
     return next(
-        one for one in dependencies.channel_groups if len(one.units) == 96 and one.equal_splits
+        one for one in dependencies.channel_groups if len(one.coupled) == 96 and one.equal_splits
     ), dependencies
 
 
@@ -81,7 +81,10 @@ def test_no_clock_ends_the_search(tangled: Any, monkeypatch: pytest.MonkeyPatch)
     channel_group, dependencies = tangled
     most = {path: len(dependencies.writes[path]) // 2 for path in channel_group.layers}
     best(
-        channel_group, dependencies, np.random.default_rng(0).random(len(channel_group.units)), most
+        channel_group,
+        dependencies,
+        np.random.default_rng(0).random(len(channel_group.coupled)),
+        most,
     )
     assert seen
     assert all("time_limit" not in options and options["node_limit"] > 0 for options in seen)
@@ -102,7 +105,7 @@ def test_an_answer_that_is_not_known_to_be_the_best_is_refused(
 
     monkeypatch.setattr(scipy.optimize, "milp", milp)
     channel_group, dependencies = tangled
-    importance = np.ones(len(channel_group.units))
+    importance = np.ones(len(channel_group.coupled))
     with pytest.raises(MismatchError, match=f"channels of {channel_group.name} stay"):
         best(channel_group, dependencies, importance, dict.fromkeys(channel_group.layers, 5))
     with pytest.raises(MismatchError, match="not found in"):
@@ -114,7 +117,7 @@ def test_a_search_of_too_few_nodes_is_no_answer(
 ) -> None:
     monkeypatch.setattr(import_module("leancnn.channels.select"), "NODES", 0)
     channel_group, dependencies = tangled
-    importance = np.random.default_rng(0).random(len(channel_group.units))
+    importance = np.random.default_rng(0).random(len(channel_group.coupled))
     most = {path: len(dependencies.writes[path]) // 2 for path in channel_group.layers}
     try:
         few = best(channel_group, dependencies, importance, most)

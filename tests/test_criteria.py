@@ -128,7 +128,7 @@ def test_every_channel_of_a_scored_layer_has_one_finite_number(case: Case) -> No
         assert scores.dtype == np.float64
         assert scores.shape == case.subject.dependencies.writes[path].shape
         assert np.isfinite(scores).all()
-        assert case.subject.dependencies.family_of(path) is not None
+        assert case.subject.dependencies.group_of(path) is not None
         assert len(np.unique(scores)) > 1, path
 
 
@@ -148,7 +148,7 @@ def test_a_dead_channel_is_worth_least(case: Case) -> None:
         return
     subject = replace(case.subject, body=copy.deepcopy(case.subject.body))
     dead = [
-        int(channel_group.units[len(channel_group.units) // 2])
+        int(channel_group.coupled[len(channel_group.coupled) // 2])
         for channel_group in subject.dependencies.channel_groups
     ]
     kill(subject, dead)
@@ -158,11 +158,11 @@ def test_a_dead_channel_is_worth_least(case: Case) -> None:
 
 
 @torch.no_grad()
-def kill(subject: Subject, units: list[int]) -> None:
+def kill(subject: Subject, coupled: list[int]) -> None:
     """Zero filters, scales, shifts and whatever reads them; gates shut."""
     gates = [p for p, m in subject.body.named_modules() if isinstance(m, SqueezeExcite)]
     for path, row in subject.dependencies.writes.items():
-        module, dead = subject.body.get_submodule(path), torch.from_numpy(np.isin(row, units))
+        module, dead = subject.body.get_submodule(path), torch.from_numpy(np.isin(row, coupled))
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             module.weight[dead] = 0
             if module.bias is not None:
@@ -170,7 +170,7 @@ def kill(subject: Subject, units: list[int]) -> None:
     for path, row in subject.dependencies.reads.items():
         module = subject.body.get_submodule(path)
         groups = getattr(module, "groups", 1)
-        dead = torch.from_numpy(np.isin(row, units)).view(groups, -1)
+        dead = torch.from_numpy(np.isin(row, coupled)).view(groups, -1)
         for weight, silent in zip(module.weight.chunk(groups), dead, strict=True):
             weight[:, silent] = 0
 
@@ -336,20 +336,20 @@ def test_thinet_takes_out_what_changes_the_next_layer_least() -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_mending_is_the_least_squares_fit(groups: int) -> None:
+def test_reconstruction_is_the_least_squares_fit(groups: int) -> None:
     subject = small(kernel=3, groups=groups, images=300)
-    keep = np.ones(subject.dependencies.units, bool)
+    keep = np.ones(subject.dependencies.coupled_count, bool)
     keep[subject.dependencies.writes["first"][[0, 5]]] = False
     body = subject.body
-    mended = reconstruction.mend(subject, keep)
-    assert list(mended) == ["second"]
-    assert mended["second"].shape == body.second.weight.shape
+    reconstructed = reconstruction.reconstruct(subject, keep)
+    assert list(reconstructed) == ["second"]
+    assert reconstructed["second"].shape == body.second.weight.shape
     with torch.no_grad():
         maps = F.relu(body.first(torch.cat([images for images, _ in subject.batches()])))
         kept = maps.clone()
         kept[:, [0, 5]] = 0
         whole, cut = body.second(maps), body.second(kept)
-        body.second.weight.copy_(mended["second"])
+        body.second.weight.copy_(reconstructed["second"])
         again = body.second(kept)
     patches = kept.flatten(1).double().chunk(groups, 1)
     aims = (whole - body.second.bias[:, None, None]).detach().flatten(1).double().chunk(groups, 1)
@@ -363,13 +363,15 @@ def test_mending_is_the_least_squares_fit(groups: int) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_mended_weights_are_zero_where_inputs_go_and_only_there(name: str) -> None:
+def test_reconstructed_weights_are_zero_where_inputs_go_and_only_there(name: str) -> None:
     subject = built(name)
-    keep = np.ones(subject.dependencies.units, bool)
-    keep[[channel_group.units[0] for channel_group in subject.dependencies.channel_groups]] = False
-    mended = reconstruction.mend(subject, keep)
-    assert mended
-    for path, weight in mended.items():
+    keep = np.ones(subject.dependencies.coupled_count, bool)
+    keep[[channel_group.coupled[0] for channel_group in subject.dependencies.channel_groups]] = (
+        False
+    )
+    reconstructed = reconstruction.reconstruct(subject, keep)
+    assert reconstructed
+    for path, weight in reconstructed.items():
         module = subject.body.get_submodule(path)
         assert weight.shape == module.weight.shape
         groups = getattr(module, "groups", 1)
@@ -377,7 +379,9 @@ def test_mended_weights_are_zero_where_inputs_go_and_only_there(name: str) -> No
         for rows, kept in zip(weight.chunk(groups), stay, strict=True):
             assert not rows[:, ~kept].any()
             assert rows[:, kept].any() == kept.any()
-    assert not any(isinstance(subject.body.get_submodule(p), LocalBinaryConv2d) for p in mended)
+    assert not any(
+        isinstance(subject.body.get_submodule(p), LocalBinaryConv2d) for p in reconstructed
+    )
 
 
 def test_little_memory_costs_passes_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""wiring: what it follows in networks of users' own, and what it refuses by name."""
+"""What dependencies follow in networks of users' own, and what it refuses by name."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def head(net, x):
 
 
 def exact(net, share=0.5):
-    """Cut every family, in double; what `wire` found."""
+    """Cut every channel group, in double; what was found."""
     net = net.eval().double()
     dependencies = find_dependencies(net, 3)
     keep = kept(dependencies, share)
@@ -142,6 +142,6 @@ def test_a_norm_over_image_and_channels_scores_the_channels(first):
 
     net = Net(steps, a=conv(), b=conv(11), norm=torch.nn.BatchNorm2d(11))
     dependencies = exact(net)
-    assert dependencies.family_of("norm").layers == ("a",)
+    assert dependencies.group_of("norm").layers == ("a",)
     found = criteria.get("bn_scale").score(Subject(net.eval(), dependencies, None, 0))
     assert set(found) == {"norm"}

@@ -108,7 +108,7 @@ def strange(quiet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "after": {"macs": 4},
         "microseconds": None,
         "notes": [],
-        "mended": False,
+        "reconstructed": False,
     }
     write_checked(folder / "plan.json", plan)
     return folder

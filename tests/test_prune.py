@@ -159,7 +159,7 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
 
     monkeypatch.setattr(latency, "Clock", Unsteady)
     steps = {"blocks.1.conv1": 16, "blocks.2.conv1": 16}
-    monkeypatch.setattr(latency, "liked", lambda _, dependencies: dict.fromkeys(
+    monkeypatch.setattr(latency, "channel_multiples", lambda _, dependencies: dict.fromkeys(
         (one.name for one in dependencies.channel_groups), 4) | steps)  # fmt: skip
     plan = make_plan(untrained("resnet8"), criterion="l1", speedup=2)
     assert plan.before["macs"] / 4 < plan.after["macs"] <= plan.before["macs"] / 2
@@ -169,12 +169,12 @@ def test_a_speed_is_measured_once_for_each_shape(monkeypatch):
         assert len(layer.kept) % steps.get(layer.path, 4) == 0
     assert "multiples of 4 channels" in plan.warnings[0]
     assert (
-        f"and of 16 in 2 of 6 families, where they lie side by side: {plan.after['macs']:,} MACs"
-        in (plan.warnings[0])
-    )
+        "and of 16 in 2 of 6 channel groups, where they lie side by side: "
+        f"{plan.after['macs']:,} MACs"
+    ) in plan.warnings[0]
 
 
-def test_a_liked_width_is_the_nearest_one_and_the_whole_is_liked():
+def test_a_width_is_the_nearest_multiple_and_the_whole_is_one():
     net = untrained("resnet8")
     dependencies = find_dependencies(net.body, 3)
     maker = Candidates(net, dependencies, {"blocks.2.conv1": np.arange(64.0)}, {"blocks.2.conv1"})
@@ -200,7 +200,7 @@ def test_what_cannot_be_timed_is_pruned_all_the_same(monkeypatch):
         make_plan(untrained("resnet8"), criterion="l1", speedup=2)
 
 
-def test_mending_draws_its_pixels_by_the_seed_of_the_plan(monkeypatch):
+def test_reconstruction_draws_its_pixels_by_the_seed_of_the_plan(monkeypatch):
     asked = []
 
     def subject_of(*_, seed, **__):
@@ -211,7 +211,7 @@ def test_mending_draws_its_pixels_by_the_seed_of_the_plan(monkeypatch):
     net = untrained("resnet8")
     plan = make_plan(net, criterion="l1", keep=0.5, seed=7)
     with pytest.raises(RunError, match="so far"):
-        cut_network(net, replace(plan, criterion="reconstruction", mended=True))
+        cut_network(net, replace(plan, criterion="reconstruction", reconstructed=True))
     assert asked == [7]
 
 
@@ -233,7 +233,7 @@ def test_the_least_is_one_channel_of_every_layer():
 
 
 @pytest.mark.parametrize("change", [
-    lambda p: p.pop("layers"), lambda p: p.update(layers=None), lambda p: p.pop("mended"),
+    lambda p: p.pop("layers"), lambda p: p.update(layers=None), lambda p: p.pop("reconstructed"),
     lambda p: p.update(new=1), lambda p: p["layers"][0].update(kept=3),
 ])  # fmt: skip
 def test_a_damaged_plan_is_said_to_be(change):

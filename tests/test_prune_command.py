@@ -73,18 +73,20 @@ def test_a_retraining_that_was_stopped_ends_in_the_same_bits(wide, small, tmp_pa
 def test_a_schedule_cuts_trains_and_cuts_again(wide, tmp_path):
     def prune(*schedule):
         return leancnn.prune(
-            wide, out=tmp_path / "steps", criterion="l1", schedule=schedule, progress=False,
+            wide, out=tmp_path / "small", criterion="l1", schedule=schedule, progress=False,
             finetune=wide / "recipe.json",
         )  # fmt: skip
 
     pruned = prune(4, 3, 2)  # it has 4 already, as the r80 that the paper's schedule begins with
     assert [str(plan.goal) for plan in pruned.plans] == ["expansion 3", "expansion 2"]
     assert pruned.network.arguments["expansion"] == 2
-    between = tmp_path / "steps" / "steps" / "1-r3"
+    between = tmp_path / "small" / "iterations" / "1-r3"
     assert runs.is_run(between)
-    last_cut = weights.load(tmp_path / "steps" / "cut")
+    last_cut = weights.load(tmp_path / "small" / "cut")
     assert last_cut.made["cut from"] == weights.load(between).made, "the first cut, trained again"
+    between.parent.rename(between.parent.with_name("steps"))  # as 0.1 called it
     assert prune(3, 2).plans == pruned.plans
+    assert not between.exists()
 
 
 def test_a_schedule_is_refused_before_its_first_step_is_trained(wide, tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ def test_a_schedule_is_refused_where_another_pruning_stands_before_its_first_ste
     assert main([*words, str(out), "--to-expansion", "2"]) == 0
     assert main([*words, str(out), "--schedule", "3,2"]) == 1
     assert "holds something else" in capsys.readouterr().err
-    assert not (out / "steps").exists()
+    assert not (out / "iterations").exists()
 
 
 @pytest.mark.parametrize("criterion", ["l1", "taylor"])

@@ -1,14 +1,15 @@
 """Which channels of a network hang together: what leaves with a channel when it is cut.
 
-A network is walked once, symbolically. A tensor is a row of units, one number for each channel.
-A convolution that mixes channels writes new units; norms, activations, pools and depthwise
-convolutions hand theirs on; a concatenation puts rows in line; a sum or a gate's product makes the
-units of its two rows one. A unit is thus the least that can be cut: in a residual network the same
-channel of a whole stage, in a shuffle one place of every group.
+A network is walked once, symbolically. A tensor is a row of numbers, one for each of its channels:
+which *coupled channel* it belongs to. A convolution that mixes channels writes new ones; norms,
+activations, pools and depthwise convolutions hand theirs on; a concatenation puts rows in line; a
+sum or a gate's product makes the coupled channels of its two rows one. A coupled channel is thus
+the least that can be cut: in a residual network the same channel of a whole stage, in a shuffle one
+place of every group.
 
 Groups want more than that: each block of a grouped convolution must keep as many channels as the
-others, and so must the halves of a split. Those are balances; units that a balance or a common
-convolution ties are a family, and a family is cut to a number that all its balances allow.
+others, and so must the halves of a split. Those are equal splits; what an equal split or a common
+convolution ties is a channel group, which is cut to a number that all its equal splits allow.
 """
 
 import operator
@@ -27,7 +28,7 @@ from leancnn.errors import LeanCNNError, UnsupportedError
 from leancnn.layers import RMAC, ChannelShuffle, LocalBinaryConv2d, PadChannels, SqueezeExcite
 
 Row = NDArray[np.int64]
-"""The unit of each channel of a tensor."""
+"""Of each channel of a tensor, the number of its coupled channel."""
 OURS = (ChannelShuffle, LocalBinaryConv2d, PadChannels, RMAC)
 ALONE = (  # modules whose channels see nothing of each other
     *(LocalBinaryConv2d, RMAC, nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout),
@@ -49,7 +50,7 @@ ALONE_TOO: frozenset[Any] = frozenset(  # functions of which the same holds
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
+class EqualSplit:
     """Blocks of one tensor that must keep as many channels as each other."""
 
     path: str
@@ -59,15 +60,15 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class ChannelGroup:
-    """Units whose number is one decision."""
+    """Coupled channels whose number is one decision."""
 
     name: str
     """Path of the first layer that writes them."""
-    units: Row
+    coupled: Row
     """Ascending."""
     layers: tuple[str, ...]
     """Paths of the convolutions and linear layers that write them."""
-    equal_splits: tuple[Balance, ...]
+    equal_splits: tuple[EqualSplit, ...]
 
 
 @dataclass(slots=True)
@@ -84,12 +85,12 @@ class Dependencies:
     """By module path, of every module that ran."""
     channel_groups: list[ChannelGroup] = field(default_factory=list)
     """Those that may be cut, in the order of the network."""
-    units: int = 0
+    coupled_count: int = 0
 
-    def family_of(self, path: str) -> ChannelGroup | None:
-        """The first family that a module's output has channels of; None where none may go."""
+    def group_of(self, path: str) -> ChannelGroup | None:
+        """The first group that a module's output has channels of; None where none may go."""
         row = self.writes[path]
-        return next((f for f in self.channel_groups if np.isin(row, f.units).any()), None)
+        return next((f for f in self.channel_groups if np.isin(row, f.coupled).any()), None)
 
 
 class _Tracer(fx.Tracer):
@@ -106,7 +107,7 @@ def find_dependencies(body: nn.Module, channels: int) -> Dependencies:
 
 
 class _Walk:
-    """Units before they have their final numbers: a union-find forest."""
+    """Coupled channels before they have their final numbers: a union-find forest."""
 
     def __init__(self, body: nn.Module, channels: int) -> None:
         self.modules = dict(body.named_modules())
@@ -114,7 +115,7 @@ class _Walk:
             f"{path}.reduce" for path, m in self.modules.items() if isinstance(m, SqueezeExcite)
         }
         self.parent: list[int] = []
-        self.equal_splits: list[Balance] = []
+        self.equal_splits: list[EqualSplit] = []
         self.writers: dict[str, Row] = {}
         self.fixed: list[Row] = []
         self.flat: set[fx.Node] = set()
@@ -128,18 +129,18 @@ class _Walk:
             rows[node] = self.run(node, rows)
         self.number(rows)
 
-    # units
+    # coupled channels
 
     def new(self, count: int) -> Row:
         first = len(self.parent)
         self.parent.extend(range(first, first + count))
         return np.arange(first, first + count, dtype=np.int64)
 
-    def root(self, unit: int) -> int:
-        while self.parent[unit] != unit:
-            self.parent[unit] = self.parent[self.parent[unit]]
-            unit = self.parent[unit]
-        return unit
+    def root(self, number: int) -> int:
+        while self.parent[number] != number:
+            self.parent[number] = self.parent[self.parent[number]]
+            number = self.parent[number]
+        return number
 
     def join(self, one: Row, other: Row) -> Row:
         """The two rows become one."""
@@ -149,7 +150,7 @@ class _Walk:
         return one
 
     def equal_split(self, path: str, row: Row, blocks: int) -> None:
-        self.equal_splits.append(Balance(path, tuple(np.split(row, blocks))))
+        self.equal_splits.append(EqualSplit(path, tuple(np.split(row, blocks))))
 
     # steps
 
@@ -268,12 +269,12 @@ class _Walk:
     # the end
 
     def number(self, rows: dict[fx.Node, Any]) -> None:
-        """Roots become 0, 1, 2 …, and families are made of them."""
-        roots = sorted({self.root(unit) for unit in range(len(self.parent))})
+        """Roots become 0, 1, 2 …, and channel groups are made of them."""
+        roots = sorted({self.root(number) for number in range(len(self.parent))})
         place = {root: index for index, root in enumerate(roots)}
-        final = np.array([place[self.root(unit)] for unit in range(len(self.parent))])
+        final = np.array([place[self.root(number)] for number in range(len(self.parent))])
         dependencies = self.dependencies
-        dependencies.units = len(roots)
+        dependencies.coupled_count = len(roots)
         dependencies.rows = {
             n.name: final[row] for n, row in rows.items() if isinstance(row, np.ndarray)
         }
@@ -281,39 +282,39 @@ class _Walk:
         dependencies.writes = {path: final[row] for path, row in dependencies.writes.items()}
         writers = {path: final[row] for path, row in self.writers.items()}
         equal_splits = [
-            Balance(b.path, tuple(final[block] for block in b.blocks)) for b in self.equal_splits
+            EqualSplit(b.path, tuple(final[block] for block in b.blocks)) for b in self.equal_splits
         ]
         fixed = set(np.concatenate([final[row] for row in self.fixed]).tolist())
-        dependencies.channel_groups = _families(writers, equal_splits, fixed, len(roots))
+        dependencies.channel_groups = _channel_groups(writers, equal_splits, fixed, len(roots))
 
 
-def _families(
-    writers: dict[str, Row], equal_splits: list[Balance], fixed: set[int], units: int
+def _channel_groups(
+    writers: dict[str, Row], equal_splits: list[EqualSplit], fixed: set[int], coupled: int
 ) -> list[ChannelGroup]:
-    """Units that a writer or a balance ties, unless one of them may not be cut."""
-    forest = list(range(units))
+    """Coupled channels that a writer or an equal split ties, unless one of them may not be cut."""
+    forest = list(range(coupled))
 
-    def root(unit: int) -> int:
-        while forest[unit] != unit:
-            forest[unit] = forest[forest[unit]]
-            unit = forest[unit]
-        return unit
+    def root(number: int) -> int:
+        while forest[number] != number:
+            forest[number] = forest[forest[number]]
+            number = forest[number]
+        return number
 
     ties = [*writers.values(), *(np.concatenate(b.blocks) for b in equal_splits)]
     for tie in ties:
         first, *others = np.unique(tie).tolist()
-        for unit in others:
-            forest[root(unit)] = root(first)
-    barred = {root(unit) for unit in fixed}
+        for number in others:
+            forest[root(number)] = root(first)
+    barred = {root(number) for number in fixed}
     paths: dict[int, list[str]] = defaultdict(list)
     for path, row in writers.items():
         paths[root(int(row[0]))].append(path)
-    asked: dict[int, list[Balance]] = defaultdict(list)
+    asked: dict[int, list[EqualSplit]] = defaultdict(list)
     for equal_split in equal_splits:
         asked[root(int(equal_split.blocks[0][0]))].append(equal_split)
     members: dict[int, list[int]] = defaultdict(list)
-    for unit in range(units):
-        members[root(unit)].append(unit)
+    for number in range(coupled):
+        members[root(number)].append(number)
     return [
         ChannelGroup(layers[0], np.array(members[key]), tuple(layers), tuple(asked[key]))
         for key, layers in paths.items()

@@ -13,14 +13,14 @@ from leancnn.channels.sizes import Widths, reshape, widths_of
 from leancnn.layers import PadChannels
 
 Keep = NDArray[np.bool_]
-"""Of each unit of a wiring, whether it stays."""
+"""Of each coupled channel of a network, whether it stays."""
 
 
 def cut_body(body: nn.Module, dependencies: Dependencies, keep: Keep) -> tuple[nn.Module, Widths]:
-    """A copy of `body` without the units that do not stay, and the sizes that it changed.
+    """A copy of `body` without the channels that do not stay, and the sizes that it changed.
 
-    Kept channels stay in their order, with their weights, statistics and ternary kernels. The units
-    must respect the balances of the wiring: `MismatchError` where a group would not divide.
+    Kept channels stay in their order, with their weights, statistics and ternary kernels. `keep`
+    must respect the network's equal splits: `MismatchError` where a group would not divide.
     """
     widths = new_widths(body, dependencies, keep)
     new = copy.deepcopy(body)

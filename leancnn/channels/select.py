@@ -1,8 +1,8 @@
-"""Which units of a group stay: the most important, in a number that every group can live with.
+"""Which channels of a channel group stay: the most important, in a number that all splits allow.
 
-A family without balances keeps its best units. With balances, or where layers share only some of
+A channel group without equal splits keeps its best. With them, or where layers share only some of
 their channels, it is an integer program: as many channels as asked, then as much importance as
-possible, while the blocks of each balance keep equal numbers.
+possible, while the blocks of each equal split keep equal numbers.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ def best(
     importance: Importance,
     most: Mapping[str, int],
 ) -> NDArray[np.bool_]:
-    """Of each unit of the family, whether it stays.
+    """Of each coupled channel of the channel group, whether it stays.
 
-    `importance` (units,): more is better; `most`: how many channels each layer may keep. Where that
-    allows no number that the balances allow, the smallest such number above it is taken. Ties go to
-    the lower channel. Raises `MismatchError` for rules so tangled that the best is not found.
+    `importance` (coupled,): more is better; `most`: how many channels each layer may keep. Where
+    that allows no number that the equal splits allow, the smallest such number above it is taken.
+    Ties go to the lower channel. Raises `MismatchError` for rules so tangled that the best is not found.
     """
     rows = {
         path: _counts(channel_group, dependencies.writes[path]) for path in channel_group.layers
@@ -38,7 +38,7 @@ def best(
     alike = all(np.array_equal(row, first) for row in rows.values())
     if not channel_group.equal_splits and alike and first.max() == first.min():
         number = max(1, min(most[path] for path in channel_group.layers) // int(first[0]))
-        stay = np.zeros(len(channel_group.units), bool)
+        stay = np.zeros(len(channel_group.coupled), bool)
         stay[np.argsort(-importance, kind="stable")[:number]] = True
         return stay
     program = _Program(channel_group, rows, most)
@@ -46,15 +46,15 @@ def best(
 
 
 def divisible(channel_group: ChannelGroup, dependencies: Dependencies) -> bool:
-    """Whether the family can lose any channel at all."""
+    """Whether the channel group can lose any channel at all."""
     if not channel_group.equal_splits:
-        return len(channel_group.units) > 1
+        return len(channel_group.coupled) > 1
     program, row = _free(channel_group, dependencies)
     return program.possible(row, 1, row.sum() - 1)
 
 
 def legal(channel_group: ChannelGroup, dependencies: Dependencies) -> list[int]:
-    """Every number of channels that the family's first layer can keep, ascending."""
+    """Every number of channels that the channel group's first layer can keep, ascending."""
     program, row = _free(channel_group, dependencies)
     total = int(row.sum())
     if not channel_group.equal_splits:
@@ -74,14 +74,14 @@ def _free(
 
 
 def _counts(channel_group: ChannelGroup, row: Row) -> NDArray[np.float64]:
-    """How often each unit of the family stands in a row."""
-    return np.bincount(row, minlength=int(channel_group.units[-1]) + 1)[channel_group.units].astype(
-        float
-    )
+    """How often each coupled channel of the channel group stands in a row."""
+    return np.bincount(row, minlength=int(channel_group.coupled[-1]) + 1)[
+        channel_group.coupled
+    ].astype(float)
 
 
 class _Program:
-    """The rules of a family: what `scipy.optimize.milp` is given."""
+    """The rules of a channel group: what `scipy.optimize.milp` is given."""
 
     def __init__(
         self,
@@ -105,12 +105,12 @@ class _Program:
         self.lines, self.low, self.high = np.array(lines), np.array(low), np.array(high)
 
     def solve(self, importance: Importance) -> NDArray[np.bool_]:
-        """As many units as the rules allow, then the most important."""
+        """As many coupled channels as the rules allow, then the most important."""
         most = self._run(-self.number, self.high)
         if most is None:
             high = np.full(len(self.high), np.inf)
             least = self._run(self.number, high)
-            assert least is not None, "a whole family respects its own balances"
+            assert least is not None, "a whole channel group respects its own equal splits"
             kept, ceiling = least, high
         else:
             kept, ceiling = most, self.high
@@ -150,7 +150,7 @@ class _Program:
         if found.status != OPTIMAL or found.x is None:
             raise MismatchError(
                 f"which channels of {self.name} stay was not found in {NODES:,} nodes of branch "
-                f"and bound ({found.message}); leave its family out (within) or cut less"
+                f"and bound ({found.message}); leave its channel group out (within) or cut less"
             )
         answer: NDArray[np.float64] = np.round(found.x)
         return answer

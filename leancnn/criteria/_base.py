@@ -37,8 +37,8 @@ class Batches(Protocol):
     def __call__(self, mixed: bool = False) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-Mend = Callable[[Subject, NDArray[np.bool_]], Mapping[str, Tensor]]
-"""(subject, which units stay) → by module path, weights of full width to take before the cut."""
+Reconstruct = Callable[[Subject, NDArray[np.bool_]], Mapping[str, Tensor]]
+"""(subject, which channels stay) → by path, weights of full width to take before the cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Criterion:
     reads: Reads
     """What it needs beside the weights; labels include images."""
     score: Callable[[Subject], Scores]
-    mend: Mend | None = None
+    reconstruct: Reconstruct | None = None
     seeded: bool = False
     """Whether the seed changes the scores."""
 
@@ -60,12 +60,17 @@ criteria: Registry[Criterion] = Registry("criterion")
 
 
 def criterion(
-    name: str, *, source: str, reads: Reads, mend: Mend | None = None, seeded: bool = False
+    name: str,
+    *,
+    source: str,
+    reads: Reads,
+    reconstruct: Reconstruct | None = None,
+    seeded: bool = False,
 ) -> Callable[[Callable[[Subject], Scores]], Callable[[Subject], Scores]]:
     """Register the decorated function."""
 
     def register(score: Callable[[Subject], Scores]) -> Callable[[Subject], Scores]:
-        criteria.register(name, Criterion(name, source, reads, score, mend, seeded))
+        criteria.register(name, Criterion(name, source, reads, score, reconstruct, seeded))
         return score
 
     return register

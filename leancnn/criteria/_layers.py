@@ -23,7 +23,7 @@ def default_criterion(body: nn.Module, dependencies: Dependencies) -> str:
     Else `taylor`, the better of those that score any network in results/pruning-*.json.
     """
     gates = (path for path, module in body.named_modules() if isinstance(module, SqueezeExcite))
-    cuttable = any(dependencies.family_of(f"{path}.gate") is not None for path in gates)
+    cuttable = any(dependencies.group_of(f"{path}.gate") is not None for path in gates)
     return "se_gate" if cuttable else "taylor"
 
 
@@ -52,7 +52,7 @@ def batch_norms(subject: Subject, asks: str) -> dict[str, nn.BatchNorm2d]:
         if isinstance(module, nn.BatchNorm2d)
         and module.affine
         and path in subject.dependencies.writes
-        and subject.dependencies.family_of(path) is not None
+        and subject.dependencies.group_of(path) is not None
     }
     if not found:
         raise MismatchError(

@@ -2,7 +2,7 @@
 
 One pass of the paper's "tick": the factors φ, 1 at first, and the classifier take a step of
 descent after each batch while all else is frozen, and Θ(φ) = Σ |φ · ∂L/∂φ| over the batches.
-Norms that a shortcut ties share one factor (its group pruning): here all norms of a unit do. Ours:
+Norms that a shortcut ties share one factor (its group pruning): here all that are coupled do. Ours:
 frozen includes the running statistics, and descent is plain, at a rate of 0.001. The "tock" is a
 training with the recipe's `bn_l1`, as γ and φ are one factor once merged.
 """
@@ -35,7 +35,7 @@ def score(subject: Subject) -> Scores:
     last = [module for module in ran if isinstance(module, nn.Conv2d | nn.Linear)][-1]
     classifier = list(last.requires_grad_(True).parameters())
     device = device_of(body)
-    factors = torch.ones(subject.dependencies.units, device=device, requires_grad=True)
+    factors = torch.ones(subject.dependencies.coupled_count, device=device, requires_grad=True)
     total = torch.zeros_like(factors, dtype=torch.float64)
 
     def scales(path: str) -> Hook:

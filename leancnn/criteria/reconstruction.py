@@ -2,8 +2,8 @@
 
 `score` is ThiNet's greedy choice: of a layer's input channels, take out one after the other the one
 whose absence, with those already out, changes the sampled sums least; a channel's score is its
-place in that order. `mend` is the least-squares fit of the weights of the channels that stay, the
-second step of CP (Channel Pruning); ThiNet only scales them.
+place in that order. `reconstruct` is the least-squares fit of the weights of the channels that
+stay, the second step of CP (Channel Pruning); ThiNet only scales them.
 
 Both need only Σ p pᵀ over sampled patches p of what a layer reads, which also gives ThiNet's errors
 for all of the layer's filters at once instead of one drawn filter for each sample. Ours: 2 random
@@ -40,13 +40,13 @@ class Reader:
 
     path: str
     layer: Layer
-    units: Order
+    coupled: Order
     """(groups, C): of each channel of each group."""
 
     @property
     def weight(self) -> Tensor:
         """(groups, filters, C, pixels) in double."""
-        groups, channels = self.units.shape
+        groups, channels = self.coupled.shape
         weight = self.layer.weight.detach().double()
         return weight.reshape(groups, len(weight) // groups, channels, -1)
 
@@ -57,15 +57,15 @@ class Reader:
         return 8 * groups * (channels * pixels) ** 2
 
 
-def mend(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Tensor]:
+def reconstruct(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Tensor]:
     """For every layer that loses inputs, weights with zeros there and the best ones elsewhere."""
-    readers = [r for r in _readers(subject) if not keep[r.units].all()]
+    readers = [r for r in _readers(subject) if not keep[r.coupled].all()]
     return {
         reader.path: torch.stack(
             [
-                _refit(weight, product, torch.from_numpy(keep[units]).to(product.device))
-                for weight, product, units in zip(
-                    reader.weight, products, reader.units, strict=True
+                _refit(weight, product, torch.from_numpy(keep[coupled]).to(product.device))
+                for weight, product, coupled in zip(
+                    reader.weight, products, reader.coupled, strict=True
                 )
             ]
         )
@@ -80,28 +80,30 @@ def mend(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Tensor]:
     source="Luo et al., ThiNet, ICCV 2017, section 3.2; He et al., Channel Pruning for "
     "Accelerating Very Deep Neural Networks, ICCV 2017, section 3.1",
     reads="images",
-    mend=mend,
+    reconstruct=reconstruct,
     seeded=True,
 )
 def score(subject: Subject) -> Scores:
     """Places in 0..1 in the order of leaving, under the path of the layer that makes the channels.
 
-    What adds nothing to any sample has importance 0. Only the order within a family means
+    What adds nothing to any sample has importance 0. Only the order within a channel group means
     something.
     """
     dependencies = subject.dependencies
     places: dict[int, list[float]] = defaultdict(list)
     for reader, products in _products(subject, _readers(subject)):
-        units, at = np.unique(reader.units, return_inverse=True)
-        costs = _costs(reader, products, at.reshape(reader.units.shape), len(units))
+        coupled, at = np.unique(reader.coupled, return_inverse=True)
+        costs = _costs(reader, products, at.reshape(reader.coupled.shape), len(coupled))
         for channel_group in dependencies.channel_groups:
-            (own,) = np.nonzero(np.isin(units, channel_group.units))
+            (own,) = np.nonzero(np.isin(coupled, channel_group.coupled))
             for place, index in enumerate(own[greedy(costs[np.ix_(own, own)])], 1):
                 adds = costs[index, index] > 0
-                places[int(units[index])].append(place / len(own) if adds else 0.0)
-    importance = {unit: float(np.mean(found)) for unit, found in places.items()}
+                places[int(coupled[index])].append(place / len(own) if adds else 0.0)
+    importance = {number: float(np.mean(found)) for number, found in places.items()}
     return {
-        path: np.array([importance.get(unit, 0.0) for unit in dependencies.writes[path].tolist()])
+        path: np.array(
+            [importance.get(number, 0.0) for number in dependencies.writes[path].tolist()]
+        )
         for path, _ in prunable_layers(subject)
     }
 
@@ -124,7 +126,7 @@ def greedy(costs: NDArray[np.float64]) -> Order:
 
 
 def _costs(reader: Reader, products: Tensor, at: Order, number: int) -> NDArray[np.float64]:
-    """(units, units): Σ over samples and filters of what unit i adds, times what unit j adds."""
+    """(coupled, coupled): Σ over samples and filters of what number i adds, times what j adds."""
     costs = np.zeros((number, number))
     for weight, product, places in zip(reader.weight, products, at, strict=True):
         flat = weight.flatten(1)  # (filters, C·pixels)
@@ -151,9 +153,9 @@ def _readers(subject: Subject) -> list[Reader]:
     """Convolutions and linear layers that mix cuttable channels, gates aside."""
     gates = tuple(f"{path}." for path, _ in gate_layers(subject))
     cuttable = [
-        unit
+        number
         for channel_group in subject.dependencies.channel_groups
-        for unit in channel_group.units
+        for number in channel_group.coupled
     ]
     found = []
     for path, row in subject.dependencies.reads.items():
@@ -197,7 +199,7 @@ def _sampler(reader: Reader, sums: dict[str, Tensor], seed: int) -> Hook:
 
     def add(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
         patches = _patches(reader.layer, given[0], out, random)  # (samples, inputs, …)
-        grouped = patches.reshape(len(patches), len(reader.units), -1).transpose(0, 1)
+        grouped = patches.reshape(len(patches), len(reader.coupled), -1).transpose(0, 1)
         product = (grouped.transpose(1, 2) @ grouped).double()
         sums[reader.path] = sums.get(reader.path, 0) + product
 

@@ -26,7 +26,7 @@ def score(subject: Subject) -> Scores:
     """
     found = distribution(subject)
     subject.observed["gates"] = found
-    cuttable = [path for path in found if subject.dependencies.family_of(path) is not None]
+    cuttable = [path for path in found if subject.dependencies.group_of(path) is not None]
     return {path: np.array(found[path]["mean"]) for path in cuttable}
 
 

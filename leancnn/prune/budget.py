@@ -20,8 +20,8 @@ from leancnn.prune.plan import Layer
 from leancnn.weights import Network
 
 STEPS = 256  # shares of channels that a budget tries: 0 (one channel a layer), 1/256, 2/256 …
-ANY_WIDTH: Mapping[str, int] = {}  # steps of families: none has one
-MOST_LEGAL = 64  # units of a family whose legal numbers are listed
+ANY_WIDTH: Mapping[str, int] = {}  # multiples of channel groups: none has one
+MOST_LEGAL = 64  # coupled channels of a channel group whose legal numbers are listed
 
 
 class Candidates:
@@ -48,7 +48,7 @@ class Candidates:
         self.solid = [
             channel_group for channel_group in scored if not divisible(channel_group, dependencies)
         ]
-        """Families that groups and shuffles let lose nothing."""
+        """Channel groups that groups and shuffles let lose nothing."""
         self.channel_groups = [
             channel_group for channel_group in scored if channel_group not in self.solid
         ]
@@ -65,7 +65,7 @@ class Candidates:
 
         `among`: the groups that are cut; None: all that may be.
         """
-        keep = np.ones(self.dependencies.units, bool)
+        keep = np.ones(self.dependencies.coupled_count, bool)
         for channel_group in self.channel_groups if among is None else among:
             most = {
                 path: min(n, max(1, number(channel_group, path, n)))
@@ -77,16 +77,16 @@ class Candidates:
                 self.known[key] = best(
                     channel_group, self.dependencies, self.importance[channel_group.name], most
                 )
-            keep[channel_group.units] = self.known[key]
+            keep[channel_group.coupled] = self.known[key]
         return keep
 
-    def keep(self, share: float, steps: Mapping[str, int] = ANY_WIDTH) -> Keep:
-        """The same share of every layer, to the nearest multiple of its family's step, if any."""
+    def keep(self, share: float, multiples: Mapping[str, int] = ANY_WIDTH) -> Keep:
+        """The same share of every layer, to the nearest multiple of its channel group's, if any."""
         return self.of(
-            lambda channel_group, _, n: _multiple(share * n, steps.get(channel_group.name, 1))
+            lambda channel_group, _, n: _multiple(share * n, multiples.get(channel_group.name, 1))
         )
 
-    def like(self, whole: Widths, other: Widths) -> Keep:
+    def of_widths(self, whole: Widths, other: Widths) -> Keep:
         """What makes sizes `other` of those of `whole`, of which this network may be a cut.
 
         The layers in which those two differ get the channels of `other`, which must be no more than
@@ -111,15 +111,15 @@ class Candidates:
     def widest(
         self,
         fits: Callable[[Keep], bool],
-        steps: Mapping[str, int] = ANY_WIDTH,
+        multiples: Mapping[str, int] = ANY_WIDTH,
         shares: int = STEPS,
     ) -> float:
         """The largest of so many shares that fits; 0, one channel a layer, when none does."""
-        return _largest(lambda share: fits(self.keep(share, steps)), shares)
+        return _largest(lambda share: fits(self.keep(share, multiples)), shares)
 
     def filled(self, fits: Callable[[Keep], bool]) -> tuple[Keep, float]:
-        """By the widest share, and that; but layers in groups, whose steps are coarse, take back
-        what still fits.
+        """By the widest share, and that; but layers in groups, which go in coarse numbers, take
+        back what still fits.
         """
         share = self.widest(fits)
         own = {channel_group.name: share for channel_group in self.channel_groups}
@@ -184,8 +184,8 @@ class Candidates:
         """The layers that lose channels."""
         found = []
         for group in self.channel_groups:
-            importance = np.full(self.dependencies.units, np.nan)
-            importance[group.units] = self.importance[group.name]
+            importance = np.full(self.dependencies.coupled_count, np.nan)
+            importance[group.coupled] = self.importance[group.name]
             for path in group.layers:
                 row = self.dependencies.writes[path]
                 if keep[row].all():
@@ -202,7 +202,7 @@ class Candidates:
         return tuple(found)
 
     def warnings(
-        self, keep: Keep, share: float | None, steps: Mapping[str, int] = ANY_WIDTH
+        self, keep: Keep, share: float | None, multiples: Mapping[str, int] = ANY_WIDTH
     ) -> list[str]:
         """Where groups did not allow the share that layers were to keep, if any, or no cut."""
         found = []
@@ -210,14 +210,14 @@ class Candidates:
             row = self.dependencies.writes[channel_group.name]
             if share is None or not channel_group.equal_splits:
                 continue
-            step = steps.get(channel_group.name, 1)
-            asked = min(len(row), max(1, _multiple(share * len(row), step)))
+            multiple = multiples.get(channel_group.name, 1)
+            asked = min(len(row), max(1, _multiple(share * len(row), multiple)))
             got = int(keep[row].sum())
             if asked == got:
                 continue
             numbers = (
                 legal(channel_group, self.dependencies)
-                if len(channel_group.units) <= MOST_LEGAL
+                if len(channel_group.coupled) <= MOST_LEGAL
                 else []
             )
             can = f"; its groups allow {_some(numbers)}" if numbers else ""
@@ -229,7 +229,7 @@ class Candidates:
 
 
 def within_memory(
-    maker: Candidates, wanted: str, value: float, *, progress: bool = False
+    cuts: Candidates, wanted: str, value: float, *, progress: bool = False
 ) -> tuple[Keep, float]:
     """The cut of the largest share whose C needs no more than `value` bytes of flash or RAM.
 
@@ -240,21 +240,21 @@ def within_memory(
     ) as bar:
 
         def fits(keep: Keep) -> bool:
-            found: int = getattr(maker.needs(keep), wanted)
+            found: int = getattr(cuts.needs(keep), wanted)
             bar.to(min(bar.done + 1, bar.total), bytes=f"{found:,}")
             return found <= value
 
-        keep, share = maker.filled(fits)
+        keep, share = cuts.filled(fits)
         reached = fits(keep)
-        least = maker.needs(maker.keep(0)) if not reached else maker.needs(keep)
+        least = cuts.needs(cuts.keep(0)) if not reached else cuts.needs(keep)
     also = f"; their C needs {least.flash:,} bytes of flash and {least.ram:,} of RAM"
-    maker.check(reached, wanted, value, also)
+    cuts.check(reached, wanted, value, also)
     return keep, share
 
 
 def _importance(dependencies: Dependencies, found: Scores) -> dict[str, NDArray[np.float64]]:
-    """By family, the importance of each unit: the mean over its channels, in its layer's mean."""
-    total, times = np.zeros(dependencies.units), np.zeros(dependencies.units)
+    """By channel group, the mean importance of what is coupled, each in its layer's mean."""
+    total, times = np.zeros(dependencies.coupled_count), np.zeros(dependencies.coupled_count)
     for path, values in found.items():
         scale = float(np.abs(values).mean()) or 1.0
         np.add.at(total, dependencies.writes[path], values / scale)
@@ -263,23 +263,23 @@ def _importance(dependencies: Dependencies, found: Scores) -> dict[str, NDArray[
     scored = [
         channel_group
         for channel_group in dependencies.channel_groups
-        if times[channel_group.units].any()
+        if times[channel_group.coupled].any()
     ]
-    return {channel_group.name: importance[channel_group.units] for channel_group in scored}
+    return {channel_group.name: importance[channel_group.coupled] for channel_group in scored}
 
 
-def _largest(fits: Callable[[float], bool], steps: int) -> float:
-    """The largest of 1/steps, 2/steps … 1 that fits, where smaller ones do; 0 when none does."""
-    low, high = 0, steps + 1
+def _largest(fits: Callable[[float], bool], shares: int) -> float:
+    """The largest of 1/shares, 2/shares … 1 that fits, where smaller ones do; 0 when none does."""
+    low, high = 0, shares + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle / steps) else (low, middle)
-    return low / steps
+        low, high = (middle, high) if fits(middle / shares) else (low, middle)
+    return low / shares
 
 
-def _multiple(number: float, step: int) -> int:
+def _multiple(number: float, of: int) -> int:
     near = int(number + 0.5)
-    return near if near < step else int(number / step + 0.5) * step
+    return near if near < of else int(number / of + 0.5) * of
 
 
 def _some(numbers: Sequence[int]) -> str:

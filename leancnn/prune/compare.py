@@ -320,7 +320,7 @@ def _epochs(run: Path) -> float:
 def _applicable(
     network: Network, images: TrainingImages, names: Sequence[str] | None, progress: bool
 ) -> tuple[list[str], set[str], list[str]]:
-    """Criteria that score this network, the families that all of them score, and who cannot."""
+    """Criteria that score this network, the groups that all of them score, and who cannot."""
     dependencies = find_dependencies(network.body, network.pictures().channels)
     for name in names or ():
         criterion_family.get(name)
@@ -332,8 +332,10 @@ def _applicable(
         except MismatchError as why:
             left_out.append(str(why))
             continue
-        units = {int(unit) for path in found for unit in dependencies.writes[path]}
-        within &= {one.name for one in dependencies.channel_groups if int(one.units[0]) in units}
+        coupled = {int(number) for path in found for number in dependencies.writes[path]}
+        within &= {
+            one.name for one in dependencies.channel_groups if int(one.coupled[0]) in coupled
+        }
         chosen.append(name)
     if not chosen:
         raise MismatchError("; ".join(left_out))

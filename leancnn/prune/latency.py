@@ -38,8 +38,8 @@ SILENT = (CompileError, MissingDependencyError, UnsupportedError)
 """What a `Clock` raises for a network that it cannot time here."""
 
 
-def liked(network: Network, dependencies: Dependencies) -> dict[str, int]:
-    """By family, the number of whose multiples its compiled kernels like as widths.
+def channel_multiples(network: Network, dependencies: Dependencies) -> dict[str, int]:
+    """By channel group, what its widths should be multiples of, so that they fill SIMD vectors.
 
     By the program of the whole network; a narrower one may lay more channels along lines again.
     """
@@ -47,40 +47,40 @@ def liked(network: Network, dependencies: Dependencies) -> dict[str, int]:
     program = lower(simplify(import_torch(network.body, shape)))
     schedule(program)
     named = {kernel.name for kernel in program.kernels if kernel.lays_blocked}
-    lying = [row for path, row in dependencies.writes.items() if readable(path) in named]
-    units = np.concatenate([np.empty(0, np.int64), *lying])
+    rows = [row for path, row in dependencies.writes.items() if readable(path) in named]
+    blocked = np.concatenate([np.empty(0, np.int64), *rows])
     return {
-        channel_group.name: BLOCK if np.isin(units, channel_group.units).any() else ALONG
+        channel_group.name: BLOCK if np.isin(blocked, channel_group.coupled).any() else ALONG
         for channel_group in dependencies.channel_groups
     }
 
 
-class Fast(NamedTuple):
-    """A cut that is fast enough."""
+class TimedCut(NamedTuple):
+    """A cut that reaches a speedup."""
 
     share: float
-    steps: Mapping[str, int]
-    """By family, what its widths are multiples of."""
+    multiples: Mapping[str, int]
+    """By channel group, what its widths are multiples of."""
     microseconds: tuple[float, float]
     """Of the network and of the cut."""
     warning: str
     """What those widths cost."""
 
 
-def fast_enough(maker: Candidates, speedup: float, *, progress: bool = False) -> Fast:
-    """The largest share that runs so much faster here, in liked widths.
+def cut_to_speedup(cuts: Candidates, speedup: float, *, progress: bool = False) -> TimedCut:
+    """The largest share that runs so much faster here, in widths that fill SIMD vectors.
 
-    The share that a search by the clock ends with was lucky, so it is measured anew, and the next
+    The share that a search by the clock ends with was lucky, so it is measured again, and the next
     smaller one where it is too slow then. Raises `MismatchError` when no cut is so fast, and as
     `Clock`.
     """
-    clock = Clock(maker.network)
+    clock = Clock(cuts.network)
     ratios: dict[bytes, float] = {}  # a second measurement of the same might say otherwise
-    steps = liked(maker.network, maker.dependencies)
+    multiples = channel_multiples(cuts.network, cuts.dependencies)
     with Progress("timing cuts", 2 * SHARES.bit_length() + 1, shown=progress) as bar:
 
         def timed(keep: Keep) -> float:
-            found = clock.ratio(maker.cut(keep))
+            found = clock.ratio(cuts.cut(keep))
             bar.to(min(bar.done + 1, bar.total), speed=f"{found:.2f} times")
             return found
 
@@ -89,22 +89,22 @@ def fast_enough(maker: Candidates, speedup: float, *, progress: bool = False) ->
             ratios[key] = ratios.get(key) or timed(keep)
             return ratios[key] >= speedup
 
-        share = maker.widest(fits, steps, SHARES)
-        while (again := timed(keep := maker.keep(share, steps))) < speedup and share:
+        share = cuts.widest(fits, multiples, SHARES)
+        while (anew := timed(keep := cuts.keep(share, multiples))) < speedup and share:
             share = max(0.0, share - 1 / SHARES)
-        fastest = max(again, *ratios.values())
+        fastest = max(anew, *ratios.values())
         also = f"; the fastest that was timed ran {fastest:.3g} times as fast"
-        maker.check(again >= speedup, "speedup", speedup, also)
-        free = maker.cost(maker.keep(maker.widest(fits, shares=SHARES))).macs
-    wide = sum(steps[channel_group.name] == BLOCK for channel_group in maker.channel_groups)
-    many = len(maker.channel_groups)
-    also = f", and of {BLOCK} in {wide} of {many} families, where they lie side by side"
+        cuts.check(anew >= speedup, "speedup", speedup, also)
+        free = cuts.cost(cuts.keep(cuts.widest(fits, shares=SHARES))).macs
+    wide = sum(multiples[channel_group.name] == BLOCK for channel_group in cuts.channel_groups)
+    many = len(cuts.channel_groups)
+    also = f", and of {BLOCK} in {wide} of {many} channel groups, where they lie side by side"
     warning = (
         f"widths are multiples of {ALONG} channels, which fill the program's register tiles"
-        f"{also if wide else ''}: {maker.cost(keep).macs:,} MACs remain; with any widths the same "
+        f"{also if wide else ''}: {cuts.cost(keep).macs:,} MACs remain; with any widths the same "
         f"speed leaves {free:,}"
     )
-    return Fast(share, steps, (clock.microseconds, clock.microseconds / again), warning)
+    return TimedCut(share, multiples, (clock.microseconds, clock.microseconds / anew), warning)
 
 
 class Clock:

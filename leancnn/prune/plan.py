@@ -46,8 +46,8 @@ class PruningPlan:
     seed: int = 0
     """Of the criterion random, and of training again."""
     within: tuple[str, ...] | None = None
-    """The families that could be cut; None: all that the criterion scores."""
-    mended: bool
+    """The channel groups that could be cut; None: all that the criterion scores."""
+    reconstructed: bool
     """Whether the criterion fits the kept weights to the old responses."""
     images: str | None = None
     """Hash of the training images that the criterion read; None: it read weights alone."""
@@ -77,8 +77,8 @@ class PruningPlan:
             raise DamagedError(f"no plan of this version of leancnn ({error!r})") from error
 
     def keep(self, dependencies: Dependencies) -> Keep:
-        """The same in units. Raises `MismatchError` for another network's plan."""
-        keep = np.ones(dependencies.units, bool)
+        """The same in coupled channels. Raises `MismatchError` for another network's plan."""
+        keep = np.ones(dependencies.coupled_count, bool)
         for layer in self.layers:
             row = dependencies.writes.get(layer.path)
             if row is None or len(row) != layer.before:

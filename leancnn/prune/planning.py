@@ -19,7 +19,7 @@ from leancnn.prune.budget import ANY_WIDTH, Candidates, within_memory
 from leancnn.prune.expansion import expansion_of, with_expansion
 from leancnn.prune.goal import Goal, GoalWords
 from leancnn.prune.importance import scored
-from leancnn.prune.latency import SILENT, Clock, fast_enough
+from leancnn.prune.latency import SILENT, Clock, cut_to_speedup
 from leancnn.prune.plan import PruningPlan
 from leancnn.training_data import TrainingImages
 from leancnn.weights import Network
@@ -114,7 +114,7 @@ def find_plan(
         criterion=criterion.name,
         goal=goal,
         layers=cuts.layers(found.keep),
-        before=_figures(cuts, np.ones(dependencies.units, bool), goal),
+        before=_figures(cuts, np.ones(dependencies.coupled_count, bool), goal),
         after=_figures(cuts, found.keep, goal),
         microseconds=times,
         warnings=(
@@ -125,7 +125,7 @@ def find_plan(
         ),
         seed=request.seed,
         within=request.within,
-        mended=criterion.mend is not None,
+        reconstructed=criterion.reconstruct is not None,
         images=read,
         observed=scores.observed,
     )
@@ -138,15 +138,15 @@ def _reached(cuts: Candidates, goal: Goal, sizes: Widths, progress: bool) -> Fou
         case "keep":
             found = Found(cuts.keep(goal.value), goal.value)
         case "expansion":
-            found = Found(cuts.like(with_expansion(network, expansion_of(network)), sizes))
+            found = Found(cuts.of_widths(with_expansion(network, expansion_of(network)), sizes))
         case "macs" | "bytes":
             found = _within_budget(cuts, goal)
         case "flash" | "ram":
             found = Found(*within_memory(cuts, goal.kind, goal.value, progress=progress))
         case _:
-            fast = fast_enough(cuts, goal.value, progress=progress)
-            keep = cuts.keep(fast.share, fast.steps)
-            found = Found(keep, fast.share, fast.steps, fast.microseconds, (fast.warning,))
+            timed = cut_to_speedup(cuts, goal.value, progress=progress)
+            keep = cuts.keep(timed.share, timed.multiples)
+            found = Found(keep, timed.share, timed.multiples, timed.microseconds, (timed.warning,))
     if found.keep.all():
         raise MismatchError(f"{goal} leaves {network.name} as it is; there is nothing to cut")
     return found

@@ -14,6 +14,7 @@ from leancnn.safe_files import TEMPORARY
 from leancnn.weights import MANIFEST, WEIGHTS, Network, digest, load
 
 PRUNING = ".prune"  # the folder in a pruning's that says that one is at work there
+ITERATIONS = ("iterations", "steps")  # the folder of a schedule's earlier cuts, now and in 0.1
 NETWORK_FILES = (MANIFEST, WEIGHTS, f"{WEIGHTS}.next")
 
 
@@ -38,7 +39,7 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
 
     Raises `RunError` when it holds another, or one that is trained again where this is not.
     """
-    there_already = {"steps", PRUNING}
+    there_already = {*ITERATIONS, PRUNING}
     if not folder.exists() or {child.name for child in folder.iterdir()} <= there_already:
         return False
     try:
@@ -67,8 +68,14 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
 
 def check_free(folder: Path) -> None:
     """Refuse, with `RunError`, a folder in which no schedule was begun but something else is."""
-    if folder.exists() and not {child.name for child in folder.iterdir()} <= {"steps", PRUNING}:
+    if folder.exists() and not {child.name for child in folder.iterdir()} <= {*ITERATIONS, PRUNING}:
         raise RunError(f"{folder} holds something else; choose another --out")
+
+
+def iterations(folder: Path) -> Path:
+    """Where a schedule's earlier cuts stand; one that 0.1 began goes on where it did."""
+    now, then = (folder / name for name in ITERATIONS)
+    return then if then.exists() else now
 
 
 def _begun(folder: Path, beside: Collection[str], asked: Mapping[str, Any]) -> bool:

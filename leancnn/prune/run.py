@@ -25,7 +25,15 @@ from leancnn.prune.goal import Goal, GoalWords
 from leancnn.prune.importance import subject_of
 from leancnn.prune.plan import PruningPlan
 from leancnn.prune.planning import PruningRequest, find_plan
-from leancnn.prune.resume import PRUNING, check_free, continues, kept, same_images, same_recipe
+from leancnn.prune.resume import (
+    PRUNING,
+    check_free,
+    continues,
+    iterations,
+    kept,
+    same_images,
+    same_recipe,
+)
 from leancnn.recipes import Recipe
 from leancnn.runs import Which
 from leancnn.signal_window import SignalWindow
@@ -64,13 +72,13 @@ def cut(
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
     keep = plan.keep(dependencies)
     body = copy.deepcopy(network.body).eval()
-    mend = criteria.get(plan.criterion).mend
-    if plan.mended and mend is not None:
+    reconstruct = criteria.get(plan.criterion).reconstruct
+    if plan.reconstructed and reconstruct is not None:
         subject, _ = subject_of(
             network, dependencies, plan.criterion, images, seed=plan.seed, progress=progress
         )
         with torch.no_grad(), evaluating(subject.body):
-            for path, new in mend(subject, keep).items():
+            for path, new in reconstruct(subject, keep).items():
                 body.get_parameter(f"{path}.weight").copy_(new)
     small, widths = cut_body(body, dependencies, keep)
     _check_cut(network, silence(body, dependencies, keep).run, small)
@@ -133,7 +141,7 @@ class Pruned:
     network: Network
     folder: Path
     plans: tuple[PruningPlan, ...]
-    """One for each step."""
+    """One for each iteration."""
     trained: Trained | None
     """The last retraining."""
 
@@ -163,7 +171,7 @@ def prune(
     cut, with `overrides`; `data` is where the run's images are now. `within` are names of groups of
     channels that may be cut; `timed` measures the speed also where it is no goal. A pruning that
     was stopped goes on when it is called again. Without `finetune` `out` is the folder of a saved
-    network, else a run; earlier cuts of a schedule stand in `out/steps`.
+    network, else a run; earlier cuts of a schedule stand in `out/iterations`.
 
     Raises `MismatchError` for a goal out of reach, `UnsupportedError` for a network whose channels
     cannot be followed, `RunError` when `out` holds something else or is in use; as `train`.
@@ -189,8 +197,8 @@ def prune(
         within=None if within is None else tuple(sorted(within)),
         timed=timed,
     )
-    again = finetune is not None
-    images = images_for_pruning(path, network, request.criterion, data, again=again, out=out)
+    trains = finetune is not None
+    images = images_for_pruning(path, network, request.criterion, data, trains=trains, out=out)
     return prune_network(network, request, out, images, goals, finetune, progress=progress)
 
 
@@ -200,16 +208,16 @@ def images_for_pruning(
     criterion: str,
     data: str | Path | None,
     *,
-    again: bool,
+    trains: bool,
     out: Path | None = None,
 ) -> TrainingImages | None:
     """The images of a pruning: where it needs them, and where it can say whence they come.
 
-    `again` says whether it ends with a training. Raises as `training_images`, `RunError` for an
+    `trains` says whether it ends with a training. Raises as `training_images`, `RunError` for an
     `out` that lies in them, `DataError` for `data` that is none.
     """
     member = criteria.get(criterion)
-    needs = member.reads != "weights" or again or member.mend is not None
+    needs = member.reads != "weights" or trains or member.reconstruct is not None
     known = data is not None or runs.run_of(path)[0] is not None or network.known_data
     images = training_images(path, data, network) if needs or known else None
     if images is not None and out is not None:
@@ -236,15 +244,16 @@ def prune_network(
         training.request(network)
         images.of(network)
     names = [f"{number}-r{goal.value:g}" for number, goal in enumerate(goals, 1)]
-    if len(goals) > 1 and not (out / "steps" / names[0]).exists():
-        check_free(out)  # now, not when the steps before the last have been trained
+    earlier = iterations(out)
+    if len(goals) > 1 and not (earlier / names[0]).exists():
+        check_free(out)  # now, not when the iterations before the last have been trained
     plans: list[PruningPlan] = []
     trained = None
     with runs.Lock(out / PRUNING):
         for name, goal in zip(names, goals, strict=True):
-            folder = out if name == names[-1] else out / "steps" / name
+            folder = out if name == names[-1] else earlier / name
             place = folder if training is None else folder / "cut"
-            plan, network = _step(
+            plan, network = _iteration(
                 network, replace(request, goal=goal), folder, place, images, progress
             )
             plans.append(plan)
@@ -254,7 +263,7 @@ def prune_network(
     return Pruned(network=network, folder=out, plans=tuple(plans), trained=trained)
 
 
-def _step(
+def _iteration(
     network: Network,
     request: PruningRequest,
     folder: Path,

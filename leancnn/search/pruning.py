@@ -108,7 +108,7 @@ def pruned(
     out = folder / f"{PRUNED}{epochs}"
     network = weights.load(folder, "best")
     criterion = default_criterion(network)
-    images = images_for_pruning(folder, network, criterion, None, again=True)
+    images = images_for_pruning(folder, network, criterion, None, trains=True)
     request = PruningRequest(criterion=criterion, goal=Goal("keep", 0.5), seed=seed)
     goal = _goal(network, architecture, request, images, asked)
     own = recipes.for_network(architecture.network)

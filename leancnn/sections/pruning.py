@@ -56,8 +56,9 @@ def _plans(record: Record) -> list[Mapping[str, Any]]:
     plan = record.holds("plan")
     if plan is None:
         return []
-    steps = sorted(record.path.glob("steps/*/plan.json"), key=_number) if record.is_folder else []
-    return [*(read_json(path, manifests.Pruning) for path in steps), plan]
+    names = ("iterations", "steps") if record.is_folder else ()  # the older name last
+    found = [path for name in names for path in record.path.glob(f"{name}/*/plan.json")]
+    return [*(read_json(path, manifests.Pruning) for path in sorted(found, key=_number)), plan]
 
 
 def _number(path: Path) -> int:

@@ -356,6 +356,7 @@ RENAMED = {
     "against": "baselines",
     "engine": "backend",
     "engine_why": "backend_why",
+    "finer": "ten_bit",
     "mended": "reconstructed",
     "notes": "warnings",
     "opened": "uses",

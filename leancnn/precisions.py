@@ -22,7 +22,7 @@ from leancnn.weights import Network
 from leancnn.workspaces import workspace
 
 IMAGES = 256  # that set ranges
-AS_IT_LIKES = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+DEFAULT_PRECISION = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
 
 
 def write_onnxruntime(network: Network, folder: Path) -> list[Path]:
@@ -82,14 +82,14 @@ def write_openvino(network: Network, folder: Path) -> list[Path]:
     return openvino.saved(nncf.quantize(model, data, subset_size=len(images)), network, folder)
 
 
-def load_as_it_likes(path: Path) -> EngineSession:
+def load_default_precision(path: Path) -> EngineSession:
     """In the precision that OpenVINO takes by itself."""
-    return openvino.run_with(path, AS_IT_LIKES)
+    return openvino.run_with(path, DEFAULT_PRECISION)
 
 
 precisions = {
     "onnxruntime-int8": Target("onnxruntime-int8", "", "", write_onnxruntime, onnx.load),
-    "openvino-int8": Target("openvino-int8", "", "", write_openvino, load_as_it_likes),
-    "openvino-default": Target("openvino-default", "", "", openvino.write, load_as_it_likes),
+    "openvino-int8": Target("openvino-int8", "", "", write_openvino, load_default_precision),
+    "openvino-default": Target("openvino-default", "", "", openvino.write, load_default_precision),
 }
 """By the names of bench's rows. They answer otherwise than the network, so nobody exports them."""

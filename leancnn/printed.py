@@ -134,7 +134,7 @@ class Quantization(TypedDict):
     layers: list[tuple[str, Number]]
     errors: NotRequired[list[tuple[str, Number]]]
     clipped: list[tuple[str, Share]]
-    finer: NotRequired[list[str]]
+    ten_bit: NotRequired[list[str]]
     floats: NotRequired[list[str]]
     finetuned: NotRequired[str | None]
     points_lost: Number | None

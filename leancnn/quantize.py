@@ -44,8 +44,8 @@ FIGURES = "quantization.json"  # beside the network: what it cost and brought
 PICTURE = "error_by_layer.png"
 IMAGES = 512  # of the train part, for the ranges
 BATCH = 64
-PROBED = 64  # images on which the error of each layer is told
-FINER = 4  # parts of each step of weights that a budget makes finer: two more bits
+PROBED = 64  # images on which the error of each layer is measured
+TEN_BIT = 4  # times as many steps of a weight as 8 bits have
 FINETUNE = "finetune"  # the run in fake quantization, in the folder of what comes of it
 TURNS = 15  # of each program on the clock
 
@@ -75,7 +75,7 @@ class Quantization:
     """The same of every layer, in the network's order."""
     clipped: tuple[tuple[str, float], ...]
     """Values of which more than a hundredth lies beyond the range of their bytes, and the share."""
-    finer: tuple[str, ...] = ()
+    ten_bit: tuple[str, ...] = ()
     """Convolutions whose weights have 10 bits, so that a budget holds."""
     floats: tuple[str, ...] = ()
     """Values computed in float32: without an integer form, or so that a budget holds."""
@@ -113,8 +113,8 @@ class Quantization:
             )
         if self.finetuned is not None:
             lines.append(f"trained in fake quantization by {printable(self.finetuned)}")
-        if self.finer:
-            names = ", ".join(self.finer)
+        if self.ten_bit:
+            names = ", ".join(self.ten_bit)
             lines.append(f"weights of 10 bits, so that the budget holds: {names}")
         if self.floats:
             lines.append(f"computed in float32, not in integers: {', '.join(self.floats)}")
@@ -204,30 +204,30 @@ class _Calibrated:
     ranges: dict[str, Range]
     timed: bool
 
-    def integers(self, finer: Sequence[str], floats: Sequence[str] = ()) -> Network:
-        """The network of integers; the weights of the convolutions in `finer` have 10 bits, those
+    def integers(self, ten_bit: Sequence[str], floats: Sequence[str] = ()) -> Network:
+        """The network of integers; the weights of the convolutions in `ten_bit` have 10 bits, those
         in `floats` stay in float32."""
-        times = dict.fromkeys(finer, FINER)
+        times = dict.fromkeys(ten_bit, TEN_BIT)
         network = self.network
         integers = to_integers(self.graph, self.ranges, network.mean, network.std, times, floats)
         return _network(self.tuned, integers, self.dataset, self.where, self.chosen, self.seed)
 
     def within(self, least: float, out: Path) -> tuple[Network, Quantization]:
-        """One of at least this accuracy, by finer weights, else by floats; the nearest if none."""
-        finer = self.fewest_finer(least)
-        made, found = self.measured(finer, out)
+        """One of at least this accuracy, by weights of 10 bits, else floats; the nearest if none."""
+        ten_bit = self.fewest_ten_bit(least)
+        made, found = self.measured(ten_bit, out)
         val = self.dataset.val
         if val is not None and (found.accuracy_int8 or 0.0) < least:
-            floats = self.fewest_floats(finer, least, val)
-            finer = [name for name in finer if name not in floats]
-            made, found = self.measured(finer, out, floats)
+            floats = self.fewest_floats(ten_bit, least, val)
+            ten_bit = [name for name in ten_bit if name not in floats]
+            made, found = self.measured(ten_bit, out, floats)
         return made, found
 
     def measured(
-        self, finer: Sequence[str], out: Path, floats: Sequence[str] = ()
+        self, ten_bit: Sequence[str], out: Path, floats: Sequence[str] = ()
     ) -> tuple[Network, Quantization]:
         """It, and what it costs and brings."""
-        network, made, val = self.network, self.integers(finer, floats), self.dataset.val
+        network, made, val = self.network, self.integers(ten_bit, floats), self.dataset.val
         body = made.body
         assert isinstance(body, IntegerNetwork)
         image = self.dataset.of_train.images[:1]
@@ -249,11 +249,11 @@ class _Calibrated:
             layers=furthest(apart),
             errors=tuple(apart),
             clipped=tuple(clipped),
-            finer=tuple(finer),
+            ten_bit=tuple(ten_bit),
             floats=tuple(node.out for node in body.network.nodes if isinstance(node, QFloat)),
         )
 
-    def fewest_finer(self, least: float) -> list[str]:
+    def fewest_ten_bit(self, least: float) -> list[str]:
         """Convolutions that need 10 bits for this accuracy, those that rounding moves most first.
 
         All of them where even that is not enough.
@@ -264,10 +264,10 @@ class _Calibrated:
         holds = lambda n: accuracy(self.integers(order[:n]), val) >= least  # noqa: E731
         return order[: _fewest(len(order), holds)]
 
-    def fewest_floats(self, finer: Sequence[str], least: float, val: Split) -> list[str]:
-        """Convolutions that have to stay in float32 for it, the others with finer weights."""
+    def fewest_floats(self, ten_bit: Sequence[str], least: float, val: Split) -> list[str]:
+        """Convolutions that have to stay in float32 for it, the others with weights of 10 bits."""
         order = [n for n, _ in layer_noise(self.graph, self.ranges, self.batches[0][:FEWEST])]
-        holds = lambda n: accuracy(self.integers(finer, order[:n]), val) >= least  # noqa: E731
+        holds = lambda n: accuracy(self.integers(ten_bit, order[:n]), val) >= least  # noqa: E731
         return order[: _fewest(len(order), holds)]
 
 

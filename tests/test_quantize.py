@@ -106,8 +106,8 @@ def test_a_quantized_network_is_not_trained_pruned_or_quantized_again(eight, run
         train(run.parent / "photos", start=eight, recipe=tiny.RECIPE, out=tmp_path / "more")
 
 
-def test_a_budget_gives_finer_weights_to_layers_until_it_holds(run, tmp_path, monkeypatch):
-    """Made figures: three points are lost, one less for each layer with finer weights."""
+def test_a_budget_gives_weights_of_10_bits_to_layers_until_it_holds(run, tmp_path, monkeypatch):
+    """Made figures: three points are lost, one less for each layer with weights of 10 bits."""
     asked = []
 
     def accuracy(network, _):
@@ -119,7 +119,7 @@ def test_a_budget_gives_finer_weights_to_layers_until_it_holds(run, tmp_path, mo
 
     monkeypatch.setattr(sys.modules["leancnn.quantize"], "accuracy", accuracy)
     found = quantize(run, tmp_path / "fine", images=24, budget=1.1)
-    assert len(found.finer) == asked[-1] == 2
+    assert len(found.ten_bit) == asked[-1] == 2
     assert asked[0] == 0
     assert "weights of 10 bits, so that the budget holds" in found.text()
     kept = weights.load(tmp_path / "fine").body.network
@@ -127,7 +127,7 @@ def test_a_budget_gives_finer_weights_to_layers_until_it_holds(run, tmp_path, mo
     assert leancnn.compile(tmp_path / "fine").facts["precision"] == "int8"
 
 
-def test_where_finer_weights_are_not_enough_convolutions_stay_in_floats(run, tmp_path, monkeypatch):
+def test_where_10_bits_are_not_enough_convolutions_stay_in_floats(run, tmp_path, monkeypatch):
     """Made figures: nothing helps but floats, of which two are needed."""
 
     def accuracy(network, _):
@@ -141,7 +141,7 @@ def test_where_finer_weights_are_not_enough_convolutions_stay_in_floats(run, tmp
     kept = weights.load(tmp_path / "part")
     assert sum(isinstance(node, QFloat) for node in kept.body.network.nodes) == len(found.floats)
     assert len(found.floats) >= 2
-    assert not set(found.floats) & set(found.finer)
+    assert not set(found.floats) & set(found.ten_bit)
     assert "computed in float32, not in integers: " in found.text()
     assert kept.body.network.mixed
     assert leancnn.compile(tmp_path / "part").facts["precision"] == "int8 and float32"

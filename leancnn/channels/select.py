@@ -29,7 +29,8 @@ def best(
 
     `importance` (coupled,): more is better; `most`: how many channels each layer may keep. Where
     that allows no number that the equal splits allow, the smallest such number above it is taken.
-    Ties go to the lower channel. Raises `MismatchError` for rules so tangled that the best is not found.
+    Ties go to the lower channel. Raises `MismatchError` for rules so tangled that the best is not
+    found.
     """
     rows = {
         path: _counts(channel_group, dependencies.writes[path]) for path in channel_group.layers

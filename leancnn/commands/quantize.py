@@ -20,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--budget",
         type=float,
         metavar="POINTS",
-        help="of accuracy that may go: layers that hurt most get finer weights till it holds",
+        help="of accuracy that may go: layers that hurt most get weights of 10 bits till it holds",
     )
     parser.add_argument(
         "--finetune", metavar="RECIPE", help="first train on in fake quantization by this recipe"

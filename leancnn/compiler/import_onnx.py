@@ -313,13 +313,13 @@ def _planes(shape: tuple[int, ...], channels_last: bool) -> Shape:
 
 def _without_end(graph: Graph) -> tuple[Graph, str]:
     """The graph up to its logits, and what the file does with them."""
-    makers = {node.output: node for node in graph.nodes}
+    producers = {node.output: node for node in graph.nodes}
     after: list[str] = []
     value = graph.output
-    while value in makers and isinstance(makers[value].op, Reshape):
+    while value in producers and isinstance(producers[value].op, Reshape):
         after.append(value)
-        value = makers[value].inputs[0]
-    last = makers.get(value)
+        value = producers[value].inputs[0]
+    last = producers.get(value)
     if last is None or not isinstance(last.op, Softmax):
         return graph, "probabilities" if ends_in_probabilities(graph) else ""
     nodes = [node for node in graph.nodes if node is not last]

@@ -69,7 +69,7 @@ class _Price:
     def __init__(self, program: Program, able: Mapping[Kernel, Kernel]) -> None:
         self.able = able
         self.costs = {kernel: (kernel.cost(), other.cost()) for kernel, other in able.items()}
-        self.makers = {buffer: k for k in program.kernels for buffer in k.writes()}
+        self.producers = {buffer: k for k in program.kernels for buffer in k.writes()}
         self.reads = [
             (
                 kernel,
@@ -86,7 +86,7 @@ class _Price:
         total = sum(costs[kernel in chosen] for kernel, costs in self.costs.items())
         copied: set[object] = set()
         for kernel, planes, buffers, forms, size in self.reads:
-            laid = [(buffer, self.makers.get(buffer) in chosen) for buffer in buffers]
+            laid = [(buffer, self.producers.get(buffer) in chosen) for buffer in buffers]
             wanted = input_layout(forms[kernel in chosen][0], laid, forms[kernel in chosen][1])
             if wanted == "blocked" and id(planes) not in copied:
                 copied.add(id(planes))

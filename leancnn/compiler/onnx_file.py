@@ -151,10 +151,10 @@ def ends(model: Any, given: str | None, output: str | None) -> tuple[Any, Any]:
     """
     graph = model.graph
     found = _chosen("output", list(graph.output), output)
-    makers = {name: node for node in graph.node for name in node.output if name}
+    producers = {name: node for node in graph.node for name in node.output if name}
     needed, left = {found.name}, [found.name]
     while left:
-        node = makers.get(left.pop())
+        node = producers.get(left.pop())
         for name in () if node is None else _reads(node):
             if name not in needed:
                 needed.add(name)

@@ -42,14 +42,14 @@ def sums(v: Values, value: str, store: Store, stored: QValue | None, high: float
 
     Bytes end at `high`: sums at that which is rounded to it.
     """
-    node = v.makers.get(value)
+    node = v.producers.get(value)
     later: list[Node] = []
     while node is not None and not _begins(v, node):
         later.append(node)
         inner = [name for name in node.inputs if name not in v.known]
         if len(inner) != 1 or not isinstance(node.op, Activation | Combine):
             raise no_integers(node)
-        node = v.makers.get(inner[0])
+        node = v.producers.get(inner[0])
     if node is None:
         raise UnsupportedError(f"{value} is computed from what the file has not rounded")
     made, scale = _begun(v, node)
@@ -182,7 +182,7 @@ def _summed(v: Values, node: Node) -> str:
     source = node.inputs[0]
     if source in v.known:
         return v.operand(source)
-    before = v.makers.get(source)
+    before = v.producers.get(source)
     inside = before is not None and before.inputs[0] in v.known
     if before is None or not inside or not isinstance(before.op, Reduce):
         raise UnsupportedError(f"{node.output} reads what the file has not rounded")

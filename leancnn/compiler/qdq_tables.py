@@ -18,7 +18,7 @@ def root(v: Values, value: str) -> str | None:
     waiting = [value]
     while waiting:
         name = waiting.pop()
-        node = v.makers.get(name)
+        node = v.producers.get(name)
         if name in v.known and not _passes(v, node):
             found.add(name)
             continue

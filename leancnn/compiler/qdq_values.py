@@ -35,7 +35,7 @@ class Values:
 
     def __init__(self, graph: Graph, network: Quantized) -> None:
         self.graph, self.network = graph, network
-        self.makers = {node.output: node for node in graph.nodes}
+        self.producers = {node.output: node for node in graph.nodes}
         self.known: dict[str, Known] = {}
         self.reals: dict[str, str] = {}  # the network's names of values in float32
         self.pointwise: set[str] = set()  # roundings that are tables
@@ -60,7 +60,7 @@ class Values:
             if value in self.known:
                 self._from_bytes(value)
             else:
-                node = self.makers[value]
+                node = self.producers[value]
                 xs = tuple(self.real(name) for name in node.inputs)
                 self._append_real(value, QFloat(node.op, xs, value), value)
         return self.reals[value]

@@ -64,21 +64,21 @@ def quantize(
     ranges: Mapping[str, Range],
     mean: Sequence[float],
     std: Sequence[float],
-    finer: Mapping[str, int] | None = None,
+    scale_divisors: Mapping[str, int] | None = None,
     floats: Collection[str] = (),
 ) -> Quantized:
     """The integer form of a simplified graph whose values have these ranges.
 
     `mean` and `std` normalise the pixels, per channel, where white is 1; an input that has a range
-    is signals. `finer` says of some convolutions, by their outputs, by how many the scale of their
-    weights is divided; those whose outputs are in `floats` stay in float32, like every operator
+    is signals. `scale_divisors` says of some convolutions, by their outputs, by how many the scale
+    of their weights is divided; those whose outputs are in `floats` stay in float32, like every operator
     that has no integer form. Raises `UnsupportedError` for weights that are not numbers.
     """
     for node in graph.convolutions():
         assert isinstance(node.op, Conv)
         if not (np.isfinite(node.op.weight).all() and np.isfinite(node.op.bias).all()):
             raise UnsupportedError(f"{node.output} has weights that are not numbers")
-    made = Quantizer(graph, ranges, mean, std, finer or {}, floats)
+    made = Quantizer(graph, ranges, mean, std, scale_divisors or {}, floats)
     for node in graph.nodes:
         if node not in made.v.done:
             made.node(node)
@@ -94,12 +94,12 @@ class Quantizer:
         ranges: Mapping[str, Range],
         mean: Sequence[float],
         std: Sequence[float],
-        finer: Mapping[str, int],
+        scale_divisors: Mapping[str, int],
         floats: Collection[str],
     ) -> None:
         self.v = Values(graph, ranges, mean, std)
         self.graph, self.ranges, self.network = graph, ranges, self.v.network
-        self.finer, self.floats = finer, floats
+        self.scale_divisors, self.floats = scale_divisors, floats
         self.norms = Norms(graph)
         self.chains = Chains(self.v)
 
@@ -119,16 +119,16 @@ class Quantizer:
 
     def _is_bytes(self, value: str) -> bool:
         """Whether a value is there in bytes, or is made of such as soon as somebody asks."""
-        maker = self.v.makers.get(value)
-        if value in self.v.names or maker is None:
+        producer = self.v.producers.get(value)
+        if value in self.v.names or producer is None:
             return value in self.v.names
-        views = isinstance(maker.op, VIEWS) and all(self._is_bytes(x) for x in maker.inputs)
-        return maker in self.norms.inside or views
+        views = isinstance(producer.op, VIEWS) and all(self._is_bytes(x) for x in producer.inputs)
+        return producer in self.norms.inside or views
 
     def finished(self) -> Quantized:
         """The network, its answer in integers if it is there as such; without what nobody reads."""
         answer, v = self.graph.output, self.v
-        if isinstance(v.makers[answer].op, VIEWS) and answer not in v.names:
+        if isinstance(v.producers[answer].op, VIEWS) and answer not in v.names:
             v.real(answer)
         self.network.output = v.names.get(answer) or v.reals[answer]
         return trimmed(self.network)
@@ -199,7 +199,10 @@ class Quantizer:
         others = self.chains.others(node.output, chain)
         x = self.v.meaning(source)
         shift = self.v.beyond if source == self.graph.input else None
-        means, times = means_of(self.graph, self.ranges, source), self.finer.get(node.output, 1)
+        means, times = (
+            means_of(self.graph, self.ranges, source),
+            self.scale_divisors.get(node.output, 1),
+        )
         weights = to_bytes(op, x, others, shift, means, LEVELS * times)
         epilogue, meant = self.chains.epilogue(node.output, chain, weights.scale)
         name, weight = repeated(self.network, self.v.name(source), weights.weight, op.groups, times)

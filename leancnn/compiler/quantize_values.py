@@ -40,7 +40,7 @@ class Values:
     ) -> None:
         self.graph, self.ranges = graph, ranges
         self.users = graph.users()
-        self.makers = {node.output: node for node in graph.nodes}
+        self.producers = {node.output: node for node in graph.nodes}
         self.done: set[Node] = set()
         name, shape = graph.input, graph.shapes[graph.input]
         image, shift, step = image_bytes(shape, mean, std, ranges.get(name))
@@ -71,9 +71,9 @@ class Values:
     def name(self, value: str) -> str:
         """A value in integers; rounded first, if it is there in floats alone."""
         if value not in self.names:
-            maker = self.makers[value]
-            if isinstance(maker.op, VIEWS):
-                self._view(maker)
+            producer = self.producers[value]
+            if isinstance(producer.op, VIEWS):
+                self._view(producer)
             else:
                 self._round(value)
         return self.names[value]
@@ -129,8 +129,8 @@ class Values:
 
     def _round(self, value: str) -> None:
         source = value
-        while isinstance((maker := self.makers[source]).op, Reshape):
-            source = maker.inputs[0]
+        while isinstance((producer := self.producers[source]).op, Reshape):
+            source = producer.inputs[0]
         meaning = as_bytes(self.ranges[source], self.graph.shapes[value])
         name = f"{value}_bytes"
         self.network.nodes.append(QQuantize(self.real(value), name))
@@ -146,7 +146,7 @@ class Values:
                 name = f"{value}_real"
                 self._append_real(value, QDequantize(self.names[value], name), name)
             else:
-                self.compute_real(self.makers[value])
+                self.compute_real(self.producers[value])
         return self.reals[value]
 
     def compute_real(self, node: Node) -> None:

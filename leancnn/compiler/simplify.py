@@ -57,7 +57,7 @@ class Copy:
     def __init__(self, old: Graph, rewrites: tuple[Rewrite, ...]) -> None:
         self.old = old
         self.users = old.users()
-        self.makers = {node.output: node for node in old.nodes}
+        self.producers = {node.output: node for node in old.nodes}
         self.new = empty(old.shapes[old.input])
         self.name = {old.input: self.new.input}
         self.changed = False
@@ -92,16 +92,16 @@ class Copy:
         self.new.nodes = [other for other in self.new.nodes if other.output != output]
         del self.new.shapes[output]
 
-    def maker(self, node: Node, place: int = 0) -> Node | None:
+    def producer(self, node: Node, place: int = 0) -> Node | None:
         """The node that made an input, when nobody else reads it."""
         value = node.inputs[place]
         alone = len(self.users[value]) == 1 and value != self.old.output
-        return self.makers.get(value) if alone else None
+        return self.producers.get(value) if alone else None
 
 
 def fold_affine(copy: Copy, node: Node) -> str | None:
     """Affine after a convolution or another affine becomes part of it."""
-    before = copy.maker(node)
+    before = copy.producer(node)
     if not isinstance(node.op, Affine) or before is None or before.output in copy.replaced:
         return None
     scale, shift = node.op.scale.astype(np.float64), node.op.shift
@@ -128,8 +128,8 @@ def fold_affine(copy: Copy, node: Node) -> str | None:
 
 
 def early(copy: Copy, node: Node) -> str | None:
-    """What is done to elements moves in front of Join and Take, next to the value's maker."""
-    before = copy.maker(node)
+    """What is done to elements moves in front of Join and Take, next to the value's producer."""
+    before = copy.producer(node)
     if not isinstance(node.op, Activation | Affine | Quantize) or before is None:
         return None
     if isinstance(before.op, Gather):
@@ -166,7 +166,7 @@ def _of_channels(op: Activation | Affine | Quantize, which: Any) -> Activation |
 
 def flatten_into_kernel(copy: Copy, node: Node) -> str | None:
     """A linear layer on a flattened image becomes a convolution as large as the image."""
-    before = copy.maker(node)
+    before = copy.producer(node)
     if before is None or not isinstance(before.op, Reshape) or not isinstance(node.op, Conv):
         return None
     source = before.inputs[0]
@@ -233,7 +233,7 @@ def compose_takes(copy: Copy, node: Node) -> str | None:
     """A take of a take is one; a reshape that changes nothing is none."""
     if isinstance(node.op, Reshape) and node.op.to == copy.old.shapes[node.inputs[0]]:
         return copy.name[node.inputs[0]]
-    before = copy.makers.get(node.inputs[0])
+    before = copy.producers.get(node.inputs[0])
     if not isinstance(node.op, Gather) or before is None or not isinstance(before.op, Gather):
         return None
     channels = tuple(before.op.channels[c] for c in node.op.channels)

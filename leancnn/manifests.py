@@ -4,7 +4,6 @@ A file may come from a stranger: what is read is first held against its kind her
 in the place of an object or a size beyond reason is one `DamagedError` with the file and the field.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, is_typeddict
 
@@ -12,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from leancnn.errors import DamagedError
+from leancnn.renamed_keys import with_preprocessing
 
 SIDE = 4096  # pixels; a larger image is no input of these networks
 MOST = 2**53  # of a whole number that others count with
@@ -352,37 +352,6 @@ class Rung(TypedDict):
     form: NotRequired[Literal["float32", "int8", "pruned"]]
 
 
-RENAMED = {
-    "against": "baselines",
-    "engine": "backend",
-    "engine_why": "backend_why",
-    "finer": "ten_bit",
-    "mended": "reconstructed",
-    "notes": "warnings",
-    "opened": "uses",
-    "openings": "all_uses",
-    "right": "correct",
-    "told": "observed",
-    "verdict": "conclusion",
-    "verdicts": "summaries",
-}
-"""Keys of earlier versions, of whatever file, and what they are called now."""
-
-
-def renamed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier version wrote by the words of today; the backend lanes was SIMD batches.
-
-    >>> renamed({"engine": "lanes", "notes": ["one"], "warnings": ["two"]})
-    {'backend': 'simd', 'warnings': ['one', 'two']}
-    """
-    found: dict[str, Any] = {}
-    for key in sorted(value, key=lambda key: key not in RENAMED):  # the older first
-        new = RENAMED.get(key, key)
-        both = new in found and isinstance(found[new], list)
-        found[new] = [*found[new], *value[key]] if both else value[key]
-    return {**found, "backend": "simd"} if found.get("backend") == "lanes" else found
-
-
 def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> Any:
     """`value` as it is, once it is what `kind` says.
 
@@ -391,7 +360,7 @@ def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> 
     >>> check({"path": "fc", "before": 3, "kept": [0, 2]}, Layer, "plan.json")["kept"]
     [0, 2]
     """
-    value = _preprocessing(value)
+    value = with_preprocessing(value)
     try:
         msgspec.convert(value, kind)
     except (msgspec.MsgspecError, RecursionError, OverflowError, ValueError) as error:
@@ -401,11 +370,3 @@ def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> 
         if odd:
             raise DamagedError(f"{where} is not what leancnn writes: it holds {odd[0]!r}, too")
     return value
-
-
-def _preprocessing(value: Any) -> Any:
-    """An object and its plan with the key of today for what 0.1 called road."""
-    if not isinstance(value, dict) or not ("road" in value or "plan" in value):
-        return value
-    found = {"preprocessing" if key == "road" else key: item for key, item in value.items()}
-    return {**found, "plan": _preprocessing(found["plan"])} if "plan" in found else found

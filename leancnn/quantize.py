@@ -213,7 +213,7 @@ class _Calibrated:
         return _network(self.tuned, integers, self.dataset, self.where, self.chosen, self.seed)
 
     def within(self, least: float, out: Path) -> tuple[Network, Quantization]:
-        """One of at least this accuracy, by weights of 10 bits, else floats; the nearest if none."""
+        """One of at least this accuracy by weights of 10 bits, else floats; the nearest if none."""
         ten_bit = self.fewest_ten_bit(least)
         made, found = self.measured(ten_bit, out)
         val = self.dataset.val

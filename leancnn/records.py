@@ -13,6 +13,7 @@ from typing import Any
 from leancnn import manifests, runs
 from leancnn.errors import DamagedError, RunError
 from leancnn.printed import KINDS, Comparison, Decoder, KeptEvaluation, Made, SavedNetwork
+from leancnn.renamed_keys import renamed
 from leancnn.safe_files import read_edited, read_json, read_manifest
 
 NETWORK = "network.json"
@@ -130,7 +131,7 @@ def _folder(path: Path) -> Record:
         path = path.parent if path.name in FOLDERS else resolved.parent
     if (comparison := path / "comparison.json").exists():
         value = read_json(comparison, dict[str, Any])
-        value = manifests.check(manifests.renamed(value), Comparison, comparison)
+        value = manifests.check(renamed(value), Comparison, comparison)
         return Record("comparison", path, value)
     if (path / "search.json").exists():
         return Record("search", path, read_json(path / "search.json", manifests.Search))
@@ -171,13 +172,13 @@ def _read(path: Path) -> Any:
 
 
 def _evaluation(path: Path) -> dict[str, Any]:
-    value = manifests.renamed(read_manifest(path))
+    value = renamed(read_manifest(path))
     return dict(manifests.check(value, KeptEvaluation, path))
 
 
 def _kind(value: Any, path: Path) -> tuple[str, Mapping[str, Any]]:
     if isinstance(value, dict):
-        value = manifests.renamed(value)
+        value = renamed(value)
     for name, kind in KINDS.items():
         if isinstance(value, dict) and kind.__required_keys__ <= value.keys():
             return name, manifests.check(value, kind, path)

@@ -366,12 +366,10 @@ def test_reconstruction_is_the_least_squares_fit(groups: int) -> None:
 def test_reconstructed_weights_are_zero_where_inputs_go_and_only_there(name: str) -> None:
     subject = built(name)
     keep = np.ones(subject.dependencies.coupled_count, bool)
-    keep[[channel_group.coupled[0] for channel_group in subject.dependencies.channel_groups]] = (
-        False
-    )
-    reconstructed = reconstruction.reconstruct(subject, keep)
-    assert reconstructed
-    for path, weight in reconstructed.items():
+    keep[[group.coupled[0] for group in subject.dependencies.channel_groups]] = False
+    fitted = reconstruction.reconstruct(subject, keep)
+    assert fitted
+    for path, weight in fitted.items():
         module = subject.body.get_submodule(path)
         assert weight.shape == module.weight.shape
         groups = getattr(module, "groups", 1)
@@ -379,9 +377,7 @@ def test_reconstructed_weights_are_zero_where_inputs_go_and_only_there(name: str
         for rows, kept in zip(weight.chunk(groups), stay, strict=True):
             assert not rows[:, ~kept].any()
             assert rows[:, kept].any() == kept.any()
-    assert not any(
-        isinstance(subject.body.get_submodule(p), LocalBinaryConv2d) for p in reconstructed
-    )
+    assert not any(isinstance(subject.body.get_submodule(p), LocalBinaryConv2d) for p in fitted)
 
 
 def test_little_memory_costs_passes_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

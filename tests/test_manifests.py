@@ -15,10 +15,11 @@ from leancnn import recipes, runs, weights
 from leancnn.cli import main
 from leancnn.errors import DamagedError, LeanCNNError
 from leancnn.evaluate import evaluate
-from leancnn.manifests import Checkpoint, Layer, check, renamed
+from leancnn.manifests import Checkpoint, Layer, check
 from leancnn.manifests import Counters as CountersFile
 from leancnn.manifests import Pruning as PlanFile
 from leancnn.prune.plan import PruningPlan as Pruning
+from leancnn.renamed_keys import renamed
 from leancnn.safe_files import read_json, write_checked
 from leancnn.targets._metadata import read_metadata, write_metadata
 from leancnn.train.history import Counters

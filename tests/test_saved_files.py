@@ -14,9 +14,9 @@ import pytest
 import leancnn
 from leancnn import recipes, runs, weights
 from leancnn.errors import DamagedError
-from leancnn.manifests import renamed
 from leancnn.prune import PruningPlan
 from leancnn.recipes import _base
+from leancnn.renamed_keys import renamed
 from leancnn.safe_files import load_pair, read_manifest, save_pair
 from leancnn.train import resume
 from leancnn.train.plan import TrainingPlan

@@ -239,7 +239,7 @@ def _plan(args: Namespace, goal: dict[str, Any], criterion: str, timed: bool) ->
     _refuse(args, "--dry-run", "out", "finetune", "overrides")
     path = Path(args.network)
     network = load(path, args.which)
-    images = images_for_pruning(path, network, criterion, args.data, again=False)
+    images = images_for_pruning(path, network, criterion, args.data, trains=False)
     found = plan(
         network,
         criterion=criterion,

@@ -71,8 +71,8 @@ def quantize(
 
     `mean` and `std` normalise the pixels, per channel, where white is 1; an input that has a range
     is signals. `scale_divisors` says of some convolutions, by their outputs, by how many the scale
-    of their weights is divided; those whose outputs are in `floats` stay in float32, like every operator
-    that has no integer form. Raises `UnsupportedError` for weights that are not numbers.
+    of their weights is divided; those whose outputs are in `floats` stay in float32, like every
+    operator that has no integer form. Raises `UnsupportedError` for weights that are not numbers.
     """
     for node in graph.convolutions():
         assert isinstance(node.op, Conv)

@@ -11,6 +11,7 @@ from leancnn.channels.dependencies import Dependencies
 from leancnn.channels.remove import Keep
 from leancnn.errors import ArgumentError, DamagedError, MismatchError, UsageError
 from leancnn.prune.goal import Goal
+from leancnn.renamed_keys import renamed
 from leancnn.tables import table
 
 
@@ -62,7 +63,7 @@ class PruningPlan:
     def of_json(cls, value: Mapping[str, Any]) -> "PruningPlan":
         """The plan that `to_json` wrote, now or in 0.1. Raises `DamagedError` for anything else."""
         manifests.check(value, manifests.Pruning, "the plan of a pruning")
-        value = manifests.renamed(value)
+        value = renamed(value)
         try:
             layers = [_layer(layer) for layer in value["layers"]]
             times, within = value["microseconds"], value.get("within")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leancnn import manifests
 from leancnn.records import Record
+from leancnn.renamed_keys import renamed
 from leancnn.sections._base import Block, Options, section, side_by_side
 
 OF_PLAN = ("backend", "precision", "threads", "processes", "seed", "backend_why")
@@ -27,7 +27,7 @@ def _machine(record: Record) -> Mapping[str, Any]:
         return {"leancnn": record.value["leancnn"]}
     if record.kind != "run":
         return {}
-    plan = manifests.renamed(record.value["plan"])
+    plan = renamed(record.value["plan"])
     own = {key: plan[key] for key in OF_PLAN if plan.get(key) not in (None, "")}
     when = {key: record.value[key] for key in ("began", "at") if record.value.get(key)}
     return {**record.value.get("machine", {}), **own, **when}

@@ -6,6 +6,7 @@ from typing import Any
 
 from leancnn import manifests
 from leancnn.records import Record
+from leancnn.renamed_keys import renamed
 from leancnn.safe_files import read_json
 from leancnn.sections._base import (
     Bar,
@@ -91,7 +92,7 @@ def _plan(plan: Mapping[str, Any]) -> list[Block]:
         )
     else:
         blocks.append(Text("The plan was made before plans kept the importance of each channel."))
-    warnings = manifests.renamed(plan)["warnings"]
+    warnings = renamed(plan)["warnings"]
     if warnings:
         rows: list[list[Cell]] = [[number, text] for number, text in enumerate(warnings, 1)]
         table = Table("Warnings", ("", "warning"), rows)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leancnn import manifests
 from leancnn.records import Record
+from leancnn.renamed_keys import renamed
 from leancnn.sections._base import (
     Block,
     Chart,
@@ -62,7 +62,7 @@ def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
                 "The run has epochs ahead of it.", command("leancnn", "train", "--resume", run.path)
             )
         )
-    warnings = manifests.renamed(run.value).get("warnings", [])
+    warnings = renamed(run.value).get("warnings", [])
     if warnings:
         rows = [[number, text] for number, text in enumerate(warnings, 1)]
         table = Table("Warnings", ("", "warning"), rows)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leancnn import manifests, recipes, runs
+from leancnn import recipes, runs
 from leancnn.errors import (
     DamagedError,
     DivergedError,
@@ -18,6 +18,7 @@ from leancnn.errors import (
     UnknownNameError,
 )
 from leancnn.recipes import learning_rate
+from leancnn.renamed_keys import renamed
 from leancnn.safe_files import read_edited
 from leancnn.train.plan import TrainingPlan
 
@@ -112,7 +113,7 @@ def note(folder: Path, plan: TrainingPlan, state: str, **more: Any) -> None:
     except DamagedError as error:
         path.replace(path.with_name("run.json.damaged"))
         earlier = {"warnings": [f"run.json is begun anew, the old one set aside: {error}"]}
-    earlier = manifests.renamed(earlier)
+    earlier = renamed(earlier)
     more["warnings"] = [*earlier.get("warnings", []), *more.get("warnings", [])]
     more["began"] = earlier.get("began", runs.now())
     about = {"plan": plan.to_json(), "machine": {**runs.machine(), **plan.machine}}

@@ -19,6 +19,7 @@ from leancnn.errors import ArgumentError, DamagedError, MismatchError, RunError,
 from leancnn.preprocess import Preprocessing, shown
 from leancnn.process import free_memory
 from leancnn.recipes import Backend, Recipe, learning_rate
+from leancnn.renamed_keys import renamed
 from leancnn.train.backend import facts
 from leancnn.training_data import LARGEST_SEED
 
@@ -135,7 +136,7 @@ class TrainingPlan:
         """The plan that `to_json` wrote. Raises `DamagedError` for one of another leancnn."""
         fields = manifests.check(value, manifests.Plan, "the plan of a run")
         try:
-            known = manifests.renamed(fields)
+            known = renamed(fields)
             for key in ("classes", "mean", "std", "counts"):
                 if key in known:
                     known[key] = tuple(known[key])

@@ -26,6 +26,7 @@ from leancnn.peers import watching
 from leancnn.process import kept_pages, kept_threads
 from leancnn.progress import Waiting, tell
 from leancnn.recipes import Recipe
+from leancnn.renamed_keys import renamed
 from leancnn.safe_files import Tensors
 from leancnn.train.backend import choose, facts
 from leancnn.train.estimate import forecast
@@ -265,7 +266,7 @@ def _checkpoint(folder: Path) -> tuple[TrainingPlan, Counters, Tensors, list[str
     about = manifests.check(about, manifests.Checkpoint, where)
     manifests.check(about["counters"], manifests.Counters, where, closed=True)
     plan = TrainingPlan.of_json(about["plan"])
-    return plan, Counters(**manifests.renamed(about["counters"])), checkpoint.tensors, skipped
+    return plan, Counters(**renamed(about["counters"])), checkpoint.tensors, skipped
 
 
 def _images_of(plan: TrainingPlan, where: str, images: TrainingImages | None) -> Dataset:

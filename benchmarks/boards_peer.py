@@ -44,8 +44,10 @@ int main(void)
 
 def run(*words: object, folder: Path) -> str:
     """What a command prints."""
-    told = [str(word) for word in words]
-    done = subprocess.run(told, capture_output=True, text=True, check=True, cwd=folder, timeout=300)
+    arguments = [str(word) for word in words]
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, check=True, cwd=folder, timeout=300
+    )
     return done.stdout
 
 
@@ -67,8 +69,8 @@ def row(name: str, folder: Path) -> dict[str, object]:
         words = ["arm-none-eabi-gcc", *BOARD, *LINK, *flags, *facts, "-T", "board.ld", *sources]
         run(*words, folder=folder)
         qemu = ["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-semihosting"]
-        told = run(*qemu, "-icount", "shift=0", "-kernel", "board.elf", folder=folder)
-        answered, count = told.split()
+        output = run(*qemu, "-icount", "shift=0", "-kernel", "board.elf", folder=folder)
+        answered, count = output.split()
         if answered != "1":
             raise SystemExit(f"{name}: no answer")
         found[f"instructions, {title}"] = int(count)

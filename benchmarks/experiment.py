@@ -124,7 +124,7 @@ def keep(
     found: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> None:
     """Write the table as JSON, with the machine, every run and every recipe in it."""
-    told = [trial for trial in trials if found.get(trial.label)]
+    measured = [trial for trial in trials if found.get(trial.label)]
     every = [run for runs_of_one in found.values() for run in runs_of_one]
     elsewhere = Counter(run["processor"] for run in every)
     elsewhere.pop(machine()["processor"], None)
@@ -135,10 +135,10 @@ def keep(
             "command": command,
             "machine": machine(),
             "made": runs.now(),
-            "rows": [row(trial, found[trial.label]) for trial in told],
+            "rows": [row(trial, found[trial.label]) for trial in measured],
             "note": "; ".join([note, *(f"{n} runs on {name}" for name, n in elsewhere.items())]),
             "runs": every,
-            "recipes": {trial.label: way(trial) for trial in told},
+            "recipes": {trial.label: way(trial) for trial in measured},
         },
     )
 
@@ -150,14 +150,14 @@ def way(trial: Trial) -> dict[str, Any]:
 
 def published(path: Path, title: str, trials: Sequence[Trial]) -> dict[str, list[dict[str, Any]]]:
     """By label the runs of a result of this title that were trained as the trials are."""
-    told = runs.read_json(path) if path.exists() else {}
-    if told.get("title") != title:
+    earlier = runs.read_json(path) if path.exists() else {}
+    if earlier.get("title") != title:
         return {}
-    same = {trial.label for trial in trials if told["recipes"].get(trial.label) == way(trial)}
+    same = {trial.label for trial in trials if earlier["recipes"].get(trial.label) == way(trial)}
     found: dict[str, list[dict[str, Any]]] = {}
-    for one in told["runs"]:
+    for one in earlier["runs"]:
         if one["label"] in same:
-            one = {**one, "processor": one.get("processor", told["machine"]["processor"])}
+            one = {**one, "processor": one.get("processor", earlier["machine"]["processor"])}
             found.setdefault(one["label"], []).append(one)
     return found
 
@@ -201,9 +201,9 @@ def all_of(
     ]
     for seed, trial in sorted(pairs, key=lambda pair: not finished(places[pair[0], pair[1].label])):
         where = places[seed, trial.label]
-        told = run(trial, data_of_seed[seed], seed, where, val_share=val_share)
-        found[trial.label].append(told)
-        print(f"{trial.label}, seed {seed}: {told['last']:.2%} in {told['seconds']:.0f} s")
+        outcome = run(trial, data_of_seed[seed], seed, where, val_share=val_share)
+        found[trial.label].append(outcome)
+        print(f"{trial.label}, seed {seed}: {outcome['last']:.2%} in {outcome['seconds']:.0f} s")
         keep(result, title=title, command=command, note=note, trials=trials, found=found)
 
 

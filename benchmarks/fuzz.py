@@ -282,8 +282,8 @@ def prepare(target: str, work: Path) -> None:
     (work / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
 
 
-def row(what: str, told: dict[str, Any]) -> dict[str, object]:
-    counts = {"trials": told["inputs"], "failed": told["crashes"]}
+def row(what: str, summary: dict[str, Any]) -> dict[str, object]:
+    counts = {"trials": summary["inputs"], "failed": summary["crashes"]}
     return {"what": what, **counts, "at most (95 %)": ""}
 
 

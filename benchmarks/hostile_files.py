@@ -87,15 +87,15 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def watched(place: Path, deed: Callable[[], int]) -> dict[str, Any]:
-    """A deed in a child under the tripwire: status, what it said, what tripped, what changed."""
-    out, said, find_dependencies = place / "out", place / "out" / "said", place / "out" / "tripped"
+    """A deed in a child under the tripwire: status, what it printed, what tripped, what changed."""
+    out, output, trips = place / "out", place / "out" / "output", place / "out" / "tripped"
     out.mkdir()
     before = {name: kind for name, kind in tree(place).items() if not name.startswith("out")}
     child = os.fork()
     if child == 0:
         try:
-            report = os.open(find_dependencies, os.O_WRONLY | os.O_CREAT)
-            handle = os.open(said, os.O_WRONLY | os.O_CREAT)
+            report = os.open(trips, os.O_WRONLY | os.O_CREAT)
+            handle = os.open(output, os.O_WRONLY | os.O_CREAT)
             os.dup2(handle, 1)
             os.dup2(handle, 2)
             torch.set_num_threads(1)
@@ -119,23 +119,23 @@ def watched(place: Path, deed: Callable[[], int]) -> dict[str, Any]:
     after = {name: kind for name, kind in tree(place).items() if not name.startswith("out")}
     return {
         "status": os.waitstatus_to_exitcode(ended[1]),
-        "said": said.read_text(errors="replace").strip().splitlines(),
-        "tripped": find_dependencies.read_text(errors="replace").splitlines(),
+        "output": output.read_text(errors="replace").strip().splitlines(),
+        "tripped": trips.read_text(errors="replace").splitlines(),
         "changed": sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k)),
     }
 
 
-def reason(said: list[str]) -> str:
+def reason(output: list[str]) -> str:
     """The line of an error, or the first problem that `leancnn check` names."""
-    return next((line for line in said if line.startswith(("leancnn: ", "problem: "))), "")
+    return next((line for line in output if line.startswith(("leancnn: ", "problem: "))), "")
 
 
 def wrong(found: dict[str, Any]) -> str:
     """What is wrong about the answer to an attack, in words; nothing if it was refused."""
-    text = "\n".join(found["said"])
+    text = "\n".join(found["output"])
     faults = {
         f"status {found['status']}": found["status"] not in (1, 2),
-        "no line of ours": not reason(found["said"]),
+        "no line of ours": not reason(found["output"]),
         "a traceback": "Traceback" in text,
         "the secret is told": SECRET in text,
         f"tripped: {found['tripped'][:2]}": bool(found["tripped"]),
@@ -175,7 +175,7 @@ def controls(place: Path) -> dict[str, Callable[[], int]]:
 
 def main() -> None:
     wrongs: dict[str, str] = {}
-    said: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as work:
         made = Path(work).resolve() / "base"
         base(made)
@@ -185,10 +185,10 @@ def main() -> None:
             shutil.copytree(made, place, symlinks=True)
             words = attack(place)
             found = watched(place, lambda words=words: cli.main(words))
-            said[name] = reason(found["said"]).replace(str(place), "…")
+            reasons[name] = reason(found["output"]).replace(str(place), "…")
             if fault := wrong(found):
                 wrongs[name] = fault
-                print(name, fault, found["said"][-3:], file=sys.stderr)
+                print(name, fault, found["output"][-3:], file=sys.stderr)
             shutil.rmtree(place)
         careless = {}
         for name in controls(made):
@@ -216,7 +216,7 @@ def main() -> None:
         rows,
         note="a process, a connection, a name of a pickle, a library, a file written outside: all "
         "watched by an audit hook, and the tree of files compared",
-        said=said,
+        said=reasons,
         wrong=wrongs,
     )
     sys.exit(bool(wrongs) or not all(careless.values()))

@@ -57,7 +57,7 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def said(*words: str) -> tuple[str, str]:
+def output_of(*words: str) -> tuple[str, str]:
     """stdout and stderr of one command."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -156,7 +156,7 @@ def main() -> None:
         train += ["--override", "backend=torch", "--override", "precision=fp32"]
         build = ["--out", place / "build \x9b"]
         texts = [
-            said(*words)
+            output_of(*words)
             for words in (
                 ["check", data], train, ["train", "--resume", run], ["evaluate", run],
                 ["predict", run, data], ["predict", run, data / "\x1b[0m no such"],
@@ -172,7 +172,7 @@ def main() -> None:
         values: list[Any] = []
         wrong = 0
         for words in (["check", data], ["evaluate", run], ["predict", run, data]):
-            text = said(*words, "--json")[0]
+            text = output_of(*words, "--json")[0]
             wrong += not text.isascii()
             values.append(json.loads(text))
         found = {figures["name"] for figures in values[1]["classes"]}

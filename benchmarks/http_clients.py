@@ -50,9 +50,9 @@ def posted(data: bytes, **fields: Any) -> bytes:
     return head(**given) + data
 
 
-def parse(said: bytes) -> tuple[int | None, bytes, bool]:
+def parse(received: bytes) -> tuple[int | None, bytes, bool]:
     """Status, body and whether there is a Retry-After."""
-    start, _, body = said.partition(b"\r\n\r\n")
+    start, _, body = received.partition(b"\r\n\r\n")
     if not start.startswith(b"HTTP/1."):
         return None, b"", False
     return int(start.split(None, 2)[1]), body, b"\r\nretry-after:" in start.lower()
@@ -61,7 +61,7 @@ def parse(said: bytes) -> tuple[int | None, bytes, bool]:
 async def closing(port: int, *pieces: bytes, pause_s: float = 0.0) -> Seen:
     """Send the pieces with pauses, then read until the server closes."""
     reader, writer = await asyncio.open_connection(HOST, port)
-    began, said, held = time.perf_counter(), b"", False
+    began, received, held = time.perf_counter(), b"", False
     reading = asyncio.ensure_future(reader.read(1 << 20))
     with contextlib.suppress(ConnectionError):
         for piece in pieces:
@@ -75,17 +75,17 @@ async def closing(port: int, *pieces: bytes, pause_s: float = 0.0) -> Seen:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while part := await reading:
-                    said += part
+                    received += part
                     reading = asyncio.ensure_future(reader.read(1 << 20))
         except TimeoutError:
             held = True
     reading.cancel()
     writer.transport.abort()
-    return Seen(*_ordered(said, time.perf_counter() - began), held)
+    return Seen(*_ordered(received, time.perf_counter() - began), held)
 
 
-def _ordered(said: bytes, seconds: float) -> tuple[int | None, bytes, float, bool]:
-    status, body, retry = parse(said)
+def _ordered(received: bytes, seconds: float) -> tuple[int | None, bytes, float, bool]:
+    status, body, retry = parse(received)
     return status, body, seconds, retry
 
 
@@ -102,13 +102,13 @@ class Good:
         for _ in range(2):  # a kept connection may have been closed meanwhile
             fresh = self.line is None
             try:
-                said = await self._exchange(posted(data))
+                received = await self._exchange(posted(data))
             except (ConnectionError, asyncio.IncompleteReadError):
                 self.close()
                 if fresh:
                     return Seen(None, b"", time.perf_counter() - began)
                 continue
-            return Seen(*_ordered(said, time.perf_counter() - began))
+            return Seen(*_ordered(received, time.perf_counter() - began))
         return Seen(None, b"", time.perf_counter() - began)
 
     async def _exchange(self, request: bytes) -> bytes:
@@ -242,7 +242,7 @@ BAD: dict[str, tuple[frozenset[int | None], Bad]] = {
     "reads no answer": (frozenset({None}), _deaf),
 }
 """What is wrong → the statuses that are right for it (None: closed), and who does it. Each may also
-be told 503."""
+be answered 503."""
 
 
 def same(seen: Seen, expected: list[dict[str, Any]]) -> bool:

@@ -51,7 +51,7 @@ def measured(run: Path, folder: Path) -> dict[str, Any]:
     share, cut_by = kept_cut(network, None, None)
     data = network.known_data or ""
     dataset = images_for(data, network.pictures(), val_share=share, split_seed=cut_by or 0)
-    told = quantize(run, folder / "integers")
+    quantized = quantize(run, folder / "integers")
     chosen = calibration(dataset, min(IMAGES, len(dataset.of_train.labels)), 0)
     some = np.array(network.pictures().window(dataset.of_train.images[chosen]))
     plain = folder / "float.onnx"
@@ -78,7 +78,9 @@ def measured(run: Path, folder: Path) -> dict[str, Any]:
         "agree %": round(100 * float((found["float"] == found["ours"]).mean()), 2),
         "+ onnxruntime": round(points["float"] - points["onnxruntime"], 2),
         "+ nncf": round(points["float"] - points["nncf"], 2),
-        "validation, + ours": None if told.points_lost is None else round(told.points_lost, 2),
+        "validation, + ours": None
+        if quantized.points_lost is None
+        else round(quantized.points_lost, 2),
         "trained": trained(network),
     }
 

@@ -199,13 +199,13 @@ def work(kind: str, path: str, images: str) -> None:
 
 def built(network: Network, images: np.ndarray, folder: Path) -> dict[str, Path]:
     """The artifacts in a folder, made unless it has them."""
-    told = folder / "files.json"
-    if not told.is_file():
+    index = folder / "files.json"
+    if not index.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "images.npy", images)
         made = artifacts(network, images, folder)
-        told.write_text(json.dumps({kind: str(path) for kind, path in made.items()}))
-    return {kind: Path(path) for kind, path in json.loads(told.read_text()).items()}
+        index.write_text(json.dumps({kind: str(path) for kind, path in made.items()}))
+    return {kind: Path(path) for kind, path in json.loads(index.read_text()).items()}
 
 
 def timed(name: str, rounds: int, seconds: float, files_in: Path) -> Iterator[dict[str, Any]]:
@@ -219,7 +219,7 @@ def timed(name: str, rounds: int, seconds: float, files_in: Path) -> Iterator[di
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).numpy()
     workers = {kind: _start(kind, path, folder / "images.npy") for kind, path in files.items()}
-    told = {kind: np.array(json.loads(_line(worker))) for kind, worker in workers.items()}
+    outputs = {kind: np.array(json.loads(_line(worker))) for kind, worker in workers.items()}
     turns: dict[str, list[float]] = {kind: [] for kind in workers}
     peak, most = IntegerPeak(), []
     for _ in range(rounds):
@@ -231,7 +231,7 @@ def timed(name: str, rounds: int, seconds: float, files_in: Path) -> Iterator[di
     for worker in workers.values():
         worker.communicate()
     for kind, found in turns.items():
-        answers = told[kind]
+        answers = outputs[kind]
         if kind.startswith("c"):  # probabilities: their logarithms differ from logits by a number
             answers = np.log(np.maximum(answers, 1e-12))
         error = (answers - answers.mean(1, keepdims=True)) - (

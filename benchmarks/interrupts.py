@@ -43,14 +43,14 @@ LIMIT_S = 5.0
 class Started:
     """The command line in a process group of its own, forked where torch is imported already."""
 
-    def __init__(self, words: list[str], said: Path, before: Callable[[], None]) -> None:
-        self._said = said
+    def __init__(self, words: list[str], output: Path, before: Callable[[], None]) -> None:
+        self._output = output
         self.status: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 os.setsid()
-                file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(file, 1)
                 os.dup2(file, 2)
                 torch.set_num_threads(1)
@@ -75,9 +75,9 @@ class Started:
             time.sleep(0.002)
         return self.status or 0
 
-    def said(self) -> list[str]:
+    def output(self) -> list[str]:
         """The last line of what it printed."""
-        return self._said.read_text(encoding="utf-8").strip().splitlines()[-1:]
+        return self._output.read_text(encoding="utf-8").strip().splitlines()[-1:]
 
 
 def as_it_is() -> None:
@@ -126,7 +126,7 @@ def trial(
 ) -> dict[str, Any] | None:
     """Start, signal, and what came of it; None if the run had ended before."""
     shared_before = shared()
-    child = Started(words, run.with_suffix(".said"), before)
+    child = Started(words, run.with_suffix(".output"), before)
     while not training(run) and child.poll() is None:
         time.sleep(0.002)
     time.sleep(wait)
@@ -138,7 +138,7 @@ def trial(
     return {
         "seconds": time.monotonic() - sent,
         "status": status,
-        "said": child.said(),
+        "output": child.output(),
         "left": group_lives(child.pid) or bool(shared() - shared_before),
     }
 
@@ -150,7 +150,7 @@ def stopped(place: Path, train: list[str], trials: int) -> tuple[list[float], li
     silent = 0
     dice = random.Random(5)
     began = time.monotonic()
-    assert Started([*train, str(place / "quiet")], place / "quiet.said", as_it_is).wait() == 0
+    assert Started([*train, str(place / "quiet")], place / "quiet.output", as_it_is).wait() == 0
     length = time.monotonic() - began
     expected = result(place / "quiet")
     seconds: list[float] = []
@@ -164,12 +164,12 @@ def stopped(place: Path, train: list[str], trials: int) -> tuple[list[float], li
         if found is None:
             continue  # it had ended before
         seconds.append(found["seconds"])
-        silent += "--resume" not in str(found["said"])
+        silent += "--resume" not in str(found["output"])
         if found["status"] != 130 or found["left"] or found["seconds"] > LIMIT_S:
             reasons.append(f"{run.name}: {found}")
             continue
         words = ["train", "--resume", str(run), "--quiet"]
-        if Started(words, run.with_suffix(".said"), as_it_is).wait() or result(run) != expected:
+        if Started(words, run.with_suffix(".output"), as_it_is).wait() or result(run) != expected:
             reasons.append(f"{run.name}: resumed otherwise")
     raise AssertionError
 
@@ -179,7 +179,7 @@ def twice(place: Path, train: list[str], trials: int) -> list[tuple[bool, float,
     found = []
     for number in range(trials):
         run = place / f"twice {number}"
-        child = Started([*train, str(run)], place / "twice.said", slow)
+        child = Started([*train, str(run)], place / "twice.output", slow)
         while not SLOW.exists():
             time.sleep(0.002)
         SLOW.unlink()

@@ -194,64 +194,64 @@ class Tally:
 
 
 def trials(
-    job: str, most: int, data: Path, run: Path, place: Path, told: Tally | None = None
+    job: str, most: int, data: Path, run: Path, place: Path, tally: Tally | None = None
 ) -> Tally:
     """Kill runs of a job until so many kills have fallen; every run is then led to its end."""
-    told = told or Tally()
-    if told.kills >= most:
-        return told
+    tally = tally or Tally()
+    if tally.kills >= most:
+        return tally
     place.mkdir(parents=True)
     began = time.monotonic()
     assert killed(start(job, data, run, place / "quiet"), PATIENCE_S, Sign("none", place, 0)) == 0
     length, expected = time.monotonic() - began, result(place / "quiet")
-    while told.kills < most:
-        out, status = place / f"run {told.runs}", None
-        dice = random.Random(f"{job} {told.runs}")
+    while tally.kills < most:
+        out, status = place / f"run {tally.runs}", None
+        dice = random.Random(f"{job} {tally.runs}")
         for number in itertools.count():
             kinds = ["random", "save", "random", "save", "end"]
-            left = number >= KILLS or told.kills >= most
+            left = number >= KILLS or tally.kills >= most
             kind = "none" if left else kinds[number]
             moment = dice.uniform(0.01, length * 0.6) if kind == "random" else PATIENCE_S
             sign = Sign(kind, out, dice.randrange(8) if kind == "save" else 0)
             status = killed(start(job, data, run, out), moment, sign)
             if status is not None:
                 break
-            told.kills += 1
-            told.in_saves += kind == "save"
-            told.at_ends += kind == "end"
-        told.runs += 1
+            tally.kills += 1
+            tally.in_saves += kind == "save"
+            tally.at_ends += kind == "end"
+        tally.runs += 1
         if status:
-            told.lost += 1
+            tally.lost += 1
             why = (place / f"{out.name}.error").read_text()
-            told.reasons.append(why.replace(str(place), "…"))
+            tally.reasons.append(why.replace(str(place), "…"))
         elif (found := result(out)) != expected:
-            told.different += 1
+            tally.different += 1
             changed = [
                 key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)
             ]
-            told.reasons.append(f"{job} {out.name}: {', '.join(sorted(changed))}")
-        told.keep()
-    return told
+            tally.reasons.append(f"{job} {out.name}: {', '.join(sorted(changed))}")
+        tally.keep()
+    return tally
 
 
-def row(what: str, told: Tally, bound: bool = True) -> dict[str, object]:
-    failed = told.lost + told.different
+def row(what: str, tally: Tally, bound: bool = True) -> dict[str, object]:
+    failed = tally.lost + tally.different
     return {
         "what": what,
-        "kills": told.kills,
-        "while a file was written": told.in_saves,
-        "when the last network began to stand": told.at_ends,
-        "runs": told.runs,
-        "lost": told.lost,
-        "other bits": told.different,
-        "at most a kill (95 %)": at_most(failed, told.kills) if bound else "",
+        "kills": tally.kills,
+        "while a file was written": tally.in_saves,
+        "when the last network began to stand": tally.at_ends,
+        "runs": tally.runs,
+        "lost": tally.lost,
+        "other bits": tally.different,
+        "at most a kill (95 %)": at_most(failed, tally.kills) if bound else "",
     }
 
 
-def control(most: int, data: Path, run: Path, place: Path, told: Tally | None = None) -> Tally:
+def control(most: int, data: Path, run: Path, place: Path, tally: Tally | None = None) -> Tally:
     """The same of a training that saves as one does without thinking, in a process of its own."""
     naive()
-    return trials("train", most, data, run, place, told)
+    return trials("train", most, data, run, place, tally)
 
 
 def anew(careless: Tally) -> None:
@@ -289,10 +289,10 @@ def main() -> None:
         }
         careless = control(each, data, run, place / "naive", Tally(CARELESS, args.kept))
     whole = Tally()
-    for told in found.values():
+    for tally in found.values():
         for key in whole.counts():
-            setattr(whole, key, getattr(whole, key) + getattr(told, key))
-    rows = [row(job, told) for job, told in found.items()]
+            setattr(whole, key, getattr(whole, key) + getattr(tally, key))
+    rows = [row(job, tally) for job, tally in found.items()]
     rows += [row("all", whole), row(CARELESS, careless, False)]
     sys.argv[1:] = ["--trials", str(args.trials)]  # a command that others can give, too
     publish(

@@ -135,12 +135,12 @@ def _section(file: Path, members: list[Card]) -> Iterator[str]:
     yield f"`leancnn/models/{file.name}`\n\n```text\n{rest.strip()}\n```\n"
     columns = ("network", "classes", "trainable", "frozen", "statistics", "MACs", "MB")
     yield f"Counted:\n\n{_table_of(members, columns)}"
-    told = [card for card in members if card.published]
-    if told:
-        lines = [f"* {card.name}: {card.published}" for card in told]
-        for text in dict.fromkeys(card.differs for card in told if card.differs):
-            who = [card.name for card in told if card.differs == text]
-            names = "" if len(who) == len(told) else f" ({', '.join(who)})"
+    printed = [card for card in members if card.published]
+    if printed:
+        lines = [f"* {card.name}: {card.published}" for card in printed]
+        for text in dict.fromkeys(card.differs for card in printed if card.differs):
+            who = [card.name for card in printed if card.differs == text]
+            names = "" if len(who) == len(printed) else f" ({', '.join(who)})"
             lines.append(f"\nWhere that differs{names}: {text}.")
         yield "Printed:\n\n" + "\n".join(lines) + "\n"
 

@@ -144,15 +144,15 @@ def table(experiment: Experiment, found: Mapping[str, Comparison]) -> list[dict[
     """The whole network once, then each goal's criteria and baselines."""
     lines: list[dict[str, Any]] = []
     for goal, comparison in found.items():
-        told = means(comparison.rows)
-        for line in told[1:] if lines else told:
+        averages = means(comparison.rows)
+        for line in averages[1:] if lines else averages:
             at = "whole" if line["kind"] == "whole" else goal
             lines.append(
                 {
                     "cut to": at,
                     "network": line["network"],
                     **{key: line[key] for key in ("runs", "before %", "after %", "± %")},
-                    "change": round(line["after %"] - told[0]["after %"], 2),
+                    "change": round(line["after %"] - averages[0]["after %"], 2),
                     **{key: line[key] for key in ("epochs", "trainable", "MACs")},
                     "published": experiment.published.get((at, line["network"]), ""),
                 }
@@ -169,7 +169,7 @@ def keep(
     found: Mapping[str, Comparison],
 ) -> None:
     """Write what there is so far: the table, every run, and what each concludes."""
-    told = ("goal", "images", "rows", "left_out", "conclusion")
+    keys = ("goal", "images", "rows", "left_out", "conclusion")
     conclusions = [f"{goal}: {comparison.conclusion}" for goal, comparison in found.items()]
     runs.write_json(
         path,
@@ -180,7 +180,7 @@ def keep(
             "made": runs.now(),
             "rows": table(experiment, found),
             "note": "; ".join([how, experiment.note, *conclusions]),
-            "runs": {goal: {key: asdict(c)[key] for key in told} for goal, c in found.items()},
+            "runs": {goal: {key: asdict(c)[key] for key in keys} for goal, c in found.items()},
             "recipe": {"arguments": dict(experiment.arguments), **recipe.to_json()},
         },
     )

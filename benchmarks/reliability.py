@@ -78,10 +78,10 @@ def flips(folder: Path, trials: int = 100) -> list[Row]:
         return load_tensors(path.read_bytes())
 
     def edited() -> None:
-        told: list[str] = []
-        recipes._base.tell = told.append
+        messages: list[str] = []
+        recipes._base.tell = messages.append
         recipes.read(run / "recipe.json")
-        if told:
+        if messages:
             raise WriteError("said to be edited")
 
     kinds: dict[Path, tuple[Callable[[], object], Callable[[Path], object]]] = {
@@ -300,8 +300,8 @@ def disk(folder: Path) -> list[Row]:
             if not fails(job, number):
                 break
             failures += 1
-            quiet += not fails.said  # the folder was not synced, the file is in its place
-            unnamed += bool(fails.said) and str(run) not in str(fails.said)
+            quiet += not fails.error  # the folder was not synced, the file is in its place
+            unnamed += bool(fails.error) and str(run) not in str(fails.error)
             lost += not stands()
             job()  # the next start
             runs.sweep(run)
@@ -333,7 +333,7 @@ def disk(folder: Path) -> list[Row]:
 class Fails:
     """Run a job whose k-th opening, fsync or rename fails; whether it came to that."""
 
-    said: str | None = None
+    error: str | None = None
 
     def __call__(self, job: Callable[[], object], which: int) -> bool:
         left = [which]
@@ -357,9 +357,9 @@ class Fails:
                     setattr(os, name, failing(real))
             Path.replace = failing(rename)  # type: ignore[method-assign]
             job()
-            self.said = ""
+            self.error = ""
         except WriteError as error:
-            self.said = str(error)
+            self.error = str(error)
         finally:
             for name, real in names.items():
                 setattr(os, name, real)

@@ -260,7 +260,7 @@ def kills(asked: argparse.Namespace) -> None:
         again = len([line for line in ran if line.startswith("began")]) - len(ended)
         done = table(folder)
         wrong = sum(
-            abs(accuracy - answer(told(one, epochs))) > 1e-12
+            abs(accuracy - answer(reported(one, epochs))) > 1e-12
             for one in done.values()
             for epochs, accuracy in one.accuracies.items()
         )
@@ -285,7 +285,7 @@ def kills(asked: argparse.Namespace) -> None:
     )
 
 
-def told(one: Any, epochs: int) -> dict[str, Any]:
+def reported(one: Any, epochs: int) -> dict[str, Any]:
     """The part of a trial's job that a stub's answer depends on."""
     architecture = {**one.candidate.architecture.to_json()}
     return {"architecture": architecture, "change": one.change.to_json(), "epochs": epochs}

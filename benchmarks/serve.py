@@ -117,8 +117,8 @@ def bombed(server: Watched, port: int) -> dict[str, Any]:
         worst["slow"] = name if seen.seconds > slowest else worst["slow"]
         worst["large"] = name if extra > largest else worst["large"]
         slowest, largest = max(slowest, seen.seconds), max(largest, extra)
-        told = f"{seen.status}, {1000 * seen.seconds:.0f} ms, {extra / MB:.0f} MB"
-        print(f"{name}: {told}, {seen.body[:90]!r}", file=sys.stderr)
+        summary = f"{seen.status}, {1000 * seen.seconds:.0f} ms, {extra / MB:.0f} MB"
+        print(f"{name}: {summary}, {seen.body[:90]!r}", file=sys.stderr)
     milliseconds, megabytes = round(1000 * slowest, 1), round(largest / MB, 1)
     return {
         "bombs": statuses.total(),

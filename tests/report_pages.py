@@ -85,7 +85,7 @@ def page_of(*paths, **how):
     return render([record for path in paths for record in find(path)], **how)[0]
 
 
-def told(path):
+def read_value(path):
     value = json.loads(path.read_bytes())
     if isinstance(value, dict):
         value.pop("sha256", None)

@@ -17,7 +17,7 @@ from tests.made_runs import (
     made_plan,
     made_run,
 )
-from tests.report_pages import told
+from tests.report_pages import read_value
 
 pytestmark = pytest.mark.usefixtures("plain_charts")
 
@@ -55,7 +55,9 @@ def test_what_was_called_otherwise_at_first_is_read(tmp_path):
         ("bench.json", "verdicts", "summaries"),
     ):
         now = recognise(folder / name)
-        value = {old if key == new else key: item for key, item in told(folder / name).items()}
+        value = {
+            old if key == new else key: item for key, item in read_value(folder / name).items()
+        }
         (folder / name).unlink()
         write_json(folder / name, {key: value[key] for key in value if key != "sha256"})
         kind, found = recognise(folder / name)
@@ -87,10 +89,12 @@ def check_odd(folder, chosen):
     """Replace single values in files whose checksums fit: the page is made, or one line is said."""
     paths = everything(folder)
     files = [path for path in folder.rglob("*.json") if path.name != "recipe.json"]
-    cases = [(path, at, odd) for path in sorted(files) for at in places(told(path)) for odd in ODD]
+    cases = [
+        (path, at, odd) for path in sorted(files) for at in places(read_value(path)) for odd in ODD
+    ]
     pages = 0
     for path, at, odd in chosen(cases):
-        whole, value = path.read_bytes(), changed(told(path), at, odd)
+        whole, value = path.read_bytes(), changed(read_value(path), at, odd)
         (write_checked if isinstance(value, dict) and b'"sha256"' in whole else write_json)(
             path, value
         )

@@ -24,7 +24,7 @@ from tests.made_runs import (
     made_run,
     made_search,
 )
-from tests.report_pages import ALLOWED, HOSTILE, Page, page_of, told
+from tests.report_pages import ALLOWED, HOSTILE, Page, page_of, read_value
 
 pytestmark = pytest.mark.usefixtures("plain_charts")
 
@@ -87,7 +87,7 @@ def test_what_a_reader_without_eyes_or_mouse_needs_is_there(tmp_path):
 
 def test_every_command_that_the_page_names_is_one_that_works(tmp_path):
     run = made_run(tmp_path / "a run")
-    stopped = told(run / "run.json") | {"state": "stopped"}
+    stopped = read_value(run / "run.json") | {"state": "stopped"}
     write_checked(run / "run.json", stopped)
     for path in run.glob("eval*"):
         path.unlink()

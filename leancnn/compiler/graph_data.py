@@ -26,25 +26,25 @@ def op_to_data(op: Op, path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any
     >>> op_to_data(graph.Softmax(), "n1.op")
     ({'op': 'Softmax', 'log': False}, {})
     """
-    told: dict[str, Any] = {"op": type(op).__name__}
+    data: dict[str, Any] = {"op": type(op).__name__}
     arrays: dict[str, NDArray[Any]] = {}
     for key in op.__dataclass_fields__:
         value = getattr(op, key)
         if isinstance(value, np.ndarray):
             arrays[f"{path}.{key}"] = value
-            told[key] = {"array": f"{path}.{key}"}
+            data[key] = {"array": f"{path}.{key}"}
         elif isinstance(value, float) and not np.isfinite(value):
-            told[key] = {"float": str(value)}
+            data[key] = {"float": str(value)}
         else:
-            told[key] = list(value) if isinstance(value, tuple) else value
-    return told, arrays
+            data[key] = list(value) if isinstance(value, tuple) else value
+    return data, arrays
 
 
-def op_from_data(told: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Op:
+def op_from_data(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Op:
     """The operator that `op_to_data` wrote. Raises `KeyError`, `TypeError` or `ValueError` for what
     is none."""
-    kind, fields = told["op"], {}
-    for key, value in told.items():
+    kind, fields = data["op"], {}
+    for key, value in data.items():
         if key == "op":
             continue
         if isinstance(value, dict):

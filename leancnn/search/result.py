@@ -170,7 +170,7 @@ def _measured(
             members.append(_member(folder, plan, trial, trial.candidate.form))
             bar.to(bar.done + 1)
             if trial.candidate.form == "float32" and plan.asked.get("integers") is None:
-                with _said(trial):
+                with _failure_as_warning(trial):
                     members.append(_member(folder, plan, trial, "int8"))
             bar.to(bar.done + 1)
     found: list[Member] = []
@@ -183,7 +183,7 @@ def _measured(
 
 
 @contextmanager
-def _said(trial: Trial) -> Iterator[None]:
+def _failure_as_warning(trial: Trial) -> Iterator[None]:
     """What keeps a network from another form is a warning: the search has others."""
     try:
         yield

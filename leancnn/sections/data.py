@@ -48,7 +48,7 @@ def _blocks(users: Sequence[Record]) -> list[Block]:
         counts = checks[0]["counts"]
     if counts is None and not checks:
         return []
-    blocks: list[Block] = [Text(_told(users, counts or {}))]
+    blocks: list[Block] = [Text(_summary(users, counts or {}))]
     if counts:
         table = _classes(counts)
         many = len(table.rows) > MOST_OPEN
@@ -76,7 +76,7 @@ def _counted(run: Record) -> bool:
     return bool(run.value.get("data", {}).get("counts"))
 
 
-def _told(users: Sequence[Record], counts: Mapping[str, Mapping[str, int]]) -> str:
+def _summary(users: Sequence[Record], counts: Mapping[str, Mapping[str, int]]) -> str:
     names = {name for own in counts.values() for name in own}
     words = [f"{sum(own.values()):,} to {_verb(part)}" for part, own in counts.items() if own]
     by = ", ".join(dict.fromkeys(user.name for user in users))

@@ -78,7 +78,7 @@ def _run(record: Record) -> list[Block]:
 
 
 def _doctor(record: Record) -> list[Block]:
-    """What the doctor of signals said, where it was kept in the run."""
+    """What the doctor of signals found, where it was kept in the run."""
     path = record.path / "check.json"
     if not path.exists():
         words = "leancnn", "eeg", "check", record.value["data"], "--json"
@@ -147,7 +147,7 @@ def _session(value: Mapping[str, Any]) -> list[Block]:
 def _check(value: Mapping[str, Any]) -> list[Block]:
     kind = "good" if value["fit"] else "warning"
     fit = "fit for use" if value["fit"] else "not fit for use"
-    said = [f"problem: {one}" for one in value["problems"]]
-    said += [f"warning: {one}" for one in value["warnings"]]
+    findings = [f"problem: {one}" for one in value["problems"]]
+    findings += [f"warning: {one}" for one in value["warnings"]]
     fitness = Text(f"{value['source']} is {fit}.", "good" if kind == "good" else "warning")
-    return [fitness, *map(Text, said)]
+    return [fitness, *map(Text, findings)]

@@ -48,7 +48,7 @@ def _together(trained: Sequence[tuple[Record, list[dict[str, Any]]]]) -> Block:
 
 
 def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
-    blocks: list[Block] = [Text(_told(run, epochs))]
+    blocks: list[Block] = [Text(_summary(run, epochs))]
     if (diverged := run.value.get("diverged")) and run.value.get("state") == "diverged":
         blocks.append(
             Text(f"The loss was not finite at step {diverged.get('step', '?')}.", "warning")
@@ -70,7 +70,7 @@ def _blocks(run: Record, epochs: list[dict[str, Any]]) -> list[Block]:
     return blocks
 
 
-def _told(run: Record, epochs: Sequence[Mapping[str, Any]]) -> str:
+def _summary(run: Record, epochs: Sequence[Mapping[str, Any]]) -> str:
     plan, state = run.value["plan"], run.value.get("state", "finished")
     asked = value_text(plan["recipe"].get("epochs"))
     words = [f"{plan['model']} on {plan['data']}: {len(epochs)} of {asked} epochs ({state})"]

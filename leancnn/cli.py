@@ -82,7 +82,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         if "--json" in words and error.details and _speaks():
             print(json.dumps({"error": str(error), **error.details}, indent=2))
-        return _complain(_spelled(str(error), words), error.exit_status)
+        return _complain(_with_options(str(error), words), error.exit_status)
     except (MemoryError, RuntimeError) as error:
         if "--debug" in words or not _no_memory(error):
             raise
@@ -120,7 +120,7 @@ def _safe(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def _spelled(text: str, words: Sequence[str]) -> str:
+def _with_options(text: str, words: Sequence[str]) -> str:
     """A message in the words of the command that was typed."""
     verb = next((word for word in words if word in commands), None)
     return text if verb is None else flags(text, build_parser().verbs[verb])

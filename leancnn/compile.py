@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leancnn.compiled import CompiledNetwork
-from leancnn.compiler.answers import sum_to_one
 from leancnn.compiler.frame import GeneratedC, Metadata
 from leancnn.compiler.from_qdq import Grid, from_qdq
 from leancnn.compiler.graph import Affine, Conv, Graph
@@ -18,6 +17,7 @@ from leancnn.compiler.import_onnx import Imported, import_onnx
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import Quantized
 from leancnn.compiler.onnx_engine import Run, engine, not_run
+from leancnn.compiler.probabilities import sum_to_one
 from leancnn.compiler.qdq_floats import in_floats, is_quantized
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.translate import translate
@@ -158,7 +158,7 @@ def _written(
         "std": std,
         "origin": origin,
     }
-    facts = Metadata(
+    metadata = Metadata(
         name=name,
         classes=tuple(classes or [f"class {number}" for number in range(answers)]),
         mean=tuple(mean),
@@ -169,16 +169,16 @@ def _written(
         logits=answers > 1 and found.final != "probabilities",
     )
     if plan.integers is not None:
-        return emit_integers(plan.integers, facts, plan.grid)
+        return emit_integers(plan.integers, metadata, plan.grid)
     return translate(
         graph,
         name=name,
-        classes=facts.classes,
+        classes=metadata.classes,
         mean=mean,
         std=std,
-        about=facts.about,
-        source=facts.source,
-        logits=facts.logits,
+        about=metadata.about,
+        source=metadata.source,
+        logits=metadata.logits,
         tune=tune,
     )
 
@@ -204,7 +204,7 @@ def check_onnx(path: Path, found: Imported, native: CompiledNetwork) -> float | 
     """
     try:
         rounded = is_quantized(found.graph)
-        other = engine(found.model, found.name, native.facts["macs"], literal=rounded)
+        other = engine(found.model, found.name, native.metadata["macs"], literal=rounded)
         if other is None:
             return None
         name, run = other

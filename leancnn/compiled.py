@@ -42,22 +42,22 @@ class CompiledNetwork:
             library = open_library(self.path)
             about = library.leancnn_about
             about.restype = ctypes.c_char_p
-            self.facts = manifests.check(json.loads(about()), manifests.About, self.path)
+            self.metadata = manifests.check(json.loads(about()), manifests.About, self.path)
         except FileNotFoundError:
             raise RunError(f"{self.path}: no such file") from None
         except (OSError, AttributeError, ValueError) as error:
             raise _not_ours(self.path, error) from error
         try:
-            prefix = self.facts["prefix"]
-            count = self.facts["classes"]
+            prefix = self.metadata["prefix"]
+            count = self.metadata["classes"]
             table = (ctypes.c_char_p * count).in_dll(library, f"{prefix}_class_names")
             self._run = getattr(library, f"{prefix}_run")
             self._run_float = getattr(library, f"{prefix}_run_float")
             self._preprocess = getattr(library, f"{prefix}_preprocess_from", None)
-            if "scratch_bytes" not in self.facts:  # written by 0.1
+            if "scratch_bytes" not in self.metadata:  # written by 0.1
                 size = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes")
-                self.facts["scratch_bytes"] = size.value
-            self.scratch_bytes = int(self.facts["scratch_bytes"])
+                self.metadata["scratch_bytes"] = size.value
+            self.scratch_bytes = int(self.metadata["scratch_bytes"])
         except (AttributeError, ValueError, TypeError) as error:
             raise _not_ours(self.path, error) from error
         pointer = ctypes.c_void_p
@@ -67,12 +67,12 @@ class CompiledNetwork:
         for function in (self._run, self._run_float):
             function.argtypes = [pointer, pointer, pointer]
             function.restype = None
-        self.name: str = self.facts["name"]
+        self.name: str = self.metadata["name"]
         self.classes = tuple((name or b"").decode() for name in table)
-        self.dtype = np.dtype(self.facts.get("dtype", "uint8"))
+        self.dtype = np.dtype(self.metadata.get("dtype", "uint8"))
         """Of what `run` takes: uint8 pixels, or float32 features of signals."""
-        self.shape: tuple[int, int, int] = tuple(self.facts["image"])  # (C, H, W)
-        self.about: dict[str, Any] = self.facts.get("about") or {}
+        self.shape: tuple[int, int, int] = tuple(self.metadata["image"])  # (C, H, W)
+        self.about: dict[str, Any] = self.metadata.get("about") or {}
 
     def __call__(self, images: NDArray[Any], *, threads: int = 1) -> NDArray[np.float32]:
         """Probabilities (N, classes) of images (N, H, W, C). Raises `MismatchError`."""

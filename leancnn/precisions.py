@@ -48,7 +48,7 @@ def write_onnxruntime(network: Network, folder: Path) -> list[Path]:
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
         )
-        atomic_write(path, onnx.noted(network, package.load(str(made))))
+        atomic_write(path, onnx.with_metadata(network, package.load(str(made))))
     return [path]
 
 

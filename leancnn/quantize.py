@@ -232,7 +232,7 @@ class _Calibrated:
         assert isinstance(body, IntegerNetwork)
         image = self.dataset.of_train.images[:1]
         clocks = clock([network, made], image) if self.timed else []
-        apart = errors(self.graph, body, self.batches[0][:PROBED])
+        layer_errors = errors(self.graph, body, self.batches[0][:PROBED])
         clipped = [(name, r.clipped) for name, r in self.ranges.items() if r.clipped > CLIPPED]
         return made, Quantization(
             network=network.name,
@@ -246,8 +246,8 @@ class _Calibrated:
             bytes_int8=body.network.weights(),
             us=clocks[0] if clocks else None,
             us_int8=clocks[1] if clocks else None,
-            layers=furthest(apart),
-            errors=tuple(apart),
+            layers=furthest(layer_errors),
+            errors=tuple(layer_errors),
             clipped=tuple(clipped),
             ten_bit=tuple(ten_bit),
             floats=tuple(node.out for node in body.network.nodes if isinstance(node, QFloat)),

@@ -55,8 +55,8 @@ def laid_source(module, shape, layout):
     """A module's C text in which values lie in planes or in blocks, wherever they can."""
     graph = simplify(import_torch(module, shape))
     classes = tuple(f"class {i}" for i in range(graph.shapes[graph.output][0]))
-    facts = Metadata(name="net", classes=classes, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
-    return emit(schedule(lower(graph), layout=layout), facts).source
+    metadata = Metadata(name="net", classes=classes, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
+    return emit(schedule(lower(graph), layout=layout), metadata).source
 
 
 def laid(module, shape, layout, flags=FLAGS):

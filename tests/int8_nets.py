@@ -262,8 +262,8 @@ def written(network, name="drawn"):
     """Its C."""
     channels = network.values[network.image].shape[0]
     mean, std = spread(MEAN, channels), spread(STD, channels)
-    facts = Metadata(name=name, classes=("a", "b", "c", "d"), mean=mean, std=std, logits=False)
-    return emit_integers(network, facts)
+    metadata = Metadata(name=name, classes=("a", "b", "c", "d"), mean=mean, std=std, logits=False)
+    return emit_integers(network, metadata)
 
 
 def answers(source, pixels, flags):

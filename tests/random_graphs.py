@@ -211,12 +211,12 @@ def native(graph, layout, width):
     """The C of a graph, its values laid out so, with vectors of so many floats."""
     small = simplify(graph)
     channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
-    facts = Metadata(
+    metadata = Metadata(
         name="net",
         classes=tuple(f"class {i}" for i in range(answers)),
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
     )
-    source = emit(schedule(lower(small), layout=layout), facts).source
+    source = emit(schedule(lower(small), layout=layout), metadata).source
     flags = ("-std=c11", "-O1", "-march=native", "-ffp-contract=fast", f"-DLANES={width}")
     return CompiledNetwork(compile_library(source, name="net", flags=flags))

@@ -189,7 +189,7 @@ def test_floats_are_taken_as_the_header_says(written, native):
 
 
 def test_about_tells_how_to_write_the_preprocessing_again(native):
-    about = native.facts
+    about = native.metadata
     assert about["class_names"] == list(CLASSES)
     assert about["preprocess"] == {
         "fit": "contain",

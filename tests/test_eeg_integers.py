@@ -72,7 +72,7 @@ def test_integers_in_c_round_signals_to_the_bits_of_the_reference():
     shares = np.exp(expected - expected.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
     assert np.allclose(native(far.numpy()), shares, atol=1e-6)
-    assert native.facts["precision"] == "int8"
+    assert native.metadata["precision"] == "int8"
     error = network(fed) - floats(fed)
     assert error.detach().abs().mean() < 0.05 * floats(fed).std()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from leancnn import models
-from leancnn.compiler.eliminate import drop_dead
+from leancnn.compiler.eliminate import eliminate_dead
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import Gate, Inverted, compiled, max_error, random_network, settled
@@ -132,7 +132,7 @@ def test_a_network_of_zeros_still_answers():
 
 def test_a_network_without_dead_channels_stays_as_it_is():
     graph = simplify(import_torch(settled(models.create_model("henet_r2", seed=0)), (3, 31, 31)))
-    assert [node.output for node in drop_dead(graph).nodes] == [n.output for n in graph.nodes]
+    assert [node.output for node in eliminate_dead(graph).nodes] == [n.output for n in graph.nodes]
     assert graph.macs() == models.card("henet_r2").macs
 
 

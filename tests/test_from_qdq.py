@@ -146,7 +146,7 @@ def test_a_file_of_others_is_compiled_to_integers_that_answer_like_onnx_runtime(
     pytest.importorskip("onnxruntime")
     path = foreign(tmp_path / "others.onnx", **(KINDS | MORE)[kind])
     native = leancnn.compile(path, out=tmp_path / "out")  # compares, and raises where they differ
-    assert native.facts["precision"] == "int8"
+    assert native.metadata["precision"] == "int8"
     network, grid, found = integers_of(path)
     assert sum(isinstance(node, QConv) for node in network.nodes) == 5
     assert sum(isinstance(node, QLookup) for node in network.nodes) <= 3
@@ -205,7 +205,7 @@ def test_parts_without_an_integer_form_are_floats_and_the_rest_integers(kind, tm
     pytest.importorskip("onnxruntime")
     path = partly(tmp_path / "partly.onnx", kind)
     native = leancnn.compile(path)
-    assert native.facts["precision"] == "int8 and float32"
+    assert native.metadata["precision"] == "int8 and float32"
     assert "this part is computed in floats" in capsys.readouterr().err
     network, _, _ = integers_of(path)
     assert any(isinstance(node, QConv) for node in network.nodes)
@@ -224,7 +224,7 @@ def test_what_has_no_integer_form_is_computed_in_floats_and_said(tmp_path, capsy
     path = tmp_path / "floats.onnx"
     path.write_bytes(w.model(answer).SerializeToString())
     native = leancnn.compile(path)
-    assert native.facts["precision"] == "int8 and float32"
+    assert native.metadata["precision"] == "int8 and float32"
     assert "has no integer form; this part is computed in floats" in capsys.readouterr().err
 
 
@@ -235,7 +235,7 @@ def test_what_has_no_convolution_of_integers_is_all_floats(tmp_path, capsys):
     x = w.add("Tanh", w.add("Conv", w.rounded("image", 2 / 255, 128), plain))
     path = tmp_path / "floats.onnx"
     path.write_bytes(w.model(w.add("Flatten", x)).SerializeToString())
-    assert leancnn.compile(path).facts.get("precision") is None
+    assert leancnn.compile(path).metadata.get("precision") is None
     assert "all of it is computed in floats, rounded where" in capsys.readouterr().err
 
 
@@ -281,7 +281,7 @@ def test_a_sum_whose_scales_are_far_apart_is_no_sum_of_integers(tmp_path):
     path = tmp_path / "apart.onnx"
     path.write_bytes(w.model(w.add("Flatten", w.add("GlobalAveragePool", y))).SerializeToString())
     native = leancnn.compile(path)
-    assert native.facts.get("precision") != "int8"
+    assert native.metadata.get("precision") != "int8"
     images = trial_pixels()
     expected = literal(path, images)
     assert np.abs(native.logits(images) - expected).max() < 0.02 * np.abs(expected).max()
@@ -337,4 +337,4 @@ def test_what_onnx_runtime_quantizes_is_compiled_to_integers(name, way, tmp_path
     }[way]
     given = {"activation_type": q.QuantType.QUInt8, **settings}
     q.quantize_static(str(ready), str(out), Reader(), quant_format=q.QuantFormat.QDQ, **given)
-    assert leancnn.compile(out).facts["precision"] == "int8"
+    assert leancnn.compile(out).metadata["precision"] == "int8"

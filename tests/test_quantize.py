@@ -124,7 +124,7 @@ def test_a_budget_gives_weights_of_10_bits_to_layers_until_it_holds(run, tmp_pat
     assert "weights of 10 bits, so that the budget holds" in found.text()
     kept = weights.load(tmp_path / "fine").body.network
     assert sum(name.endswith("_times_4") for name in kept.values) == 2
-    assert leancnn.compile(tmp_path / "fine").facts["precision"] == "int8"
+    assert leancnn.compile(tmp_path / "fine").metadata["precision"] == "int8"
 
 
 def test_where_10_bits_are_not_enough_convolutions_stay_in_floats(run, tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_where_10_bits_are_not_enough_convolutions_stay_in_floats(run, tmp_path,
     assert not set(found.floats) & set(found.ten_bit)
     assert "computed in float32, not in integers: " in found.text()
     assert kept.body.network.mixed
-    assert leancnn.compile(tmp_path / "part").facts["precision"] == "int8 and float32"
+    assert leancnn.compile(tmp_path / "part").metadata["precision"] == "int8 and float32"
 
 
 def test_finetuning_trains_on_in_fake_quantization_and_goes_on_where_it_stopped(run, tmp_path):

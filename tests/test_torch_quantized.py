@@ -54,7 +54,7 @@ def test_what_pytorch_exports_is_compiled_to_integers(backend, tmp_path):
         network, (image,), str(path), dynamo=False, opset_version=17, input_names=["image"]
     )
     native = leancnn.compile(path)
-    assert native.facts["precision"] == "int8"
+    assert native.metadata["precision"] == "int8"
     images = np.random.default_rng(4).uniform(-1, 1, (8, 3, 9, 10)).astype(np.float32)
     expected = literal(path, images)
     error = np.abs(native.logits(images) - expected)

@@ -145,13 +145,13 @@ def test_ways_fit_the_shape_and_the_registers(inputs, outputs, height, width, da
 
 
 def test_a_filter_that_is_given_is_the_one_that_is_written():
-    facts = Metadata(name="net", classes=("a",) * 32, mean=(0.5,) * 16, std=(0.25,) * 16)
+    metadata = Metadata(name="net", classes=("a",) * 32, mean=(0.5,) * 16, std=(0.25,) * 16)
     graph = layer(16, 32, 8, 8)
     (kernel,) = walked(schedule(lower(graph), layout="blocked"))
     given = kernel.tiles(9)
     assert set(given) == {(2, 1), (2, 2), (4, 1), (4, 2)}
     tiles = [{kernel.tile_key: pair} for pair in given]
-    texts = [emit(schedule(lower(graph), tile, "blocked"), facts).source for tile in tiles]
+    texts = [emit(schedule(lower(graph), tile, "blocked"), metadata).source for tile in tiles]
     assert len(set(texts)) == 4
     for (size, vectors), text in zip(given, texts, strict=True):
         assert f"by F({size}, 3)" in text

@@ -44,13 +44,13 @@ def run(args: Namespace) -> Answer:
         "network": native.name,
         "library": str(native.path),
         "source": str(native.path.with_suffix(".c")),
-        "macs": native.facts["macs"],
+        "macs": native.metadata["macs"],
         "scratch_bytes": native.scratch_bytes,
         "library_bytes": native.path.stat().st_size,
     }
     text = (
         f"{printable(native.path)}: {value['library_bytes']:,} bytes\n"
-        f"{native.facts['macs']:,} multiply-accumulates, {native.scratch_bytes:,} bytes of scratch"
+        f"{native.metadata['macs']:,} multiply-accumulates, {native.scratch_bytes:,} bytes of scratch"
     )
     return Answer(value, text)
 

@@ -34,7 +34,7 @@ Mask = NDArray[np.bool_]
 """Some of a value's channels: (c,)."""
 
 
-def drop_dead(graph: Graph) -> Graph:
+def eliminate_dead(graph: Graph) -> Graph:
     """The same function without dead channels; a graph that has none is returned as it is."""
     graph = fold_constants(graph)
     needed = needs(graph)

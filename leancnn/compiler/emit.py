@@ -24,28 +24,28 @@ from leancnn.normalisation import scale_and_shift
 LAYERS = "/*@ layers @*/\n"
 
 
-def emit(schedule: Schedule, facts: Metadata) -> GeneratedC:
+def emit(schedule: Schedule, metadata: Metadata) -> GeneratedC:
     """The C file: constants, one function a layer shape, the network, the entry points.
 
     Raises `ProgramError` when the program would read what it has overwritten.
     """
     verify(schedule)
     program = schedule.program
-    file = open_file(facts, dump=program.arena)
+    file = open_file(metadata, dump=program.arena)
     for kernel in program.kernels:
         kernel.c(file, schedule.plans[kernel])
     frame = Frame(
-        facts=facts,
+        metadata=metadata,
         file=file,
-        preprocess=emit_preprocess(facts.preprocessing),
+        preprocess=emit_preprocess(metadata.preprocessing),
         image=program.image.shape,
-        pixel="uint8_t" if facts.full_scale == 255 else "float",
+        pixel="uint8_t" if metadata.full_scale == 255 else "float",
         macs=program.graph.macs(),
     )
     widest = max((b.stride for b in program.buffers), default=0)
     arena = program.arena + widest + 64
     scratch = 4 * arena + 64
-    values = frame.values(scratch, _values(program, file, facts, arena))
+    values = frame.values(scratch, _values(program, file, metadata, arena))
     head, body = (filled(part, values) for part in template("frame.c").split(LAYERS))
     macros = tile_macros(file.tiles)
     return frame.written(
@@ -55,10 +55,10 @@ def emit(schedule: Schedule, facts: Metadata) -> GeneratedC:
     )
 
 
-def _values(program: Program, file: File, facts: Metadata, arena: int) -> dict[str, object]:
+def _values(program: Program, file: File, metadata: Metadata, arena: int) -> dict[str, object]:
     """What stands for the words of the frame that only programs of floats have."""
     image = program.image
-    scale, shift = scale_and_shift(facts.mean, facts.std, facts.full_scale)
+    scale, shift = scale_and_shift(metadata.mean, metadata.std, metadata.full_scale)
     clear = f"    memset(s + {image.origin - image.below}, 0, {4 * image.size});\n"
     return {
         "ARENA": arena,
@@ -66,8 +66,8 @@ def _values(program: Program, file: File, facts: Metadata, arena: int) -> dict[s
         "ORIGIN": image.origin,
         "STRIDE": image.stride,
         "PITCH": image.pitch,
-        "MEAN": _numbers(facts.mean),
-        "STD": _numbers(facts.std),
+        "MEAN": _numbers(metadata.mean),
+        "STD": _numbers(metadata.std),
         "SCALE": _numbers(scale.tolist()),
         "SHIFT": _numbers(shift.tolist()),
         "LOGITS": file.integers("logits_at", program.logits.places()),

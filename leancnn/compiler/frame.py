@@ -62,7 +62,7 @@ class GeneratedC:
 class Frame:
     """The frame of one network, and the words in it that both kinds of program have."""
 
-    facts: Metadata
+    metadata: Metadata
     file: File
     preprocess: Preprocess
     image: Shape
@@ -77,18 +77,18 @@ class Frame:
 
     def values(self, scratch: int, own: dict[str, object]) -> dict[str, object]:
         """What stands for the words of the templates, a program's own ones included."""
-        facts, (c, h, w) = self.facts, self.image
+        metadata, (c, h, w) = self.metadata, self.image
         values: dict[str, object] = {
             "NAME": self.file.name,
             "CHANNELS": c,
             "HEIGHT": h,
             "WIDTH": w,
             "PIXEL": self.pixel,
-            "CLASSES": len(facts.classes),
+            "CLASSES": len(metadata.classes),
             "SCRATCH": scratch,
             "ABOUT": escaped(json.dumps(self._about(scratch))),
-            "NAMES": "\n".join(f'    "{escaped(name)}",' for name in facts.classes),
-            "SOFTMAX": SOFTMAX if facts.logits else "",
+            "NAMES": "\n".join(f'    "{escaped(name)}",' for name in metadata.classes),
+            "SOFTMAX": SOFTMAX if metadata.logits else "",
             "CALLS": "\n".join(f"    {call}" for call in self.file.calls),
             **self.preprocess.values,
             **own,
@@ -100,28 +100,28 @@ class Frame:
     def _about(self, scratch: int) -> dict[str, Any]:
         """What a loader of the library reads, as JSON values."""
         return {
-            "name": self.facts.name,
+            "name": self.metadata.name,
             "prefix": self.file.name,
-            "classes": len(self.facts.classes),
+            "classes": len(self.metadata.classes),
             "image": list(self.image),
             "dtype": "uint8" if self.pixel == "uint8_t" else "float32",
             "macs": self.macs,
             "scratch_bytes": scratch,
-            "class_names": self.facts.classes,
+            "class_names": self.metadata.classes,
             "preprocess": self.preprocess.about,
             **self.about,
-            "about": self.facts.parsed,
+            "about": self.metadata.parsed,
         }
 
     def comment(self, scratch: int) -> str:
         """The comment at the top of both files."""
-        facts, (c, h, w) = self.facts, self.image
+        metadata, (c, h, w) = self.metadata, self.image
         about = [
-            f"{facts.name}: {c}x{h}x{w} image -> {len(facts.classes)} classes{self.kind}",
-            facts.source,
+            f"{metadata.name}: {c}x{h}x{w} image -> {len(metadata.classes)} classes{self.kind}",
+            metadata.source,
             f"{self.macs:,} multiply-accumulates, {self.file.constants:,} bytes of constants, "
             f"{scratch:,} bytes of scratch",
-            f"Written by leancnn {facts.version}; do not edit.",
+            f"Written by leancnn {metadata.version}; do not edit.",
         ]
         return "/* " + "\n   ".join(commented(line) for line in about if line) + "\n*/\n"
 
@@ -134,9 +134,9 @@ class Frame:
         )
 
 
-def open_file(facts: Metadata, dump: int = 0) -> File:
+def open_file(metadata: Metadata, dump: int = 0) -> File:
     """An empty file of a network, in which the names of its entries are taken."""
-    prefix = identifier(facts.name[:99])  # files are called by it
+    prefix = identifier(metadata.name[:99])  # files are called by it
     file = File(prefix, dump=dump)
     entries = [prefix, "leancnn_about", *(f"{prefix}_{entry}" for entry in ENTRIES)]
     file.used.update(dict.fromkeys(entries, 1))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from leancnn.compiler.answers import ends_in_probabilities
 from leancnn.compiler.c_text import identifier
 from leancnn.compiler.graph import Graph, Reshape, Shape, Softmax
 from leancnn.compiler.index_maps import Builder
@@ -19,6 +18,7 @@ from leancnn.compiler.onnx_call import Call, operators
 from leancnn.compiler.onnx_constants import computed, shapes
 from leancnn.compiler.onnx_file import ends, read_onnx
 from leancnn.compiler.onnx_quantized import WeightScales
+from leancnn.compiler.probabilities import ends_in_probabilities
 from leancnn.errors import DamagedError, UnknownOperatorError, UnsupportedError
 from leancnn.registry import import_members
 

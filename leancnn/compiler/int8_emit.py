@@ -44,15 +44,17 @@ EXACT = ", in 8-bit integers"
 MIXED = ", in 8-bit integers and float32: bits may differ where vectors are of another width"
 
 
-def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None) -> GeneratedC:
+def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = None) -> GeneratedC:
     """The C file of a quantized network; `grid` is how the image's floats are rounded, where a file
     says that. Raises `MismatchError`, `UnsupportedError`."""
     answers = network.values[network.output].shape[0]
-    if len(facts.classes) != answers:
-        raise MismatchError(f"{len(facts.classes)} class names for a network of {answers} answers")
+    if len(metadata.classes) != answers:
+        raise MismatchError(
+            f"{len(metadata.classes)} class names for a network of {answers} answers"
+        )
     network = in_halves(network)
     program = lower(network)
-    file = open_file(facts)
+    file = open_file(metadata)
     floats = None if program.floats is None else float_program(program.floats, file)
     for kernel in program.kernels:
         if floats is not None and not isinstance(kernel, Border):
@@ -62,9 +64,9 @@ def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None)
         floats.call_rest(file)
         file.constants += floats.file.constants
     frame = Frame(
-        facts=facts,
+        metadata=metadata,
         file=file,
-        preprocess=emit_preprocess(facts.preprocessing),
+        preprocess=emit_preprocess(metadata.preprocessing),
         image=network.values[network.image].shape,
         pixel="uint8_t" if network.step is None else "float",
         macs=count_macs(network),
@@ -76,7 +78,7 @@ def emit_integers(network: Quantized, facts: Metadata, grid: Grid | None = None)
         "ARENA": words,
         "WORD": "uint32_t",
         "CLEAR": "",  # that of the image stands where it is loaded
-        **_image(program, facts, grid, floats),
+        **_image(program, metadata, grid, floats),
         **_answer(program, file, floats),
     }
     scratch = 4 * words + 64
@@ -160,17 +162,17 @@ def _rounded(network: Quantized, grid: Grid | None) -> dict[str, object]:
 
 
 def _image(
-    program: Int8Program, facts: Metadata, grid: Grid | None, floats: Floats | None
+    program: Int8Program, metadata: Metadata, grid: Grid | None, floats: Floats | None
 ) -> dict[str, object]:
     """The functions of the frame that take the image."""
-    given = {"MEAN": _numbers(facts.mean), "STD": _numbers(facts.std)}
+    given = {"MEAN": _numbers(metadata.mean), "STD": _numbers(metadata.std)}
     if program.image is None:
         assert floats is not None
         if program.network.step is not None:
             raise UnsupportedError("signals are read by integers first, and here by floats alone")
         image = floats.image
         plane: Plane | Buffer = image
-        scale, shift = scale_and_shift(facts.mean, facts.std, facts.full_scale)
+        scale, shift = scale_and_shift(metadata.mean, metadata.std, metadata.full_scale)
         words: dict[str, object] = {
             "SCALE": _numbers(scale.tolist()),
             "SHIFT": _numbers(shift.tolist()),

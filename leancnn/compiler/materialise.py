@@ -78,13 +78,13 @@ def materialise(graph: Graph, view: IndexMap, *, by_pixel: bool = True) -> str:
     if shape[1:] == have[1:]:
         channels = index[:, 0, 0] // size
         if np.array_equal(index.reshape(shape[0], -1), channels[:, None] * size + np.arange(size)):
-            return _take(graph, view.value, channels)
+            return _gathered(graph, view.value, channels)
     if shape[1] <= have[1] and shape[2] <= have[2]:
         channels, first = index[:, 0, 0] // size, int(index[0, 0, 0] % size)
         window = Crop(first // have[2], first % have[2], shape[1], shape[2])
         inside = np.arange(shape[1])[:, None] * have[2] + np.arange(shape[2]) + first
         if _fits(window, have) and np.array_equal(index, channels[:, None, None] * size + inside):
-            value = _take(graph, view.value, channels)
+            value = _gathered(graph, view.value, channels)
             return graph.add(window, value, name=f"{view.value}_window")
     sampled = _sampled(graph, view.value, index, have)
     if sampled is not None:
@@ -93,15 +93,15 @@ def materialise(graph: Graph, view: IndexMap, *, by_pixel: bool = True) -> str:
     if np.array_equal(flat, np.arange(math.prod(have))):
         return graph.add(Reshape(shape), view.value, name=f"{view.value}_flat")
     if have[1:] == (1, 1) and shape[1:] != (1, 1):
-        spread = _take(graph, view.value, flat)
+        spread = _gathered(graph, view.value, flat)
         return graph.add(Reshape(shape), spread, name=f"{view.value}_spread")
     if shape[1:] == (1, 1):
         whole = (math.prod(have), 1, 1)
         vector = graph.add(Reshape(whole), view.value, name=f"{view.value}_flat")
-        return _take(graph, vector, flat)
+        return _gathered(graph, vector, flat)
     if by_pixel and len(flat) <= MOVED:
         everything = materialise(graph, IndexMap(view.value, (1, math.prod(have))))
-        taken = _take(graph, everything, flat)
+        taken = _gathered(graph, everything, flat)
         return graph.add(Reshape(shape), taken, name=f"{view.value}_moved")
     raise UnsupportedError(
         f"the rearrangement of {view.value} from {have} to {shape} moves {len(flat):,} single "
@@ -125,13 +125,13 @@ def _sampled(graph: Graph, value: str, index: NDArray[np.int64], have: Shape) ->
     window = Crop(first // have[2], first % have[2], (h - 1) * step[0] + 1, (w - 1) * right + 1)
     if not _fits(window, have):
         return None
-    taken = _take(graph, value, channels)
+    taken = _gathered(graph, value, channels)
     if (window.top, window.left, window.height, window.width) != (0, 0, *have[1:]):
         taken = graph.add(window, taken, name=f"{value}_window")
     return graph.add(Pool("max", (1, 1), step), taken, name=f"{value}_sampled")
 
 
-def _take(graph: Graph, value: str, channels: NDArray[np.int64]) -> str:
+def _gathered(graph: Graph, value: str, channels: NDArray[np.int64]) -> str:
     if np.array_equal(channels, np.arange(graph.shapes[value][0])):
         return value
     chosen = Gather(tuple(int(c) for c in channels))

@@ -360,7 +360,7 @@ def _mean_pool(b: Builder, call: Call) -> IndexMap:
     return _pool(b, call, "mean", bool(call.get("count_include_pad", 0)))
 
 
-def _soft(b: Builder, call: Call, *, log: bool) -> IndexMap:
+def _softmax_of(b: Builder, call: Call, *, log: bool) -> IndexMap:
     x = call.view()
     axis = call.get("axis", 1 if call.opset < 13 else -1) % len(x.shape)
     if call.opset >= 13:
@@ -372,9 +372,9 @@ def _soft(b: Builder, call: Call, *, log: bool) -> IndexMap:
 
 @handles("Softmax", sets=(1, 11, 13), reads="axis")
 def _softmax(b: Builder, call: Call) -> IndexMap:
-    return _soft(b, call, log=False)
+    return _softmax_of(b, call, log=False)
 
 
 @handles("LogSoftmax", sets=(1, 11, 13), reads="axis")
 def _log_softmax(b: Builder, call: Call) -> IndexMap:
-    return _soft(b, call, log=True)
+    return _softmax_of(b, call, log=True)

@@ -91,7 +91,7 @@ class Values:
 
     def _view(self, node: Node) -> None:
         if isinstance(node.op, Concat):
-            self._join(node)
+            self._concat(node)
             return
         x, name = self.meaning(node.inputs[0]), self.name(node.inputs[0])
         made: QGather | QCrop
@@ -104,7 +104,7 @@ class Values:
         value = QValue(self.graph.shapes[node.output], x.scale[kept], x.zero[kept], x.wide, x.most)
         self.append(node.output, made, value)
 
-    def _join(self, node: Node) -> None:
+    def _concat(self, node: Node) -> None:
         parts = [self.meaning(name) for name in node.inputs]
         if len({part.wide for part in parts}) > 1:
             raise no_integers(node)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.compiler.eliminate import drop_dead
+from leancnn.compiler.eliminate import eliminate_dead
 from leancnn.compiler.graph import (
     Activation,
     Affine,
@@ -30,12 +30,12 @@ Rewrite = Callable[["Copy", Node], str | None]
 def simplify(graph: Graph) -> Graph:
     """The same function in fewer nodes and channels: what `lower` takes."""
     for rewrites in (
-        (flatten_into_kernel, one_pixel, compose_takes),
+        (flatten_into_kernel, one_pixel, compose_gathers),
         (early,),
         (fold_affine,),
     ):
         graph = rewritten(graph, rewrites)
-    return rewritten(drop_dead(graph), (compose_takes,))
+    return rewritten(eliminate_dead(graph), (compose_gathers,))
 
 
 def rewritten(graph: Graph, rewrites: tuple[Rewrite, ...]) -> Graph:
@@ -128,7 +128,7 @@ def fold_affine(copy: Copy, node: Node) -> str | None:
 
 
 def early(copy: Copy, node: Node) -> str | None:
-    """What is done to elements moves in front of Join and Take, next to the value's producer."""
+    """What is done to elements moves in front of Concat and Gather, next to what made the value."""
     before = copy.producer(node)
     if not isinstance(node.op, Activation | Affine | Quantize) or before is None:
         return None
@@ -229,7 +229,7 @@ def _shares_of_it(op: Pool, axis: int, places: int) -> NDArray[np.float64]:
     return np.where(inside, 1 / np.maximum(op.counted(axis, 1, places), 1), 0.0)
 
 
-def compose_takes(copy: Copy, node: Node) -> str | None:
+def compose_gathers(copy: Copy, node: Node) -> str | None:
     """A take of a take is one; a reshape that changes nothing is none."""
     if isinstance(node.op, Reshape) and node.op.to == copy.old.shapes[node.inputs[0]]:
         return copy.name[node.inputs[0]]

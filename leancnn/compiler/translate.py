@@ -45,7 +45,7 @@ def translate(
     names or means that do not fit it.
     """
     graph = simplify(graph)
-    facts = Metadata(
+    metadata = Metadata(
         name=name,
         classes=tuple(classes),
         mean=tuple(mean),
@@ -56,32 +56,36 @@ def translate(
         logits=logits,
         full_scale=full_scale,
     )
-    _check(graph, facts)
+    _check(graph, metadata)
     tiles = {} if tune is None else best_tiles(graph, tune)
     tiles = narrow_tiles(graph) if narrow else tiles
     if small:
-        graph, facts = _in_strips(graph, facts)
-    written = emit(schedule(lower(graph), tiles, small=small), facts)
+        graph, metadata = _in_strips(graph, metadata)
+    written = emit(schedule(lower(graph), tiles, small=small), metadata)
     return replace(written, source=PLAIN + written.source) if small else written
 
 
-def _check(graph: Graph, facts: Metadata) -> None:
+def _check(graph: Graph, metadata: Metadata) -> None:
     """Refuse class names and means that do not fit a network. Raises as `translate`."""
     answers, channels = graph.shapes[graph.output][0], graph.shapes[graph.input][0]
-    for word in facts.classes:
+    for word in metadata.classes:
         if any(c == "\0" or "\ud800" <= c < "\ue000" for c in word):
             raise UnsupportedError(f"the class {word!r} has a character that no text in C can hold")
-    if len(facts.classes) != answers:
-        raise MismatchError(f"{len(facts.classes)} class names for a network of {answers} answers")
-    if not len(facts.mean) == len(facts.std) == channels:
+    if len(metadata.classes) != answers:
+        raise MismatchError(
+            f"{len(metadata.classes)} class names for a network of {answers} answers"
+        )
+    if not len(metadata.mean) == len(metadata.std) == channels:
         raise MismatchError(f"{channels} channels need as many means and stds")
 
 
-def _in_strips(graph: Graph, facts: Metadata) -> tuple[Graph, Metadata]:
+def _in_strips(graph: Graph, metadata: Metadata) -> tuple[Graph, Metadata]:
     """The graph with the least memory, its first layers in strips where that pays, and a note."""
     small = smallest(graph)
     more = small.macs() - graph.macs()
     if not more:
-        return small, facts
+        return small, metadata
     share = f"first layers in strips, for {more / graph.macs():.1%} more multiply-accumulates"
-    return small, replace(facts, source=f"{facts.source}, {share}" if facts.source else share)
+    return small, replace(
+        metadata, source=f"{metadata.source}, {share}" if metadata.source else share
+    )

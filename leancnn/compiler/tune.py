@@ -81,14 +81,14 @@ def alone(kernel: Kernel, tiles: Tiles) -> CompiledNetwork:
     value = graph.add(plain(kernel.op), graph.input, name="layer")
     graph.output = graph.add(Reduce("mean", "pixels"), value, name="mean")
     channels = len(kernel.x.planes)
-    facts = Metadata(
+    metadata = Metadata(
         name="alone",
         classes=tuple(map(str, range(kernel.channels))),
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
     plan = schedule(lower(graph), tiles, "blocked" if kernel.lays_blocked else "planes")
-    return CompiledNetwork(compile_library(emit(plan, facts).source, name="alone"))
+    return CompiledNetwork(compile_library(emit(plan, metadata).source, name="alone"))
 
 
 def plain(op: Conv) -> Conv:

@@ -288,7 +288,7 @@ def _figures(
     clocks = clock([floats[0], integers[0]], fed[:1])
     bodies = [net.body for net in integers if isinstance(net.body, IntegerNetwork)]
     few = torch.from_numpy(fed[:PROBED])
-    apart = errors(
+    layer_errors = errors(
         graph_of(floats[0]), bodies[0], floats[0].normalise(few), few.permute(0, 3, 1, 2)
     )
     return QuantizedDecoder(
@@ -307,5 +307,5 @@ def _figures(
         bytes_int8=sum(body.network.weights() for body in bodies),
         us=clocks[0] if clocks else None,
         us_int8=clocks[1] if clocks else None,
-        layers=furthest(apart),
+        layers=furthest(layer_errors),
     )

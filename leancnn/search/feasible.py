@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leancnn.search.budget import Budget, Candidate, either
-from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.integers import as_integers, ratios
 from leancnn.search.latency_model import LatencyModel, load_or_fit
 from leancnn.search.programs import measured, predicted_cycles
 from leancnn.search.pruning import to_prune
+from leancnn.search.remote import RemoteTimer
 from leancnn.search.space import Architecture, Size, architectures
 from leancnn.tables import table
 
@@ -101,7 +101,7 @@ def can_meet(
     """
     budget.check(classes)
     every = list(architectures(classes=classes, channels=channels, sizes=sizes, only=networks))
-    on = None if clock_on is None else Elsewhere(clock_on)
+    on = None if clock_on is None else RemoteTimer(clock_on)
     model = load_or_fit(on, progress=progress)
     plain = floats = _candidates(every, budget, model, progress)
     if correct and budget.microseconds is not None:
@@ -145,7 +145,7 @@ def _in_integers(
     floats: Sequence[Candidate],
     budget: Budget,
     model: LatencyModel,
-    on: Elsewhere | None,
+    on: RemoteTimer | None,
     progress: bool,
 ) -> list[Candidate]:
     """With their times in integers, in proportion to those of `floats`; without those that their
@@ -207,7 +207,7 @@ def _to_prune(
 def corrected(
     found: Sequence[Candidate],
     limit: float,
-    on: Elsewhere | None = None,
+    on: RemoteTimer | None = None,
     *,
     progress: bool = False,
 ) -> list[Candidate]:

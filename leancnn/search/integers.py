@@ -15,8 +15,8 @@ from leancnn.compiler.ranges import measure
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.trace_torch import trace_torch
 from leancnn.search.budget import Candidate
-from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.programs import about, measured
+from leancnn.search.remote import RemoteTimer
 from leancnn.search.space import Architecture
 
 IMAGES = 16  # drawn ones that set ranges: times do not depend on them
@@ -28,15 +28,15 @@ def integer_source(architecture: Architecture) -> str:
     image = (architecture.channels, *architecture.size)
     graph = simplify(trace_torch(architecture.build().eval(), image))
     drawn = torch.rand(IMAGES, *image, generator=torch.Generator().manual_seed(0))
-    facts = about(architecture)
-    ranges = measure(graph, [(drawn - facts.mean[0]) / facts.std[0]])
-    return emit_integers(quantize(graph, ranges, facts.mean, facts.std), facts).source
+    metadata = about(architecture)
+    ranges = measure(graph, [(drawn - metadata.mean[0]) / metadata.std[0]])
+    return emit_integers(quantize(graph, ranges, metadata.mean, metadata.std), metadata).source
 
 
 def ratios(
     floats: Sequence[Candidate],
     limit: float,
-    on: Elsewhere | None = None,
+    on: RemoteTimer | None = None,
     *,
     progress: bool = False,
 ) -> dict[str, float]:

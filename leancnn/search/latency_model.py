@@ -22,8 +22,8 @@ from scipy.optimize import nnls
 from leancnn import manifests
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.safe_files import read_json, write_checked
-from leancnn.search.elsewhere import Elsewhere
 from leancnn.search.programs import Cycles, cache_path, measured, predicted_cycles
+from leancnn.search.remote import RemoteTimer
 from leancnn.search.space import Architecture, choices, counted, searched
 from leancnn.toolchain import find_compiler, processor
 
@@ -118,10 +118,10 @@ def fit_model(
     some: Sequence[Architecture], found: Sequence[Cycles], microseconds: Sequence[float]
 ) -> LatencyModel:
     """A model fitted to timed programs, with its error."""
-    apart = np.abs(errors(found, microseconds))
+    off = np.abs(errors(found, microseconds))
     fastest = max(one.macs / us for one, us in zip(some, microseconds, strict=True))
     factors = fit(found, microseconds)
-    return LatencyModel(factors, float(np.median(apart)), float(apart.max()), len(found), fastest)
+    return LatencyModel(factors, float(np.median(off)), float(off.max()), len(found), fastest)
 
 
 def sample(many: int) -> list[Architecture]:
@@ -142,7 +142,7 @@ def sample(many: int) -> list[Architecture]:
 
 
 def load_or_fit(
-    on: Elsewhere | None = None, *, progress: bool = False, refit: bool = False
+    on: RemoteTimer | None = None, *, progress: bool = False, refit: bool = False
 ) -> LatencyModel:
     """The model of this machine, or that which `on` times, fitted now where none is kept, or
     `refit`.

@@ -32,7 +32,7 @@ from leancnn.errors import DamagedError, LeanCNNError, RunError, UnsupportedErro
 from leancnn.process import kept_threads
 from leancnn.progress import Progress
 from leancnn.safe_files import read_json, write_checked
-from leancnn.search.elsewhere import Elsewhere
+from leancnn.search.remote import RemoteTimer
 from leancnn.search.space import Architecture
 from leancnn.timing import in_turns
 from leancnn.toolchain import FAST_FLAGS, compile_library, find_compiler
@@ -66,7 +66,7 @@ def source(architecture: Architecture) -> str:
 def measured(
     some: Sequence[Architecture],
     write: Callable[[Architecture], str] = source,
-    on: Elsewhere | None = None,
+    on: RemoteTimer | None = None,
     *,
     progress: bool = False,
 ) -> dict[str, float]:
@@ -76,20 +76,20 @@ def measured(
     built. Raises `RunError` for a command that times nothing.
     """
     if on is not None:
-        return _elsewhere(some, write, on, progress)
+        return _remote(some, write, on, progress)
     paths = built(some, write, progress=progress)
     return dict(zip(paths, timed(list(paths.values())), strict=True))
 
 
-def _elsewhere(
+def _remote(
     some: Sequence[Architecture],
     write: Callable[[Architecture], str],
-    on: Elsewhere,
+    on: RemoteTimer,
     progress: bool,
 ) -> dict[str, float]:
     """The same, one after the other; one that fails is left out once another did not."""
     found: dict[str, float] = {}
-    with Progress("timing programs elsewhere", len(some), shown=progress) as bar:
+    with Progress("timing programs on the other machine", len(some), shown=progress) as bar:
         for architecture in some:
             with suppress(UnsupportedError):
                 text = write(architecture)

@@ -28,9 +28,9 @@ from leancnn.progress import Progress
 from leancnn.runs import Which
 from leancnn.search.budget import Budget, Candidate, Form, amount, titled
 from leancnn.search.drive import front, place
-from leancnn.search.elsewhere import Elsewhere, quartiles
 from leancnn.search.plan import KEPT, SearchPlan
 from leancnn.search.pruning import PRUNED
+from leancnn.search.remote import RemoteTimer, quartiles
 from leancnn.search.study import Study, Trial
 from leancnn.search.trial import INT8, in_integers
 from leancnn.tables import table
@@ -219,7 +219,7 @@ def _timed(network: Network, on: str | None) -> _Times:
     if on is not None:
         written = to_c(network)
         classes = len(network.classes)
-        turns = Elsewhere(on).seconds(
+        turns = RemoteTimer(on).seconds(
             written.source, written.prefix, network.preprocessing, classes
         )
         return _Times(*quartiles(turns))

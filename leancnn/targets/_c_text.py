@@ -29,7 +29,7 @@ def to_c(
         "origin": network.origin,
     }
     if isinstance(network.body, IntegerNetwork):
-        facts = Metadata(
+        metadata = Metadata(
             name=network.name,
             classes=network.classes,
             mean=network.mean,
@@ -38,7 +38,7 @@ def to_c(
             version=__version__,
             about=json.dumps(about),
         )
-        return emit_integers(network.body.network, facts)
+        return emit_integers(network.body.network, metadata)
     return translate(
         import_torch(network.body, (preprocessing.channels, *preprocessing.size)),
         name=network.file_name,

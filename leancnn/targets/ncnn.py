@@ -33,7 +33,7 @@ LESS_EXACT = (
 """Options that leave float32 on the processor."""
 
 
-class Spelled(TorchFunctionMode):
+class RewrittenForNcnn(TorchFunctionMode):
     """What pnnx or ncnn would refuse or get wrong, in other words: unit vectors and strided pixels.
 
     pnnx makes `normalize` along any dimension one along channels, which divides each number of
@@ -74,7 +74,7 @@ def write(network: Network, folder: Path) -> list[Path]:
     with workspace() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trace: Any = torch.jit.trace
-        with Spelled(), evaluating(network):
+        with RewrittenForNcnn(), evaluating(network):
             traced = trace(network.body, example, check_trace=False)
         traced.save(str(Path(work, "net.pt")))
         shape = ",".join(map(str, example.shape))

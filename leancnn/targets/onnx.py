@@ -39,7 +39,7 @@ def to_onnx(network: Network) -> bytes:
         raise MissingDependencyError(f"ONNX export needs {error.name}; {NEEDED}") from error
     if isinstance(network.body, IntegerNetwork):
         size, channels = network.preprocessing.size, network.preprocessing.channels
-        return noted(network, to_qdq(network.body.network, size, channels))
+        return with_metadata(network, to_qdq(network.body.network, size, channels))
     preprocessing = network.preprocessing
     example = torch.from_numpy(
         np.zeros((1, *preprocessing.size, preprocessing.channels), preprocessing.dtype)
@@ -57,10 +57,10 @@ def to_onnx(network: Network) -> bytes:
         )
     if program is None:
         raise DamagedError("torch.onnx returned nothing")
-    return noted(network, program.model_proto)
+    return with_metadata(network, program.model_proto)
 
 
-def noted(network: Network, model: Any) -> bytes:
+def with_metadata(network: Network, model: Any) -> bytes:
     """The bytes of a model that says its classes, its preprocessing and what it came from."""
     import onnx
 

@@ -40,7 +40,7 @@ class Choice:
         return f"training in {SHOWN[self.backend]}, {self.precision}: {self.why}"
 
 
-def facts(device: torch.device, backend: Backend) -> dict[str, Any]:
+def environment(device: torch.device, backend: Backend) -> dict[str, Any]:
     """What bit-exactness depends on, besides the thread count."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     known = machine()

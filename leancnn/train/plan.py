@@ -20,7 +20,7 @@ from leancnn.preprocess import Preprocessing, shown
 from leancnn.process import free_memory
 from leancnn.recipes import Backend, Recipe, learning_rate
 from leancnn.renamed_keys import renamed
-from leancnn.train.backend import facts
+from leancnn.train.backend import environment
 from leancnn.training_data import LARGEST_SEED
 
 MOST_STEPS = 99_999_999  # eight digits in the names of checkpoints
@@ -267,7 +267,7 @@ class TrainingPlan:
 
     def differences(self, world: World) -> list[str]:
         """Why a resumed run may not be bit-exact here."""
-        here = {**facts(world.device, self.backend), "processes": world.size}
+        here = {**environment(world.device, self.backend), "processes": world.size}
         then = {**self.machine, "processes": self.processes}
         return [
             f"{key}: {then[key]} → {here[key]}"

@@ -28,7 +28,7 @@ from leancnn.progress import Waiting, tell
 from leancnn.recipes import Recipe
 from leancnn.renamed_keys import renamed
 from leancnn.safe_files import Tensors
-from leancnn.train.backend import choose, facts
+from leancnn.train.backend import choose, environment
 from leancnn.train.estimate import forecast
 from leancnn.train.history import Counters, edited
 from leancnn.train.loop import Loop, Trained, finish
@@ -176,7 +176,7 @@ def _with_backend(
             world,
             uses_features=train_state.loss.uses_features,
         )
-    known = facts(world.device, way.backend)
+    known = environment(world.device, way.backend)
     return replace(
         plan, backend=way.backend, precision=way.precision, backend_why=way.why, machine=known
     )

@@ -9,10 +9,10 @@ import pytest
 
 from leancnn import cli
 from leancnn.errors import RunError
-from leancnn.search import elsewhere, latency_model
-from leancnn.search.elsewhere import TURNS, Elsewhere, quartiles
+from leancnn.search import latency_model, remote
 from leancnn.search.integers import integer_source
 from leancnn.search.programs import NAME, measured, source
+from leancnn.search.remote import TURNS, RemoteTimer, quartiles
 from leancnn.search.space import architectures
 
 HERE = 'cc -O1 -o "$1.program" "$1" -lm && "$1.program"\n'
@@ -23,7 +23,7 @@ def script(tmp_path):
     def written(text):
         path = tmp_path / "on it.sh"
         path.write_text(text)
-        return Elsewhere(f"sh '{path}'")
+        return RemoteTimer(f"sh '{path}'")
 
     return written
 
@@ -64,7 +64,7 @@ def test_a_command_that_times_nothing_is_one_line_with_what_it_said(text, said, 
 
 
 def test_what_takes_too_long_is_ended_with_all_that_it_began(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(elsewhere, "LONGEST_S", 0.5)
+    monkeypatch.setattr(remote, "LONGEST_S", 0.5)
     begun = tmp_path / "pid"
     with pytest.raises(RunError, match="timed out"):
         script(f"sleep 60 & echo $! > '{begun}'; wait").seconds("", NAME, smallest(), 10)
@@ -86,13 +86,13 @@ def test_times_of_another_script_by_the_same_name_are_other_times(script):
     first = script("echo 1").key
     assert script("echo 1").key == first
     assert script("echo 2").key != first
-    assert Elsewhere("'").key != Elsewhere("x").key
+    assert RemoteTimer("'").key != RemoteTimer("x").key
 
 
 def test_a_command_that_does_not_exist_is_named():
     for command in ("nowhere-to-be-found", "'", ""):
         with pytest.raises(RunError, match="--clock-on"):
-            Elsewhere(command).seconds("", NAME, smallest(), 10)
+            RemoteTimer(command).seconds("", NAME, smallest(), 10)
 
 
 def test_what_one_program_fails_at_is_left_out_once_another_was_timed(script):

@@ -7,8 +7,8 @@ import torch
 import leancnn
 from leancnn.bench import bench
 from leancnn.compiler import emit
-from leancnn.compiler.answers import sum_to_one
 from leancnn.compiler.import_onnx import import_onnx
+from leancnn.compiler.probabilities import sum_to_one
 from leancnn.errors import ParityError
 from tests.compiler_saved import network, on_shelf
 from tests.onnx_files import answers, model

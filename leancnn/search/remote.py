@@ -66,7 +66,7 @@ class Sized(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class RemoteTimer:
     """A command that times a C file."""
 
     command: str

@@ -99,12 +99,12 @@ def _from_onnx(
     _check_numbers(path, found)
     name = path.stem if name is None else check_file_name(name)
     origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    plan = _plan(path, found)
-    written = _written(path, found, plan, tune, name, origin)
+    form = _form(path, found)
+    written = _written(path, found, form, tune, name, origin)
     native = _built(written)
     if not found.final and sum_to_one(native.logits(_planes(found, native))):
         found = replace(found, final="probabilities")
-        written = _written(path, found, plan, tune, name, origin)
+        written = _written(path, found, form, tune, name, origin)
         native = _built(written)
     now("comparing with ONNX Runtime")
     if check_onnx(path, found, native) is None:
@@ -113,7 +113,7 @@ def _from_onnx(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class OnnxForm:
     """What of an ONNX file is written as C: its graph in floats, or the integers it says."""
 
     graph: Graph
@@ -121,18 +121,18 @@ class Plan:
     grid: Grid | None = None
 
 
-def _plan(path: Path, found: Imported) -> Plan:
+def _form(path: Path, found: Imported) -> OnnxForm:
     """Integers for what of a file with QuantizeLinear in it has an integer form, if any has."""
     if not is_quantized(found.graph):
-        return Plan(found.graph)
+        return OnnxForm(found.graph)
     try:
         network, grid, floats = from_qdq(simplify(found.graph), found.integers)
         for why in floats:
             tell(f"{path}: {why}; this part is computed in floats")
-        return Plan(found.graph, network, grid)
+        return OnnxForm(found.graph, network, grid)
     except UnsupportedError as error:
         tell(f"{path}: {error}; all of it is computed in floats, rounded where the file rounds")
-        return Plan(in_floats(found.graph))
+        return OnnxForm(in_floats(found.graph))
 
 
 def _check_numbers(path: Path, found: Imported) -> None:
@@ -145,10 +145,10 @@ def _check_numbers(path: Path, found: Imported) -> None:
 
 
 def _written(
-    path: Path, found: Imported, plan: Plan, tune: float | None, name: str, origin: str
+    path: Path, found: Imported, form: OnnxForm, tune: float | None, name: str, origin: str
 ) -> GeneratedC:
     """The C of an ONNX file, whose pixels are 0 to 255 if it takes bytes, else 0 to 1."""
-    graph = plan.graph
+    graph = form.graph
     channels, answers = graph.shapes[graph.input][0], graph.shapes[graph.output][0]
     mean, std = [0.0] * channels, [1 / 255 if found.integers else 1.0] * channels
     classes = found.metadata["classes"]
@@ -168,8 +168,8 @@ def _written(
         about=json.dumps(about),
         logits=answers > 1 and found.final != "probabilities",
     )
-    if plan.integers is not None:
-        return emit_integers(plan.integers, metadata, plan.grid)
+    if form.integers is not None:
+        return emit_integers(form.integers, metadata, form.grid)
     return translate(
         graph,
         name=name,

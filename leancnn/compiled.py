@@ -74,6 +74,11 @@ class CompiledNetwork:
         self.shape: tuple[int, int, int] = tuple(self.metadata["image"])  # (C, H, W)
         self.about: dict[str, Any] = self.metadata.get("about") or {}
 
+    @property
+    def facts(self) -> Any:
+        """`metadata`, as it was called first."""
+        return self.metadata
+
     def __call__(self, images: NDArray[Any], *, threads: int = 1) -> NDArray[np.float32]:
         """Probabilities (N, classes) of images (N, H, W, C). Raises `MismatchError`."""
         c, h, w = self.shape

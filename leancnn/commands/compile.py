@@ -50,7 +50,8 @@ def run(args: Namespace) -> Answer:
     }
     text = (
         f"{printable(native.path)}: {value['library_bytes']:,} bytes\n"
-        f"{native.metadata['macs']:,} multiply-accumulates, {native.scratch_bytes:,} bytes of scratch"
+        f"{native.metadata['macs']:,} multiply-accumulates, "
+        f"{native.scratch_bytes:,} bytes of scratch"
     )
     return Answer(value, text)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leancnn.compiler.graph import Shape
-from leancnn.compiler.int8_layout import IndexMap, Plane
+from leancnn.compiler.int8_layout import ChannelView, Plane
 from leancnn.compiler.integers import QValue
 
 
@@ -12,7 +12,7 @@ from leancnn.compiler.integers import QValue
 class FromBytes:
     """Bytes or sums of the integers, and what they mean."""
 
-    view: IndexMap
+    view: ChannelView
     value: QValue
     shift: Any
     """(c,) that is added, of the image; None else."""

@@ -5,7 +5,7 @@ from itertools import product
 from leancnn.compiler.c_text import File
 from leancnn.compiler.int8_conv import phase_offsets
 from leancnn.compiler.int8_layout import Plane, quads_of
-from leancnn.compiler.int8_program import GlobalSum, Lookup, Pack, Phases, Pool
+from leancnn.compiler.int8_program import GlobalSum, Lookup, Pack, PackedPhases, Pool
 
 
 def cleared(plane: Plane, quads: str, start: str) -> list[str]:
@@ -29,7 +29,7 @@ def emit_pack(file: File, kernel: Pack) -> None:
     """Gather four channels into each quad, row by row."""
     order = kernel.order
     out, view = kernel.out, kernel.x
-    phases = kernel.phases or Phases(((0, 0),), (1, 1), (0, 0), view.height, view.width)
+    phases = kernel.phases or PackedPhases(((0, 0),), (1, 1), (0, 0), view.height, view.width)
     first = next(place for place in view.places)
     pitch = first.plane.pitch
     sources: list[int] = []
@@ -68,7 +68,7 @@ def emit_pack(file: File, kernel: Pack) -> None:
 
 def _phase(
     kernel: Pack,
-    phases: Phases,
+    phases: PackedPhases,
     start: int,
     phase: tuple[int, int],
     pitch: int,

@@ -5,12 +5,12 @@ from itertools import product
 import numpy as np
 
 from leancnn.compiler.c_text import File
-from leancnn.compiler.int8_layout import IndexMap
-from leancnn.compiler.int8_program import DenseKernel, Norm
+from leancnn.compiler.int8_layout import ChannelView
+from leancnn.compiler.int8_program import Dense, Norm
 from leancnn.compiler.integers import Add, Array, Clamp, Gate, QConv, QEpilogueOp, Quantized, Store
 
 
-def emit_dense(file: File, kernel: DenseKernel, network: Quantized) -> None:
+def emit_dense(file: File, kernel: Dense, network: Quantized) -> None:
     """Gather what is read, multiply, and do the epilogue for each output."""
     node = kernel.node
     name = next(iter(kernel.outs))
@@ -34,7 +34,7 @@ def emit_dense(file: File, kernel: DenseKernel, network: Quantized) -> None:
     file.calls.append(f"{word}(s); /* {name} */")
 
 
-def _products(file: File, kernel: DenseKernel, name: str) -> list[str]:
+def _products(file: File, kernel: Dense, name: str) -> list[str]:
     node, x = kernel.node, kernel.x
     if not isinstance(node, QConv) or x is None:
         return ["LOOP"]
@@ -79,14 +79,12 @@ def signed_bytes(file: File, name: str, numbers: Array) -> str:
     return file.listed("signed char", name, words, len(words))
 
 
-def places_of(file: File, view: IndexMap) -> str:
+def places_of(file: File, view: ChannelView) -> str:
     """The name of a table of bytes in the arena, four for each word."""
     return file.integers("places", [4 * place.at + place.lane for place in view.places])
 
 
-def _op_lines(
-    file: File, kernel: DenseKernel, network: Quantized, at: int, op: QEpilogueOp
-) -> list[str]:
+def _op_lines(file: File, kernel: Dense, network: Quantized, at: int, op: QEpilogueOp) -> list[str]:
     zero_of = {name: value.zero for name, value in network.values.items()}
     if isinstance(op, Clamp):
         low = file.integers("low", op.low.tolist())

@@ -25,7 +25,7 @@ from leancnn.compiler.int8_layout import Plane
 from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_program import (
     Border,
-    DenseKernel,
+    Dense,
     Depthwise,
     GlobalSum,
     Int8Program,
@@ -104,7 +104,7 @@ def _emit_kernel(file: File, kernel: object, network: Quantized, floats: Floats 
             emit_tiled(file, kernel, network)
         case Depthwise():
             emit_depthwise(file, kernel, network)
-        case DenseKernel():
+        case Dense():
             emit_dense(file, kernel, network)
         case Pack():
             emit_pack(file, kernel)

@@ -13,7 +13,7 @@ from leancnn.compiler.borders import FromBytes, ToBytes
 from leancnn.compiler.c_text import File
 from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Graph, empty
-from leancnn.compiler.int8_layout import IndexMap, Plane
+from leancnn.compiler.int8_layout import ChannelView, Plane
 from leancnn.compiler.integers import QDequantize, QFloat, QQuantize, Quantized
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
@@ -52,7 +52,7 @@ class FloatPart:
         self.graph = empty(image.shape if image.real else (1, 1, 1))
         self.names = {network.image: self.graph.input} if image.real else {}
 
-    def real(self, node: QDequantize, network: Quantized, view: IndexMap) -> FromBytes:
+    def real(self, node: QDequantize, network: Quantized, view: ChannelView) -> FromBytes:
         """The border at which bytes or sums, which lie so, become floats."""
         pixels = node.x == network.image and network.step is None
         shift = network.shift if pixels else None

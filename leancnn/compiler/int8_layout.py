@@ -59,7 +59,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class IndexMap:
+class ChannelView:
     """A value: the place of each channel, and the size of what is seen of it."""
 
     places: tuple[Place, ...]

@@ -8,10 +8,10 @@ from leancnn.compiler.graph import Shape
 from leancnn.compiler.int8_boxes import box_of, suits
 from leancnn.compiler.int8_depthwise import scratch_words
 from leancnn.compiler.int8_floats import FloatPart
-from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane
+from leancnn.compiler.int8_layout import Arena, ChannelView, Place, Plane
 from leancnn.compiler.int8_program import (
     Border,
-    DenseKernel,
+    Dense,
     Depthwise,
     GlobalSum,
     Int8Program,
@@ -19,7 +19,7 @@ from leancnn.compiler.int8_program import (
     Norm,
     Order,
     Pack,
-    Phases,
+    PackedPhases,
     Pool,
     Tiled,
     filled,
@@ -84,10 +84,10 @@ class Lowering:
         self.network = network
         self.arena = Arena()
         self.reaches: dict[tuple[int, int], int] = {}
-        self.phased: list[tuple[Plane, Phases, Plane]] = []
+        self.phased: list[tuple[Plane, PackedPhases, Plane]] = []
         meaning = network.values[network.image]
         self.floats = FloatPart(network)
-        self.views: dict[str, IndexMap] = {}
+        self.views: dict[str, ChannelView] = {}
         image: Plane | None = None
         if not meaning.real:
             order = natural(meaning.shape[0])
@@ -128,26 +128,26 @@ class Lowering:
             case QQuantize():
                 self._rounded(node)
 
-    def _viewed(self, node: QGather | QConcat | QCrop) -> IndexMap:
+    def _viewed(self, node: QGather | QConcat | QCrop) -> ChannelView:
         """Where the channels lie of a node that only picks some that are there."""
         match node:
             case QGather(x, _, channels):
                 seen = self.views[x]
                 places = tuple(seen.places[c] for c in channels)
-                return IndexMap(places, seen.height, seen.width)
+                return ChannelView(places, seen.height, seen.width)
             case QConcat(xs):
                 parts = [self.views[x] for x in xs]
                 if len({(p.height, p.width) for part in parts for p in part.planes}) > 1:
                     parts = [self._uncropped(x) for x in xs]
                 places = tuple(place for part in parts for place in part.places)
-                return IndexMap(places, parts[0].height, parts[0].width)
+                return ChannelView(places, parts[0].height, parts[0].width)
             case QCrop(x, out, top, left):
                 _, h, w = self.network.values[out].shape
                 places = tuple(
                     Place(p.plane, p.quad, p.lane, p.top + top, p.left + left)
                     for p in self.views[x].places
                 )
-                return IndexMap(places, h, w)
+                return ChannelView(places, h, w)
 
     # Planes and orders
 
@@ -157,10 +157,10 @@ class Lowering:
         self.arena.planes.append(plane)
         return plane
 
-    def _view(self, plane: Plane, order: Order, channels: int) -> IndexMap:
+    def _view(self, plane: Plane, order: Order, channels: int) -> ChannelView:
         slots = {c: slot for slot, c in enumerate(order) if c is not None}
         places = tuple(Place(plane, slots[c] // 4, slots[c] % 4) for c in range(channels))
-        return IndexMap(places, plane.height, plane.width)
+        return ChannelView(places, plane.height, plane.width)
 
     def _order(self, node: QConv | QElementwise, channels: int) -> Order:
         """In what order a node's outputs lie: as their one reader wants them, or as they came."""
@@ -194,7 +194,7 @@ class Lowering:
         """A vector of 32-bit sums."""
         plane = Plane(name, 0, 1, 1, (), words=channels, stride=1)
         self.arena.planes.append(plane)
-        self.views[name] = IndexMap(tuple(Place(plane, c, -1) for c in range(channels)), 1, 1)
+        self.views[name] = ChannelView(tuple(Place(plane, c, -1) for c in range(channels)), 1, 1)
         return plane
 
     # Kernels
@@ -210,7 +210,7 @@ class Lowering:
         direct = node.stride == (1, 1) and x.whole and not twice
         direct = direct and shape[1:] == (x.height, x.width)
         outs = self._outs(node, order)
-        phases: Phases | None = None
+        phases: PackedPhases | None = None
         grouped = self._grouped(node)
         if not direct:
             first = next(iter(outs.values()))
@@ -249,14 +249,14 @@ class Lowering:
         self,
         node: QConv | QElementwise,
         places: Sequence[Place],
-        phases: Phases | None,
+        phases: PackedPhases | None,
         cuts: list[Tiling],
         order: Order,
         shape: Shape,
         outs: dict[str, Plane],
     ) -> None:
         others: dict[str, list[tuple[Plane, int]]] = {}
-        gates: dict[str, IndexMap] = {}
+        gates: dict[str, ChannelView] = {}
         for op in node.epilogue:
             if isinstance(op, Add | Gate):
                 others[op.value] = self._aligned(op.value, order)
@@ -270,7 +270,7 @@ class Lowering:
         outs = self._outs(node, natural(shape[0]))
         x = self.views[node.x] if isinstance(node, QConv) else None
         others = {name: self.views[name] for name in reads(node)[0 if x is None else 1 :]}
-        self.program.kernels.append(DenseKernel(node, x, natural(shape[0]), outs, others))
+        self.program.kernels.append(Dense(node, x, natural(shape[0]), outs, others))
 
     def _pool(self, node: QMaxPool) -> None:
         x, meaning = self.views[node.x], self.network.values[node.out]
@@ -288,8 +288,8 @@ class Lowering:
         kept = sorted(once.values())  # a channel that is seen twice is summed once
         sums = self._sums(out, len(kept))
         found = {seen.places[c]: Place(sums, at, -1) for at, c in enumerate(kept)}
-        self.views[out] = IndexMap(tuple(found[place] for place in seen.places), 1, 1)
-        view = IndexMap(tuple(seen.places[c] for c in kept), seen.height, seen.width)
+        self.views[out] = ChannelView(tuple(found[place] for place in seen.places), 1, 1)
+        view = ChannelView(tuple(seen.places[c] for c in kept), seen.height, seen.width)
         self.program.kernels.append(GlobalSum(view, tuple(zero[c] for c in kept), sums))
 
     def _norm(self, node: QNorm) -> None:
@@ -341,21 +341,21 @@ class Lowering:
             quads.append(homes.pop())
         return quads
 
-    def _uncropped(self, name: str) -> IndexMap:
+    def _uncropped(self, name: str) -> ChannelView:
         """A view that shows all of its planes; a window is copied."""
         x = self.views[name]
         if x.whole:
             return x
-        return IndexMap(self._copied(name, x, natural(len(x.places))), x.height, x.width)
+        return ChannelView(self._copied(name, x, natural(len(x.places))), x.height, x.width)
 
-    def _copied(self, name: str, x: IndexMap, order: Order) -> tuple[Place, ...]:
+    def _copied(self, name: str, x: ChannelView, order: Order) -> tuple[Place, ...]:
         """A value of the same size in another order."""
         meaning = self.network.values[name]
         plane = self._plane(f"{name}_packed", meaning, order)
         self.program.kernels.append(Pack(x, order, plane, plane.fill))
         return self._view(plane, order, len(x.places)).places
 
-    def _phases(self, node: QConv | QMaxPool, shape: Shape) -> Phases:
+    def _phases(self, node: QConv | QMaxPool, shape: Shape) -> PackedPhases:
         kernel = node.kernel if isinstance(node, QMaxPool) else node.weight.shape[2:]
         dilation = (1, 1) if isinstance(node, QMaxPool) else node.dilation
         taps = [(y * dilation[0], x * dilation[1]) for y, x in product(*map(range, kernel))]
@@ -365,10 +365,10 @@ class Lowering:
         size = (shape[1], shape[2])
         self.reaches[size] = max(self.reaches.get(size, 0), beyond)
         high = shape[1] + max(y // rows for y, _ in taps)
-        return Phases(which, node.stride, node.padding[:2], high, shape[2] + beyond)
+        return PackedPhases(which, node.stride, node.padding[:2], high, shape[2] + beyond)
 
     def _packed(
-        self, name: str, x: IndexMap, order: Order, phases: Phases, like: Plane
+        self, name: str, x: ChannelView, order: Order, phases: PackedPhases, like: Plane
     ) -> tuple[Place, ...]:
         fill = filled(self.network.values[name], order)
         plane = self._pack(name, x, order, phases, like, fill)
@@ -377,9 +377,9 @@ class Lowering:
     def _pack(
         self,
         name: str,
-        x: IndexMap,
+        x: ChannelView,
         order: Order,
-        phases: Phases,
+        phases: PackedPhases,
         like: Plane,
         fill: tuple[int, ...],
     ) -> Plane:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from leancnn.compiler.borders import FromBytes, ToBytes
 from leancnn.compiler.graph import Graph, Shape
 from leancnn.compiler.int8_boxes import Box
-from leancnn.compiler.int8_layout import Arena, IndexMap, Place, Plane, quad_word
+from leancnn.compiler.int8_layout import Arena, ChannelView, Place, Plane, quad_word
 from leancnn.compiler.int8_tiles import Tiling
 from leancnn.compiler.integers import (
     Add,
@@ -28,15 +28,15 @@ Order = tuple[int | None, ...]  # the channel in each lane of each quad
 class Pack:
     """Channels gathered into quads of another order; `phases` split rows and columns by stride."""
 
-    x: IndexMap
+    x: ChannelView
     order: Order
     out: Plane
     fill: tuple[int, ...]
-    phases: "Phases | None" = None
+    phases: "PackedPhases | None" = None
 
 
 @dataclass(frozen=True, slots=True)
-class Phases:
+class PackedPhases:
     """A window of strides as one of stride 1: phase (a, b) has the pixels of row a and column b."""
 
     which: tuple[tuple[int, int], ...]
@@ -52,13 +52,13 @@ class Tiled:
 
     node: QConv | QElementwise
     places: tuple[Place, ...]  # of the input's channels, where the kernel reads them
-    phases: Phases | None
+    phases: PackedPhases | None
     cuts: list[Tiling]
     order: Order
     shape: Shape
     outs: dict[str, Plane]
     others: dict[str, list[tuple[Plane, int]]]  # of an added value: the quad beside each output's
-    gates: dict[str, IndexMap]
+    gates: dict[str, ChannelView]
 
     @property
     def outs_name(self) -> str:
@@ -80,14 +80,14 @@ class Depthwise:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DenseKernel:
+class Dense:
     """A matrix by a vector, of bytes or of sums; or only an epilogue on a vector."""
 
     node: QConv | QElementwise
-    x: IndexMap | None
+    x: ChannelView | None
     order: Order
     outs: dict[str, Plane]
-    others: dict[str, IndexMap]
+    others: dict[str, ChannelView]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +96,7 @@ class Pool:
 
     node: QMaxPool
     source: Plane
-    phases: Phases
+    phases: PackedPhases
     out: Plane
 
 
@@ -104,7 +104,7 @@ class Pool:
 class GlobalSum:
     """All pixels of each channel as a sum."""
 
-    x: IndexMap
+    x: ChannelView
     zero: tuple[int, ...]
     out: Plane
 
@@ -114,7 +114,7 @@ class Norm:
     """Groups of one vector by their lengths."""
 
     node: QNorm
-    x: IndexMap
+    x: ChannelView
     out: Plane
 
 
@@ -134,7 +134,7 @@ class Border:
     op: FromBytes | ToBytes
 
 
-Kernel = Pack | Tiled | Depthwise | DenseKernel | Pool | GlobalSum | Norm | Lookup | Border
+Kernel = Pack | Tiled | Depthwise | Dense | Pool | GlobalSum | Norm | Lookup | Border
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +143,7 @@ class Int8Program:
 
     network: Quantized
     image: Plane | None
-    answer: IndexMap | None
+    answer: ChannelView | None
     arena: Arena
     kernels: list[Kernel] = field(default_factory=list)
     floats: Graph | None = None
@@ -211,7 +211,7 @@ def made(kernel: Kernel) -> list[Plane]:
         return [*kernel.outs.values(), kernel.scratch]
     if isinstance(kernel, Border):
         return [kernel.op.out] if isinstance(kernel.op, ToBytes) else []
-    return list(kernel.outs.values()) if isinstance(kernel, Tiled | DenseKernel) else [kernel.out]
+    return list(kernel.outs.values()) if isinstance(kernel, Tiled | Dense) else [kernel.out]
 
 
 def used(kernel: Kernel) -> list[Plane]:
@@ -225,7 +225,7 @@ def used(kernel: Kernel) -> list[Plane]:
             return kernel.op.view.planes if isinstance(kernel.op, FromBytes) else []
         case Lookup() | Depthwise():
             return [plane for plane, _ in kernel.quads]
-        case DenseKernel():
+        case Dense():
             found = [] if kernel.x is None else kernel.x.planes
             return found + [plane for view in kernel.others.values() for plane in view.planes]
     found = [place.plane for place in kernel.places]
@@ -242,7 +242,7 @@ def padded(channels: Sequence[int]) -> Order:
     return (*channels, *[None] * (-len(channels) % 4))
 
 
-def order_of(view: IndexMap) -> Order | None:
+def order_of(view: ChannelView) -> Order | None:
     """The order in which a view's channels lie, when they are all of one plane."""
     planes = view.planes
     if len(planes) != 1 or not view.whole or planes[0].words:

@@ -1,5 +1,6 @@
-"""Evaluation mode for a while: whoever is handed a network gives it back as it was."""
+"""Evaluation mode, and quiet, for a while: whoever is handed a network gives it back as it was."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -39,3 +40,15 @@ def evaluating(*modules: "nn.Module") -> Iterator[None]:
         torch.set_default_dtype(kind)
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Let another library's logger say errors only, for a while."""
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(level)

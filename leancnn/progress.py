@@ -4,6 +4,7 @@ Work whose end nobody knows has a spinner that says what is going on; away from 
 silent.
 """
 
+import logging
 import sys
 import time
 from types import TracebackType
@@ -178,9 +179,24 @@ class LiveTable:
             _print(f"{self.title}: {line}")
 
 
+class _OnStderr(logging.Handler):
+    """A line on stderr for each message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _print(f"leancnn: {record.getMessage()}")
+
+
+LOGGER = logging.getLogger("leancnn")
+LOGGER.setLevel(logging.WARNING)
+LOGGER.addHandler(_OnStderr())
+
+
 def tell(text: object) -> None:
-    """A line on stderr that must not be missed, also without progress."""
-    _print(f"leancnn: {text}")
+    """A line that must not be missed, also without progress: to the logger `leancnn`.
+
+    It prints on stderr; who listens otherwise takes that away by `LOGGER.handlers.clear()`.
+    """
+    LOGGER.warning("%s", text)
 
 
 def now(text: str) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from leancnn.progress import Progress, Waiting, now
+from leancnn.progress import LOGGER, Progress, Waiting, now, tell
 
 
 class Terminal(io.StringIO):
@@ -44,3 +44,16 @@ def test_away_from_a_terminal_it_is_silent(capsys: pytest.CaptureFixture[str]) -
         with Progress("training", 9) as bar:
             bar.to(3)
     assert capsys.readouterr().err == ""
+
+
+def test_what_must_not_be_missed_goes_to_a_logger_and_to_stderr(caplog, capsys):
+    tell("one\x1b[31m")
+    assert capsys.readouterr().err == "leancnn: one\\x1b[31m\n"
+    assert [(one.name, one.getMessage()) for one in caplog.records] == [("leancnn", "one\x1b[31m")]
+
+
+def test_who_listens_otherwise_is_told_alone(caplog, capsys, monkeypatch):
+    monkeypatch.setattr(LOGGER, "handlers", [])
+    tell("one")
+    assert capsys.readouterr().err == ""
+    assert [one.getMessage() for one in caplog.records] == ["one"]

@@ -1,6 +1,5 @@
 """A torch network to a graph, by way of torch.export: what runs is what is compiled."""
 
-import logging
 import operator
 import warnings
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from leancnn.compiler.index_maps import Builder
 from leancnn.compiler.materialise import IndexMap
 from leancnn.compiler.torch_ops import handlers
 from leancnn.errors import UnknownOperatorError, UnsupportedError
-from leancnn.modes import evaluating
+from leancnn.modes import evaluating, quiet
 from leancnn.registry import import_members
 
 import_members("leancnn.compiler", "torch_")  # handlers of operators
@@ -49,17 +48,11 @@ def import_torch(body: nn.Module, shape: Shape) -> Graph:
 
 def _export(body: nn.Module, shape: Shape) -> torch.export.ExportedProgram:
     example = (torch.zeros(1, *shape),)
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), quiet("torch.export"):
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            exported = torch.export.export(body, example)
-            plain: torch.export.ExportedProgram = exported.run_decompositions({})
-            return plain
-        finally:
-            logger.setLevel(level)
+        exported = torch.export.export(body, example)
+        plain: torch.export.ExportedProgram = exported.run_decompositions({})
+        return plain
 
 
 def _constants(exported: torch.export.ExportedProgram) -> dict[str, Tensor]:

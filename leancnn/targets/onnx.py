@@ -1,7 +1,6 @@
 """ONNX: one file for ONNX Runtime and many others; uint8 images in, logits out."""
 
 import json
-import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from leancnn.compiler.onnx_engine import EXACT_BYTES
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.errors import DamagedError, MissingDependencyError
-from leancnn.modes import evaluating
+from leancnn.modes import evaluating, quiet
 from leancnn.runs import atomic_write
 from leancnn.targets._base import EngineSession, Logits, Target, register
 from leancnn.weights import Network
@@ -44,9 +43,8 @@ def to_onnx(network: Network) -> bytes:
     example = torch.from_numpy(
         np.zeros((1, *preprocessing.size, preprocessing.channels), preprocessing.dtype)
     )
-    with warnings.catch_warnings(), evaluating(network):
+    with warnings.catch_warnings(), quiet("torch.onnx"), evaluating(network):
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             network,
             (example,),

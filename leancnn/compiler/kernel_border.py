@@ -38,7 +38,7 @@ LAYER @(const float *f, uint32_t *s, int to, const int32_t *t, const float *u)
                 }
                 s[to + y * $whole + x] = quad;
             }
-$gaps
+    $gaps
 }
 """
 
@@ -102,7 +102,7 @@ class ToBytesKernel(Kernel):
             pitch=x.pitch,
             step=x.step,
             whole=out.pitch,
-            gaps="\n".join(cleared(out, str(out.quads), f"to - {out.quads * out.stride}")),
+            gaps=cleared(out, str(out.quads), f"to - {out.quads * out.stride}"),
         )
         name = file.function(f"{self.name}_rounded", "floats to bytes", body)
         tables = file.integers(f"{self.name}_places", table), file.floats(self.name, floats(scale))

@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from kill_training import result  # noqa: E402 - it lies beside the tests
 from tiny import RECIPE, make_pictures  # noqa: E402
 
-from leancnn import models, weights  # noqa: E402
+from leancnn import models, state_arrays, weights  # noqa: E402
 from leancnn.bench import untrained  # noqa: E402
 from leancnn.compile import compile  # noqa: E402
 from leancnn.parity import trial_images  # noqa: E402
@@ -63,7 +63,7 @@ def trained(data: Path, folder: Path, threads: int, before: Callable[[], None] |
 def max_error(one: Path, other: Path) -> float:
     """The largest difference of two runs' last weights, relative to the largest weight."""
     first, second = (
-        weights.to_arrays(weights.load(run, "last").body.state_dict()) for run in (one, other)
+        state_arrays.to_arrays(weights.load(run, "last").body.state_dict()) for run in (one, other)
     )
     scale = max(float(np.abs(array).max()) for array in first.values())
     return max(float(np.abs(first[k] - second[k]).max(initial=0)) for k in first) / scale

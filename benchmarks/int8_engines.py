@@ -74,15 +74,7 @@ def integers(network: Network, images: np.ndarray) -> Network:
     with torch.no_grad():
         normal = network.normalise(torch.from_numpy(images))
     made = quantize(graph, measure(graph, [normal]), network.mean, network.std)
-    return Network(
-        IntegerNetwork(made),
-        name=network.name,
-        arguments=network.arguments,
-        classes=network.classes,
-        preprocessing=network.preprocessing,
-        mean=network.mean,
-        std=network.std,
-    ).eval()
+    return network.with_body(IntegerNetwork(made), made={})
 
 
 def artifacts(network: Network, images: np.ndarray, folder: Path) -> dict[str, Path]:

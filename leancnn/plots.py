@@ -137,8 +137,7 @@ def bench_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlabel("µs for one image on one core, median; to the left is faster")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
-    return png(figure)
+    return _with_legend(figure)
 
 
 @own_style()
@@ -171,9 +170,7 @@ def pruning_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.set_xlabel(name)
         axes.set_ylabel("accuracy, % (crosses: before training again)")
         axes.grid(alpha=0.3)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    return png(figure)
+    return _with_legend(figure)
 
 
 @own_style()
@@ -230,9 +227,7 @@ def front_picture(rows: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]) 
         axes.set_xlabel(name)
         axes.set_ylabel("accuracy, % (crosses: test)")
         axes.grid(alpha=0.3)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    return png(figure)
+    return _with_legend(figure)
 
 
 @own_style()
@@ -270,6 +265,13 @@ def new_figure(width_inches: float, height_inches: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def _with_legend(figure: Figure) -> bytes:
+    """The figure as PNG, with a legend beside it of what its first axes show."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    return png(figure)
 
 
 def png(figure: Figure) -> bytes:

@@ -309,26 +309,18 @@ def _network(
     seed: int,
 ) -> Network:
     """The network of integers, which says what it was made from."""
-    return Network(
-        IntegerNetwork(integers),
-        name=network.name,
-        arguments=network.arguments,
-        classes=network.classes,
-        preprocessing=network.preprocessing,
-        mean=network.mean,
-        std=network.std,
-        made={
-            "quantized": {
-                "images": len(chosen),
-                "seed": seed,
-                "which": [int(place) for place in chosen],
-                "data_sha256": dict(dataset.manifest["sha256"]),
-                "leancnn": __version__,
-            },
-            "data": where,
-            "cut from": dict(network.made),
+    made = {
+        "quantized": {
+            "images": len(chosen),
+            "seed": seed,
+            "which": [int(place) for place in chosen],
+            "data_sha256": dict(dataset.manifest["sha256"]),
+            "leancnn": __version__,
         },
-    ).eval()
+        "data": where,
+        "cut from": dict(network.made),
+    }
+    return network.with_body(IntegerNetwork(integers), made=made)
 
 
 def calibration(dataset: Dataset, images: int, seed: int) -> NDArray[np.intp]:

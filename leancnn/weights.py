@@ -38,6 +38,7 @@ from leancnn.registry import check_file_name
 from leancnn.runs import FOLDERS, NETWORK, Which
 from leancnn.safe_files import Tensors, load_pair, save_pair, tensor_sha256
 from leancnn.signal_window import KIND, SignalWindow
+from leancnn.state_arrays import fill, to_arrays
 
 FORMAT = 3  # of network.json: 1 is that of 0.1, 2 that of the first integers; both are read
 MORE = 8  # times as many parameters as saved tensors: a module may be made and replaced
@@ -150,6 +151,13 @@ class Network(nn.Module):
     def origin(self) -> str:
         """Of its run, else of its weights: where two exports differ in it, they are two."""
         return self.run or digest(self)[:16]
+
+    def with_body(self, body: nn.Module, *, made: Mapping[str, Any], **other: Any) -> "Network":
+        """Another body for the same classes and input, in evaluation mode; `made` says how, and
+        `other` what else differs, as `Network` takes it."""
+        keys = ("name", "arguments", "classes", "preprocessing", "mean", "std")
+        same = {key: getattr(self, key) for key in keys}
+        return Network(body, made=made, **same | other).eval()
 
     def called(self, name: str | None) -> "Network":
         """This network for files and C symbols of another name. Raises `ArgumentError`."""
@@ -281,29 +289,10 @@ def load(path: str | Path, which: Which | None = None) -> Network:
     """
     folder = _find(Path(path), which)
     manifest, arrays = load_pair(folder / MANIFEST, folder / WEIGHTS, manifests.Saved)
+    if manifest["format"] > FORMAT:
+        raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
     try:
-        if manifest["format"] > FORMAT:
-            raise DamagedError(f"{folder} was saved by a newer leancnn; update this one")
-        written = manifest["preprocessing"]
-        kind = SignalWindow if written.get("kind") == KIND else Preprocessing
-        taken: Input = kind.from_json(written)
-        classes = manifest["classes"]
-        body: nn.Module
-        if "quantized" in manifest:
-            body = IntegerNetwork(from_data(manifest["quantized"], arrays))
-        else:
-            _check_size(manifest, taken, len(arrays), folder / MANIFEST)
-            body = build(manifest["name"], manifest["arguments"], len(classes), taken, seed=0)
-        network = Network(
-            body,
-            name=manifest["name"],
-            arguments=manifest["arguments"],
-            classes=classes,
-            preprocessing=taken,
-            mean=manifest["mean"],
-            std=manifest["std"],
-            made=manifest["made"],
-        )
+        network = _described(manifest, arrays, folder / MANIFEST)
     except ArgumentError as error:  # nobody typed it
         raise MismatchError(f"{folder / MANIFEST}: {error}") from error
     except LeanCNNError:
@@ -315,6 +304,30 @@ def load(path: str | Path, which: Which | None = None) -> Network:
         fill(network.body.state_dict(), arrays, folder / WEIGHTS)
     network.run = runs.mark_of(folder) if folder.resolve().name in FOLDERS else None
     return network.eval()
+
+
+def _described(manifest: Mapping[str, Any], arrays: Tensors, where: Path) -> Network:
+    """The network that a manifest describes, its floats not filled in yet."""
+    written = manifest["preprocessing"]
+    kind = SignalWindow if written.get("kind") == KIND else Preprocessing
+    taken: Input = kind.from_json(written)
+    classes = manifest["classes"]
+    body: nn.Module
+    if "quantized" in manifest:
+        body = IntegerNetwork(from_data(manifest["quantized"], arrays))
+    else:
+        _check_size(manifest, taken, len(arrays), where)
+        body = build(manifest["name"], manifest["arguments"], len(classes), taken, seed=0)
+    return Network(
+        body,
+        name=manifest["name"],
+        arguments=manifest["arguments"],
+        classes=classes,
+        preprocessing=taken,
+        mean=manifest["mean"],
+        std=manifest["std"],
+        made=manifest["made"],
+    )
 
 
 def _check_size(manifest: Mapping[str, Any], taken: Input, arrays: int, where: Path) -> None:
@@ -356,30 +369,6 @@ def digest(network: Network) -> str:
     arrays = to_arrays(network.body.state_dict())
     found = [f"{name} {tensor_sha256(array)}" for name, array in sorted(arrays.items())]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()
-
-
-def to_arrays(state: Mapping[str, Tensor]) -> Tensors:
-    """Tensors as numpy arrays, for `safe_files.save_pair`; they share memory where they can."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
-
-
-def fill(state: Mapping[str, Tensor], arrays: Tensors, where: Path) -> None:
-    """Copy saved tensors into those of a state; names, shapes, types must fit: `DamagedError`."""
-    wrong = sorted(state.keys() ^ arrays.keys())
-    wrong += [
-        f"{name} {tuple(state[name].shape)} against {array.shape}"
-        for name, array in arrays.items()
-        if name in state and (array.shape != state[name].shape or _type(array) != state[name].dtype)
-    ]
-    if wrong:
-        raise DamagedError(f"{where} does not fit its network: {', '.join(wrong[:3])}")
-    with torch.no_grad():
-        for name, array in arrays.items():
-            state[name].copy_(torch.from_numpy(array.copy()))
-
-
-def _type(array: Any) -> torch.dtype:
-    return torch.from_numpy(array[:0].copy() if array.ndim else array.reshape(1).copy()).dtype
 
 
 def _find(path: Path, which: Which | None) -> Path:

@@ -21,6 +21,10 @@ def test_each_old_word_belongs_to_a_command():
     assert not RENAMED.keys() & set(RENAMED.values())
 
 
+def test_no_command_lists_an_old_word():
+    assert not {verb for verb in VERBS if RENAMED.keys() & set(cli.options(VERBS[verb]))}
+
+
 @pytest.mark.parametrize(("verb", "old"), TAKEN)
 def test_an_old_word_is_read_as_the_new_one_and_not_listed(verb, old):
     new = RENAMED[old]

@@ -145,6 +145,18 @@ def add_model_arg(parser: ArgumentParser) -> None:
     )
 
 
+def add_override(parser: ArgumentParser, field: str = "a field of that recipe") -> None:
+    """`--override`: fields of a recipe; `recipe_fields` reads them."""
+    parser.add_argument(
+        "--override",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"{field}; may be given again",
+    )
+
+
 def number(text: str) -> float:
     """`200k`, `5e6`, `1.5M` as a number."""
     factor = SUFFIXES.get(text[-1:], 1.0)

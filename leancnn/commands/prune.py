@@ -9,6 +9,7 @@ from leancnn.commands._base import (
     Command,
     above,
     add_checkpoint,
+    add_override,
     check_picture,
     flag,
     number,
@@ -64,14 +65,7 @@ def arguments(parser: ArgumentParser) -> None:
     _goal_arguments(parser)
     parser.add_argument("--out", metavar="FOLDER", help="where it goes; default: beside the run")
     parser.add_argument("--finetune", metavar="RECIPE", help="train again by this recipe")
-    parser.add_argument(
-        "--override",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a field of that recipe; may be given again",
-    )
+    add_override(parser)
     parser.add_argument("--data", help="the images; default: those of the run")
     add_checkpoint(parser)
     parser.add_argument("--seed", type=int, help="of what is random; default 0")

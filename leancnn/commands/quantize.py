@@ -3,7 +3,14 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from leancnn.commands._base import Answer, Command, recipe_fields, register
+from leancnn.commands._base import (
+    Answer,
+    Command,
+    add_checkpoint,
+    add_override,
+    recipe_fields,
+    register,
+)
 from leancnn.errors import UsageError
 from leancnn.progress import Waiting
 
@@ -25,17 +32,8 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--finetune", metavar="RECIPE", help="first train on in fake quantization by this recipe"
     )
-    parser.add_argument(
-        "--override",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a field of that recipe, such as epochs=4; may be given again",
-    )
-    parser.add_argument(
-        "--which", choices=("best", "last"), help="of a run's networks; default: best"
-    )
+    add_override(parser, "a field of that recipe, such as epochs=4")
+    add_checkpoint(parser)
 
 
 def run(args: Namespace) -> Answer:

@@ -8,6 +8,7 @@ from leancnn.commands._base import (
     Answer,
     Command,
     add_model_arg,
+    add_override,
     network_arguments,
     recipe_fields,
     register,
@@ -40,14 +41,7 @@ def arguments(parser: ArgumentParser) -> None:
         "file for --model: .pt, .safetensors or .onnx",
     )
     add_model_arg(parser)
-    parser.add_argument(
-        "--override",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a field of the recipe, such as ema=0.999; may be given again",
-    )
+    add_override(parser, "a field of the recipe, such as ema=0.999")
     parser.add_argument(
         "--size", type=size, metavar="HxW", help="of the images; default: as in 'leancnn models'"
     )

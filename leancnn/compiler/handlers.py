@@ -13,11 +13,11 @@ class Handlers(dict[str, Handler]):
     def handles(self, *names: str) -> Callable[[Registered], Registered]:
         """Register the decorated function for these operators."""
 
-        def put(function: Registered) -> Registered:
+        def register(function: Registered) -> Registered:
             for name in names:
                 if name in self:
                     raise ValueError(f"two handlers for {name}")
                 self[name] = function
             return function
 
-        return put
+        return register

@@ -117,6 +117,13 @@ def neutral(epilogue: Sequence[QEpilogueOp], at: int, zeros: dict[str, int]) -> 
     return bool((low <= 0).all() and (high >= 255).all())
 
 
+def stored_zeros(network: Quantized, epilogue: Sequence[QEpilogueOp]) -> dict[str, int]:
+    """Of each value that an epilogue stores, the byte that means zero."""
+    return {
+        op.value: int(network.values[op.value].zero[0]) for op in epilogue if isinstance(op, Store)
+    }
+
+
 class Epilogue:
     """The epilogue of a kernel as C on the sums a0_0, a1_0 … of a tile, with their parameters."""
 
@@ -141,11 +148,7 @@ class Epilogue:
         self.lines: list[tuple[int, str]] = []  # with their quad, and {v} for the vector
         self.after: list[str] = []  # at the end of a tile
         epilogue = kernel.node.epilogue
-        zeros = {
-            op.value: int(network.values[op.value].zero[0])
-            for op in epilogue
-            if isinstance(op, Store)
-        }
+        zeros = stored_zeros(network, epilogue)
         for at, op in enumerate(epilogue):
             if isinstance(op, Clamp):
                 if not neutral(epilogue, at, zeros):

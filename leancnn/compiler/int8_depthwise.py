@@ -12,7 +12,7 @@ import numpy as np
 
 from leancnn.compiler.arena import WIDEST, round_up
 from leancnn.compiler.c_text import File
-from leancnn.compiler.int8_conv import HUGE, biases, neutral
+from leancnn.compiler.int8_conv import HUGE, biases, neutral, stored_zeros
 from leancnn.compiler.int8_program import Depthwise
 from leancnn.compiler.integers import Clamp, Quantized, Store
 
@@ -68,11 +68,7 @@ class DepthwiseEpilogue:
         self.plain: list[str] = []  # of one channel c of one pixel, its sum in a
         self.after: list[str] = []
         epilogue = kernel.node.epilogue
-        zeros = {
-            op.value: int(network.values[op.value].zero[0])
-            for op in epilogue
-            if isinstance(op, Store)
-        }
+        zeros = stored_zeros(network, epilogue)
         for at, op in enumerate(epilogue):
             if isinstance(op, Clamp) and not neutral(epilogue, at, zeros):
                 self._clamp(at, op)

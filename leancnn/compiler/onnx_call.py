@@ -121,7 +121,7 @@ def handles(
 ) -> Callable[[Registered], Registered]:
     """Register the decorated function, of the builder and the call, for these operators."""
 
-    def put(function: Registered) -> Registered:
+    def register(function: Registered) -> Registered:
         words = frozenset(reads.split()), only or {}, frozenset(hints.split())
         known = Operator(function, frozenset(sets), *words)
         for name in names:
@@ -130,7 +130,7 @@ def handles(
             operators[name] = known
         return function
 
-    return put
+    return register
 
 
 def _schema(name: str, opset: int) -> Any:

@@ -204,19 +204,15 @@ def network_in_integers(network: Network, fed: torch.Tensor) -> Network:
     graph = graph_of(network)
     ranges = measure(graph, normalised(network, fed), signals=True)
     planes = network.preprocessing.channels
-    return Network(
+    return network.with_body(
         IntegerNetwork(to_integers(graph, ranges, network.mean, network.std)),
-        name=network.name,
-        arguments=network.arguments,
-        classes=network.classes,
-        preprocessing=network.preprocessing,
         mean=[0.0] * planes,
         std=[1.0] * planes,
         made={
             "quantized": {"windows": len(fed), "leancnn": __version__},
             "cut from": dict(network.made),
         },
-    ).eval()
+    )
 
 
 def with_compiled_integers(decoder: Decoder) -> Decoder:

@@ -110,16 +110,7 @@ def _cut_network(
     made = {"cut from": dict(network.made), "weights": weights.digest(network), "plan": short}
     if images is not None:  # so that it can be cut, trained and tested again
         made["data"] = images.place
-    return Network(
-        small,
-        name=network.name,
-        arguments=arguments_of(network, plan.goal, widths),
-        classes=network.classes,
-        preprocessing=network.preprocessing,
-        mean=network.mean,
-        std=network.std,
-        made=made,
-    ).eval()
+    return network.with_body(small, made=made, arguments=arguments_of(network, plan.goal, widths))
 
 
 def default_criterion(network: Network) -> str:

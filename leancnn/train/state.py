@@ -14,6 +14,7 @@ from leancnn.distributed import World, whole_batch_norms
 from leancnn.losses import Loss
 from leancnn.recipes import Recipe
 from leancnn.safe_files import Tensors
+from leancnn.state_arrays import fill, to_arrays
 from leancnn.train.plan import TrainingPlan
 from leancnn.weights import Network
 
@@ -177,7 +178,7 @@ def update_ema(average: nn.Module, body: nn.Module, decay: float) -> None:
 
 def state_dict(train_state: TrainState) -> Tensors:
     """Everything as arrays, under `body/`, `average/`, `loss/` and `momentum/`."""
-    return weights.to_arrays(
+    return to_arrays(
         {
             f"{part}/{name}": tensor
             for part, state in _parts(train_state)
@@ -187,11 +188,11 @@ def state_dict(train_state: TrainState) -> Tensors:
 
 
 def load_state_dict(train_state: TrainState, packed: Tensors, where: Path) -> None:
-    """Put what `pack` took back into its place. Raises `DamagedError` when it does not fit."""
+    """Put what `state_dict` took back into its place. Raises `DamagedError` when it does not fit."""
     for part, state in _parts(train_state):
         start = f"{part}/"
         arrays = {key.removeprefix(start): a for key, a in packed.items() if key.startswith(start)}
-        weights.fill(state, arrays, where)
+        fill(state, arrays, where)
 
 
 def _parts(train_state: TrainState) -> Iterator[tuple[str, Mapping[str, Tensor]]]:

@@ -14,9 +14,13 @@ import pytest
 import torch
 
 import leancnn
+from leancnn.eeg.synthetic import synthetic_trials
 from leancnn.errors import MissingDependencyError
+from leancnn.search import LatencyModel, trial
+from leancnn.search.trial import Job, Outcome
 from leancnn.targets import targets
 from leancnn.train import backend
+from tests.eeg_data import save_trials
 from tests.tiny import make_pictures
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +54,28 @@ class Here:
         return 0.0
 
 
+class InThisProcess:
+    """A pool of `search` that trains where it is asked to."""
+
+    size = 1
+
+    def __init__(self) -> None:
+        self.waiting: list[Job] = []
+
+    def start(self, job: Job) -> None:
+        self.waiting.append(job)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        done, self.waiting = [trial.run(job) for job in self.waiting], []
+        return done
+
+    def stop(self) -> list[Outcome]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
 def settings(patch: pytest.MonkeyPatch) -> None:
     """Quick ways for what is slow and shown elsewhere: no comparing of backends, no pictures."""
     plain = backend.Choice("torch", "fp32", "the examples are short")
@@ -58,6 +84,9 @@ def settings(patch: pytest.MonkeyPatch) -> None:
     for name in ("confusion_matrix", "contact_sheet"):
         patch.setattr(import_module("leancnn.evaluate"), name, lambda *given, **named: b"")
     patch.setattr(import_module("leancnn.bench"), "Worker", Here)
+    model = LatencyModel({"conv": 0.001}, 0.05, 0.2, programs=40, fastest=9e3)
+    patch.setattr(import_module("leancnn.search.feasible"), "load_or_fit", lambda *_, **__: model)
+    patch.setattr(import_module("leancnn.search.run"), "LocalPool", InThisProcess)
 
 
 def run(examples: doctest.DocTest, folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -86,6 +115,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("examples")
     make_pictures(folder / "photos")
+    trials = synthetic_trials((10.0, 12.0), 0.0, trials=8, people=2, seconds=2.0)
+    save_trials(folder / "trials.npz", trials)
     (example,) = [found for found in FOUND if found.name == TRAIN]
     with pytest.MonkeyPatch.context() as patch:
         run(example, folder, patch)
@@ -100,7 +131,8 @@ def test_an_example_in_a_docstring_says_what_happens(
 ) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
-    (folder / "photos").symlink_to(workspace / "photos")
+    for name in ("photos", "trials.npz"):
+        (folder / name).symlink_to(workspace / name)
     shutil.copytree(workspace / "runs", folder / "runs")
     run(examples, folder, monkeypatch)
 
@@ -111,6 +143,14 @@ def public() -> list[str]:
     listed = re.findall(r"auto(?:function|class):: ([\w.]+)", page)
     own = [f"leancnn.{name}" for name in leancnn.__all__ if name != "__version__"]
     return sorted({*listed, *own})
+
+
+@pytest.mark.parametrize("door", ["leancnn", "leancnn.search", "leancnn.eeg"])
+def test_the_page_lists_every_name_behind_a_door(door: str) -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(rf"auto(?:function|class):: {door}\.(?:\w+\.)*(\w+)", page)
+    wanted = set(import_module(door).__all__) - {"__version__", "LeanCNNError"}
+    assert wanted <= set(listed)
 
 
 @pytest.mark.parametrize("name", public())

@@ -140,6 +140,13 @@ def evaluate(
 
     `epochs` are the trials that the scores are of, `grid` the scores of `grid_scores` where they
     are known already, `shuffles` the repeats of the control. Raises `DataError` for other trials.
+
+    >>> from leancnn.eeg import load_epochs, train
+    >>> trials = load_epochs(["trials.npz"])
+    >>> _, held = train(trials, "runs/eeg", split="session", window=1.0)
+    >>> report = evaluate(held, trials, split="session", window=1.0, decoder="logit")
+    >>> report.accuracy > 0.5
+    True
     """
     held.check_trials(epochs)
     looking = epochs.looking()

@@ -104,6 +104,12 @@ class Live:
     is no decision; `agree` decisions in a row must say the same. `on_chunk` is called with what
     comes, before it is used: a recorder. Iterating raises `StreamError` when nothing comes for two
     seconds, unless a file was at its end.
+
+    >>> from leancnn.eeg import fit, load_epochs, open_source
+    >>> source = open_source("synthetic", frequencies=(10.0, 12.0), seconds=6.0, speed=0)
+    >>> live = Live(source, fit(load_epochs(["trials.npz"]), window=1.0), window=1.0)
+    >>> [decision.asked for decision in live]
+    [10.0]
     """
 
     def __init__(

@@ -55,6 +55,10 @@ def load(
     whose BrainFlow csv it is, `labels` what its codes mean: {"33025": "13"} is 13 Hz. Raises
     `DataError` for what cannot be read or has a unit that is not known, `MissingDependencyError`
     naming the extra that a format needs, `UsageError` for others.
+
+    >>> trials = load("trials.npz")
+    >>> trials.targets, trials.x.shape
+    ((10.0, 12.0), (16, 8, 750))
     """
     path = Path(path)
     if unit is not None and unit not in VOLTS:
@@ -109,6 +113,9 @@ def load_epochs(paths: Sequence[str | Path], **how: Any) -> Epochs:
 
     A file of trials says whose they are. Of recordings each is a session, and its folder's name the
     person's. Raises as `load` does, and `DataError` where files do not fit together.
+
+    >>> len(load_epochs(["trials.npz"]))
+    16
     """
     parts = []
     for path in map(Path, paths):

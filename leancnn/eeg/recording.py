@@ -27,7 +27,11 @@ REST = 0.0  # the label of a trial without a flicker, in Hz
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened: a flicker of `label` Hz began, or a marker with a name."""
+    """Something that happened: a flicker of `label` Hz began, or a marker with a name.
+
+    >>> Event(250, 7.5)
+    Event(sample=250, label=7.5)
+    """
 
     sample: int
     label: float | str
@@ -35,7 +39,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """`lost` samples are missing in front of `sample`."""
+    """`lost` samples are missing in front of `sample`.
+
+    >>> gaps_of_numbers(np.array([0, 1, 2, 6, 7]))
+    (Gap(sample=3, lost=3),)
+    """
 
     sample: int
     lost: int
@@ -47,6 +55,11 @@ class Recording:
 
     `unit` is that of `x`, "" where the file does not say. `stamps` are the seconds that the source
     gave the samples, where it did. Raises `DataError` when sizes do not fit.
+
+    >>> x = np.zeros((2, 2000), np.float32)
+    >>> recording = Recording(x, 250.0, ("O1", "O2"), events=(Event(500, 7.5),), unit="uV")
+    >>> recording.seconds, recording.epochs().x.shape
+    (8.0, (1, 2, 1500))
     """
 
     x: NDArray[np.float32]
@@ -114,6 +127,12 @@ class Epochs:
 
     `hz` is the frequency looked at, 0 for rest; `subject` and `session` say whose and when. Raises
     `DataError` when sizes do not fit.
+
+    >>> whose = {"subject": np.array(["a", "a"]), "session": np.array(["1", "1"])}
+    >>> x, hz = np.zeros((2, 1, 500), np.float32), np.array([0.0, 7.5])
+    >>> trials = Epochs(x, hz, **whose, fs=250.0, t0=-1.0, channels=("Oz",))
+    >>> trials.targets, trials.labels.tolist()
+    ((7.5,), [-1, 0])
     """
 
     x: NDArray[np.float32]

@@ -145,6 +145,10 @@ def open_source(
     """The source that a word names: replay:FILE, synthetic, lsl:NAME or brainflow:BOARD.
 
     Raises `UsageError` for another word, and as each source does.
+
+    >>> source = open_source("synthetic", frequencies=(10.0, 12.0), seconds=6.0, speed=0)
+    >>> sum(chunk.x.shape[1] for chunk in source) / source.fs
+    6.0
     """
     kind, _, rest = word.partition(":")
     if kind == "replay" and rest:

@@ -87,6 +87,11 @@ def fit(
 
     `decoder`, `seed` and `keep_ratio` as `DecoderConfig` takes them. Raises `DataError` for trials
     that are too short, or of fewer than two people or sessions.
+
+    >>> from leancnn.eeg.read import load_epochs
+    >>> decoder = fit(load_epochs(["trials.npz"]), window=1.0)
+    >>> decoder.frequencies
+    (10.0, 12.0)
     """
     looking = epochs.looking()
     _check(looking)
@@ -157,6 +162,12 @@ def train(
 
     `progress` is told how many of how many trainings are done. Raises `RunError` for a folder that
     is taken, `DataError` as `fit` does, `UsageError` for another kind.
+
+    >>> from leancnn.eeg.read import load_epochs
+    >>> trials = load_epochs(["trials.npz"])
+    >>> decoder, held = train(trials, "runs/eeg", split="session", window=1.0)
+    >>> held.scores.shape
+    (16, 2)
     """
     config = DecoderConfig(decoder, seed, keep_ratio)
     out = check_free(out)

@@ -15,7 +15,11 @@ AGAIN = 1 / 3  # epochs of training after a cut, for each before it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Limits, each None where there is none: what is measured may reach it and not exceed it."""
+    """Limits, each None where there is none: what is measured may reach it and not exceed it.
+
+    >>> print(Budget(microseconds=150, accuracy=0.9))
+    at most 150.0 µs, at least 90.00% correct
+    """
 
     microseconds: float | None = None
     """For one image on one core, as a compiled program, on this machine."""

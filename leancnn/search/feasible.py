@@ -21,7 +21,12 @@ LARGEST = 2**27  # bytes of weights; the C compiler takes a dozen times as much 
 
 @dataclass(frozen=True, slots=True)
 class Feasible:
-    """The architectures that meet a budget, and by what their times were predicted."""
+    """The architectures that meet a budget, and by what their times were predicted.
+
+    >>> answer = can_meet(Budget(bytes=80_000), networks=["resnet8"], sizes=[(32, 32)])
+    >>> {one.architecture.network for one in answer.found}
+    {'resnet8'}
+    """
 
     latency_model: LatencyModel
     found: tuple[Candidate, ...]
@@ -97,7 +102,9 @@ def can_meet(
     nothing could mean; `UnknownNameError` for a network; `RunError` for a command that times
     nothing.
 
-        can_meet(Budget(microseconds=150), sizes=[(31, 31)])
+    >>> answer = can_meet(Budget(bytes=80_000), networks=["resnet8"], sizes=[(32, 32)])
+    >>> answer.found[0].bytes <= 80_000
+    True
     """
     budget.check(classes)
     every = list(architectures(classes=classes, channels=channels, sizes=sizes, only=networks))

@@ -43,7 +43,14 @@ FEW = 3  # networks that a trend of accuracy needs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A network of the front: what was measured of it."""
+    """A network of the front: what was measured of it.
+
+    >>> times = {"microseconds": 80.0, "low_us": 79.0, "high_us": 82.0, "predicted_us": 81.0}
+    >>> known = {"trial": 3, "network": "resnet8", "change": "", "epochs": 9, "disturbed": ()}
+    >>> one = Member(**known, **times, bytes=309_000, macs=12_000_000, val_accuracy=0.9)
+    >>> one.keeps(Budget(microseconds=82)), one.keeps(Budget(microseconds=81))
+    (True, False)
+    """
 
     trial: int
     network: str
@@ -82,7 +89,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """What a search hands back; the same stands in its folder."""
+    """What a search hands back; the same stands in its folder.
+
+    >>> known = {"folder": Path("runs/search"), "members": (), "winner": None, "reached": False}
+    >>> result = SearchResult(**known, sentence="nothing was trained", trials=0, failed=0, spent=0)
+    >>> result.to_json()["sentence"]
+    'nothing was trained'
+    """
 
     folder: Path
     members: tuple[Member, ...]

@@ -64,7 +64,10 @@ def search(
     kept; `RunError` for a folder that holds something else or another search, and for images that
     changed; `DataError`, `MismatchError`, `ArgumentError`, `WriteError` as their names say.
 
-        search("photos/", out="runs/search", hours=2, budget=Budget(microseconds=150))
+    >>> known = {"networks": ["resnet8"], "sizes": [(8, 8)], "epochs": 1, "progress": False}
+    >>> found = search("photos", out="runs/search", hours=0.01, budget=Budget(bytes=1e6), **known)
+    >>> found.winner.bytes <= 1e6
+    True
     """
     check_hours(hours)
     request = SearchRequest.of(

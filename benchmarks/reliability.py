@@ -14,14 +14,14 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from safetensors.numpy import load as load_tensors  # noqa: E402
 
@@ -189,6 +189,30 @@ def races(folder: Path, rounds: int = 100, starters: int = 8) -> list[Row]:
     return rows
 
 
+def stamps(data: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of every picture: what a careless check looks at."""
+    return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(data.rglob("*.png"))}
+
+
+def flip_bit(path: Path) -> None:
+    """Change the pixels' checksum, size and time kept: the file does not decode, or differs."""
+    about, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) - 20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+@contextmanager
+def restored(path: Path) -> Iterator[Path]:
+    """A file that is afterwards as it was, whatever was done to it."""
+    whole, about = path.read_bytes(), path.stat()
+    try:
+        yield path
+    finally:
+        path.write_bytes(whole)
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
 def drift(folder: Path, trials: int = 25) -> list[Row]:
     """The images change between a run and its resumption."""
     data = make_pictures(folder / "pictures")
@@ -200,7 +224,6 @@ def drift(folder: Path, trials: int = 25) -> list[Row]:
     files = sorted(data.rglob("*.png"))
     used = [path for path in files if path.relative_to(data).as_posix() in of_run]
     tested = [path for path in files if path not in used]
-    names = {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
     def changed() -> bool:
         def check() -> None:
@@ -211,38 +234,25 @@ def drift(folder: Path, trials: int = 25) -> list[Row]:
 
         return refused(check)
 
-    def stamps_differ() -> bool:
-        now = {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(data.rglob("*.png"))}
-        return now != names
-
-    def byte(path: Path) -> None:
-        about, bad = path.stat(), bytearray(path.read_bytes())
-        image = np.frombuffer(bytes(bad), np.uint8)
-        bad[len(image) - 20] ^= 1  # in the pixels' checksum: the file no longer decodes, or differs
-        path.write_bytes(bad)
-        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-
     deeds: dict[str, Callable[[Path], object]] = {
         "file added": lambda path: shutil.copy(path, path.with_name("new.png")),
         "file removed": lambda path: path.unlink(),
-        "bytes changed, size and time kept": byte,
+        "bytes changed, size and time kept": flip_bit,
         "label moved": lambda path: path.rename(
             data / ("class 0" if path.parent.name != "class 0" else "class 1") / "moved.png"
         ),
     }
     rows = []
+    before = stamps(data)
     for label, deed in deeds.items():
         seen = careless = 0
         for _ in range(trials):
-            path = dice.choice(used)
-            whole, about = path.read_bytes(), path.stat()
-            deed(path)
-            seen += changed()
-            careless += stamps_differ()
-            for new in [*data.rglob("new.png"), *data.rglob("moved.png")]:
-                new.unlink()
-            path.write_bytes(whole)
-            os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+            with restored(dice.choice(used)) as path:
+                deed(path)
+                seen += changed()
+                careless += stamps(data) != before
+                for new in [*data.rglob("new.png"), *data.rglob("moved.png")]:
+                    new.unlink()
         rows.append(
             {
                 "change": label,
@@ -256,12 +266,9 @@ def drift(folder: Path, trials: int = 25) -> list[Row]:
     for _ in range(trials):  # of the test part, which only an evaluation opens
         (run / "evaluations.json").unlink(missing_ok=True)
         evaluate(run)
-        path = dice.choice(tested)
-        whole, about = path.read_bytes(), path.stat()
-        byte(path)
-        seen += refused(lambda: raise_unless(not evaluate(run).changed))
-        path.write_bytes(whole)
-        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+        with restored(dice.choice(tested)) as path:
+            flip_bit(path)
+            seen += refused(lambda: raise_unless(not evaluate(run).changed))
     row = {"change": "the same of a test image, at evaluate", "trials": trials, "seen": seen}
     rows.append({**row, "control, size and time": 0})
     return [*rows, total("all", rows)]

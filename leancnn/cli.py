@@ -56,12 +56,7 @@ class Parser(argparse.ArgumentParser):
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     words = sys.argv[1:] if words is None else words
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started us
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - to our end
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         with ended_by_sigterm():
             answer, as_json = _answer(words)
@@ -77,24 +72,37 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
-    except LeanCNNError as error:
-        if "--debug" in words:
+    except (LeanCNNError, MemoryError, RuntimeError, OSError) as error:
+        line = None if "--debug" in words else _line(error, words)
+        if line is None:
             raise
-        if "--json" in words and error.details and _speaks():
-            print(json.dumps({"error": str(error), **error.details}, indent=2))
-        return _complain(_with_options(str(error), words), error.exit_status)
-    except (MemoryError, RuntimeError) as error:
-        if "--debug" in words or not _no_memory(error):
-            raise
-        advice = "a smaller --batch or --size needs less, if the command has them"
-        reason = "".join(f" ({line})" for line in str(error).splitlines()[:1])
-        return _complain(f"not enough memory; {advice}{reason}", 1)
-    except OSError as error:
-        if "--debug" in words or error.strerror is None:
-            raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        return _complain(f"{where}{error.strerror}", 1)
+        if "--json" in words and (details := getattr(error, "details", None)) and _speaks():
+            print(json.dumps({"error": str(error), **details}, indent=2))
+        return _complain(line, getattr(error, "exit_status", 1))
     return answer.exit_status
+
+
+def _prepare_streams() -> None:
+    """Let every text be printed, also where who started us closed a stream."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - to our end
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _line(error: Exception, words: Sequence[str]) -> str | None:
+    """What went wrong in one line; None for what is a fault of ours, whose trace is wanted."""
+    if isinstance(error, LeanCNNError):
+        return _with_options(str(error), words)
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{'' if error.filename is None else f'{error.filename}: '}{error.strerror}"
+    if isinstance(error, MemoryError | RuntimeError) and _no_memory(error):
+        advice = "a smaller --batch or --size needs less, if the command has them"
+        reason = "".join(f" ({text})" for text in str(error).splitlines()[:1])
+        return f"not enough memory; {advice}{reason}"
+    return None
 
 
 def _no_memory(error: Exception) -> bool:

@@ -48,31 +48,35 @@ class CompiledNetwork:
         except (OSError, AttributeError, ValueError) as error:
             raise _not_ours(self.path, error) from error
         try:
-            prefix = self.metadata["prefix"]
-            count = self.metadata["classes"]
-            table = (ctypes.c_char_p * count).in_dll(library, f"{prefix}_class_names")
-            self._run = getattr(library, f"{prefix}_run")
-            self._run_float = getattr(library, f"{prefix}_run_float")
-            self._preprocess = getattr(library, f"{prefix}_preprocess_from", None)
-            if "scratch_bytes" not in self.metadata:  # written by 0.1
-                size = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes")
-                self.metadata["scratch_bytes"] = size.value
-            self.scratch_bytes = int(self.metadata["scratch_bytes"])
+            self._bind(library)
         except (AttributeError, ValueError, TypeError) as error:
             raise _not_ours(self.path, error) from error
-        pointer = ctypes.c_void_p
-        if self._preprocess is not None:
-            whole, gap = ctypes.c_int, ctypes.c_ssize_t
-            self._preprocess.argtypes = [whole, pointer, whole, whole, gap, pointer]
-        for function in (self._run, self._run_float):
-            function.argtypes = [pointer, pointer, pointer]
-            function.restype = None
         self.name: str = self.metadata["name"]
-        self.classes = tuple((name or b"").decode() for name in table)
         self.dtype = np.dtype(self.metadata.get("dtype", "uint8"))
         """Of what `run` takes: uint8 pixels, or float32 features of signals."""
         self.shape: tuple[int, int, int] = tuple(self.metadata["image"])  # (C, H, W)
         self.about: dict[str, Any] = self.metadata.get("about") or {}
+
+    def _bind(self, library: ctypes.CDLL) -> None:
+        """Find the library's functions, and tell ctypes what they take."""
+        prefix = self.metadata["prefix"]
+        table = (ctypes.c_char_p * self.metadata["classes"]).in_dll(
+            library, f"{prefix}_class_names"
+        )
+        self.classes = tuple((name or b"").decode() for name in table)
+        self._run = getattr(library, f"{prefix}_run")
+        self._run_float = getattr(library, f"{prefix}_run_float")
+        self._preprocess = getattr(library, f"{prefix}_preprocess_from", None)
+        if "scratch_bytes" not in self.metadata:  # written by 0.1
+            size = ctypes.c_size_t.in_dll(library, f"{prefix}_scratch_bytes")
+            self.metadata["scratch_bytes"] = size.value
+        self.scratch_bytes = int(self.metadata["scratch_bytes"])
+        pointer, whole, gap = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t
+        if self._preprocess is not None:
+            self._preprocess.argtypes = [whole, pointer, whole, whole, gap, pointer]
+        for function in (self._run, self._run_float):
+            function.argtypes = [pointer, pointer, pointer]
+            function.restype = None
 
     @property
     def facts(self) -> Any:

@@ -64,18 +64,20 @@ def demo(
     say(f"picture   {folder / 'demo.png'}")
     return {
         "run": str(folder),
-        "epochs": len(trained.history),
-        "seconds": trained.seconds,
-        "images_per_s": trained.images_per_s,
-        "test": {
-            "images": tested.images,
-            "accuracy": tested.accuracy,
-            "low": tested.low,
-            "high": tested.high,
-        },
+        **_figures(trained, tested),
         "count": asdict(cost),
         "predictions": [item.to_json() for item in found],
         "picture": str(folder / "demo.png"),
+    }
+
+
+def _figures(trained: Trained, tested: Evaluation) -> dict[str, Any]:
+    keys = ("images", "accuracy", "low", "high")
+    return {
+        "epochs": len(trained.history),
+        "seconds": trained.seconds,
+        "images_per_s": trained.images_per_s,
+        "test": {key: getattr(tested, key) for key in keys},
     }
 
 

@@ -41,21 +41,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Latencies of networks on engines, in turns on one core."""
-    from leancnn.bench import ENGINES, bench, summary, to_json, untrained
-    from leancnn.predict import open_classifier
+    from leancnn.bench import ENGINES, bench, summary, to_json
 
-    names = args.model.split(",") if args.model else []
-    if names == ["all"]:
-        from leancnn import models
-
-        names = models.names()
-    if not names and not args.networks:
-        raise UsageError("bench needs a saved network, or --model with names")
-    check_picture(args, "picture")
-    saved = (open_classifier(path) for path in args.networks)
-    networks = [*saved, *(untrained(name) for name in names)]
     rows, missing = bench(
-        networks,
+        _networks(args),
         engines=list(ENGINES) if args.engines is None else args.engines.split(","),
         rounds=args.rounds,
         seconds=args.seconds,
@@ -79,6 +68,22 @@ def run(args: Namespace) -> Answer:
     # Without --engines what is not installed was not asked for.
     failed = [each for each in missing if args.engines is not None or not each.not_installed]
     return Answer(to_json(rows, missing), "\n".join(lines), int(bool(failed) or not rows))
+
+
+def _networks(args: Namespace) -> list[Any]:
+    """The saved networks, and those of the zoo with random weights."""
+    from leancnn import models
+    from leancnn.bench import untrained
+    from leancnn.predict import open_classifier
+
+    names = args.model.split(",") if args.model else []
+    if names == ["all"]:
+        names = models.names()
+    if not names and not args.networks:
+        raise UsageError("bench needs a saved network, or --model with names")
+    check_picture(args, "picture")
+    saved = (open_classifier(path) for path in args.networks)
+    return [*saved, *(untrained(name) for name in names)]
 
 
 def _figures(row: Any) -> dict[str, object]:

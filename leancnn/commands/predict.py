@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from leancnn.commands._base import Answer, Command, add_checkpoint, check_picture, register
 from leancnn.errors import UsageError
@@ -33,20 +34,7 @@ def run(args: Namespace) -> Answer:
         "predictions": [item.to_json() for item in found],
         "refused": [item.to_json() for item in refused],
     }
-    lines = [
-        table(
-            [
-                {
-                    "file": item.path,
-                    "label": item.label,
-                    "probability": item.probability,
-                    "then": ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:]),
-                    "warnings": "; ".join(item.warnings),
-                }
-                for item in found
-            ]
-        )
-    ]
+    lines = [table([_row(item) for item in found])]
     if args.sheet:
         from leancnn.plots import contact_sheet
         from leancnn.runs import atomic_write
@@ -59,6 +47,16 @@ def run(args: Namespace) -> Answer:
     for item in refused:
         tell(item.reason)
     return Answer(value, "\n".join(filter(None, lines)), 1 if refused else 0)
+
+
+def _row(item: Any) -> dict[str, object]:
+    return {
+        "file": item.path,
+        "label": item.label,
+        "probability": item.probability,
+        "then": ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:]),
+        "warnings": "; ".join(item.warnings),
+    }
 
 
 register(Command("predict", "label images with a trained network", arguments, run))

@@ -38,6 +38,27 @@ def share(text: str) -> float:
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", help="a folder of images in class folders, or 'digits'")
+    _budget_arguments(parser)
+    parser.add_argument("--hours", type=float, help="of training, all calls together")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="a new folder, or that of a search to go on"
+    )
+    _space_arguments(parser)
+    parser.add_argument("--epochs", type=int, help="the longest training; default: by the hours")
+    parser.add_argument("--val-share", type=float, help="of the train part, for validation")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random; default 0")
+    _machine_arguments(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="which networks can meet the budget, by the latency model",
+    )
+    parser.add_argument("--classes", type=int, help="with --dry-run, without data; default 10")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _budget_arguments(parser: ArgumentParser) -> None:
+    """What the network may cost, and must reach."""
     limits = parser.add_argument_group("budget")
     limits.add_argument(
         "--time", type=time_of, help="at most so long for one image on one core, as 150us"
@@ -45,10 +66,10 @@ def arguments(parser: ArgumentParser) -> None:
     limits.add_argument("--bytes", type=above(0), help="the most bytes of weights, as 100k")
     limits.add_argument("--macs", type=above(0), help="the most multiply-accumulates, as 8e6")
     limits.add_argument("--accuracy", type=share, help="at least this share correct, as 0.95")
-    parser.add_argument("--hours", type=float, help="of training, all calls together")
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="a new folder, or that of a search to go on"
-    )
+
+
+def _space_arguments(parser: ArgumentParser) -> None:
+    """Which networks are searched among."""
     parser.add_argument(
         "--networks", metavar="NAMES", help="to search among, as henet_r3,resnet8; default: all"
     )
@@ -59,33 +80,27 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="HxW",
         help="of the images; may be given again; default: each network's own and a few more",
     )
-    parser.add_argument("--epochs", type=int, help="the longest training; default: by the hours")
-    parser.add_argument(
-        "--clock-on",
-        metavar="COMMAND",
-        help="times a C file on the machine whose time counts, and prints seconds; default: here",
-    )
     parser.add_argument(
         "--floats-only", action="store_true", help="no network of 8-bit integers may win"
     )
     parser.add_argument(
         "--no-pruning", action="store_true", help="train narrow networks; prune no wide ones"
     )
-    parser.add_argument("--val-share", type=float, help="of the train part, for validation")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random; default 0")
+
+
+def _machine_arguments(parser: ArgumentParser) -> None:
+    """Where networks are timed and trained."""
+    parser.add_argument(
+        "--clock-on",
+        metavar="COMMAND",
+        help="times a C file on the machine whose time counts, and prints seconds; default: here",
+    )
     parser.add_argument("--workers", type=int, help="trainings at a time; default: one a core")
     parser.add_argument(
         "--cluster",
         metavar="ADDRESS",
         help="train on a Ray cluster: ray://head:10001, or 'local' for one of this machine",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="which networks can meet the budget, by the latency model",
-    )
-    parser.add_argument("--classes", type=int, help="with --dry-run, without data; default 10")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def run(args: Namespace) -> Answer:

@@ -55,14 +55,7 @@ def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = No
     network = in_halves(network)
     program = lower(network)
     file = open_file(metadata)
-    floats = None if program.floats is None else float_program(program.floats, file)
-    for kernel in program.kernels:
-        if floats is not None and not isinstance(kernel, Border):
-            floats.call(file)
-        _emit_kernel(file, kernel, network, floats)
-    if floats is not None:
-        floats.call_rest(file)
-        file.constants += floats.file.constants
+    floats = _emit_kernels(file, program, network)
     frame = Frame(
         metadata=metadata,
         file=file,
@@ -83,16 +76,35 @@ def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = No
     }
     scratch = 4 * words + 64
     values = frame.values(scratch, values)
-    parts = [template("int8_prelude.h"), template("int8_lines.h")]
-    if any(isinstance(kernel, Depthwise) for kernel in program.kernels):
-        parts.append(template("int8_depthwise.h"))
-    if floats is not None:
-        parts = [FIRST, *parts, floats.source(), place_of_floats(program.arena.words)]
     around = template("frame.c")
     head = filled(around.split("/*@ layers @*/\n")[0], values)
     main = "#ifdef LEANCNN_MAIN" + filled(around.split("#ifdef LEANCNN_MAIN")[1], values)
     body = filled(template("int8_frame.c"), values) + main
-    return frame.written(scratch, values, [*parts, head, *file.arrays, *file.functions, body])
+    parts = [*_preludes(program, floats), head, *file.arrays, *file.functions, body]
+    return frame.written(scratch, values, parts)
+
+
+def _emit_kernels(file: File, program: Int8Program, network: Quantized) -> Floats | None:
+    """The C of all kernels, in order; the part that computes in float32, where there is one."""
+    floats = None if program.floats is None else float_program(program.floats, file)
+    for kernel in program.kernels:
+        if floats is not None and not isinstance(kernel, Border):
+            floats.call(file)
+        _emit_kernel(file, kernel, network, floats)
+    if floats is not None:
+        floats.call_rest(file)
+        file.constants += floats.file.constants
+    return floats
+
+
+def _preludes(program: Int8Program, floats: Floats | None) -> list[str]:
+    """The C that stands before the kernels: vectors and macros of what the program uses."""
+    parts = [template("int8_prelude.h"), template("int8_lines.h")]
+    if any(isinstance(kernel, Depthwise) for kernel in program.kernels):
+        parts.append(template("int8_depthwise.h"))
+    if floats is None:
+        return parts
+    return [FIRST, *parts, floats.source(), place_of_floats(program.arena.words)]
 
 
 def _emit_kernel(file: File, kernel: object, network: Quantized, floats: Floats | None) -> None:

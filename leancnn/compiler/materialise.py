@@ -74,31 +74,11 @@ def materialise(graph: Graph, view: IndexMap, *, by_pixel: bool = True) -> str:
             return view.value
         return graph.add(Reshape(shape), view.value, name=f"{view.value}_flat")
     index = view.index.reshape(shape)
-    size = have[1] * have[2]
-    if shape[1:] == have[1:]:
-        channels = index[:, 0, 0] // size
-        if np.array_equal(index.reshape(shape[0], -1), channels[:, None] * size + np.arange(size)):
-            return _gathered(graph, view.value, channels)
-    if shape[1] <= have[1] and shape[2] <= have[2]:
-        channels, first = index[:, 0, 0] // size, int(index[0, 0, 0] % size)
-        window = Crop(first // have[2], first % have[2], shape[1], shape[2])
-        inside = np.arange(shape[1])[:, None] * have[2] + np.arange(shape[2]) + first
-        if _fits(window, have) and np.array_equal(index, channels[:, None, None] * size + inside):
-            value = _gathered(graph, view.value, channels)
-            return graph.add(window, value, name=f"{view.value}_window")
-    sampled = _sampled(graph, view.value, index, have)
-    if sampled is not None:
-        return sampled
+    for form in (_whole_channels, _window, _sampled, _flattened):
+        found = form(graph, view.value, index, have)
+        if found is not None:
+            return found
     flat = index.ravel()
-    if np.array_equal(flat, np.arange(math.prod(have))):
-        return graph.add(Reshape(shape), view.value, name=f"{view.value}_flat")
-    if have[1:] == (1, 1) and shape[1:] != (1, 1):
-        spread = _gathered(graph, view.value, flat)
-        return graph.add(Reshape(shape), spread, name=f"{view.value}_spread")
-    if shape[1:] == (1, 1):
-        whole = (math.prod(have), 1, 1)
-        vector = graph.add(Reshape(whole), view.value, name=f"{view.value}_flat")
-        return _gathered(graph, vector, flat)
     if by_pixel and len(flat) <= MOVED:
         everything = materialise(graph, IndexMap(view.value, (1, math.prod(have))))
         taken = _gathered(graph, everything, flat)
@@ -107,6 +87,47 @@ def materialise(graph: Graph, view: IndexMap, *, by_pixel: bool = True) -> str:
         f"the rearrangement of {view.value} from {have} to {shape} moves {len(flat):,} single "
         f"pixels; only channels, windows and whole flattenings can be moved, or {MOVED:,} pixels"
     )
+
+
+def _whole_channels(graph: Graph, value: str, index: NDArray[np.int64], have: Shape) -> str | None:
+    """Some channels, in some order, each with all its pixels."""
+    size = have[1] * have[2]
+    if index.shape[1:] != have[1:]:
+        return None
+    channels = index[:, 0, 0] // size
+    whole = channels[:, None] * size + np.arange(size)
+    return (
+        _gathered(graph, value, channels)
+        if np.array_equal(index.reshape(len(channels), -1), whole)
+        else None
+    )
+
+
+def _window(graph: Graph, value: str, index: NDArray[np.int64], have: Shape) -> str | None:
+    """The same rectangle of some channels."""
+    _, h, w = index.shape
+    size = have[1] * have[2]
+    channels, first = index[:, 0, 0] // size, int(index[0, 0, 0] % size)
+    window = Crop(first // have[2], first % have[2], h, w)
+    inside = np.arange(h)[:, None] * have[2] + np.arange(w) + first
+    if not (_fits(window, have) and np.array_equal(index, channels[:, None, None] * size + inside)):
+        return None
+    return graph.add(window, _gathered(graph, value, channels), name=f"{value}_window")
+
+
+def _flattened(graph: Graph, value: str, index: NDArray[np.int64], have: Shape) -> str | None:
+    """All numbers under another shape, or numbers that go into or come out of a vector."""
+    _, h, w = index.shape
+    flat = index.ravel()
+    if np.array_equal(flat, np.arange(math.prod(have))):
+        return graph.add(Reshape(index.shape), value, name=f"{value}_flat")
+    if have[1:] == (1, 1) and (h, w) != (1, 1):
+        spread = _gathered(graph, value, flat)
+        return graph.add(Reshape(index.shape), spread, name=f"{value}_spread")
+    if (h, w) == (1, 1):
+        vector = graph.add(Reshape((math.prod(have), 1, 1)), value, name=f"{value}_flat")
+        return _gathered(graph, vector, flat)
+    return None
 
 
 def _sampled(graph: Graph, value: str, index: NDArray[np.int64], have: Shape) -> str | None:

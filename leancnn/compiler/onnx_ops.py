@@ -78,20 +78,14 @@ def _conv_transpose(b: Builder, call: Call) -> IndexMap:
         raise UnsupportedError("a transposed convolution along one axis; only of images")
     ones, none = [1] * axes, [0] * axes
     stride, dilation = call.get("strides", ones), call.get("dilations", ones)
-    more, wanted = call.get("output_padding", none), call.get("output_shape")
+    more = call.get("output_padding", none)
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
     whole = [s * (n - 1) + r for s, n, r in zip(stride, x.shape[2:], reach, strict=True)]
-    auto = call.get("auto_pad", "NOTSET")
-    if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
-        wanted = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
-    if wanted is None:
-        pads = call.get("pads", [0] * 2 * axes) if auto in ("NOTSET", "") else [0] * 2 * axes
-    else:
-        room = [w + m - t for w, m, t in zip(whole, more, wanted, strict=True)]
-        first = [r // 2 if auto != "SAME_LOWER" else r - r // 2 for r in room]
-        if auto in ("NOTSET", ""):
-            first = [r - r // 2 for r in room]
-        pads = [*first, *(r - f for r, f in zip(room, first, strict=True))]
+    pads = _transposed_pads(
+        call,
+        [w + m for w, m in zip(whole, more, strict=True)],
+        [n * s for n, s in zip(x.shape[2:], stride, strict=True)],
+    )
     sides = zip(pads[:axes], pads[axes:], strict=True)
     sizes = [w + m - p - q for w, m, (p, q) in zip(whole, more, sides, strict=True)]
     if min(pads) < 0 or min(sizes) < 1:
@@ -107,6 +101,21 @@ def _conv_transpose(b: Builder, call: Call) -> IndexMap:
         sizes,
         call.get("group", 1),
     )
+
+
+def _transposed_pads(call: Call, whole: Sequence[int], same: Sequence[int]) -> list[int]:
+    """First of each axis, then last: said, or by the size that is said; `same` is that of SAME."""
+    auto, wanted = call.get("auto_pad", "NOTSET"), call.get("output_shape")
+    if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = same
+    none = [0] * 2 * len(whole)
+    if wanted is None:
+        found: list[int] = call.get("pads", none) if auto in ("NOTSET", "") else none
+        return found
+    room = [w - t for w, t in zip(whole, wanted, strict=True)]
+    low = [r // 2 for r in room]
+    first = low if auto not in ("SAME_LOWER", "NOTSET", "") else [r - r // 2 for r in room]
+    return [*first, *(r - f for r, f in zip(room, first, strict=True))]
 
 
 def transposed(

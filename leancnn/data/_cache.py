@@ -204,17 +204,8 @@ def _build(
             total_bytes=sum(file.stamp[0] for file in files),
         )
         rows = np.array([row for row, answer in enumerate(answers) if "error" not in answer], int)
-        hashes = [answer.get("sha256", "") for answer in answers]
-        store = _Store(home, _content(files, hashes), reading)
         _close_gaps(temporary, rows, row_bytes, need)
-        images: Pixels = np.zeros((0, *reading.preprocessing.shape), np.uint8)
-        if len(rows):
-            shape = (len(rows), *reading.preprocessing.shape)
-            images = np.memmap(temporary, np.uint8, "r", shape=shape)
-            store.facts.unlink(missing_ok=True)
-            temporary.replace(store.rows)
-            store.write(rows, _checksums(images), **_facts(files, answers))
-            _write_index(index, files, hashes)
+        decoded = _stored(temporary, files, answers, rows, reading, home, index)
         trim()
     except OSError as error:
         raise _unwritten(temporary, need, error) from error
@@ -222,7 +213,29 @@ def _build(
         temporary.unlink(missing_ok=True)
         if held is not None:
             held.close()
+    return decoded
+
+
+def _stored(
+    temporary: Path,
+    files: Sequence[File],
+    answers: Sequence[Answer],
+    rows: NDArray[np.int64],
+    reading: Reading,
+    home: Path,
+    index: Path,
+) -> Decoded:
+    """The rows of decoded images in their place, under the name of their content."""
+    hashes = [answer.get("sha256", "") for answer in answers]
+    store = _Store(home, _content(files, hashes), reading)
     facts = _facts(files, answers)
+    images: Pixels = np.zeros((0, *reading.preprocessing.shape), np.uint8)
+    if len(rows):
+        images = np.memmap(temporary, np.uint8, "r", shape=(len(rows), *images.shape[1:]))
+        store.facts.unlink(missing_ok=True)
+        temporary.replace(store.rows)
+        store.write(rows, _checksums(images), **facts)
+        _write_index(index, files, hashes)
     skipped = tuple(Skipped(name, reason) for name, reason in facts["skipped"])
     return Decoded(images, rows, skipped, facts["warnings"], store.content)
 

@@ -131,18 +131,11 @@ def _walk(
             if entry.name.startswith("."):
                 found.stray.append(Skipped(name, "hidden"))
             elif suffix in SUFFIXES or _is_image(entry, suffix):
-                try:
-                    about = entry.stat()
-                except OSError as error:
-                    found.bad[part].append(Skipped(name, f"{error.strerror or error}"))
-                    continue
-                if entry.is_file():
-                    stamp = (about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-                    yield File(name, stamp)
-                elif entry.is_dir():
-                    waiting.append((Path(entry.path), f"{name}/"))
-                else:
-                    found.bad[part].append(Skipped(name, "not a regular file"))
+                image = _image(entry, name, found.bad[part])
+                if isinstance(image, File):
+                    yield image
+                elif image is not None:
+                    waiting.append((image, f"{name}/"))
             elif _is_dir(entry):
                 if entry.name.casefold() in JUNK:
                     found.stray.append(Skipped(f"{name}/", "not a folder of images"))
@@ -153,6 +146,21 @@ def _walk(
                 found.bad[part].append(Skipped(name, reason))
             else:
                 found.stray.append(Skipped(name, "no image by its suffix and content"))
+
+
+def _image(entry: "os.DirEntry[str]", name: str, bad: list[Skipped]) -> File | Path | None:
+    """What is named as an image: a file, a folder to walk, or None for what goes into `bad`."""
+    try:
+        about = entry.stat()
+    except OSError as error:
+        bad.append(Skipped(name, f"{error.strerror or error}"))
+        return None
+    if entry.is_file():
+        return File(name, (about.st_size, about.st_mtime_ns, about.st_ctime_ns))
+    if entry.is_dir():
+        return Path(entry.path)
+    bad.append(Skipped(name, "not a regular file"))
+    return None
 
 
 def _entries(folder: Path, found: Listing, prefix: str) -> "list[os.DirEntry[str]]":

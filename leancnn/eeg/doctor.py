@@ -273,20 +273,25 @@ def _physics(report: Report, looking: Epochs) -> None:
             f"chance (p {p:.2g}); one session alone has too few trials to refuse it"
         )
         return
-    parts = ", ".join(
-        f"{targets[place]:g} Hz is {targets[to]:g} Hz" for place, to in enumerate(fits)
-    )
-    odd = [f"{targets[place]:g} Hz" for place, good in enumerate(own) if not good]
-    if fits != tuple(range(len(targets))):
-        report.problems.append(
-            f"the spectra do not peak at their labels (p {p:.2g}; {', '.join(odd)}); the "
-            f"assignment that fits: {parts}"
-        )
-    else:
-        report.problems.append(
+    report.problems.append(_no_peaks(looking, fits, own, p))
+
+
+def _no_peaks(looking: Epochs, fits: tuple[int, ...], own: list[bool], p: float) -> str:
+    """That labels are others than the spectra say, or that the spectra say nothing."""
+    targets = looking.targets
+    if fits == tuple(range(len(targets))):
+        return (
             f"the spectra do not peak at their labels more than chance (p {p:.2g}, needed "
             f"{SIGNIFICANT}); no answer to the flicker is seen in these {len(looking)} trials"
         )
+    odd = ", ".join(f"{targets[place]:g} Hz" for place, good in enumerate(own) if not good)
+    parts = ", ".join(
+        f"{targets[place]:g} Hz is {targets[to]:g} Hz" for place, to in enumerate(fits)
+    )
+    return (
+        f"the spectra do not peak at their labels (p {p:.2g}; {odd}); the assignment that fits: "
+        f"{parts}"
+    )
 
 
 def _fits_better(heights: Floats, looking: Epochs, fits: tuple[int, ...]) -> bool:

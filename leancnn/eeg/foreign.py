@@ -34,13 +34,9 @@ def xdf(path: Path, unit: str | None) -> Recording:
         streams, _ = pyxdf.load_xdf(str(path), dejitter_timestamps=False, verbose=False)
     except Exception as error:  # pyxdf's errors share no class
         raise DataError(f"{path}: pyxdf does not read it ({error})") from error
-    signals = [s for s in streams if float(s["info"]["nominal_srate"][0]) > 0]
-    eeg = [s for s in signals if s["info"]["type"][0].upper() == "EEG"] or signals
-    if len(eeg) != 1:
-        names = ", ".join(s["info"]["name"][0] for s in eeg) or "none"
-        raise DataError(f"{path}: one stream of EEG is needed; there are {names}")
-    info, x = eeg[0]["info"], np.asarray(eeg[0]["time_series"], np.float32).T
-    stamps, rate = np.asarray(eeg[0]["time_stamps"], np.float64), float(info["nominal_srate"][0])
+    eeg = _xdf_eeg(path, streams)
+    info, x = eeg["info"], np.asarray(eeg["time_series"], np.float32).T
+    stamps, rate = np.asarray(eeg["time_stamps"], np.float64), float(info["nominal_srate"][0])
     channels, units = _xdf_channels(info, len(x))
     events = [
         Event(int(np.searchsorted(stamps, at)), label_of(str(what[0])))
@@ -58,6 +54,16 @@ def xdf(path: Path, unit: str | None) -> Recording:
         gaps=gaps_of_stamps(stamps, rate),
         stamps=stamps,
     )
+
+
+def _xdf_eeg(path: Path, streams: list[Any]) -> Any:
+    """The one stream of EEG, or of samples at all. Raises `DataError` for none and for several."""
+    signals = [s for s in streams if float(s["info"]["nominal_srate"][0]) > 0]
+    eeg = [s for s in signals if s["info"]["type"][0].upper() == "EEG"] or signals
+    if len(eeg) != 1:
+        names = ", ".join(s["info"]["name"][0] for s in eeg) or "none"
+        raise DataError(f"{path}: one stream of EEG is needed; there are {names}")
+    return eeg[0]
 
 
 def xdf_is_cut(path: Path) -> bool:

@@ -21,6 +21,7 @@ leaves open: the share of entries that are not zero (`density`), the activations
 parameters; both readings fit).
 """
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
 
@@ -84,6 +85,15 @@ class LBMBConv(nn.Module):
         return out
 
 
+def _stages(block: Callable[..., LBMBConv], repeats: int) -> Iterator[LBMBConv]:
+    """`repeats` blocks of each width; each stage begins with stride 2."""
+    c_in = STAGE_0
+    for width in STAGES:
+        for index in range(repeats):
+            yield block(c_in, width, stride=2 if index == 0 else 1, gated=True)
+            c_in = width
+
+
 class LBMBNet(nn.Module):
     """Images (N, channels, H, W), normalised, to logits (N, classes); see the file's table."""
 
@@ -119,15 +129,8 @@ class LBMBNet(nn.Module):
         block = partial(LBMBConv, act=kind, gate_act=gate_kind, density=density, redraw=redraw)
         self.stem = conv_bn(channels, STEM, 3, act=kind)
         self.stage0 = block(STEM, STAGE_0, expansion=1, stride=1, gated=gate_stage0)
-        blocks = []
-        c_in = STAGE_0
-        for width in STAGES:
-            for index in range(repeats):
-                stride = 2 if index == 0 else 1
-                blocks.append(block(c_in, width, expansion=expansion, stride=stride, gated=True))
-                c_in = width
-        self.blocks = nn.Sequential(*blocks)
-        self.top = conv_bn(c_in, TOP, 1, act=kind)
+        self.blocks = nn.Sequential(*_stages(partial(block, expansion=expansion), repeats))
+        self.top = conv_bn(STAGES[-1], TOP, 1, act=kind)
         self.pool = AverageVector()
         self.fc = nn.Linear(TOP, classes)
         for module in self.modules():

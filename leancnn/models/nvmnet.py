@@ -26,6 +26,8 @@ arrangement of its layers comes near. As megabytes of float32, 40 classes and ni
 default: without batch norm 4.023 / 3.760 / 3.628 / 3.563.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -45,6 +47,19 @@ STAGES = (  # (squeeze, expand) of each module; a pool stands between the stages
 STEM_PADDING = {3: 0, 7: 2}  # both take 224 to 111
 SMALLEST = 63  # conv1 and four pools without padding: 63 → 31 → 15 → 7 → 3 → 1
 SMALLEST_SMALL = 7  # two pools: 7 → 3 → 1
+
+
+def _modules_and_pools(
+    module: Callable[..., SqueezeExpand], stages: Sequence[Sequence[tuple[int, int]]], small: bool
+) -> Iterator[nn.Module]:
+    """The modules of each stage behind a pool; small images are pooled twice only."""
+    c_in = STEM
+    for index, modules in enumerate(stages):
+        if not small or index in (1, 2):
+            yield nn.MaxPool2d(3, 2)
+        for squeeze, expand in modules:
+            yield module(c_in, squeeze, expand)
+            c_in = 2 * expand
 
 
 class NVMNet(nn.Module):
@@ -74,21 +89,11 @@ class NVMNet(nn.Module):
         self.conv1 = grouped_conv(channels, STEM, stem, stride=stride, padding=padding, bias=True)
         self.bn1 = nn.BatchNorm2d(STEM) if bn == "all" else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
-        parts: list[nn.Module] = []
-        c_in = STEM
-        for index, modules in enumerate((*STAGES[:-1], STAGES[-1] * last_stage)):
-            if not small or index in (1, 2):
-                parts.append(nn.MaxPool2d(3, 2))
-            for squeeze, expand in modules:
-                parts.append(
-                    SqueezeExpand(
-                        c_in, squeeze, expand, groups=groups, bn=bn, squeeze_bias=squeeze_bias
-                    )
-                )
-                c_in = 2 * expand
-        self.modules_and_pools = nn.Sequential(*parts)
+        module = partial(SqueezeExpand, groups=groups, bn=bn, squeeze_bias=squeeze_bias)
+        stages = (*STAGES[:-1], STAGES[-1] * last_stage)
+        self.modules_and_pools = nn.Sequential(*_modules_and_pools(module, stages, small))
         self.pool = AverageVector()
-        self.fc = nn.Linear(c_in, classes)
+        self.fc = nn.Linear(2 * STAGES[-1][-1][1], classes)
         initialise(self, init)
 
     def features(self, x: Tensor) -> Tensor:

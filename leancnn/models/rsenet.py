@@ -21,7 +21,7 @@ source gives 14 there; `rmac` has three readings. Whether their sum is normalise
 (`rmac_normalised`) it does not say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -86,6 +86,29 @@ class RSE(nn.Module):
         return out
 
 
+def _stem(kind: str, channels: int, width: int) -> nn.Module:
+    if kind == "cifar":
+        return conv_bn(channels, width, 3)
+    pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
+    return nn.Sequential(*conv_bn(channels, width, 7, stride=2), pool)
+
+
+def _stages(
+    block: Callable[..., RSE],
+    widths: Sequence[int],
+    mid_ratio: float,
+    squeeze: Callable[[], nn.Module],
+) -> Iterator[RSE]:
+    """`BLOCKS` blocks of each width; each stage but the first begins with stride 2."""
+    c_in = widths[0]
+    for stage, width in enumerate(widths):
+        for index in range(BLOCKS):
+            stride = 2 if stage and index == 0 else 1
+            mid = int(width * mid_ratio)
+            yield block(c_in, width, mid, stride=stride, squeeze=squeeze())
+            c_in = width
+
+
 class RSeNet(nn.Module):
     """Images (N, channels, H, W), normalised, to logits (N, classes); see the file's table."""
 
@@ -113,35 +136,13 @@ class RSeNet(nn.Module):
                 f"not {tuple(widths)}, {reduction} and {mid_ratio}"
             )
         self.channels = channels
-        self.stem = (
-            conv_bn(channels, widths[0], 3)
-            if stem == "cifar"
-            else nn.Sequential(
-                *conv_bn(channels, widths[0], 7, stride=2),
-                nn.MaxPool2d(3, 2, 1, ceil_mode=True),
-            )
-        )
+        self.stem = _stem(stem, channels, widths[0])
         regional = partial(RMAC, rmac, normalised=rmac_normalised)
-        blocks = []
-        c_in = widths[0]
-        for stage, width in enumerate(widths):
-            for index in range(BLOCKS):
-                gated = regional() if rmac_at in ("squeeze", "both") else AverageVector()
-                blocks.append(
-                    RSE(
-                        c_in,
-                        width,
-                        int(width * mid_ratio),
-                        stride=2 if stage and index == 0 else 1,
-                        groups=groups,
-                        reduction=reduction,
-                        squeeze=gated,
-                    )
-                )
-                c_in = width
-        self.blocks = nn.Sequential(*blocks)
+        squeeze = regional if rmac_at in ("squeeze", "both") else AverageVector
+        block = partial(RSE, groups=groups, reduction=reduction)
+        self.blocks = nn.Sequential(*_stages(block, widths, mid_ratio, squeeze))
         self.pool = regional() if rmac_at in ("head", "both") else AverageVector()
-        self.fc = nn.Linear(c_in, classes)
+        self.fc = nn.Linear(widths[-1], classes)
         initialise(self, init)
 
     def features(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from leancnn.progress import now
 from leancnn.prune.budget import ANY_WIDTH, Candidates, within_memory
 from leancnn.prune.expansion import expansion_of, with_expansion
 from leancnn.prune.goal import Goal, GoalWords
-from leancnn.prune.importance import scored
+from leancnn.prune.importance import Scored, scored
 from leancnn.prune.latency import SILENT, Clock, cut_to_speedup
 from leancnn.prune.plan import PruningPlan
 from leancnn.training_data import TrainingImages
@@ -96,14 +96,7 @@ def find_plan(
     network.check_floats("pruning it")
     goal, criterion = request.goal, criteria.get(request.criterion)
     sizes = with_expansion(network, goal.value) if goal.kind == "expansion" else {}
-    now("which channels hang together")
-    dependencies = find_dependencies(network.body, network.preprocessing.channels)
-    scores = scored(
-        network, dependencies, criterion.name, images, seed=request.seed, progress=progress
-    )
-    cuts = Candidates(network, dependencies, scores.importance, request.within)
-    if not cuts.channel_groups:
-        raise MismatchError(f"{criterion.name} scores no layer of {network.name} that can be cut")
+    cuts, scores = _open_cuts(network, request, images, progress)
     read = images.digest(network) if criterion.reads != "weights" and images else None
     now("choosing channels")
     found = _reached(cuts, goal, sizes, progress)
@@ -114,7 +107,7 @@ def find_plan(
         criterion=criterion.name,
         goal=goal,
         layers=cuts.layers(found.keep),
-        before=_figures(cuts, np.ones(dependencies.coupled_count, bool), goal),
+        before=_figures(cuts, np.ones(cuts.dependencies.coupled_count, bool), goal),
         after=_figures(cuts, found.keep, goal),
         microseconds=times,
         warnings=(
@@ -129,6 +122,20 @@ def find_plan(
         images=read,
         observed=scores.observed,
     )
+
+
+def _open_cuts(
+    network: Network, request: PruningRequest, images: TrainingImages | None, progress: bool
+) -> tuple[Candidates, Scored]:
+    """The cuts that are open to a network, by its scores. Raises `MismatchError` for none."""
+    now("which channels hang together")
+    dependencies = find_dependencies(network.body, network.preprocessing.channels)
+    name = request.criterion
+    scores = scored(network, dependencies, name, images, seed=request.seed, progress=progress)
+    cuts = Candidates(network, dependencies, scores.importance, request.within)
+    if not cuts.channel_groups:
+        raise MismatchError(f"{name} scores no layer of {network.name} that can be cut")
+    return cuts, scores
 
 
 def _reached(cuts: Candidates, goal: Goal, sizes: Widths, progress: bool) -> Found:

@@ -92,20 +92,10 @@ class RayPool:
         local = address == "local"
         if not local:
             _check_answers(address)
-        home = str(Path(__file__).parents[2])
-        found = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
-        environment = {"PYTHONPATH": found} if local else {}
-        own = {"num_cpus": size or len(os.sched_getaffinity(0)), "include_dashboard": False}
+        given = _own_cluster(size) if local else {"address": address, "runtime_env": None}
         for left in reversed(range(STARTS if local else 1)):
             try:
-                ray.init(
-                    address=None if local else address,
-                    **(own if local else {}),
-                    runtime_env={"env_vars": environment} if environment else None,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    namespace="leancnn",
-                )
+                ray.init(log_to_driver=False, logging_level="ERROR", namespace="leancnn", **given)
                 break
             except Exception as error:  # ray's own share no class
                 ray.shutdown()
@@ -162,6 +152,18 @@ class RayPool:
             return Outcome(number=task.job.number, epochs=task.job.epochs, lost=True)
         put(files, Path(task.job.folder))
         return Outcome(**value)
+
+
+def _own_cluster(size: int | None) -> dict[str, Any]:
+    """What `ray.init` is given for a cluster of this machine, whose workers import us, too."""
+    home = str(Path(__file__).parents[2])
+    path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
+    return {
+        "address": None,
+        "num_cpus": size or len(os.sched_getaffinity(0)),
+        "include_dashboard": False,
+        "runtime_env": {"env_vars": {"PYTHONPATH": path}},
+    }
 
 
 def _check_answers(address: str) -> None:

@@ -91,6 +91,31 @@ def _doctor(record: Record) -> list[Block]:
 
 
 def _evaluation(value: Mapping[str, Any]) -> list[Block]:
+    people: list[list[Cell]] = [
+        [name, Bar(percent(share), share)] for name, share in value["per person"].items()
+    ]
+    blocks: list[Block] = [
+        Text(
+            f"{value['trials']:,} trials of {len(value['targets'])} targets; chance is "
+            f"{percent(value['chance'])}; {value['bits per minute']:.1f} bits a minute; log loss "
+            f"{value['log loss']:.3f} nats, calibration error {value['calibration error']:.3f}."
+        ),
+        _accuracies(value),
+        Table("Each person", ("person", "accuracy"), people),
+    ]
+    if value["shuffled"].get("repeats"):
+        blocks.append(Text(f"With shuffled labels: {value_text(value['shuffled'])}."))
+    if value["undecided"]:
+        keys = list(value["undecided"][0])
+        rows: list[list[Cell]] = [
+            [value_text(row.get(key)) for key in keys] for row in value["undecided"]
+        ]
+        blocks.append(Details("What refusing to decide gives", [Table("Thresholds", keys, rows)]))
+    return blocks
+
+
+def _accuracies(value: Mapping[str, Any]) -> Table:
+    """The decoder beside its baselines."""
     low, high = value["interval"]
     shown = Bar(percent(value["accuracy"]), value["accuracy"], max(low, 0.0), min(high, 1.0))
     rows: list[list[Cell]] = [
@@ -106,26 +131,8 @@ def _evaluation(value: Mapping[str, Any]) -> list[Block]:
         ]
         for one in value["baselines"]
     ]
-    people: list[list[Cell]] = [
-        [name, Bar(percent(share), share)] for name, share in value["per person"].items()
-    ]
     head = ("decoder", "accuracy", "95 % interval over people", "trials against it", "McNemar p")
-    blocks: list[Block] = [
-        Text(
-            f"{value['trials']:,} trials of {len(value['targets'])} targets; chance is "
-            f"{percent(value['chance'])}; {value['bits per minute']:.1f} bits a minute; log loss "
-            f"{value['log loss']:.3f} nats, calibration error {value['calibration error']:.3f}."
-        ),
-        Table(f"Accuracy on {value['split']}s that were not seen", head, rows),
-        Table("Each person", ("person", "accuracy"), people),
-    ]
-    if value["shuffled"].get("repeats"):
-        blocks.append(Text(f"With shuffled labels: {value_text(value['shuffled'])}."))
-    if value["undecided"]:
-        keys = list(value["undecided"][0])
-        rows = [[value_text(row.get(key)) for key in keys] for row in value["undecided"]]
-        blocks.append(Details("What refusing to decide gives", [Table("Thresholds", keys, rows)]))
-    return blocks
+    return Table(f"Accuracy on {value['split']}s that were not seen", head, rows)
 
 
 def _session(value: Mapping[str, Any]) -> list[Block]:

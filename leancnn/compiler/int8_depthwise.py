@@ -11,10 +11,53 @@ from itertools import product
 import numpy as np
 
 from leancnn.compiler.arena import WIDEST, round_up
-from leancnn.compiler.c_text import File
-from leancnn.compiler.int8_conv import HUGE, biases, neutral, stored_zeros
+from leancnn.compiler.c_text import File, fill
+from leancnn.compiler.int8_conv import biases
+from leancnn.compiler.int8_epilogue import HUGE, neutral, stored_zeros
 from leancnn.compiler.int8_program import Depthwise
 from leancnn.compiler.integers import Clamp, Quantized, Store
+
+FUNCTION = """
+LAYER @($parameters)
+{
+    $once
+    for (int t = 0; t < quads; t++, $advance) {
+        $each
+        $copies
+#if LANES == 1
+        $plainly
+#else
+        $vectors
+#endif
+        $after
+    }
+}
+"""
+PLAINLY = """
+static const int32_t taps[$many] = {$taps};
+for (int p = 0; p < $count; p++) {
+    $quads
+    for (int c = 0; c < 4; c++) {
+        int32_t a = b[c];
+        for (int i = 0; i < $members; i++)
+            for (int r = 0; r < $rows; r++)
+                a += lane(box[p + taps[4 * i + r]], c) *
+                    (int8_t)((uint32_t)w[4 * i + c] >> 8 * r & 255);
+        $epilogue
+    }
+    $stores
+}
+"""
+"""One pixel and channel at a time."""
+TURNED = """
+{
+    const vq r0 = $row0, r1 = $row1, r2 = $row2, r3 = $row3;
+    const vq a = low8(r0, r1), b = high8(r0, r1), c = low8(r2, r3), d = high8(r2, r3);
+    $to0 = low16(a, c), $to1 = high16(a, c);
+    $to2 = low16(b, d), $to3 = high16(b, d);
+}
+"""
+"""Up to four rows as vectors whose words are channels."""
 
 
 def emit_depthwise(file: File, kernel: Depthwise, network: Quantized) -> None:
@@ -34,7 +77,7 @@ def emit_depthwise(file: File, kernel: Depthwise, network: Quantized) -> None:
     weights = file.listed("int32_t", f"{name}_weights", texts, 16 * len(texts), "4 * WORDS")
     bias = file.listed("int32_t", "bias", biases(node, order), 4 * len(order))
     reads = file.integers("quads", [plane.at(quad) for plane, quad in kernel.quads])
-    fill = file.integers("fill", [w - 2**32 if w >= 2**31 else w for w in kernel.fill])
+    fills = file.integers("fill", [w - 2**32 if w >= 2**31 else w for w in kernel.fill])
     epilogue = DepthwiseEpilogue(file, kernel, network)
     parameters = ["uint32_t *s, uint32_t *box, int quads, const int32_t *w, const int32_t *b",
                   "const int32_t *in, const int32_t *fill", *epilogue.parameters]  # fmt: skip
@@ -49,7 +92,7 @@ def emit_depthwise(file: File, kernel: Depthwise, network: Quantized) -> None:
         weights,
         bias,
         reads,
-        fill,
+        fills,
         *epilogue.arguments,
     ]
     file.calls.append(f"{word}({', '.join(given)}); /* {name} */")
@@ -114,11 +157,11 @@ class DepthwiseEpilogue:
                 f"    memcpy(s + to{at}_ + y * {plane.pitch}, {place} + y * {box.pitch}, {4 * w});",
             ]
         if plane.gap != (0, 0):
-            fill = f"{zero * 0x01010101}u"
+            zeros = f"{zero * 0x01010101}u"
             self.after += [
-                f"gaps(s + to{at}_, {h}, {w}, {plane.pitch}, {plane.stride}, {fill});",
+                f"gaps(s + to{at}_, {h}, {w}, {plane.pitch}, {plane.stride}, {zeros});",
                 f"if (to{at}_ == {plane.origin})",
-                f"    for (int i = 1; i <= {plane.below}; i++) s[{plane.origin} - i] = {fill};",
+                f"    for (int i = 1; i <= {plane.below}; i++) s[{plane.origin} - i] = {zeros};",
             ]
 
     @property
@@ -159,23 +202,16 @@ def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue, parameters: str) -
     )
     advance = [f"w += {4 * len(box.members)} * WORDS", "b += 4", "in++", *epilogue.advance]
     count = h * box.pitch
-    return "\n".join(
-        [
-            f"LAYER @({parameters})",
-            "{",
-            *([f"    {surround}"] if uniform else []),
-            f"    for (int t = 0; t < quads; t++, {', '.join(advance)}) {{",
-            *([] if uniform else [f"        {surround}"]),
-            *(f"        {line}" for line in _copies(kernel)),
-            "#if LANES == 1",
-            *(f"        {line}" for line in _plainly(kernel, epilogue, count)),
-            "#else",
-            *(f"        {line}" for line in _vectors(kernel, epilogue, count)),
-            "#endif",
-            *(f"        {line}" for line in epilogue.after),
-            "    }",
-            "}",
-        ]
+    return fill(
+        FUNCTION,
+        parameters=parameters,
+        once=surround if uniform else "",
+        advance=", ".join(advance),
+        each="" if uniform else surround,
+        copies="\n".join(_copies(kernel)),
+        plainly=_plainly(kernel, epilogue, count),
+        vectors="\n".join(_vectors(kernel, epilogue, count)),
+        after="\n".join(epilogue.after),
     )
 
 
@@ -251,18 +287,11 @@ def _turned(offsets: tuple[int, ...], place: str, to: str) -> list[str]:
     """C that turns up to four rows into vectors whose words are channels."""
     rows = [f"words(box + {offset} + {place})" for offset in offsets]
     rows += ["no_quads()"] * (4 - len(rows))
-    first, second, third, fourth = rows
-    lines = ["{", f"    const vq r0 = {first}, r1 = {second}, r2 = {third}, r3 = {fourth};"]
-    lines += [
-        "    const vq a = low8(r0, r1), b = high8(r0, r1), c = low8(r2, r3), d = high8(r2, r3);",
-        f"    {to}0 = low16(a, c), {to}1 = high16(a, c);",
-        f"    {to}2 = low16(b, d), {to}3 = high16(b, d);",
-        "}",
-    ]
-    return lines
+    named = {f"row{i}": row for i, row in enumerate(rows)}
+    return fill(TURNED, **named, **{f"to{i}": f"{to}{i}" for i in range(4)}).splitlines()
 
 
-def _plainly(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> list[str]:
+def _plainly(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:
     """C for one pixel and channel at a time."""
     box = kernel.box
     table = []
@@ -272,18 +301,14 @@ def _plainly(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> list
         table += [*offsets, *[offsets[0]] * (4 - len(offsets))]
     rows = max(sum(tap is not None for tap in member.taps) for member in box.members)
     quads = [f"uint32_t quad{at} = 0;" for at, _ in epilogue.places]
-    return [
-        f"static const int32_t taps[{len(table)}] = {{{', '.join(map(str, table))}}};",
-        f"for (int p = 0; p < {count}; p++) {{",
-        f"    {' '.join(quads)}",
-        "    for (int c = 0; c < 4; c++) {",
-        "        int32_t a = b[c];",
-        f"        for (int i = 0; i < {len(box.members)}; i++)",
-        f"            for (int r = 0; r < {rows}; r++)",
-        "                a += lane(box[p + taps[4 * i + r]], c) *",
-        "                    (int8_t)((uint32_t)w[4 * i + c] >> 8 * r & 255);",
-        *(f"        {line}" for line in epilogue.plain),
-        "    }",
-        *(f"    ({place})[p] = quad{at};" for at, place in epilogue.places),
-        "}",
-    ]
+    return fill(
+        PLAINLY,
+        many=len(table),
+        taps=", ".join(map(str, table)),
+        count=count,
+        quads=" ".join(quads),
+        members=len(box.members),
+        rows=rows,
+        epilogue="\n".join(epilogue.plain),
+        stores="\n".join(f"({place})[p] = quad{at};" for at, place in epilogue.places),
+    )

@@ -188,7 +188,7 @@ def state_dict(train_state: TrainState) -> Tensors:
 
 
 def load_state_dict(train_state: TrainState, packed: Tensors, where: Path) -> None:
-    """Put what `state_dict` took back into its place. Raises `DamagedError` when it does not fit."""
+    """Put back what `state_dict` took. Raises `DamagedError` when it does not fit."""
     for part, state in _parts(train_state):
         start = f"{part}/"
         arrays = {key.removeprefix(start): a for key, a in packed.items() if key.startswith(start)}

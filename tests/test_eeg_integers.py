@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -32,12 +33,19 @@ from leancnn.weights import load as load_network
 from tests.eeg_data import people, save_trials
 
 
-def eeg_run(folder, decoder, **settings):
-    """A run of two people's made trials, its networks trained for an instant."""
+@contextmanager
+def one_network_for_an_instant():
+    """Decoders have one network instead of four, trained for three epochs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "NETWORKS", 1)
         brief = {**fit_network.__kwdefaults__, "epochs": 3}
         patch.setattr(fit_network, "__kwdefaults__", brief)
+        yield
+
+
+def eeg_run(folder, decoder, **settings):
+    """A run of two people's made trials, its networks trained for an instant."""
+    with one_network_for_an_instant():
         epochs = people(count=2, trials=16, rest=2)
         data = save_trials(folder / "trials.npz", epochs)
         words = ["eeg", "train", str(data), "--out", str(folder / "e"), "--decoder", decoder]
@@ -147,7 +155,8 @@ def test_integers_are_compared_with_floats_trained_beside_them_not_with_old_scor
     shutil.copytree(ensemble / "e", tmp_path / "e")
     held, about = load_held_out(ensemble / "e")
     save_held_out(replace(held, scores=-held.scores), tmp_path / "e", about)  # as if another's
-    found = quantize(tmp_path / "e", tmp_path / "e8", load_trials(ensemble / "e"))
+    with one_network_for_an_instant():
+        found = quantize(tmp_path / "e", tmp_path / "e8", load_trials(ensemble / "e"))
     assert {
         key: found.to_json()[key] for key in ("accuracy", "accuracy_int8", "agreement", "p")
     } == {key: first[key] for key in ("accuracy", "accuracy_int8", "agreement", "p")}

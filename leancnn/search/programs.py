@@ -6,6 +6,7 @@ built.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -87,8 +88,10 @@ def _remote(
     on: RemoteTimer,
     progress: bool,
 ) -> dict[str, float]:
-    """The same, one after the other; one that fails is left out once another did not."""
+    """The same, one after the other; one that fails is left out, with a warning, once another did
+    not."""
     found: dict[str, float] = {}
+    failed: list[RunError] = []
     with Progress("timing programs on the other machine", len(some), shown=progress) as bar:
         for architecture in some:
             with suppress(UnsupportedError):
@@ -96,10 +99,14 @@ def _remote(
                 try:
                     turns = on.seconds(text, NAME, architecture, architecture.classes)
                     found[architecture.key] = 1e6 * min(turns)
-                except RunError:
+                except RunError as error:
                     if not found:
                         raise
+                    failed.append(error)
             bar.to(bar.done + 1)
+    if failed:
+        text = f"{len(failed)} of {len(some)} programs were not timed; the last: {failed[-1]}"
+        warnings.warn(text, stacklevel=2)
     return found
 
 

@@ -136,26 +136,52 @@ def counted(plain: Architecture, sizes: Sequence[Size]) -> Iterator[Architecture
     with ShapeRun() as run, suppress(LeanCNNError), torch.no_grad():
         body = plain.build(meta=True).eval()
         weight = sum(one.numel() for one in body.parameters() if one.requires_grad)
-        fixed: dict[str, Any] = {
-            "bytes": BYTES_PER_WEIGHT * weight,
-            "int8_bytes": integer_bytes(body),
-        }
+        maps = watched(body)
         for size in sizes:
             run.macs = 0
             with suppress(LeanCNNError):
                 body(torch.empty(1, plain.channels, *size, device="meta"))
-                found.append(replace(plain, size=size, macs=run.macs, **fixed))
+                costs = {"macs": run.macs, "bytes": BYTES_PER_WEIGHT * weight}
+                costs["int8_bytes"] = integer_bytes(body, maps)
+                found.append(replace(plain, size=size, **costs))
     yield from found
 
 
-def integer_bytes(body: torch.nn.Module) -> int:
-    """What the form of a network in 8-bit integers stores, nearly; batch norms are folded.
+Maps = dict[torch.nn.Conv2d, Size]
+"""By convolution, the (height, width) of what it was last given."""
 
-    >>> integer_bytes(torch.nn.Linear(100, 10)) == 100 * 10 + OUTPUT * 10
+
+def watched(body: torch.nn.Module) -> Maps:
+    """What the convolutions of a network are given, filled in whenever it runs."""
+    found: Maps = {}
+
+    def see(layer: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(layer, torch.nn.Conv2d)
+        found[layer] = given[0].shape[-2], given[0].shape[-1]
+
+    for layer in body.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_pre_hook(see)
+    return found
+
+
+def integer_bytes(body: torch.nn.Module, maps: Maps) -> int:
+    """What the form of a network in 8-bit integers stores, nearly: batch norms are folded, and
+    of a kernel on a single pixel only its middle is left.
+
+    >>> integer_bytes(torch.nn.Linear(100, 10), {}) == 100 * 10 + OUTPUT * 10
+    True
+    >>> deep = torch.nn.Conv2d(8, 8, 3, padding=1)
+    >>> integer_bytes(deep, {deep: (1, 1)}) == 8 * 8 + OUTPUT * 8
     True
     """
-    layers = [one for one in body.modules() if isinstance(one, torch.nn.Conv2d | torch.nn.Linear)]
-    return sum(one.weight.numel() + OUTPUT * len(one.weight) for one in layers)
+    found = 0
+    for layer in body.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            within = isinstance(layer, torch.nn.Conv2d) and maps.get(layer) == (1, 1)
+            kernel = layer.weight[0, 0].numel() if within else 1
+            found += layer.weight.numel() // kernel + OUTPUT * len(layer.weight)
+    return found
 
 
 AUGMENT: dict[str, dict[str, Any]] = {

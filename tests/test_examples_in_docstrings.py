@@ -84,9 +84,13 @@ def settings(patch: pytest.MonkeyPatch) -> None:
     for name in ("confusion_matrix", "contact_sheet"):
         patch.setattr(import_module("leancnn.evaluate"), name, lambda *given, **named: b"")
     patch.setattr(import_module("leancnn.bench"), "Worker", Here)
-    model = LatencyModel({"conv": 0.001}, 0.05, 0.2, programs=40, fastest=9e3)
+    model = LatencyModel({"kernels": 1.0}, 0.05, 0.2, programs=40, fastest=9e3)
     patch.setattr(import_module("leancnn.search.feasible"), "load_or_fit", lambda *_, **__: model)
     patch.setattr(import_module("leancnn.search.run"), "LocalPool", InThisProcess)
+    patch.setattr(import_module("leancnn.search.plan"), "seconds_per_epoch", lambda *_: 0.1)
+    result = import_module("leancnn.search.result")
+    patch.setattr(result, "_timed", lambda network, on: result._Times(9.0, 10.0, 11.0))
+    patch.setattr(result, "compile", lambda network, *, out: None)
 
 
 def run(examples: doctest.DocTest, folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ class Budget:
     """Limits, each None where there is none: what is measured may reach it and not exceed it.
 
     >>> print(Budget(microseconds=150, accuracy=0.9))
-    at most 150.0 µs, at least 90.00% correct
+    at most 150 µs, at least 90.00% correct
     """
 
     microseconds: float | None = None

@@ -23,7 +23,7 @@ LARGEST = 2**27  # bytes of weights; the C compiler takes a dozen times as much 
 class Feasible:
     """The architectures that meet a budget, and by what their times were predicted.
 
-    >>> answer = can_meet(Budget(bytes=80_000), networks=["resnet8"], sizes=[(32, 32)])
+    >>> answer = can_meet(Budget(bytes=400_000), networks=["resnet8"], sizes=[(32, 32)])
     >>> {one.architecture.network for one in answer.found}
     {'resnet8'}
     """
@@ -102,8 +102,8 @@ def can_meet(
     nothing could mean; `UnknownNameError` for a network; `RunError` for a command that times
     nothing.
 
-    >>> answer = can_meet(Budget(bytes=80_000), networks=["resnet8"], sizes=[(32, 32)])
-    >>> answer.found[0].bytes <= 80_000
+    >>> answer = can_meet(Budget(bytes=400_000), networks=["resnet8"], sizes=[(32, 32)])
+    >>> answer.found[0].bytes <= 400_000
     True
     """
     budget.check(classes)

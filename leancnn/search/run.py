@@ -64,9 +64,10 @@ def search(
     kept; `RunError` for a folder that holds something else or another search, and for images that
     changed; `DataError`, `MismatchError`, `ArgumentError`, `WriteError` as their names say.
 
-    >>> known = {"networks": ["resnet8"], "sizes": [(8, 8)], "epochs": 1, "progress": False}
-    >>> found = search("photos", out="runs/search", hours=0.01, budget=Budget(bytes=1e6), **known)
-    >>> found.winner.bytes <= 1e6
+    >>> known = {"networks": ["resnet8"], "sizes": [(8, 8)], "epochs": 1, "val_share": 0.5}
+    >>> known |= {"integers": False, "pruning": False, "budget": Budget(bytes=100_000)}
+    >>> found = search("photos", out="runs/search", hours=0.001, **known)
+    >>> found.winner.bytes <= 100_000
     True
     """
     check_hours(hours)

@@ -5,14 +5,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leancnn.eeg.decoders import FBCCA, fbcca, log_softmax, probabilities, temperature_for
+from leancnn.eeg import decoders
+from leancnn.eeg.decoders import (
+    FBCCA,
+    Ensemble,
+    fbcca,
+    fit_logit,
+    log_softmax,
+    probabilities,
+    temperature_for,
+)
 from leancnn.eeg.features import CENTRE, OFFSETS, correlations, squared_correlations
 from leancnn.eeg.filters import Bank, Causal, band_pass, bank_for, notch
 from leancnn.eeg.ring import Ring
 from leancnn.eeg.synthetic import Head, band_power, synthetic_trials
-from leancnn.eeg.windows import windows
+from leancnn.eeg.windows import images, windows
 from leancnn.errors import DataError, MismatchError
-from tests.eeg_data import TARGETS
+from tests.eeg_data import TARGETS, people
 
 
 def signal(channels=3, samples=1200, seed=0):
@@ -231,3 +240,25 @@ def test_flat_and_railed_channels_are_named():
     buffer.push(x, 0)
     quality = buffer.quality()
     assert (quality.flat, quality.railed, quality.unused) == ((0,), (2,), (0, 2))
+
+
+def test_an_ensemble_computes_once_what_its_parts_read(monkeypatch):
+    epochs = people()
+    bank, targets = bank_for(epochs.targets), epochs.targets
+    features = images(epochs, bank, 1.0)
+    parts = [
+        fit_logit(features, epochs.labels, epochs.session, targets, bank, strength=strength)
+        for strength in (0.03, 1.0)
+    ]
+    window = next(iter(windows(epochs, bank, 1.0)))
+    alone = [log_softmax(part.scores(window, epochs.fs)) for part in parts]
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return correlations(*arguments)
+
+    monkeypatch.setattr(decoders, "correlations", counted)
+    found = Ensemble(tuple(parts)).scores(window, epochs.fs)
+    assert np.array_equal(found, np.mean(alone, 0).astype(np.float32))
+    assert len(calls) == 1

@@ -50,6 +50,12 @@ class Decoder(Protocol):
         ...
 
 
+class TrainedDecoder(Decoder, Protocol):
+    """A decoder that can be given the features it was trained on, computed before."""
+
+    def scores_from_features(self, image: NDArray[np.float32]) -> Scores: ...
+
+
 def weights_of(kind: tuple[float, float], bands: int) -> Floats:
     """FBCCA's weights n^-a + b of the sub-bands n = 1, 2, …; `kind` is (a, b)."""
     return np.arange(1, bands + 1, dtype=np.float64) ** -kind[0] + kind[1]
@@ -241,9 +247,12 @@ def probabilities(decoder: Decoder, scores: NDArray[Any]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """The mean of the calibrated log-probabilities of decoders of the same candidates."""
+    """The mean of the calibrated log-probabilities of decoders of the same candidates.
 
-    parts: tuple[Decoder, ...]
+    All of them read correlations, which are computed once.
+    """
+
+    parts: tuple[TrainedDecoder, ...]
     temperature: float = 1.0
     name: str = "ensemble"
 
@@ -256,5 +265,11 @@ class Ensemble:
         return self.parts[0].frequencies
 
     def scores(self, window: Floats, fs: float) -> Scores:
-        logs = [log_softmax(part.scores(window, fs) / part.temperature) for part in self.parts]
+        return self.scores_from_features(correlations(window, self.frequencies, fs))
+
+    def scores_from_features(self, image: NDArray[np.float32]) -> Scores:
+        """Features (planes, K, offsets) to scores (K,)."""
+        logs = [
+            log_softmax(part.scores_from_features(image) / part.temperature) for part in self.parts
+        ]
         return np.asarray(np.mean(logs, 0), np.float32)

@@ -24,7 +24,7 @@ from leancnn.compiler.quantize import quantize as to_integers
 from leancnn.compiler.ranges import measure
 from leancnn.compiler.reference import IntegerNetwork, errors, furthest
 from leancnn.compiler.simplify import simplify
-from leancnn.eeg.decoders import Decoder, Ensemble, Logit, temperature_for
+from leancnn.eeg.decoders import Ensemble, Logit, TrainedDecoder, temperature_for
 from leancnn.eeg.held_out import HeldOutScores, load_held_out, save_held_out
 from leancnn.eeg.network import NetDecoder, decoder_of
 from leancnn.eeg.provenance import copy_provenance
@@ -145,13 +145,15 @@ def quantize(
     nets[0].check_floats("quantizing it")
     config = DecoderConfig(about["decoder"], about["seed"], about.get("keep_ratio"))
 
-    def finish(made: Decoder, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Decoder:
+    def finish(
+        made: TrainedDecoder, features: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> TrainedDecoder:
         chosen = places(labels, class_names(made), windows, seed, epochs.source)
         return in_integers(made, features[chosen])
 
     def finish_fold(
-        made: Decoder, features: NDArray[np.float32], labels: NDArray[np.int64]
-    ) -> Decoder:
+        made: TrainedDecoder, features: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> TrainedDecoder:
         ours = finish(made, features, labels)
         return ours if len(epochs) <= FEW else with_compiled_integers(ours)
 
@@ -174,18 +176,18 @@ def quantize(
     return found
 
 
-def class_names(decoder: Decoder) -> tuple[str, ...]:
+def class_names(decoder: TrainedDecoder) -> tuple[str, ...]:
     """The candidates as a network calls them."""
     return tuple(f"{hz:g} Hz" for hz in decoder.frequencies)
 
 
-def networks_of(decoder: Decoder) -> tuple[Network, ...]:
+def networks_of(decoder: TrainedDecoder) -> tuple[Network, ...]:
     """All networks of a decoder; none of an untrained one or a logit."""
     parts = decoder.parts if isinstance(decoder, Ensemble) else (decoder,)
     return tuple(net for part in parts if isinstance(part, NetDecoder) for net in part.networks)
 
 
-def in_integers(decoder: Decoder, features: NDArray[np.float32]) -> Decoder:
+def in_integers(decoder: TrainedDecoder, features: NDArray[np.float32]) -> TrainedDecoder:
     """The same decoder, its networks in integers whose ranges are those on `features` (N, planes,
     H, W)."""
     if isinstance(decoder, Ensemble):
@@ -217,7 +219,7 @@ def network_in_integers(network: Network, fed: torch.Tensor) -> Network:
     )
 
 
-def with_compiled_integers(decoder: Decoder) -> Decoder:
+def with_compiled_integers(decoder: TrainedDecoder) -> TrainedDecoder:
     """The same decoder, its integers answered by compiled C: the same bits, far sooner.
 
     Floats stay in torch, whose last digits C does not share. Where C cannot be built the reference
@@ -268,8 +270,8 @@ def _accuracy(held: HeldOutScores) -> float:
 
 
 def _figures(
-    before: Decoder,
-    after: Decoder,
+    before: TrainedDecoder,
+    after: TrainedDecoder,
     features: NDArray[np.float32],
     scores: Sequence[HeldOutScores],
     of_run: HeldOutScores,

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leancnn.eeg.decoders import FBCCA, Decoder, Ensemble, Logit, fit_logit, temperature_for
+from leancnn.eeg.decoders import FBCCA, Ensemble, Logit, TrainedDecoder, fit_logit, temperature_for
 from leancnn.eeg.filters import Bank, bank_for
 from leancnn.eeg.held_out import HeldOutScores, save_held_out
 from leancnn.eeg.recording import Epochs
@@ -82,7 +82,7 @@ def fit(
     decoder: str = "logit",
     seed: int = 0,
     keep_ratio: float | None = None,
-) -> Decoder:
+) -> TrainedDecoder:
     """One decoder from all trials of `epochs` that look at something; `window` in seconds.
 
     `decoder`, `seed` and `keep_ratio` as `DecoderConfig` takes them. Raises `DataError` for trials
@@ -123,8 +123,8 @@ def _fit(
     frequencies: tuple[float, ...],
     bank: Bank,
     config: DecoderConfig,
-) -> Decoder:
-    parts: list[Decoder] = []
+) -> TrainedDecoder:
+    parts: list[TrainedDecoder] = []
     if config.kind in ("logit", "ensemble"):
         parts.append(fit_logit(features, labels, groups, frequencies, bank))
     if config.kind != "logit":
@@ -157,7 +157,7 @@ def train(
     seed: int = 0,
     keep_ratio: float | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> tuple[Decoder, HeldOutScores]:
+) -> tuple[TrainedDecoder, HeldOutScores]:
     """A run in the folder `out`: held-out scores by `split`, and the decoder of all trials.
 
     `progress` is told how many of how many trainings are done. Raises `RunError` for a folder that
@@ -213,7 +213,7 @@ def check_free(out: str | Path) -> Path:
     return out
 
 
-Finish = Callable[[Decoder, NDArray[np.float32], NDArray[np.int64]], Decoder]
+Finish = Callable[[TrainedDecoder, NDArray[np.float32], NDArray[np.int64]], TrainedDecoder]
 
 
 def held_out_scores(
@@ -227,7 +227,9 @@ def held_out_scores(
     return held_out_by_each(epochs, split, window, config, [as_trained], progress)[0]
 
 
-def as_trained(made: Decoder, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Decoder:
+def as_trained(
+    made: TrainedDecoder, features: NDArray[np.float32], labels: NDArray[np.int64]
+) -> TrainedDecoder:
     """The decoder of a fold as it is."""
     return made
 
@@ -257,7 +259,7 @@ def held_out_by_each(
             made = finish(trained, *seen)
             for place in np.flatnonzero(test):
                 scores[number, place] = (
-                    scores_from_features(made, features[place]) / made.temperature
+                    made.scores_from_features(features[place]) / made.temperature
                 )
         tested |= test
         progress(done + 1, len(parts))
@@ -268,31 +270,17 @@ def held_out_by_each(
     ]
 
 
-def scores_from_features(decoder: Decoder, image: NDArray[np.float32]) -> NDArray[Any]:
-    """Scores from features that were computed already, the same bits as from the window."""
-    if isinstance(decoder, Ensemble):
-        from leancnn.eeg.decoders import log_softmax
-
-        logs = [
-            log_softmax(scores_from_features(part, image) / part.temperature)
-            for part in decoder.parts
-        ]
-        return np.asarray(np.mean(logs, 0), np.float32)
-    found: NDArray[Any] = decoder.scores_from_features(image)  # type: ignore[attr-defined]
-    return found
-
-
-def with_temperature(decoder: Decoder, temperature: float) -> Decoder:
+def with_temperature(decoder: TrainedDecoder, temperature: float) -> TrainedDecoder:
     """The same decoder with another temperature."""
     changed: Any = replace(decoder, temperature=temperature)  # type: ignore[type-var]
-    made: Decoder = changed
+    made: TrainedDecoder = changed
     return made
 
 
 # On disk
 
 
-def save(decoder: Decoder, folder: str | Path, about: dict[str, Any]) -> None:
+def save(decoder: TrainedDecoder, folder: str | Path, about: dict[str, Any]) -> None:
     """Save a trained decoder. Raises `WriteError`."""
     folder = Path(folder)
     parts = decoder.parts if isinstance(decoder, Ensemble) else (decoder,)
@@ -329,7 +317,7 @@ def _save_networks(part: Any, folder: Path) -> dict[str, Any]:
     return {"kind": part.name, "networks": places, "temperature": part.temperature}
 
 
-def load(folder: str | Path) -> tuple[Decoder, dict[str, Any]]:
+def load(folder: str | Path) -> tuple[TrainedDecoder, dict[str, Any]]:
     """A saved decoder, and what was said of it. Raises `RunError`, `DamagedError`."""
     folder = Path(folder)
     if not (folder / "decoder.json").exists():
@@ -354,7 +342,7 @@ def _part(
     frequencies: tuple[float, ...],
     bank: Bank,
     tensors: Tensors,
-) -> Decoder:
+) -> TrainedDecoder:
     if saved["kind"] == "logit":
         weights, bias, mean, std = (tensors[key] for key in ("weights", "bias", "mean", "std"))
         return Logit(frequencies, bank, weights, bias, mean, std, saved["temperature"])

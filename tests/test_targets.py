@@ -19,7 +19,7 @@ from leancnn.layers import RMAC
 from leancnn.parity import check_parity, trial_images
 from leancnn.targets import targets
 from leancnn.targets._metadata import read_metadata, write_metadata
-from leancnn.targets.ncnn import Spelled
+from leancnn.targets.ncnn import RewrittenForNcnn
 from tests.compiler_nets import settled
 from tests.compiler_saved import network, on_shelf
 
@@ -77,7 +77,7 @@ def test_unit_vectors_are_spelled_out_for_pnnx_and_nobody_else():
     x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     x[0, 0] = 0
     expected = functional.normalize(x, dim=2, eps=1e-6)
-    with Spelled():
+    with RewrittenForNcnn():
         assert torch.allclose(functional.normalize(x, dim=2, eps=1e-6), expected)
         traced = str(torch.jit.trace(lambda x: functional.normalize(x, dim=2), x).graph)
     assert "norm" not in traced
@@ -92,7 +92,7 @@ def test_strided_pixels_are_picked_without_a_slice_for_ncnn(steps):
     def picked(x):
         return x[:, :, :: steps[0], :: steps[1]]
 
-    with Spelled():
+    with RewrittenForNcnn():
         spelled, other = picked(x), x[:, 1:, ::2, ::2]
         traced = str(torch.jit.trace(picked, x).graph)
     assert "slice" not in traced

@@ -187,14 +187,16 @@ class _OnStderr(logging.Handler):
 
 
 LOGGER = logging.getLogger("leancnn")
-LOGGER.setLevel(logging.WARNING)
+if LOGGER.level == logging.NOTSET:
+    LOGGER.setLevel(logging.WARNING)
 LOGGER.addHandler(_OnStderr())
 
 
 def tell(text: object) -> None:
     """A line that must not be missed, also without progress: to the logger `leancnn`.
 
-    It prints on stderr; who listens otherwise takes that away by `LOGGER.handlers.clear()`.
+    It prints on stderr; who listens otherwise replaces `LOGGER.handlers`, by a `NullHandler` to
+    hear nothing.
     """
     LOGGER.warning("%s", text)
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from leancnn import count, load, runs
 from leancnn.errors import MismatchError
-from leancnn.search import Budget, feasible, latency_model
+from leancnn.search import Budget, feasible, latency_model, result
 from leancnn.search import run as searching
 from leancnn.search.budget import Candidate, either
-from leancnn.search.pruning import MOST, Cut, over, pruned, to_prune
+from leancnn.search.pruning import MOST, Cut, can_be_cut, forget_older, over, pruned, to_prune
 from leancnn.search.space import architectures
 from leancnn.search.trial import Job, forget
 from leancnn.train import train
@@ -114,6 +114,10 @@ def test_a_trained_network_is_cut_until_it_keeps_each_limit(run):
     assert pruned(run, wide(1), cut, epochs=1, **known) == accuracy  # goes on where it stood
     weights = (run / "pruned-1" / "best" / "weights.safetensors").read_bytes()
     pruned(run, wide(1), cut, epochs=3, **known)
+    assert pruned(run, wide(1), dataclasses.replace(cut, budget={"macs": 1e6}), epochs=3, **known)
+    pruned(run, wide(1), cut, epochs=3, **known)  # what stands there of another goal is scratch
+    assert len(list(run.glob("pruned-*"))) == 2
+    forget_older(run, 3)
     assert [one.name for one in run.glob("pruned-*")] == ["pruned-3"]
     assert (run / "pruned-3" / "best" / "weights.safetensors").read_bytes() == weights
     forget(run, keep=True)
@@ -142,10 +146,40 @@ def test_a_budget_below_the_narrowest_is_met_by_pruning_where_that_is_asked_for(
         feasible.can_meet(Budget(macs=0.6 * least), **known)
     found = feasible.can_meet(Budget(macs=0.6 * least), pruning=True, **known)
     assert [one.form for one in found.found] == ["pruned"]
-    assert "1 when they are pruned" in found.text()
+    assert "0 of 5 architectures meet the budget, and 1 more when pruned" in found.text()
     narrow = feasible.can_meet(Budget(microseconds=60), pruning=True, **known).found
     assert [one.form for one in narrow].count("pruned") == 1
     assert all(one.meets(Budget(microseconds=60)) for one in narrow)
+
+
+def test_what_groups_do_not_let_shrink_is_passed_over_for_the_next_nearest():
+    some = list(architectures(classes=10, channels=3, sizes=[(32, 32)], only=["henet_r3"]))
+    floats = [Candidate(one, one.macs / 1e5) for one in some]
+    budget = Budget(macs=1_000_000)
+    (found,) = to_prune(floats, budget)
+    assert not can_be_cut(found, budget)
+    for one in to_prune(floats, budget, lambda one: can_be_cut(one, budget)):
+        assert one.architecture != found.architecture
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_network_that_only_a_cut_brings_into_the_budget_is_among_what_is_pruned():
+    known = {"networks": ["shufflenet_r3", "resnet8"], "sizes": [(32, 32)], "integers": False}
+    found = feasible.can_meet(Budget(bytes=60_000), pruning=True, **known).found
+    assert {one.architecture.network for one in found if one.form == "pruned"} >= {"resnet8"}
+    assert {one.form for one in found} == {"float32", "pruned"}
+
+
+def test_a_trial_whose_last_rung_was_not_reported_keeps_the_one_before(tmp_path):
+    one = dataclasses.replace(
+        study_in(tmp_path).ask(), candidate=to_prune(FOUND, Budget(macs=3e6))[0]
+    )
+    one = dataclasses.replace(one, accuracies={3: 0.5})
+    folder = tmp_path / "trials" / f"{one.number:04d}"
+    (folder / "pruned-9" / "best").mkdir(parents=True)
+    assert not result._is_saved(tmp_path, one)
+    (folder / "pruned-3" / "best").mkdir(parents=True)
+    assert result._is_saved(tmp_path, one)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from leancnn.process import Stop
 from leancnn.search.budget import Candidate
 from leancnn.search.plan import KEPT, SearchPlan
 from leancnn.search.pool import Pool
-from leancnn.search.pruning import Cut
+from leancnn.search.pruning import Cut, forget_older
 from leancnn.search.study import Study, Trial
 from leancnn.search.trial import CHOOSING, Job, Outcome, forget
 
@@ -135,7 +135,9 @@ class Driver:
             else:
                 work = self.study.trial(one.number).candidate.training_macs
                 self._rates.append(one.seconds / one.epochs / max(1, work))
-                if self.study.report(one.number, one.epochs, one.accuracy):
+                goes_on = self.study.report(one.number, one.epochs, one.accuracy)
+                forget_older(place(self.folder, one.number), one.epochs)
+                if goes_on:
                     self._queue.insert(0, self.study.trial(one.number))
             self.study.spend(self.spent)
             many = len(self._weights) - len(self.running)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from leancnn.search.budget import Budget, Candidate, either
 from leancnn.search.integers import as_integers, ratios
 from leancnn.search.latency_model import LatencyModel, load_or_fit
 from leancnn.search.programs import measured, predicted_cycles
-from leancnn.search.pruning import to_prune
+from leancnn.search.pruning import MOST, can_be_cut, to_prune
 from leancnn.search.remote import RemoteTimer
 from leancnn.search.space import Architecture, Size, architectures
 from leancnn.tables import table
@@ -63,8 +64,13 @@ class Feasible:
             }
             for one in self.by_network()
         ]
-        count = f"{len(self.found)} of {self.considered} architectures meet the budget"
+        count = f"{whole(self.found)} of {self.considered} architectures meet the budget"
         return f"{table(rows)}\n\n{count}{other_forms(self.found)}; {self.latency_model}"
+
+
+def whole(found: Sequence[Candidate]) -> int:
+    """How many meet a budget without being pruned."""
+    return sum(one.form != "pruned" for one in found)
 
 
 def other_forms(found: Sequence[Candidate]) -> str:
@@ -72,7 +78,7 @@ def other_forms(found: Sequence[Candidate]) -> str:
     integers = sum(one.form == "int8" for one in found)
     pruned = sum(one.form == "pruned" for one in found)
     words = [f", {integers} of them in 8-bit integers alone"] if integers else []
-    words += [f", {pruned} when they are pruned"] if pruned else []
+    words += [f", and {pruned} more when pruned"] if pruned else []
     return "".join(words)
 
 
@@ -193,16 +199,24 @@ def _to_prune(
 ) -> list[Candidate]:
     """What is pruned to the budget: chosen by counts and by the time of a network's work, which
     `floats` tell; then with its own time, `off` times what the model says."""
+    limits = [(name, MOST * most) for name, most in budget.costs().items()]
+    limits = [(name, most) for name, most in limits if name != "microseconds"]
+    near = [one for one in every if all(getattr(one, name) <= most for name, most in limits)]
     pace: dict[str, float] = {}  # of each network's costliest
     for one in sorted(floats, key=lambda one: one.macs):
         pace[one.architecture.network] = one.microseconds / max(1, one.macs)
+    least = {one.network: one for one in sorted(near, key=lambda one: -one.macs)}
+    missing = [one for name, one in least.items() if name not in pace and one.bytes <= LARGEST]
+    for candidate in _predicted(missing, model, progress):
+        pace[candidate.architecture.network] = candidate.microseconds / max(1, candidate.macs)
     known = {one.architecture.key: one for one in floats}
     rough = [
         known.get(one.key) or Candidate(one, pace[one.network] * one.macs)
-        for one in every
+        for one in near
         if one.network in pace and one.bytes <= LARGEST
     ]
-    chosen = {one.architecture.key for one in to_prune(rough, budget)}
+    able = partial(can_be_cut, budget=budget)
+    chosen = {one.architecture.key for one in to_prune(rough, budget, able)}
     priced = _predicted([one for one in every if one.key in chosen], model, progress)
     exact = [
         replace(one, microseconds=one.microseconds * off.get(one.architecture.network, 1.0))

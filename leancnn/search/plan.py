@@ -23,8 +23,7 @@ from leancnn.train.estimate import duration
 FILE = "search.json"
 RUNGS = 4  # at most: the longest training has REDUCTION³ times the epochs of the shortest
 SHARE = 10  # of all the training that the hours allow, what one network may have at most
-COPIES = 9  # of its weights that a run in training leaves on disk, momentum and a second included;
-# a pruned one leaves as many again, of a network that is smaller
+COPIES = 9  # of its weights that a run in training leaves on disk, momentum and a second included
 KEPT = 12  # finished trials whose weights stay: the front
 LOGS = 100_000  # bytes of a trial without weights
 HOUR = 3600.0
@@ -125,6 +124,8 @@ class SearchPlan:
             **self.asked,
         }
         for key, value in other.items():
+            if key == "pruning" and key not in mine:
+                continue  # an older search, which prunes nothing
             if mine.get(key) != value:
                 raise RunError(
                     f"{folder} holds another search, with {key} {_text(mine.get(key))} and not "
@@ -197,7 +198,9 @@ def disk(found: Sequence[Candidate], places: int) -> int:
     largest = max(
         one.architecture.bytes for one in found
     )  # they are trained as floats, all of them
-    return (COPIES * places + 2 * KEPT) * largest + 1000 * LOGS
+    again = any(one.form == "pruned" for one in found)  # a smaller run within the run, or two
+    copies, left = (3 * COPIES, 5) if again else (COPIES, 2)
+    return (copies * places + left * KEPT) * largest + 1000 * LOGS
 
 
 def check_disk(folder: Path, needed: int) -> None:

@@ -5,20 +5,26 @@ costs no more than it may, and trained again for a third as many epochs. Its tim
 latency model says of the very cut, since a worker has a neighbour and times nothing.
 """
 
+import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from leancnn import recipes, weights
+from leancnn.channels.dependencies import find_dependencies
 from leancnn.compiler.cycles import cycles
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.trace_torch import trace_torch
-from leancnn.errors import MismatchError
+from leancnn.errors import LeanCNNError, MismatchError, RunError
+from leancnn.preprocess import Preprocessing
+from leancnn.prune.budget import Candidates
 from leancnn.prune.goal import Goal
+from leancnn.prune.importance import scored
 from leancnn.prune.planning import PruningRequest, find_plan
 from leancnn.prune.run import cut, default_criterion, images_for_pruning, prune_network
 from leancnn.search.budget import AGAIN, Budget, Candidate
@@ -28,6 +34,7 @@ from leancnn.weights import Network
 
 MOST = 4.0  # times the budget that an architecture costs which is cut to it
 BEST = 2.0  # times: of each network and size the nearest to that is tried
+ASKED = 3  # of each network and size, how many are asked whether a cut reaches so far
 TRIES = 8  # cuts, each by what the one before left too much
 CLOSE = 0.98  # of what a cut is to cost, so that the next does not miss by a channel
 RATE = 0.3  # times the recipe's own, when the rest is trained again
@@ -65,8 +72,14 @@ def over(one: Candidate, budget: Budget) -> float:
     return max((getattr(one, name) / limit for name, limit in budget.costs().items()), default=0.0)
 
 
-def to_prune(floats: Sequence[Candidate], budget: Budget) -> list[Candidate]:
-    """Of each network and size of images one that misses the budget, by about a half, as pruned.
+def to_prune(
+    floats: Sequence[Candidate],
+    budget: Budget,
+    able: Callable[[Candidate], bool] = lambda one: True,
+) -> list[Candidate]:
+    """Of each network and size of images one that costs about twice the budget, as pruned.
+
+    Candidates that are not `able` to be cut so far are passed over for the next nearest.
 
     >>> from leancnn.search.space import architectures
     >>> some = architectures(classes=10, channels=3, sizes=[(32, 32)], only=["resnet8"])
@@ -75,16 +88,50 @@ def to_prune(floats: Sequence[Candidate], budget: Budget) -> list[Candidate]:
     >>> found.title, found.macs <= 3e6
     ('resnet8 (width=12) at 32×32, pruned', True)
     """
-    best: dict[tuple[Any, ...], tuple[float, Candidate]] = {}
-    for one in floats:
+    best: dict[tuple[Any, ...], Candidate] = {}
+    ranked = sorted(floats, key=lambda one: abs(math.log(max(1e-9, over(one, budget)) / BEST)))
+    asked: Counter[tuple[Any, ...]] = Counter()
+    for one in ranked:
         times = over(one, budget)
-        if not 1 < times <= MOST:
-            continue
         place = one.architecture.network, one.architecture.size
-        near = max(times / BEST, BEST / times)
-        if place not in best or near < best[place][0]:
-            best[place] = near, _cut(one, 1 / times)
-    return [one for _, one in best.values()]
+        if not 1 < times <= MOST or place in best or asked[place] == ASKED:
+            continue
+        asked[place] += 1
+        if able(found := _cut(one, 1 / times)):
+            best[place] = found
+    return list(best.values())
+
+
+def can_be_cut(one: Candidate, budget: Budget) -> bool:
+    """Whether a cut of one channel a layer, or the fewest that groups allow, is as cheap as this.
+
+    Of some networks, HENet among them, most channels cannot be cut.
+
+    >>> from leancnn.search.space import architectures
+    >>> some = next(architectures(classes=10, channels=3, sizes=[(32, 32)], only=["resnet8"]))
+    >>> can_be_cut(Candidate(some, 1.0, "pruned", 0.5), Budget())
+    True
+    """
+    architecture = one.architecture
+    network = Network(
+        architecture.build().eval(),
+        name=architecture.network,
+        arguments=architecture.arguments,
+        classes=[f"class {number}" for number in range(architecture.classes)],
+        preprocessing=Preprocessing(size=architecture.size, channels=architecture.channels),
+        mean=[0.5] * architecture.channels,
+        std=[0.25] * architecture.channels,
+    )
+    try:
+        dependencies = find_dependencies(network.body, architecture.channels)
+        scores = scored(network, dependencies, "l1", None, progress=False)
+        cuts = Candidates(network, dependencies, scores.importance)
+        least = cuts.cost(cuts.keep(0.0))
+    except LeanCNNError:
+        return False
+    if budget.bytes is not None and least.bytes > CLOSE * budget.bytes:
+        return False
+    return bool(cuts.channel_groups) and least.macs <= CLOSE * one.macs
 
 
 def _cut(one: Candidate, share: float) -> Candidate:
@@ -105,7 +152,7 @@ def pruned(
 
     Raises `MismatchError` for a network that no cut brings there, as `leancnn.prune`.
     """
-    out = folder / f"{PRUNED}{epochs}"
+    out = pruned_at(folder, epochs)
     network = weights.load(folder, "best")
     criterion = default_criterion(network)
     images = images_for_pruning(folder, network, criterion, None, trains=True)
@@ -118,27 +165,45 @@ def pruned(
         patience=0,
     )
     request = replace(request, goal=goal)
-    found = prune_network(network, request, out, images, [goal], again, progress=False)
-    for old in folder.glob(f"{PRUNED}*"):
-        if old != out:
-            shutil.rmtree(old, ignore_errors=True)
+    try:
+        found = prune_network(network, request, out, images, [goal], again, progress=False)
+    except RunError as error:
+        if "is in use" in str(error):
+            raise
+        shutil.rmtree(out)  # of another goal, or not whole: it is scratch of this trial's own
+        found = prune_network(network, request, out, images, [goal], again, progress=False)
     if found.trained is None or not found.trained.history:
         raise MismatchError("there are no validation images to compare by")
     return max(float(row["val_accuracy"]) for row in found.trained.history)
 
 
+def pruned_at(folder: Path, epochs: int) -> Path:
+    """Where a trial's best network of so many epochs lies, cut and trained again."""
+    return folder / f"{PRUNED}{epochs}"
+
+
+def forget_older(folder: Path, epochs: int) -> None:
+    """Remove what earlier rungs of a trial pruned, once that of so many epochs is known."""
+    for old in folder.glob(f"{PRUNED}*"):
+        if old != pruned_at(folder, epochs):
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def _goal(
     network: Network, architecture: Architecture, request: PruningRequest, images: Any, asked: Cut
 ) -> Goal:
-    """Multiply-accumulates at which the network keeps every limit; a cut is priced as a program."""
+    """The goal at which the network keeps every limit; a cut is priced as a program."""
     has: dict[str, float] = {"macs": architecture.macs, "bytes": architecture.bytes}
     has["microseconds"] = asked.microseconds
     whole = asked.price(cycles(lowered(architecture))) if "microseconds" in asked.budget else 1.0
-    goal = CLOSE * architecture.macs / max(has[key] / most for key, most in asked.budget.items())
+    worst = max(asked.budget, key=lambda key: has[key] / asked.budget[key])
+    if worst == "microseconds":
+        share = CLOSE * asked.budget[worst] / has[worst]
+        goal = Goal("macs", share * architecture.macs)
+    else:
+        goal = Goal(worst, asked.budget[worst])
     for _ in range(TRIES):
-        found = find_plan(
-            network, replace(request, goal=Goal("macs", goal)), images, progress=False
-        )
+        found = find_plan(network, replace(request, goal=goal), images, progress=False)
         has = {key: found.after[key] for key in ("macs", "bytes")}
         if "microseconds" in asked.budget:
             small = cut(network, found, images=images, progress=False)
@@ -146,8 +211,8 @@ def _goal(
             has["microseconds"] = share * asked.microseconds
         times = max(has[key] / most for key, most in asked.budget.items())
         if times <= 1:
-            return Goal("macs", goal)
-        goal = CLOSE * found.after["macs"] / times
+            return goal
+        goal = Goal("macs", CLOSE * found.after["macs"] / times)
     limits = " and ".join(f"{key} {most:g}" for key, most in asked.budget.items())
     raise MismatchError(f"no cut brings {network.name} to {limits}")
 

@@ -29,7 +29,7 @@ from leancnn.runs import Which
 from leancnn.search.budget import Budget, Candidate, Form, amount, titled
 from leancnn.search.drive import front, place
 from leancnn.search.plan import KEPT, SearchPlan
-from leancnn.search.pruning import PRUNED
+from leancnn.search.pruning import pruned_at
 from leancnn.search.remote import RemoteTimer, quartiles
 from leancnn.search.study import Study, Trial
 from leancnn.search.trial import INT8, in_integers
@@ -138,7 +138,7 @@ def conclude(
 ) -> SearchResult:
     """Measure, test and keep. Raises `RunError` where no trial came to its first rung."""
     trials = study.trials()
-    best = [one for one in front(trials) if (place(folder, one.number) / "best").is_dir()]
+    best = [one for one in front(trials) if _is_saved(folder, one)]
     if not best:
         raise RunError(
             f"{folder}: no network came to the end of its first {plan.rungs[0]} epochs in "
@@ -210,7 +210,13 @@ def _saved(folder: Path, trial: int, epochs: int, form: Form) -> tuple[Path, Whi
     run = place(folder, trial)
     if form == "int8":
         return run / INT8, None
-    return (run / f"{PRUNED}{epochs}" if form == "pruned" else run), "best"
+    return (pruned_at(run, epochs) if form == "pruned" else run), "best"
+
+
+def _is_saved(folder: Path, trial: Trial) -> bool:
+    """Whether the weights of a trial are there, as far as its last rung that was reported."""
+    where, which = _saved(folder, trial.number, trial.epochs, trial.candidate.form)
+    return (where if which is None else where / which).is_dir()
 
 
 def _kept_at(folder: Path, trial: int, epochs: int, form: Form) -> Path:

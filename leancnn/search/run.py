@@ -9,7 +9,7 @@ from leancnn.errors import StoppedError
 from leancnn.progress import LiveTable, tell
 from leancnn.search.budget import Budget, amount
 from leancnn.search.drive import Driver, front
-from leancnn.search.feasible import can_meet, other_forms
+from leancnn.search.feasible import can_meet, other_forms, whole
 from leancnn.search.plan import (
     FILE,
     HOUR,
@@ -125,14 +125,14 @@ def _begun(
     plan = SearchPlan.of(request, dataset, feasible, hours, places)
     if progress:
         tell(
-            f"{len(plan.found)} of {feasible.considered} architectures meet {plan.budget}"
+            f"{whole(plan.found)} of {feasible.considered} architectures meet {plan.budget}"
             f"{other_forms(plan.found)}; "
             f"{feasible.latency_model}; trainings of {', '.join(map(str, plan.rungs))} epochs, "
             f"{places} at a time; at most {amount('bytes', disk(plan.found, places))} of disk in "
             f"{folder}"
         )
     plan.write(folder)
-    return plan
+    return SearchPlan.read(folder)  # to the digit what a later call goes on with
 
 
 def _drive(

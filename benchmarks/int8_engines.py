@@ -371,12 +371,18 @@ def measure_all(names: list[str], args: argparse.Namespace, folder: Path) -> Non
             "made": now(),
             "note": f"random weights, one thread, median of {args.rounds} turns",
         }
-        title = "One image on one core at any precision: our C in 8-bit integers"
+        title = f"One image on one core at any precision: our C in 8-bit integers{alone()}"
         write_json(args.out, {"title": title, **facts, "rows": rows(found), "engines": found})
         title = "The same run in float32, and in the precision that OpenVINO takes by default"
         beside = args.out.with_name(f"{args.out.stem}-default.json")
         write_json(beside, {"title": title, **facts, "rows": by_default(found)})
     print(table(rows(found)))
+
+
+def alone() -> str:
+    """Said of a processor that multiplies no bytes at once: there integers cost what floats do."""
+    sets = str(machine().get("instructions", ""))
+    return ", AVX2 alone" if "avx2" in sets and "vnni" not in sets else ""
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ import pytest
 
 from leancnn.commands.search import share, time_of
 from leancnn.errors import ArgumentError, MismatchError
-from leancnn.search import Budget, result
+from leancnn.search import Budget, sentence
 from leancnn.search.budget import amount, within
 from tests.searches import FOUND, a_plan, priced
 
@@ -58,12 +58,12 @@ def member(**changes):
         "test_low": 0.86,
         "test_high": 0.9,
     }
-    return result.Member(**{**known, **changes})
+    return sentence.Member(**{**known, **changes})
 
 
 def said(members, budget, *, reached):
     able = [one for one in members if one.keeps(budget)]
-    return result.say(
+    return sentence.say(
         a_plan(budget=budget), members, able[0] if able else None, reached=reached, trials=[1, 2]
     )
 
@@ -94,7 +94,7 @@ def test_a_trend_is_exact_on_a_power_law_and_silent_where_there_is_none():
     line = [
         member(microseconds=10.0 * 2**n, val_accuracy=1 - 0.4 * 2 ** (-n / 2)) for n in range(4)
     ]
-    assert result.trend(line, 0.9) == pytest.approx(160)
-    assert result.trend(line[:2], 0.9) is None
+    assert sentence.trend(line, 0.9) == pytest.approx(160)
+    assert sentence.trend(line[:2], 0.9) is None
     flat = [member(microseconds=10.0 * 2**n) for n in range(4)]
-    assert result.trend(flat, 0.95) is None
+    assert sentence.trend(flat, 0.95) is None

@@ -9,7 +9,8 @@ run) → drive (the loop) → result (the front, measured and tested); run: one 
 from leancnn.search.budget import Budget
 from leancnn.search.feasible import Feasible, can_meet
 from leancnn.search.latency_model import LatencyModel
-from leancnn.search.result import Member, SearchResult
+from leancnn.search.result import SearchResult
 from leancnn.search.run import search
+from leancnn.search.sentence import Member
 
 __all__ = ["Budget", "Feasible", "LatencyModel", "Member", "SearchResult", "can_meet", "search"]

@@ -14,8 +14,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
 import torch  # noqa: E402
+from disturbed_files import flip_bit, restored, stamps  # noqa: E402
 from safetensors.numpy import load as load_tensors  # noqa: E402
 
 from leancnn import recipes, runs, weights  # noqa: E402
@@ -187,30 +187,6 @@ def races(folder: Path, rounds: int = 100, starters: int = 8) -> list[Row]:
             process.wait()
         rows.append({"lock": label, "races": rounds, "starters": starters, "one alone got it": one})
     return rows
-
-
-def stamps(data: Path) -> dict[Path, tuple[int, int]]:
-    """Size and time of every picture: what a careless check looks at."""
-    return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(data.rglob("*.png"))}
-
-
-def flip_bit(path: Path) -> None:
-    """Change the pixels' checksum, size and time kept: the file does not decode, or differs."""
-    about, data = path.stat(), bytearray(path.read_bytes())
-    data[len(data) - 20] ^= 1
-    path.write_bytes(data)
-    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-
-
-@contextmanager
-def restored(path: Path) -> Iterator[Path]:
-    """A file that is afterwards as it was, whatever was done to it."""
-    whole, about = path.read_bytes(), path.stat()
-    try:
-        yield path
-    finally:
-        path.write_bytes(whole)
-        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def drift(folder: Path, trials: int = 25) -> list[Row]:

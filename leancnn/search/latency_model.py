@@ -22,7 +22,7 @@ from scipy.optimize import nnls
 from leancnn import manifests
 from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.safe_files import read_json, write_checked
-from leancnn.search.programs import Cycles, cache_path, measured, predicted_cycles
+from leancnn.search.programs import Cycles, cache_path, measured, predicted_cycles, price
 from leancnn.search.remote import RemoteTimer
 from leancnn.search.space import Architecture, choices, counted, searched
 from leancnn.toolchain import find_compiler, processor
@@ -60,7 +60,7 @@ class LatencyModel:
 
     def predict(self, found: Cycles) -> float:
         """Microseconds for one image of a program of so many cycles."""
-        return sum(self.factors.get(kind, 0.0) * cost for kind, cost in found.items())
+        return price(self.factors, found)
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
@@ -114,8 +114,7 @@ def errors(found: Sequence[Cycles], microseconds: Sequence[float]) -> NDArray[np
     for at in range(len(found)):
         rest = [n for n in range(len(found)) if n != at]
         factors = fit([found[n] for n in rest], [microseconds[n] for n in rest])
-        price = sum(factors.get(kind, 0.0) * cost for kind, cost in found[at].items())
-        relative.append(price / microseconds[at] - 1)
+        relative.append(price(factors, found[at]) / microseconds[at] - 1)
     return np.array(relative)
 
 

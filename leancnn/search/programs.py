@@ -43,6 +43,15 @@ TURNS, TURN_S = 7, 0.02
 NAME = "timed"  # of a program that is built for that alone
 
 
+def price(factors: Mapping[str, float], found: Cycles) -> float:
+    """Microseconds of a program of so many cycles, by what one of each kind of kernel is worth.
+
+    >>> price({"window": 0.5}, {"window": 10.0, "kernels": 3.0})
+    5.0
+    """
+    return sum(factors.get(kind, 0.0) * cost for kind, cost in found.items())
+
+
 def lowered(architecture: Architecture) -> Schedule:
     """The program of an architecture with fresh weights. Raises `UnsupportedError`."""
     graph = trace_torch(architecture.build().eval(), (architecture.channels, *architecture.size))

@@ -28,7 +28,7 @@ from leancnn.prune.importance import scored
 from leancnn.prune.planning import PruningRequest, find_plan
 from leancnn.prune.run import cut, default_criterion, images_for_pruning, prune_network
 from leancnn.search.budget import AGAIN, Budget, Candidate
-from leancnn.search.programs import lowered
+from leancnn.search.programs import lowered, price
 from leancnn.search.space import Architecture
 from leancnn.weights import Network
 
@@ -61,10 +61,6 @@ class Cut:
     def to_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
         return asdict(self)
-
-    def price(self, found: Mapping[str, float]) -> float:
-        """Microseconds of cycles by kind, as the latency model has them."""
-        return sum(self.factors.get(kind, 0.0) * many for kind, many in found.items())
 
 
 def over(one: Candidate, budget: Budget) -> float:
@@ -195,7 +191,11 @@ def _goal(
     """The goal at which the network keeps every limit; a cut is priced as a program."""
     has: dict[str, float] = {"macs": architecture.macs, "bytes": architecture.bytes}
     has["microseconds"] = asked.microseconds
-    whole = asked.price(cycles(lowered(architecture))) if "microseconds" in asked.budget else 1.0
+    whole = (
+        price(asked.factors, cycles(lowered(architecture)))
+        if "microseconds" in asked.budget
+        else 1.0
+    )
     worst = max(asked.budget, key=lambda key: has[key] / asked.budget[key])
     if worst == "microseconds":
         share = CLOSE * asked.budget[worst] / has[worst]
@@ -207,7 +207,7 @@ def _goal(
         has = {key: found.after[key] for key in ("macs", "bytes")}
         if "microseconds" in asked.budget:
             small = cut(network, found, images=images, progress=False)
-            share = asked.price(_cycles(small)) / whole
+            share = price(asked.factors, _cycles(small)) / whole
             has["microseconds"] = share * asked.microseconds
         times = max(has[key] / most for key, most in asked.budget.items())
         if times <= 1:

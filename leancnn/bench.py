@@ -8,7 +8,7 @@ has a turn in each round: speed as a share of it means the same on another day.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,14 +91,26 @@ def untrained(name: str) -> Network:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         body.train()(torch.randn(4, *card.image, generator=generator))
+    return with_placeholders(body, name, card.classes, preprocessing)
+
+
+def with_placeholders(
+    body: torch.nn.Module,
+    name: str,
+    classes: int,
+    preprocessing: Input,
+    arguments: Mapping[str, Any] | None = None,
+) -> Network:
+    """A body that no images trained as a network: classes by number, the same mean and deviation
+    for all channels."""
     return Network(
-        body.eval(),
+        body,
         name=name,
-        arguments={},
-        classes=[f"class {number}" for number in range(card.classes)],
+        arguments=arguments or {},
+        classes=[f"class {number}" for number in range(classes)],
         preprocessing=preprocessing,
-        mean=(0.5,) * channels,
-        std=(0.25,) * channels,
+        mean=(0.5,) * preprocessing.channels,
+        std=(0.25,) * preprocessing.channels,
     ).eval()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leancnn import recipes, weights
+from leancnn.bench import with_placeholders
 from leancnn.channels.dependencies import find_dependencies
 from leancnn.compiler.cycles import cycles
 from leancnn.compiler.lower import lower
@@ -109,14 +110,12 @@ def can_be_cut(one: Candidate, budget: Budget) -> bool:
     True
     """
     architecture = one.architecture
-    network = Network(
-        architecture.build().eval(),
-        name=architecture.network,
-        arguments=architecture.arguments,
-        classes=[f"class {number}" for number in range(architecture.classes)],
-        preprocessing=Preprocessing(size=architecture.size, channels=architecture.channels),
-        mean=[0.5] * architecture.channels,
-        std=[0.25] * architecture.channels,
+    network = with_placeholders(
+        architecture.build(),
+        architecture.network,
+        architecture.classes,
+        Preprocessing(size=architecture.size, channels=architecture.channels),
+        architecture.arguments,
     )
     try:
         dependencies = find_dependencies(network.body, architecture.channels)

@@ -3,9 +3,12 @@
 import contextlib
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from leancnn import cli
 from leancnn.errors import RunError
@@ -72,6 +75,32 @@ def test_what_takes_too_long_is_ended_with_all_that_it_began(script, tmp_path, m
     while running(int(begun.read_text())):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+@settings(max_examples=8, deadline=None)
+def test_of_what_a_command_prints_a_bounded_part_is_kept(answers, complaints):
+    """Blocks of 256 kB, up to 10 MB of each, and then its seconds."""
+    block = "head -c 262144 /dev/zero | tr '\\0' '\\n'; "  # white space: it changes no answer
+    command = f"{block * answers} (true; {block * complaints}) >&2; echo the end >&2; echo 0.5"
+    tracemalloc.start()
+    if answers:
+        with pytest.raises(ValueError, match="more than 65,536 bytes"):
+            remote._run(["sh", "-c", command])
+    else:
+        done = remote._run(["sh", "-c", command])
+        assert float(done.stdout) == 0.5
+        assert done.stderr.endswith("the end\n")
+        assert len(done.stderr) <= remote.MOST_KEPT
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**20
+
+
+def test_a_command_that_never_stops_printing_is_ended_at_once_in_one_line(script):
+    with pytest.raises(RunError, match="it printed more than 65,536 bytes") as raised:
+        script("yes").seconds("", NAME, smallest(), 10)
+    assert "\n" not in str(raised.value)
 
 
 def running(pid):

@@ -6,9 +6,11 @@ alone on a core, and passes on what it prints: the seconds of one image, a line 
 
 import hashlib
 import os
+import selectors
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from leancnn.workspaces import workspace
 TURNS = 9
 TURN_S = 0.05
 LONGEST_S = 900  # that building and running one program may take
+MOST_KEPT = 2**16  # bytes of what a command prints: its seconds are some hundred
 MAIN = """
 #include <stdio.h>
 #include <time.h>
@@ -122,23 +125,47 @@ class RemoteTimer:
 
 
 def _run(words: list[str]) -> "subprocess.CompletedProcess[str]":
-    """The answer of a command, which is ended with all that it began when it takes too long."""
+    """The answer of a command, which is ended with all that it began when it takes too long or
+    prints too much."""
     with subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
         start_new_session=True,
     ) as process:
         try:
-            out, err = process.communicate(timeout=LONGEST_S)
+            out, err = _heard(process)
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def _heard(process: "subprocess.Popen[bytes]") -> tuple[str, str]:
+    """What a command prints until it ends: its whole answer, and the end of its complaints.
+
+    Raises `ValueError` for an answer that is longer than seconds are, `TimeoutExpired`.
+    """
+    until = time.monotonic() + LONGEST_S
+    answer, complaints = bytearray(), bytearray()
+    with selectors.DefaultSelector() as pipes:
+        pipes.register(process.stdout or -1, selectors.EVENT_READ, answer)
+        pipes.register(process.stderr or -1, selectors.EVENT_READ, complaints)
+        while pipes.get_map():
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(process.args, LONGEST_S)
+            for ready, _ in pipes.select(max(0.0, until - time.monotonic())):
+                chunk = os.read(ready.fd, MOST_KEPT)
+                ready.data.extend(chunk)
+                if not chunk:
+                    pipes.unregister(ready.fileobj)
+            if len(answer) > MOST_KEPT:
+                raise ValueError(f"it printed more than {MOST_KEPT:,} bytes")
+            del complaints[:-MOST_KEPT]
+    process.wait(max(0.0, until - time.monotonic()))
+    return answer.decode(errors="replace"), complaints.decode(errors="replace")
 
 
 def quartiles(turns: Sequence[float]) -> tuple[float, float, float]:

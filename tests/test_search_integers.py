@@ -16,7 +16,7 @@ from leancnn.errors import MismatchError
 from leancnn.search import Budget, feasible, integers, latency_model
 from leancnn.search import run as searching
 from leancnn.search.budget import Candidate, either
-from leancnn.search.space import Change, architectures
+from leancnn.search.space import Architecture, Change, architectures, counted
 from leancnn.search.study import Study
 from leancnn.search.trial import INT8, Job, Outcome
 from tests.searches import FOUND, architecture, priced
@@ -28,17 +28,40 @@ def of(network):
     return next(architectures(classes=10, channels=3, sizes=[(SIDE, SIDE)], only=[network]))
 
 
+def sized(network, **arguments):
+    """An architecture with arguments that no search tries."""
+    known = {"network": network, "arguments": arguments, "channels": 3, "classes": 10}
+    (found,) = counted(Architecture(**known, size=(1, 1), macs=0, bytes=0), [(SIDE, SIDE)])
+    return found
+
+
 @pytest.mark.parametrize(
-    "network", ["henet_r3", "shufflenet_r3", "resnet8", "mobilenetv2", "squeezenet1_1"]
+    ("network", "arguments"),
+    [
+        ("henet_r3", {"repeat": 1, "width": 12}),
+        ("shufflenet_r3", {"repeat": 1, "width": 12}),
+        ("resnet8", {"width": 8}),
+        ("resnet20", {"repeats": 1, "width": 8}),
+        ("mobilenetv2", {"width": 0.35}),
+        ("mobilenetv3_small", {"stem": "cifar"}),
+        ("squeezenet1_1", {"bn": "all"}),
+        ("rsenet", {"widths": (16, 32), "rmac": "paper21"}),  # sums of 21 vectors
+        ("rsenet", {"widths": (16, 32), "rmac_at": "nowhere", "stem": "cifar"}),
+        ("rsenet", {"widths": (16,), "rmac_at": "both"}),
+    ],
 )
-def test_what_integers_store_is_known_before_there_are_any(network):
-    some = of(network)
+def test_what_integers_store_is_known_before_there_are_any(network, arguments):
+    some = sized(network, **arguments)
     graph = simplify(trace_torch(some.build().eval(), (3, SIDE, SIDE)))
     images = [torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))]
     made = quantize(graph, measure(graph, images), (0.5,) * 3, (0.25,) * 3)
     assert some.int8_bytes == pytest.approx(IntegerNetwork(made).network.weights(), rel=0.08)
-    assert some.int8_bytes < some.bytes / 2
+
+
+def test_c_of_integers_is_written_before_there_are_any():
+    some = of("resnet8")
     assert "leancnn" in integers.integer_source(some)
+    assert some.int8_bytes < some.bytes / 2
 
 
 def test_integers_are_tried_where_floats_miss_the_budget_and_only_there():

@@ -16,11 +16,11 @@ from leancnn.count import BYTES_PER_WEIGHT
 from leancnn.errors import LeanCNNError, UsageError
 from leancnn.preprocess import Preprocessing
 from leancnn.recipes import Recipe
+from leancnn.search.integer_bytes import Joins, of_layers, watched
 from leancnn.shape_runs import ShapeRun
 
 Size = tuple[int, int]
 """(height, width) of images."""
-OUTPUT = 16  # bytes of a layer in integers for each output: bias, limits, multiplier
 SIZES = (32, 48, 64, 96)
 """Sides of images that are tried beside the one on a network's card."""
 
@@ -41,7 +41,7 @@ class Architecture:
     bytes: int
     """Of the trainable weights as float32, as everywhere in leancnn."""
     int8_bytes: int = 0
-    """Of what its form in integers stores, nearly: weights, and four numbers for each output."""
+    """Of what its form in integers stores, nearly; see `integer_bytes`."""
 
     @property
     def key(self) -> str:
@@ -139,49 +139,12 @@ def counted(plain: Architecture, sizes: Sequence[Size]) -> Iterator[Architecture
         maps = watched(body)
         for size in sizes:
             run.macs = 0
-            with suppress(LeanCNNError):
+            with suppress(LeanCNNError), Joins() as joins:
                 body(torch.empty(1, plain.channels, *size, device="meta"))
                 costs = {"macs": run.macs, "bytes": BYTES_PER_WEIGHT * weight}
-                costs["int8_bytes"] = integer_bytes(body, maps)
+                costs["int8_bytes"] = of_layers(body, maps) + joins.bytes
                 found.append(replace(plain, size=size, **costs))
     yield from found
-
-
-Maps = dict[torch.nn.Conv2d, Size]
-"""By convolution, the (height, width) of what it was last given."""
-
-
-def watched(body: torch.nn.Module) -> Maps:
-    """What the convolutions of a network are given, filled in whenever it runs."""
-    found: Maps = {}
-
-    def see(layer: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        assert isinstance(layer, torch.nn.Conv2d)
-        found[layer] = given[0].shape[-2], given[0].shape[-1]
-
-    for layer in body.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_pre_hook(see)
-    return found
-
-
-def integer_bytes(body: torch.nn.Module, maps: Maps) -> int:
-    """What the form of a network in 8-bit integers stores, nearly: batch norms are folded, and
-    of a kernel on a single pixel only its middle is left.
-
-    >>> integer_bytes(torch.nn.Linear(100, 10), {}) == 100 * 10 + OUTPUT * 10
-    True
-    >>> deep = torch.nn.Conv2d(8, 8, 3, padding=1)
-    >>> integer_bytes(deep, {deep: (1, 1)}) == 8 * 8 + OUTPUT * 8
-    True
-    """
-    found = 0
-    for layer in body.modules():
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
-            within = isinstance(layer, torch.nn.Conv2d) and maps.get(layer) == (1, 1)
-            kernel = layer.weight[0, 0].numel() if within else 1
-            found += layer.weight.numel() // kernel + OUTPUT * len(layer.weight)
-    return found
 
 
 AUGMENT: dict[str, dict[str, Any]] = {

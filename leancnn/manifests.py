@@ -340,6 +340,14 @@ class Member(TypedDict):
     form: NotRequired[Literal["float32", "int8", "pruned"]]
 
 
+class Costs(TypedDict):
+    """What a network cost once it was cut: time as foreseen, bytes and MACs as counted."""
+
+    microseconds: NotRequired[Number]
+    bytes: Number
+    macs: Number
+
+
 class Rung(TypedDict):
     """rung-N.json: what a trial came to after N epochs."""
 
@@ -350,6 +358,7 @@ class Rung(TypedDict):
     error: str
     lost: bool
     form: NotRequired[Literal["float32", "int8", "pruned"]]
+    costs: NotRequired[Costs | None]
 
 
 def check(value: Any, kind: Any, where: Path | str, *, closed: bool = False) -> Any:

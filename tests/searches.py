@@ -58,12 +58,13 @@ def accuracy(job):
     return min(0.99, 0.5 + job.architecture.macs / 4e7 + 0.1 * draw + 0.01 * job.epochs)
 
 
-def study_in(folder, **known):
-    return Study(folder / "study.journal", FOUND, (1, 3, 9), **known)
+def study_in(folder, found=FOUND, **known):
+    return Study(folder / "study.journal", found, (1, 3, 9), **known)
 
 
 def driven(folder, pool, many, **changes):
     """A search until so many rungs are done."""
-    driver = Driver(a_plan(**changes), folder, study_in(folder), pool, seconds=1e9)
+    plan = a_plan(**changes)
+    driver = Driver(plan, folder, study_in(folder, plan.found), pool, seconds=1e9)
     driver.look = lambda one: setattr(one, "seconds", 0.0) if len(pool.done) >= many else None
     return driver, driver.run()

@@ -2,22 +2,46 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leancnn import count, load, runs
+from leancnn import count, load, recipes, runs
+from leancnn.bench import with_placeholders
+from leancnn.channels.dependencies import find_dependencies
+from leancnn.compiler.cycles import cycles
+from leancnn.compiler.lower import lower
+from leancnn.compiler.memory import schedule
+from leancnn.compiler.simplify import simplify
+from leancnn.compiler.trace_torch import trace_torch
 from leancnn.errors import MismatchError
+from leancnn.preprocess import Preprocessing
+from leancnn.prune.budget import Candidates
+from leancnn.prune.importance import scored
 from leancnn.search import Budget, feasible, latency_model, result
 from leancnn.search import run as searching
 from leancnn.search.budget import Candidate, either
-from leancnn.search.pruning import MOST, Cut, can_be_cut, forget_older, over, pruned, to_prune
+from leancnn.search.drive import front
+from leancnn.search.programs import lowered, price
+from leancnn.search.pruning import (
+    FEWEST,
+    MOST,
+    can_be_cut,
+    forget_older,
+    over,
+    pruned,
+    recipe_again,
+    to_prune,
+)
 from leancnn.search.space import architectures
-from leancnn.search.trial import Job, forget
+from leancnn.search.trial import Job, Outcome, forget, outcome
+from leancnn.search.widest_cut import CLOSE, STEP, Cut, Pricing, widest
 from leancnn.train import train
-from tests.searches import FOUND, a_plan, priced, study_in
+from tests.searches import FOUND, a_plan, driven, priced, study_in
+from tests.test_search import Stub
 
 SIDE = 16
 FACTORS = dict.fromkeys(("window", "winograd", "kernels"), 1e-3)
@@ -105,15 +129,20 @@ def test_a_trained_network_is_cut_until_it_keeps_each_limit(run):
     asked = {"macs": 0.5 * wide(1).macs, "bytes": 0.3 * wide(1).bytes, "microseconds": 40.0}
     cut = Cut(budget=asked, microseconds=70.0, factors=FACTORS)
     known = {"seed": 0, "overrides": {"backend": "torch", "precision": "fp32"}}
-    accuracy = pruned(run, wide(1), cut, epochs=1, **known)
+    accuracy, costs = pruned(run, wide(1), cut, epochs=1, **known)
     small = load(run / "pruned-1", "best")
     cost = count(small.body, (3, SIDE, SIDE))
     assert 0.2 * wide(1).bytes < cost.bytes <= asked["bytes"]
     assert cost.macs <= asked["macs"]
+    program = schedule(lower(simplify(trace_torch(small.body.eval(), (3, SIDE, SIDE)))))
+    share = price(FACTORS, cycles(program)) / price(FACTORS, cycles(lowered(wide(1))))
+    known_now = {"macs": cost.macs, "bytes": cost.bytes, "microseconds": 70.0 * share}
+    assert costs == pytest.approx(known_now, rel=0.01)
     assert accuracy == max(one["val_accuracy"] for one in runs.read_metrics(run / "pruned-1"))
-    assert pruned(run, wide(1), cut, epochs=1, **known) == accuracy  # goes on where it stood
-    weights = (run / "pruned-1" / "best" / "weights.safetensors").read_bytes()
+    again = pruned(run, wide(1), cut, epochs=1, **known)  # goes on where it stood
+    assert again == (accuracy, costs)
     pruned(run, wide(1), cut, epochs=3, **known)
+    weights = (run / "pruned-3" / "best" / "weights.safetensors").read_bytes()
     assert pruned(run, wide(1), dataclasses.replace(cut, budget={"macs": 1e6}), epochs=3, **known)
     pruned(run, wide(1), cut, epochs=3, **known)  # what stands there of another goal is scratch
     assert len(list(run.glob("pruned-*"))) == 2
@@ -129,6 +158,99 @@ def test_limits_that_no_cut_keeps_are_an_error_that_names_them(run):
     cut = Cut(budget={"bytes": 10}, microseconds=70.0, factors=FACTORS)
     with pytest.raises(MismatchError, match=r"resnet8 cannot be cut|no cut brings resnet8 to"):
         pruned(run, wide(1), cut, epochs=9, seed=0, overrides={})
+
+
+@pytest.fixture(scope="module")
+def cuts():
+    """Those of a ResNet-8 that nobody trained."""
+    architecture = wide(2)
+    taken = Preprocessing(size=(SIDE, SIDE), channels=3)
+    body = architecture.build()
+    network = with_placeholders(body, "resnet8", 10, taken, architecture.arguments)
+    dependencies = find_dependencies(network.body, 3)
+    scores = scored(network, dependencies, "l1", None, progress=False)
+    return Candidates(network, dependencies, scores.importance)
+
+
+class Stairs(Pricing):
+    """Times that fall with the work in steps, as those of programs do."""
+
+    height, power = 1.0, 1.0
+
+    def _microseconds(self, keep):
+        share = self.cuts.cost(keep).macs / self.architecture.macs
+        return self.height * math.ceil(100 * share**self.power / self.height)
+
+
+@given(st.floats(0.05, 0.95), st.floats(0.1, 12), st.floats(0.4, 2.5), st.floats(0.05, 2))
+@settings(deadline=None, max_examples=15)
+def test_a_cut_ends_close_below_the_limits_or_none_that_is_wider_keeps_them(
+    cuts, limit, height, power, size
+):
+    whole = wide(2)
+    budget = {"microseconds": 100 * limit, "bytes": size * whole.bytes}
+    asked = Cut(budget=budget, microseconds=100.0, factors=FACTORS)
+    pricing = Stairs(cuts, whole, asked)
+    pricing.height, pricing.power = height, power
+    every = [pricing.costs(cuts.keep(number / 256)) for number in range(256)]
+    able = [one for one in every if asked.times(one) <= 1]
+    if not able:
+        with pytest.raises(MismatchError, match=r"cannot be cut|no cut brings resnet8 to"):
+            widest(pricing)
+        return
+    goal, costs = widest(pricing)
+    assert goal.kind in ("macs", "bytes")
+    assert asked.times(costs) <= 1
+    most = max(one["macs"] for one in able)
+    assert asked.times(costs) >= CLOSE or costs["macs"] * STEP**2 >= most
+
+
+def test_a_third_of_the_epochs_is_trained_again_but_no_fewer_steps_than_norms_need():
+    for name in ("resnet8", "henet_r3"):
+        own = recipes.for_network(name)
+        for epochs in (1, 2, 3, 9, 100):
+            for images in (own.batch, 5 * own.batch, 60 * own.batch, 50_000):
+                again = recipe_again(own, epochs, images)
+                steps, most = again.steps(images), own.changed(epochs=epochs).steps(images)
+                assert steps == max(round(most / 3), min(most, FEWEST))
+                assert again.lr == pytest.approx(0.3 * own.lr)
+
+
+class Cutting(Stub):
+    """A stub whose pruned trials turn out cheaper than they were foreseen."""
+
+    def wait(self, seconds):
+        job = self.jobs[0]
+        return [
+            dataclasses.replace(one, costs={"microseconds": 1.0, "bytes": 10, "macs": job.epochs})
+            if job.form == "pruned"
+            else one
+            for one in super().wait(seconds)
+        ]
+
+
+def test_the_front_compares_what_pruned_networks_turned_out_to_cost(tmp_path):
+    found = (*FOUND, *to_prune(FOUND, Budget(microseconds=15)))
+    driver, _ = driven(tmp_path, Cutting(), 60, found=found, budget=Budget(microseconds=15))
+    trials = driver.study.trials()
+    cut = [one for one in trials if one.candidate.form == "pruned" and one.accuracies]
+    assert cut
+    assert {(one.microseconds, one.bytes) for one in cut} == {(1.0, 10)}
+    best = max(cut, key=lambda one: one.accuracy)
+    assert best.number in [one.number for one in front(trials)]
+    assert study_in(tmp_path, found=found).trials()[best.number] == best
+    shown = searching.status(driver)[1]
+    assert "1.0" in next(line for line in shown.splitlines() if f" {best.number} " in f" {line} ")
+
+
+def test_what_a_rung_came_to_is_read_back_with_its_costs_and_without_from_an_older_search(tmp_path):
+    made = Outcome(number=3, epochs=9, costs={"microseconds": 1.5, "bytes": 10.0, "macs": 7.0})
+    value = dataclasses.asdict(made)
+    runs.write_checked(tmp_path / "rung-9.json", value)
+    assert outcome(tmp_path, 9) == made
+    del value["costs"]
+    runs.write_checked(tmp_path / "rung-9.json", value)
+    assert outcome(tmp_path, 9) == dataclasses.replace(made, costs=None)
 
 
 @pytest.fixture

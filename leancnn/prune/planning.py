@@ -96,7 +96,7 @@ def find_plan(
     network.check_floats("pruning it")
     goal, criterion = request.goal, criteria.get(request.criterion)
     sizes = with_expansion(network, goal.value) if goal.kind == "expansion" else {}
-    cuts, scores = _open_cuts(network, request, images, progress)
+    cuts, scores = open_cuts(network, request, images, progress=progress)
     read = images.digest(network) if criterion.reads != "weights" and images else None
     now("choosing channels")
     found = _reached(cuts, goal, sizes, progress)
@@ -124,8 +124,12 @@ def find_plan(
     )
 
 
-def _open_cuts(
-    network: Network, request: PruningRequest, images: TrainingImages | None, progress: bool
+def open_cuts(
+    network: Network,
+    request: PruningRequest,
+    images: TrainingImages | None,
+    *,
+    progress: bool = True,
 ) -> tuple[Candidates, Scored]:
     """The cuts that are open to a network, by its scores. Raises `MismatchError` for none."""
     now("which channels hang together")
@@ -147,7 +151,7 @@ def _reached(cuts: Candidates, goal: Goal, sizes: Widths, progress: bool) -> Fou
         case "expansion":
             found = Found(cuts.of_widths(with_expansion(network, expansion_of(network)), sizes))
         case "macs" | "bytes":
-            found = _within_budget(cuts, goal)
+            found = within_budget(cuts, goal)
         case "flash" | "ram":
             found = Found(*within_memory(cuts, goal.kind, goal.value, progress=progress))
         case _:
@@ -159,8 +163,8 @@ def _reached(cuts: Candidates, goal: Goal, sizes: Widths, progress: bool) -> Fou
     return found
 
 
-def _within_budget(cuts: Candidates, goal: Goal) -> Found:
-    """The widest cut that costs no more."""
+def within_budget(cuts: Candidates, goal: Goal) -> Found:
+    """The widest cut that costs no more than a goal of MACs or bytes. Raises `MismatchError`."""
 
     def fits(keep: Keep) -> bool:
         return bool(getattr(cuts.cost(keep), goal.kind) <= goal.value)

@@ -11,9 +11,10 @@ from leancnn.process import Stop
 from leancnn.search.budget import Candidate
 from leancnn.search.plan import KEPT, SearchPlan
 from leancnn.search.pool import Pool
-from leancnn.search.pruning import Cut, forget_older
+from leancnn.search.pruning import forget_older
 from leancnn.search.study import Study, Trial
 from leancnn.search.trial import CHOOSING, Job, Outcome, forget
+from leancnn.search.widest_cut import Cut
 
 TRIES = 3  # of a rung whose worker is killed
 LOOK_S = 1.0
@@ -135,7 +136,7 @@ class Driver:
             else:
                 work = self.study.trial(one.number).candidate.training_macs
                 self._rates.append(one.seconds / one.epochs / max(1, work))
-                goes_on = self.study.report(one.number, one.epochs, one.accuracy)
+                goes_on = self.study.report(one.number, one.epochs, one.accuracy, one.costs)
                 forget_older(place(self.folder, one.number), one.epochs)
                 if goes_on:
                     self._queue.insert(0, self.study.trial(one.number))
@@ -199,11 +200,9 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     """
     found: list[Trial] = []
     able = [one for one in trials if one.accuracy is not None and one.state != "failed"]
-    for one in sorted(able, key=lambda one: (-(one.accuracy or 0), one.candidate.microseconds)):
-        costs = one.candidate.microseconds, one.candidate.bytes
+    for one in sorted(able, key=lambda one: (-(one.accuracy or 0), one.microseconds)):
         if not any(
-            other.candidate.microseconds <= costs[0] and other.candidate.bytes <= costs[1]
-            for other in found
+            other.microseconds <= one.microseconds and other.bytes <= one.bytes for other in found
         ):
             found.append(one)
     return found[:KEPT]

@@ -9,59 +9,31 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from leancnn import recipes, weights
 from leancnn.bench import with_placeholders
 from leancnn.channels.dependencies import find_dependencies
-from leancnn.compiler.cycles import cycles
-from leancnn.compiler.lower import lower
-from leancnn.compiler.memory import schedule
-from leancnn.compiler.simplify import simplify
-from leancnn.compiler.trace_torch import trace_torch
 from leancnn.errors import LeanCNNError, MismatchError, RunError
 from leancnn.preprocess import Preprocessing
 from leancnn.prune.budget import Candidates
 from leancnn.prune.goal import Goal
 from leancnn.prune.importance import scored
-from leancnn.prune.planning import PruningRequest, find_plan
-from leancnn.prune.run import cut, default_criterion, images_for_pruning, prune_network
+from leancnn.prune.planning import PruningRequest, open_cuts
+from leancnn.prune.run import default_criterion, images_for_pruning, prune_network
+from leancnn.recipes import Recipe
 from leancnn.search.budget import AGAIN, Budget, Candidate
-from leancnn.search.programs import lowered, price
 from leancnn.search.space import Architecture
-from leancnn.weights import Network
+from leancnn.search.widest_cut import CLOSE, Costs, Cut, Pricing, widest
 
 MOST = 4.0  # times the budget that an architecture costs which is cut to it
 BEST = 2.0  # times: of each network and size the nearest to that is tried
 ASKED = 3  # of each network and size, how many are asked whether a cut reaches so far
-TRIES = 8  # cuts, each by what the one before left too much
-CLOSE = 0.98  # of what a cut is to cost, so that the next does not miss by a channel
 RATE = 0.3  # times the recipe's own, when the rest is trained again
+FEWEST = 20  # steps of that, in which norms forget the whole network's means: 0.9²⁰ is 0.12
 PRUNED = "pruned-"  # and epochs: in a run, its best network cut and trained again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """To what a wide network is pruned, and by which clock; plain JSON values."""
-
-    budget: Mapping[str, float]
-    """Limits, as `Budget.costs`."""
-    microseconds: float
-    """Of the whole network, as predicted."""
-    factors: Mapping[str, float]
-    """Microseconds of a cycle, by kind of kernel."""
-
-    @classmethod
-    def of(cls, one: Candidate, budget: Budget, factors: Mapping[str, float]) -> "Cut":
-        """What a candidate is cut to."""
-        whole = one.microseconds / one.share
-        return cls(budget=budget.costs(), microseconds=whole, factors=dict(factors))
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return asdict(self)
 
 
 def over(one: Candidate, budget: Budget) -> float:
@@ -142,8 +114,9 @@ def pruned(
     epochs: int,
     seed: int,
     overrides: Mapping[str, Any],
-) -> float:
-    """Cut a trial's best network to the budget and train it again, beside it; the accuracy then.
+) -> tuple[float, Costs]:
+    """Cut a trial's best network to the budget and train it again, beside it; the accuracy then,
+    and what the cut costs.
 
     Raises `MismatchError` for a network that no cut brings there, as `leancnn.prune`.
     """
@@ -151,15 +124,13 @@ def pruned(
     network = weights.load(folder, "best")
     criterion = default_criterion(network)
     images = images_for_pruning(folder, network, criterion, None, trains=True)
+    assert images is not None
     request = PruningRequest(criterion=criterion, goal=Goal("keep", 0.5), seed=seed)
-    goal = _goal(network, architecture, request, images, asked)
-    own = recipes.for_network(architecture.network)
-    again = own.changed(
-        **{**overrides, "lr": RATE * float(overrides.get("lr", own.lr))},
-        epochs=max(1, round(AGAIN * epochs)),
-        patience=0,
-    )
+    cuts, _ = open_cuts(network, request, images, progress=False)
+    goal, costs = widest(Pricing(cuts, architecture, asked))
+    own = recipes.for_network(architecture.network).changed(**overrides)
     request = replace(request, goal=goal)
+    again = recipe_again(own, epochs, len(images.of(network).train or ()))
     try:
         found = prune_network(network, request, out, images, [goal], again, progress=False)
     except RunError as error:
@@ -169,7 +140,22 @@ def pruned(
         found = prune_network(network, request, out, images, [goal], again, progress=False)
     if found.trained is None or not found.trained.history:
         raise MismatchError("there are no validation images to compare by")
-    return max(float(row["val_accuracy"]) for row in found.trained.history)
+    return max(float(row["val_accuracy"]) for row in found.trained.history), costs
+
+
+def recipe_again(own: Recipe, epochs: int, images: int) -> Recipe:
+    """How what is left of a network is trained again after so many epochs: a third as long, parts
+    of epochs included, but no less than `FEWEST` steps or the epochs before.
+
+    >>> own = recipes.for_network("resnet8")
+    >>> recipe_again(own, 9, 50_000).epochs, round(recipe_again(own, 1, 50_000).epochs, 3)
+    (3.0, 0.333)
+    >>> recipe_again(own, 1, 10 * own.batch).epochs  # of ten steps each
+    1.0
+    """
+    fewest = FEWEST / own.steps_per_epoch(images)
+    share = max(AGAIN * epochs, min(epochs, fewest))
+    return own.changed(lr=RATE * own.lr, epochs=share, patience=0)
 
 
 def pruned_at(folder: Path, epochs: int) -> Path:
@@ -182,40 +168,3 @@ def forget_older(folder: Path, epochs: int) -> None:
     for old in folder.glob(f"{PRUNED}*"):
         if old != pruned_at(folder, epochs):
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _goal(
-    network: Network, architecture: Architecture, request: PruningRequest, images: Any, asked: Cut
-) -> Goal:
-    """The goal at which the network keeps every limit; a cut is priced as a program."""
-    has: dict[str, float] = {"macs": architecture.macs, "bytes": architecture.bytes}
-    has["microseconds"] = asked.microseconds
-    whole = (
-        price(asked.factors, cycles(lowered(architecture)))
-        if "microseconds" in asked.budget
-        else 1.0
-    )
-    worst = max(asked.budget, key=lambda key: has[key] / asked.budget[key])
-    if worst == "microseconds":
-        share = CLOSE * asked.budget[worst] / has[worst]
-        goal = Goal("macs", share * architecture.macs)
-    else:
-        goal = Goal(worst, asked.budget[worst])
-    for _ in range(TRIES):
-        found = find_plan(network, replace(request, goal=goal), images, progress=False)
-        has = {key: found.after[key] for key in ("macs", "bytes")}
-        if "microseconds" in asked.budget:
-            small = cut(network, found, images=images, progress=False)
-            share = price(asked.factors, _cycles(small)) / whole
-            has["microseconds"] = share * asked.microseconds
-        times = max(has[key] / most for key, most in asked.budget.items())
-        if times <= 1:
-            return goal
-        goal = Goal("macs", CLOSE * found.after["macs"] / times)
-    limits = " and ".join(f"{key} {most:g}" for key, most in asked.budget.items())
-    raise MismatchError(f"no cut brings {network.name} to {limits}")
-
-
-def _cycles(network: Network) -> dict[str, float]:
-    image = (network.preprocessing.channels, *network.preprocessing.size)
-    return cycles(schedule(lower(simplify(trace_torch(network.body.eval(), image)))))

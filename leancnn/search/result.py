@@ -232,7 +232,7 @@ def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
         microseconds=times.median,
         low_us=times.low,
         high_us=times.high,
-        predicted_us=candidate.microseconds if form == candidate.form else None,
+        predicted_us=trial.microseconds if form == candidate.form else None,
         bytes=size,
         macs=macs,
         disturbed=times.disturbed,

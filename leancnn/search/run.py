@@ -174,8 +174,8 @@ def status(driver: Driver) -> tuple[str, str]:
             "recipe": str(one.change) or "its own",
             "epochs": one.epochs,
             "validation": "–" if one.accuracy is None else f"{one.accuracy:.2%}",
-            "µs": f"{one.candidate.microseconds:.1f}",
-            "bytes": one.candidate.bytes,
+            "µs": f"{one.microseconds:.1f}",
+            "bytes": one.bytes,
             "": "running" if one.state == "running" else "front",
         }
         for one in [*at_work, *(each for each in best if each not in at_work)]

@@ -13,7 +13,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ REDUCTION = 3  # of three networks at a rung one goes on
 STARTUP = 12  # trials that are drawn at random before the sampler models what it has seen
 REDRAWS = 20  # draws of what was drawn before, after which one is taken
 NAME = "leancnn"
+COSTS = "costs "  # and epochs: what a trial's network turned out to cost after a rung
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Trial:
     """running, finished (the last rung), stopped (others did better) or failed."""
     why: str = ""
     """Why it failed."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """After the last rung that is done, those which its network turned out to have."""
 
     @property
     def accuracy(self) -> float | None:
@@ -61,6 +64,16 @@ class Trial:
     def epochs(self) -> int:
         """Of the last rung that is done."""
         return max(self.accuracies, default=0)
+
+    @property
+    def microseconds(self) -> float:
+        """For one image, as foreseen of what it is now."""
+        return self.costs.get("microseconds", self.candidate.microseconds)
+
+    @property
+    def bytes(self) -> int:
+        """Of what it is now."""
+        return int(self.costs.get("bytes", self.candidate.bytes))
 
 
 class _Alone(BaseJournalFileLock):
@@ -185,9 +198,18 @@ class Study:
         place = asked.suggest_int(name, 0, len(architectures) - 1)
         return Trial(asked.number, architectures[place], changes(asked), {}, "running")
 
-    def report(self, number: int, epochs: int, accuracy: float) -> bool:
-        """Note what a rung came to; whether the trial goes on to the next."""
+    def report(
+        self,
+        number: int,
+        epochs: int,
+        accuracy: float,
+        costs: Mapping[str, float] | None = None,
+    ) -> bool:
+        """Note what a rung came to, and what it costs where that was not known before; whether the
+        trial goes on to the next."""
         asked = self._handle(number)
+        if costs is not None:  # first: a kill between the two runs the rung's last lines again
+            asked.set_user_attr(f"{COSTS}{epochs}", dict(costs))
         asked.report(accuracy, epochs)
         pruned = asked.should_prune()
         if pruned or epochs >= self.rungs[-1]:
@@ -248,13 +270,15 @@ class Study:
             TrialState.PRUNED: "stopped",
             TrialState.FAIL: "failed",
         }
+        accuracies = {int(at): float(v) for at, v in sorted(one.intermediate_values.items())}
         trial = Trial(
             one.number,
             self._architectures[name][one.params[name]],
             Change.of_params(one.params),
-            {int(step): float(value) for step, value in sorted(one.intermediate_values.items())},
+            accuracies,
             states.get(one.state, "running"),
             str(one.user_attrs.get("why", "")),
+            one.user_attrs.get(f"{COSTS}{max(accuracies, default=0)}", {}),
         )
         if one.state.is_finished():
             self._ended[one.number] = trial

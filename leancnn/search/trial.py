@@ -18,8 +18,9 @@ from leancnn import manifests, recipes, runs
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, StoppedError
 from leancnn.process import die_with_parent
 from leancnn.search.budget import Form
-from leancnn.search.pruning import PRUNED, Cut, pruned
+from leancnn.search.pruning import PRUNED, pruned
 from leancnn.search.space import Architecture, Change
+from leancnn.search.widest_cut import Costs, Cut
 
 CHOOSING = 1000  # steps: a shorter training is over before timing backends for it would pay
 WAIT_S = 60.0  # for a process that is just leaving the folder
@@ -90,6 +91,8 @@ class Outcome:
     """Whether the worker left no answer: killed, or stopped. The rung may be tried again."""
     form: Form = "float32"
     """Of the network whose accuracy it is."""
+    costs: Costs | None = None
+    """Of the very network, where they are not those that its candidate was chosen by."""
 
 
 def run(job: Job) -> Outcome:
@@ -104,7 +107,7 @@ def run(job: Job) -> Outcome:
     try:
         trained = _train(job)
         began = time.monotonic()
-        accuracy = _accuracy(job, trained)
+        accuracy, costs = _accuracy(job, trained)
         seconds = trained.seconds + time.monotonic() - began
     except StoppedError:
         raise
@@ -112,15 +115,16 @@ def run(job: Job) -> Outcome:
         kind = type(error).__name__
         made = replace(made, error=f"{kind}: {' '.join(str(error).split())}"[:500])
     else:
-        made = replace(made, accuracy=accuracy, seconds=seconds)
+        made = replace(made, accuracy=accuracy, seconds=seconds, costs=costs)
     runs.write_checked(_place(Path(job.folder), job.epochs), asdict(made))
     return made
 
 
-def _accuracy(job: Job, trained: Any) -> float:
-    """On the validation images, of the form that is compared."""
+def _accuracy(job: Job, trained: Any) -> tuple[float, Costs | None]:
+    """On the validation images, of the form that is compared, and what that costs if it is known
+    better now."""
     if job.form == "int8":
-        return in_integers(Path(job.folder), job.seed)
+        return in_integers(Path(job.folder), job.seed), None
     if job.form == "pruned" and job.cut is not None:
         changed = job.change.overrides(recipes.for_network(job.architecture.network))
         return pruned(
@@ -131,7 +135,7 @@ def _accuracy(job: Job, trained: Any) -> float:
             seed=job.seed,
             overrides={**job.fixed, **changed},
         )
-    return max(float(row["val_accuracy"]) for row in trained.history)
+    return max(float(row["val_accuracy"]) for row in trained.history), None
 
 
 def outcome(folder: Path, epochs: int) -> Outcome | None:

@@ -9,10 +9,6 @@ from leancnn.compiler.emit_preprocess import emit_preprocess
 from leancnn.compiler.frame import Frame, GeneratedC, Metadata, filled, open_file, template
 from leancnn.compiler.from_qdq import Grid
 from leancnn.compiler.graph import Conv
-from leancnn.compiler.int8_conv import emit_tiled
-from leancnn.compiler.int8_copies import emit_global_sum, emit_lookup, emit_pack, emit_pool
-from leancnn.compiler.int8_dense import emit_dense, emit_norm
-from leancnn.compiler.int8_depthwise import emit_depthwise
 from leancnn.compiler.int8_floats import (
     FIRST,
     Floats,
@@ -21,20 +17,10 @@ from leancnn.compiler.int8_floats import (
     place_of_floats,
 )
 from leancnn.compiler.int8_halves import in_halves
+from leancnn.compiler.int8_kernel import Int8Program
 from leancnn.compiler.int8_layout import Plane
 from leancnn.compiler.int8_lower import lower
-from leancnn.compiler.int8_program import (
-    Border,
-    Dense,
-    Depthwise,
-    GlobalSum,
-    Int8Program,
-    Lookup,
-    Norm,
-    Pack,
-    Pool,
-    Tiled,
-)
+from leancnn.compiler.int8_verify import verify
 from leancnn.compiler.integers import QConv, QFloat, Quantized, conv_shape
 from leancnn.compiler.values import Buffer
 from leancnn.errors import MismatchError, UnsupportedError
@@ -46,7 +32,11 @@ MIXED = ", in 8-bit integers and float32: bits may differ where vectors are of a
 
 def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = None) -> GeneratedC:
     """The C file of a quantized network; `grid` is how the image's floats are rounded, where a file
-    says that. Raises `MismatchError`, `UnsupportedError`."""
+    says that.
+
+    Raises `MismatchError`, `UnsupportedError`; `ProgramError` when the program would read what it
+    has overwritten.
+    """
     answers = network.values[network.output].shape[0]
     if len(metadata.classes) != answers:
         raise MismatchError(
@@ -54,6 +44,7 @@ def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = No
         )
     network = in_halves(network)
     program = lower(network)
+    verify(program)
     file = open_file(metadata)
     floats = _emit_kernels(file, program, network)
     frame = Frame(
@@ -88,9 +79,12 @@ def _emit_kernels(file: File, program: Int8Program, network: Quantized) -> Float
     """The C of all kernels, in order; the part that computes in float32, where there is one."""
     floats = None if program.floats is None else float_program(program.floats, file)
     for kernel in program.kernels:
-        if floats is not None and not isinstance(kernel, Border):
-            floats.call(file)
-        _emit_kernel(file, kernel, network, floats)
+        if floats is not None:
+            if kernel.border is None:
+                floats.call(file)
+            else:
+                floats.ask(kernel.border)
+        kernel.c(file, network)
     if floats is not None:
         floats.call_rest(file)
         file.constants += floats.file.constants
@@ -100,34 +94,11 @@ def _emit_kernels(file: File, program: Int8Program, network: Quantized) -> Float
 def _preludes(program: Int8Program, floats: Floats | None) -> list[str]:
     """The C that stands before the kernels: vectors and macros of what the program uses."""
     parts = [template("int8_prelude.h"), template("int8_lines.h")]
-    if any(isinstance(kernel, Depthwise) for kernel in program.kernels):
-        parts.append(template("int8_depthwise.h"))
+    needed = dict.fromkeys(name for kernel in program.kernels for name in kernel.preludes)
+    parts += [template(name) for name in needed]
     if floats is None:
         return parts
     return [FIRST, *parts, floats.source(), place_of_floats(program.arena.words)]
-
-
-def _emit_kernel(file: File, kernel: object, network: Quantized, floats: Floats | None) -> None:
-    """The C of one kernel."""
-    match kernel:
-        case Border() if floats is not None:
-            floats.ask(kernel.op)
-        case Tiled():
-            emit_tiled(file, kernel, network)
-        case Depthwise():
-            emit_depthwise(file, kernel, network)
-        case Dense():
-            emit_dense(file, kernel, network)
-        case Pack():
-            emit_pack(file, kernel)
-        case Pool():
-            emit_pool(file, kernel)
-        case GlobalSum():
-            emit_global_sum(file, kernel)
-        case Norm():
-            emit_norm(file, kernel, network)
-        case Lookup():
-            emit_lookup(file, kernel)
 
 
 def count_macs(network: Quantized) -> int:

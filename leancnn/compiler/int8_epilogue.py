@@ -1,13 +1,24 @@
 """What follows sums of integers, as C: clamps, other values, gates, and bytes that are stored."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from leancnn.compiler.c_text import File
-from leancnn.compiler.int8_program import Order, Tiled
+from leancnn.compiler.int8_layout import ChannelView, Plane
 from leancnn.compiler.int8_tiles import Tiling
-from leancnn.compiler.integers import Add, Array, Clamp, Gate, QEpilogueOp, Quantized, Store
+from leancnn.compiler.integers import (
+    Add,
+    Array,
+    Clamp,
+    Gate,
+    QConv,
+    QElementwise,
+    QEpilogueOp,
+    Quantized,
+    Store,
+)
 
 HUGE = 2**31 - 2**20  # a bound of a clamp that no sum reaches
 
@@ -15,6 +26,15 @@ HUGE = 2**31 - 2**20  # a bound of a clamp that no sum reaches
 def spread(numbers: Array, flat: Sequence[int | None], none: int) -> list[int]:
     """A number for each output of the tiles, in their order."""
     return [none if output is None else int(numbers[output]) for output in flat]
+
+
+def biases(node: QConv | QElementwise, flat: Sequence[int | None]) -> list[str]:
+    """Of each output; BIAS adds what is lost where bytes are taken for signed ones."""
+    lost = np.zeros(len(node.bias), np.int64)
+    if isinstance(node, QConv):
+        lost = 128 * node.weight.astype(np.int64).sum((1, 2, 3))
+    pairs = zip(spread(node.bias, flat, 0), spread(lost, flat, 0), strict=True)
+    return [f"BIAS({bias}, {more})" for bias, more in pairs]
 
 
 def neutral(epilogue: Sequence[QEpilogueOp], at: int, zeros: dict[str, int]) -> bool:
@@ -38,30 +58,55 @@ def stored_zeros(network: Quantized, epilogue: Sequence[QEpilogueOp]) -> dict[st
     }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Operands:
+    """The operators of an epilogue along lines of quads, what they read, and where they store."""
+
+    ops: tuple[QEpilogueOp, ...]
+    outs: dict[str, Plane]
+    others: dict[str, list[tuple[Plane, int]]]  # of an added value: the quad beside each output's
+    gates: dict[str, ChannelView]
+
+    def reads(self) -> list[Plane]:
+        """The planes that it reads."""
+        beside = [plane for quads in self.others.values() for plane, _ in quads]
+        return beside + [plane for view in self.gates.values() for plane in view.planes]
+
+    def stored_after(self, old: Plane) -> list[Plane]:
+        """What it stores after it has read these planes for the last time."""
+        last = max(
+            at
+            for at, op in enumerate(self.ops)
+            if isinstance(op, Add | Gate) and old in [p for p, _ in self.others[op.value]]
+        )
+        return [self.outs[op.value] for op in self.ops[last:] if isinstance(op, Store)]
+
+
 class Epilogue:
-    """The epilogue of a kernel as C on the sums a0_0, a1_0 … of a tile, with their parameters."""
+    """The epilogue of a kernel as C on the sums a0_0, a1_0 … of a tile, with their parameters.
+
+    `flat`: the channel of each output of all tiles of a cut, whose first is quad number `first`.
+    """
 
     def __init__(
         self,
         file: File,
-        kernel: Tiled,
         network: Quantized,
-        flat: Order | list[int | None],
+        operands: Operands,
         cut: Tiling,
+        flat: Sequence[int | None],
+        first: int,
     ) -> None:
-        self.file, self.kernel, self.network = file, kernel, network
+        self.file, self.operands, self.network = file, operands, network
         self.flat, self.outputs = list(flat), 4 * cut.quads
-        self.first = sum(
-            len(other.reads) * other.quads for other in kernel.cuts[: kernel.cuts.index(cut)]
-        )
-        self.quads = cut.quads
+        self.first, self.quads = first, cut.quads
         self.parameters: list[str] = []
         self.arguments: list[str] = []
         self.advance: list[str] = []  # from a tile to the next
         self.before: list[str] = []  # at the beginning of a tile
         self.lines: list[tuple[int, str]] = []  # with their quad, and {v} for the vector
         self.after: list[str] = []  # at the end of a tile
-        epilogue = kernel.node.epilogue
+        epilogue = operands.ops
         zeros = stored_zeros(network, epilogue)
         for at, op in enumerate(epilogue):
             if isinstance(op, Clamp):
@@ -107,7 +152,7 @@ class Epilogue:
 
     def _beside(self, at: int, value: str) -> None:
         """Load the quads of another value beside the outputs'."""
-        quads = self.kernel.others[value][self.first : self.first + len(self.flat) // 4]
+        quads = self.operands.others[value][self.first : self.first + len(self.flat) // 4]
         self._integers(f"at{at}_", [plane.at(quad) for plane, quad in quads])
         for q in range(self.quads):
             place = f"s + at{at}_[{q}] + p + AT({{v}})"
@@ -131,7 +176,7 @@ class Epilogue:
 
     def _gate(self, at: int, op: Gate) -> None:
         self._beside(at, op.value)
-        view = self.kernel.gates[op.gate]
+        view = self.operands.gates[op.gate]
         places = [
             0 if o is None else 4 * view.places[o].at + view.places[o].lane for o in self.flat
         ]
@@ -153,7 +198,7 @@ class Epilogue:
 
     def _store(self, at: int, op: Store) -> None:
         assert op.multiplier is not None
-        plane = self.kernel.outs[op.value]
+        plane = self.operands.outs[op.value]
         zero = int(self.network.values[op.value].zero[0])
         numbers = [0.0 if o is None else float(op.multiplier[o]) for o in self.flat]
         quads = range(self.first, self.first + len(self.flat) // 4)

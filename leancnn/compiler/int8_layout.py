@@ -11,6 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from leancnn.compiler.arena import WIDEST, padded_stride, round_up, set_origins
+from leancnn.compiler.integers import QValue
+
+Order = tuple[int | None, ...]
+"""The channel in each lane of each quad."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +73,11 @@ class ChannelView:
     @property
     def planes(self) -> list[Plane]:
         return list(dict.fromkeys(place.plane for place in self.places))
+
+    @property
+    def bytes(self) -> list[int]:
+        """Of one pixel, the place of each channel's byte in the arena, four for each word."""
+        return [4 * place.at + place.lane for place in self.places]
 
     @property
     def whole(self) -> bool:
@@ -131,3 +140,32 @@ def quad_word(zeros: Sequence[int]) -> int:
 def quads_of(places: Iterable[Place]) -> list[tuple[Plane, int, int, int]]:
     """The quads that hold these channels, each once, in order of appearance."""
     return list(dict.fromkeys((p.plane, p.quad, p.top, p.left) for p in places))
+
+
+def natural(channels: int) -> Order:
+    """Channels one after another, the last quad filled up."""
+    return padded(range(channels))
+
+
+def padded(channels: Sequence[int]) -> Order:
+    return (*channels, *[None] * (-len(channels) % 4))
+
+
+def order_of(view: ChannelView) -> Order | None:
+    """The order in which a view's channels lie, when they are all of one plane."""
+    planes = view.planes
+    if len(planes) != 1 or not view.whole or planes[0].words:
+        return None
+    order: list[int | None] = [None] * (4 * planes[0].quads)
+    for channel, place in enumerate(view.places):
+        slot = 4 * place.quad + place.lane
+        if order[slot] is not None:
+            return None
+        order[slot] = channel
+    return tuple(order) if len(view.places) > len(order) - 4 else None
+
+
+def filled(meaning: QValue, order: Order) -> tuple[int, ...]:
+    """Of each quad the word that means zero."""
+    zeros = [0 if c is None else int(meaning.zero[c]) for c in order]
+    return tuple(quad_word(zeros[at : at + 4]) for at in range(0, len(order), 4))

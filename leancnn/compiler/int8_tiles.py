@@ -17,11 +17,13 @@ from leancnn.compiler.integers import Array, QConv
 MANY = 28  # registers for a tile's sums, its pixels and a weight, of 32; with more gcc spills
 FEW = 14  # and of 16
 BLOCK = 1  # quads of a tile at a time where there are 16
+# The next three are measured by `python benchmarks/int8_costs.py latency`, `gather` and `loop`; a
+# cycle is what one product of vectors takes at the peak of the core.
 LATENCY = 4.0  # cycles from a sum of products to the next
 GATHER = 1.25  # times the work that is done on quads as they lie, from which on they are gathered
 LOOP = 1.0  # of each tap, for going on to the next
 
-Quad = tuple[object, int, int, int]
+Quad = tuple[Plane, int, int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from leancnn.compiler.borders import FromBytes, ToBytes
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import floats
-from leancnn.compiler.int8_copies import cleared
+from leancnn.compiler.int8_gaps import cleared
 from leancnn.compiler.kernel import InputLayout, Kernel, Plan, kernel
 
 FROM = """

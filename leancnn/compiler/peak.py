@@ -44,15 +44,15 @@ ANEW = """
 """  # products of one pair of operands would be made once for all sums, and added alone
 
 
-def _integer_source() -> str:
+def _integer_source(independent: int) -> str:
     prelude = template("int8_prelude.h")
-    sums = [f"a{i}" for i in range(SUMS)]
+    sums = [f"a{i}" for i in range(independent)] * (SUMS // independent)
     lines = [
         ANEW,
         "int peak(int steps, const uint32_t *given, uint32_t *taken)\n{",
         "    const vx x = operand(words(given));",
         "    vw w = weights((const int32_t *)given);",
-        *(f"    vi {name} = splat({i});" for i, name in enumerate(sums)),
+        *(f"    vi {name} = splat({i});" for i, name in enumerate(dict.fromkeys(sums))),
         "    for (int i = 0; i < steps; i++) {",
         "#if REGISTERS < 32 && WORDS == 2",
         *(f"        ANEW; {name} = dot({name}, x, w);" for name in sums[:8] * 3),
@@ -62,7 +62,7 @@ def _integer_source() -> str:
         *(f"        ANEW; {name} = dot({name}, x, w);" for name in sums),
         "#endif",
         "    }",
-        *(f"    a0 = plus(a0, {name});" for name in sums[1:]),
+        *(f"    a0 = plus(a0, {name});" for name in list(dict.fromkeys(sums))[1:]),
         "    put(taken, quads(a0, a0, a0, a0, 0));",
         "    return (int)taken[0];",
         "}",
@@ -74,17 +74,23 @@ def _integer_source() -> str:
 class IntegerPeak:
     """A loop of products of bytes in registers, as int8 programs multiply them.
 
-    Raises `MissingDependencyError` without a compiler.
+    `independent`: into how many sums, a divisor of 24; into one it is a chain, which takes as long
+    as each product has to wait for the one before. Raises `MissingDependencyError` without a
+    compiler.
     """
 
-    def __init__(self, flags: Sequence[str] = FAST_FLAGS) -> None:
-        library = open_library(compile_library(_integer_source(), name="int8_peak", flags=flags))
+    def __init__(self, flags: Sequence[str] = FAST_FLAGS, *, independent: int = SUMS) -> None:
+        source = _integer_source(independent)
+        library = open_library(compile_library(source, name="int8_peak", flags=flags))
         self._run = library.peak
         self._run.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
         self._run.restype = ctypes.c_int
         self._words = (ctypes.c_uint32 * 64)(*range(1, 65))
         self._taken = (ctypes.c_uint32 * 64)()
-        self.macs: int = STEPS * SUMS * library.lanes() * 4
+        self.lanes: int = library.lanes()
+        self.dots = STEPS * SUMS
+        """Products of vectors of one call."""
+        self.macs: int = self.dots * self.lanes * 4
         """Multiply-adds of one call."""
 
     def __call__(self) -> int:

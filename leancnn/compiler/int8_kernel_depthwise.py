@@ -6,19 +6,26 @@ the input. Along the lines of the box up to four rows of a window's column make 
 channel (int8_depthwise.h), which a window's columns share.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from leancnn.compiler.arena import WIDEST, round_up
 from leancnn.compiler.c_text import File, fill
-from leancnn.compiler.int8_conv import biases
-from leancnn.compiler.int8_epilogue import HUGE, neutral, stored_zeros
-from leancnn.compiler.int8_program import Depthwise
-from leancnn.compiler.integers import Clamp, Quantized, Store
+from leancnn.compiler.graph import Shape
+from leancnn.compiler.int8_boxes import Box, box_of, suits
+from leancnn.compiler.int8_epilogue import HUGE, biases, neutral, stored_zeros
+from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_kernel_pack import aligned
+from leancnn.compiler.int8_layout import Order, Plane, filled
+from leancnn.compiler.integers import Clamp, QConv, Quantized, Store
 
 FUNCTION = """
-LAYER @($parameters)
+LAYER @(uint32_t *s, uint32_t *box, int quads, const int32_t *w, const int32_t *b,
+    const int32_t *in, const int32_t *fill$parameters)
 {
     $once
     for (int t = 0; t < quads; t++, $advance) {
@@ -32,6 +39,26 @@ LAYER @($parameters)
         $after
     }
 }
+"""
+VECTORS = """
+$weights
+const vi bias = four(b);
+$before
+$first
+for (int p = 0; p < $count; p += LANES) {
+    $columns
+    $sums
+    $epilogue
+    $next
+}
+"""
+COLUMNS = """
+vq $names;
+$turned
+"""
+SUM = """
+vi a$channel = bias;
+$products
 """
 PLAINLY = """
 static const int32_t taps[$many] = {$taps};
@@ -60,42 +87,92 @@ TURNED = """
 """Up to four rows as vectors whose words are channels."""
 
 
-def emit_depthwise(file: File, kernel: Depthwise, network: Quantized) -> None:
-    """One function for a shape, called with what its channels have."""
-    node, order, box = kernel.node, kernel.order, kernel.box
-    flat = node.weight.reshape(len(node.weight), -1)
-    quads = [order[at : at + 4] for at in range(0, len(order), 4)]
+@int8_kernel
+@dataclass(frozen=True, slots=True, eq=False)
+class Depthwise(Int8Kernel):
+    """A convolution of each channel for itself, quad by quad in a box of its own."""
+
+    node: QConv
+    quads: list[tuple[Plane, int]]  # of the input, beside each of the output
+    fill: tuple[int, ...]  # what surrounds each
+    box: Box
+    order: Order
+    shape: Shape
+    outs: dict[str, Plane]
+    scratch: Plane
+    takes = (QConv,)
+    preludes = ("int8_depthwise.h",)
+
+    @classmethod
+    def fits(cls, node: Any, x: Shape, out: Shape) -> bool:
+        return out[1:] != (1, 1) and suits(node, x[0])
+
+    @classmethod
+    def lower(cls, node: QConv, lowering: Lowering) -> None:
+        x, shape = lowering.views[node.x], lowering.shape(node)
+        order = lowering.order(node, shape[0])
+        quads, outs = aligned(lowering, node.x, order), lowering.outs(node, order)
+        box = box_of(node, (x.height, x.width), shape[1:])
+        around = filled(lowering.network.values[node.x], order)
+        scratch = lowering.keep(Plane(f"{next(iter(outs))}_box", 0, 1, 1, (), words=box.words))
+        lowering.add(cls(node, quads, around, box, order, shape, outs, scratch))
+
+    def reads(self) -> Sequence[Plane]:
+        return [plane for plane, _ in self.quads]
+
+    def writes(self) -> Sequence[Plane]:
+        return [*self.outs.values(), self.scratch]
+
+    def in_place(self, at: int, reused: Mapping[Plane, Plane]) -> tuple[Plane, Plane] | None:
+        """A quad that has been read gives its place to the quad made of it."""
+        old = self.quads[0][0]
+        if [(old, n) for n in range(old.quads)] != self.quads or old.dies != at:
+            return None
+        for new in self.outs.values():
+            size = (new.height, new.width, new.gap, new.quads)
+            fits = size == (old.height, old.width, old.gap, old.quads)
+            if fits and new not in reused and len(set(new.fill)) == len(set(old.fill)) == 1:
+                return new, old
+        return None
+
+    def scratch_words(self) -> dict[Plane, int]:
+        """Of the box, and behind it of lines whose pitch is not that of what is stored."""
+        repitched = any(plane.pitch != self.box.pitch for plane in self.outs.values())
+        stores = sum(isinstance(op, Store) for op in self.node.epilogue)
+        return {self.scratch: self.box.words + repitched * stores * line_words(self)}
+
+    def c(self, file: File, network: Quantized) -> None:
+        """One function for a shape, called with what its channels have."""
+        node, order = self.node, self.order
+        name = next(iter(self.outs))
+        texts = _weights(self)
+        weights = file.listed("int32_t", f"{name}_weights", texts, 16 * len(texts), "4 * WORDS")
+        bias = file.listed("int32_t", "bias", biases(node, order), 4 * len(order))
+        reads = file.integers("quads", [plane.at(quad) for plane, quad in self.quads])
+        fills = file.integers("fill", [w - 2**32 if w >= 2**31 else w for w in self.fill])
+        epilogue = DepthwiseEpilogue(file, self, network)
+        body = _function(self, epilogue)
+        rows, columns = node.weight.shape[2:]
+        _, h, w = self.shape
+        word = file.function("depthwise", f"{rows}x{columns} of each channel to {h}x{w}", body)
+        box, quads = f"s + {self.scratch.origin}", str(len(order) // 4)
+        given = ["s", box, quads, weights, bias, reads, fills, *epilogue.arguments]
+        file.calls.append(f"{word}({', '.join(given)}); /* {name} */")
+
+
+def _weights(kernel: Depthwise) -> list[str]:
+    """Of each quad and column of the window four channels' words of four taps."""
+    flat = kernel.node.weight.reshape(len(kernel.node.weight), -1)
+    quads = [kernel.order[at : at + 4] for at in range(0, len(kernel.order), 4)]
     texts = []
-    for quad, member in product(quads, box.members):
+    for quad, member in product(quads, kernel.box.members):
         numbers = [
             0 if c is None or tap is None else int(flat[c, tap])
             for c in quad
             for tap in member.taps
         ]
         texts.append(f"TAPS({', '.join(map(str, numbers))})")
-    name = next(iter(kernel.outs))
-    weights = file.listed("int32_t", f"{name}_weights", texts, 16 * len(texts), "4 * WORDS")
-    bias = file.listed("int32_t", "bias", biases(node, order), 4 * len(order))
-    reads = file.integers("quads", [plane.at(quad) for plane, quad in kernel.quads])
-    fills = file.integers("fill", [w - 2**32 if w >= 2**31 else w for w in kernel.fill])
-    epilogue = DepthwiseEpilogue(file, kernel, network)
-    parameters = ["uint32_t *s, uint32_t *box, int quads, const int32_t *w, const int32_t *b",
-                  "const int32_t *in, const int32_t *fill", *epilogue.parameters]  # fmt: skip
-    body = _function(kernel, epilogue, ", ".join(parameters))
-    rows, columns = node.weight.shape[2:]
-    _, h, w = kernel.shape
-    word = file.function("depthwise", f"{rows}x{columns} of each channel to {h}x{w}", body)
-    given = [
-        "s",
-        f"s + {kernel.scratch.origin}",
-        str(len(quads)),
-        weights,
-        bias,
-        reads,
-        fills,
-        *epilogue.arguments,
-    ]
-    file.calls.append(f"{word}({', '.join(given)}); /* {name} */")
+    return texts
 
 
 class DepthwiseEpilogue:
@@ -187,14 +264,7 @@ def line_words(kernel: Depthwise) -> int:
     return round_up(kernel.shape[1] * kernel.box.pitch + WIDEST)
 
 
-def scratch_words(kernel: Depthwise) -> int:
-    """Words of scratch that a kernel needs, once the pitch of what it stores is known."""
-    repitched = any(plane.pitch != kernel.box.pitch for plane in kernel.outs.values())
-    stores = sum(isinstance(op, Store) for op in kernel.node.epilogue)
-    return kernel.box.words + repitched * stores * line_words(kernel)
-
-
-def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue, parameters: str) -> str:
+def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue) -> str:
     box, (_, h, _) = kernel.box, kernel.shape
     uniform = len(set(kernel.fill)) == 1
     surround = (
@@ -204,13 +274,13 @@ def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue, parameters: str) -
     count = h * box.pitch
     return fill(
         FUNCTION,
-        parameters=parameters,
+        parameters="".join(f", {each}" for each in epilogue.parameters),
         once=surround if uniform else "",
         advance=", ".join(advance),
         each="" if uniform else surround,
         copies="\n".join(_copies(kernel)),
         plainly=_plainly(kernel, epilogue, count),
-        vectors="\n".join(_vectors(kernel, epilogue, count)),
+        vectors=_vectors(kernel, epilogue, count),
         after="\n".join(epilogue.after),
     )
 
@@ -242,53 +312,67 @@ def _inside(size: int, start: int, step: int, count: int) -> tuple[int, int]:
     return first, end
 
 
-def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> list[str]:
+def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:
     """C along the lines, a block of four pixels in each 128 bits."""
     box = kernel.box
-    lines = [
-        f"const vw4 w{n} = four_weights(w + {4 * n} * WORDS);" for n in range(len(box.members))
-    ]
-    lines += ["const vi bias = four(b);", *epilogue.before]
     reach = [
         max(m.shift for m in box.members if m.group == group) for group in range(len(box.groups))
     ]
-    for group, offsets in enumerate(box.groups):
-        if reach[group]:
-            lines += [f"vq {names(f'c{group}_')};", *_turned(offsets, "0", f"c{group}_")]
-    lines.append(f"for (int p = 0; p < {count}; p += LANES) {{")
-    for group, offsets in enumerate(box.groups):
-        pad, ahead = "    ", reach[group]
-        new = f"n{group}_" if ahead else f"c{group}_"
-        lines.append(f"{pad}vq {names(new)};")
-        lines += [pad + line for line in _turned(offsets, "p + LANES" if ahead else "p", new)]
-        for i in range(ahead):
-            lines.append(
-                f"{pad}const vq c{group}_{4 + i} = next_block(c{group}_{i}, n{group}_{i});"
-            )
-        lines += [f"{pad}const vx x{group}_{i} = operand(c{group}_{i});" for i in range(4 + ahead)]
-    for j in range(4):
-        lines.append(f"    vi a{j} = bias;")
-        lines += [
-            f"    a{j} = dot4(a{j}, x{m.group}_{j + m.shift}, w{n});"
-            for n, m in enumerate(box.members)
-        ]
-    lines += [f"    {line}" for line in epilogue.lines]
-    for group in range(len(box.groups)):
-        if reach[group]:
-            lines.append("    " + " ".join(f"c{group}_{i} = n{group}_{i};" for i in range(4)))
-    return [*lines, "}"]
+    shared = [group for group in range(len(box.groups)) if reach[group]]
+    return fill(
+        VECTORS,
+        weights="\n".join(
+            f"const vw4 w{n} = four_weights(w + {4 * n} * WORDS);" for n in range(len(box.members))
+        ),
+        before="\n".join(epilogue.before),
+        first="\n".join(
+            fill(COLUMNS, names=names(f"c{group}_"), turned=_turned(kernel, group, "0", "c"))
+            for group in shared
+        ),
+        count=count,
+        columns="\n".join(_columns(kernel, group, reach[group]) for group in range(len(reach))),
+        sums="\n".join(_sum(box, channel) for channel in range(4)),
+        epilogue="\n".join(epilogue.lines),
+        next="\n".join(
+            " ".join(f"c{group}_{i} = n{group}_{i};" for i in range(4)) for group in shared
+        ),
+    )
+
+
+def _columns(kernel: Depthwise, group: int, reach: int) -> str:
+    """C that reads the columns of a group at p, and `reach` more of those that come next."""
+    which, place = ("n", "p + LANES") if reach else ("c", "p")
+    columns = fill(
+        COLUMNS,
+        names=names(f"{which}{group}_"),
+        turned=_turned(kernel, group, place, which),
+    )
+    following = [
+        f"const vq c{group}_{4 + i} = next_block(c{group}_{i}, n{group}_{i});" for i in range(reach)
+    ]
+    operands = [f"const vx x{group}_{i} = operand(c{group}_{i});" for i in range(4 + reach)]
+    return "\n".join([columns, *following, *operands])
+
+
+def _sum(box: Box, channel: int) -> str:
+    """C of the products of all columns for the pixels whose words are in this place of four."""
+    products = [
+        f"a{channel} = dot4(a{channel}, x{m.group}_{channel + m.shift}, w{n});"
+        for n, m in enumerate(box.members)
+    ]
+    return fill(SUM, channel=channel, products="\n".join(products))
 
 
 def names(stem: str) -> str:
     return ", ".join(f"{stem}{i}" for i in range(4))
 
 
-def _turned(offsets: tuple[int, ...], place: str, to: str) -> list[str]:
+def _turned(kernel: Depthwise, group: int, place: str, to: str) -> str:
     """C that turns up to four rows into vectors whose words are channels."""
-    rows = [f"words(box + {offset} + {place})" for offset in offsets]
+    rows = [f"words(box + {offset} + {place})" for offset in kernel.box.groups[group]]
     rows += ["no_quads()"] * (4 - len(rows))
     named = {f"row{i}": row for i, row in enumerate(rows)}
-    return fill(TURNED, **named, **{f"to{i}": f"{to}{i}" for i in range(4)}).splitlines()
+    return fill(TURNED, **named, **{f"to{i}": f"{to}{group}_{i}" for i in range(4)})
 
 
 def _plainly(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:

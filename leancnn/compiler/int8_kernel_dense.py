@@ -1,13 +1,27 @@
 """Layers whose result is a vector, as C: a matrix by bytes or by sums, then the epilogue."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from leancnn.compiler.c_text import File, fill
-from leancnn.compiler.int8_layout import ChannelView
-from leancnn.compiler.int8_program import Dense, Norm
-from leancnn.compiler.integers import Add, Array, Clamp, Gate, QConv, QEpilogueOp, Quantized
+from leancnn.compiler.graph import Shape
+from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_layout import ChannelView, Plane, natural
+from leancnn.compiler.integers import (
+    Add,
+    Array,
+    Clamp,
+    Gate,
+    QConv,
+    QElementwise,
+    QEpilogueOp,
+    Quantized,
+    reads,
+)
 
 DENSE = """
 LAYER @(uint32_t *s)
@@ -36,43 +50,52 @@ STORE = """
     *to = o % 4 ? *to | byte << 8 * (o % 4) : byte;
 }
 """
-NORM = """
-LAYER @(uint32_t *s)
-{
-    for (int from = 0; from < $channels; from += $each) {
-        int32_t squares = 0;
-        for (int o = from; o < from + $each; o++) {
-            const int32_t x = lane(s[$places[o] / 4], $places[o] % 4) - $zero[o];
-            squares += x * x;
-        }
-        const float factor = squares ? $step[0] / sqrtf((float)squares) : 0.0f;
-        for (int o = from; o < from + $each; o++) {
-            const int32_t x = lane(s[$places[o] / 4], $places[o] % 4) - $zero[o];
-            const uint32_t byte = byte_of(requantize(x, factor), $to_zero);
-            uint32_t *to = s + $origin + o / 4;
-            *to = o % 4 ? *to | byte << 8 * (o % 4) : byte;
-        }
-    }
-}
-"""
 
 
-def emit_dense(file: File, kernel: Dense, network: Quantized) -> None:
-    """Gather what is read, multiply, and do the epilogue for each output."""
-    node = kernel.node
-    name = next(iter(kernel.outs))
-    inputs, products = _products(file, kernel, name)
-    epilogue = [_statement(file, kernel, network, op) for op in node.epilogue]
-    body = fill(
-        DENSE,
-        inputs=inputs,
-        many=len(node.bias),
-        bias=file.integers("bias", node.bias.tolist()),
-        products=products,
-        epilogue="\n".join(epilogue),
-    )
-    word = file.function("dense", f"{len(node.bias)} numbers", body)
-    file.calls.append(f"{word}(s); /* {name} */")
+@int8_kernel
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense(Int8Kernel):
+    """A matrix by a vector, of bytes or of sums; or only an epilogue on a vector."""
+
+    node: QConv | QElementwise
+    x: ChannelView | None
+    outs: dict[str, Plane]
+    others: dict[str, ChannelView]
+    takes = (QConv, QElementwise)
+
+    @classmethod
+    def fits(cls, node: Any, x: Shape, out: Shape) -> bool:
+        return out[1:] == (1, 1)
+
+    @classmethod
+    def lower(cls, node: QConv | QElementwise, lowering: Lowering) -> None:
+        outs = lowering.outs(node, natural(len(node.bias)))
+        x = lowering.views[node.x] if isinstance(node, QConv) else None
+        others = {name: lowering.views[name] for name in reads(node)[0 if x is None else 1 :]}
+        lowering.add(cls(node, x, outs, others))
+
+    def reads(self) -> Sequence[Plane]:
+        views = [*([] if self.x is None else [self.x]), *self.others.values()]
+        return [plane for view in views for plane in view.planes]
+
+    def writes(self) -> Sequence[Plane]:
+        return list(self.outs.values())
+
+    def c(self, file: File, network: Quantized) -> None:
+        node = self.node
+        name = next(iter(self.outs))
+        inputs, products = _products(file, self, name)
+        epilogue = [_statement(file, self, network, op) for op in node.epilogue]
+        body = fill(
+            DENSE,
+            inputs=inputs,
+            many=len(node.bias),
+            bias=file.integers("bias", node.bias.tolist()),
+            products=products,
+            epilogue="\n".join(epilogue),
+        )
+        word = file.function("dense", f"{len(node.bias)} numbers", body)
+        file.calls.append(f"{word}(s); /* {name} */")
 
 
 def _products(file: File, kernel: Dense, name: str) -> tuple[str, str]:
@@ -122,11 +145,6 @@ def signed_bytes(file: File, name: str, numbers: Array) -> str:
     return file.listed("signed char", name, words, len(words))
 
 
-def places_of(file: File, view: ChannelView) -> str:
-    """The name of a table of bytes in the arena, four for each word."""
-    return file.integers("places", [4 * place.at + place.lane for place in view.places])
-
-
 def _statement(file: File, kernel: Dense, network: Quantized, op: QEpilogueOp) -> str:
     """C of one operator of the epilogue, on the sum a of output o."""
     zero_of = {name: value.zero for name, value in network.values.items()}
@@ -135,7 +153,7 @@ def _statement(file: File, kernel: Dense, network: Quantized, op: QEpilogueOp) -
         high = file.integers("high", op.high.tolist())
         return f"a = between(a, {low}[o], {high}[o]);"
     if isinstance(op, Add):
-        places = places_of(file, kernel.others[op.value])
+        places = file.integers("places", kernel.others[op.value].bytes)
         factor = file.integers("factor", op.factor.tolist())
         zero = file.integers("zero", zero_of[op.value].tolist())
         byte = f"lane(s[{places}[o] / 4], {places}[o] % 4)"
@@ -143,7 +161,7 @@ def _statement(file: File, kernel: Dense, network: Quantized, op: QEpilogueOp) -
     if isinstance(op, Gate):
         terms = []
         for name in (op.value, op.gate):
-            places = places_of(file, kernel.others[name])
+            places = file.integers("places", kernel.others[name].bytes)
             zero = file.integers("zero", zero_of[name].tolist())
             terms.append(f"(lane(s[{places}[o] / 4], {places}[o] % 4) - {zero}[o])")
         return f"a += {' * '.join(terms)};"
@@ -152,26 +170,3 @@ def _statement(file: File, kernel: Dense, network: Quantized, op: QEpilogueOp) -
         return f"s[{plane.origin} + o] = (uint32_t)a;"
     table = file.floats(f"scale_{op.value}", op.multiplier)
     return fill(STORE, table=table, zero=int(zero_of[op.value][0]), origin=plane.origin)
-
-
-def emit_norm(file: File, kernel: Norm, network: Quantized) -> None:
-    """Squares added up, one division and one root a group, and each number by that."""
-    node, view = kernel.node, kernel.x
-    channels = len(view.places)
-    each = channels // node.groups
-    places = places_of(file, view)
-    zero = file.integers("zero", network.values[node.x].zero.tolist())
-    step = file.floats(f"step_{node.out}", node.step)
-    to_zero = int(network.values[node.out].zero[0])
-    body = fill(
-        NORM,
-        channels=channels,
-        each=each,
-        places=places,
-        zero=zero,
-        step=step,
-        to_zero=to_zero,
-        origin=kernel.out.origin,
-    )
-    word = file.function("normed", f"{node.groups} vectors by their lengths", body)
-    file.calls.append(f"{word}(s); /* {node.out} */")

@@ -1,0 +1,173 @@
+"""The constants of int8_tiles, measured again: what tiles of products of bytes take here.
+
+    python benchmarks/int8_costs.py latency    # LATENCY: products in a chain and without one
+    python benchmarks/int8_costs.py loop       # LOOP: what a tap takes beside its products
+    python benchmarks/int8_costs.py gather     # GATHER: quads as they lie, or copied first
+
+A cycle is what one product of vectors takes at the measured peak of this core. Each convolution of
+a lowered program is compiled alone and called again and again; the least time counts. A core that
+does other work meanwhile is slower than it says: run it alone.
+"""
+
+import argparse
+import ctypes
+import json
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from kernel_costs import least
+
+from leancnn.compiled import open_library
+from leancnn.compiler import int8_tiles
+from leancnn.compiler.c_text import File
+from leancnn.compiler.frame import template
+from leancnn.compiler.graph import Conv, Gather, Graph, Reduce, empty, floats
+from leancnn.compiler.int8_kernel import Int8Kernel, Int8Program
+from leancnn.compiler.int8_kernel_pack import Pack
+from leancnn.compiler.int8_kernel_tiled import Tiled
+from leancnn.compiler.int8_lower import lower
+from leancnn.compiler.int8_tiles import Tiling, cost, waste
+from leancnn.compiler.integers import QConv
+from leancnn.compiler.peak import IntegerPeak
+from leancnn.compiler.quantize import quantize
+from leancnn.compiler.ranges import measure
+from leancnn.toolchain import compile_library
+
+CALLS = 50
+SIZE = 32
+DENSE = ((16, 16, 3), (24, 24, 3), (32, 32, 3), (64, 64, 3), (32, 64, 1), (128, 64, 1))
+"""Channels read and made, and the side of the window."""
+GROUPED = ((24, 4), (40, 4), (30, 3), (28, 4), (36, 4), (36, 6), (44, 4), (56, 8), (60, 4))
+"""Channels and groups, of convolutions whose input a shuffle has mixed."""
+HERE = {8: (8, int8_tiles.BLOCK), 4: (8, int8_tiles.BLOCK)}  # of narrow vectors; else 16 and all
+
+
+def convolution(channels: int, outputs: int, side: int, groups: int = 1) -> Graph:
+    """A convolution of shuffled channels between a layer that makes them and a classifier."""
+    random = np.random.default_rng(0)
+
+    def conv(many: int, read: int, side: int, groups: int = 1) -> Conv:
+        weight = random.normal(0, 0.2, (many, read // groups, side, side))
+        return Conv(floats(weight), floats(np.zeros(many)), padding=(side // 2,) * 4, groups=groups)
+
+    graph = empty((3, SIZE, SIZE))
+    value = graph.add(conv(channels, 3, 1), graph.input, name="made")
+    if groups > 1:
+        mixed = np.arange(channels).reshape(groups, -1).T.ravel()
+        value = graph.add(Gather(tuple(mixed.tolist())), value, name="shuffled")
+    value = graph.add(conv(outputs, channels, side, groups), value, name="conv")
+    value = graph.add(Reduce("mean", "pixels"), value, name="mean")
+    graph.output = graph.add(conv(4, outputs, 1), value, name="logits")
+    return graph
+
+
+def lowered(graph: Graph) -> tuple[Int8Program, Tiled, list[Int8Kernel]]:
+    """Its program of integers; the convolution under test, and what is copied for it before."""
+    images = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    network = quantize(graph, measure(graph, [images]), (0.5,) * 3, (0.25,) * 3)
+    program = lower(network)
+    tiled = [kernel for kernel in program.kernels if isinstance(kernel, Tiled)]
+    (conv,) = [one for one in tiled if isinstance(one.node, QConv) and one.name == "conv"]
+    at = program.kernels.index(conv)
+    before = program.kernels[at - 1]
+    return program, conv, [before, conv] if isinstance(before, Pack) else [conv]
+
+
+def seconds(program: Int8Program, kernels: Sequence[Int8Kernel]) -> float:
+    """Of one call of some kernels of a program."""
+    file = File("alone")
+    for kernel in kernels:
+        kernel.c(file, program.network)
+    preludes = [template("int8_prelude.h"), template("int8_lines.h")]
+    loop = f"for (int i = 0; i < {CALLS}; i++) {{"
+    run = ["void run(uint32_t *s)\n{", loop, *file.calls, "}\n}\n"]
+    text = "\n".join([*preludes, *file.arrays, *file.functions, *run])
+    library = open_library(compile_library(text, name="alone"))
+    library.run.argtypes = [ctypes.c_void_p]
+    room = np.random.default_rng(0).integers(0, 2**32, program.arena.words + 64, np.uint32)
+    aligned = room[(-room.ctypes.data // 4) % 16 :]  # a cache line
+    return least(lambda: library.run(aligned.ctypes.data), CALLS)
+
+
+def latency() -> dict[str, float]:
+    """Cycles from a sum of products to the next."""
+    return {"model": int8_tiles.LATENCY, "here": round(per_dot(1) / per_dot(), 2)}
+
+
+def per_dot(independent: int | None = None) -> float:
+    """Seconds of a product of vectors, into so many sums in turns."""
+    peak = IntegerPeak() if independent is None else IntegerPeak(independent=independent)
+    return statistics.median(least(peak, 1) for _ in range(3)) / peak.dots
+
+
+def loops() -> dict[str, dict[str, float]]:
+    """Cycles of each tap beside its products, with what the whole takes over its cost."""
+    unit, lanes = per_dot(), IntegerPeak().lanes
+    wide, block = HERE.get(lanes, (16, 0))
+    found = {}
+    for channels, outputs, side in DENSE:
+        program, conv, kernels = lowered(convolution(channels, outputs, side))
+        taps, size = side * side, conv.shape[1:]
+        cycles = seconds(program, kernels[-1:]) / unit * lanes / wide
+        many = [(cut, cut.few if block else cut.many) for cut in conv.cuts]
+        model = sum(cost(cut, n, size, taps, wide, block) for cut, n in many)
+        steps = sum(walked(cut, n, size, taps, wide, block) for cut, n in many)
+        found[f"{channels} to {outputs}, {side}x{side}"] = {
+            "model": int8_tiles.LOOP,
+            "here": round(int8_tiles.LOOP + (cycles - model) / steps, 2),
+            "of cost": round(cycles / model, 2),
+        }
+    return found
+
+
+def walked(
+    cut: Tiling, many: int, size: tuple[int, int], taps: int, wide: int, block: int
+) -> float:
+    """How many taps the loops of a cut go through: what LOOP is multiplied by in its cost."""
+    kept = int8_tiles.LOOP
+    whole = cost(cut, many, size, taps, wide, block)
+    int8_tiles.LOOP = 0.0
+    bare = cost(cut, many, size, taps, wide, block)
+    int8_tiles.LOOP = kept
+    return (whole - bare) / kept
+
+
+def gather() -> dict[str, dict[str, float]]:
+    """How much more is multiplied on quads as they lie, and how much longer that takes than a copy
+    and the fewest products: from where on the second is above 1, the first is GATHER."""
+    found = {}
+    for channels, groups in GROUPED:
+        graph, kept = convolution(channels, channels, 3, groups), int8_tiles.GATHER
+        times, wastes = [], []
+        for int8_tiles.GATHER in (1e9, 0.0):
+            program, conv, kernels = lowered(graph)
+            assert isinstance(conv.node, QConv)
+            times.append(seconds(program, kernels))
+            wastes.append(waste(conv.cuts, conv.node))
+        int8_tiles.GATHER = kept
+        found[f"{channels} in {groups} groups"] = {
+            "model": kept,
+            "products": round(wastes[0] / wastes[1], 2),
+            "time": round(times[0] / times[1], 2),
+        }
+    return dict(sorted(found.items(), key=lambda item: item[1]["products"]))
+
+
+def main() -> None:
+    """Measure, and print one line of JSON for each case."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("latency", "loop", "gather"))
+    what = parser.parse_args().what
+    if what == "latency":
+        print(json.dumps({"latency": latency()}))
+        return
+    for name, numbers in (loops() if what == "loop" else gather()).items():
+        print(json.dumps({name: numbers}))
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,8 @@ import weakref
 from pathlib import Path
 from typing import Self
 
-from leancnn.errors import RunError, StoppedError, WriteError
+from leancnn.errors import RunError, WriteError
+from leancnn.process import Terminated
 from leancnn.safe_files import write_error
 
 TRIES = 20  # where others come and go at the same moment
@@ -138,8 +139,11 @@ def open_lock(path: Path) -> int:
 
 
 def _terminated(number: int, frame: object) -> None:
-    """SIGTERM outside the loop that saves: unwind, so that nothing half begun is left."""
-    raise StoppedError("stopped by SIGTERM before anything was begun that could go on")
+    """SIGTERM outside the loop that saves: unwind, so that nothing half begun is left.
+
+    As Ctrl-C does: who goes on after errors of one network or image does not go on after this.
+    """
+    raise Terminated("stopped by SIGTERM before anything was begun that could go on")
 
 
 _held: "weakref.WeakSet[Lock]" = weakref.WeakSet()

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from leancnn.errors import ClusterError, MissingDependencyError, StoppedError
+from leancnn.process import Terminated
 from leancnn.safe_files import atomic_write
 from leancnn.search.trial import Job, Outcome, run
 from leancnn.workspaces import workspace
@@ -60,7 +61,7 @@ def work(value: dict[str, Any], files: Files) -> tuple[dict[str, Any], Files]:
         job = replace(Job.of_json(value), folder=str(folder))
         try:
             made = run(job)
-        except StoppedError:
+        except (StoppedError, Terminated):
             made = Outcome(number=job.number, epochs=job.epochs, lost=True)
         return asdict(made), files_of(folder)
 

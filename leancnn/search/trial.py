@@ -16,7 +16,7 @@ from typing import Any
 
 from leancnn import manifests, recipes, runs
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, RunError, StoppedError
-from leancnn.process import die_with_parent
+from leancnn.process import Terminated, die_with_parent
 from leancnn.search.budget import Form
 from leancnn.search.pruning import PRUNED, pruned
 from leancnn.search.space import Architecture, Change
@@ -216,5 +216,5 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         run(job)
-    except StoppedError as error:
-        sys.exit(error.exit_status)
+    except (StoppedError, Terminated):
+        sys.exit(StoppedError.exit_status)

@@ -57,7 +57,7 @@ HELPER int over(int above, int below, int alpha)
     return ((sum >> 8) + sum) >> 8 >> 7;
 }
 /* One pixel, opaque, in the network's channels. */
-HELPER void opaque(const Picture *picture, const uint8_t *pixel, int *to)
+HELPER void opaque(const Picture *picture, const uint8_t *pixel, int32_t *to)
 {
     int r = pixel[picture->red], g = pixel[picture->green], b = pixel[picture->blue];
     if (picture->alpha >= 0 && pixel[picture->alpha] != 255) {
@@ -142,7 +142,7 @@ static int fitted(const Picture *picture, uint8_t *image)
         const Picture page = {background, 0, 1, 1, 0, 1, 2, -1, 3};
         const double zoom = along < down ? along : down;
         const int w = contained(width, zoom, WIDE), h = contained(height, zoom, TALL);
-        int values[CHANNELS];
+        int32_t values[CHANNELS];
         opaque(&page, background, values);
         for (int i = 0; i < HEIGHT * WIDTH * CHANNELS; i++) image[i] = (uint8_t)values[i % CHANNELS];
         return resample(picture, box, w, h, (WIDE - w) / 2 - LEFT, (TALL - h) / 2 - TOP, image);

@@ -1,11 +1,21 @@
 """Budgets of a search: what is read, what nothing meets, and the sentence at its end."""
 
-import pytest
+import json
+import shlex
+from functools import cache
+from pathlib import Path
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leancnn.cli import build_parser
 from leancnn.commands.search import share, time_of
 from leancnn.errors import ArgumentError, MismatchError
 from leancnn.search import Budget, sentence
 from leancnn.search.budget import amount, within
+from leancnn.search.request import SearchRequest
+from leancnn.sections.search import again
 from tests.searches import FOUND, a_plan, priced
 
 
@@ -13,6 +23,58 @@ def test_a_time_is_read_in_every_unit():
     texts = ("150us", "150 µs", "0.15ms", "1.5e-4", "0.00015s", "150000ns")
     assert [time_of(text) for text in texts] == pytest.approx([1.5e-4] * len(texts))
     assert share("95%") == share("0.95") == 0.95
+
+
+OPTIONS = {
+    "--time": st.builds("{}{}".format, st.floats(0.1, 999), st.sampled_from(["us", "ms", "ns"])),
+    "--bytes": st.integers(1, 10**9).map(str),
+    "--macs": st.floats(1e3, 1e9).map(str),
+    "--accuracy": st.floats(0.2, 1).map(str),
+    "--networks": st.sampled_from(["resnet8", "resnet8,henet_r3"]),
+    "--size": st.sampled_from(["31x31", "8x16"]),
+    "--epochs": st.integers(1, 99).map(str),
+    "--val-share": st.floats(0.05, 0.5).map(str),
+    "--clock-on": st.just("sh 'on pi.sh'"),
+    "--seed": st.integers(0, 9).map(str),
+    "--floats-only": st.just(None),
+    "--no-pruning": st.just(None),
+}
+
+
+PARSER = cache(build_parser)
+
+
+def asked_by(words):
+    """What the words of a command ask of a search."""
+    args = PARSER().parse_args(words)
+    return SearchRequest(
+        data=args.data,
+        budget=Budget(
+            microseconds=None if args.time is None else 1e6 * args.time,
+            bytes=args.bytes,
+            macs=args.macs,
+            accuracy=args.accuracy,
+        ),
+        networks=args.networks and tuple(args.networks.split(",")),
+        sizes=args.size and tuple(args.size),
+        epochs=args.epochs,
+        seed=args.seed,
+        val_share=args.val_share,
+        integers=not args.floats_only,
+        clock_on=args.clock_on,
+        pruning=not args.no_pruning,
+    )
+
+
+@given(st.fixed_dictionaries({}, optional=OPTIONS))
+@settings(deadline=None, max_examples=30)
+def test_the_command_that_a_report_names_goes_on_with_the_same_search(options):
+    words = [word for pair in options.items() for word in pair if word is not None]
+    first = asked_by(["search", "photos", *words, "--hours", "1", "--out", "s"])
+    known = {"budget": first.budget, "seed": first.seed, "val_share": first.val_share}
+    plan = a_plan(data="photos", asked=first.space(), **known)
+    line = again(json.loads(json.dumps(plan.to_json())), Path("s")).replace(" HOURS ", " 1 ")
+    plan.check_same(asked_by(shlex.split(line)[1:]).to_json(), Path("s"))
 
 
 def test_what_no_budget_is_gets_one_line():

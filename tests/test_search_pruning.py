@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leancnn import count, load, recipes, runs
+from leancnn import cli, count, load, recipes, runs
 from leancnn.bench import with_placeholders
 from leancnn.channels.dependencies import find_dependencies
 from leancnn.compiler.cycles import cycles
@@ -282,6 +282,23 @@ def test_what_groups_do_not_let_shrink_is_passed_over_for_the_next_nearest():
     assert not can_be_cut(found, budget)
     others = to_prune(floats, budget, lambda one: can_be_cut(one, budget))
     assert found.architecture not in [one.architecture for one in others]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_dry_run_lists_what_a_cut_would_make_fit_in_rows_of_its_own(capsys):
+    words = ["search", "--dry-run", "--networks", "resnet8", "--size", f"{SIDE}x{SIDE}", "--quiet"]
+    words += ["--macs", str(1.5 * wide(0).macs)]
+
+    def rows(*more):
+        assert cli.main([*words, *more]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [" ".join(line.split()) for line in lines if line.startswith("resnet8")]
+
+    whole, pruned_row = sorted(rows(), key=lambda line: "pruned" in line)
+    assert "resnet8 1 resnet8 (width=8) at 16×16 " in whole
+    assert "at 16×16, pruned" in pruned_row
+    assert rows("--no-pruning") == [whole]
+    assert rows("--no-pruning", "--floats-only") == [whole]
 
 
 @pytest.mark.usefixtures("clock")

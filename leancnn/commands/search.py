@@ -119,7 +119,13 @@ def run(args: Namespace) -> Answer:
     where["progress"] = not args.quiet
     if args.dry_run:
         classes = args.classes if args.data is None else _classes(args.data)
-        answer = can_meet(budget, classes=classes or 10, **where)
+        answer = can_meet(
+            budget,
+            classes=classes or 10,
+            integers=False if args.floats_only else None,
+            pruning=not args.no_pruning,
+            **where,
+        )
         return Answer(answer.to_json(), answer.text())
     found = search(
         args.data,
@@ -151,10 +157,6 @@ def _check(args: Namespace) -> None:
         ]
         if given:
             raise UsageError(f"--dry-run trains nothing; leave out --{given[0]}")
-        if args.floats_only:
-            raise UsageError("--dry-run asks for integers where no floats meet the budget")
-        if args.no_pruning:
-            raise UsageError("--dry-run prunes nothing; leave out --no-pruning")
         if args.classes is not None and args.data is not None:
             raise UsageError("the data say how many classes there are; leave out --classes")
         return

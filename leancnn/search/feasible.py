@@ -1,6 +1,7 @@
 """Which architectures meet a budget on this machine, none of them trained."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,8 +37,9 @@ class Feasible:
     """Architectures that were looked at."""
 
     def by_network(self) -> list[Candidate]:
-        """Of each network the costliest architecture that fits, the costliest first."""
-        best = {one.architecture.network: one for one in self.found}
+        """Of each network, in each form, the costliest architecture that fits; the costliest
+        first."""
+        best = {_network_and_form(one): one for one in self.found}
         return sorted(best.values(), key=lambda one: -one.microseconds)
 
     def to_json(self) -> dict[str, Any]:
@@ -50,13 +52,11 @@ class Feasible:
 
     def text(self) -> str:
         """The answer for people."""
-        many = dict.fromkeys((one.architecture.network for one in self.found), 0)
-        for one in self.found:
-            many[one.architecture.network] += 1
+        many = Counter(map(_network_and_form, self.found))
         rows = [
             {
                 "network": one.architecture.network,
-                "architectures that fit": many[one.architecture.network],
+                "architectures that fit": many[_network_and_form(one)],
                 "the largest": one.title,
                 "µs": f"{one.microseconds:.1f}",
                 "bytes": one.bytes,
@@ -66,6 +66,10 @@ class Feasible:
         ]
         count = f"{whole(self.found)} of {self.considered} architectures meet the budget"
         return f"{table(rows)}\n\n{count}{other_forms(self.found)}; {self.latency_model}"
+
+
+def _network_and_form(one: Candidate) -> tuple[str, str]:
+    return one.architecture.network, one.form
 
 
 def whole(found: Sequence[Candidate]) -> int:

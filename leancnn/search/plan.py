@@ -126,7 +126,7 @@ class SearchPlan:
         for key, value in other.items():
             if key == "pruning" and key not in mine:
                 continue  # an older search, which prunes nothing
-            if mine.get(key) != value:
+            if not _is_same(mine.get(key), value):
                 raise RunError(
                     f"{folder} holds another search, with {key} {_text(mine.get(key))} and not "
                     f"{_text(value)}; give what it was begun with, or choose another folder"
@@ -140,6 +140,19 @@ class SearchPlan:
                 f"{self.data}: the images changed since the search began; put them back, or begin "
                 "another search in a new folder"
             )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values ask the same, but for last digits: 150us and 0.15ms are one time.
+
+    >>> _is_same({"bytes": 0.1 + 0.2}, {"bytes": 0.3}), _is_same([1, None], [1, 2])
+    (True, False)
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, float) and isinstance(other, float | int):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return bool(one == other)
 
 
 def _text(value: Any) -> str:

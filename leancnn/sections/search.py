@@ -58,7 +58,7 @@ def _blocks(record: Record) -> list[Block]:
     front = record.holds("front")
     if front is None:
         words = "The search has not ended; the same command goes on."
-        blocks.append(Missing(words, _again(asked, record.path)))
+        blocks.append(Missing(words, again(asked, record.path)))
     else:
         blocks += _front(front, asked["budget"])
     trials = _trials(record.path)
@@ -84,7 +84,7 @@ def _many(count: float, word: str) -> str:
     return f"{count:,.10g} {word if count == 1 else plural}"
 
 
-def _again(asked: Mapping[str, Any], folder: Path) -> str:
+def again(asked: Mapping[str, Any], folder: Path) -> str:
     """The command line that goes on with a search."""
     budget, narrowed = asked["budget"], asked["asked"]
     words: list[object] = ["leancnn", "search", asked["data"]]
@@ -99,8 +99,8 @@ def _again(asked: Mapping[str, Any], folder: Path) -> str:
         words += ["--epochs", narrowed["epochs"]]
     if isinstance(narrowed.get("clock_on"), str):
         words += ["--clock-on", narrowed["clock_on"]]
-    if narrowed.get("integers") is False:
-        words.append("--floats-only")
+    for key, option in (("integers", "--floats-only"), ("pruning", "--no-pruning")):
+        words += [option] if narrowed.get(key) is False else []
     if asked["val_share"] is not None:
         words += ["--val-share", asked["val_share"]]
     return command(*words, "--seed", asked["seed"], "--hours", "HOURS", "--out", folder)

@@ -90,6 +90,7 @@ class Plan(TypedDict):
     precision: str
     threads: Annotated[int, Meta(ge=1, le=4096)]
     processes: Annotated[int, Meta(ge=1, le=65536)]
+    rule: NotRequired[dict[str, Any]]
     machine: dict[str, Any]
     save_every_s: Number
     save_every_steps: Count | None

@@ -52,8 +52,8 @@ def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(
     words = ["prune", str(wide), "--to-expansion", "2", "--no-time", "--out", str(small)]
     words += ["--finetune", str(wide / "recipe.json"), "--quiet"]
     with monkeypatch.context() as patch:
-        for name in ("cut", "find_plan", "train_on"):  # a finished pruning is not done again
-            patch.setattr(import_module("leancnn.prune.run"), name, None)
+        for place, name in (("run", "cut"), ("run", "find_plan"), ("retrain", "train_on")):
+            patch.setattr(import_module(f"leancnn.prune.{place}"), name, None)  # not done again
         assert answer(capsys, *words)["trained"]["epochs"] == 1
     assert main([*words, "--override", "lr=0.01"]) == 1
     assert "another recipe" in capsys.readouterr().err

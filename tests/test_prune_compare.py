@@ -65,7 +65,7 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
 ):
     out, _ = compared
     before = runs.read_json(out / "comparison.json")
-    for name in ("compare", "run"):
+    for name in ("compare", "retrain"):
         monkeypatch.setattr(import_module(f"leancnn.prune.{name}"), "train_on", None)
     words = ["prune", "--compare", str(wide), "--to-expansion", "2", "--out", str(out)]
     words += ["--criteria", ",".join(CRITERIA), "--baselines", ",".join(BASELINES)]

@@ -110,7 +110,9 @@ def _comparison_arguments(parser: ArgumentParser) -> None:
     several.add_argument(
         "--compare", action="store_true", help="criteria and baselines under one protocol"
     )
-    several.add_argument("--criteria", type=names, metavar="NAME,…", help="default: all that apply")
+    several.add_argument(
+        "--criteria", type=names, metavar="NAME,…", help="default: all that apply at once"
+    )
     several.add_argument(
         "--baselines",
         type=names,

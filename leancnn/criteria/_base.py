@@ -39,6 +39,9 @@ class Batches(Protocol):
 
 Reconstruct = Callable[[Subject, NDArray[np.bool_]], Mapping[str, Tensor]]
 """(subject, which channels stay) → by path, weights of full width to take before the cut."""
+StepRule = Callable[[Subject, NDArray[np.bool_]], Mapping[str, Any]]
+"""(subject, which channels would stay) → a rule of the training before the cut, as plain data; see
+`leancnn.train.rules`. The scores are then those of the network that was so trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,13 @@ class Criterion:
     reconstruct: Reconstruct | None = None
     seeded: bool = False
     """Whether the seed changes the scores."""
+    rule: StepRule | None = None
+    """Of a criterion that trains before it cuts."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it costs a training, or many trials, beside its scores."""
+        return self.rule is not None
 
 
 criteria: Registry[Criterion] = Registry("criterion")
@@ -66,11 +76,12 @@ def criterion(
     reads: Reads,
     reconstruct: Reconstruct | None = None,
     seeded: bool = False,
+    rule: StepRule | None = None,
 ) -> Callable[[Callable[[Subject], Scores]], Callable[[Subject], Scores]]:
     """Register the decorated function."""
 
     def register(score: Callable[[Subject], Scores]) -> Callable[[Subject], Scores]:
-        criteria.register(name, Criterion(name, source, reads, score, reconstruct, seeded))
+        criteria.register(name, Criterion(name, source, reads, score, reconstruct, seeded, rule))
         return score
 
     return register

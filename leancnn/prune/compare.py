@@ -61,14 +61,14 @@ def compare(
 ) -> Comparison:
     """Prune a trained network by each criterion, with each seed, beside baselines.
 
-    `criteria` None: all that score this network. `baselines`: scratch, the pruned sizes from fresh
-    weights; kept_kernels, the same with the ternary kernels that the first criterion kept;
-    random_kernels, the first criterion's network with ternary kernels drawn anew; smaller_model,
-    the network of the next smaller cost; or the name of a network. `finetune` None: the recipe of
-    the run, without its penalty `bn_l1`, which is for the training before a cut. What was done is
-    not done again: a comparison that was stopped goes on. After every row the comparison so far is
-    written, and handed to `on_row`. Raises as `prune`, and `RunError` for a path that is no run,
-    for other images than the run's, and for an `out` that is in use.
+    `criteria` None: all that score this network and train nothing for it. `baselines`: scratch, the
+    pruned sizes from fresh weights; kept_kernels, the same with the ternary kernels that the first
+    criterion kept; random_kernels, the first criterion's network with ternary kernels drawn anew;
+    smaller_model, the network of the next smaller cost; or the name of a network. `finetune` None:
+    the recipe of the run, without its penalty `bn_l1`, which is for the training before a cut. What
+    was done is not done again: a comparison that was stopped goes on. After every row the
+    comparison so far is written, and handed to `on_row`. Raises as `prune`, and `RunError` for a
+    path that is no run, for other images than the run's, and for an `out` that is in use.
     """
     wanted, out = Goal.of(**goal), Path(out)
     baselines = list(
@@ -326,7 +326,8 @@ def _applicable(
         criterion_family.get(name)
     chosen, left_out = [], []
     within = {one.name for one in dependencies.channel_groups}
-    for name in dict.fromkeys(names or criterion_family.names()):
+    quick = [name for name in criterion_family.names() if not criterion_family.get(name).trains]
+    for name in dict.fromkeys(names or quick):
         try:
             found = scored(network, dependencies, name, images, progress=progress).importance
         except MismatchError as why:

@@ -62,7 +62,7 @@ def scored(
     if not 0 <= seed <= LARGEST_SEED:
         raise ArgumentError(f"a `seed` is 0 to {LARGEST_SEED}, not {seed}")
     if member.reads == "weights":
-        subject = Subject(network.body, dependencies, _none, seed)
+        subject = blind(network, dependencies, seed)
         with evaluating(network):
             return Scored(_finite(member.score(subject)), subject.observed)
     seed = seed if member.seeded else 0  # one pass over the images then serves every seed
@@ -85,6 +85,11 @@ def scored(
     except WriteError as error:
         tell(f"the scores are not kept for another time: {error}")
     return Scored(found, subject.observed)
+
+
+def blind(network: Network, dependencies: Dependencies, seed: int) -> Subject:
+    """What a criterion that reads weights alone is given."""
+    return Subject(network.body, dependencies, _none, seed)
 
 
 def _finite(found: Scores) -> Scores:

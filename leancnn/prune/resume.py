@@ -15,6 +15,7 @@ from leancnn.weights import MANIFEST, WEIGHTS, Network, digest, load
 
 PRUNING = ".prune"  # the folder in a pruning's that says that one is at work there
 ITERATIONS = ("iterations", "steps")  # the folder of a schedule's earlier cuts, now and in 0.1
+BEFORE = "before"  # the folder of the training before a cut
 NETWORK_FILES = (MANIFEST, WEIGHTS, f"{WEIGHTS}.next")
 
 
@@ -39,7 +40,7 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
 
     Raises `RunError` when it holds another, or one that is trained again where this is not.
     """
-    there_already = {*ITERATIONS, PRUNING}
+    there_already = {*ITERATIONS, PRUNING, BEFORE}
     if not folder.exists() or {child.name for child in folder.iterdir()} <= there_already:
         return False
     try:
@@ -67,8 +68,9 @@ def continues(folder: Path, place: Path, asked: Mapping[str, Any]) -> bool:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse, with `RunError`, a folder in which no schedule was begun but something else is."""
-    if folder.exists() and not {child.name for child in folder.iterdir()} <= {*ITERATIONS, PRUNING}:
+    """Refuse, with `RunError`, a folder in which nothing was begun here but something else is."""
+    ours = {*ITERATIONS, PRUNING, BEFORE}
+    if folder.exists() and not {child.name for child in folder.iterdir()} <= ours:
         raise RunError(f"{folder} holds something else; choose another --out")
 
 

@@ -20,9 +20,10 @@ from leancnn.errors import MismatchError, ParityError, UsageError
 from leancnn.modes import evaluating
 from leancnn.parity import WITHIN, difference, trial_images
 from leancnn.progress import now
+from leancnn.prune.before import trained_before
 from leancnn.prune.expansion import arguments_of, goals_of
 from leancnn.prune.goal import Goal, GoalWords
-from leancnn.prune.importance import subject_of
+from leancnn.prune.importance import blind, subject_of
 from leancnn.prune.plan import PruningPlan
 from leancnn.prune.planning import PruningRequest, find_plan
 from leancnn.prune.resume import (
@@ -31,15 +32,12 @@ from leancnn.prune.resume import (
     continues,
     iterations,
     kept,
-    same_images,
-    same_recipe,
 )
+from leancnn.prune.retrain import Retraining
 from leancnn.recipes import Recipe
 from leancnn.runs import Which
 from leancnn.signal_window import SignalWindow
 from leancnn.train import Trained
-from leancnn.train.request import TrainingRequest
-from leancnn.train.run import resume_on, train_on
 from leancnn.training_data import (
     TrainingImages,
     check_place,
@@ -72,13 +70,15 @@ def cut(
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
     keep = plan.keep(dependencies)
     body = copy.deepcopy(network.body).eval()
-    reconstruct = criteria.get(plan.criterion).reconstruct
-    if plan.reconstructed and reconstruct is not None:
-        subject, _ = subject_of(
-            network, dependencies, plan.criterion, images, seed=plan.seed, progress=progress
-        )
+    member = criteria.get(plan.criterion)
+    if plan.reconstructed and member.reconstruct is not None:
+        subject = blind(network, dependencies, plan.seed)
+        if member.reads != "weights":
+            subject, _ = subject_of(
+                network, dependencies, plan.criterion, images, seed=plan.seed, progress=progress
+            )
         with torch.no_grad(), evaluating(subject.body):
-            for path, new in reconstruct(subject, keep).items():
+            for path, new in member.reconstruct(subject, keep).items():
                 body.get_parameter(f"{path}.weight").copy_(new)
     small, widths = cut_body(body, dependencies, keep)
     _check_cut(network, silence(body, dependencies, keep).run, small)
@@ -208,7 +208,7 @@ def images_for_pruning(
     `out` that lies in them, `DataError` for `data` that is none.
     """
     member = criteria.get(criterion)
-    needs = member.reads != "weights" or trains or member.reconstruct is not None
+    needs = member.reads != "weights" or trains
     known = data is not None or runs.run_of(path)[0] is not None or network.known_data
     images = training_images(path, data, network) if needs or known else None
     if images is not None and out is not None:
@@ -229,9 +229,11 @@ def prune_network(
     progress: bool,
 ) -> Pruned:
     """`prune`, of values: cut to each of the goals in turn, training after each. Raises as it."""
-    training = None
+    training, rule = None, criteria.get(request.criterion).rule
     if finetune is not None and images is not None:  # refused now, not when all has been cut
-        training = _Training(finetune, request.seed, images, progress)
+        if rule is not None:
+            finetune = finetune.changed(epochs=finetune.epochs / 2)
+        training = Retraining(finetune, request.seed, images, progress)
         training.request(network)
         images.of(network)
     names = [f"{number}-r{goal.value:g}" for number, goal in enumerate(goals, 1)]
@@ -244,9 +246,10 @@ def prune_network(
         for name, goal in zip(names, goals, strict=True):
             folder = out if name == names[-1] else earlier / name
             place = folder if training is None else folder / "cut"
-            plan, network = _iteration(
-                network, replace(request, goal=goal), folder, place, images, progress
-            )
+            asked = replace(request, goal=goal)
+            if training is not None and rule is not None:
+                network = trained_before(network, asked, folder, training)
+            plan, network = _iteration(network, asked, folder, place, images, progress)
             plans.append(plan)
             if training is not None:
                 trained = training.run(network, folder)
@@ -278,31 +281,3 @@ def _iteration(
         weights.save(small, place)
         runs.write_checked(folder / "plan.json", plan.to_json())
     return kept(folder, place, network)
-
-
-@dataclass(frozen=True, slots=True)
-class _Training:
-    """How a network is trained again after a cut."""
-
-    recipe: Recipe
-    seed: int
-    images: TrainingImages
-    progress: bool
-
-    def request(self, network: Network) -> TrainingRequest:
-        """Of a training that starts from `network`. Raises as it."""
-        return TrainingRequest.of(
-            start=network,
-            recipe=self.recipe,
-            seed=self.seed,
-            split_seed=self.images.split_seed,
-            val_share=self.images.val_share,
-        )
-
-    def run(self, network: Network, folder: Path) -> Trained:
-        """Train into `folder`, or go on there."""
-        if runs.is_run(folder):
-            same_recipe(folder, self.recipe)
-            same_images(folder, self.images.of(network))
-            return resume_on(folder, self.images, progress=self.progress)
-        return train_on(self.images, self.request(network), out=folder, progress=self.progress)

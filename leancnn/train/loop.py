@@ -25,6 +25,7 @@ from leancnn.train.batches import Batches
 from leancnn.train.estimate import duration
 from leancnn.train.history import Counters, close_epoch, diverged, line, made, note
 from leancnn.train.plan import TrainingPlan
+from leancnn.train.rules import rule_of
 from leancnn.train.state import TrainState, state_dict, update_ema
 from leancnn.train.validation import answers_numbers, validate
 from leancnn.weights import Network
@@ -68,6 +69,7 @@ class Loop:
         self.counters, self.folder, self.world = counters, folder, world
         body, tested = train_state.network.body, train_state.tested
         way = plan.backend, plan.precision, world.device
+        self.rule = rule_of(plan, body)
         self.forward = world.share_gradients(training_forward(body, *way))
         # validation is exact
         self.whole = training_forward(tested.body, plan.backend, "fp32", world.device)
@@ -144,6 +146,7 @@ class Loop:
             logits = self.forward(batch.images).float()
         loss = self._loss(logits, batch.labels, batch.share)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.rule(number, batch.images, logits.detach())
         norm = torch.nn.utils.clip_grad_norm_(body.parameters(), recipe.clip or math.inf)
         correct = (logits.argmax(1) == batch.labels).sum()
         asked = torch.tensor(self.stop.asked, device=world.device)

@@ -5,7 +5,7 @@ and, in SIMD batches, C compiler.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -62,6 +62,8 @@ class TrainingPlan:
     """Why these two; see `backend.Choice`."""
     threads: int
     processes: int
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """What the steps do beside descending the loss, `{"name": …}`; see `rules`. Empty: nothing."""
     machine: Mapping[str, Any]
     """What the numbers may depend on: versions, processor, device."""
     save_every_s: float

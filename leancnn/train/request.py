@@ -54,6 +54,8 @@ class TrainingRequest:
     val_share: float | None
     save_every_s: float
     save_every_steps: int | None
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """See `TrainingPlan`."""
 
     @classmethod
     def of(
@@ -69,6 +71,7 @@ class TrainingRequest:
         val_share: float | None = None,
         save_every_s: float = 60.0,
         save_every_steps: int | None = None,
+        rule: Mapping[str, Any] | None = None,
     ) -> "TrainingRequest":
         """The words of `train`, each in the place of what it leaves open. Raises as `train`."""
         overrides = dict(overrides or {})
@@ -103,6 +106,7 @@ class TrainingRequest:
             val_share=val_share,
             save_every_s=save_every_s,
             save_every_steps=save_every_steps,
+            rule=rule or {},
         )
         request.check()
         return request
@@ -165,6 +169,7 @@ class TrainingRequest:
             precision="fp32",
             threads=torch.get_num_threads(),
             processes=world.size,
+            rule=self.rule,
             machine={},
             save_every_s=self.save_every_s,
             save_every_steps=self.save_every_steps,

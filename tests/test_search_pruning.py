@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ from leancnn.search.pruning import (
     recipe_again,
     to_prune,
 )
-from leancnn.search.space import architectures
+from leancnn.search.space import Change, architectures
+from leancnn.search.study import Trial
 from leancnn.search.trial import Job, Outcome, forget, outcome
 from leancnn.search.widest_cut import CLOSE, STEP, Cut, Pricing, widest
 from leancnn.train import train
@@ -105,17 +107,15 @@ def test_what_a_trial_is_cut_to_crosses_to_its_worker(tmp_path):
     assert driver.job(driver.study.ask()).cut is None
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, no_curves):
-    """A wide network after an epoch of digits."""
-    folder = tmp_path_factory.mktemp("wide") / "trial"
+def trained(folder, epochs):
+    """A wide network after so many epochs of digits."""
     torch.set_num_threads(1)
     train(
         "digits",
         model="resnet8",
         arguments=wide(1).arguments,
         out=folder,
-        epochs=1,
+        epochs=epochs,
         size=[SIDE, SIDE],
         channels=3,
         backend="torch",
@@ -123,6 +123,12 @@ def run(tmp_path_factory, no_curves):
         progress=False,
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, no_curves):
+    """A wide network after an epoch."""
+    return trained(tmp_path_factory.mktemp("wide") / "trial", 1)
 
 
 def test_a_trained_network_is_cut_until_it_keeps_each_limit(run):
@@ -319,6 +325,25 @@ def test_a_trial_whose_last_rung_was_not_reported_keeps_the_one_before(tmp_path)
     assert not result._is_saved(tmp_path, one)
     (folder / "pruned-3" / "best").mkdir(parents=True)
     assert result._is_saved(tmp_path, one)
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_the_front_tells_of_the_weights_that_are_there_where_a_rung_was_cut_short(
+    run, tmp_path, monkeypatch
+):
+    place = tmp_path / "trials" / "0000"
+    shutil.copytree(run, place)
+    trial = Trial(0, Candidate(wide(1), 50.0), Change(), {1: 0.25}, "running")
+    monkeypatch.setattr(result, "_timed", lambda network, on: result._Times(1.0, 2.0, 3.0))
+    first = result._member(tmp_path, a_plan(), trial, "float32")
+    shutil.rmtree(place / "best")
+    shutil.copytree(trained(tmp_path / "longer", 3) / "best", place / "best")
+    second = result._member(tmp_path, a_plan(), trial, "float32")
+    best = max(runs.read_metrics(tmp_path / "longer"), key=lambda row: row["val_accuracy"])
+    assert (second.epochs, second.val_accuracy) == (best["epoch"], best["val_accuracy"])
+    assert first.epochs == 1
+    assert second.val_accuracy > first.val_accuracy
+    assert result._member(tmp_path, a_plan(), trial, "float32") == second
 
 
 @pytest.mark.slow

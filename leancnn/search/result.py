@@ -170,6 +170,15 @@ def _is_saved(folder: Path, trial: Trial) -> bool:
     return (where if which is None else where / which).is_dir()
 
 
+def _epochs(folder: Path, trial: Trial) -> int:
+    """Behind the best network that is saved: a rung that the end cut short may have gone on after
+    the last that was compared."""
+    if trial.candidate.form != "float32":
+        return trial.epochs
+    best = weights.load(place(folder, trial.number), "best")
+    return int(best.made.get("epoch", trial.epochs))
+
+
 def _kept_at(folder: Path, trial: int, epochs: int, form: Form) -> Path:
     """Where the measurement of a network is kept."""
     return place(folder, trial) / f"front-{epochs}{'' if form == 'float32' else f'-{form}'}.json"
@@ -210,7 +219,8 @@ def _costs(network: Network, candidate: Candidate) -> tuple[int, int]:
 
 def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
     """One of the front, quantized and measured now unless an earlier call did."""
-    kept, candidate = _kept_at(folder, trial.number, trial.epochs, form), trial.candidate
+    epochs, candidate = _epochs(folder, trial), trial.candidate
+    kept = _kept_at(folder, trial.number, epochs, form)
     try:
         value = dict(runs.read_json(kept, manifests.Member))
         value.pop("sha256", None)
@@ -220,14 +230,16 @@ def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
     accuracy = trial.accuracy or 0.0
     if form != candidate.form:
         accuracy = in_integers(place(folder, trial.number), plan.seed)
-    network = weights.load(*_saved(folder, trial.number, trial.epochs, form))
+    network = weights.load(*_saved(folder, trial.number, epochs, form))
+    if form == "float32":
+        accuracy = float(network.made.get("val_accuracy") or accuracy)
     times = _timed(network, plan.asked.get("clock_on"))
     size, macs = _costs(network, candidate)
     member = Member(
         trial=trial.number,
         network=titled(candidate.architecture, form),
         change=str(trial.change),
-        epochs=trial.epochs,
+        epochs=epochs,
         val_accuracy=accuracy,
         microseconds=times.median,
         low_us=times.low,

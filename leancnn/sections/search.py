@@ -51,7 +51,7 @@ def _blocks(record: Record) -> list[Block]:
         Text(
             f"Asked: {_limits(asked['budget'])}; on {asked['data']}, {asked['images']:,} images to "
             f"train, {asked['val_images']:,} to validate, {_many(len(asked['classes']), 'class')}; "
-            f"{_many(len(asked['found']), 'architecture')} could meet it; compared after "
+            f"{_found(asked['found'])} could meet it; compared after "
             f"{', '.join(map(str, asked['rungs']))} epochs; seed {asked['seed']}."
         )
     ]
@@ -67,6 +67,13 @@ def _blocks(record: Record) -> list[Block]:
         head = ("trial", "network", "epochs", "validation")
         blocks.append(Details(many, [Table("Trials, the most accurate first", head, trials)]))
     return [*blocks, *_latency_model(asked.get("latency_model", asked.get("clock", {})))]
+
+
+def _found(found: Sequence[Mapping[str, Any]]) -> str:
+    """How many architectures met the budget, and how many of them by a cut alone."""
+    pruned = sum(one.get("form") == "pruned" for one in found)
+    also = f", {pruned:,} of them when pruned," if pruned else ""
+    return _many(len(found), "architecture") + also
 
 
 def _limits(budget: Mapping[str, Any]) -> str:
@@ -122,6 +129,8 @@ def _front(front: Mapping[str, Any], budget: Mapping[str, Any]) -> list[Block]:
 def _compared(front: Mapping[str, Any]) -> str:
     """How many were compared, and by how much the winner's validation promised too much."""
     words = f"{front['trials']:,} trials were compared, {front['failed']:,} failed"
+    again = sum(one.get("predicted_us") is None for one in front["members"])
+    words += f"; {_many(again, 'network')} of the front in integers, too" if again else ""
     words += f"; {_many(round(front['spent'] / 3600, 2), 'hour')} of training."
     winner = front["winner"]
     if winner is None or winner["test_accuracy"] is None:
@@ -137,7 +146,8 @@ HEAD = ("trial", "network", "recipe", "epochs", "validation", "test", "µs", "by
 
 
 def _row(one: Mapping[str, Any], winner: Mapping[str, Any] | None) -> list[Cell]:
-    won = winner is not None and winner["trial"] == one["trial"]
+    mine = one["trial"], one.get("form")
+    won = winner is not None and mine == (winner["trial"], winner.get("form"))
     tested: Cell = "–"
     if one["test_accuracy"] is not None:
         share = one["test_accuracy"]
@@ -185,7 +195,8 @@ def _trials(folder: Path) -> list[list[Cell]]:
         share, error = last["accuracy"], last["error"]
         shown: Cell = error if error else Bar(percent(share), share)
         network = f"{_network(trial)}{FORMS.get(last.get('form', ''), '')}"
-        found.append((share, [trial.name, network, last["epochs"], shown]))
+        number = trial.name.lstrip("0") or "0"
+        found.append((share, [number, network, last["epochs"], shown]))
     return [row for _, row in sorted(found, key=lambda item: -item[0])]
 
 
@@ -201,12 +212,21 @@ def _network(trial: Path) -> str:
 def _latency_model(model: Mapping[str, Any]) -> list[Block]:
     """How well the times were foreseen by which architectures were chosen."""
     factors = model.get("factors")
-    known = {key: value for key, value in model.items() if key != "factors"}
-    blocks: list[Block] = [
-        Text(f"The latency model by which they were chosen: {value_text(known)}.")
-    ]
+    blocks: list[Block] = [Text(f"The latency model by which they were chosen: {_fitted(model)}.")]
     if isinstance(factors, dict) and factors:
         rows: list[list[Cell]] = [[kind, value_text(us)] for kind, us in factors.items()]
         table = Table("µs for a cycle of the cost model", ("kernel", "µs"), rows)
         blocks.append(Details("What it was fitted to", [table]))
     return blocks
+
+
+def _fitted(model: Mapping[str, Any]) -> str:
+    """Programs and errors of a latency model in words; what an older one kept as it is."""
+    try:
+        return (
+            f"fitted to {model['programs']:,} programs; on one that it had not seen it erred by "
+            f"{percent(model['median_error'])}, the median, and {percent(model['worst_error'])} "
+            "at worst"
+        )
+    except (KeyError, TypeError, ValueError):
+        return value_text({key: value for key, value in model.items() if key != "factors"})

@@ -16,7 +16,6 @@ group of a layer; layers share a pass over the images as far as `BYTES` allow.
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,41 +24,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._layers import Hook, forward_hooks, gate_layers, prunable_layers
+from leancnn.criteria._layers import Hook, forward_hooks, prunable_layers
+from leancnn.criteria._readers import Layer, Reader, readers
 
 POINTS = 2  # pixels of a map for each image
 RIDGE = 1e-4  # of the mean square of what the channels read
 BYTES = 2**31  # of patch products at a time
-Layer = nn.Conv2d | nn.Linear
 Order = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """A layer that reads channels which may be cut."""
-
-    path: str
-    layer: Layer
-    coupled: Order
-    """(groups, C): of each channel of each group."""
-
-    @property
-    def weight(self) -> Tensor:
-        """(groups, filters, C, pixels) in double."""
-        groups, channels = self.coupled.shape
-        weight = self.layer.weight.detach().double()
-        return weight.reshape(groups, len(weight) // groups, channels, -1)
-
-    @property
-    def room(self) -> int:
-        """Bytes of its patch products."""
-        groups, _, channels, pixels = self.weight.shape
-        return 8 * groups * (channels * pixels) ** 2
 
 
 def reconstruct(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Tensor]:
     """For every layer that loses inputs, weights with zeros there and the best ones elsewhere."""
-    readers = [r for r in _readers(subject) if not keep[r.coupled].all()]
+    losing = [r for r in readers(subject) if not keep[r.coupled].all()]
     return {
         reader.path: torch.stack(
             [
@@ -71,7 +47,7 @@ def reconstruct(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Tensor]:
         )
         .reshape(reader.layer.weight.shape)
         .to(reader.layer.weight.dtype)
-        for reader, products in _products(subject, readers)
+        for reader, products in _products(subject, losing)
     }
 
 
@@ -91,7 +67,7 @@ def score(subject: Subject) -> Scores:
     """
     dependencies = subject.dependencies
     places: dict[int, list[float]] = defaultdict(list)
-    for reader, products in _products(subject, _readers(subject)):
+    for reader, products in _products(subject, readers(subject)):
         coupled, at = np.unique(reader.coupled, return_inverse=True)
         costs = _costs(reader, products, at.reshape(reader.coupled.shape), len(coupled))
         for channel_group in dependencies.channel_groups:
@@ -149,36 +125,9 @@ def _refit(weight: Tensor, product: Tensor, stay: Tensor) -> Tensor:
     return new.view_as(weight)
 
 
-def _readers(subject: Subject) -> list[Reader]:
-    """Convolutions and linear layers that mix cuttable channels, gates aside."""
-    gates = tuple(f"{path}." for path, _ in gate_layers(subject))
-    cuttable = [
-        number
-        for channel_group in subject.dependencies.channel_groups
-        for number in channel_group.coupled
-    ]
-    found = []
-    for path, row in subject.dependencies.reads.items():
-        layer = subject.body.get_submodule(path)
-        assert isinstance(layer, Layer)
-        groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-        # `reads` has a linear layer's inputs pixel by pixel, channels first
-        channels = row[:: len(row) // _width(subject, path)] if groups == 1 else row
-        alone = groups > 1 and groups == len(row)
-        if not alone and not path.startswith(gates) and np.isin(row, cuttable).any():
-            found.append(Reader(path, layer, channels.reshape(groups, -1)))
-    return found
-
-
-def _width(subject: Subject, path: str) -> int:
-    """Channels of what a layer reads, flattened or not."""
-    node = next(n for n in subject.dependencies.graph.nodes if n.target == path)
-    return len(subject.dependencies.rows[node.all_input_nodes[0].name])
-
-
-def _products(subject: Subject, readers: list[Reader]) -> Iterator[tuple[Reader, Tensor]]:
+def _products(subject: Subject, of: list[Reader]) -> Iterator[tuple[Reader, Tensor]]:
     """Of each reader Σ p pᵀ (groups, C·pixels, C·pixels), in double, over sampled patches."""
-    waiting = list(readers)
+    waiting = list(of)
     while waiting:
         now = [waiting.pop(0)]
         while waiting and sum(r.room for r in (*now, waiting[0])) <= BYTES:

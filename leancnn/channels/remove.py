@@ -95,7 +95,7 @@ class Silenced(fx.Interpreter):
         result = super().run_node(n)
         if n.name not in self.masks:
             return result
-        mask = self.masks[n.name].to(result.dtype)
+        mask = self.masks[n.name].to(result)
         mask = mask.repeat_interleave(result.shape[1] // len(mask))  # flattened maps
         return result * mask.view(1, -1, *[1] * (result.ndim - 2))
 

@@ -1,6 +1,6 @@
 """What a pruning criterion is: it says how important each channel of a network is."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -44,6 +44,39 @@ StepRule = Callable[[Subject, NDArray[np.bool_]], Mapping[str, Any]]
 `leancnn.train.rules`. The scores are then those of the network that was so trained."""
 
 
+class Cuts(Protocol):
+    """The cuts that a choice of shares may try, of channels in the order of their scores."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the channel groups that may be cut."""
+        ...
+
+    def width(self, name: str) -> int:
+        """Channels of a group's first layer."""
+        ...
+
+    def keep(self, shares: Mapping[str, float]) -> NDArray[np.bool_]:
+        """Which coupled channels stay when each group keeps its share, in 0..1."""
+        ...
+
+    def cost(self, shares: Mapping[str, float]) -> float:
+        """What that costs, over the budget."""
+        ...
+
+    def fits(self, shares: Mapping[str, float]) -> bool:
+        """Whether it keeps the budget."""
+        ...
+
+    def sample(self, images: int) -> tuple[Tensor, Tensor]:
+        """Images and labels to judge trials on, set apart where some are; the same each time."""
+        ...
+
+
+Shares = Callable[[Subject, Cuts], Mapping[str, float]]
+"""(subject, cuts) → by channel group, the share of its channels that stays, within the budget."""
+
+
 @dataclass(frozen=True, slots=True)
 class Criterion:
     """A member of the family. Layers without a score are not cut."""
@@ -59,11 +92,13 @@ class Criterion:
     """Whether the seed changes the scores."""
     rule: StepRule | None = None
     """Of a criterion that trains before it cuts."""
+    shares: Shares | None = None
+    """Of a criterion that chooses each layer's share; else all keep the same."""
 
     @property
     def trains(self) -> bool:
         """Whether it costs a training, or many trials, beside its scores."""
-        return self.rule is not None
+        return self.rule is not None or self.shares is not None
 
 
 criteria: Registry[Criterion] = Registry("criterion")
@@ -77,11 +112,13 @@ def criterion(
     reconstruct: Reconstruct | None = None,
     seeded: bool = False,
     rule: StepRule | None = None,
+    shares: Shares | None = None,
 ) -> Callable[[Callable[[Subject], Scores]], Callable[[Subject], Scores]]:
     """Register the decorated function."""
 
     def register(score: Callable[[Subject], Scores]) -> Callable[[Subject], Scores]:
-        criteria.register(name, Criterion(name, source, reads, score, reconstruct, seeded, rule))
+        member = Criterion(name, source, reads, score, reconstruct, seeded, rule, shares)
+        criteria.register(name, member)
         return score
 
     return register

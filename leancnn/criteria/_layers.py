@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from leancnn.channels.dependencies import Dependencies
+from leancnn.channels.dependencies import ChannelGroup, Dependencies, Row
 from leancnn.criteria._base import Subject
 from leancnn.errors import MismatchError
 from leancnn.layers import SqueezeExcite
@@ -42,6 +43,14 @@ def gate_layers(subject: Subject) -> list[tuple[str, SqueezeExcite]]:
     """All squeeze-and-excite layers, in the network's order."""
     modules = subject.body.named_modules()
     return [(path, module) for path, module in modules if isinstance(module, SqueezeExcite)]
+
+
+def classes(dependencies: Dependencies, group: ChannelGroup) -> list[Row]:
+    """The coupled channels of a group that stand side by side everywhere."""
+    count, rows = dependencies.coupled_count, dependencies.rows.values()
+    standing = np.stack([np.bincount(row, minlength=count) for row in rows])[:, group.coupled]
+    _, of_class = np.unique(standing, axis=1, return_inverse=True)
+    return [group.coupled[of_class.ravel() == number] for number in range(of_class.max() + 1)]
 
 
 def batch_norms(subject: Subject, asks: str) -> dict[str, nn.BatchNorm2d]:

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from leancnn.channels.dependencies import ChannelGroup, Dependencies, Row
+from leancnn.channels.dependencies import ChannelGroup, Row
 from leancnn.criteria._base import Scores, Subject, criterion
-from leancnn.criteria._layers import ANY
+from leancnn.criteria._layers import ANY, classes
 from leancnn.errors import MismatchError
 from leancnn.layers import LocalBinaryConv2d
 
@@ -146,7 +146,7 @@ def _joins(subject: Subject, group: ChannelGroup) -> Iterator[Joins]:
     """The mergers of each class of a channel group."""
     from scipy.cluster.hierarchy import linkage
 
-    for coupled in _classes(subject.dependencies, group):
+    for coupled in classes(subject.dependencies, group):
         if len(coupled) < 2:
             yield Joins(coupled, coupled[:0], coupled[:0], np.empty(0))
             continue
@@ -161,14 +161,6 @@ def _joins(subject: Subject, group: ChannelGroup) -> Iterator[Joins]:
         out, into = coupled[np.array(pairs).T]
         length = float(np.linalg.norm(filters, axis=1).mean()) or 1.0
         yield Joins(coupled, out, into, tree[:, 2] / length)
-
-
-def _classes(dependencies: Dependencies, group: ChannelGroup) -> list[Row]:
-    """The coupled channels of a group that stand side by side everywhere."""
-    count, rows = dependencies.coupled_count, dependencies.rows.values()
-    standing = np.stack([np.bincount(row, minlength=count) for row in rows])[:, group.coupled]
-    _, of_class = np.unique(standing, axis=1, return_inverse=True)
-    return [group.coupled[of_class.ravel() == number] for number in range(of_class.max() + 1)]
 
 
 def _filters(subject: Subject, group: ChannelGroup, coupled: Row) -> NDArray[np.float64]:

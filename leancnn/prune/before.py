@@ -49,7 +49,7 @@ def _rule(network: Network, request: PruningRequest, training: Retraining) -> di
     rule = criteria.get(request.criterion).rule
     assert rule is not None, "asked of criteria that have one"
     now = replace(request, timed=False)
-    plan = find_plan(network, now, training.images, progress=training.progress)
+    plan = find_plan(network, now, training.images, progress=training.progress, alike=True)
     dependencies = find_dependencies(network.body, network.preprocessing.channels)
     with evaluating(network):
         subject = blind(network, dependencies, request.seed)

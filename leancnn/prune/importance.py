@@ -124,6 +124,28 @@ def subject_of(
     return Subject(network.body, dependencies, batches, seed), name
 
 
+def judging(
+    network: Network,
+    dependencies: Dependencies,
+    criterion: str,
+    images: TrainingImages | None,
+    *,
+    seed: int,
+    progress: bool,
+) -> tuple[Subject, Batches]:
+    """What a criterion that tries cuts is given, and the images to judge them on.
+
+    Those are the validation part; of the training where nothing is set apart.
+    """
+    subject, _ = subject_of(network, dependencies, criterion, images, seed=seed, progress=progress)
+    assert images is not None, "or the line above had refused"
+    dataset = images.of(network)
+    apart = dataset.val if dataset.val is not None and len(dataset.val.labels) else None
+    title = f"{criterion} on {dataset.name}"
+    network = network.on(own_device())
+    return subject, _batches(network, apart or dataset.of_train, title, progress)
+
+
 def _batches(network: Network, split: Split, title: str, progress: bool) -> Batches:
     """One pass over a part as a criterion asks for it; see `Subject.batches`."""
     height, width = network.preprocessing.size

@@ -14,13 +14,15 @@ from leancnn.channels.dependencies import find_dependencies
 from leancnn.channels.remove import Keep
 from leancnn.channels.sizes import Widths
 from leancnn.errors import MismatchError
+from leancnn.modes import evaluating
 from leancnn.progress import now
 from leancnn.prune.budget import ANY_WIDTH, Candidates, within_memory
 from leancnn.prune.expansion import expansion_of, with_expansion
 from leancnn.prune.goal import Goal, GoalWords
-from leancnn.prune.importance import Scored, scored
+from leancnn.prune.importance import Scored, judging, scored
 from leancnn.prune.latency import SILENT, Clock, cut_to_speedup
 from leancnn.prune.plan import PruningPlan
+from leancnn.prune.shares import Trials, check_goal
 from leancnn.training_data import TrainingImages
 from leancnn.weights import Network
 
@@ -91,15 +93,21 @@ def find_plan(
     images: TrainingImages | None,
     *,
     progress: bool = True,
+    alike: bool = False,
 ) -> PruningPlan:
-    """`plan`, of a request that is a value."""
+    """`plan`, of a request that is a value; `alike`: no layer has a share of its own."""
     network.check_floats("pruning it")
     goal, criterion = request.goal, criteria.get(request.criterion)
+    if criterion.shares is not None:
+        check_goal(criterion.name, goal)
     sizes = with_expansion(network, goal.value) if goal.kind == "expansion" else {}
     cuts, scores = open_cuts(network, request, images, progress=progress)
     read = images.digest(network) if criterion.reads != "weights" and images else None
     now("choosing channels")
     found = _reached(cuts, goal, sizes, progress)
+    if criterion.shares is not None and not alike:
+        found, told = _of_shares(cuts, found, request, images, progress)
+        scores.observed.update(told)
     now("compiling and timing")
     times, untimed = _times(network, cuts, found) if request.timed else (found.microseconds, ())
     return PruningPlan(
@@ -161,6 +169,32 @@ def _reached(cuts: Candidates, goal: Goal, sizes: Widths, progress: bool) -> Fou
     if found.keep.all():
         raise MismatchError(f"{goal} leaves {network.name} as it is; there is nothing to cut")
     return found
+
+
+def _of_shares(
+    cuts: Candidates,
+    alike: Found,
+    request: PruningRequest,
+    images: TrainingImages | None,
+    progress: bool,
+) -> tuple[Found, dict[str, object]]:
+    """The cut that a criterion chooses which gives every layer a share of its own, and the shares.
+
+    `alike` keeps the goal with equal shares.
+    """
+    name, goal = request.criterion, request.goal
+    choose = criteria.get(name).shares
+    assert choose is not None, "asked of criteria that choose"
+    subject, batches = judging(
+        cuts.network, cuts.dependencies, name, images, seed=request.seed, progress=progress
+    )
+    kind = "bytes" if goal.kind == "bytes" else "macs"
+    most = goal.value if goal.kind == kind else float(cuts.cost(alike.keep).macs)
+    trials = Trials(cuts, kind, most, batches)
+    with evaluating(subject.body):
+        shares = choose(subject, trials)
+        keep = trials.filled(shares)
+    return Found(keep), {**subject.observed, "shares": dict(shares)}
 
 
 def within_budget(cuts: Candidates, goal: Goal) -> Found:

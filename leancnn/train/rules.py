@@ -13,6 +13,7 @@ from leancnn.errors import MismatchError
 from leancnn.registry import Registry
 from leancnn.train.centripetal import Centripetal
 from leancnn.train.plan import TrainingPlan
+from leancnn.train.sandwich import Sandwich
 
 
 class StepRule(Protocol):
@@ -35,6 +36,7 @@ class _None:
 
 rules: Registry[Callable[[TrainingPlan, nn.Module], StepRule]] = Registry("rule of training")
 rules.register("centripetal", Centripetal)
+rules.register("sandwich", Sandwich)
 
 
 def rule_of(plan: TrainingPlan, body: nn.Module) -> StepRule:

@@ -5,13 +5,15 @@ whose request it has not read to the end, whereupon the client's system may thro
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from leancnn.errors import MissingDependencyError
 
 try:
+    from uvicorn import Config, Server
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
     raise MissingDependencyError(
@@ -19,33 +21,18 @@ except ImportError as error:
     ) from error
 
 LINGER_S = 2.0  # for what a client still sends while it is told no
+READS_S = 0.1  # in which most clients read that they are refused, and stop sending
 RETRY_S = 1
 WHY = b'{"error":"too many requests at once; try again later"}'
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\nRetry-After: %d\r\nConnection: close\r\n\r\n%s"
 ) % (len(WHY), RETRY_S, WHY)
-
-
-ROOM = bytearray(1 << 18)
-
-
-class Discard(asyncio.BufferedProtocol):
-    """Reads what a refused client still sends into one place that nobody looks at."""
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """The same for all."""
-        return ROOM
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Nothing is done with it."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection no longer counts."""
-        self._ended()
+PICTURE = b"POST "  # how a request begins that a full server refuses
+BATCH = 64  # connections taken before the loop looks at anything else
+ROOM = bytearray(1 << 18)  # for what nobody looks at
+READS = 4  # of it at a time: a client that sends without end must not keep the loop
+UNREAD = getattr(socket, "MSG_TRUNC", 0)  # Linux then drops bytes without copying them
 
 
 class Lingering:
@@ -75,46 +62,115 @@ class Lingering:
         self.loop.call_later(LINGER_S, self._transport.abort)
 
 
-class Door(asyncio.Protocol):
-    """What a connection meets first: it costs next to nothing, and lets in what is not refused."""
+class Gate:
+    """Takes connections, and refuses on the bare socket what a full server is not to see.
 
-    def __init__(self, rules: "Rules", behind: Callable[[], "Connection"]) -> None:
-        self._rules, self._behind = rules, behind
+    A refusal is four system calls and no transport: the core of a server at its limit is there for
+    the pictures that are let in. What the refused client still sends is left where it lies for a
+    while, since reading it makes room for more, and dropped without a copy then.
+    """
 
-    def connection_made(self, transport: Any) -> None:
-        """Wait for the first bytes, unless there are too many connections."""
-        self._rules.open += 1
-        self._transport = Lingering(transport, asyncio.get_running_loop())
-        self._late = self._transport.loop.call_later(self._rules.header_s, transport.abort)
-        if self._rules.open > self._rules.most:
-            self._refuse()
+    def __init__(
+        self, listening: socket.socket, rules: "Rules", behind: Callable[[], "Connection"]
+    ) -> None:
+        self._listening, self._rules, self._behind = listening, rules, behind
+        self._loop = asyncio.get_running_loop()
+        self._lines: dict[socket.socket, asyncio.TimerHandle] = {}  # waiting, or refused
+        self._refused: list[socket.socket] = []
+        self._entering: set[asyncio.Task[Any]] = set()
+        self._loop.add_reader(listening, self._take)
 
-    def data_received(self, data: bytes) -> None:
-        """Say no, or let in."""
-        if self._transport.left:
-            return
-        if data.startswith(b"POST ") and self._rules.full():
-            self._refuse()
-            return
-        self._late.cancel()
-        connection = self._behind()
-        self._transport.set_protocol(connection)
-        connection.connection_made(self._transport)
-        connection.data_received(data)
+    def close(self) -> None:
+        """Take no more connections, and leave those that are not let in."""
+        self._loop.remove_reader(self._listening)
+        refused, self._refused = self._refused, []
+        for line in [*self._lines, *refused]:
+            self._end(line)
 
-    def _refuse(self) -> None:
-        self._late.cancel()
+    def _take(self) -> None:
+        for _ in range(BATCH):
+            try:
+                line, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # no file left for it: the loop would ask again at once
+                self._loop.remove_reader(self._listening)
+                self._loop.call_later(1, self._loop.add_reader, self._listening, self._take)
+                return
+            line.setblocking(False)
+            self._rules.open += 1
+            if self._rules.open > self._rules.most:
+                self._refuse(line)
+            elif not self._looked(line):
+                self._lines[line] = self._loop.call_later(self._rules.header_s, self._end, line)
+                self._loop.add_reader(line, self._came, line)
+
+    def _looked(self, line: socket.socket) -> bool:
+        """Refuse or let in what begins to speak; False where nothing has come yet."""
+        try:
+            start = line.recv(len(PICTURE), socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            start = b""
+        if not start:
+            self._end(line)
+        elif start == PICTURE and self._rules.full():
+            self._refuse(line)
+        else:
+            entering = self._loop.connect_accepted_socket(self._behind, line)
+            task = self._loop.create_task(entering)
+            self._entering.add(task)
+            task.add_done_callback(self._entering.discard)
+        return True
+
+    def _came(self, line: socket.socket) -> None:
+        self._loop.remove_reader(line)
+        self._lines.pop(line).cancel()
+        self._looked(line)
+
+    def _refuse(self, line: socket.socket) -> None:
         self._rules.refused()
-        self._transport.write(BUSY)
-        self._transport.set_protocol(Discard(self._left))
-        self._transport.close()
+        try:
+            line.send(BUSY)
+            line.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._end(line)
+            return
+        if not self._refused:
+            self._loop.call_later(READS_S, self._sweep)
+        self._refused.append(line)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing came."""
-        self._late.cancel()
-        self._left()
+    def _sweep(self) -> None:
+        """End the refused whose clients have gone; read on for those that send before they read."""
+        refused, self._refused = self._refused, []
+        for line in refused:
+            if self._drained(line):
+                self._end(line)
+                continue
+            self._lines[line] = self._loop.call_later(LINGER_S, self._end, line)
+            self._loop.add_reader(line, self._drop, line)
 
-    def _left(self) -> None:
+    def _drop(self, line: socket.socket) -> None:
+        if self._drained(line):
+            self._end(line)
+
+    @staticmethod
+    def _drained(line: socket.socket) -> bool:
+        """Throw away some of what has come; whether the client has ended."""
+        try:
+            return not all(line.recv_into(ROOM, len(ROOM), UNREAD) for _ in range(READS))
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True
+
+    def _end(self, line: socket.socket) -> None:
+        handle = self._lines.pop(line, None)
+        if handle is not None:
+            handle.cancel()
+            self._loop.remove_reader(line)
+        line.close()
         self._rules.open -= 1
 
 
@@ -136,19 +192,22 @@ class Rules:
 class Connection(H11Protocol):
     """uvicorn's protocol with an end to every wait."""
 
-    rules: Rules
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
+    def __init__(self, rules: Rules, **given: Any) -> None:
+        super().__init__(**given)
+        self.rules = rules
+
     def connection_made(self, transport: Any) -> None:
         transport.set_write_buffer_limits(high=0)  # be told whenever a client reads nothing
-        super().connection_made(transport)
+        super().connection_made(cast(Any, Lingering(transport, self.loop)))
         self._wait()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if data.startswith(b"POST ") and not self._at_work() and self.rules.full():
+        if data.startswith(PICTURE) and not self._at_work() and self.rules.full():
             self._calm()
             self.rules.refused()
             self.transport.write(BUSY)
@@ -195,11 +254,27 @@ class Connection(H11Protocol):
         return cycle is not None and not cycle.response_complete
 
 
-def protocol(rules: Rules) -> Callable[..., asyncio.Protocol]:
-    """What uvicorn's `http` takes: a protocol for each connection."""
-    own = type("Own", (Connection,), {"rules": rules})
+class GatedServer(Server):
+    """uvicorn's server behind a `Gate`, which takes its connections."""
 
-    def door(**given: Any) -> Door:
-        return Door(rules, lambda: own(**given))
+    def __init__(self, config: Config, rules: Rules) -> None:
+        super().__init__(config)
+        self._rules = rules
+        self._gates: list[Gate] = []
 
-    return door
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        self._gates = [Gate(each, self._rules, self._connection) for each in sockets or []]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for gate in self._gates:
+            gate.close()
+        await super().shutdown(sockets)
+
+    def _connection(self) -> Connection:
+        return Connection(
+            self._rules,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )

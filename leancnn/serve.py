@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any
 
 from leancnn.classifier import Classifier
-from leancnn.connections import RETRY_S, Rules, protocol
+from leancnn.connections import RETRY_S, GatedServer, Rules
 from leancnn.errors import (
     ImageError,
     LeanCNNError,
@@ -334,12 +334,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise ServeError(
             f"cannot listen at {printable(host)} port {port}: {reason}; choose another --port"
         ) from error
+    if hasattr(socket, "TCP_DEFER_ACCEPT"):  # Linux: connected is whoever has said something
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
     listening.setblocking(False)
     return listening
 
 
-def settings(service: Service) -> Config:
-    """How uvicorn runs a service: nothing of a request is logged."""
+def server(service: Service) -> Server:
+    """What runs a service under uvicorn: nothing of a request is logged."""
     limits = service.limits
     rules = Rules(
         header_s=limits.header_s,
@@ -348,9 +350,8 @@ def settings(service: Service) -> Config:
         full=service.full,
         refused=service.refused,
     )
-    return Config(
+    config = Config(
         service.app,
-        http=cast(Any, protocol(rules)),
         ws="none",
         lifespan="off",
         log_level="critical",
@@ -359,9 +360,10 @@ def settings(service: Service) -> Config:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=5,
     )
+    return GatedServer(config, rules)
 
 
 def serve(service: Service, listening: socket.socket) -> None:
     """Answer until SIGINT or SIGTERM; requests at work then have five seconds."""
     sys.setswitchinterval(SWITCH_S)
-    Server(settings(service)).run(sockets=[listening])
+    server(service).run(sockets=[listening])

@@ -38,13 +38,13 @@ def narrow(native):
 
 
 @contextlib.contextmanager
-def running(service):
-    from uvicorn import Server
-
-    from leancnn import serve
+def running(service, *, defer=True):
+    from leancnn.serve import server as made
 
     listening = listen("127.0.0.1", 0)
-    server = Server(serve.settings(service))
+    if not defer and hasattr(socket, "TCP_DEFER_ACCEPT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+    server = made(service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     while not server.started:

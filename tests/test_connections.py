@@ -70,6 +70,45 @@ def test_a_full_server_says_when_to_come_again_before_it_reads_a_request(served,
     alive(client)
 
 
+def test_who_sends_all_before_he_reads_is_told_so_too(served):
+    port, service = served
+    service.admitted += service.limits.waiting
+    try:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n"
+        said = raw(port, head + bytes(9_000_000))
+    finally:
+        service.admitted -= service.limits.waiting
+    assert said.startswith(b"HTTP/1.1 503")
+    assert said.endswith(b"}")
+
+
+def test_the_refused_do_not_count_as_connections_for_long(native):
+    service = Service(native, Limits(connections=4, waiting=1, wait_s=60))
+    with running(service) as port:
+        service.admitted += 1
+        for _ in range(3):
+            for line in [raw(port, b"POST /predict HTTP/1.1\r\n") for _ in range(4)]:
+                assert line.startswith(b"HTTP/1.1 503")
+            time.sleep(0.3)
+        service.admitted -= 1
+        assert raw(port, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_a_system_that_hands_over_silent_connections_waits_for_their_first_bytes(native):
+    service = Service(native, Limits(header_s=0.5))
+    with running(service, defer=False) as port:
+        assert not raw(port, b"")
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            time.sleep(0.2)
+            line.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert line.recv(100).startswith(b"HTTP/1.1 200")
+            service.admitted += service.limits.waiting
+            with socket.create_connection(("127.0.0.1", port)) as late:
+                time.sleep(0.2)
+                late.sendall(b"POST /predict")
+                assert late.recv(100).startswith(b"HTTP/1.1 503")
+
+
 def test_a_request_that_arrives_while_its_server_fills_up_gets_503(served, client):
     port, service = served
     data = png()

@@ -2,11 +2,13 @@
 
     python benchmarks/boards.py                 needs gcc-arm-none-eabi and qemu-system-arm
     python benchmarks/boards.py resnet8
+    python benchmarks/boards.py --integers henet_r3 resnet8         results/boards-integers.json
 
 Instructions are those of one image, softmax included; code is what the linker put into
 flash without constants, C library and semihosting included.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -15,19 +17,22 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from int8_engines import CALIBRATION, integers
+
 from leancnn import models
 from leancnn.export import export
+from leancnn.parity import trial_images
 from leancnn.preprocess import Preprocessing
 from leancnn.runs import machine, now, write_json
 from leancnn.targets._c_text import to_c
 from leancnn.weights import Network
 from tests.test_fit import on_board
 
-RESULT = Path(__file__).parent.parent / "results" / "boards-cortex-m4.json"
+RESULTS = Path(__file__).parent.parent / "results"
 NETWORKS = ("henet_r2", "henet_r3", "shufflenet_r3", "resnet8", "resnet20", "shufflenetv2_x0_5")
 
 
-def row(name: str) -> dict[str, object]:
+def row(name: str, in_integers: bool) -> dict[str, object]:
     """One network's sizes and instructions."""
     torch.manual_seed(0)
     card = models.card(name)
@@ -40,7 +45,10 @@ def row(name: str) -> dict[str, object]:
         mean=[0.5] * card.image[0],
         std=[0.25] * card.image[0],
     )
-    small, fast = to_c(net, small=True), to_c(net)
+    fast = to_c(net)
+    if in_integers:
+        net = integers(net, trial_images(net, CALIBRATION))
+    small = to_c(net, small=True)
     with tempfile.TemporaryDirectory() as folder:
         (place,) = export(net, to="arduino", out=folder)
         _, _, count = on_board(place, net, Path(folder))
@@ -50,7 +58,7 @@ def row(name: str) -> dict[str, object]:
             text=True,
             check=True,
         ).stdout.splitlines()[1]
-    return {
+    found: dict[str, object] = {
         "network": name,
         "MACs": small.macs,
         "instructions": count,
@@ -58,9 +66,11 @@ def row(name: str) -> dict[str, object]:
         "constants": small.constant_bytes,
         "code": int(sizes.split()[0]) - small.constant_bytes,
         "scratch": small.scratch_bytes,
-        "for more MACs": f"{small.macs / fast.macs - 1:.1%}",
-        "scratch, fast": fast.scratch_bytes,
     }
+    if in_integers:
+        return found
+    more = f"{small.macs / fast.macs - 1:.1%}"
+    return found | {"for more MACs": more, "scratch, fast": fast.scratch_bytes}
 
 
 def version(command: str) -> str:
@@ -69,19 +79,27 @@ def version(command: str) -> str:
     return done.stdout.splitlines()[0]
 
 
-if __name__ == "__main__":
-    names = sys.argv[1:] or list(NETWORKS)
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--integers", action="store_true", help="quantized, instead of floats")
+    args = parser.parse_args()
     rows = []
-    for name in names:
-        rows.append(row(name))
+    for name in args.networks:
+        rows.append(row(name, args.integers))
         print(rows[-1], file=sys.stderr)
     tools = {"gcc": version("arm-none-eabi-gcc"), "qemu": version("qemu-system-arm")}
-    command = " ".join(["python benchmarks/boards.py", *sys.argv[1:]])
+    kind = " in 8-bit integers" if args.integers else ""
     result = {
-        "title": "One image on a Cortex-M4: instructions in QEMU, and bytes",
-        "command": command,
+        "title": f"One image on a Cortex-M4{kind}: instructions in QEMU, and bytes",
+        "command": " ".join(["python benchmarks/boards.py", *sys.argv[1:]]),
         "machine": {**machine(), **tools},
         "made": now(),
         "rows": rows,
     }
-    write_json(RESULT, result)
+    write_json(RESULTS / f"boards-{'integers' if args.integers else 'cortex-m4'}.json", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -66,11 +66,11 @@ def plan(
 ) -> PruningPlan:
     """Which channels stay; the network is only read.
 
-    `goal` is one of `GoalWords`. Every layer keeps the same share, as the LB-MBNet paper does,
-    and where groups want equal blocks the next lower number that they allow. Only layers that the
-    criterion scores are cut, and of those the channel groups named in `within`. Raises
-    `UsageError` for another goal, `UnknownNameError` for the criterion, `MismatchError` when the
-    goal cannot be reached, with the least that can.
+    `goal` is one of `GoalWords`. Every layer keeps the same share, as the LB-MBNet paper does, but
+    by criteria that choose one for each; and where groups want equal blocks the next lower number
+    that they allow. Only layers that the criterion scores are cut, and of those the channel groups
+    named in `within`. Raises `UsageError` for another goal, `UnknownNameError` for the criterion,
+    `MismatchError` when the goal cannot be reached, with the least that can.
 
     >>> network = leancnn.load("runs/a")
     >>> half = plan(network, criterion="l1", keep=0.5, progress=False)

@@ -1,10 +1,14 @@
 """Fake quantization: values of integers, gradients of floats, nothing left behind."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from leancnn import models
+from leancnn.compiler.graph import Conv
+from leancnn.compiler.int8_weights import to_bytes
+from leancnn.compiler.integers import QValue
 from leancnn.train.fake_quantization import (
     FakeQuantized,
     rounded_activation,
@@ -12,12 +16,17 @@ from leancnn.train.fake_quantization import (
 )
 
 
-def test_weights_take_at_most_255_values_a_channel_and_their_gradient_is_one():
-    weight = torch.randn(3, 40, 3, 3, requires_grad=True)
-    made = rounded_weight(weight)
-    for channel in made.detach():
-        whole = channel / (channel.abs().max() / 127)
-        assert torch.allclose(whole, whole.round(), atol=1e-3)
+@pytest.mark.parametrize(("shape", "depthwise"), [((3, 40, 3, 3), False), ((3, 1, 5, 3), True)])
+def test_weights_are_the_quantizer_s_steps_and_their_gradient_is_one(shape, depthwise):
+    weight = torch.randn(shape, requires_grad=True)
+    made = rounded_weight(weight, depthwise=depthwise)
+    groups, inputs = (3, 3) if depthwise else (1, 40)
+    op = Conv(weight.detach().numpy(), np.zeros(3, np.float32), groups=groups)
+    x = QValue((inputs, 8, 8), np.ones(inputs), np.zeros(inputs, np.int32))
+    whole = to_bytes(op, x, [])
+    steps = whole.weight * whole.scale[:, None, None, None]
+    assert np.allclose(made.detach().numpy(), steps, atol=1e-5)
+    assert np.abs(whole.weight).max() <= 127
     made.sum().backward()
     assert torch.equal(weight.grad, torch.ones_like(weight))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from leancnn.compiler.arena import WIDEST, round_up
+from leancnn.compiler.int8_pairs import rows_in_words
 from leancnn.compiler.integers import Clamp, QConv, Store
 
 REACH = 4  # pixels between the first and the last column of a window that are read together
@@ -15,7 +16,7 @@ class Member:
 
     group: int
     shift: int
-    taps: tuple[int | None, ...]  # numbers of the window's taps, row by row
+    taps: tuple[int | None, ...]  # numbers of the window's taps, one a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def box_of(node: QConv, size: tuple[int, int], out: tuple[int, int]) -> Box:
     for column in range(kernel[1]):
         phase, shift = column * dx % sx, column * dx // sx
         for first in range(0, kernel[0], 4):
-            chunk = range(first, min(first + 4, kernel[0]))
+            chunk = rows_in_words(range(first, min(first + 4, kernel[0])))
             offsets = tuple(
                 phases.index((y * dy % sy, phase)) * each + y * dy // sy * pitch for y in chunk
             )

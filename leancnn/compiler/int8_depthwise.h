@@ -144,6 +144,20 @@ HELPER vq packed4(vi a, vi b, vi c, vi d, int32_t zero)
         PAIR(f, h), PAIR(j, l), PAIR(n, p)
 #endif
 
+/* The same for weights that may be multiplied in pairs of bytes. */
+#if WORDS == 2 && defined(__SSSE3__)
+#define BYTES_TAPS(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \
+    BYTES_QUAD(a, b, c, d), BYTES_QUAD(e, f, g, h), BYTES_QUAD(i, j, k, l), BYTES_QUAD(m, n, o, p)
+typedef bytes_vw bytes_vw4;
+HELPER bytes_vw4 bytes_four_weights(const int32_t *p) { return four(p); }
+HELPER vi bytes_dot4(vi a, bytes_vx x, bytes_vw4 w) { return bytes_dot(a, x, w); }
+#else
+#define BYTES_TAPS TAPS
+#define bytes_vw4 vw4
+#define bytes_four_weights four_weights
+#define bytes_dot4 dot4
+#endif
+
 /* Every `step`-th of some words. */
 HELPER void split(uint32_t *to, const uint32_t *from, int count, int step)
 {

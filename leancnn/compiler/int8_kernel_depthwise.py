@@ -21,7 +21,8 @@ from leancnn.compiler.int8_epilogue import HUGE, biases, neutral, stored_zeros
 from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
 from leancnn.compiler.int8_kernel_pack import aligned
 from leancnn.compiler.int8_layout import Order, Plane, filled
-from leancnn.compiler.integers import Clamp, QConv, Quantized, Store
+from leancnn.compiler.int8_pairs import pairs_fit
+from leancnn.compiler.integers import Array, Clamp, QConv, Quantized, Store
 
 FUNCTION = """
 LAYER @(uint32_t *s, uint32_t *box, int quads, const int32_t *w, const int32_t *b,
@@ -141,38 +142,37 @@ class Depthwise(Int8Kernel):
         stores = sum(isinstance(op, Store) for op in self.node.epilogue)
         return {self.scratch: self.box.words + repitched * stores * line_words(self)}
 
+    def words(self) -> Array:
+        """Of each quad, column of the window and channel a word of four taps: (words, 4)."""
+        flat = self.node.weight.reshape(len(self.node.weight), -1)
+        quads = [self.order[at : at + 4] for at in range(0, len(self.order), 4)]
+        words = [
+            [0 if c is None or tap is None else int(flat[c, tap]) for tap in member.taps]
+            for quad, member in product(quads, self.box.members)
+            for c in quad
+        ]
+        return np.array(words)
+
     def c(self, file: File, network: Quantized) -> None:
         """One function for a shape, called with what its channels have."""
         node, order = self.node, self.order
         name = next(iter(self.outs))
-        texts = _weights(self)
-        weights = file.listed("int32_t", f"{name}_weights", texts, 16 * len(texts), "4 * WORDS")
+        words = self.words()
+        how = "bytes_" if pairs_fit(words) else ""
+        taps = [f"{how.upper()}TAPS({', '.join(map(str, four))})" for four in words.reshape(-1, 16)]
+        each = f"4 * {how.upper()}WORDS"
+        weights = file.listed("int32_t", f"{name}_weights", taps, 16 * len(taps), each)
         bias = file.listed("int32_t", "bias", biases(node, order), 4 * len(order))
         reads = file.integers("quads", [plane.at(quad) for plane, quad in self.quads])
         fills = file.integers("fill", [w - 2**32 if w >= 2**31 else w for w in self.fill])
         epilogue = DepthwiseEpilogue(file, self, network)
-        body = _function(self, epilogue)
+        body = _function(self, epilogue, how)
         rows, columns = node.weight.shape[2:]
         _, h, w = self.shape
         word = file.function("depthwise", f"{rows}x{columns} of each channel to {h}x{w}", body)
         box, quads = f"s + {self.scratch.origin}", str(len(order) // 4)
         given = ["s", box, quads, weights, bias, reads, fills, *epilogue.arguments]
         file.calls.append(f"{word}({', '.join(given)}); /* {name} */")
-
-
-def _weights(kernel: Depthwise) -> list[str]:
-    """Of each quad and column of the window four channels' words of four taps."""
-    flat = kernel.node.weight.reshape(len(kernel.node.weight), -1)
-    quads = [kernel.order[at : at + 4] for at in range(0, len(kernel.order), 4)]
-    texts = []
-    for quad, member in product(quads, kernel.box.members):
-        numbers = [
-            0 if c is None or tap is None else int(flat[c, tap])
-            for c in quad
-            for tap in member.taps
-        ]
-        texts.append(f"TAPS({', '.join(map(str, numbers))})")
-    return texts
 
 
 class DepthwiseEpilogue:
@@ -264,13 +264,18 @@ def line_words(kernel: Depthwise) -> int:
     return round_up(kernel.shape[1] * kernel.box.pitch + WIDEST)
 
 
-def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue) -> str:
+def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue, how: str) -> str:
     box, (_, h, _) = kernel.box, kernel.shape
     uniform = len(set(kernel.fill)) == 1
     surround = (
         f"for (int i = 0; i < {box.words}; i++) box[i] = (uint32_t)fill[{'0' if uniform else 't'}];"
     )
-    advance = [f"w += {4 * len(box.members)} * WORDS", "b += 4", "in++", *epilogue.advance]
+    advance = [
+        f"w += {4 * len(box.members)} * {how.upper()}WORDS",
+        "b += 4",
+        "in++",
+        *epilogue.advance,
+    ]
     count = h * box.pitch
     return fill(
         FUNCTION,
@@ -280,7 +285,7 @@ def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue) -> str:
         each="" if uniform else surround,
         copies="\n".join(_copies(kernel)),
         plainly=_plainly(kernel, epilogue, count),
-        vectors=_vectors(kernel, epilogue, count),
+        vectors=_vectors(kernel, epilogue, count, how),
         after="\n".join(epilogue.after),
     )
 
@@ -312,8 +317,9 @@ def _inside(size: int, start: int, step: int, count: int) -> tuple[int, int]:
     return first, end
 
 
-def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:
-    """C along the lines, a block of four pixels in each 128 bits."""
+def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int, how: str) -> str:
+    """C along the lines, a block of four pixels in each 128 bits; names of what multiplies begin
+    with `how`."""
     box = kernel.box
     reach = [
         max(m.shift for m in box.members if m.group == group) for group in range(len(box.groups))
@@ -322,7 +328,8 @@ def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:
     return fill(
         VECTORS,
         weights="\n".join(
-            f"const vw4 w{n} = four_weights(w + {4 * n} * WORDS);" for n in range(len(box.members))
+            f"const {how}vw4 w{n} = {how}four_weights(w + {4 * n} * {how.upper()}WORDS);"
+            for n in range(len(box.members))
         ),
         before="\n".join(epilogue.before),
         first="\n".join(
@@ -330,8 +337,10 @@ def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:
             for group in shared
         ),
         count=count,
-        columns="\n".join(_columns(kernel, group, reach[group]) for group in range(len(reach))),
-        sums="\n".join(_sum(box, channel) for channel in range(4)),
+        columns="\n".join(
+            _columns(kernel, group, reach[group], how) for group in range(len(reach))
+        ),
+        sums="\n".join(_sum(box, channel, how) for channel in range(4)),
         epilogue="\n".join(epilogue.lines),
         next="\n".join(
             " ".join(f"c{group}_{i} = n{group}_{i};" for i in range(4)) for group in shared
@@ -339,7 +348,7 @@ def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:
     )
 
 
-def _columns(kernel: Depthwise, group: int, reach: int) -> str:
+def _columns(kernel: Depthwise, group: int, reach: int, how: str) -> str:
     """C that reads the columns of a group at p, and `reach` more of those that come next."""
     which, place = ("n", "p + LANES") if reach else ("c", "p")
     columns = fill(
@@ -350,14 +359,16 @@ def _columns(kernel: Depthwise, group: int, reach: int) -> str:
     following = [
         f"const vq c{group}_{4 + i} = next_block(c{group}_{i}, n{group}_{i});" for i in range(reach)
     ]
-    operands = [f"const vx x{group}_{i} = operand(c{group}_{i});" for i in range(4 + reach)]
+    operands = [
+        f"const {how}vx x{group}_{i} = {how}operand(c{group}_{i});" for i in range(4 + reach)
+    ]
     return "\n".join([columns, *following, *operands])
 
 
-def _sum(box: Box, channel: int) -> str:
+def _sum(box: Box, channel: int, how: str) -> str:
     """C of the products of all columns for the pixels whose words are in this place of four."""
     products = [
-        f"a{channel} = dot4(a{channel}, x{m.group}_{channel + m.shift}, w{n});"
+        f"a{channel} = {how}dot4(a{channel}, x{m.group}_{channel + m.shift}, w{n});"
         for n, m in enumerate(box.members)
     ]
     return fill(SUM, channel=channel, products="\n".join(products))

@@ -1,7 +1,7 @@
 """Convolutions of quads, and epilogues alone, as C: register tiles along lines of pixels."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -12,8 +12,16 @@ from leancnn.compiler.int8_epilogue import Epilogue, Operands, biases
 from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel, view_of
 from leancnn.compiler.int8_kernel_pack import aligned, copied, split
 from leancnn.compiler.int8_layout import ChannelView, Order, Place, Plane, filled, natural
+from leancnn.compiler.int8_pairs import pairs_fit
 from leancnn.compiler.int8_phases import PackedPhases, phase_offsets
-from leancnn.compiler.int8_tiles import BLOCK, Tiling, fitted, gathers, tilings, weight_words
+from leancnn.compiler.int8_tiles import (
+    BLOCK,
+    Tiling,
+    fitted,
+    gathers,
+    tilings,
+    weight_words,
+)
 from leancnn.compiler.integers import Add, Gate, QConv, QElementwise, Quantized, stores
 from leancnn.errors import UnsupportedError
 
@@ -67,17 +75,17 @@ EPILOGUE = """
 ONE_TAP = """
 for (int k = 0; k < $depth; k++) {
     const uint32_t *x = s + in[$first + k] + p + ($tap);
-    const vx $loads;
+    const ${how}vx $loads;
     $products
-    u += $members * WORDS;
+    u += $members * $words;
 }
 """
 EACH_TAP = """
 for (int k = 0; k < $depth; k++) {
     const uint32_t *at = s + in[$first + k] + p;
-    for (int i = 0; i < $taps; i++, u += $members * WORDS) {
+    for (int i = 0; i < $taps; i++, u += $members * $words) {
     const uint32_t *x = at + taps[i];
-    const vx $loads;
+    const ${how}vx $loads;
     $products
     }
 }
@@ -159,9 +167,11 @@ class Tiled(Int8Kernel):
             weights, taps = "NULL", [0]
             if isinstance(self.node, QConv):
                 words = weight_words(self.node, self.places, cut)
-                texts = [f"QUAD({a}, {b}, {c}, {d})" for a, b, c, d in words.tolist()]
+                cut = replace(cut, bytewise=pairs_fit(words))
+                quad = f"{cut.products.upper()}QUAD"
+                texts = [f"{quad}({a}, {b}, {c}, {d})" for a, b, c, d in words.tolist()]
                 name = f"{self.name}_weights"
-                weights = file.listed("int32_t", name, texts, 4 * len(words), "WORDS")
+                weights = file.listed("int32_t", name, texts, 4 * len(words), cut.words)
                 taps = offsets(self)
             inputs = [
                 plane.at(quad) + top * plane.pitch + left
@@ -267,7 +277,7 @@ def function(kernel: Tiled, cut: Tiling, epilogue: Epilogue, taps: Sequence[int]
         *epilogue.parameters,
     ]
     advance = [
-        f"w += {words} * WORDS" if words else "(void)w",
+        f"w += {words} * {cut.words}" if words else "(void)w",
         f"b += {outputs}",
         f"in += {cut.parts * cut.depth}" if cut.depth else "(void)in",
         *epilogue.advance,
@@ -334,11 +344,11 @@ def _part(cut: Tiling, taps: Sequence[int], part: int, many: int, outputs: range
     mine = [(place, i) for place, i in enumerate(members) if i in outputs]
     if not mine:
         last = part + 1 == cut.parts
-        return "" if last else f"u += {cut.depth * len(taps) * len(members)} * WORDS;"
-    products = []
+        return "" if last else f"u += {cut.depth * len(taps) * len(members)} * {cut.words};"
+    products, how = [], cut.products
     for place, i in mine:
-        added = " ".join(f"a{i}_{v} = dot(a{i}_{v}, x{v}, g);" for v in range(many))
-        products.append(f"{{ const vw g = weights(u + {place} * WORDS); {added} }}")
+        added = " ".join(f"a{i}_{v} = {how}dot(a{i}_{v}, x{v}, g);" for v in range(many))
+        products.append(f"{{ const {how}vw g = {how}weights(u + {place} * {cut.words}); {added} }}")
     return fill(
         ONE_TAP if len(taps) == 1 else EACH_TAP,
         depth=cut.depth,
@@ -346,6 +356,10 @@ def _part(cut: Tiling, taps: Sequence[int], part: int, many: int, outputs: range
         tap=taps[0],
         taps=len(taps),
         members=len(members),
-        loads=", ".join(f"x{v} = operand(line(x + AT({v}), SIDE, pitch))" for v in range(many)),
+        words=cut.words,
+        how=how,
+        loads=", ".join(
+            f"x{v} = {how}operand(line(x + AT({v}), SIDE, pitch))" for v in range(many)
+        ),
         products="\n".join(products),
     )

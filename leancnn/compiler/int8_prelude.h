@@ -379,3 +379,32 @@ HELPER vq quads(vi a, vi b, vi c, vi d, int32_t zero)
     return wasm_i8x16_shuffle(x, x, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
 #endif
+
+/* Weights of which no two neighbours can add up to more than 16 bits hold (see pairs_fit): where bytes are
+   multiplied in pairs, half of the words and three instructions for four do. Elsewhere as all weights. */
+#if WORDS == 2 && defined(__SSSE3__)
+#define BYTES_WORDS 1
+#define BYTES_QUAD(a, b, c, d) (int32_t)(BYTE(a) | BYTE(b) << 8 | BYTE(c) << 16 | BYTE(d) << 24)
+typedef vq bytes_vx;
+typedef vi bytes_vw;
+HELPER bytes_vx bytes_operand(vq x) { return x; }
+HELPER bytes_vw bytes_weights(const int32_t *p) { return splat(*p); }
+HELPER vi bytes_dot(vi a, bytes_vx x, bytes_vw w)
+{
+    const vi sums = OF(madd_epi16)(OF(maddubs_epi16)(x, w), OF(set1_epi16)(1));
+#if defined(__AVX2__) && defined(__GNUC__) && !defined(__clang__)
+    __asm__("vpaddd {%1, %0, %0|%0, %0, %1}" : "+v"(a) : "v"(sums));
+    return a;
+#else
+    return OF(add_epi32)(a, sums);
+#endif
+}
+#else
+#define BYTES_WORDS WORDS
+#define BYTES_QUAD QUAD
+typedef vx bytes_vx;
+typedef vw bytes_vw;
+#define bytes_operand operand
+#define bytes_weights weights
+#define bytes_dot dot
+#endif

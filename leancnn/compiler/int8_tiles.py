@@ -37,10 +37,21 @@ class Tiling:
     outputs: tuple[tuple[int | None, ...], ...]  # of each tile, the channels in order of lanes
     many: int = 1  # vectors of pixels in a tile, with 32 registers
     few: int = 1  # and with 16
+    bytewise: bool = False  # whether its weights may be multiplied in pairs of bytes
 
     @property
     def parts(self) -> int:
         return max(self.pattern) + 1
+
+    @property
+    def products(self) -> str:
+        """What the C names of its types and functions of products begin with."""
+        return "bytes_" if self.bytewise else ""
+
+    @property
+    def words(self) -> str:
+        """The C name of how many words four weights take."""
+        return f"{self.products.upper()}WORDS"
 
 
 def tilings(

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from leancnn.compiler.graph import Activation, Combine, Conv, Node, Pool, Shape
+from leancnn.compiler.int8_pairs import in_words, largest_pairs
 from leancnn.compiler.integers import Array, Clamp, QGather, Quantized, QValue
 from leancnn.compiler.ranges import Range
 from leancnn.errors import UnsupportedError
@@ -145,7 +146,8 @@ def to_bytes(
         bias = bias + (op.weight.astype(np.float64) * shift[inputs][:, :, None, None]).sum(
             (1, 2, 3)
         )
-    scale = np.abs(real).max((1, 2, 3)) / levels
+    depthwise = each == 1 and op.groups == outputs
+    scale = largest_pairs(in_words(real, depthwise=depthwise)) / levels
     scale = np.maximum(np.maximum(scale, np.abs(bias) / 2**29), 1e-30)
     for other in others[:1]:
         scale = np.maximum(scale, other.scale / FACTOR)

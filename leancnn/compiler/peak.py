@@ -34,8 +34,10 @@ def _source() -> str:
 
 
 ANEW = """
-#if WORDS == 2 && defined(__SSE2__) && defined(__GNUC__)
+#if BYTES_WORDS == 2 && defined(__SSE2__) && defined(__GNUC__)
 #define ANEW __asm__ volatile("" : "+x"(w.even), "+x"(w.odd))
+#elif WORDS == 2 && defined(__SSE2__) && defined(__GNUC__)
+#define ANEW __asm__ volatile("" : "+x"(w))
 #elif WORDS == 2 && LANES > 1 && defined(__aarch64__)
 #define ANEW __asm__ volatile("" : "+w"(w.even), "+w"(w.odd))
 #else
@@ -50,16 +52,16 @@ def _integer_source(independent: int) -> str:
     lines = [
         ANEW,
         "int peak(int steps, const uint32_t *given, uint32_t *taken)\n{",
-        "    const vx x = operand(words(given));",
-        "    vw w = weights((const int32_t *)given);",
+        "    const bytes_vx x = bytes_operand(words(given));",
+        "    bytes_vw w = bytes_weights((const int32_t *)given);",
         *(f"    vi {name} = splat({i});" for i, name in enumerate(dict.fromkeys(sums))),
         "    for (int i = 0; i < steps; i++) {",
         "#if REGISTERS < 32 && WORDS == 2",
-        *(f"        ANEW; {name} = dot({name}, x, w);" for name in sums[:8] * 3),
+        *(f"        ANEW; {name} = bytes_dot({name}, x, w);" for name in sums[:8] * 3),
         "#elif REGISTERS < 32",
-        *(f"        ANEW; {name} = dot({name}, x, w);" for name in sums[:12] * 2),
+        *(f"        ANEW; {name} = bytes_dot({name}, x, w);" for name in sums[:12] * 2),
         "#else",
-        *(f"        ANEW; {name} = dot({name}, x, w);" for name in sums),
+        *(f"        ANEW; {name} = bytes_dot({name}, x, w);" for name in sums),
         "#endif",
         "    }",
         *(f"    a0 = plus(a0, {name});" for name in list(dict.fromkeys(sums))[1:]),
@@ -72,7 +74,7 @@ def _integer_source(independent: int) -> str:
 
 
 class IntegerPeak:
-    """A loop of products of bytes in registers, as int8 programs multiply them.
+    """A loop of products of bytes in registers, as int8 programs multiply them at best.
 
     `independent`: into how many sums, a divisor of 24; into one it is a chain, which takes as long
     as each product has to wait for the one before. Raises `MissingDependencyError` without a

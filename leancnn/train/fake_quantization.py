@@ -1,6 +1,6 @@
 """Quantization-aware training: floats that take the values they will have as 8-bit integers.
 
-Weights of convolutions and linear layers are rounded to 127 steps of each output channel, what
+Weights of convolutions and linear layers are rounded to the steps of each output channel, what
 convolutions read to 255 steps of its range in the batch; gradients pass straight through (Jacob et
 al., Quantization and Training of Neural Networks, CVPR 2018). Nothing else changes: parameters,
 statistics and checkpoints are those of plain training, and no state is added that a resumed run
@@ -10,8 +10,11 @@ would need.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from leancnn.compiler.int8_pairs import in_words, largest_pairs
 
 LEVELS = 127  # of a weight, to either side
 STEPS = 255  # of an activation
@@ -32,7 +35,9 @@ class FakeQuantized(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes)."""
         rounded = {
-            f"{name}.weight" if name else "weight": rounded_weight(layer.weight)
+            f"{name}.weight" if name else "weight": rounded_weight(
+                layer.weight, depthwise=_is_depthwise(layer)
+            )
             for name, layer in layers(self.body)
         }
         with _rounded_inputs(self.body):
@@ -48,9 +53,23 @@ def layers(body: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
             yield name, layer
 
 
-def rounded_weight(weight: Tensor) -> Tensor:
-    """(c_out, …) on a step for each output channel; the gradient is the weight's own."""
-    most = weight.detach().flatten(1).abs().amax(1).view(-1, *[1] * (weight.dim() - 1))
+def _is_depthwise(layer: nn.Conv2d | nn.Linear) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.out_channels == layer.in_channels
+
+
+def rounded_weight(weight: Tensor, *, depthwise: bool = False) -> Tensor:
+    """(c_out, …) on a step for each output channel; the gradient is the weight's own.
+
+    The largest weight is 127 steps or, of a convolution, the largest pair that is multiplied at
+    once; see `leancnn.compiler.int8_pairs`.
+    """
+    given = weight.detach()
+    if weight.dim() == 4:
+        words = in_words(given.cpu().numpy(), depthwise=depthwise)
+        found = torch.from_numpy(largest_pairs(words)).to(given)
+    else:
+        found = given.flatten(1).abs().amax(1)
+    most = found.view(-1, *[1] * (weight.dim() - 1))
     step = (most / LEVELS).clamp(min=SMALLEST)
     return weight + ((weight / step).round() * step - weight).detach()
 

@@ -380,7 +380,7 @@ def measure_all(names: list[str], args: argparse.Namespace, folder: Path) -> Non
 
 
 def alone() -> str:
-    """Said of a processor that multiplies no bytes at once: there integers cost what floats do."""
+    """Said of a processor that multiplies bytes in pairs alone, and adds up 16 bits."""
     sets = str(machine().get("instructions", ""))
     return ", AVX2 alone" if "avx2" in sets and "vnni" not in sets else ""
 

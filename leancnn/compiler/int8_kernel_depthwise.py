@@ -17,6 +17,7 @@ from leancnn.compiler.arena import WIDEST, round_up
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Shape
 from leancnn.compiler.int8_boxes import Box, box_of, suits
+from leancnn.compiler.int8_depthwise import along_lines
 from leancnn.compiler.int8_epilogue import HUGE, biases, neutral, stored_zeros
 from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
 from leancnn.compiler.int8_kernel_pack import aligned
@@ -41,26 +42,6 @@ LAYER @(uint32_t *s, uint32_t *box, int quads, const int32_t *w, const int32_t *
     }
 }
 """
-VECTORS = """
-$weights
-const vi bias = four(b);
-$before
-$first
-for (int p = 0; p < $count; p += LANES) {
-    $columns
-    $sums
-    $epilogue
-    $next
-}
-"""
-COLUMNS = """
-vq $names;
-$turned
-"""
-SUM = """
-vi a$channel = bias;
-$products
-"""
 PLAINLY = """
 static const int32_t taps[$many] = {$taps};
 for (int p = 0; p < $count; p++) {
@@ -77,15 +58,6 @@ for (int p = 0; p < $count; p++) {
 }
 """
 """One pixel and channel at a time."""
-TURNED = """
-{
-    const vq r0 = $row0, r1 = $row1, r2 = $row2, r3 = $row3;
-    const vq a = low8(r0, r1), b = high8(r0, r1), c = low8(r2, r3), d = high8(r2, r3);
-    $to0 = low16(a, c), $to1 = high16(a, c);
-    $to2 = low16(b, d), $to3 = high16(b, d);
-}
-"""
-"""Up to four rows as vectors whose words are channels."""
 
 
 @int8_kernel
@@ -285,7 +257,7 @@ def _function(kernel: Depthwise, epilogue: DepthwiseEpilogue, how: str) -> str:
         each="" if uniform else surround,
         copies="\n".join(_copies(kernel)),
         plainly=_plainly(kernel, epilogue, count),
-        vectors=_vectors(kernel, epilogue, count, how),
+        vectors=along_lines(box, epilogue.before, epilogue.lines, count, how),
         after="\n".join(epilogue.after),
     )
 
@@ -315,75 +287,6 @@ def _inside(size: int, start: int, step: int, count: int) -> tuple[int, int]:
     first = max(0, (step - 1 - start) // step)
     end = min(count, (size - 1 - start) // step + 1)
     return first, end
-
-
-def _vectors(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int, how: str) -> str:
-    """C along the lines, a block of four pixels in each 128 bits; names of what multiplies begin
-    with `how`."""
-    box = kernel.box
-    reach = [
-        max(m.shift for m in box.members if m.group == group) for group in range(len(box.groups))
-    ]
-    shared = [group for group in range(len(box.groups)) if reach[group]]
-    return fill(
-        VECTORS,
-        weights="\n".join(
-            f"const {how}vw4 w{n} = {how}four_weights(w + {4 * n} * {how.upper()}WORDS);"
-            for n in range(len(box.members))
-        ),
-        before="\n".join(epilogue.before),
-        first="\n".join(
-            fill(COLUMNS, names=names(f"c{group}_"), turned=_turned(kernel, group, "0", "c"))
-            for group in shared
-        ),
-        count=count,
-        columns="\n".join(
-            _columns(kernel, group, reach[group], how) for group in range(len(reach))
-        ),
-        sums="\n".join(_sum(box, channel, how) for channel in range(4)),
-        epilogue="\n".join(epilogue.lines),
-        next="\n".join(
-            " ".join(f"c{group}_{i} = n{group}_{i};" for i in range(4)) for group in shared
-        ),
-    )
-
-
-def _columns(kernel: Depthwise, group: int, reach: int, how: str) -> str:
-    """C that reads the columns of a group at p, and `reach` more of those that come next."""
-    which, place = ("n", "p + LANES") if reach else ("c", "p")
-    columns = fill(
-        COLUMNS,
-        names=names(f"{which}{group}_"),
-        turned=_turned(kernel, group, place, which),
-    )
-    following = [
-        f"const vq c{group}_{4 + i} = next_block(c{group}_{i}, n{group}_{i});" for i in range(reach)
-    ]
-    operands = [
-        f"const {how}vx x{group}_{i} = {how}operand(c{group}_{i});" for i in range(4 + reach)
-    ]
-    return "\n".join([columns, *following, *operands])
-
-
-def _sum(box: Box, channel: int, how: str) -> str:
-    """C of the products of all columns for the pixels whose words are in this place of four."""
-    products = [
-        f"a{channel} = {how}dot4(a{channel}, x{m.group}_{channel + m.shift}, w{n});"
-        for n, m in enumerate(box.members)
-    ]
-    return fill(SUM, channel=channel, products="\n".join(products))
-
-
-def names(stem: str) -> str:
-    return ", ".join(f"{stem}{i}" for i in range(4))
-
-
-def _turned(kernel: Depthwise, group: int, place: str, to: str) -> str:
-    """C that turns up to four rows into vectors whose words are channels."""
-    rows = [f"words(box + {offset} + {place})" for offset in kernel.box.groups[group]]
-    rows += ["no_quads()"] * (4 - len(rows))
-    named = {f"row{i}": row for i, row in enumerate(rows)}
-    return fill(TURNED, **named, **{f"to{i}": f"{to}{group}_{i}" for i in range(4)})
 
 
 def _plainly(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:

@@ -73,18 +73,22 @@ class Gate:
     def __init__(
         self, listening: socket.socket, rules: "Rules", behind: Callable[[], "Connection"]
     ) -> None:
+        listening.setblocking(False)  # one that waits for a connection would stop the loop
         self._listening, self._rules, self._behind = listening, rules, behind
         self._loop = asyncio.get_running_loop()
         self._lines: dict[socket.socket, asyncio.TimerHandle] = {}  # waiting, or refused
         self._refused: list[socket.socket] = []
+        self._told: dict[socket.socket, None] = {}  # refused and not ended, the longest first
+        self._again: asyncio.TimerHandle | None = None
         self._entering: set[asyncio.Task[Any]] = set()
         self._loop.add_reader(listening, self._take)
 
     def close(self) -> None:
         """Take no more connections, and leave those that are not let in."""
         self._loop.remove_reader(self._listening)
-        refused, self._refused = self._refused, []
-        for line in [*self._lines, *refused]:
+        if self._again is not None:
+            self._again.cancel()
+        for line in {**self._lines, **self._told}:
             self._end(line)
 
     def _take(self) -> None:
@@ -95,15 +99,16 @@ class Gate:
                 return
             except OSError:  # no file left for it: the loop would ask again at once
                 self._loop.remove_reader(self._listening)
-                self._loop.call_later(1, self._loop.add_reader, self._listening, self._take)
+                self._again = self._loop.call_later(
+                    1, self._loop.add_reader, self._listening, self._take
+                )
                 return
             line.setblocking(False)
             self._rules.open += 1
             if self._rules.open > self._rules.most:
                 self._refuse(line)
             elif not self._looked(line):
-                self._lines[line] = self._loop.call_later(self._rules.header_s, self._end, line)
-                self._loop.add_reader(line, self._came, line)
+                self._expect(line)
 
     def _looked(self, line: socket.socket) -> bool:
         """Refuse or let in what begins to speak; False where nothing has come yet."""
@@ -124,10 +129,15 @@ class Gate:
             task.add_done_callback(self._entering.discard)
         return True
 
+    def _expect(self, line: socket.socket) -> None:
+        self._lines[line] = self._loop.call_later(self._rules.header_s, self._end, line)
+        self._loop.add_reader(line, self._came, line)
+
     def _came(self, line: socket.socket) -> None:
         self._loop.remove_reader(line)
         self._lines.pop(line).cancel()
-        self._looked(line)
+        if not self._looked(line):  # woken for nothing
+            self._expect(line)
 
     def _refuse(self, line: socket.socket) -> None:
         self._rules.refused()
@@ -137,6 +147,10 @@ class Gate:
         except OSError:
             self._end(line)
             return
+        self._rules.open -= 1  # who lingers keeps nobody out
+        self._told[line] = None
+        if len(self._told) > max(1, self._rules.most // 2):  # each has a file of the process
+            self._end(next(iter(self._told)))
         if not self._refused:
             self._loop.call_later(READS_S, self._sweep)
         self._refused.append(line)
@@ -144,7 +158,7 @@ class Gate:
     def _sweep(self) -> None:
         """End the refused whose clients have gone; read on for those that send before they read."""
         refused, self._refused = self._refused, []
-        for line in refused:
+        for line in [each for each in refused if each in self._told]:
             if self._drained(line):
                 self._end(line)
                 continue
@@ -171,7 +185,10 @@ class Gate:
             handle.cancel()
             self._loop.remove_reader(line)
         line.close()
-        self._rules.open -= 1
+        if line in self._told:
+            del self._told[line]
+        else:
+            self._rules.open -= 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -263,8 +280,10 @@ class GatedServer(Server):
         self._gates: list[Gate] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if not sockets:
+            raise ValueError("a server behind a gate is given the sockets that it listens at")
         await super().startup(sockets=[])
-        self._gates = [Gate(each, self._rules, self._connection) for each in sockets or []]
+        self._gates = [Gate(each, self._rules, self._connection) for each in sockets]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for gate in self._gates:

@@ -8,6 +8,7 @@ answered gets a status and one line that says why.
 """
 
 import asyncio
+import contextlib
 import copy
 import html
 import os
@@ -262,7 +263,9 @@ class Metrics:
     def __init__(self, network: Classifier) -> None:
         self.registry = CollectorRegistry()
         own: Any = {"registry": self.registry}
-        self.requests = Counter("leancnn_requests", "Requests to predict", ["status"], **own)
+        self.requests = Counter(
+            "leancnn_requests", "Requests to predict, and all that were refused", ["status"], **own
+        )
         self.pictures = Counter("leancnn_pictures", "Pictures in answered requests", **own)
         self.seconds = Histogram(
             "leancnn_request_seconds", "Of answered requests", buckets=BUCKETS, **own
@@ -335,7 +338,8 @@ def listen(host: str, port: int) -> socket.socket:
             f"cannot listen at {printable(host)} port {port}: {reason}; choose another --port"
         ) from error
     if hasattr(socket, "TCP_DEFER_ACCEPT"):  # Linux: connected is whoever has said something
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+        with contextlib.suppress(OSError):  # of a system that has the name alone
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
     listening.setblocking(False)
     return listening
 

@@ -1,11 +1,13 @@
 """Connections that end: what does not come is not waited for, and a full server says so at once."""
 
+import asyncio
+import contextlib
 import socket
 import time
 
 import pytest
 
-from leancnn.serve import Limits, Service
+from leancnn.serve import Limits, Service, server
 from tests.serving import alive, png, raw, running
 
 
@@ -92,6 +94,36 @@ def test_the_refused_do_not_count_as_connections_for_long(native):
             time.sleep(0.3)
         service.admitted -= 1
         assert raw(port, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def refused(port, lines, many):
+    """Clients that are told to come again, and neither read on nor leave."""
+    for _ in range(many):
+        line = lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+        line.sendall(b"POST /predict HTTP/1.1\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 503")
+        yield line
+
+
+def test_the_refused_who_linger_keep_nobody_out_and_are_few(native):
+    service = Service(native, Limits(connections=4, waiting=1, wait_s=60))
+    with running(service) as port, contextlib.ExitStack() as lines:
+        service.admitted += 1
+        told = list(refused(port, lines, 8))
+        service.admitted -= 1
+        assert raw(port, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+        told[0].settimeout(5)
+        while told[0].recv(1000):  # what was left of the answer; then the end, not a wait
+            pass
+        with pytest.raises(ConnectionError):  # noqa: PT012 - the first may still arrive
+            for _ in range(20):
+                told[0].sendall(b"more")
+                time.sleep(0.02)
+
+
+def test_a_server_behind_a_gate_is_given_its_sockets(native):
+    with pytest.raises(ValueError, match="is given the sockets"):
+        asyncio.run(server(Service(native, Limits())).startup())
 
 
 def test_a_system_that_hands_over_silent_connections_waits_for_their_first_bytes(native):

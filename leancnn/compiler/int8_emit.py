@@ -14,6 +14,7 @@ from leancnn.compiler.int8_floats import (
     Floats,
     float_program,
     image_clear,
+    names_of,
     place_of_floats,
 )
 from leancnn.compiler.int8_halves import in_halves
@@ -26,6 +27,7 @@ from leancnn.compiler.values import Buffer
 from leancnn.errors import MismatchError, UnsupportedError
 from leancnn.normalisation import scale_and_shift
 
+HELPERS = ("int8_prelude.h", "int8_lines.h", "int8_depthwise.h")
 EXACT = ", in 8-bit integers"
 MIXED = ", in 8-bit integers and float32: bits may differ where vectors are of another width"
 
@@ -46,6 +48,8 @@ def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = No
     program = lower(network)
     verify(program)
     file = open_file(metadata)
+    for name in HELPERS:
+        file.used.update(dict.fromkeys(names_of(template(name)), 1))
     floats = _emit_kernels(file, program, network)
     frame = Frame(
         metadata=metadata,

@@ -1,6 +1,7 @@
-/* Quads: four channels of a pixel in one word, LANES pixels in a vector. Four ways to multiply them by
-   quads of weights and add up: one instruction (VNNI, Arm dot product), pairs of 16-bit products (AVX2,
-   SSE2, WebAssembly), NEON's long multiplication, or plain loops. All are exact, so all are equal.
+/* Quads: four channels of a pixel in one word, LANES pixels in a vector. Ways to multiply them by
+   quads of weights and add up: one instruction (VNNI, Arm dot product), pairs of bytes (AVX2, SSSE3, of
+   weights that suit them) or of 16-bit products (SSE2, WebAssembly), NEON's long multiplication, or
+   plain loops. All are exact, so all are equal.
    Choose less with -DLANES=8, 4 or 1, and -DREGISTERS=n. */
 #include <math.h>
 #include <stddef.h>

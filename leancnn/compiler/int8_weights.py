@@ -132,11 +132,15 @@ def to_bytes(
     shift: Array | None = None,
     means: Array | None = None,
     levels: int = LEVELS,
+    *,
+    paired: bool = True,
 ) -> Bytes:
     """Weights within ±`levels` on a scale for each output, fit for the shortcuts that are added.
 
     Each input channel's scale goes into its weights. `shift` is what the input's reals are beyond
-    (q − zero) · scale; `means` of the input's channels let the bias make up for rounding.
+    (q − zero) · scale; `means` of the input's channels let the bias make up for rounding. `paired`:
+    no pair adds up to more than `levels` (see int8_pairs); where nothing is multiplied in pairs
+    each weight alone does not.
     """
     outputs, each = op.weight.shape[:2]
     inputs = np.arange(outputs)[:, None] // (outputs // op.groups) * each + np.arange(each)
@@ -147,7 +151,8 @@ def to_bytes(
             (1, 2, 3)
         )
     depthwise = each == 1 and op.groups == outputs
-    scale = largest_pairs(in_words(real, depthwise=depthwise)) / levels
+    words = in_words(real, depthwise=depthwise)
+    scale = (largest_pairs(words) if paired else np.abs(real).max((1, 2, 3))) / levels
     scale = np.maximum(np.maximum(scale, np.abs(bias) / 2**29), 1e-30)
     for other in others[:1]:
         scale = np.maximum(scale, other.scale / FACTOR)

@@ -162,7 +162,7 @@ def _whole(node: Node, op: Conv, x: QValue) -> tuple[Array, Array, Array]:
     inputs = np.arange(outputs)[:, None] // (outputs // op.groups) * each + np.arange(each)
     scales = x.scale[inputs]
     if op.weight_scale is None or (scales != scales[:, :1]).any():
-        found = to_bytes(op, x, [], levels=2 * LEVELS)
+        found = to_bytes(op, x, [], levels=2 * LEVELS, paired=False)
         return found.weight, found.bias, found.scale
     own = np.where(op.weight_scale > 0, op.weight_scale, 1).astype(np.float64)
     real = op.weight.astype(np.float64) / own[:, None, None, None]

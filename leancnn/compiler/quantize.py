@@ -165,7 +165,8 @@ class Quantizer:
 
     def _mean(self, node: Node, op: Pool) -> None:
         shape = self.graph.shapes[node.output]
-        self._conv(node, as_conv(node, op, self.graph.shapes[node.inputs[0]], shape))
+        made = as_conv(node, op, self.graph.shapes[node.inputs[0]], shape)
+        self._conv(node, made, LEVELS - 1)  # two equal weights are whole halves of that
 
     def _total(self, node: Node) -> None:
         x, name = self.v.bytes(node, node.inputs[0]), node.output
@@ -193,7 +194,7 @@ class Quantizer:
 
     # Sums
 
-    def _conv(self, node: Node, op: Conv) -> None:
+    def _conv(self, node: Node, op: Conv, levels: int = LEVELS) -> None:
         source = node.inputs[0]
         chain = self.chains.chain(node.output)
         others = self.chains.others(node.output, chain)
@@ -203,7 +204,8 @@ class Quantizer:
             means_of(self.graph, self.ranges, source),
             self.scale_divisors.get(node.output, 1),
         )
-        weights = to_bytes(op, x, others, shift, means, LEVELS * times)
+        pixels = self.graph.shapes[node.output][1:] != (1, 1)  # else a matrix by a vector
+        weights = to_bytes(op, x, others, shift, means, levels * times, paired=pixels)
         epilogue, meant = self.chains.epilogue(node.output, chain, weights.scale)
         name, weight = repeated(self.network, self.v.name(source), weights.weight, op.groups, times)
         made = QConv(

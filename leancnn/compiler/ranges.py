@@ -28,6 +28,7 @@ from leancnn.compiler.graph import (
     Reduce,
     Reshape,
 )
+from leancnn.compiler.int8_pairs import in_words, largest_pairs
 from leancnn.errors import UnsupportedError
 
 BINS = 2048
@@ -146,6 +147,15 @@ def run(graph: Graph, images: Tensor, visit: Visit | None = None) -> Tensor:
     return known[graph.output]
 
 
+def _step(op: Conv, made: Tensor) -> NDArray[np.float64]:
+    """What one step of each output's weights is (c_out, 1, 1, 1), as the quantizer has it."""
+    outputs, each = op.weight.shape[:2]
+    words = in_words(op.weight, depthwise=each == 1 and op.groups == outputs)
+    pixels = made.shape[2:] != (1, 1)
+    most = largest_pairs(words) if pixels else np.abs(op.weight).max((1, 2, 3))
+    return np.where(most > 0, most / 127, 1.0).reshape(-1, 1, 1, 1)
+
+
 @torch.no_grad()
 def weight_noise(graph: Graph, images: Tensor) -> list[tuple[str, float]]:
     """Of each convolution, by its output: how far rounding its weights to 8 bits alone moves it,
@@ -155,8 +165,7 @@ def weight_noise(graph: Graph, images: Tensor) -> list[tuple[str, float]]:
         xs = [known[name] for name in node.inputs]
         made = known[node.output] = apply(node, xs)
         if isinstance(node.op, Conv):
-            scale = np.abs(node.op.weight).max((1, 2, 3), keepdims=True) / 127
-            scale = np.where(scale > 0, scale, 1)
+            scale = _step(node.op, made)
             lost = (np.rint(node.op.weight / scale) * scale - node.op.weight).astype(np.float32)
             alone = replace(node.op, weight=lost, bias=np.zeros_like(node.op.bias))
             error = apply(replace(node, op=alone), xs)
@@ -179,8 +188,7 @@ def layer_noise(
             if range_ is not None:
                 whole = (x / range_.scale).round() + range_.zero
                 x = (whole.clamp(0, 255) - range_.zero) * range_.scale
-            step = np.abs(node.op.weight).max((1, 2, 3), keepdims=True) / 127
-            step = np.where(step > 0, step, 1)
+            step = _step(node.op, made)
             weight = (np.rint(node.op.weight / step) * step).astype(np.float32)
             error = apply(replace(node, op=replace(node.op, weight=weight)), [x]) - made
             spread = (made - made.mean((0, 2, 3), keepdim=True)).norm().clamp(min=1e-12)

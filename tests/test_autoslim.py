@@ -33,7 +33,8 @@ def subject_of(network):
 
 
 def sandwich(network, seed=0):
-    rule = autoslim.rule(subject_of(network), np.ones(0, bool))
+    subject = subject_of(network)
+    rule = autoslim.rule(subject, np.ones(subject.dependencies.coupled_count, bool))
     made = SimpleNamespace(rule=rule, seed=seed, processes=1, preprocessing=network.preprocessing)
     return rule_of(made, network.body)
 
@@ -135,6 +136,13 @@ def test_a_budget_out_of_reach_is_refused(quiet, goal, words):
     images = training_images(quiet, None, network)
     with pytest.raises(MismatchError, match=words):
         plan(network, criterion="autoslim", images=images, progress=False, **goal)
+
+
+def test_a_share_below_the_least_is_refused_before_it_is_trained_for(quiet, tmp_path):
+    words = {"criterion": "autoslim", "finetune": RECIPE, "keep": 0.1, "progress": False}
+    with pytest.raises(MismatchError, match=r"leaves at least 0\.25"):
+        leancnn.prune(quiet, out=tmp_path / "small", **words)
+    assert not list(tmp_path.rglob("last"))
 
 
 def test_pruning_trains_at_many_widths_first_and_goes_on_to_the_same_bits(quiet, tmp_path):

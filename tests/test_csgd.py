@@ -187,6 +187,8 @@ def test_pruning_trains_first_and_then_loses_nothing(quiet, pictures, tmp_path):
     shutil.rmtree(out / "cut")
     with pytest.raises(RunError, match="another pruning"):
         leancnn.prune(quiet, out=out, **{**words, "keep": 0.25})
+    with pytest.raises(RunError, match="another pruning"):
+        leancnn.prune(quiet, out=out, **words, within=["conv1"])
     with pytest.raises(RunError, match="holds something else"):
         leancnn.prune(quiet, out=quiet, **words)
 

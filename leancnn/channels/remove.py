@@ -84,7 +84,7 @@ class Silenced(fx.Interpreter):
     """
 
     def __init__(self, body: nn.Module, dependencies: Dependencies, keep: Keep) -> None:
-        super().__init__(fx.GraphModule(body, dependencies.graph))
+        super().__init__(body, graph=dependencies.graph)
         self.masks = {
             name: torch.from_numpy(keep[row])
             for name, row in dependencies.rows.items()

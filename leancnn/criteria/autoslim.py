@@ -28,11 +28,20 @@ from leancnn.errors import MismatchError
 LEAST = 0.25  # the smallest share of a layer's channels
 BETWEEN = 2  # widths drawn for each step beside the largest and the smallest
 PIECES = 8
+TOO_LITTLE = f"autoslim leaves at least {LEAST:g} of every layer, which is more than this budget"
 IMAGES = 256  # that each trial is judged on
 
 
 def rule(subject: Subject, keep: NDArray[np.bool_]) -> dict[str, Any]:
-    """The rule `sandwich` of a training, see `leancnn.train.rules`; of any budget."""
+    """The rule `sandwich` of a training, see `leancnn.train.rules`; of any budget.
+
+    Raises `MismatchError` where equal shares that meet the budget (`keep`) are below the least.
+    """
+    for group in subject.dependencies.channel_groups:
+        for path in () if group.equal_splits else group.layers:
+            row = subject.dependencies.writes[path]
+            if keep[row].sum() < max(1, int(LEAST * len(row) + 0.5)):
+                raise MismatchError(TOO_LITTLE)
     groups = [
         [alike.tolist() for alike in classes(subject.dependencies, group)]
         for group in subject.dependencies.channel_groups
@@ -52,9 +61,7 @@ def shares(subject: Subject, cuts: Cuts) -> dict[str, float]:
             if share - 1 / PIECES >= LEAST - 1e-9
         ]
         if not trials:
-            raise MismatchError(
-                f"autoslim leaves at least {LEAST:g} of every layer, which is more than this budget"
-            )
+            raise MismatchError(TOO_LITTLE)
         found = min(trials, key=lambda trial: _loss(subject, cuts, trial, sample))
     return found
 

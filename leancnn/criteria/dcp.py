@@ -223,7 +223,9 @@ def _joint_losses(subject: Subject) -> Iterator[JointLoss]:
 
 def _points(subject: Subject) -> list[fx.Node]:
     """Where the losses in the middle look."""
-    ends = list(dict.fromkeys(output_node(subject, path) for path, _ in prunable_layers(subject)))
+    order = {node: at for at, node in enumerate(subject.dependencies.graph.nodes)}
+    found = {output_node(subject, path) for path, _ in prunable_layers(subject)}
+    ends = sorted(found, key=order.__getitem__)  # by depth; layers come by channel group
     parts = [len(ends) * part // (POINTS + 1) for part in range(1, POINTS + 1)]
     return list(dict.fromkeys(ends[place] for place in parts if 0 < place < len(ends)))
 

@@ -32,6 +32,7 @@ def trained_before(
         "of": weights.digest(network),
         "goal": request.goal.to_json(),
         "seed": request.seed,
+        "within": None if request.within is None else list(request.within),
     }
     if runs.is_run(place):
         rule: dict[str, Any] = runs.read_run(place)["plan"].get("rule", {})

@@ -191,6 +191,9 @@ class _Comparing:
             folder, trained = self.protocol.out / f"{name}-seed{seed}", True
             try:
                 self._prune_by(name, seed, folder)
+            except MismatchError as why:  # of a budget that it is not held to, say
+                self.left_out.append(f"{name}, seed {seed}: {why}")
+                continue
             except DivergedError as why:
                 self.left_out.append(f"{name}, seed {seed}: {why}")
                 trained = False
@@ -201,7 +204,8 @@ class _Comparing:
             untrained = self.measured.test.accuracy(cut, folder / "cut", "cut")
             last = weights.load(folder, "last")
             self._add(self._row(name, "criterion", seed, last, folder, before=untrained))
-        assert small is not None  # some criterion was chosen
+        if small is None:
+            raise MismatchError("; ".join(self.left_out))
         return small
 
     def _prune_by(self, criterion: str, seed: int, folder: Path) -> None:

@@ -34,7 +34,7 @@ from leancnn.weights import Network, digest
 
 BATCH = 128  # images at a time; larger images share the memory of as many of 64×64
 PIXELS = BATCH * 64 * 64
-FORMAT = 5  # of the scores in the cache; to be raised when a criterion comes to score otherwise
+FORMAT = 6  # of the scores in the cache; to be raised when a criterion comes to score otherwise
 
 
 class Scored(NamedTuple):

@@ -100,6 +100,11 @@ def find_plan(
     goal, criterion = request.goal, criteria.get(request.criterion)
     if criterion.shares is not None:
         check_goal(criterion.name, goal)
+    elif criterion.rule is not None and goal.kind == "speedup":
+        raise MismatchError(
+            f"{criterion.name} trains for one cut, and times would choose another after it; give "
+            "--keep-ratio, --macs or --bytes"
+        )
     sizes = with_expansion(network, goal.value) if goal.kind == "expansion" else {}
     cuts, scores = open_cuts(network, request, images, progress=progress)
     read = images.digest(network) if criterion.reads != "weights" and images else None

@@ -42,6 +42,8 @@ class Centripetal:
     module's weight and bias.
     """
 
+    after_clipping = True  # the pull stands beside decay, in Eq. 4
+
     def __init__(self, plan: TrainingPlan, body: nn.Module) -> None:
         self.epsilon = strength(plan.recipe, plan.steps)
         device = next(body.parameters()).device

@@ -146,8 +146,12 @@ class Loop:
             logits = self.forward(batch.images).float()
         loss = self._loss(logits, batch.labels, batch.share)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.rule(number, batch.images, logits.detach())
+        features = train_state.features.last  # a rule may ask the body again
+        if not self.rule.after_clipping:
+            self.rule(number, batch.images, logits.detach())
         norm = torch.nn.utils.clip_grad_norm_(body.parameters(), recipe.clip or math.inf)
+        if self.rule.after_clipping:
+            self.rule(number, batch.images, logits.detach())
         correct = (logits.argmax(1) == batch.labels).sum()
         asked = torch.tensor(self.stop.asked, device=world.device)
         sums = torch.stack([loss.detach() * len(batch.labels), correct, asked, norm]).double()
@@ -155,8 +159,8 @@ class Loop:
         if not math.isfinite(loss_sum + norm_sum):
             raise self._broke(number, loss_sum)
         train_state.optimizer.step(learning_rate(recipe, number / plan.steps))
-        if train_state.features.last is not None:
-            update_centres(train_state.loss, train_state.features.last, batch.labels)
+        if features is not None:
+            update_centres(train_state.loss, features, batch.labels)
         if train_state.average is not None:
             update_ema(train_state.average, body, min(recipe.ema, (1 + number) / (10 + number)))
         self.counters.add(number + 1, loss_sum, right_sum, plan.batch, started)

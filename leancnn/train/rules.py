@@ -19,6 +19,9 @@ from leancnn.train.sandwich import Sandwich
 class StepRule(Protocol):
     """What is called before each step of the optimizer."""
 
+    after_clipping: bool
+    """Whether gradients are clipped before it: what it adds is then no part of their norm."""
+
     def __call__(self, step: int, images: Tensor, logits: Tensor) -> None:
         """Change the gradients of the body's parameters.
 
@@ -29,6 +32,8 @@ class StepRule(Protocol):
 
 class _None:
     """Plain descent."""
+
+    after_clipping = False
 
     def __call__(self, step: int, images: Tensor, logits: Tensor) -> None:
         pass

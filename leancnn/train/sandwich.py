@@ -31,6 +31,8 @@ class Sandwich:
     stay; `least` is the smallest share, `between` how many widths are drawn for each step.
     """
 
+    after_clipping = False  # they are gradients like the others
+
     def __init__(self, plan: TrainingPlan, body: nn.Module) -> None:
         self.body, self.seed, rule = body, plan.seed, plan.rule
         self.dependencies = find_dependencies(body, plan.preprocessing.channels)

@@ -180,8 +180,6 @@ def tried(
 
 def alone(asked: argparse.Namespace, network: str, seed: int, folder: Path) -> Row:
     """A network of the zoo by its own recipe, for as many of its epochs as the budget has."""
-    from leancnn.train import train
-
     known: dict[str, Any] = {
         "model": network,
         "seed": seed,
@@ -191,15 +189,23 @@ def alone(asked: argparse.Namespace, network: str, seed: int, folder: Path) -> R
         "patience": 0,
         "progress": False,
     }
-    began = time.process_time()
-    train(asked.data, out=folder / "first", epochs=1, **known)
-    per_epoch = time.process_time() - began
-    own = recipes.for_network(network).epochs
-    epochs = max(1, min(own, int(asked.seconds / per_epoch)))
-    began = time.process_time()
-    train(asked.data, out=folder / "run", epochs=epochs, **known)
-    took = time.process_time() - began
+    spent = {}
+    for epochs in (1, 3):  # not counted: what a training takes before its first epoch, and an epoch
+        spent[epochs] = trained(asked, folder / f"try-{epochs}", epochs, known)
+    each = max(spent[3] - spent[1], 0.1) / 2
+    room = int((asked.seconds - spent[1] + each) / each)
+    epochs = max(1, min(recipes.for_network(network).epochs, room))
+    took = trained(asked, folder / "run", epochs, known)
     return {"trainings": 1, "CPU s": round(took, 1), "epochs": epochs, **ended(folder / "run")}
+
+
+def trained(asked: argparse.Namespace, out: Path, epochs: int, known: dict[str, Any]) -> float:
+    """CPU seconds of one training."""
+    from leancnn.train import train
+
+    began = time.process_time()
+    train(asked.data, out=out, epochs=epochs, **known)
+    return time.process_time() - began
 
 
 def ended(place: Path) -> Row:

@@ -18,7 +18,7 @@ from leancnn.compiler.int8_floats import (
     place_of_floats,
 )
 from leancnn.compiler.int8_halves import in_halves
-from leancnn.compiler.int8_kernel import Int8Program
+from leancnn.compiler.int8_kernel import KINDS, Int8Program
 from leancnn.compiler.int8_layout import Plane
 from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_verify import verify
@@ -27,7 +27,7 @@ from leancnn.compiler.values import Buffer
 from leancnn.errors import MismatchError, UnsupportedError
 from leancnn.normalisation import scale_and_shift
 
-HELPERS = ("int8_prelude.h", "int8_lines.h", "int8_depthwise.h")
+PRELUDES = ("int8_prelude.h", "int8_lines.h")
 EXACT = ", in 8-bit integers"
 MIXED = ", in 8-bit integers and float32: bits may differ where vectors are of another width"
 
@@ -48,7 +48,7 @@ def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = No
     program = lower(network)
     verify(program)
     file = open_file(metadata)
-    for name in HELPERS:
+    for name in (*PRELUDES, *(name for kind in KINDS for name in kind.preludes)):
         file.used.update(dict.fromkeys(names_of(template(name)), 1))
     floats = _emit_kernels(file, program, network)
     frame = Frame(
@@ -97,9 +97,8 @@ def _emit_kernels(file: File, program: Int8Program, network: Quantized) -> Float
 
 def _preludes(program: Int8Program, floats: Floats | None) -> list[str]:
     """The C that stands before the kernels: vectors and macros of what the program uses."""
-    parts = [template("int8_prelude.h"), template("int8_lines.h")]
-    needed = dict.fromkeys(name for kernel in program.kernels for name in kernel.preludes)
-    parts += [template(name) for name in needed]
+    own = (name for kernel in program.kernels for name in kernel.preludes)
+    parts = [template(name) for name in dict.fromkeys((*PRELUDES, *own))]
     if floats is None:
         return parts
     return [FIRST, *parts, floats.source(), place_of_floats(program.arena.words)]

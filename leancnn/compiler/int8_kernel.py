@@ -45,21 +45,6 @@ from leancnn.errors import UnsupportedError
 class Int8Kernel(ABC):
     """One call in the C file."""
 
-    # Lowering: which nodes become this kernel. --------------------------------------------------
-
-    takes: ClassVar[tuple[type, ...]] = ()
-    """Nodes of a quantized network that may become this kernel; none: other kernels need it."""
-
-    @classmethod
-    def fits(cls, node: Any, x: Shape, out: Shape) -> bool:
-        """Whether it computes `node`, one of those it takes, of these shapes (C, H, W)."""
-        return True
-
-    @classmethod
-    def lower(cls, node: Any, lowering: "Lowering") -> None:
-        """Add what computes a node, and say where the channels of its values lie."""
-        raise NotImplementedError(f"{cls.__name__} takes no node")
-
     # Memory: lives, places that are used again. -------------------------------------------------
 
     @abstractmethod
@@ -98,6 +83,23 @@ class Int8Kernel(ABC):
     @abstractmethod
     def c(self, file: File, network: Quantized) -> None:
         """Write its function, tables and weights, and its call."""
+
+
+class NodeKernel(Int8Kernel):
+    """A kernel that a node of a quantized network becomes; others are there for these."""
+
+    takes: ClassVar[tuple[type, ...]]
+    """Nodes that may become it."""
+
+    @classmethod
+    def fits(cls, node: Any, x: Shape, out: Shape) -> bool:
+        """Whether it computes `node`, one of those it takes, of these shapes (C, H, W)."""
+        return True
+
+    @classmethod
+    @abstractmethod
+    def lower(cls, node: Any, lowering: "Lowering") -> None:
+        """Add what computes a node, and say where the channels of its values lie."""
 
 
 @dataclass(slots=True, eq=False)
@@ -215,8 +217,8 @@ def view_of(plane: Plane, order: Order, channels: int) -> ChannelView:
     return ChannelView(places, plane.height, plane.width)
 
 
-KINDS: list[type[Int8Kernel]] = []
-Kind = TypeVar("Kind", bound=type[Int8Kernel])
+KINDS: list[type[NodeKernel]] = []
+Kind = TypeVar("Kind", bound=type[NodeKernel])
 
 
 def int8_kernel(kind: Kind) -> Kind:
@@ -225,7 +227,7 @@ def int8_kernel(kind: Kind) -> Kind:
     return kind
 
 
-def kind_of(node: QNode, x: Shape, out: Shape) -> type[Int8Kernel]:
+def kind_of(node: QNode, x: Shape, out: Shape) -> type[NodeKernel]:
     """The kind that computes a node of these shapes.
 
     Raises `UnsupportedError` for a node that no kind takes.

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from leancnn.compiler.borders import FromBytes, ToBytes
 from leancnn.compiler.c_text import File
-from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel
 from leancnn.compiler.int8_layout import Plane, natural
 from leancnn.compiler.integers import QDequantize, QQuantize, Quantized
 
 
 @int8_kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class Border(Int8Kernel):
+class Border(NodeKernel):
     """The turn of a border among the integers."""
 
     op: FromBytes | ToBytes

@@ -9,7 +9,7 @@ import numpy as np
 
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Shape
-from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel
 from leancnn.compiler.int8_layout import ChannelView, Plane, natural
 from leancnn.compiler.integers import (
     Add,
@@ -54,7 +54,7 @@ STORE = """
 
 @int8_kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class Dense(Int8Kernel):
+class Dense(NodeKernel):
     """A matrix by a vector, of bytes or of sums; or only an epilogue on a vector."""
 
     node: QConv | QElementwise

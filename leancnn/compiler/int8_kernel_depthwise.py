@@ -19,7 +19,7 @@ from leancnn.compiler.graph import Shape
 from leancnn.compiler.int8_boxes import Box, box_of, suits
 from leancnn.compiler.int8_depthwise import along_lines
 from leancnn.compiler.int8_epilogue import HUGE, biases, neutral, stored_zeros
-from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel
 from leancnn.compiler.int8_kernel_pack import aligned
 from leancnn.compiler.int8_layout import Order, Plane, filled
 from leancnn.compiler.int8_pairs import pairs_fit
@@ -62,7 +62,7 @@ for (int p = 0; p < $count; p++) {
 
 @int8_kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class Depthwise(Int8Kernel):
+class Depthwise(NodeKernel):
     """A convolution of each channel for itself, quad by quad in a box of its own."""
 
     node: QConv

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.int8_gaps import cleared
-from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel
 from leancnn.compiler.int8_kernel_pack import aligned
 from leancnn.compiler.int8_layout import Plane, natural, order_of
 from leancnn.compiler.integers import QLookup, Quantized
@@ -27,7 +27,7 @@ LAYER @(uint32_t *s, int quads, const int32_t *in, int to, const uint8_t *table)
 
 @int8_kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class Lookup(Int8Kernel):
+class Lookup(NodeKernel):
     """Each byte of some planes by a table."""
 
     node: QLookup

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leancnn.compiler.c_text import File, fill
-from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel
 from leancnn.compiler.int8_layout import ChannelView, Plane, natural
 from leancnn.compiler.integers import QNorm, Quantized
 
@@ -31,7 +31,7 @@ LAYER @(uint32_t *s)
 
 @int8_kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class Norm(Int8Kernel):
+class Norm(NodeKernel):
     """Groups of one vector by their lengths."""
 
     node: QNorm

@@ -6,7 +6,7 @@ from itertools import product
 
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.int8_gaps import cleared
-from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel
 from leancnn.compiler.int8_kernel_pack import split
 from leancnn.compiler.int8_layout import Plane, natural, order_of
 from leancnn.compiler.int8_phases import PackedPhases, phase_offsets
@@ -31,7 +31,7 @@ LAYER @(uint32_t *s, int quads, int in, int to)
 
 @int8_kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class Pool(Int8Kernel):
+class Pool(NodeKernel):
     """The largest byte of each window, from packed phases."""
 
     node: QMaxPool

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leancnn.compiler.c_text import File, fill
-from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel
+from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel
 from leancnn.compiler.int8_layout import ChannelView, Place, Plane, quads_of
 from leancnn.compiler.integers import QGlobalSum, Quantized
 
@@ -31,7 +31,7 @@ LAYER @(uint32_t *s, int quads, const int32_t *at, const int32_t *zero)
 
 @int8_kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class GlobalSum(Int8Kernel):
+class GlobalSum(NodeKernel):
     """All pixels of each channel as a sum."""
 
     x: ChannelView

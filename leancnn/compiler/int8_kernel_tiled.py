@@ -9,7 +9,7 @@ from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Shape
 from leancnn.compiler.int8_boxes import suits
 from leancnn.compiler.int8_epilogue import Epilogue, Operands, biases
-from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, int8_kernel, view_of
+from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel, view_of
 from leancnn.compiler.int8_kernel_pack import aligned, copied, split
 from leancnn.compiler.int8_layout import ChannelView, Order, Place, Plane, filled, natural
 from leancnn.compiler.int8_pairs import pairs_fit
@@ -94,7 +94,7 @@ for (int k = 0; k < $depth; k++) {
 
 @int8_kernel
 @dataclass(frozen=True, slots=True, eq=False)
-class Tiled(Int8Kernel):
+class Tiled(NodeKernel):
     """A convolution (or, without one, only an epilogue) pixel by pixel along lines of quads."""
 
     node: QConv | QElementwise

@@ -101,7 +101,14 @@ def by_rows(size: tuple[int, int], many: int, lanes: int) -> bool:
 
 
 def cost(
-    cut: Tiling, many: int, size: tuple[int, int], taps: int, lanes: int, block: int = 0
+    cut: Tiling,
+    many: int,
+    size: tuple[int, int],
+    taps: int,
+    lanes: int,
+    block: int = 0,
+    *,
+    loop: float = LOOP,
 ) -> float:
     """Cycles, about, for every vector of pixels and every output, `block` quads of these at a time
     (0: all): multiply-adds (one a cycle, and no chain shorter than LATENCY), loads of pixels (one a
@@ -116,7 +123,7 @@ def cost(
     for vectors_, tiles in ((many, whole), (1, rest)):
         loads = cut.parts * vectors_ * (1 + 0.4 * (parts - 1)) + outputs / 2
         step = max(outputs * vectors_, loads, LATENCY * cut.parts)
-        found += tiles * (cut.depth * taps * (step + LOOP) + outputs * vectors_)
+        found += tiles * (cut.depth * taps * (step + loop) + outputs * vectors_)
     return len(cut.reads) * found * 4 * cut.quads / outputs
 
 

@@ -14,6 +14,7 @@ import ctypes
 import json
 import statistics
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from leancnn.compiler.int8_kernel import Int8Kernel, Int8Program
 from leancnn.compiler.int8_kernel_pack import Pack
 from leancnn.compiler.int8_kernel_tiled import Tiled
 from leancnn.compiler.int8_lower import lower
-from leancnn.compiler.int8_tiles import Tiling, cost, waste
+from leancnn.compiler.int8_tiles import cost, waste
 from leancnn.compiler.integers import QConv
 from leancnn.compiler.peak import IntegerPeak
 from leancnn.compiler.quantize import quantize
@@ -41,7 +42,6 @@ DENSE = ((16, 16, 3), (24, 24, 3), (32, 32, 3), (64, 64, 3), (32, 64, 1), (128, 
 """Channels read and made, and the side of the window."""
 GROUPED = ((24, 4), (40, 4), (30, 3), (28, 4), (36, 4), (36, 6), (44, 4), (56, 8), (60, 4))
 """Channels and groups, of convolutions whose input a shuffle has mixed."""
-HERE = {8: (8, int8_tiles.BLOCK), 4: (8, int8_tiles.BLOCK)}  # of narrow vectors; else 16 and all
 
 
 def convolution(channels: int, outputs: int, side: int, groups: int = 1) -> Graph:
@@ -105,15 +105,18 @@ def per_dot(independent: int | None = None) -> float:
 def loops() -> dict[str, dict[str, float]]:
     """Cycles of each tap beside its products, with what the whole takes over its cost."""
     unit, lanes = per_dot(), IntegerPeak().lanes
-    wide, block = HERE.get(lanes, (16, 0))
+    wide, block = (16, 0) if lanes == 16 else (8, int8_tiles.BLOCK)  # as tiles are fitted
     found = {}
     for channels, outputs, side in DENSE:
         program, conv, kernels = lowered(convolution(channels, outputs, side))
         taps, size = side * side, conv.shape[1:]
         cycles = seconds(program, kernels[-1:]) / unit * lanes / wide
         many = [(cut, cut.few if block else cut.many) for cut in conv.cuts]
-        model = sum(cost(cut, n, size, taps, wide, block) for cut, n in many)
-        steps = sum(walked(cut, n, size, taps, wide, block) for cut, n in many)
+        model, bare = (
+            sum(cost(cut, n, size, taps, wide, block, loop=loop) for cut, n in many)
+            for loop in (int8_tiles.LOOP, 0.0)
+        )
+        steps = (model - bare) / int8_tiles.LOOP  # of all loops
         found[f"{channels} to {outputs}, {side}x{side}"] = {
             "model": int8_tiles.LOOP,
             "here": round(int8_tiles.LOOP + (cycles - model) / steps, 2),
@@ -122,33 +125,21 @@ def loops() -> dict[str, dict[str, float]]:
     return found
 
 
-def walked(
-    cut: Tiling, many: int, size: tuple[int, int], taps: int, wide: int, block: int
-) -> float:
-    """How many taps the loops of a cut go through: what LOOP is multiplied by in its cost."""
-    kept = int8_tiles.LOOP
-    whole = cost(cut, many, size, taps, wide, block)
-    int8_tiles.LOOP = 0.0
-    bare = cost(cut, many, size, taps, wide, block)
-    int8_tiles.LOOP = kept
-    return (whole - bare) / kept
-
-
 def gather() -> dict[str, dict[str, float]]:
     """How much more is multiplied on quads as they lie, and how much longer that takes than a copy
     and the fewest products: from where on the second is above 1, the first is GATHER."""
     found = {}
     for channels, groups in GROUPED:
-        graph, kept = convolution(channels, channels, 3, groups), int8_tiles.GATHER
+        graph = convolution(channels, channels, 3, groups)
         times, wastes = [], []
-        for int8_tiles.GATHER in (1e9, 0.0):
-            program, conv, kernels = lowered(graph)
+        for never_or_always in (1e9, 0.0):
+            with patch.object(int8_tiles, "GATHER", never_or_always):
+                program, conv, kernels = lowered(graph)
             assert isinstance(conv.node, QConv)
             times.append(seconds(program, kernels))
             wastes.append(waste(conv.cuts, conv.node))
-        int8_tiles.GATHER = kept
         found[f"{channels} in {groups} groups"] = {
-            "model": kept,
+            "model": int8_tiles.GATHER,
             "products": round(wastes[0] / wastes[1], 2),
             "time": round(times[0] / times[1], 2),
         }

@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
 
 from leancnn import weights
-from leancnn.channels.dependencies import find_dependencies
-from leancnn.channels.remove import cut_body
 from leancnn.count import count
 from leancnn.criteria import amc
 from leancnn.errors import MismatchError
 from leancnn.prune import plan
 from leancnn.training_data import training_images
+from tests.tiny_cuts import assert_one_channel_more_costs_more
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 
@@ -34,15 +32,7 @@ def test_the_budget_is_kept_to_a_channel_and_the_seed_decides(quiet, short):
     rewards = found.observed["rewards"]
     assert rewards == sorted(rewards)
     assert len(rewards) == 12
-    dependencies = find_dependencies(network.body, 3)
-    keep = found.keep(dependencies)
-    for group in dependencies.channel_groups:
-        left = group.coupled[~keep[group.coupled]]
-        if len(left):
-            more = keep.copy()
-            more[left[0]] = True
-            body, _ = cut_body(network.body, dependencies, more)
-            assert count(body, (3, 8, 8)).macs > most
+    assert_one_channel_more_costs_more(network, found, most)
 
 
 def test_a_budget_below_the_smallest_shares_is_refused(quiet, short):
@@ -64,13 +54,6 @@ def test_the_agent_learns_the_share_that_pays():
                 agent.learn(*memory.batch(agent.random))
     assert abs(before - 0.35) > 0.15
     assert abs(agent.share(state, 0.0, by_chance=False) - 0.35) < 0.1
-
-
-def test_adam_moves_as_its_paper_says():
-    p = torch.tensor([1.0, -2.0], requires_grad=True)
-    adam = amc.Adam([p], 0.1)
-    adam.step([torch.tensor([3.0, -0.5])])
-    torch.testing.assert_close(p.detach(), torch.tensor([0.9, -1.9]))
 
 
 def test_a_share_is_lowered_until_it_fits():

@@ -169,7 +169,12 @@ class Agent:
         self.random = np.random.default_rng(seed)
         self.actor = self._layers([size, HIDDEN, HIDDEN, 1])
         self.critic = self._layers([size + 1, HIDDEN, HIDDEN, 1])
-        self.steps = [Adam(self.actor, RATES[0]), Adam(self.critic, RATES[1])]
+        from torch.optim import Adam  # its import takes seconds, which others need not wait
+
+        self.steps = [
+            Adam(self.actor, RATES[0], foreach=False),
+            Adam(self.critic, RATES[1], foreach=False),
+        ]
 
     def _layers(self, sizes: list[int]) -> list[Tensor]:
         found = []
@@ -199,34 +204,19 @@ class Agent:
         """A step of the critic towards the rewards, and of the actor up the critic."""
         with torch.enable_grad():
             off = (self.judge(states, shares) - rewards).square().mean()
-            self.steps[1].step(torch.autograd.grad(off, self.critic))
+            _descend(self.steps[1], self.critic, off)
             worth = self.judge(states, self.act(states)).mean()
-            self.steps[0].step(torch.autograd.grad(-worth, self.actor))
+            _descend(self.steps[0], self.actor, -worth)
+
+
+def _descend(optimizer: "torch.optim.Optimizer", parameters: list[Tensor], loss: Tensor) -> None:
+    """A step on these parameters alone, whatever else the loss depends on."""
+    for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = grad
+    optimizer.step()
 
 
 def _through(layers: list[Tensor], x: Tensor) -> Tensor:
     for weight, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
         x = F.relu(F.linear(x, weight, bias))
     return F.linear(x, layers[-2], layers[-1])
-
-
-class Adam:
-    """Kingma and Ba, ICLR 2015, Algorithm 1; torch's own takes seconds to import."""
-
-    def __init__(self, parameters: list[Tensor], rate: float) -> None:
-        self.parameters, self.rate, self.done = parameters, rate, 0
-        self.means = [torch.zeros_like(p) for p in parameters]
-        self.squares = [torch.zeros_like(p) for p in parameters]
-
-    @torch.no_grad()
-    def step(self, grads: Sequence[Tensor]) -> None:
-        """Move the parameters."""
-        self.done += 1
-        for p, grad, mean, square in zip(
-            self.parameters, grads, self.means, self.squares, strict=True
-        ):
-            mean.lerp_(grad, 0.1)
-            square.lerp_(grad.square(), 0.001)
-            fresh = mean / (1 - 0.9**self.done)
-            spread = (square / (1 - 0.999**self.done)).sqrt() + 1e-8
-            p -= self.rate * fresh / spread

@@ -371,18 +371,18 @@ def measure_all(names: list[str], args: argparse.Namespace, folder: Path) -> Non
             "made": now(),
             "note": f"random weights, one thread, median of {args.rounds} turns",
         }
-        title = f"One image on one core at any precision: our C in 8-bit integers{alone()}"
+        title = f"One image on one core at any precision: our C in 8-bit integers{products()}"
         write_json(args.out, {"title": title, **facts, "rows": rows(found), "engines": found})
-        title = "The same run in float32, and in the precision that OpenVINO takes by default"
+        title = f"Floats beside these integers{products()}, and what OpenVINO takes by default"
         beside = args.out.with_name(f"{args.out.stem}-default.json")
         write_json(beside, {"title": title, **facts, "rows": by_default(found)})
     print(table(rows(found)))
 
 
-def alone() -> str:
-    """Said of a processor that multiplies bytes in pairs alone, and adds up 16 bits."""
+def products() -> str:
+    """How this processor multiplies bytes: four at once, or in pairs that 16 bits must hold."""
     sets = str(machine().get("instructions", ""))
-    return ", AVX2 alone" if "avx2" in sets and "vnni" not in sets else ""
+    return ", with VNNI" if "vnni" in sets else ", AVX2 alone" if "avx2" in sets else ""
 
 
 def versions() -> dict[str, str]:

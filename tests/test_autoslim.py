@@ -22,6 +22,7 @@ from leancnn.train.rules import rule_of
 from leancnn.train.sandwich import Sandwich, whole_statistics
 from leancnn.training_data import training_images
 from tests.tiny import RECIPE
+from tests.tiny_cuts import assert_one_channel_more_costs_more
 from tests.tiny_runs import stopped_at, weights_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
@@ -116,15 +117,7 @@ def test_slimming_keeps_the_budget_to_a_channel_and_spares_what_matters(quiet):
     assert 0 < found.after["macs"] <= most
     shares = found.observed["shares"]
     assert shares["conv"] <= 0.5 < shares["hidden"]
-    dependencies = find_dependencies(network.body, 3)
-    keep = found.keep(dependencies)
-    for group in dependencies.channel_groups:
-        left = group.coupled[~keep[group.coupled]]
-        if len(left):
-            more = keep.copy()
-            more[left[0]] = True
-            body, _ = cut_body(network.body, dependencies, more)
-            assert count(body, (3, 8, 8)).macs > most
+    assert_one_channel_more_costs_more(network, found, most)
 
 
 @pytest.mark.parametrize(("goal", "words"), [
@@ -155,3 +148,13 @@ def test_pruning_trains_at_many_widths_first_and_goes_on_to_the_same_bits(quiet,
     assert weights_of(tmp_path / "stopped") == weights_of(tmp_path / "once")
     rule = runs.read_run(tmp_path / "once" / "before")["plan"]["rule"]
     assert rule["name"] == "sandwich"
+
+
+def test_a_narrow_pass_compiles_no_graph(monkeypatch):
+    """torch keeps the source of every graph that it compiles, for good."""
+    network = untrained("resnet8")
+    rule = sandwich(network)
+    images = torch.randn(2, 3, 32, 32)
+    logits = network.body.train()(images)
+    monkeypatch.setattr(torch.fx, "GraphModule", None)
+    rule(0, images, logits.detach())

@@ -168,6 +168,23 @@ def test_the_pull_is_the_papers_where_that_has_time_to_work():
     assert math.isclose(falls, 20)
 
 
+def test_clusters_close_however_much_gradients_are_clipped(quiet, tmp_path):
+    recipe = RECIPE.changed(epochs=40, ema=0, batch=4, lr=0.02, clip=1e-6)
+    words = {"criterion": "csgd", "finetune": recipe, "keep": 0.5, "progress": False}
+    leancnn.prune(quiet, out=tmp_path / "small", **words)
+    trained = weights.load(tmp_path / "small" / "before", "last")
+    small = weights.load(tmp_path / "small" / "cut")
+    images = torch.from_numpy(trial_images(trained, 4))
+    with torch.no_grad():
+        whole, answer = trained.eval()(images), small.eval()(images)
+    assert (answer - whole).abs().max() < 1e-3 * whole.abs().max()
+
+
+def test_times_choose_no_cut(quiet):
+    with pytest.raises(MismatchError, match="csgd trains for one cut"):
+        plan(weights.load(quiet), criterion="csgd", speedup=2.0, progress=False)
+
+
 def test_pruning_trains_first_and_then_loses_nothing(quiet, pictures, tmp_path):
     recipe = RECIPE.changed(epochs=40, ema=0, batch=4, lr=0.02)
     out = tmp_path / "small"

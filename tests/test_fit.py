@@ -74,7 +74,12 @@ def test_the_command_says_what_is_missing_and_ends_with_one(tmp_path, capsys):
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["fits"]
     assert cli.main(["fit", str(tmp_path / "net")]) == 0
-    assert all(name in capsys.readouterr().out or name for name in boards)
+    said = capsys.readouterr().out
+    assert all(f"\n{name} " in said for name in boards)
+    large = network("resnet8", models.create_model("resnet8", classes=3), (32, 32))
+    save(large, tmp_path / "large")
+    assert cli.main(["fit", str(tmp_path / "large"), "--board", "uno_r4_minima"]) == 1
+    assert "missing" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -120,11 +125,15 @@ def test_the_program_of_a_project_is_c_plus_plus_that_a_core_of_arduino_takes(tm
 
 
 def on_board(place, net, folder, machine="mps2-an386", core="cortex-m4", fpu="fpv4-sp-d16"):
-    """Build a sketch's C with gcc for a Cortex-M, run it in QEMU: class, probabilities, count."""
+    """Build a sketch's C with gcc for a Cortex-M, run it in QEMU: class, probabilities, count.
+
+    Without `fpu`, for a core that has no unit of floating point.
+    """
     written = to_c(net, small=True)
     name, built = written.prefix, folder / "board.elf"
     flags = (
-        *(f"-mcpu={core}", "-mthumb", "-mfloat-abi=hard", f"-mfpu={fpu}", "-std=c11", "-O2"),
+        *(f"-mcpu={core}", "-mthumb", "-std=c11", "-O2"),
+        *(("-mfloat-abi=hard", f"-mfpu={fpu}") if fpu else ("-mfloat-abi=soft",)),
         *("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-fno-math-errno"),
         *(f"-DSCRATCH={written.scratch_bytes}", f'-DNETWORK="{name}.h"', f"-DNAME(x)={name}_##x"),
         *(f"-I{place / 'src'}", "-nostartfiles", "--specs=rdimon.specs", "-T"),

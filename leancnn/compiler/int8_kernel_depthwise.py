@@ -45,19 +45,30 @@ LAYER @(uint32_t *s, uint32_t *box, int quads, const int32_t *w, const int32_t *
 PLAINLY = """
 static const int32_t taps[$many] = {$taps};
 for (int p = 0; p < $count; p++) {
-    $quads
-    for (int c = 0; c < 4; c++) {
-        int32_t a = b[c];
-        for (int i = 0; i < $members; i++)
-            for (int r = 0; r < $rows; r++)
-                a += lane(box[p + taps[4 * i + r]], c) *
-                    (int8_t)((uint32_t)w[4 * i + c] >> 8 * r & 255);
-        $epilogue
+    int32_t a0 = b[0], a1 = b[1], a2 = b[2], a3 = b[3];
+    for (int i = 0; i < $members; i++) {
+        const uint32_t *v = (const uint32_t *)w + 4 * i;
+        $rows
     }
+    $quads
+    $epilogue
     $stores
 }
 """
-"""One pixel and channel at a time."""
+ROW = """
+{
+    const uint32_t x = box[p + taps[4 * i + $row]];
+    $products
+}
+"""
+CHANNEL = """
+{
+    enum { c = $channel };
+    int32_t a = a$channel;
+    $epilogue
+}
+"""
+"""One pixel at a time, and the four channels of its quad."""
 
 
 @int8_kernel
@@ -298,6 +309,11 @@ def _plainly(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:
                    for r, tap in enumerate(member.taps) if tap is not None]  # fmt: skip
         table += [*offsets, *[offsets[0]] * (4 - len(offsets))]
     rows = max(sum(tap is not None for tap in member.taps) for member in box.members)
+    products = "a{c} += lane(x, {c}) * (int8_t)lane(v[{c}], {row});"
+    lines = [
+        fill(ROW, row=row, products="\n".join(products.format(c=c, row=row) for c in range(4)))
+        for row in range(rows)
+    ]
     quads = [f"uint32_t quad{at} = 0;" for at, _ in epilogue.places]
     return fill(
         PLAINLY,
@@ -306,7 +322,9 @@ def _plainly(kernel: Depthwise, epilogue: DepthwiseEpilogue, count: int) -> str:
         count=count,
         quads=" ".join(quads),
         members=len(box.members),
-        rows=rows,
-        epilogue="\n".join(epilogue.plain),
+        rows="\n".join(lines),
+        epilogue="\n".join(
+            fill(CHANNEL, channel=c, epilogue="\n".join(epilogue.plain)) for c in range(4)
+        ),
         stores="\n".join(f"({place})[p] = quad{at};" for at, place in epilogue.places),
     )

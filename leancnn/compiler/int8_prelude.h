@@ -41,6 +41,7 @@
 
 #if defined(__GNUC__)
 #define HELPER static inline __attribute__((unused, always_inline))
+#define CALLED static __attribute__((unused, noinline)) /* a helper of many instructions */
 #if !defined(__clang__) && __GNUC__ >= 8
 #define LAYER static __attribute__((noipa)) void /* gcc 12 -O2 may drop a call otherwise, and keeps clones */
 #else
@@ -48,6 +49,7 @@
 #endif
 #else
 #define HELPER static inline
+#define CALLED static
 #define LAYER static void
 #endif
 
@@ -55,38 +57,57 @@
    where there is no floating-point unit, or with -DINTEGERS. */
 #if defined(INTEGERS) || defined(__SOFTFP__) || (defined(__riscv) && !defined(__riscv_flen)) || \
     (defined(__ARM_ARCH_PROFILE) && !defined(__ARM_FP))
-HELPER uint64_t half_even(uint64_t x, int shift)
+HELPER int bits_of(uint32_t x)
 {
-    if (shift <= 0) return x << -shift;
-    if (shift > 62) return 0;
-    return (x + (((uint64_t)1 << (shift - 1)) - 1) + (x >> shift & 1)) >> shift;
-}
-HELPER int bits_of(uint64_t x)
-{
+#if defined(__GNUC__)
+    return x ? 32 - __builtin_clz(x) : 0;
+#else
     int n = 0;
-    while (x >> n) n++;
+    for (; x; x >>= 1) n++;
     return n;
+#endif
 }
-HELPER int32_t requantize(int32_t sum, float m)
+HELPER uint32_t half_even(uint32_t x, int shift) /* of at most 2^31, and of 2^24 where shift is above 8 */
+{
+    if (shift > 25) return 0;
+    if (shift < -7) return 0x7FFFFFFF;
+    if (shift <= 0) return x << -shift;
+    return (x + (((uint32_t)1 << (shift - 1)) - 1) + (x >> shift & 1)) >> shift;
+}
+CALLED int32_t requantize(int32_t sum, float m)
 {
     uint32_t word;
     memcpy(&word, &m, sizeof word);
     const int exponent = (int)(word >> 23 & 255);
-    const uint64_t factor = (word & 0x7FFFFF) | (uint64_t)1 << 23;
-    uint64_t x = sum < 0 ? 0 - (uint64_t)(int64_t)sum : (uint64_t)sum;
+    uint32_t x = sum < 0 ? 0 - (uint32_t)sum : (uint32_t)sum;
     if (!x || !exponent) return 0; /* a multiplier below 2^-126 gives 0 */
-    int shift = bits_of(x) > 24 ? bits_of(x) - 24 : 0;
-    x = half_even(x, shift) * factor;
-    const int more = bits_of(x) > 24 ? bits_of(x) - 24 : 0;
-    x = half_even(x, more);
-    shift += more + exponent - 150; /* the value is x * 2^shift */
-    x = half_even(x, -shift);
+    const int digits = bits_of(x), first = digits > 24 ? digits - 24 : 0;
+    x = half_even(x, first); /* may be 2^24 now */
+    const int up = 32 - bits_of(x);
+    /* Both with their first digit in bit 31: the product's is in bit 63 or 62. */
+    const uint64_t product = (uint64_t)(x << up) * (word << 8 | 0x80000000u);
+    uint32_t high = (uint32_t)(product >> 32), low = (uint32_t)product;
+    const int once = !(high >> 31);
+    if (once) high = high << 1 | low >> 31, low <<= 1;
+    const uint32_t rest = high << 24 | (low != 0); /* behind 24 digits; bit 31 is a half of the last */
+    x = high >> 8;
+    x += rest > 0x80000000u || (rest == 0x80000000u && x & 1);
+    x = half_even(x, 118 + up + once - first - exponent); /* the value is x * 2^-shift */
     return sum < 0 ? -(int32_t)x : (int32_t)x;
 }
 #elif defined(__SSE2__)
 HELPER int32_t requantize(int32_t sum, float m)
 {
     return _mm_cvtss_si32(_mm_mul_ss(_mm_cvtsi32_ss(_mm_setzero_ps(), sum), _mm_set_ss(m)));
+}
+#elif defined(__GNUC__) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+HELPER int32_t requantize(int32_t sum, float m) /* vcvtr rounds as the unit is set: half to even */
+{
+    float x = (float)sum * m;
+    int32_t rounded;
+    __asm__("vcvtr.s32.f32 %0, %0" : "+t"(x));
+    memcpy(&rounded, &x, sizeof rounded);
+    return rounded;
 }
 #else
 /* The product's bits are looked at, so that no compiler may keep more of them than a float has. */
@@ -100,7 +121,7 @@ HELPER int32_t requantize(int32_t sum, float m)
     uint32_t x;
     if (exponent < 126) return 0; /* below a half */
     if (exponent >= 150) {
-        x = digits << (exponent - 150);
+        x = exponent > 157 ? 0x7FFFFFFF : digits << (exponent - 150);
     } else {
         const int shift = 150 - exponent;
         x = (digits + (((uint32_t)1 << (shift - 1)) - 1) + (digits >> shift & 1)) >> shift;
@@ -135,22 +156,45 @@ HELPER uint32_t byte_of(int32_t x, int32_t zero) { return (uint32_t)between(x + 
 #if LANES == 1
 typedef int32_t vi;
 typedef uint32_t vq;
-typedef uint32_t vx;
-typedef int32_t vw;
-typedef float vm;
 HELPER vi splat(int32_t x) { return x; }
-HELPER vx operand(uint32_t x) { return x; }
-HELPER vw weights(const int32_t *p) { return *p; }
+#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__) /* two products of 16 bits and their sum at once */
+typedef struct { uint32_t even, odd; } vx;
+typedef vx vw;
+HELPER vx operand(uint32_t x)
+{
+    vx y;
+    __asm__("uxtb16 %0, %1" : "=r"(y.even) : "r"(x));
+    __asm__("uxtb16 %0, %1, ror #8" : "=r"(y.odd) : "r"(x));
+    return y;
+}
+HELPER vw weights(const int32_t *p)
+{
+    vw y;
+    __asm__("sxtb16 %0, %1" : "=r"(y.even) : "r"(*p));
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(y.odd) : "r"(*p));
+    return y;
+}
 HELPER vi dot(vi a, vx x, vw w)
 {
-    const uint32_t u = (uint32_t)w;
-    for (int i = 0; i < 4; i++) a += lane(x, i) * (int8_t)(u >> 8 * i & 255);
+    __asm__("smlad %0, %1, %2, %0" : "+r"(a) : "r"(x.even), "r"(w.even));
+    __asm__("smlad %0, %1, %2, %0" : "+r"(a) : "r"(x.odd), "r"(w.odd));
     return a;
 }
+#else
+typedef uint32_t vx;
+typedef int32_t vw;
+HELPER vx operand(uint32_t x) { return x; }
+HELPER vw weights(const int32_t *p) { return *p; }
+HELPER int32_t product(uint32_t x, uint32_t w, int i) { return lane(x, i) * (int8_t)lane(w, i); }
+HELPER vi dot(vi a, vx x, vw w) /* no loop: gcc -O2 would leave it one */
+{
+    const uint32_t u = (uint32_t)w;
+    return a + product(x, u, 0) + product(x, u, 1) + product(x, u, 2) + product(x, u, 3);
+}
+#endif
 HELPER vi larger(vi x, vi y) { return x > y ? x : y; }
 HELPER vi smaller(vi x, vi y) { return x < y ? x : y; }
 HELPER vi plus(vi x, vi y) { return x + y; }
-HELPER vi times(vi a, vx x, int i, int32_t f) { return a + lane(x, i) * f; }
 HELPER vi scaled(vi x, float m) { return requantize(x, m); }
 HELPER uint32_t quads(vi a, vi b, vi c, vi d, int32_t zero)
 {
@@ -158,7 +202,7 @@ HELPER uint32_t quads(vi a, vi b, vi c, vi d, int32_t zero)
 }
 HELPER void put(uint32_t *p, uint32_t x) { *p = x; }
 HELPER uint32_t words(const uint32_t *p) { return *p; }
-HELPER vi times_words(vi a, uint32_t x, int i, int32_t f) { return times(a, x, i, f); }
+HELPER vi times_words(vi a, uint32_t x, int i, int32_t f) { return a + lane(x, i) * f; }
 #elif LANES == 16
 typedef __m512i vi;
 typedef __m512i vq;

@@ -57,6 +57,28 @@ def test_measuring_changes_no_weight_and_leaves_no_gradient() -> None:
     assert all(p.grad is None for p in body.parameters())
 
 
+def test_what_is_hopeless_on_a_few_images_is_not_timed_on_a_batch(
+    clock: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock["torch bf16"] = clock["channels_last bf16"] = clock["channels_last"] = 30.0
+    timed, slow = [], backend.turn
+
+    def turn(step: Any, turn_s: float, *, least: int = 1) -> list[float]:
+        timed.append((len(step.args[2]), *step.args[1]))
+        return slow(step, turn_s, least=least)
+
+    monkeypatch.setattr(backend, "turn", turn)
+    auto = AUTO.changed(precision="auto")
+    found = choose(tiny(), auto, torch.randn(64, 3, 8, 8), ALONE, uses_features=False)
+    assert str(found) == (
+        "training in plain torch, fp32: 2 s a step in SIMD batches, 1 s in torch, far slower with "
+        "channels last"
+    )
+    at_length = {(way, precision) for many, way, precision in timed if many == 64}
+    assert at_length == {("simd", "fp32"), ("simd", "bf16"), ("torch", "fp32")}
+    assert {many for many, *_ in timed} == {16, 64}
+
+
 def test_the_fastest_backend_is_chosen_and_all_times_are_told(clock: dict[str, float]) -> None:
     told = "2 s a step in SIMD batches, 1 s in torch, 1.5 s with channels last"
     assert str(chosen(AUTO)) == f"training in plain torch, fp32: {told}"

@@ -17,6 +17,10 @@ from leancnn.train.fake_quantization import FakeQuantized
 
 TRIALS = 2  # timed steps of each way to train, after one to warm up; the fastest counts
 TURNS = 2  # of all ways, one after the other: a machine may change its speed meanwhile
+LOOK = 16  # images of a first look, which leaves out what takes HOPELESS times the fastest
+HOPELESS = (
+    3  # as bfloat16 does on processors that have it not, and a step of it takes half a minute
+)
 Way = tuple[Backend, str]
 """A backend and a precision."""
 SHOWN: dict[Backend, str] = {
@@ -100,7 +104,8 @@ def choose(
     """The recipe's backend and precision, or what a few steps on copies measure as the fastest.
 
     `images` is one normalised batch. Every backend is timed in every precision the recipe leaves
-    open, in turns: torch may be the slowest in fp32 and the fastest in bf16. SIMD batches are for
+    open, in turns, but for those that are hopeless on a few images: torch may be the slowest in
+    fp32 and the fastest in bf16. SIMD batches are for
     one process on a CPU and for losses that look at logits only; where they cannot run, torch does,
     and `why` says so. Several processes measure together, for their norms wait for each other, and
     the first one's clock decides.
@@ -117,18 +122,30 @@ def _choose(
     ways = [(backend, precision) for backend in backends for precision in precisions]
     if len(ways) == 1:
         return Choice(*ways[0], "the recipe says so")
+    ways = _hopeful(body, ways, images, world)
     turns = [[best_step(body, way, images, TRIALS)[0] for way in ways] for _ in range(TURNS)]
     steps = [min(of_way) for of_way in zip(*turns, strict=True)]
     backend, precision = ways[world.of_first(steps.index(min(steps)))]
     if len(backends) == 1:
         return Choice(backend, precision, "the recipe says so")
-    best = {
-        each: min(t for t, way in zip(steps, ways, strict=True) if way[0] == each)
+    best: dict[Backend, float] = {}
+    for (each, _), step in zip(ways, steps, strict=True):
+        best[each] = min(step, best.get(each, step))
+    why = ", ".join(
+        f"{best[each]:.3g} s {SHORT[each]}" if each in best else f"far slower {SHORT[each]}"
         for each in backends
-    }
-    why = ", ".join(f"{value:.3g} s {SHORT[each]}" for each, value in best.items())
-    why = why.replace(" s ", " s a step ", 1)
+    ).replace(" s ", " s a step ", 1)
     return Choice(backend, precision, f"not in SIMD batches: {no_simd}; {why}" if no_simd else why)
+
+
+def _hopeful(body: nn.Module, ways: list[Way], images: Tensor, world: World) -> list[Way]:
+    """The ways that are not far slower than the fastest on a few images."""
+    if len(images) < 2 * LOOK:
+        return ways
+    seconds = [best_step(body, way, images[:LOOK], 1)[0] for way in ways]
+    most = HOPELESS * min(seconds)
+    keeps = [world.of_first(int(took <= most)) for took in seconds]
+    return [way for way, keep in zip(ways, keeps, strict=True) if keep]
 
 
 def _backends(

@@ -1,8 +1,9 @@
-"""The constants of int8_tiles, measured again: what tiles of products of bytes take here.
+"""The constants of int8_tiles and int8_winograd, measured again: what products of bytes take here.
 
     python benchmarks/int8_costs.py latency    # LATENCY: products in a chain and without one
     python benchmarks/int8_costs.py loop       # LOOP: what a tap takes beside its products
     python benchmarks/int8_costs.py gather     # GATHER: quads as they lie, or copied first
+    python benchmarks/int8_costs.py winograd   # int8_winograd: windows at points, or as they are
 
 A cycle is what one product of vectors takes at the measured peak of this core. Each convolution of
 a lowered program is compiled alone and called again and again; the least time counts. A core that
@@ -21,16 +22,17 @@ import torch
 from kernel_costs import least
 
 from leancnn.compiled import open_library
-from leancnn.compiler import int8_tiles
+from leancnn.compiler import int8_tiles, int8_winograd
 from leancnn.compiler.c_text import File
 from leancnn.compiler.frame import template
 from leancnn.compiler.graph import Conv, Gather, Graph, Reduce, empty, floats
 from leancnn.compiler.int8_kernel import Int8Kernel, Int8Program
 from leancnn.compiler.int8_kernel_pack import Pack
 from leancnn.compiler.int8_kernel_tiled import Tiled
+from leancnn.compiler.int8_kernel_winograd import Winograd
 from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_tiles import cost, waste
-from leancnn.compiler.integers import QConv
+from leancnn.compiler.integers import QConv, Quantized
 from leancnn.compiler.peak import IntegerPeak
 from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure
@@ -42,9 +44,14 @@ DENSE = ((16, 16, 3), (24, 24, 3), (32, 32, 3), (64, 64, 3), (32, 64, 1), (128, 
 """Channels read and made, and the side of the window."""
 GROUPED = ((24, 4), (40, 4), (30, 3), (28, 4), (36, 4), (36, 6), (44, 4), (56, 8), (60, 4))
 """Channels and groups, of convolutions whose input a shuffle has mixed."""
+WINDOWS = (
+    *((8, 8, 32), (16, 16, 32), (32, 32, 16), (64, 64, 8)),  # ResNet's
+    *((64, 256, 13), (32, 128, 27), (16, 64, 55)),  # SqueezeNet's
+)
+"""Channels read and made by a window of 3x3, and the side of the planes."""
 
 
-def convolution(channels: int, outputs: int, side: int, groups: int = 1) -> Graph:
+def convolution(channels: int, outputs: int, side: int, groups: int = 1, size: int = SIZE) -> Graph:
     """A convolution of shuffled channels between a layer that makes them and a classifier."""
     random = np.random.default_rng(0)
 
@@ -52,7 +59,7 @@ def convolution(channels: int, outputs: int, side: int, groups: int = 1) -> Grap
         weight = random.normal(0, 0.2, (many, read // groups, side, side))
         return Conv(floats(weight), floats(np.zeros(many)), padding=(side // 2,) * 4, groups=groups)
 
-    graph = empty((3, SIZE, SIZE))
+    graph = empty((3, size, size))
     value = graph.add(conv(channels, 3, 1), graph.input, name="made")
     if groups > 1:
         mixed = np.arange(channels).reshape(groups, -1).T.ravel()
@@ -63,11 +70,16 @@ def convolution(channels: int, outputs: int, side: int, groups: int = 1) -> Grap
     return graph
 
 
+def quantized(graph: Graph) -> Quantized:
+    """The same in integers."""
+    shape = graph.shapes[graph.input]
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    return quantize(graph, measure(graph, [images]), (0.5,) * 3, (0.25,) * 3)
+
+
 def lowered(graph: Graph) -> tuple[Int8Program, Tiled, list[Int8Kernel]]:
     """Its program of integers; the convolution under test, and what is copied for it before."""
-    images = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    network = quantize(graph, measure(graph, [images]), (0.5,) * 3, (0.25,) * 3)
-    program = lower(network)
+    program = lower(quantized(graph), small=True)
     tiled = [kernel for kernel in program.kernels if isinstance(kernel, Tiled)]
     (conv,) = [one for one in tiled if isinstance(one.node, QConv) and one.name == "conv"]
     at = program.kernels.index(conv)
@@ -80,7 +92,8 @@ def seconds(program: Int8Program, kernels: Sequence[Int8Kernel]) -> float:
     file = File("alone")
     for kernel in kernels:
         kernel.c(file, program.network)
-    preludes = [template("int8_prelude.h"), template("int8_lines.h")]
+    own = [name for kernel in kernels for name in kernel.preludes]
+    preludes = [template(name) for name in ("int8_prelude.h", "int8_lines.h", *own)]
     loop = f"for (int i = 0; i < {CALLS}; i++) {{"
     run = ["void run(uint32_t *s)\n{", loop, *file.calls, "}\n}\n"]
     text = "\n".join([*preludes, *file.arrays, *file.functions, *run])
@@ -146,17 +159,38 @@ def gather() -> dict[str, dict[str, float]]:
     return dict(sorted(found.items(), key=lambda item: item[1]["products"]))
 
 
+def winograd() -> dict[str, dict[str, float]]:
+    """How many times faster windows are at points, by the model and here; 1 with VNNI."""
+    found = {}
+    for channels, outputs, size in WINDOWS:
+        graph = convolution(channels, outputs, 3, size=size)
+        with patch.object(int8_winograd, "pays", lambda x, out: True):
+            program = lower(quantized(graph))
+            (at_points,) = [one for one in program.kernels if isinstance(one, Winograd)]
+            times = seconds(program, [at_points])
+            program, _, kernels = lowered(graph)
+            window = seconds(program, kernels[-1:])
+        model = int8_winograd.gain((channels, size, size), (outputs, size, size))
+        found[f"{channels} to {outputs} on {size}x{size}"] = {
+            "model": round(model, 2),
+            "here": round(window / times, 2),
+            "microseconds": round(1e6 * times, 1),
+        }
+    return found
+
+
 def main() -> None:
     """Measure, and print one line of JSON for each case."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("latency", "loop", "gather"))
+    parser.add_argument("what", choices=("latency", "loop", "gather", "winograd"))
     what = parser.parse_args().what
     if what == "latency":
         print(json.dumps({"latency": latency()}))
         return
-    for name, numbers in (loops() if what == "loop" else gather()).items():
+    tables = {"loop": loops, "gather": gather, "winograd": winograd}
+    for name, numbers in tables[what]().items():
         print(json.dumps({name: numbers}))
 
 

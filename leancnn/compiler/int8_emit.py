@@ -32,9 +32,11 @@ EXACT = ", in 8-bit integers"
 MIXED = ", in 8-bit integers and float32: bits may differ where vectors are of another width"
 
 
-def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = None) -> GeneratedC:
+def emit_integers(
+    network: Quantized, metadata: Metadata, grid: Grid | None = None, *, small: bool = False
+) -> GeneratedC:
     """The C file of a quantized network; `grid` is how the image's floats are rounded, where a file
-    says that.
+    says that. `small`: less memory and less C, for processors without vectors.
 
     Raises `MismatchError`, `UnsupportedError`; `ProgramError` when the program would read what it
     has overwritten.
@@ -45,7 +47,7 @@ def emit_integers(network: Quantized, metadata: Metadata, grid: Grid | None = No
             f"{len(metadata.classes)} class names for a network of {answers} answers"
         )
     network = in_halves(network)
-    program = lower(network)
+    program = lower(network, small=small)
     verify(program)
     file = open_file(metadata)
     for name in (*PRELUDES, *(name for kind in KINDS for name in kind.preludes)):

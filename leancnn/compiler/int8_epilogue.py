@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,6 +83,16 @@ class Operands:
         return [self.outs[op.value] for op in self.ops[last:] if isinstance(op, Store)]
 
 
+class Walk(NamedTuple):
+    """How an epilogue reads and writes a vector of quads at a place: C with {place} and {quads}."""
+
+    load: str
+    put: str
+
+
+LINES = Walk("line({place}, SIDE, pitch)", "put_line({place}, {quads}, SIDE, pitch);")
+
+
 class Epilogue:
     """The epilogue of a kernel as C on the sums a0_0, a1_0 … of a tile, with their parameters.
 
@@ -96,12 +107,15 @@ class Epilogue:
         cut: Tiling,
         flat: Sequence[int | None],
         first: int,
+        walk: Walk = LINES,
     ) -> None:
+        self.walk = walk
         self.file, self.operands, self.network = file, operands, network
         self.flat, self.outputs = list(flat), 4 * cut.quads
         self.first, self.quads = first, cut.quads
         self.parameters: list[str] = []
         self.arguments: list[str] = []
+        self.steps: list[int] = []  # of each, from a tile to the next
         self.advance: list[str] = []  # from a tile to the next
         self.before: list[str] = []  # at the beginning of a tile
         self.lines: list[tuple[int, str]] = []  # with their quad, and {v} for the vector
@@ -122,6 +136,7 @@ class Epilogue:
     def _parameter(self, text: str, argument: str, step: int) -> None:
         self.parameters.append(text)
         self.arguments.append(argument)
+        self.steps.append(step)
         if step:
             self.advance.append(f"{text.split('*')[-1]} += {step}")
 
@@ -156,7 +171,8 @@ class Epilogue:
         self._integers(f"at{at}_", [plane.at(quad) for plane, quad in quads])
         for q in range(self.quads):
             place = f"s + at{at}_[{q}] + p + AT({{v}})"
-            self.lines.append((q, f"const vq x{at}_{q}_{{v}} = line({place}, SIDE, pitch);"))
+            load = self.walk.load.replace("{place}", place)
+            self.lines.append((q, f"const vq x{at}_{q}_{{v}} = {load};"))
 
     def _add(self, at: int, op: Add) -> None:
         self._beside(at, op.value)
@@ -208,7 +224,8 @@ class Epilogue:
         for q in range(self.quads):
             made = ", ".join(f"scaled(a{i}_{{v}}, m{at}_[{i}])" for i in range(4 * q, 4 * q + 4))
             place = f"s + to{at}_[{q}] + p + AT({{v}})"
-            self.lines.append((q, f"put_line({place}, quads({made}, {zero}), SIDE, pitch);"))
+            put = self.walk.put.replace("{place}", place)
+            self.lines.append((q, put.replace("{quads}", f"quads({made}, {zero})")))
         if plane.gap != (0, 0):
             zeros = f"{zero * 0x01010101}u"
             end = plane.stride if plane.stride else plane.line

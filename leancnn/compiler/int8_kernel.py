@@ -118,8 +118,8 @@ class Int8Program:
 class Lowering:
     """The views known so far, and the program that makes them: what kinds add kernels to."""
 
-    def __init__(self, network: Quantized) -> None:
-        self.network = network
+    def __init__(self, network: Quantized, *, small: bool = False) -> None:
+        self.network, self.small = network, small
         self.arena = Arena()
         self.reaches: dict[tuple[int, int], int] = {}
         """Of planes of a size, the columns that strided readers go beyond them."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from leancnn.compiler import int8_boxes, int8_winograd
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Shape
-from leancnn.compiler.int8_boxes import suits
 from leancnn.compiler.int8_epilogue import Epilogue, Operands, biases
 from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel, view_of
 from leancnn.compiler.int8_kernel_pack import aligned, copied, split
@@ -107,11 +107,19 @@ class Tiled(NodeKernel):
 
     @classmethod
     def fits(cls, node: Any, x: Shape, out: Shape) -> bool:
-        depthwise = isinstance(node, QConv) and suits(node, x[0])
-        return out[1:] != (1, 1) and not depthwise
+        if isinstance(node, QConv) and (
+            int8_boxes.suits(node, x[0]) or int8_winograd.suits(node, x, out)
+        ):
+            return False
+        return out[1:] != (1, 1)
 
     @classmethod
     def lower(cls, node: QConv | QElementwise, lowering: Lowering) -> None:
+        lowering.add(cls.of(node, lowering))
+
+    @classmethod
+    def of(cls, node: QConv | QElementwise, lowering: Lowering) -> "Tiled":
+        """The kernel of a node, after those that copy what it reads."""
         shape = lowering.shape(node)
         order = lowering.order(node, shape[0])
         if any(store.multiplier is None for store in stores(node)):
@@ -125,7 +133,7 @@ class Tiled(NodeKernel):
         else:
             cuts = [_quads(order, shape)]
         operands = _operands(node, lowering, order, outs)
-        lowering.add(cls(node, places, phases, cuts, shape, operands))
+        return cls(node, places, phases, cuts, shape, operands)
 
     def reads(self) -> Sequence[Plane]:
         return [*(place.plane for place in self.places), *self.operands.reads()]
@@ -166,19 +174,11 @@ class Tiled(NodeKernel):
             first += len(flat) // 4
             weights, taps = "NULL", [0]
             if isinstance(self.node, QConv):
-                words = weight_words(self.node, self.places, cut)
-                cut = replace(cut, bytewise=pairs_fit(words))
-                quad = f"{cut.products.upper()}QUAD"
-                texts = [f"{quad}({a}, {b}, {c}, {d})" for a, b, c, d in words.tolist()]
+                cut, texts = weights_of(self, cut)
                 name = f"{self.name}_weights"
-                weights = file.listed("int32_t", name, texts, 4 * len(words), cut.words)
+                weights = file.listed("int32_t", name, texts, 4 * len(texts), cut.words)
                 taps = offsets(self)
-            inputs = [
-                plane.at(quad) + top * plane.pitch + left
-                for parts in cut.reads
-                for part in parts
-                for plane, quad, top, left in part
-            ]
+            inputs = inputs_of(cut)
             bias = file.listed("int32_t", "bias", biases(self.node, flat), 4 * len(flat))
             reads = file.integers("reads", inputs) if inputs else "NULL"
             body = function(self, cut, epilogue, taps)
@@ -250,6 +250,25 @@ def comment(kernel: Tiled, cut: Tiling) -> str:
         return f"element by element on {h}x{w}, {4 * cut.quads} channels at a time"
     rows, columns = kernel.node.weight.shape[2:]
     return f"{rows}x{columns} to {h}x{w}, {4 * cut.quads} channels at a time in {cut.parts} parts"
+
+
+def weights_of(kernel: Tiled, cut: Tiling) -> tuple[Tiling, list[str]]:
+    """The cut with how its weights are multiplied, and these as C."""
+    assert isinstance(kernel.node, QConv)
+    words = weight_words(kernel.node, kernel.places, cut)
+    cut = replace(cut, bytewise=pairs_fit(words))
+    quad = f"{cut.products.upper()}QUAD"
+    return cut, [f"{quad}({a}, {b}, {c}, {d})" for a, b, c, d in words.tolist()]
+
+
+def inputs_of(cut: Tiling) -> list[int]:
+    """Where the quads lie that each part of each tile reads."""
+    return [
+        plane.at(quad) + top * plane.pitch + left
+        for parts in cut.reads
+        for part in parts
+        for plane, quad, top, left in part
+    ]
 
 
 def offsets(kernel: Tiled) -> list[int]:

@@ -19,12 +19,12 @@ from leancnn.registry import import_members
 import_members("leancnn.compiler", "int8_kernel_")
 
 
-def lower(network: Quantized) -> Int8Program:
-    """Kernels for a quantized network, with every plane in its place.
+def lower(network: Quantized, *, small: bool = False) -> Int8Program:
+    """Kernels for a quantized network, with every plane in its place; `small`: in less memory.
 
     Raises `UnsupportedError` for an answer that is no vector.
     """
-    lowering = Lowering(network)
+    lowering = Lowering(network, small=small)
     for node in network.nodes:
         _node(node, lowering)
     program = lowering.program

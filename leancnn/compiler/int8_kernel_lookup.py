@@ -1,6 +1,6 @@
 """Each byte by a table of 256, as C."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from leancnn.compiler.c_text import File, fill
@@ -47,6 +47,15 @@ class Lookup(NodeKernel):
 
     def writes(self) -> Sequence[Plane]:
         return [self.out]
+
+    def in_place(self, at: int, reused: Mapping[Plane, Plane]) -> tuple[Plane, Plane] | None:
+        """Each word is read before it is written, in the same place."""
+        old, new = self.quads[0][0], self.out
+        size = (old.height, old.width, old.gap, old.quads, len(set(old.fill)))
+        fits = size == (new.height, new.width, new.gap, new.quads, len(set(new.fill)))
+        whole = [(old, n) for n in range(old.quads)] == self.quads
+        free = old.dies == at and old not in reused.values()
+        return (new, old) if fits and whole and free else None
 
     def c(self, file: File, network: Quantized) -> None:
         out = self.out

@@ -1,7 +1,7 @@
 """Places in one piece of memory: the lowest that is free for a buffer's whole life."""
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
 
 WIDEST = 16  # words of the widest vectors we plan for; narrower ones divide it
 
@@ -38,27 +38,99 @@ def padded_stride(stride: int) -> int:
 
 
 def set_origins(
-    buffers: Iterable[B], same: Mapping[B, B], *, first: int = 0, grain: int = WIDEST
+    buffers: Iterable[B],
+    same: Mapping[B, B],
+    *,
+    before: Mapping[B, tuple[B, int]] | None = None,
+    first: int = 0,
+    grain: int = WIDEST,
+    tries: int = 0,
 ) -> int:
     """Set the origin of every buffer, the largest first; how many words they take from `first` on.
 
-    `same` leads from a buffer to the one in whose place it is written.
+    `same` leads from a buffer to the one in whose place it is written, `before` to one in front of
+    whose first value, by so many words, its own lies. So many `tries` more begin with what reached
+    furthest; the best is kept.
     """
-    lives: dict[B, list[B]] = {}
+    tied: dict[B, list[tuple[int, B]]] = {}  # with the first of them: words in front of its value
     for buffer in buffers:
-        root = buffer
-        while root in same:
-            root = same[root]
-        lives.setdefault(root, []).append(buffer)
-    placed: list[tuple[int, int, int, int]] = []  # from, to in the arena; from, to in time
-    for root in sorted(lives, key=lambda b: (-b.size, b.born)):
-        born = min(b.born for b in lives[root])
-        dies = max(b.dies for b in lives[root])
-        at = 0
-        for low, high, begin, end in sorted(placed):
-            if begin <= dies and born <= end and at < high and low < at + root.size:
-                at = round_up(high, grain)
-        placed.append((at, at + root.size, born, dies))
-        for buffer in lives[root]:
-            buffer.origin = first + at + buffer.below
-    return max((high for _, high, _, _ in placed), default=0)
+        root, words = buffer, 0
+        while root in same or (before and root in before):
+            root, more = (same[root], 0) if root in same else (before or {})[root]
+            words += more
+        tied.setdefault(root, []).append((words, buffer))
+    groups = [_Group(members) for members in tied.values()]
+    groups.sort(key=lambda group: (-group.size, group.born))
+    best: tuple[int, list[int]] | None = None
+    least = _most_at_once(groups) if tries else 0
+    for _ in range(1 + tries):
+        tops = _place(groups, grain)
+        if best is None or max(tops, default=0) < best[0]:
+            best = max(tops, default=0), [group.at for group in groups]
+            kept = list(groups)
+        if best[0] <= least:
+            break
+        furthest = groups.pop(tops.index(max(tops))) if groups else None
+        groups[:0] = [furthest] if furthest is not None else []
+    assert best is not None
+    for group, at in zip(kept, best[1], strict=True):
+        for words, buffer in group.members:
+            buffer.origin = first + at + group.top - words
+    return best[0]
+
+
+def _place(groups: Sequence["_Group[B]"], grain: int) -> list[int]:
+    """Give each group the lowest free place, one after the other; where each of them ends."""
+    placed: list[Piece] = []
+    for group in groups:
+        group.at = group.lowest(placed, grain)
+        at = group.at
+        placed += [(at + low, at + high, born, dies) for low, high, born, dies in group.pieces]
+    return [group.at + group.size for group in groups]
+
+
+def _most_at_once(groups: Sequence["_Group[B]"]) -> int:
+    """Words that are needed at some time, whatever the places."""
+    pieces = [piece for group in groups for piece in group.pieces]
+    return max((_needed(groups, born) for _, _, born, _ in pieces), default=0)
+
+
+def _needed(groups: Sequence["_Group[B]"], time: int) -> int:
+    total = 0
+    for group in groups:
+        end = 0
+        for low, high, born, dies in sorted(group.pieces):
+            if born <= time <= dies and high > end:
+                total += high - max(low, end)
+                end = high
+    return total
+
+
+Piece = tuple[int, int, int, int]  # from, to in the arena; from, to in time
+
+
+class _Group(Generic[B]):
+    """Buffers whose places hang together, the words of each in front of the first one's value."""
+
+    def __init__(self, members: list[tuple[int, B]]) -> None:
+        self.members = members
+        self.at = 0
+        self.top = max(words + buffer.below for words, buffer in members)
+        self.pieces = [
+            (low := self.top - words - buffer.below, low + buffer.size, buffer.born, buffer.dies)
+            for words, buffer in members
+        ]
+        self.size = max(high for _, high, _, _ in self.pieces)
+        self.born = min(buffer.born for _, buffer in members)
+
+    def lowest(self, placed: list[Piece], grain: int) -> int:
+        """The lowest place where none of it meets what is placed."""
+        at, moved = 0, True
+        while moved:
+            moved = False
+            for low, high, born, dies in sorted(placed):
+                for start, end, begin, until in self.pieces:
+                    meets = low < at + end and at + start < high
+                    if meets and begin <= dies and born <= until:
+                        at, moved = round_up(high - start, grain), True
+        return at

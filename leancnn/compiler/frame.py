@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -13,6 +13,7 @@ from leancnn.compiler.graph import Shape
 
 ENTRIES = ("run", "run_float", "class_names", "scratch_bytes", "preprocess", "preprocess_from")
 """What users call, each behind the network's name."""
+PLAIN = "#define LANES 1 /* its memory is planned for plain loops */\n#define LEANCNN_NO_ARENA\n"
 SOFTMAX = """
     float most = probabilities[0], sum = 0.0f;
     for (int i = 1; i < CLASSES; i++)
@@ -132,6 +133,11 @@ class Frame:
         return GeneratedC(
             source, comment + header, self.file.name, scratch, self.file.constants, self.macs
         )
+
+
+def plain(written: GeneratedC) -> GeneratedC:
+    """The same C without vectors, in an arena that the caller always gives."""
+    return replace(written, source=PLAIN + written.source)
 
 
 def open_file(metadata: Metadata, dump: int = 0) -> File:

@@ -6,7 +6,7 @@ import numpy as np
 
 from leancnn.compiler.c_text import File
 from leancnn.compiler.emit_preprocess import emit_preprocess
-from leancnn.compiler.frame import Frame, GeneratedC, Metadata, filled, open_file, template
+from leancnn.compiler.frame import Frame, GeneratedC, Metadata, filled, open_file, plain, template
 from leancnn.compiler.from_qdq import Grid
 from leancnn.compiler.graph import Conv
 from leancnn.compiler.int8_floats import (
@@ -33,10 +33,16 @@ MIXED = ", in 8-bit integers and float32: bits may differ where vectors are of a
 
 
 def emit_integers(
-    network: Quantized, metadata: Metadata, grid: Grid | None = None, *, small: bool = False
+    network: Quantized,
+    metadata: Metadata,
+    grid: Grid | None = None,
+    *,
+    small: bool = False,
+    narrow: bool = False,
 ) -> GeneratedC:
     """The C file of a quantized network; `grid` is how the image's floats are rounded, where a file
-    says that. `small`: less memory and less C, for processors without vectors.
+    says that; `small` asks for the least memory, in plain loops, and for an arena that the caller
+    always gives; `narrow` for less C, for processors with short vectors.
 
     Raises `MismatchError`, `UnsupportedError`; `ProgramError` when the program would read what it
     has overwritten.
@@ -46,8 +52,9 @@ def emit_integers(
         raise MismatchError(
             f"{len(metadata.classes)} class names for a network of {answers} answers"
         )
-    network = in_halves(network)
-    program = lower(network, small=small)
+    if not small:  # plain loops read what is strided without a copy
+        network = in_halves(network)
+    program = lower(network, small=small, narrow=narrow)
     verify(program)
     file = open_file(metadata)
     for name in (*PRELUDES, *(name for kind in KINDS for name in kind.preludes)):
@@ -78,7 +85,8 @@ def emit_integers(
     main = "#ifdef LEANCNN_MAIN" + filled(around.split("#ifdef LEANCNN_MAIN")[1], values)
     body = filled(template("int8_frame.c"), values) + main
     parts = [*_preludes(program, floats), head, *file.arrays, *file.functions, body]
-    return frame.written(scratch, values, parts)
+    written = frame.written(scratch, values, parts)
+    return plain(written) if small else written
 
 
 def _emit_kernels(file: File, program: Int8Program, network: Quantized) -> Floats | None:

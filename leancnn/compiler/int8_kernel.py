@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from leancnn.compiler.c_text import File
 from leancnn.compiler.graph import Graph, Shape
+from leancnn.compiler.int8_accesses import Accesses
 from leancnn.compiler.int8_floats import FloatPart
 from leancnn.compiler.int8_layout import (
     Arena,
@@ -59,6 +60,22 @@ class Int8Kernel(ABC):
         """A plane that it writes, and one that this kernel, number `at`, is the last to read and
         whose place the other may take; `reused`: what has been decided so far."""
         return None
+
+    def passed(self) -> Sequence[Plane]:
+        """Planes of which it has read a quad for the last time before it goes on to others, so that
+        what it writes may lie over them by what `accesses` say, in a program of plain loops."""
+        return ()
+
+    quads_at_once: ClassVar[bool] = False
+    """Whether it goes over the pixels of several quads at once, and not quad by quad."""
+
+    def accesses(self) -> Accesses | None:
+        """When it reads and writes each word, in a program of plain loops; None: nobody says."""
+        return None
+
+    def beyond(self) -> dict[Plane, int]:
+        """Of planes that it reads beyond their ends, how many words from the first pixel on."""
+        return {}
 
     def scratch_words(self) -> dict[Plane, int]:
         """Words of each plane that is nobody's but its own, once planes have their pitches."""
@@ -118,9 +135,9 @@ class Int8Program:
 class Lowering:
     """The views known so far, and the program that makes them: what kinds add kernels to."""
 
-    def __init__(self, network: Quantized, *, small: bool = False) -> None:
-        self.network, self.small = network, small
-        self.arena = Arena()
+    def __init__(self, network: Quantized, *, small: bool = False, narrow: bool = False) -> None:
+        self.network = network
+        self.arena, self.narrow = Arena(small=small), small or narrow
         self.reaches: dict[tuple[int, int], int] = {}
         """Of planes of a size, the columns that strided readers go beyond them."""
         self.phased: list[tuple[Plane, PackedPhases, Plane]] = []

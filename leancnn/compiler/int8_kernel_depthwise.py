@@ -16,6 +16,7 @@ import numpy as np
 from leancnn.compiler.arena import WIDEST, round_up
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Shape
+from leancnn.compiler.int8_accesses import Accesses
 from leancnn.compiler.int8_boxes import Box, box_of, suits
 from leancnn.compiler.int8_depthwise import along_lines
 from leancnn.compiler.int8_epilogue import HUGE, biases, neutral, stored_zeros
@@ -118,6 +119,23 @@ class Depthwise(NodeKernel):
             if fits and new not in reused and len(set(new.fill)) == len(set(old.fill)) == 1:
                 return new, old
         return None
+
+    def passed(self) -> Sequence[Plane]:
+        planes = [plane for plane, _ in self.quads]
+        return [p for p in dict.fromkeys(planes) if len(set(self.quads)) == len(self.quads)]
+
+    def accesses(self) -> Accesses:
+        """A quad is read as a whole, then written as a whole with what stands around its rows."""
+        found = Accesses()
+        for number, (plane, quad) in enumerate(self.quads):
+            words = np.arange(plane.line) + quad * plane.stride
+            found.reads(plane, words, 2 * number)
+            for out in self.outs.values():
+                first = -out.below if number == 0 else 0
+                found.writes(
+                    out, np.arange(first, out.stride) + number * out.stride, 2 * number + 1
+                )
+        return found
 
     def scratch_words(self) -> dict[Plane, int]:
         """Of the box, and behind it of lines whose pitch is not that of what is stored."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.int8_gaps import cleared
 from leancnn.compiler.int8_kernel import Int8Kernel, Lowering, view_of
-from leancnn.compiler.int8_layout import ChannelView, Order, Place, Plane, natural
+from leancnn.compiler.int8_layout import ChannelView, Order, Place, Plane, natural, quads_of
 from leancnn.compiler.int8_phases import PackedPhases
+from leancnn.compiler.int8_tiles import Quad
 from leancnn.compiler.integers import Quantized
 
 PACK = """
@@ -155,6 +156,22 @@ def aligned(lowering: Lowering, name: str, order: Order) -> list[tuple[Plane, in
             return [(plane, quad) for quad in range(len(order) // 4)]
         quads.append(homes.pop())
     return quads
+
+
+def as_they_lie(lowering: Lowering, name: str, order: Order) -> tuple[ChannelView, list[Quad]]:
+    """A value and its quads in this order, windows included; of a copy where it lies otherwise."""
+    view = lowering.views[name]
+    quads = []
+    for at in range(0, len(order), 4):
+        places = [
+            (lane, view.places[c]) for lane, c in enumerate(order[at : at + 4]) if c is not None
+        ]
+        homes = {(place.plane, place.quad, place.top, place.left) for _, place in places}
+        if len(homes) != 1 or any(place.lane != lane for lane, place in places):
+            found = copied(lowering, name, order)
+            return ChannelView(found, view.height, view.width), quads_of(found)
+        quads.append(homes.pop())
+    return view, quads
 
 
 def uncropped(lowering: Lowering, name: str) -> ChannelView:

@@ -103,7 +103,7 @@ class Winograd(NodeKernel):
     @classmethod
     def lower(cls, node: QConv, lowering: Lowering) -> None:
         direct = Tiled.of(node, lowering)
-        if lowering.small or direct.phases is not None:
+        if lowering.narrow or direct.inputs.phases is not None:
             lowering.add(direct)
             return
         words = 16 * 2 * direct.cuts[0].depth * MANY * int8_winograd.LANES
@@ -131,7 +131,7 @@ class Winograd(NodeKernel):
         epilogue = Epilogue(file, network, direct.operands, whole, flat, 0, WALK)
         bias = file.listed("int32_t", "bias", biases(node, flat), 4 * len(flat))
         reads = file.integers("reads", inputs_of(direct.cuts[0]))
-        words = weight_words(node, direct.places, whole).reshape(-1, whole.depth, 9, 4, 4)
+        words = weight_words(node, direct.inputs.places, whole).reshape(-1, whole.depth, 9, 4, 4)
         at_points = int8_winograd.point_words(words)
         name = self._only(file, "#if WINOGRAD", "points", list(map(str, at_points.tolist())))
         body = _function(direct, whole, epilogue)

@@ -95,7 +95,18 @@ class Arena:
     planes: list[Plane] = field(default_factory=list)
     reused: dict[Plane, Plane] = field(default_factory=dict)
     """A plane that may lie where another ends its life."""
+    before: dict[Plane, tuple[Plane, int]] = field(default_factory=dict)
+    """A plane that lies so many words in front of another, which ends its life meanwhile."""
+    alike: list[tuple[Plane, Plane, int]] = field(default_factory=list)
+    """Planes whose quads are equally far apart, by so many words more than the second needs."""
+    small: bool = False
+    """Whether nothing is written beyond a line, as plain loops do not."""
     words: int = 0
+
+    @property
+    def grain(self) -> int:
+        """Words of which places and distances are multiples."""
+        return 1 if self.small else WIDEST
 
     def pitches(self, reaches: dict[tuple[int, int], int]) -> None:
         """Give planes of one size one pitch; `reaches`: columns that strided readers go beyond."""
@@ -105,29 +116,51 @@ class Arena:
             least = plane.width + max(plane.gap[1], reaches.get(size, 0))
             pitch[size] = max(pitch.get(size, 1), least)
         for plane in self.planes:
-            rows, columns = plane.gap
-            if plane.words:
-                plane.size = round_up(plane.words + WIDEST)
-                continue
-            if (plane.height, plane.width) == (1, 1):
-                plane.pitch = plane.stride = 1
-                plane.size = round_up(plane.quads + WIDEST)
-                continue
-            plane.pitch = pitch[plane.height, plane.width]
-            plane.below = round_up(rows * plane.pitch + columns)
-            room = round_up(plane.line + rows * plane.pitch + columns)
-            if len(set(plane.fill)) > 1:  # the rows above one are not those below another
-                room += plane.below
-            plane.stride = padded_stride(room)
+            self._size(plane, pitch[plane.height, plane.width])
+        for _, old, more in self.alike:
+            old.stride += more
+        for _ in self.alike:  # as often as the longest chain of them needs
+            for new, old, _ in self.alike:
+                new.stride = old.stride = max(new.stride, old.stride)
+        for plane in {plane for new, old, _ in self.alike for plane in (new, old)}:
             plane.size = plane.below + plane.quads * plane.stride
+
+    def _size(self, plane: Plane, pitch: int) -> None:
+        """How far apart a plane's rows and quads are, and how much it takes."""
+        grain, more = self.grain, 0 if self.small else WIDEST
+        if plane.words:
+            plane.size = round_up(plane.words + more, grain)
+            return
+        if (plane.height, plane.width) == (1, 1):
+            plane.pitch = plane.stride = 1
+            plane.size = round_up(plane.quads + more, grain)
+            return
+        rows, columns = plane.gap
+        plane.pitch = pitch
+        plane.below = round_up(rows * pitch + columns, grain)
+        room = round_up(plane.line + rows * pitch + columns, grain)
+        if len(set(plane.fill)) > 1:  # the rows above one are not those below another
+            room += plane.below
+        plane.stride = room if self.small else padded_stride(room)
+        plane.size = plane.below + plane.quads * plane.stride
 
     def place(self) -> None:
         """Give every plane its place: the lowest that is free for its whole life."""
-        top = set_origins(self.planes, self.reused, first=MARGIN)
+        margin, grain = (0, 1) if self.small else (MARGIN, WIDEST)
+        top = set_origins(
+            self.planes,
+            self.reused,
+            before=self.before,
+            first=margin,
+            grain=grain,
+            tries=TRIES if self.small else 0,
+        )
         widest = max((p.pitch for p in self.planes), default=0)
-        self.words = round_up(MARGIN + top + 8 * WIDEST + 4 * widest)
+        slack = 0 if self.small else 8 * WIDEST + 4 * widest
+        self.words = round_up(margin + top + slack)
 
 
+TRIES = 20  # orders in which planes are placed, where memory counts
 MARGIN = 4 * WIDEST  # words before the first plane, which taps before a first row may touch
 
 

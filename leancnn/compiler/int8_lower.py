@@ -4,6 +4,7 @@ from leancnn.compiler.arena import round_up
 from leancnn.compiler.int8_kernel import Int8Program, Lowering, kind_of
 from leancnn.compiler.int8_kernel_pack import uncropped
 from leancnn.compiler.int8_layout import ChannelView, Place
+from leancnn.compiler.int8_overlaps import overlap
 from leancnn.compiler.integers import (
     QConcat,
     QCrop,
@@ -19,12 +20,13 @@ from leancnn.registry import import_members
 import_members("leancnn.compiler", "int8_kernel_")
 
 
-def lower(network: Quantized, *, small: bool = False) -> Int8Program:
-    """Kernels for a quantized network, with every plane in its place; `small`: in less memory.
+def lower(network: Quantized, *, small: bool = False, narrow: bool = False) -> Int8Program:
+    """Kernels for a quantized network, with every plane in its place; `small`: of plain loops, in
+    the least memory; `narrow`: of those that short vectors have.
 
     Raises `UnsupportedError` for an answer that is no vector.
     """
-    lowering = Lowering(network, small=small)
+    lowering = Lowering(network, small=small, narrow=narrow)
     for node in network.nodes:
         _node(node, lowering)
     program = lowering.program
@@ -34,13 +36,21 @@ def lower(network: Quantized, *, small: bool = False) -> Int8Program:
     if network.values[network.output].shape[1:] != (1, 1):
         raise UnsupportedError("the compiler takes classifiers, whose answer is one vector")
     _lives(program)
-    program.arena.pitches(lowering.reaches)
+    if small:
+        overlap(program, lambda: _sizes(lowering))
+    else:
+        _sizes(lowering)
+        program.arena.place()
+    return program
+
+
+def _sizes(lowering: Lowering) -> None:
+    """How large each plane is, and how far apart its rows and quads are."""
+    lowering.program.arena.pitches(lowering.reaches)
     lowering.place_phases()
-    for kernel in program.kernels:
+    for kernel in lowering.program.kernels:
         for plane, words in kernel.scratch_words().items():
             plane.size = round_up(words)
-    program.arena.place()
-    return program
 
 
 def _node(node: QNode, lowering: Lowering) -> None:

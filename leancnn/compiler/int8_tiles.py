@@ -55,15 +55,21 @@ class Tiling:
 
 
 def tilings(
-    node: QConv, places: Sequence[Place], order: Sequence[int | None], size: tuple[int, int]
+    node: QConv,
+    places: Sequence[Place],
+    order: Sequence[int | None],
+    size: tuple[int, int],
+    *,
+    apart: bool = False,
 ) -> list[Tiling]:
     """The best cut for outputs in this order (None: a lane of nothing), and that of the rest.
 
-    `size` is the height and width of what is computed.
+    `size` is the height and width of what is computed. `apart`: the best of those in which no two
+    tiles read the same quad, if there is one.
     """
     taps = node.weight.shape[2] * node.weight.shape[3]
     count = len(order) // 4
-    best: tuple[float, list[Tiling]] | None = None
+    best: tuple[tuple[bool, float], list[Tiling]] | None = None
     for quads in (1, 2, 3, 4, 6):
         if quads > count:
             continue
@@ -72,11 +78,18 @@ def tilings(
         if count > whole:
             found.append(_cut(node, places, order[4 * whole :], count - whole))
         found = [fitted(cut, size, taps) for cut in found]
-        price = sum(cost(cut, cut.many, size, taps, 16) for cut in found)
+        work = sum(cost(cut, cut.many, size, taps, 16) for cut in found)
+        price = (apart and _shared(found), work)
         if best is None or price < best[0]:
             best = price, found
     assert best is not None
     return best[1]
+
+
+def _shared(cuts: Sequence[Tiling]) -> bool:
+    """Whether two tiles read the same quad."""
+    each = [{quad for part in parts for quad in part} for cut in cuts for parts in cut.reads]
+    return sum(map(len, each)) > len(set().union(*each))
 
 
 def fitted(cut: Tiling, size: tuple[int, int], taps: int) -> Tiling:

@@ -2,7 +2,8 @@
 
 Each word of the arena has an owner, the plane that was written there last, and the kernels are
 played in their order: a plane that is read must own all of its words, what stands around its rows
-included. What a kernel writes may lie where it reads only by `Int8Kernel.in_place`. What is refused
+included. What a kernel writes may lie where it reads only by `Int8Kernel.in_place`, or where its
+`accesses` say of each word that it is read for the last time before it is written. What is refused
 here is a fault of the compiler, never of the network.
 """
 
@@ -30,6 +31,9 @@ def verify(program: Int8Program) -> None:
         _check_apart(name, at, kernel, program)
         for plane in kernel.reads():
             arena.read(name, plane)
+        for plane, end in kernel.beyond().items():
+            if plane.origin + end > program.arena.words:
+                _refuse(name, f"reads beyond the end of the arena behind {plane.name}")
         for plane in kernel.writes():
             arena.write(name, plane)
     for plane in [] if program.answer is None else program.answer.planes:
@@ -60,10 +64,19 @@ def _check_apart(name: str, at: int, kernel: Int8Kernel, program: Int8Program) -
                 _refuse(name, f"writes {new.name} and {other.name} to one place")
         earlier = {made: old for made, old in reused.items() if made is not new}
         for old in kernel.reads():
-            if _touch(new, old) and (
-                _extent(new) != _extent(old) or kernel.in_place(at, earlier) != (new, old)
-            ):
+            if not _touch(new, old):
+                continue
+            same = _extent(new) == _extent(old) and kernel.in_place(at, earlier) == (new, old)
+            if not same and not _read_before(kernel, new, old):
                 _refuse(name, f"writes {new.name} over {old.name}, which it reads")
+
+
+def _read_before(kernel: Int8Kernel, new: Plane, old: Plane) -> bool:
+    """Whether each word of what is read has been read when it is overwritten."""
+    accesses = kernel.accesses()
+    if accesses is None:
+        return False
+    return accesses.apart(new, old, old.origin - new.origin)
 
 
 class _Arena:

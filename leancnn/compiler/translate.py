@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from leancnn.compiler.emit import emit
-from leancnn.compiler.frame import GeneratedC, Metadata
+from leancnn.compiler.frame import GeneratedC, Metadata, plain
 from leancnn.compiler.graph import Graph
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
@@ -14,8 +14,6 @@ from leancnn.compiler.simplify import simplify
 from leancnn.compiler.tune import tune as best_tiles
 from leancnn.errors import MismatchError, UnsupportedError
 from leancnn.version import __version__
-
-PLAIN = "#define LANES 1 /* its memory is planned for plain loops */\n#define LEANCNN_NO_ARENA\n"
 
 
 def translate(
@@ -62,7 +60,7 @@ def translate(
     if small:
         graph, metadata = _in_strips(graph, metadata)
     written = emit(schedule(lower(graph), tiles, small=small), metadata)
-    return replace(written, source=PLAIN + written.source) if small else written
+    return plain(written) if small else written
 
 
 def _check(graph: Graph, metadata: Metadata) -> None:

@@ -38,7 +38,7 @@ def to_c(
             version=__version__,
             about=json.dumps(about),
         )
-        return emit_integers(network.body.network, metadata, small=small or narrow)
+        return emit_integers(network.body.network, metadata, small=small, narrow=narrow)
     return translate(
         import_torch(network.body, (preprocessing.channels, *preprocessing.size)),
         name=network.file_name,

@@ -1,12 +1,14 @@
 """What 8-bit integers cost on the test part: ours, ONNX Runtime's and NNCF's of the same networks.
 
     python benchmarks/int8_accuracy.py runs/henet_r3 runs/resnet20 …     results/int8-accuracy.json
+    python benchmarks/int8_accuracy.py runs/henet_r3 --finetune henet-fast --epochs 1
 
 Each run is quantized on 512 images of its train part, the same ones by all three tools, and each
 answers every image of the test part: the float network in PyTorch, our integers compiled to C, the
-others' files in their engines. `+` is accuracy lost, in percentage points; `changed` are images
-whose answer is right in floats and wrong in our integers, or the other way round. Each use of the
-test part is counted in the run. Rows of networks that are not asked for stay in the file.
+others' files in their engines. With --finetune also integers of weights that were trained on, for
+so many epochs, in fake quantization. `+` is accuracy lost, in percentage points; `changed` are
+images whose answer is right in floats and wrong in our integers, or the other way round. Each use
+of the test part is counted in the run. Rows of networks that are not asked for stay in the file.
 """
 
 import argparse
@@ -42,7 +44,7 @@ def answered(kind: str, path: Path, images: NDArray[np.uint8]) -> NDArray[np.int
     return np.array([int(np.array(engine(image[None])()).argmax()) for image in images])
 
 
-def measured(run: Path, folder: Path) -> dict[str, Any]:
+def measured(run: Path, folder: Path, finetune: str | None, epochs: float) -> dict[str, Any]:
     """One row: a run's network in floats and in everybody's integers."""
     network = weights.load(run)
     evaluate(run)  # counts this use of the test part
@@ -57,6 +59,10 @@ def measured(run: Path, folder: Path) -> dict[str, Any]:
     plain = folder / "float.onnx"
     plain.write_bytes(to_onnx(network))
     native = leancnn.compile(folder / "integers")
+    if finetune:
+        changes = {"epochs": epochs}
+        quantize(run, folder / "tuned", finetune=finetune, overrides=changes, timed=False)
+        tuned = probabilities(leancnn.compile(folder / "tuned"), held.split.images).argmax(1)
     truth = held.split.labels
     found = {
         "float": probabilities(network, held.split.images).argmax(1),
@@ -76,12 +82,16 @@ def measured(run: Path, folder: Path) -> dict[str, Any]:
         "at most": BARS.get(network.name, BAR),
         "changed": int((correct["float"] != correct["ours"]).sum()),
         "agree %": round(100 * float((found["float"] == found["ours"]).mean()), 2),
+        "+ ours, tuned": round(points["float"] - 100 * float((tuned == truth).mean()), 2)
+        if finetune
+        else None,
         "+ onnxruntime": round(points["float"] - points["onnxruntime"], 2),
         "+ nncf": round(points["float"] - points["nncf"], 2),
         "validation, + ours": None
         if quantized.points_lost is None
         else round(quantized.points_lost, 2),
         "trained": trained(network),
+        "tuned": f"{epochs:g} epochs of {finetune}" if finetune else None,
     }
 
 
@@ -97,11 +107,13 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--finetune", metavar="RECIPE")
+    parser.add_argument("--epochs", type=float, default=1.0, help="of --finetune")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     for run in args.runs:
         with tempfile.TemporaryDirectory() as folder:
-            row = measured(run, Path(folder))
+            row = measured(run, Path(folder), args.finetune, args.epochs)
         there = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
         kept = [old for old in there.get("rows", []) if old["network"] != row["network"]] + [row]
         print(table([row]), flush=True)
@@ -111,7 +123,10 @@ def main() -> None:
             {
                 "title": "Accuracy on the test part that 8-bit integers cost, in percentage points",
                 "command": "python benchmarks/int8_accuracy.py "
-                + " ".join(f"runs/{row['network']}" for row in kept),
+                + " ".join(f"runs/{row['network']}" for row in kept)
+                + (
+                    f" --finetune {args.finetune} --epochs {args.epochs:g}" if args.finetune else ""
+                ),
                 "machine": {**machine(), **facts},
                 "note": "shortened trainings, said in the last column; 512 calibration images or "
                 "all there are, the same for all three tools",

@@ -4,19 +4,33 @@
 //
 // FOLDER holds node_modules/onnxruntime-web. Prints one JSON value; benchmarks/web.py calls it.
 
+/** The numbers that enter a network, pixel by pixel. */
+const normalised = ({ mean, std, image, channels }) =>
+  Float32Array.from(image, (byte, i) => (byte / 255 - mean[i % channels]) / std[i % channels]);
+
 /** LiteRT.js as a function: what it answers, from its own kind of input, made beforehand. */
-async function compiled({ litert, tflite, mean, std, image, width, height, channels }) {
+async function compiled({ litert, tflite, width, height, channels, ...rest }) {
   const model = await litert.loadAndCompile(tflite, { accelerator: "wasm" });
   const area = width * height;
-  const planes = Float32Array.from({ length: channels * area }, (_, i) => {
-    const channel = Math.floor(i / area);
-    return (image[(i % area) * channels + channel] / 255 - mean[channel]) / std[channel];
-  });
+  const pixels = normalised({ channels, ...rest });
+  const planes = pixels.map((_, i) => pixels[(i % area) * channels + Math.floor(i / area)]);
   const input = new litert.Tensor(planes, [1, channels, height, width]);
   return async () => {
     const [output] = await model.run(input);
     const logits = output.toTypedArray().slice();
     output.delete();
+    return logits;
+  };
+}
+
+/** TensorFlow.js on its WebAssembly backend, the same way. */
+async function interpreted({ tf, tfjs, width, height, channels, ...rest }) {
+  const model = await tf.loadGraphModel(tfjs);
+  const input = tf.tensor(normalised({ channels, ...rest }), [1, height, width, channels]);
+  return async () => {
+    const output = model.execute(input);
+    const logits = output.dataSync();
+    output.dispose();
     return logits;
   };
 }
@@ -29,7 +43,8 @@ const softmax = (logits) => {
 };
 
 /** Microseconds an image of each engine, the median of each turn, and how far their answers are apart. */
-export async function measure({ load, ort, model, litert, tflite, mean, std, rounds, milliseconds, level }) {
+export async function measure(given) {
+  const { load, ort, model, litert, tflite, tf, tfjs, rounds, milliseconds, level } = given;
   const network = await load(level ? { level } : {});
   const { width, height, channels } = network.size;
   ort.env.wasm.numThreads = 1;
@@ -41,7 +56,9 @@ export async function measure({ load, ort, model, litert, tflite, mean, std, rou
     ours: async () => network.run(image),
     theirs: async () => (await session.run(feed))[session.outputNames[0]].data,
   };
-  if (litert && tflite) engines.litert = await compiled({ litert, tflite, mean, std, image, width, height, channels });
+  const size = { image, width, height, channels };
+  if (litert && tflite) engines.litert = await compiled({ ...given, ...size });
+  if (tf && tfjs) engines.tfjs = await interpreted({ ...given, ...size });
   const turn = async (run, until) => {
     const took = [];
     for (const end = performance.now() + until; took.length < 5 || performance.now() < end; ) {

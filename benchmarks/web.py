@@ -1,6 +1,7 @@
 """The web export beside other engines in headless Chromium and node: results/web.json.
 
-    npm install --prefix FOLDER onnxruntime-web@1.30.0 @litertjs/core@2.5.3
+    npm install --prefix FOLDER onnxruntime-web@1.30.0 @litertjs/core@2.5.3 \\
+        @tensorflow/tfjs@4.22.0 @tensorflow/tfjs-backend-wasm@4.22.0
     python benchmarks/web.py FOLDER --files runs/web --build   only make what the engines run
     python benchmarks/web.py FOLDER --files runs/web           all networks
     python benchmarks/web.py FOLDER henet_r3 resnet20          some, beside those measured before
@@ -9,7 +10,8 @@ Each engine has one thread and takes turns with the others; a turn's time is the
 images. The fastest turn of each is quoted, which other work on the machine disturbs least, and the
 median of the ratios, turn by turn. Natively is the same C compiled by this machine's compiler for
 vectors of four. LiteRT.js takes part where it is in FOLDER and $LEANCNN_LITERT_PYTHON can convert
-(docs/export.md). Needs node, chromium, chromium-driver and selenium.
+(docs/export.md), TensorFlow.js where it is in FOLDER and has the network's operators. Needs node,
+chromium, chromium-driver and selenium.
 """
 
 import argparse
@@ -31,10 +33,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import tfjs_model
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from leancnn.bench import untrained
 from leancnn.compiled import CompiledNetwork
+from leancnn.compiler.import_torch import import_torch
+from leancnn.compiler.simplify import simplify
 from leancnn.errors import UnsupportedError
 from leancnn.export import export
 from leancnn.runs import machine, now, write_json
@@ -55,6 +60,20 @@ EMPTY = """<!doctype html><title>empty</title><script type="importmap">
 """
 SCRIPT = """
 const done = arguments[arguments.length - 1];
+async function tensorflow() {
+  const at = "/node_modules/@tensorflow/";
+  for (const file of ["tfjs/dist/tf.min.js", "tfjs-backend-wasm/dist/tf-backend-wasm.min.js"])
+    await new Promise((resolve, reject) => {
+      const script = Object.assign(document.createElement("script"), { src: at + file });
+      script.onload = resolve;
+      script.onerror = () => reject(new Error(file));
+      document.head.append(script);
+    });
+  tf.wasm.setWasmPaths(at + "tfjs-backend-wasm/dist/");
+  tf.wasm.setThreadsCount(1);
+  await tf.setBackend("wasm");
+  return tf;
+}
 (async () => {
   const { load } = await import("/site/classify.mjs");
   const ort = await import("/node_modules/onnxruntime-web/dist/ort.wasm.min.mjs");
@@ -64,8 +83,11 @@ const done = arguments[arguments.length - 1];
   const litert = about.tflite ? await import("/node_modules/@litertjs/core/dist/index.js") : null;
   await litert?.loadLiteRt("/node_modules/@litertjs/core/wasm/");
   const tflite = about.tflite ? await bytes("/model.tflite") : null;
+  const tf = about.tfjs ? await tensorflow() : null;
+  const tfjs = about.tfjs ? "/tfjs/model.json" : null;
   const model = await bytes("/model.onnx");
-  return measure({ ...about, load, ort, model, litert, tflite, rounds: %d, milliseconds: %d });
+  const engines = { load, ort, model, litert, tflite, tf, tfjs };
+  return measure({ ...about, ...engines, rounds: %d, milliseconds: %d });
 })().then((value) => done(value), (error) => done({ error: String(error.stack || error) }));
 """
 Row = dict[str, Any]
@@ -142,7 +164,17 @@ def build(name: str, folder: Path, packages: Path) -> None:
     export(network, to="web", out=folder / "site")
     (onnx,) = export(network, to="onnx", out=folder)
     onnx.rename(folder / "model.onnx")
-    about: Row = {"mean": list(network.mean), "std": list(network.std), "tflite": False}
+    about: Row = {
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "tflite": False,
+        "tfjs": False,
+    }
+    if (packages / "node_modules" / "@tensorflow" / "tfjs").is_dir():
+        with contextlib.suppress(UnsupportedError):
+            shape = (network.preprocessing.channels, *network.preprocessing.size)
+            tfjs_model.write(simplify(import_torch(network.body, shape)), folder / "tfjs")
+            about["tfjs"] = True
     if LITERT in os.environ and (packages / "node_modules" / "@litertjs").is_dir():
         with contextlib.suppress(UnsupportedError):
             tflite, _ = export(network, to="litert", out=folder)
@@ -169,7 +201,8 @@ def row(name: str, folder: Path, packages: Path, rounds: int, milliseconds: int)
     apart = max(node["apart"], page["apart"])
     if apart > 1e-3:
         raise SystemExit(f"{name}: the engines answer differently, by {apart}")
-    ours, theirs, litert = page["ours"], page["theirs"], page.get("litert", [])
+    ours, theirs = page["ours"], page["theirs"]
+    litert, tfjs = page.get("litert", []), page.get("tfjs", [])
     return {
         "network": name,
         "µs": round(min(ours)),
@@ -179,6 +212,8 @@ def row(name: str, folder: Path, packages: Path, rounds: int, milliseconds: int)
         "bar": BARS.get(name, 2.5),
         "LiteRT.js µs": round(min(litert)) if litert else "–",
         "its turn by turn": turn_by_turn(litert, ours) if litert else "–",
+        "TensorFlow.js µs": round(min(tfjs)) if tfjs else "–",
+        "that turn by turn": turn_by_turn(tfjs, ours) if tfjs else "–",
         "of native": round(min(ours) / native_us(folder / "native", rounds), 2),
         "in node µs": round(min(node["ours"])),
         "onnxruntime-web in node µs": round(min(node["theirs"])),
@@ -208,7 +243,7 @@ def kept(machine: Row, note: str, anew: Sequence[str]) -> list[Row]:
 def versions(packages: Path) -> dict[str, str]:
     """Of the engines in a folder of npm's."""
     found = {}
-    for name in ("onnxruntime-web", "@litertjs/core"):
+    for name in ("onnxruntime-web", "@litertjs/core", "@tensorflow/tfjs-backend-wasm"):
         package = packages / "node_modules" / name / "package.json"
         if package.is_file():
             found[name] = json.loads(package.read_text(encoding="utf-8"))["version"]
@@ -242,7 +277,7 @@ def publish(found: Row, args: argparse.Namespace) -> None:
     engines = {"chromium": found.pop("chromium"), "node": found.pop("node")}
     about = {**machine(), **engines, **versions(args.packages)}
     note = f"fastest of {args.rounds} turns of {args.milliseconds} ms each, and the median of "
-    note += "their ratios; LiteRT.js's answer is computed from a float32 input made beforehand"
+    note += "their ratios; LiteRT.js and TensorFlow.js compute from a float32 input made beforehand"
     rows = [*kept(about, note, [found["network"]]), found]
     rows.sort(key=lambda row: [*BARS, row["network"]].index(row["network"]))
     names = [row["network"] for row in rows]

@@ -124,12 +124,10 @@ def main() -> None:
                 "title": "Accuracy on the test part that 8-bit integers cost, in percentage points",
                 "command": "python benchmarks/int8_accuracy.py "
                 + " ".join(f"runs/{row['network']}" for row in kept)
-                + (
-                    f" --finetune {args.finetune} --epochs {args.epochs:g}" if args.finetune else ""
-                ),
+                + (" --finetune RECIPE --epochs N" if any(r.get("tuned") for r in kept) else ""),
                 "machine": {**machine(), **facts},
-                "note": "shortened trainings, said in the last column; 512 calibration images or "
-                "all there are, the same for all three tools",
+                "note": "shortened trainings, and what tuned them, said in the last columns; 512 "
+                "calibration images or all there are, the same for all three tools",
                 "rows": kept,
             },
         )

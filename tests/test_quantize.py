@@ -99,6 +99,13 @@ def test_images_that_are_all_alike_are_refused(run, tmp_path):
         quantize(run, tmp_path / "out", data=tmp_path / "grey", images=16)
 
 
+@pytest.mark.parametrize("to", ["litert", "ncnn", "openvino"])
+def test_converters_that_know_no_such_integers_say_so(eight, tmp_path, to):
+    with pytest.raises(LeanCNNError, match="is quantized, and .*'s converter needs the floats"):
+        leancnn.export(eight, to=to, out=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_quantized_network_is_not_trained_pruned_or_quantized_again(eight, run, tmp_path):
     with pytest.raises(LeanCNNError, match="is quantized"):
         quantize(eight, tmp_path / "twice", data=run.parent / "photos")

@@ -33,7 +33,9 @@ litert_torch.convert(body, (torch.zeros(shape),)).export(out)
 
 
 def write(network: Network, folder: Path) -> list[Path]:
-    """Raises `MissingDependencyError` without the converter, `UnsupportedError` when it fails."""
+    """Raises `MissingDependencyError` without the converter, `UnsupportedError` when it fails, and
+    `MismatchError` for a network of integers, of which it makes none of its own."""
+    network.check_floats("LiteRT's converter")
     python = os.environ.get(PYTHON)
     if not python:
         raise MissingDependencyError(

@@ -64,7 +64,9 @@ def _unit(x: Tensor, *, p: float, dim: int, eps: float, out: None) -> Tensor:
 
 
 def write(network: Network, folder: Path) -> list[Path]:
-    """Raises `MissingDependencyError`, `UnsupportedError` for operators ncnn lacks."""
+    """Raises `MissingDependencyError`, `UnsupportedError` for operators ncnn lacks, and
+    `MismatchError` for a network of integers."""
+    network.check_floats("ncnn's converter")
     try:
         import pnnx
     except ImportError as error:

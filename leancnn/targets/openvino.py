@@ -37,6 +37,8 @@ def _openvino() -> Any:
 
 
 def write(network: Network, folder: Path) -> list[Path]:
+    """Raises `MissingDependencyError`, and `MismatchError` for a network of integers."""
+    network.check_floats("OpenVINO's converter")
     return saved(converted(network), network, folder)
 
 

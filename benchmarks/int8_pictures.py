@@ -51,21 +51,24 @@ def points(accuracy: Mapping[str, Any], engines: Mapping[str, Any]) -> list[dict
 def accuracy_and_time(found: Sequence[Mapping[str, Any]], processor: str, path: Path) -> None:
     """A panel for each network: up is right more often, left is faster."""
     names = list(dict.fromkeys(each["network"] for each in found))
-    figure = Figure(figsize=(3.1 * len(names), 3.4), layout="constrained")
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.7 * columns, 0.6 + 2.8 * rows), layout="constrained")
     for place, name in enumerate(names):
-        axes = figure.add_subplot(1, len(names), place + 1)
+        axes = figure.add_subplot(rows, columns, place + 1)
         for each in found:
             if each["network"] == name:
                 word, _, marker, colour = WAYS[each["engine"]]
                 label = word if place == 0 else None
                 axes.plot(each["us"], each["accuracy"], marker, color=colour, label=label)
-        middle = statistics.median(each["accuracy"] for each in found if each["network"] == name)
-        axes.set_ylim(middle - 3, middle + 3)
+        heights = [each["accuracy"] for each in found if each["network"] == name]
+        middle = statistics.median(heights)
+        axes.set_ylim(min(middle - 3, *heights) - 0.5, max(middle + 3, *heights) + 0.5)
         axes.set_xlim(left=0)
         axes.set_title(name, fontsize="medium")
         axes.set_xlabel("µs an image")
         axes.grid(alpha=0.3)
-        if place == 0:
+        if place % columns == 0:
             axes.set_ylabel("accuracy on the test part, %")
     figure.suptitle(f"One core of an {processor}; lengths of trainings differ", fontsize="medium")
     figure.legend(loc="outside lower center", ncols=len(WAYS), frameon=False, fontsize="small")

@@ -101,7 +101,7 @@ def test_images_that_are_all_alike_are_refused(run, tmp_path):
 
 @pytest.mark.parametrize("to", ["litert", "ncnn", "openvino"])
 def test_converters_that_know_no_such_integers_say_so(eight, tmp_path, to):
-    with pytest.raises(LeanCNNError, match="is quantized, and .*'s converter needs the floats"):
+    with pytest.raises(LeanCNNError, match=r"is quantized, and .*'s converter needs the floats"):
         leancnn.export(eight, to=to, out=tmp_path)
     assert not any(tmp_path.iterdir())
 

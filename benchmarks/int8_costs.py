@@ -80,7 +80,7 @@ def quantized(graph: Graph) -> Quantized:
 
 def lowered(graph: Graph) -> tuple[Int8Program, Tiled, list[Int8Kernel]]:
     """Its program of integers; the convolution under test, and what is copied for it before."""
-    program = lower(quantized(graph), small=True)
+    program = lower(quantized(graph), narrow=True)
     tiled = [kernel for kernel in program.kernels if isinstance(kernel, Tiled)]
     (conv,) = [one for one in tiled if isinstance(one.node, QConv) and one.name == "conv"]
     at = program.kernels.index(conv)

@@ -113,3 +113,11 @@ def test_a_board_multiplies_and_rounds_by_the_rule(tmp_path, core):
     )
     assert np.array_equal(found[0], rounded)
     assert np.array_equal(found[1], dots)
+
+
+@pytest.mark.skipif(not ARM, reason="needs gcc-arm-none-eabi and qemu-system-arm")
+@pytest.mark.parametrize("core", ["armv5te", "armv6", "armv7-a", "armv8-m.base"])
+def test_other_cores_are_asked_for_no_instruction_that_they_lack(tmp_path, core):
+    source, _ = written(tmp_path)
+    flags = [f"-march={core}", "-mfloat-abi=soft", "-std=c11", "-O2", "-c"]
+    subprocess.run(["arm-none-eabi-gcc", *flags, source, "-o", tmp_path / "o"], check=True)

@@ -32,12 +32,24 @@ from leancnn.compiler.int8_layout import Plane
 from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_overlaps import Plans, candidates
 from leancnn.compiler.int8_verify import verify
+from leancnn.compiler.integers import QConv, Quantized, QValue, Store
 from leancnn.compiler.quantize import quantize
 from leancnn.compiler.ranges import measure
+from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.simplify import simplify
 from leancnn.errors import ProgramError
 from leancnn.parity import trial_images
-from tests.int8_nets import MEAN, QUICK, STD, DepthwiseDrawn, Downsampled, Drawn, answers, drawn
+from tests.int8_nets import (
+    MEAN,
+    QUICK,
+    STD,
+    DepthwiseDrawn,
+    Downsampled,
+    Drawn,
+    answers,
+    drawn,
+    written,
+)
 
 
 class Blocks(Drawn):
@@ -277,3 +289,57 @@ def test_places_keep_distances_and_nothing_else_meets(found, grain, tries):
             if together and plane is not other and not pair:
                 low, begin = plane.origin - plane.below, other.origin - other.below
                 assert low + plane.size <= begin or begin + other.size <= low
+
+
+class Permuted(Drawn):
+    """A strided convolution in groups of channels that were shuffled, and that others read too."""
+
+    def __init__(self, seed):
+        self.random = np.random.default_rng(seed)
+        self.graph = empty((3, 48, 48))
+        x = self.weighted(self.graph.input, 24, 1)
+        order = tuple(int(c) for c in self.random.permutation(24))
+        strided = self.weighted(self.add(Gather(order), x), 24, 4, (2, 2))
+        means = [self.add(Reduce("mean", "pixels"), value) for value in (strided, x)]
+        self.graph.output = self.weighted(self.add(Concat(), *means), 4, 1)
+
+    def weighted(self, x, outputs, groups, stride=(1, 1)):
+        c, h, _ = self.shape(x)
+        side = 3 if h > 1 else 1
+        weight = self.random.normal(0, 0.1, (outputs, c // groups, side, side))
+        edge = (side // 2,) * 4
+        op = Conv(floats(weight), self.numbers(outputs), stride, edge, (1, 1), groups)
+        return self.add(Activation("clip"), self.add(op, x))
+
+
+def test_what_has_to_be_copied_takes_no_more_than_in_the_fast_plan():
+    _, network, reference, pixels = drawn(0, images=1, kind=Permuted)
+    assert small(network).scratch_bytes <= written(network).scratch_bytes
+    found = answers(small(network).source, pixels, QUICK)
+    assert np.array_equal(found, reference.answer(pixels).numpy())
+
+
+def test_one_pixel_has_no_padding_beside_it():
+    """A window of 3×3 on an image of one pixel, two pixels of padding around it."""
+    random = np.random.default_rng(0)
+    image = QValue((3, 1, 1), np.ones(3), np.full(3, 7))
+    made = QValue((4, 3, 3), np.ones(4), np.full(4, 9))
+    weight = random.integers(-60, 60, (4, 3, 3, 3)).astype(np.int8)
+    store = Store("made", np.full(4, 2e-3, np.float32))
+    conv = QConv("image", weight, np.full(4, 99, np.int32), (store,), padding=(2, 2, 2, 2))
+    answer = QValue((4, 1, 1), np.ones(4), np.full(4, 100))
+    last = random.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8)
+    store = Store("out", np.full(4, 1e-3, np.float32))
+    dense = QConv("made", last, np.zeros(4, np.int32), (store,))
+    values = {"image": image, "made": made, "out": answer}
+    network = Quantized("image", "out", values, [conv, dense], np.zeros(3))
+    pixels = torch.from_numpy(random.integers(0, 256, (3, 3, 1, 1))).to(torch.int32)
+    expected = IntegerNetwork(network).answer(pixels).numpy()
+    assert np.array_equal(answers(small(network).source, pixels, QUICK), expected)
+
+
+def test_the_header_of_plain_loops_promises_no_array_of_its_own():
+    network = drawn(0, images=1)[1]
+    assert "It is never NULL" in small(network).header
+    assert "NULL takes" not in small(network).header
+    assert "NULL takes" in written(network).header

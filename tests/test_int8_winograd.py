@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from leancnn.compiler import int8_winograd
-from leancnn.compiler.graph import Activation, Combine, Conv, floats
+from leancnn.compiler.graph import Activation, Combine, Conv, Reduce, empty, floats
 from leancnn.compiler.int8_kernel_winograd import Winograd
 from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_winograd import exact, points
@@ -171,9 +171,38 @@ def test_it_is_taken_where_there_are_many_channels_and_pixels():
 def test_less_memory_and_less_c_are_had_without_it(always):
     _, network, reference, pixels = drawn(2, images=2, kind=Windows)
     small, usual = lower(network, small=True), lower(network)
-    assert not any(isinstance(kernel, Winograd) for kernel in small.kernels)
+    for program in (small, lower(network, narrow=True)):
+        assert not any(isinstance(kernel, Winograd) for kernel in program.kernels)
     assert any(isinstance(kernel, Winograd) for kernel in usual.kernels)
     assert small.arena.words <= usual.arena.words
     flags = ["-DNO_WINOGRAD", "-march=native"]
     expected = reference.answer(pixels).numpy()
     assert np.array_equal(answers(written(network).source, pixels, flags), expected)
+
+
+class Ragged(Drawn):
+    """26 channels, whose clamps a sum follows: the last quad of outputs is not full."""
+
+    def __init__(self, seed):
+        self.random = np.random.default_rng(seed)
+        self.graph = empty((3, 16, 16))
+        x = self.relu(self.weighted(self.graph.input, 26, 1))
+        both = self.add(Combine("add"), x, self.relu(self.weighted(x, 26, 3)))
+        self.graph.output = self.weighted(self.add(Reduce("mean", "pixels"), both), 4, 1)
+
+    def relu(self, x):
+        return self.add(Activation("clip"), x)
+
+    def weighted(self, x, outputs, side):
+        c = self.shape(x)[0]
+        weight = self.random.normal(0, (c * side * side) ** -0.5, (outputs, c, side, side))
+        op = Conv(floats(weight), self.numbers(outputs), padding=(side // 2,) * 4)
+        return self.add(op, x)
+
+
+@pytest.mark.parametrize("flags", [["-DLANES=1"], ["-DNO_WINOGRAD"], []])
+def test_outputs_that_fill_no_quad_have_the_parameters_of_all_the_others(flags):
+    _, network, reference, pixels = drawn(0, images=2, kind=Ragged)
+    assert any(isinstance(kernel, Winograd) for kernel in lower(network).kernels)
+    found = answers(written(network).source, pixels, flags)
+    assert np.array_equal(found, reference.answer(pixels).numpy())

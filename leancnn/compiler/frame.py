@@ -14,6 +14,7 @@ from leancnn.compiler.graph import Shape
 ENTRIES = ("run", "run_float", "class_names", "scratch_bytes", "preprocess", "preprocess_from")
 """What users call, each behind the network's name."""
 PLAIN = "#define LANES 1 /* its memory is planned for plain loops */\n#define LEANCNN_NO_ARENA\n"
+NULL_TAKES = re.compile(r"NULL takes an array[^;]*; -DLEANCNN_NO_ARENA[^.]*\. ")  # of frame.h
 SOFTMAX = """
     float most = probabilities[0], sum = 0.0f;
     for (int i = 1; i < CLASSES; i++)
@@ -137,7 +138,8 @@ class Frame:
 
 def plain(written: GeneratedC) -> GeneratedC:
     """The same C without vectors, in an arena that the caller always gives."""
-    return replace(written, source=PLAIN + written.source)
+    header = NULL_TAKES.sub("It is never NULL. ", written.header)
+    return replace(written, source=PLAIN + written.source, header=header)
 
 
 def open_file(metadata: Metadata, dump: int = 0) -> File:

@@ -52,9 +52,8 @@ def emit_integers(
         raise MismatchError(
             f"{len(metadata.classes)} class names for a network of {answers} answers"
         )
-    if not small:  # plain loops read what is strided without a copy
-        network = in_halves(network)
-    program = lower(network, small=small, narrow=narrow)
+    program = _lowered(network, small=small, narrow=narrow)
+    network = program.network
     verify(program)
     file = open_file(metadata)
     for name in (*PRELUDES, *(name for kind in KINDS for name in kind.preludes)):
@@ -87,6 +86,17 @@ def emit_integers(
     parts = [*_preludes(program, floats), head, *file.arrays, *file.functions, body]
     written = frame.written(scratch, values, parts)
     return plain(written) if small else written
+
+
+def _lowered(network: Quantized, *, small: bool, narrow: bool) -> Int8Program:
+    """The program; for the least memory also without halves, for plain loops read most of what is
+    strided without a copy."""
+    halves = in_halves(network)
+    if not small:
+        return lower(halves, narrow=narrow)
+    able = [network] if len(halves.nodes) == len(network.nodes) else [network, halves]
+    programs = [lower(each, small=True, narrow=narrow) for each in able]
+    return min(programs, key=lambda program: program.arena.words)
 
 
 def _emit_kernels(file: File, program: Int8Program, network: Quantized) -> Floats | None:

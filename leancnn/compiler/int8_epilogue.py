@@ -149,15 +149,15 @@ class Epilogue:
     def _clamp(self, at: int, op: Clamp) -> None:
         low, high = spread(op.low, self.flat, 0), spread(op.high, self.flat, 0)
         floor = None
-        if max(low) > -HUGE:
-            if any(low):
+        if op.low.max() > -HUGE:  # of all outputs: every tiling of a node has the same parameters
+            if op.low.any():
                 self._integers(f"low{at}", low)
                 floor = f"splat(low{at}[{{i}}])"
             else:
                 floor = "splat(0)"
         if floor is not None:
             self._each(f"{{a}} = larger({{a}}, {floor});")
-        if min(high) < HUGE:
+        if op.high.min() < HUGE:
             self._integers(f"high{at}", high)
             self._each(f"{{a}} = smaller({{a}}, splat(high{at}[{{i}}]));")
 

@@ -23,7 +23,8 @@ from leancnn.compiler.verify import verify
 
 ROOM = 64  # floats behind the last buffer
 DEFINED = re.compile(
-    r"^#define (\w+)|^typedef \w+ (\w+)|^HELPER [\w ]+[ *](\w+)\(", re.MULTILINE
+    r"^#define (\w+)|^typedef \w+ (\w+)|^(?:HELPER|CALLED) [\w ]+[ *](\w+)\(|^LAYER (\w+)\(",
+    re.MULTILINE,
 )  # by a prelude
 MATH = {"INFINITY", "NAN"}  # of C's library, where there is one
 FIRST = """#ifdef LANES /* of floats and of integers */

@@ -53,7 +53,10 @@ def _split(node: QConv, lowering: Lowering, order: Order, shape: Shape, out: Pla
 def _in_sight(node: QConv, x: ChannelView) -> bool:
     """Whether what a window sees outside of a view is the padding of the view's planes."""
     sizes = {(plane.height, plane.width) for plane in x.planes}
-    return len(sizes) == 1 and (x.whole or node.padding == (0, 0, 0, 0))
+    padded = node.padding != (0, 0, 0, 0)
+    if padded and sizes == {(1, 1)}:
+        return False  # planes of one pixel stand side by side, without padding
+    return len(sizes) == 1 and (x.whole or not padded)
 
 
 def padding_of(node: QConv, inputs: Inputs, shape: Shape) -> tuple[int, int]:

@@ -111,7 +111,8 @@ class Tiled(NodeKernel):
         if isinstance(self.node, QConv) and self.inputs.phases is None:
             rows, columns = padding_of(self.node, self.inputs, self.shape)
             for plane in {place.plane for place in self.inputs.places}:
-                if plane.gap[0] < rows or plane.gap[1] < columns:
+                alone = (plane.height, plane.width) == (1, 1) and (rows or columns)
+                if alone or plane.gap[0] < rows or plane.gap[1] < columns:
                     yield f"finds no padding around the rows of {plane.name}"
 
     def passed(self) -> Sequence[Plane]:

@@ -8,6 +8,7 @@ the arena smaller.
 
 from collections.abc import Callable
 
+from leancnn.compiler.arena import round_up
 from leancnn.compiler.int8_accesses import Accesses
 from leancnn.compiler.int8_kernel import Int8Kernel, Int8Program
 from leancnn.compiler.int8_layout import Plane
@@ -67,7 +68,7 @@ class Plans:
                 arena.before[new] = old, words
         arena.place()
         ends = [p.origin + end for k in self.program.kernels for p, end in k.beyond().items()]
-        arena.words = max([arena.words, *ends])
+        arena.words = round_up(max([arena.words, *ends]))
         return arena.words
 
     def _distance(self, new: Plane, old: Plane, kernel: Int8Kernel) -> int | None:

@@ -70,8 +70,7 @@ HELPER int bits_of(uint32_t x)
 HELPER uint32_t half_even(uint32_t x, int shift) /* of at most 2^31, and of 2^24 where shift is above 8 */
 {
     if (shift > 25) return 0;
-    if (shift < -7) return 0x7FFFFFFF;
-    if (shift <= 0) return x << -shift;
+    if (shift <= 0) return shift < -7 || x >> (31 + shift) ? 0x7FFFFFFF : x << -shift;
     return (x + (((uint32_t)1 << (shift - 1)) - 1) + (x >> shift & 1)) >> shift;
 }
 CALLED int32_t requantize(int32_t sum, float m)
@@ -157,7 +156,7 @@ HELPER uint32_t byte_of(int32_t x, int32_t zero) { return (uint32_t)between(x + 
 typedef int32_t vi;
 typedef uint32_t vq;
 HELPER vi splat(int32_t x) { return x; }
-#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__) /* two products of 16 bits and their sum at once */
+#if defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__) /* two products of 16 bits and their sum at once */
 typedef struct { uint32_t even, odd; } vx;
 typedef vx vw;
 HELPER vx operand(uint32_t x)

@@ -31,6 +31,7 @@ def suits(node: QConv, x: Shape, out: Shape) -> bool:
     """Whether a convolution of these shapes (C, H, W) is done at points."""
     window = (node.weight.shape[2:], node.stride, node.dilation, node.padding)
     plain = window == ((3, 3), (1, 1), (1, 1), (1, 1, 1, 1)) and node.groups == 1
+    plain = plain and node.weight.shape[:2] != (1, 1)  # that is depthwise as well
     return plain and out[1:] != (1, 1) and exact(node.weight) and pays(x, out)
 
 

@@ -85,8 +85,8 @@ MUTANTS = [
     ),
     ("if read < place]:", "if read >= -1]:", ["test_compiler_verify.py"]),
     (
-        "low < at + root.size:\n                at = round_up(high",
-        "low < at + root.size and born < end:\n                at = round_up(high",
+        "if meets and begin <= dies and born <= until:",
+        "if meets and begin <= dies and born < until:",
         ["test_compiler_verify.py"],
     ),
     # scores of channels

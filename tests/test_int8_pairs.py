@@ -63,7 +63,9 @@ def test_the_quantizer_s_weights_fit_in_the_words_that_kernels_multiply(kind):
             assert pairs_fit(in_words(node.weight, depthwise=depthwise))
         for kernel in lower(network).kernels:
             if isinstance(kernel, Tiled) and isinstance(kernel.node, QConv):
-                words = [weight_words(kernel.node, kernel.places, cut) for cut in kernel.cuts]
+                words = [
+                    weight_words(kernel.node, kernel.inputs.places, cut) for cut in kernel.cuts
+                ]
                 fits, of = fits + all(map(pairs_fit, words)), of + 1
             if isinstance(kernel, Depthwise):
                 assert pairs_fit(kernel.words())

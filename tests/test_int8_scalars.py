@@ -47,11 +47,11 @@ def cases():
     edges = edges[edges < 2**31 - 2**24]
     sums = np.concatenate([edges, -edges, random.integers(-(2**30), 2**30, 1000)])
     halves = np.exp2(random.integers(-30, 2, len(sums))).astype(np.float32)
-    any_ = np.exp(random.uniform(np.log(2e-9), np.log(4), len(sums))).astype(np.float32)
+    others = np.exp(random.uniform(np.log(2e-9), np.log(4), len(sums))).astype(np.float32)
     tiny = np.full(4, np.float32(1e-40))
     huge = np.full(4, np.float32(2**20))
     sums = np.concatenate([sums, sums, [0, 1, -1, 2**30], [1, -1, 2**30, -(2**30)]])
-    scales = np.concatenate([halves, any_, tiny, huge]).astype(np.float32)
+    scales = np.concatenate([halves, others, tiny, huge]).astype(np.float32)
     bytes_ = random.integers(0, 256, (len(sums), 4), np.uint8)
     weights = random.integers(-127, 128, (len(sums), 4)).astype(np.int8)
     bytes_[:2], weights[0], weights[1] = 255, 127, -127

@@ -167,9 +167,9 @@ int main(void)
 
 def test_nothing_is_touched_beyond_the_scratch_that_the_file_asks_for(all_over, tmp_path):
     _, network, reference, pixels = drawn(6, images=3, kind=Blocks)
-    written, program = small(network), tmp_path / "drawn"
-    flags = [*QUICK, f"-DSCRATCH={written.scratch_bytes}", "-O0", "-fsanitize=address,undefined"]
-    source = (written.source + HARNESS).encode()
+    made, program = small(network), tmp_path / "drawn"
+    flags = [*QUICK, f"-DSCRATCH={made.scratch_bytes}", "-O0", "-fsanitize=address,undefined"]
+    source = (made.source + HARNESS).encode()
     command = [
         "gcc",
         *flags,

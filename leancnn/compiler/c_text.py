@@ -104,18 +104,25 @@ class File:
             self.arrays.append(array("int32_t", word, [str(value) for value in values]))
         return self.known[key]
 
-    def listed(self, kind: str, name: str, words: Sequence[str], size: int, each: str = "1") -> str:
+    def listed(
+        self,
+        kind: str,
+        name: str,
+        words: Sequence[str],
+        size: int,
+        each: str = "1",
+        *,
+        when: str = "",
+    ) -> str:
         """The name of a constant array of so many bytes of any type, of texts; each may stand for
-        `each` numbers.
+        `each` numbers. `when`: the line of the preprocessor under which it is there.
         """
-        key = (kind, each, sha256("\0".join(words).encode()).digest())
+        key = (kind, each, when, sha256("\0".join(words).encode()).digest())
         if key not in self.known:
             word = self.known[key] = self.fresh(name)
             self.constants += size
-            text = array(kind, word, words)
-            self.arrays.append(
-                text.replace("] = {", f" * {each}] = {{", 1) if each != "1" else text
-            )
+            text = array(kind, word, words, each)
+            self.arrays.append(f"{when}\n{text}#endif\n" if when else text)
         return self.known[key]
 
     def tile(self, word: str, outputs: int, vectors: int) -> str:

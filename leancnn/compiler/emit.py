@@ -24,8 +24,9 @@ from leancnn.normalisation import scale_and_shift
 LAYERS = "/*@ layers @*/\n"
 
 
-def emit(schedule: Schedule, metadata: Metadata) -> GeneratedC:
-    """The C file: constants, one function a layer shape, the network, the entry points.
+def emit(schedule: Schedule, metadata: Metadata, *, plain: bool = False) -> GeneratedC:
+    """The C file: constants, one function a layer shape, the network, the entry points; `plain`:
+    without vectors, in an arena that the caller always gives.
 
     Raises `ProgramError` when the program would read what it has overwritten.
     """
@@ -41,6 +42,7 @@ def emit(schedule: Schedule, metadata: Metadata) -> GeneratedC:
         image=program.image.shape,
         pixel="uint8_t" if metadata.full_scale == 255 else "float",
         macs=program.graph.macs(),
+        plain=plain,
     )
     widest = max((b.stride for b in program.buffers), default=0)
     arena = program.arena + widest + 64

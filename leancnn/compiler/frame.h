@@ -18,8 +18,7 @@ extern const char *const @NAME@_class_names[@CLASSES@];
 /* One image, rows of pixels of interleaved channels, to the probability of each class. `scratch` is
    @NAME@_scratch_bytes bytes, of any alignment, that nobody else uses meanwhile:
        static unsigned char scratch[@NAME@_scratch_bytes];
-   NULL takes an array of the file's own, and then only one thread may run; -DLEANCNN_NO_ARENA leaves that
-   array out of the program. Nothing is allocated and no other state is kept. */
+   @NULL@ Nothing is allocated and no other state is kept. */
 void @NAME@_run(const @PIXEL@ *image_hwc, float *probabilities, void *scratch);
 
 /* The same for an image that is normalised already, as planes, one for each channel, to the

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -14,7 +14,9 @@ from leancnn.compiler.graph import Shape
 ENTRIES = ("run", "run_float", "class_names", "scratch_bytes", "preprocess", "preprocess_from")
 """What users call, each behind the network's name."""
 PLAIN = "#define LANES 1 /* its memory is planned for plain loops */\n#define LEANCNN_NO_ARENA\n"
-NULL_TAKES = re.compile(r"NULL takes an array[^;]*; -DLEANCNN_NO_ARENA[^.]*\. ")  # of frame.h
+OWN_ARENA = """\
+NULL takes an array of the file's own, and then only one thread may run; -DLEANCNN_NO_ARENA
+   leaves that array out of the program."""
 SOFTMAX = """
     float most = probabilities[0], sum = 0.0f;
     for (int i = 1; i < CLASSES; i++)
@@ -76,6 +78,8 @@ class Frame:
     """What the first line of the file says of its arithmetic."""
     about: dict[str, Any] = field(default_factory=dict)
     """More that loaders read."""
+    plain: bool = False
+    """Whether it is C without vectors, in an arena that the caller always gives."""
 
     def values(self, scratch: int, own: dict[str, object]) -> dict[str, object]:
         """What stands for the words of the templates, a program's own ones included."""
@@ -88,6 +92,7 @@ class Frame:
             "PIXEL": self.pixel,
             "CLASSES": len(metadata.classes),
             "SCRATCH": scratch,
+            "NULL": "It is never NULL." if self.plain else OWN_ARENA,
             "ABOUT": escaped(json.dumps(self._about(scratch))),
             "NAMES": "\n".join(f'    "{escaped(name)}",' for name in metadata.classes),
             "SOFTMAX": SOFTMAX if metadata.logits else "",
@@ -130,16 +135,10 @@ class Frame:
     def written(self, scratch: int, values: dict[str, object], parts: Sequence[str]) -> GeneratedC:
         """The two texts: `parts` of the source behind the comment, and the header."""
         comment, header = self.comment(scratch), filled(template("frame.h"), values)
-        source = comment + "\n".join(parts)
+        source = (PLAIN if self.plain else "") + comment + "\n".join(parts)
         return GeneratedC(
             source, comment + header, self.file.name, scratch, self.file.constants, self.macs
         )
-
-
-def plain(written: GeneratedC) -> GeneratedC:
-    """The same C without vectors, in an arena that the caller always gives."""
-    header = NULL_TAKES.sub("It is never NULL. ", written.header)
-    return replace(written, source=PLAIN + written.source, header=header)
 
 
 def open_file(metadata: Metadata, dump: int = 0) -> File:

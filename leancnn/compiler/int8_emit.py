@@ -6,7 +6,7 @@ import numpy as np
 
 from leancnn.compiler.c_text import File
 from leancnn.compiler.emit_preprocess import emit_preprocess
-from leancnn.compiler.frame import Frame, GeneratedC, Metadata, filled, open_file, plain, template
+from leancnn.compiler.frame import Frame, GeneratedC, Metadata, filled, open_file, template
 from leancnn.compiler.from_qdq import Grid
 from leancnn.compiler.graph import Conv
 from leancnn.compiler.int8_floats import (
@@ -68,6 +68,7 @@ def emit_integers(
         macs=count_macs(network),
         kind=EXACT if floats is None else MIXED,
         about={"precision": "int8" if floats is None else "int8 and float32"},
+        plain=small,
     )
     words = program.arena.words + (0 if floats is None else floats.words)
     values = {
@@ -84,13 +85,12 @@ def emit_integers(
     main = "#ifdef LEANCNN_MAIN" + filled(around.split("#ifdef LEANCNN_MAIN")[1], values)
     body = filled(template("int8_frame.c"), values) + main
     parts = [*_preludes(program, floats), head, *file.arrays, *file.functions, body]
-    written = frame.written(scratch, values, parts)
-    return plain(written) if small else written
+    return frame.written(scratch, values, parts)
 
 
 def _lowered(network: Quantized, *, small: bool, narrow: bool) -> Int8Program:
-    """The program; for the least memory also without halves, for plain loops read most of what is
-    strided without a copy."""
+    """The program; of the least memory the smaller of two. Plain loops read most of what is strided
+    without a copy, and then halves (int8_halves.py) save nothing."""
     halves = in_halves(network)
     if not small:
         return lower(halves, narrow=narrow)

@@ -83,14 +83,14 @@ class Operands:
         return [self.outs[op.value] for op in self.ops[last:] if isinstance(op, Store)]
 
 
-class Walk(NamedTuple):
+class VectorAccess(NamedTuple):
     """How an epilogue reads and writes a vector of quads at a place: C with {place} and {quads}."""
 
     load: str
     put: str
 
 
-LINES = Walk("line({place}, SIDE, pitch)", "put_line({place}, {quads}, SIDE, pitch);")
+LINES = VectorAccess("line({place}, SIDE, pitch)", "put_line({place}, {quads}, SIDE, pitch);")
 
 
 class Epilogue:
@@ -107,9 +107,9 @@ class Epilogue:
         cut: Tiling,
         flat: Sequence[int | None],
         first: int,
-        walk: Walk = LINES,
+        access: VectorAccess = LINES,
     ) -> None:
-        self.walk = walk
+        self.access = access
         self.file, self.operands, self.network = file, operands, network
         self.flat, self.outputs = list(flat), 4 * cut.quads
         self.first, self.quads = first, cut.quads
@@ -171,7 +171,7 @@ class Epilogue:
         self._integers(f"at{at}_", [plane.at(quad) for plane, quad in quads])
         for q in range(self.quads):
             place = f"s + at{at}_[{q}] + p + AT({{v}})"
-            load = self.walk.load.replace("{place}", place)
+            load = self.access.load.replace("{place}", place)
             self.lines.append((q, f"const vq x{at}_{q}_{{v}} = {load};"))
 
     def _add(self, at: int, op: Add) -> None:
@@ -224,7 +224,7 @@ class Epilogue:
         for q in range(self.quads):
             made = ", ".join(f"scaled(a{i}_{{v}}, m{at}_[{i}])" for i in range(4 * q, 4 * q + 4))
             place = f"s + to{at}_[{q}] + p + AT({{v}})"
-            put = self.walk.put.replace("{place}", place)
+            put = self.access.put.replace("{place}", place)
             self.lines.append((q, put.replace("{quads}", f"quads({made}, {zero})")))
         if plane.gap != (0, 0):
             zeros = f"{zero * 0x01010101}u"

@@ -13,7 +13,7 @@ from typing import Any
 from leancnn.compiler import int8_winograd
 from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.graph import Shape
-from leancnn.compiler.int8_epilogue import Epilogue, Walk, biases
+from leancnn.compiler.int8_epilogue import Epilogue, VectorAccess, biases
 from leancnn.compiler.int8_kernel import Lowering, NodeKernel, int8_kernel
 from leancnn.compiler.int8_kernel_tiled import (
     Tiled,
@@ -26,7 +26,6 @@ from leancnn.compiler.int8_kernel_tiled import (
 from leancnn.compiler.int8_layout import Plane
 from leancnn.compiler.int8_tiles import Tiling, weight_words
 from leancnn.compiler.integers import QConv, Quantized
-from leancnn.compiler.literals import array
 
 MANY = 2  # vectors of tiles at a time (int8_winograd.h), of LANES at most
 FUNCTION = """
@@ -82,7 +81,7 @@ SIZES = """\
 pitch = $pitch, high = $high, wide = $wide, two = wide <= LANES, rows = two ? 4 : 2, \
 across = two ? 1 : (wide + 2 * LANES - 1) / (2 * LANES), half = two ? 2 * pitch : LANES, \
 total = across * ((high + rows - 1) / rows)"""
-WALK = Walk("words({place})", "put_some({place}, {quads}, some);")
+PARTS = VectorAccess("words({place})", "put_some({place}, {quads}, some);")
 
 
 @int8_kernel
@@ -128,12 +127,14 @@ class Winograd(NodeKernel):
         assert isinstance(node, QConv)
         whole = _by_quads(direct.cuts)
         flat = [output for tile in whole.outputs for output in tile]
-        epilogue = Epilogue(file, network, direct.operands, whole, flat, 0, WALK)
+        epilogue = Epilogue(file, network, direct.operands, whole, flat, 0, PARTS)
         bias = file.listed("int32_t", "bias", biases(node, flat), 4 * len(flat))
         reads = file.integers("reads", inputs_of(direct.cuts[0]))
         words = weight_words(node, direct.inputs.places, whole).reshape(-1, whole.depth, 9, 4, 4)
         at_points = int8_winograd.point_words(words)
-        name = self._only(file, "#if WINOGRAD", "points", list(map(str, at_points.tolist())))
+        numbers = [str(number) for number in at_points.tolist()]
+        name = f"{direct.name}_points"  # the window's weights are counted, and not these instead
+        name = file.listed("int32_t", name, numbers, 0, when="#if WINOGRAD")
         body = _function(direct, whole, epilogue)
         called = file.function("winograd", f"at points, {comment(direct, whole)}", body)
         start = f"(int32_t *)s + {self.points.origin}"
@@ -153,11 +154,12 @@ class Winograd(NodeKernel):
         taps = offsets(direct)
         for cut in direct.cuts:
             flat = [output for tile in cut.outputs for output in tile]
-            spare = File("tables")  # they are there
+            spare = File("tables")  # which stand in `file` for all cuts
             epilogue = Epilogue(spare, network, direct.operands, cut, flat, first)
             cut, texts = weights_of(direct, cut)
-            weights = self._only(file, "#if !WINOGRAD", "weights", texts, cut.words)
-            file.constants += 4 * len(texts)
+            assert epilogue.parameters == tables.parameters
+            name, size = f"{direct.name}_weights", 4 * len(texts)
+            weights = file.listed("int32_t", name, texts, size, cut.words, when="#if !WINOGRAD")
             body = f"#if !WINOGRAD\n{function(direct, cut, epilogue, taps)}\n#endif"
             name = file.function("conv", comment(direct, cut), body)
             steps = zip(tables.arguments, tables.steps, strict=True)
@@ -166,15 +168,6 @@ class Winograd(NodeKernel):
             arguments = ["s", str(len(cut.reads)), weights, start, reads, *starts]
             file.calls.append(f"{name}({', '.join(arguments)}); /* {direct.name} */")
             first += len(flat) // 4
-
-    def _only(self, file: File, when: str, what: str, texts: Sequence[str], each: str = "1") -> str:
-        """The name of an array that one of the two has."""
-        name = file.fresh(f"{self.direct.name}_{what}")
-        text = array("int32_t", name, texts)
-        if each != "1":
-            text = text.replace("] = {", f" * {each}] = {{", 1)
-        file.arrays.append(f"{when}\n{text}#endif\n")
-        return name
 
 
 def _from(table: str, at: int) -> str:

@@ -30,9 +30,9 @@ GAIN = 1.1  # times faster, from which on it is taken
 def suits(node: QConv, x: Shape, out: Shape) -> bool:
     """Whether a convolution of these shapes (C, H, W) is done at points."""
     window = (node.weight.shape[2:], node.stride, node.dilation, node.padding)
-    plain = window == ((3, 3), (1, 1), (1, 1), (1, 1, 1, 1)) and node.groups == 1
-    plain = plain and node.weight.shape[:2] != (1, 1)  # that is depthwise as well
-    return plain and out[1:] != (1, 1) and exact(node.weight) and pays(x, out)
+    dense = node.groups == 1 and node.weight.shape[:2] != (1, 1)  # which is depthwise as well
+    plain = window == ((3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
+    return dense and plain and out[1:] != (1, 1) and exact(node.weight) and pays(x, out)
 
 
 def exact(weight: Array) -> bool:

@@ -44,10 +44,12 @@ def wrapped(words: Sequence[str], indent: str = "    ", width: int = 100) -> str
     return "\n".join([*lines, line.rstrip()])
 
 
-def array(kind: str, name: str, words: Sequence[str]) -> str:
-    """A constant array of numbers; floats begin a cache line, so that no vector lies in two."""
+def array(kind: str, name: str, words: Sequence[str], each: str = "1") -> str:
+    """A constant array of numbers; floats begin a cache line, so that no vector lies in two. `each`
+    is what C calls how many of them a word stands for."""
     align = "ALIGNED(64) " if kind == "float" else ""
-    return f"static const {align}{kind} {name}[{len(words)}] = {{\n{wrapped(words)}\n}};\n"
+    many = f"{len(words)} * {each}" if each != "1" else str(len(words))
+    return f"static const {align}{kind} {name}[{many}] = {{\n{wrapped(words)}\n}};\n"
 
 
 def decimals(values: Floats) -> list[str]:

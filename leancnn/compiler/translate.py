@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from leancnn.compiler.emit import emit
-from leancnn.compiler.frame import GeneratedC, Metadata, plain
+from leancnn.compiler.frame import GeneratedC, Metadata
 from leancnn.compiler.graph import Graph
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
@@ -59,8 +59,7 @@ def translate(
     tiles = narrow_tiles(graph) if narrow else tiles
     if small:
         graph, metadata = _in_strips(graph, metadata)
-    written = emit(schedule(lower(graph), tiles, small=small), metadata)
-    return plain(written) if small else written
+    return emit(schedule(lower(graph), tiles, small=small), metadata, plain=small)
 
 
 def _check(graph: Graph, metadata: Metadata) -> None:

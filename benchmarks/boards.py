@@ -52,7 +52,7 @@ def row(name: str, in_integers: bool) -> dict[str, object]:
     small = to_c(net, small=True)
     with tempfile.TemporaryDirectory() as folder:
         (place,) = export(net, to="arduino", out=folder)
-        plain = in_integers and on_board(place, net, Path(folder), *CORTEX_M3)[2]
+        plain = on_board(place, net, Path(folder), *CORTEX_M3)[2] if in_integers else None
         _, _, count = on_board(place, net, Path(folder))
         sizes = subprocess.run(
             ["arm-none-eabi-size", f"{folder}/board.elf"],

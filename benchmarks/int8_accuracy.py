@@ -91,7 +91,9 @@ def measured(run: Path, folder: Path, finetune: str | None, epochs: float) -> di
         if quantized.points_lost is None
         else round(quantized.points_lost, 2),
         "trained": trained(network),
-        "tuned": f"{epochs:g} epochs of {finetune}" if finetune else None,
+        "tuned": f"{epochs:g} epoch{'' if epochs == 1 else 's'} of {finetune}"
+        if finetune
+        else None,
     }
 
 
@@ -100,7 +102,11 @@ def trained(network: weights.Network) -> str:
     made = network.trained
     recipe = made.get("recipe", "?")
     name = recipe.get("name", "?") if isinstance(recipe, dict) else recipe
-    return f"{network.epochs:g} epochs of {name}"
+    return f"{network.epochs:g} epoch{'' if network.epochs == 1 else 's'} of {name}"
+
+
+def _epochs(many: float) -> str:
+    return "epoch" if many == 1 else "epochs"
 
 
 def main() -> None:

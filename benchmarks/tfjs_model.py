@@ -32,10 +32,11 @@ from leancnn.compiler.graph import (
 )
 from leancnn.errors import UnsupportedError
 
+_FLOAT = {"T": {"type": "DT_FLOAT"}}
 RELUS = {float("inf"): "Relu", 6.0: "Relu6"}
 COMBINED = {"add": "AddV2", "sub": "Sub", "mul": "Mul", "div": "RealDiv", "max": "Maximum",
             "min": "Minimum"}  # fmt: skip
-FLAT = {"sigmoid": "Sigmoid", "sqrt": "Sqrt", "tanh": "Tanh", "exp": "Exp"}
+ELEMENTWISE = {"sigmoid": "Sigmoid", "sqrt": "Sqrt", "tanh": "Tanh", "exp": "Exp"}
 REDUCED = {"mean": "Mean", "sum": "Sum", "max": "Max"}
 
 
@@ -181,8 +182,8 @@ class _Written:
                 return self.add(RELUS[high], [x])
             case Activation("leaky", slope):
                 return self.add("LeakyRelu", [x], alpha={"f": slope})
-            case Activation(kind) if kind in FLAT:
-                return self.add(FLAT[kind], [x])
+            case Activation(kind) if kind in ELEMENTWISE:
+                return self.add(ELEMENTWISE[kind], [x])
             case Activation("silu"):
                 return self.add("Mul", [x, self.add("Sigmoid", [x])])
             case Activation("hardsigmoid" | "hardswish" as kind):
@@ -228,9 +229,6 @@ def _relu(users: Sequence[Node]) -> str | None:
         op = users[0].op
         return RELUS.get(op.high) if op.kind == "clip" and op.low == 0 else None
     return None
-
-
-_FLOAT = {"T": {"type": "DT_FLOAT"}}
 
 
 def _coded(word: str) -> str:

@@ -41,7 +41,9 @@ def table(result: dict[str, Any]) -> str:
     """One result as Markdown."""
     columns = list(result["rows"][0])
     lines = [f"**{result['title']}**", "", _line(columns)]
-    numbers = [all(isinstance(row[key], int | float) for row in result["rows"]) for key in columns]
+    numbers = [
+        all(isinstance(row[key], int | float | None) for row in result["rows"]) for key in columns
+    ]
     lines.append(_line(["--:" if number else "---" for number in numbers]))
     lines += [_line([_cell(row[key]) for key in columns]) for row in result["rows"]]
     about = [result["note"]] if result.get("note") else []
@@ -60,6 +62,8 @@ def _line(cells: list[str]) -> str:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "–"
     return f"{value:,}" if isinstance(value, int | float) else str(value).replace("|", "\\|")
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from leancnn.result_pages import tables, written
+from leancnn.result_pages import table, tables, written
 
 RESULT = {
     "title": "T",
@@ -32,3 +32,10 @@ def test_a_family_without_a_page_stands_in_the_table_of_all_others(tmp_path):
     assert "| a\\|b | 1,234 |" in text
     assert "P, cores 2" in text
     assert tables(tmp_path, of="none") == "Nothing yet.\n"
+
+
+def test_what_was_not_measured_is_a_dash_among_numbers():
+    rows = [{"network": "a", "lost": 0.5}, {"network": "b", "lost": None}]
+    text = table({"title": "t", "command": "c", "machine": {}, "rows": rows})
+    assert "| b | – |" in text
+    assert "| --- | --: |" in text

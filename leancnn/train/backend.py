@@ -17,10 +17,8 @@ from leancnn.train.fake_quantization import FakeQuantized
 
 TRIALS = 2  # timed steps of each way to train, after one to warm up; the fastest counts
 TURNS = 2  # of all ways, one after the other: a machine may change its speed meanwhile
-LOOK = 16  # images of a first look, which leaves out what takes HOPELESS times the fastest
-HOPELESS = (
-    3  # as bfloat16 does on processors that have it not, and a step of it takes half a minute
-)
+LOOK = 16  # images of a first look, which leaves out what is
+HOPELESS = 3  # times slower than the fastest, as bfloat16 is on processors that have it not
 Way = tuple[Backend, str]
 """A backend and a precision."""
 SHOWN: dict[Backend, str] = {
@@ -105,10 +103,9 @@ def choose(
 
     `images` is one normalised batch. Every backend is timed in every precision the recipe leaves
     open, in turns, but for those that are hopeless on a few images: torch may be the slowest in
-    fp32 and the fastest in bf16. SIMD batches are for
-    one process on a CPU and for losses that look at logits only; where they cannot run, torch does,
-    and `why` says so. Several processes measure together, for their norms wait for each other, and
-    the first one's clock decides.
+    fp32 and the fastest in bf16. SIMD batches are for one process on a CPU and for losses that look
+    at logits only; where they cannot run, torch does, and `why` says so. Several processes measure
+    together, for their norms wait for each other, and the first one's clock decides.
     """
     with torch.random.fork_rng(devices=[]):  # dropout draws; the caller's chance stays as it was
         return _choose(body, recipe, images, world, uses_features=uses_features)

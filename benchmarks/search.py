@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,9 @@ class Stub:
             )
             for job in jobs
         ]
+
+    def quiet(self) -> Any:
+        return nullcontext()
 
     def stop(self) -> list[Any]:
         return []
@@ -359,7 +363,7 @@ def main() -> None:
     one.add_argument("--time", type=float, default=60.0, help="microseconds, at most")
     one.add_argument("--seconds", type=float, default=60.0, help="of CPU, the budget of a cell")
     one.add_argument("--images", type=int, default=1000, help="to train on")
-    one.add_argument("--epochs", type=int, default=6, help="the longest training")
+    one.add_argument("--epochs", type=int, help="the longest training; default: what recipes say")
     one.add_argument("--size", type=int, default=32)
     one.add_argument("--seeds", type=int, default=3)
     one.add_argument("--networks", nargs="*")

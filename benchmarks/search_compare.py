@@ -5,21 +5,23 @@ it stood. The budget of a cell is CPU seconds of training, so that other work on
 nothing; starting processes, knowing what programs take and the last test are left out, for all.
 
 * search: `leancnn.search.search`
-* random: architectures and recipes drawn alike, each trained to the end
+* random: architectures and recipes drawn alike, each trained by its own recipe to the end
 * optuna: a study written straight, TPE with its usual arguments: no clock model, no halving
 * zoo: each network alone with its own recipe, as many of its epochs as the budget has
 
 Random search and Optuna build and time the program of whatever they draw, and train it if it meets
-the limit. All but the zoo train a network for at most --epochs.
+the limit. All but the zoo train a network for at most --epochs, where that is given.
 """
 
 import argparse
 import json
+import math
 import random
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,13 @@ import torch
 from leancnn import recipes, runs, weights
 from leancnn.bench import bench
 from leancnn.evaluate import evaluate
-from leancnn.search import Budget, search
-from leancnn.search import plan as planning
+from leancnn.search import Budget, lengths, search
 from leancnn.search.programs import measured
 from leancnn.search.space import Architecture, Change, architectures, changes
 from leancnn.search.trial import Job, Outcome, run
 
 Row = dict[str, Any]
-WALL = planning.seconds_per_epoch
+WALL = lengths.seconds_per_epoch
 T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's t, two-sided, by the number of seeds
 
 
@@ -64,6 +65,9 @@ class Here:
         took = time.process_time() - began
         self.spent += took
         return [replace(made, seconds=took)]
+
+    def quiet(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def stop(self) -> list[Outcome]:
         return []
@@ -99,7 +103,7 @@ def job(
         number=0,
         architecture=architecture,
         change=change,
-        epochs=asked.epochs,
+        epochs=asked.epochs or math.ceil(recipes.for_network(architecture.network).epochs),
         data=str(asked.data),
         folder=str(folder),
         seed=seed,
@@ -235,7 +239,7 @@ def cpu_seconds_per_epoch(architecture: Architecture, images: int) -> float:
 def searched_for(asked: argparse.Namespace, seed: int, folder: Path) -> Row:
     """One search; what an epoch takes is estimated in CPU time, as the budget is."""
     pool, began = Here(), time.process_time()
-    planning.seconds_per_epoch = cpu_seconds_per_epoch
+    lengths.seconds_per_epoch = cpu_seconds_per_epoch
     found = search(
         asked.data,
         out=folder,
@@ -324,12 +328,14 @@ def compare(asked: argparse.Namespace, publish: Callable[..., None]) -> None:
     zoo = [f"zoo {one.network}" for one in space(asked) if not one.arguments and fits(asked, one)]
     arms = ["search", "random", "optuna", *zoo]
     rows = [cell(asked, arm, seed) for seed in range(asked.seeds) for arm in arms]
+    most = f"trainings of at most {asked.epochs} epochs"
+    longest = most if asked.epochs else "trainings as long as recipes ask for and the budget allows"
     publish(
         f"compare-{asked.name}",
         f"A search of {asked.seconds:g} CPU seconds beside others, at most {asked.time:g} µs",
         summed(rows, asked.time),
         f"a small run: {asked.images} images of {asked.name} to train on at {asked.size}×"
-        f"{asked.size}, trainings of at most {asked.epochs} epochs, {asked.seeds} seeds; the "
+        f"{asked.size}, {longest}, {asked.seeds} seeds; the "
         "budget is CPU seconds of training, other work was going on beside it; ± is the 95 % "
         "interval of the mean by Student's t; limit kept: the upper quartile of the program's time",
     )

@@ -18,8 +18,7 @@ from search_compare import Here, cpu_seconds_per_epoch
 
 from leancnn.bench import bench
 from leancnn.errors import LeanCNNError, StoppedError
-from leancnn.search import Budget, can_meet, search
-from leancnn.search import plan as planning
+from leancnn.search import Budget, can_meet, lengths, search
 from leancnn.search.budget import Candidate
 from leancnn.search.drive import Driver
 from leancnn.search.space import architectures
@@ -36,7 +35,7 @@ def kept(asked: argparse.Namespace, publish: Callable[..., None]) -> None:
     known: dict[str, Any] = {"networks": NETWORKS, "sizes": [(SIDE, SIDE)]}
     times = sorted(one.microseconds for one in can_meet(Budget(), progress=True, **known).found)
     draw, rows = random.Random(asked.seed), []
-    planning.seconds_per_epoch = cpu_seconds_per_epoch
+    lengths.seconds_per_epoch = cpu_seconds_per_epoch
     torch.set_num_threads(1)
     for number in range(asked.searches):
         limit = times[0] * (times[-1] / times[0]) ** draw.uniform(0.05, 0.95)

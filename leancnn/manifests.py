@@ -317,6 +317,8 @@ class Search(TypedDict):
     clock: NotRequired[dict[str, Any]]  # what the latency model was called first
     machine: dict[str, Any]
     tested: bool
+    training_s: NotRequired[Number]
+    pace: NotRequired[dict[str, Number]]
     format: Count
 
 

@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,9 @@ class InThisProcess:
     def wait(self, seconds: float) -> list[Outcome]:
         done, self.waiting = [trial.run(job) for job in self.waiting], []
         return done
+
+    def quiet(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def stop(self) -> list[Outcome]:
         return []

@@ -15,6 +15,8 @@ from leancnn.errors import ArgumentError, MismatchError
 from leancnn.search import Budget, sentence
 from leancnn.search.budget import amount, within
 from leancnn.search.request import SearchRequest
+from leancnn.search.space import Change
+from leancnn.search.study import Trial
 from leancnn.sections.search import again
 from tests.searches import FOUND, a_plan, priced
 
@@ -125,8 +127,9 @@ def member(**changes):
 
 def said(members, budget, *, reached):
     able = [one for one in members if one.keeps(budget)]
+    trials = [Trial(number, FOUND[0], Change(), {9: 0.5}, "finished") for number in range(2)]
     return sentence.say(
-        a_plan(budget=budget), members, able[0] if able else None, reached=reached, trials=[1, 2]
+        a_plan(budget=budget), members, able[0] if able else None, reached=reached, trials=trials
     )
 
 

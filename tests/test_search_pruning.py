@@ -22,7 +22,7 @@ from leancnn.errors import MismatchError
 from leancnn.preprocess import Preprocessing
 from leancnn.prune.budget import Candidates
 from leancnn.prune.importance import scored
-from leancnn.search import Budget, feasible, latency_model, result
+from leancnn.search import Budget, feasible, latency_model, measured, result
 from leancnn.search import run as searching
 from leancnn.search.budget import Candidate, either
 from leancnn.search.drive import front
@@ -322,9 +322,9 @@ def test_a_trial_whose_last_rung_was_not_reported_keeps_the_one_before(tmp_path)
     one = dataclasses.replace(one, accuracies={3: 0.5})
     folder = tmp_path / "trials" / f"{one.number:04d}"
     (folder / "pruned-9" / "best").mkdir(parents=True)
-    assert not result._is_saved(tmp_path, one)
+    assert not measured.is_saved(tmp_path, one)
     (folder / "pruned-3" / "best").mkdir(parents=True)
-    assert result._is_saved(tmp_path, one)
+    assert measured.is_saved(tmp_path, one)
 
 
 @pytest.mark.usefixtures("no_curves")
@@ -334,7 +334,7 @@ def test_the_front_tells_of_the_weights_that_are_there_where_a_rung_was_cut_shor
     place = tmp_path / "trials" / "0000"
     shutil.copytree(run, place)
     trial = Trial(0, Candidate(wide(1), 50.0), Change(), {1: 0.25}, "running")
-    monkeypatch.setattr(result, "_timed", lambda network, on: result._Times(1.0, 2.0, 3.0))
+    monkeypatch.setattr(result, "timed", lambda network, on: measured.Times(1.0, 2.0, 3.0))
     first = result._member(tmp_path, a_plan(), trial, "float32")
     shutil.rmtree(place / "best")
     shutil.copytree(trained(tmp_path / "longer", 3) / "best", place / "best")

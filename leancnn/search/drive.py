@@ -9,6 +9,7 @@ from pathlib import Path
 from leancnn.errors import LeanCNNError
 from leancnn.process import Stop
 from leancnn.search.budget import Candidate
+from leancnn.search.lengths import work
 from leancnn.search.plan import KEPT, SearchPlan
 from leancnn.search.pool import Pool
 from leancnn.search.pruning import forget_older
@@ -19,6 +20,7 @@ from leancnn.search.widest_cut import Cut
 TRIES = 3  # of a rung whose worker is killed
 LOOK_S = 1.0
 FORGET_S = 5.0  # between two looks at which weights may go: each draws the front anew
+PASSED = 6  # draws that cannot end in time, after which nothing new is begun
 HOPELESS = 3  # trials that fail before one succeeds
 
 
@@ -33,15 +35,17 @@ class Driver:
     seconds: float
     """Of work, all calls together, after which it ends."""
     look: Callable[["Driver"], None] = lambda driver: None
+    too_slow: Callable[[Trial, Outcome], str] = lambda trial, outcome: ""
+    """Why what a rung came to misses the budget as a real program; empty: it does not."""
     clock: Callable[[], float] = time.monotonic
     """Seconds, by which `seconds` are counted."""
     running: dict[int, Job] = field(default_factory=dict)
     _queue: list[Trial] = field(default_factory=list)
     _lost: Counter[int] = field(default_factory=Counter)
-    _rates: list[float] = field(default_factory=list)
-    """Seconds for each epoch and multiply-accumulate, of rungs that are done."""
-    _full: bool = False
-    """Whether something new was drawn that cannot end in time."""
+    _paces: dict[str, list[float]] = field(default_factory=dict)
+    """By network, seconds for each epoch and multiply-accumulate, of rungs that are done."""
+    _passed: int = 0
+    """New ones that were drawn and cannot end in time."""
     _weights: set[int] = field(default_factory=set)
     """Trials that may have weights on disk."""
     _forgot: float = -FORGET_S
@@ -101,29 +105,38 @@ class Driver:
         return Cut.of(one, self.plan.budget, factors) if one.form == "pruned" else None
 
     def _fill(self) -> None:
-        """Give every free place a rung that can end in time: first what goes on, then what is
-        new. What cannot goes on with more hours."""
-        while len(self.running) < self.pool.size:
-            new = not self._queue
-            if new and self._full:
-                return
-            trial = self.study.ask() if new else self._queue.pop(0)
+        """Give every free place a rung."""
+        while len(self.running) < self.pool.size and (trial := self._next()):
             job = self.job(trial)
-            if self._estimate(trial, job) > self.left:
-                self._full = self._full or new
-                continue
             self.pool.start(job)
             self.running[job.number] = job
             self._weights.add(job.number)
 
-    def _estimate(self, trial: Trial, job: Job) -> float:
-        """Seconds that a rung will take, about; 0 while none is done."""
-        if not self._rates:
-            return 0.0
-        middle = sorted(self._rates)[len(self._rates) // 2]
-        again = trial.candidate.training_macs - job.architecture.macs  # anew after each rung
-        new = job.architecture.macs * (job.epochs - trial.epochs)
-        return middle * (new + again * job.epochs)
+    def _next(self) -> Trial | None:
+        """The first trial of each network, then what goes on, then what is new, if it can end in
+        time; what cannot goes on with more hours.
+
+        Of what goes on that which was compared least comes first, so that the costly last rungs are
+        for the best of those that were compared alike.
+        """
+        self._queue.sort(key=lambda one: (len(one.accuracies), -(one.accuracy or 0.0)))
+        while self._queue and not (self.study.opening and self._passed < PASSED):
+            trial = self._queue.pop(0)
+            if self._estimate(trial, len(trial.accuracies) + 1) <= self.left:
+                return trial
+        while self._passed < PASSED:
+            trial = self.study.ask()
+            if self._estimate(trial, len(self.study.rungs)) <= self.left:
+                return trial
+            self._passed += 1
+        return self._next() if self._queue else None
+
+    def _estimate(self, trial: Trial, until: int) -> float:
+        """Seconds that a trial will take to so many rungs, about; 0 where nothing is known."""
+        network = trial.candidate.architecture.network
+        found = sorted(self._paces.get(network, []) or [self.plan.pace.get(network, 0.0)])
+        epochs = self.study.epochs(trial.candidate)
+        return found[len(found) // 2] * work(trial.candidate, epochs, len(trial.accuracies), until)
 
     def _take(self, done: Iterable[Outcome]) -> None:
         for one in done:
@@ -134,21 +147,36 @@ class Driver:
                 self.study.fail(one.number, one.error)
                 self._check_hope(one.error)
             else:
-                work = self.study.trial(one.number).candidate.training_macs
-                self._rates.append(one.seconds / one.epochs / max(1, work))
-                goes_on = self.study.report(one.number, one.epochs, one.accuracy, one.costs)
-                forget_older(place(self.folder, one.number), one.epochs)
-                if goes_on:
-                    self._queue.insert(0, self.study.trial(one.number))
+                self._compare(one)
             self.study.spend(self.spent)
             many = len(self._weights) - len(self.running)
             if time.monotonic() >= self._forgot + FORGET_S or many > 2 * KEPT:
                 self._forget()
 
+    def _compare(self, one: Outcome) -> None:
+        """Note what a rung came to, and have the trial go on or end.
+
+        The program of one that may go on to its last rung is timed before anything is compared
+        with it: the accuracy of what is too slow is no measure for others.
+        """
+        trial = self.study.trial(one.number)
+        pace = one.seconds / one.epochs / max(1.0, trial.candidate.training_macs)
+        self._paces.setdefault(trial.candidate.architecture.network, []).append(pace)
+        if len(trial.accuracies) == len(self.study.rungs) - 2:
+            with self.pool.quiet():
+                why = self.too_slow(trial, one)
+            if why:
+                self.study.fail(one.number, why)
+                return
+        goes_on = self.study.report(one.number, one.epochs, one.accuracy, one.costs)
+        forget_older(place(self.folder, one.number), one.epochs)
+        if goes_on:
+            self._queue.append(self.study.trial(one.number))
+
     def _try_again(self, one: Outcome, job: Job) -> None:
         self._lost[one.number] += 1
         if self._lost[one.number] < TRIES:
-            self._queue.insert(0, self.study.trial(one.number))
+            self._queue.append(self.study.trial(one.number))
         else:
             why = f"its worker was killed {TRIES} times at {job.epochs} epochs; see log.txt"
             self.study.fail(one.number, why)

@@ -3,31 +3,22 @@
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from leancnn import manifests, recipes, runs
 from leancnn.data import Dataset
 from leancnn.errors import ArgumentError, DamagedError, MismatchError, RunError, WriteError
 from leancnn.search.budget import Budget, Candidate, amount
 from leancnn.search.feasible import Feasible
+from leancnn.search.lengths import Lengths, longest, paces
 from leancnn.search.request import SearchRequest
-from leancnn.search.space import Architecture
-from leancnn.search.study import REDUCTION
-from leancnn.train.backend import best_step
-from leancnn.train.estimate import duration
 
 FILE = "search.json"
-RUNGS = 4  # at most: the longest training has REDUCTION³ times the epochs of the shortest
-SHARE = 10  # of all the training that the hours allow, what one network may have at most
 COPIES = 9  # of its weights that a run in training leaves on disk, momentum and a second included
 KEPT = 12  # finished trials whose weights stay: the front
 LOGS = 100_000  # bytes of a trial without weights
-HOUR = 3600.0
-SHORT = 20  # epochs that a network must have time for to be tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +37,7 @@ class SearchPlan:
     """Networks and sizes, as they were asked for."""
     seed: int
     rungs: tuple[int, ...]
-    """Epochs after which networks are compared."""
+    """Parts of a training after which networks are compared; the last is a whole one."""
     found: tuple[Candidate, ...]
     """Shapes that meet the budget, the cheapest first."""
     latency_model: Mapping[str, Any]
@@ -54,6 +45,10 @@ class SearchPlan:
     machine: Mapping[str, Any]
     tested: bool
     """Whether the data has a test part."""
+    training_s: float = 0.0
+    """Seconds that one training may take on one core."""
+    pace: Mapping[str, float] = field(default_factory=dict)
+    """By network, seconds of an epoch for each multiply-accumulate; empty in an older search."""
 
     @classmethod
     def of(
@@ -61,14 +56,13 @@ class SearchPlan:
     ) -> "SearchPlan":
         """What is tried in so many hours on so many cores, and when networks are compared.
 
-        One step of the network in the middle is timed. Raises `ArgumentError` where the time does
-        not reach for one epoch.
+        One step of each network is timed. Raises `ArgumentError` where the time does not reach for
+        one epoch.
         """
         images = 0 if dataset.train is None else len(dataset.train)
-        longest = request.epochs or longest_training(feasible.found)
-        timed = middle(feasible.found)
-        rate = seconds_per_epoch(timed, images) / timed.macs
-        found = trainable(feasible.found, hours, rate, min(longest, SHORT))
+        pace = paces(feasible.found, images)
+        lengths = Lengths(seconds=longest(hours, places), pace=pace, epochs=request.epochs)
+        found = lengths.trainable(feasible.found)
         return cls(
             data=request.data,
             data_sha256=dict(dataset.manifest["sha256"]),
@@ -79,17 +73,27 @@ class SearchPlan:
             budget=request.budget,
             asked=request.space(),
             seed=request.seed,
-            rungs=rungs(hours, places, rate * middle(found).macs, longest),
+            rungs=lengths.rungs(found),
             found=tuple(found),
             latency_model=feasible.latency_model.to_json(),
             machine=runs.machine(),
             tested="test" in dataset.manifest["parts"],
+            training_s=lengths.seconds,
+            pace=pace,
         )
 
+    def epochs(self, candidate: Candidate) -> tuple[int, ...]:
+        """After which a network is compared; the last are its whole training."""
+        if not self.pace:
+            return self.rungs
+        asked = self.asked.get("epochs")
+        lengths = Lengths(seconds=self.training_s, pace=self.pace, epochs=asked)
+        return lengths.of(candidate, self.rungs)
+
     def steps(self, candidate: Candidate) -> int:
-        """Of the longest training of a network."""
+        """Of the whole training of a network."""
         batch = recipes.for_network(candidate.architecture.network).batch
-        return self.rungs[-1] * max(1, self.images // batch)
+        return self.epochs(candidate)[-1] * max(1, self.images // batch)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -161,51 +165,6 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def seconds_per_epoch(architecture: Architecture, images: int) -> float:
-    """What an epoch of a network takes on one core here, from one step of it."""
-    recipe = recipes.for_network(architecture.network)
-    batch = min(recipe.batch, images)
-    body = architecture.build().train()
-    with torch.random.fork_rng(devices=[]):
-        some = torch.randn(batch, architecture.channels, *architecture.size)
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            step, why_not = best_step(body, ("simd", "fp32"), some, 1)
-            if why_not:
-                step, _ = best_step(body, ("torch", "fp32"), some, 1)
-        finally:
-            torch.set_num_threads(before)
-    return step * max(1, images // batch)
-
-
-def rungs(hours: float, places: int, per_epoch: float, longest: int) -> tuple[int, ...]:
-    """Epochs after which networks are compared, for so much time on so many cores.
-
-    One network gets a tenth of all epochs that the time allows, and never more than `longest`;
-    then a third of that, and so on. `per_epoch` is seconds. Raises `ArgumentError` where the time
-    does not reach for one epoch.
-
-    >>> rungs(hours=1, places=2, per_epoch=20, longest=60)
-    (1, 3, 9, 27)
-    """
-    epochs = hours * HOUR * places / per_epoch
-    if epochs < 1:
-        raise ArgumentError(
-            f"one epoch takes about {duration(per_epoch)} here, and `hours` of {hours:g} leave no "
-            f"time for it; give at least {math.ceil(30 * per_epoch / HOUR * 100) / 100:g}"
-        )
-    most = max(1, min(longest, round(epochs / SHARE)))
-    many = min(RUNGS - 1, int(math.log(most) / math.log(REDUCTION) + 1e-9))
-    first = most // REDUCTION**many
-    return tuple(first * REDUCTION**rung for rung in range(many + 1))
-
-
-def longest_training(found: Sequence[Candidate]) -> int:
-    """The most epochs that a recipe of these networks has."""
-    return max(math.ceil(recipes.for_network(one.architecture.network).epochs) for one in found)
-
-
 def disk(found: Sequence[Candidate], places: int) -> int:
     """Bytes that a search may take at most: the front, what is in training, and a thousand logs."""
     largest = max(
@@ -231,23 +190,6 @@ def check_hours(hours: float) -> None:
     """Raises `ArgumentError`."""
     if not 0 < hours <= 10_000:
         raise ArgumentError(f"`hours` is above 0 and at most 10,000, not {hours:g}")
-
-
-def trainable(
-    found: Sequence[Candidate], hours: float, rate: float, epochs: int
-) -> list[Candidate]:
-    """Those that can be trained for so many epochs in half of the hours on one core.
-
-    `rate` is seconds of an epoch for each multiply-accumulate. Where none can, the cheapest tenth.
-    """
-    most = hours * HOUR / 2 / (rate * epochs)
-    able = [one for one in found if one.training_macs <= most]
-    return able or sorted(found, key=lambda one: one.training_macs)[: -(-len(found) // 10)]
-
-
-def middle(found: Sequence[Candidate]) -> Architecture:
-    """The architecture with the median of the work."""
-    return sorted(found, key=lambda one: one.training_macs)[len(found) // 2].architecture
 
 
 def check_no_other(folder: Path) -> None:

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -33,6 +34,9 @@ class Pool(Protocol):
 
     def wait(self, seconds: float) -> list[Outcome]:
         """What has ended, after at most so many seconds; at once where something has."""
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """While this is open nothing of it works where the command runs, which times a program."""
 
     def stop(self) -> list[Outcome]:
         """Ask all to save and stop; what ended meanwhile."""
@@ -93,11 +97,23 @@ class LocalPool:
             time.sleep(LOOK_S)
         return done
 
-    def stop(self) -> list[Outcome]:
-        """Ask all to save and stop, and wait for them; what ended meanwhile."""
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Halt all workers for a while."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
         for worker in self._running:
             with contextlib.suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGTERM)
+                worker.process.send_signal(number)
+
+    def stop(self) -> list[Outcome]:
+        """Ask all to save and stop, and wait for them; what ended meanwhile."""
+        self._signal(signal.SIGTERM)
         until = time.monotonic() + GRACE_S
         done: list[Outcome] = []
         while self._running and time.monotonic() < until:

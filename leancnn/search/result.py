@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from leancnn import manifests, runs, weights
-from leancnn.bench import bench
 from leancnn.compile import compile
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.count import count
@@ -22,20 +21,15 @@ from leancnn.errors import DamagedError, LeanCNNError, RunError
 from leancnn.evaluate import evaluate
 from leancnn.plots import front_picture
 from leancnn.progress import Progress
-from leancnn.runs import Which
 from leancnn.search.budget import Candidate, Form, titled
 from leancnn.search.drive import front, place
+from leancnn.search.measured import is_saved, saved, timed
 from leancnn.search.plan import KEPT, SearchPlan
-from leancnn.search.pruning import pruned_at
-from leancnn.search.remote import RemoteTimer, quartiles
 from leancnn.search.sentence import Member, say
 from leancnn.search.study import Study, Trial
-from leancnn.search.trial import INT8, in_integers
+from leancnn.search.trial import in_integers
 from leancnn.tables import table
-from leancnn.targets._c_text import to_c
 from leancnn.weights import Network
-
-ROUNDS, SECONDS = 12, 0.05  # of the last measurement of a program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +83,11 @@ def conclude(
 ) -> SearchResult:
     """Measure, test and keep. Raises `RunError` where no trial came to its first rung."""
     trials = study.trials()
-    best = [one for one in front(trials) if _is_saved(folder, one)]
+    best = [one for one in front(trials) if is_saved(folder, one)]
     if not best:
         raise RunError(
-            f"{folder}: no network came to the end of its first {plan.rungs[0]} epochs in "
-            f"{spent / 3600:.2g} hours; the same command with more --hours goes on"
+            f"{folder}: no network came to its first comparison in {spent / 3600:.2g} hours; "
+            "the same command with more --hours goes on"
         )
     members = _measured(folder, plan, best, progress=progress)
     if plan.tested:
@@ -156,20 +150,6 @@ def _failure_as_warning(trial: Trial) -> Iterator[None]:
         warnings.warn(text, stacklevel=2)
 
 
-def _saved(folder: Path, trial: int, epochs: int, form: Form) -> tuple[Path, Which | None]:
-    """Where a network of the front lies, as `weights.load` takes it."""
-    run = place(folder, trial)
-    if form == "int8":
-        return run / INT8, None
-    return (pruned_at(run, epochs) if form == "pruned" else run), "best"
-
-
-def _is_saved(folder: Path, trial: Trial) -> bool:
-    """Whether the weights of a trial are there, as far as its last rung that was reported."""
-    where, which = _saved(folder, trial.number, trial.epochs, trial.candidate.form)
-    return (where if which is None else where / which).is_dir()
-
-
 def _epochs(folder: Path, trial: Trial) -> int:
     """Behind the best network that is saved: a rung that the end cut short may have gone on after
     the last that was compared."""
@@ -182,31 +162,6 @@ def _epochs(folder: Path, trial: Trial) -> int:
 def _kept_at(folder: Path, trial: int, epochs: int, form: Form) -> Path:
     """Where the measurement of a network is kept."""
     return place(folder, trial) / f"front-{epochs}{'' if form == 'float32' else f'-{form}'}.json"
-
-
-class _Times(NamedTuple):
-    """Of a program, in microseconds for one image."""
-
-    low: float
-    median: float
-    high: float
-    disturbed: tuple[str, ...] = ()
-
-
-def _timed(network: Network, on: str | None) -> _Times:
-    """Measured as a program here, or by the command `on`. Raises `LeanCNNError`."""
-    if on is not None:
-        written = to_c(network)
-        classes = len(network.classes)
-        turns = RemoteTimer(on).seconds(
-            written.source, written.prefix, network.preprocessing, classes
-        )
-        return _Times(*quartiles(turns))
-    rows, missing = bench([network], engines=("c",), rounds=ROUNDS, seconds=SECONDS)
-    if not rows:
-        raise LeanCNNError(f"{network.name}: its program cannot be timed: {missing[0].reason}")
-    (row,) = rows
-    return _Times(row.low_us, row.median_us, row.high_us, row.disturbed)
 
 
 def _costs(network: Network, candidate: Candidate) -> tuple[int, int]:
@@ -230,10 +185,10 @@ def _member(folder: Path, plan: SearchPlan, trial: Trial, form: Form) -> Member:
     accuracy = trial.accuracy or 0.0
     if form != candidate.form:
         accuracy = in_integers(place(folder, trial.number), plan.seed)
-    network = weights.load(*_saved(folder, trial.number, epochs, form))
+    network = weights.load(*saved(folder, trial.number, epochs, form))
     if form == "float32":
         accuracy = float(network.made.get("val_accuracy") or accuracy)
-    times = _timed(network, plan.asked.get("clock_on"))
+    times = timed(network, plan.asked.get("clock_on"))
     size, macs = _costs(network, candidate)
     member = Member(
         trial=trial.number,
@@ -259,7 +214,7 @@ def _with_test(folder: Path, member: Member) -> Member:
     never twice."""
     if member.test_accuracy is not None:
         return member
-    where, which = _saved(folder, member.trial, member.epochs, member.form)
+    where, which = saved(folder, member.trial, member.epochs, member.form)
     found = evaluate(where, which=which)
     tested = replace(member, test_accuracy=found.accuracy, test_low=found.low, test_high=found.high)
     runs.write_checked(_kept_at(folder, member.trial, member.epochs, member.form), asdict(tested))
@@ -268,7 +223,7 @@ def _with_test(folder: Path, member: Member) -> Member:
 
 def _keep(folder: Path, winner: Member) -> None:
     """The winner as a saved network with its C file and library."""
-    network = weights.load(*_saved(folder, winner.trial, winner.epochs, winner.form))
+    network = weights.load(*saved(folder, winner.trial, winner.epochs, winner.form))
     network.made = {**network.made, "searched": {"trial": winner.trial, "network": winner.network}}
     weights.save(network, folder / "winner")
     compile(network, out=folder / "winner")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from leancnn import runs
@@ -10,9 +11,10 @@ from leancnn.progress import LiveTable, tell
 from leancnn.search.budget import Budget, amount
 from leancnn.search.drive import Driver, front
 from leancnn.search.feasible import can_meet, other_forms, whole
+from leancnn.search.lengths import HOUR
+from leancnn.search.measured import too_slow
 from leancnn.search.plan import (
     FILE,
-    HOUR,
     SearchPlan,
     check_disk,
     check_hours,
@@ -127,12 +129,20 @@ def _begun(
         tell(
             f"{whole(plan.found)} of {feasible.considered} architectures meet {plan.budget}"
             f"{other_forms(plan.found)}; "
-            f"{feasible.latency_model}; trainings of {', '.join(map(str, plan.rungs))} epochs, "
+            f"{feasible.latency_model}; trainings of {_trainings(plan)}, "
             f"{places} at a time; at most {amount('bytes', disk(plan.found, places))} of disk in "
             f"{folder}"
         )
     plan.write(folder)
     return SearchPlan.read(folder)  # to the digit what a later call goes on with
+
+
+def _trainings(plan: SearchPlan) -> str:
+    """How long networks are trained, and when they are compared, for people."""
+    whole = sorted({plan.epochs(one)[-1] for one in plan.found})
+    epochs = f"{whole[0]}" if len(whole) == 1 else f"{whole[0]} to {whole[-1]}"
+    parts = [f"1/{plan.rungs[-1] // part}" for part in plan.rungs[:-1]]
+    return f"{epochs} epochs" + (f", compared after {' and '.join(parts)}" if parts else "")
 
 
 def _drive(
@@ -143,10 +153,11 @@ def _drive(
     clock: Callable[[], float],
     progress: bool,
 ) -> SearchResult:
-    study = Study(folder / JOURNAL, plan.found, plan.rungs, plan.seed)
+    study = Study(folder / JOURNAL, plan.found, plan.rungs, plan.seed, plan.epochs)
     with LiveTable(f"search in {folder}", shown=progress) as live:
         driver = Driver(plan, folder, study, pool, hours * HOUR, clock=clock)
         driver.look = lambda one: live.show(*status(one))
+        driver.too_slow = partial(too_slow, folder, plan)
         try:
             ended = driver.run()
         finally:

@@ -89,7 +89,8 @@ def say(
     many = f"the best of {len(trials) + again} that were compared"
     if reached:
         return f"reached: {what}, {cost}; {many}{tested}"
-    takes = _takes(plan, winner, members)
+    (trial,) = (one for one in trials if one.number == winner.trial)
+    takes = _takes(plan, winner, members, plan.epochs(trial.candidate)[-1])
     return (
         f"not reachable in this time: the nearest is {what}, where {budget.accuracy:.2%} are "
         f"asked, {cost}; {many}{tested}; {takes}"
@@ -120,11 +121,12 @@ def _excess(one: Member, budget: Budget) -> float:
     return max((has / limit for _, has, limit in _over(one, budget)), default=0.0)
 
 
-def _takes(plan: SearchPlan, winner: Member, members: Sequence[Member]) -> str:
-    """What would bring the accuracy that was asked for, as far as the trials tell."""
+def _takes(plan: SearchPlan, winner: Member, members: Sequence[Member], whole: int) -> str:
+    """What would bring the accuracy that was asked for, as far as the trials tell; `whole` are the
+    epochs of the winner's whole training."""
     words = []
-    if winner.epochs < plan.rungs[-1]:
-        words.append(f"it was trained for {winner.epochs} epochs of {plan.rungs[-1]}")
+    if winner.epochs < whole:
+        words.append(f"it was trained for {winner.epochs} epochs of {whole}")
     if needed := trend(members, plan.budget.accuracy or 1.0):
         words.append(
             f"by the trend of the front it would take about {amount('microseconds', needed)}"

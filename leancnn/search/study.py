@@ -3,7 +3,8 @@
 A study has one objective, validation accuracy; what a network may cost is settled before: only
 architectures that meet the budget are in its space. (Optuna prunes no study of several objectives,
 and counts a trial without constraint values as one that keeps them.) A trial is a network trained
-in rungs of more and more epochs, each of which goes on with the weights of the one before.
+in rungs of more and more epochs, each of which goes on with the weights of the one before. Those
+are shares of its own whole training, and Optuna is told of shares.
 
 The journal is written by one process, which holds the lock of the folder. What it wrote last may be
 cut short by a kill: such a line is dropped, and the step that it told of is taken again.
@@ -12,7 +13,7 @@ cut short by a kill: such a line is dropped, and the step that it told of is tak
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from leancnn.errors import DamagedError, MissingDependencyError
 from leancnn.safe_files import read_bytes
 from leancnn.search.budget import Candidate
+from leancnn.search.lengths import REDUCTION
 from leancnn.search.space import Change, changes
 
 try:
@@ -31,7 +33,6 @@ try:
 except ImportError as error:
     raise MissingDependencyError("a search needs optuna; pip install 'leancnn[search]'") from error
 
-REDUCTION = 3  # of three networks at a rung one goes on
 STARTUP = 12  # trials that are drawn at random before the sampler models what it has seen
 REDRAWS = 20  # draws of what was drawn before, after which one is taken
 NAME = "leancnn"
@@ -113,13 +114,20 @@ class Study:
     """The trials of a folder. Raises `DamagedError` for a journal that is none.
 
     `found` are those that meet the budget, the cheapest first, and the same at each start; `rungs`
-    are the epochs after which networks are compared, each `REDUCTION` times the one before.
+    are parts of a training after which networks are compared, each `REDUCTION` times the one
+    before, and `epochs` says what these are for a network; None: the parts themselves.
     """
 
     def __init__(
-        self, path: Path, found: Sequence[Candidate], rungs: Sequence[int], seed: int = 0
+        self,
+        path: Path,
+        found: Sequence[Candidate],
+        rungs: Sequence[int],
+        seed: int = 0,
+        epochs: Callable[[Candidate], Sequence[int]] | None = None,
     ) -> None:
         self.rungs = list(rungs)
+        self.epochs = epochs or (lambda one: self.rungs)
         self._architectures: dict[str, list[Candidate]] = {}
         for one in found:
             self._architectures.setdefault(one.architecture.network, []).append(one)
@@ -130,7 +138,7 @@ class Study:
         for one in self._frozen():  # a kill fell into the drawing of it
             if one.state == TrialState.RUNNING and "augment" not in one.params:
                 self._study.tell(one.number, state=TrialState.FAIL)
-        self._enqueue()
+        self._opening = self._enqueue()
 
     def _opened(self, path: Path, seed: int) -> optuna.Study:
         """The study of a journal, or a new one. Raises `DamagedError`."""
@@ -164,9 +172,10 @@ class Study:
                     f"{path} is no journal of a search ({error}); begin another in a new folder"
                 ) from error
 
-    def _enqueue(self) -> None:
+    def _enqueue(self) -> int:
         """Begin with the costliest of each network by its own recipe, the costliest first, and
-        then with the costliest of each that only another form makes fit."""
+        then with the costliest of each that only another form makes fit; how many are of the first
+        form."""
         best = {
             (one.form, name): (one.microseconds, at)
             for name, architectures in self._architectures.items()
@@ -176,6 +185,15 @@ class Study:
         for form, name in order:
             place = {"network": name, name: best[form, name][1]}
             self._study.enqueue_trial({**place, **Change().to_json()}, skip_if_exists=True)
+        return sum(form == order[0][0] for form, _ in order)
+
+    @property
+    def opening(self) -> bool:
+        """Whether networks are still to come of which each gets one trial before any goes on."""
+        asked = sum(
+            one.state != TrialState.WAITING for one in self._study.get_trials(deepcopy=False)
+        )
+        return asked < self._opening
 
     def ask(self) -> Trial:
         """Begin another trial; what was tried before is not tried again while there is other."""
@@ -210,10 +228,12 @@ class Study:
         asked = self._handle(number)
         if costs is not None:  # first: a kill between the two runs the rung's last lines again
             asked.set_user_attr(f"{COSTS}{epochs}", dict(costs))
-        asked.report(accuracy, epochs)
+        trial = self.trial(number)
+        last = epochs >= self.epochs(trial.candidate)[-1]
+        asked.report(accuracy, self.rungs[-1] if last else self.rungs[len(trial.accuracies)])
         pruned = asked.should_prune()
-        if pruned or epochs >= self.rungs[-1]:
-            state = TrialState.PRUNED if epochs < self.rungs[-1] else TrialState.COMPLETE
+        if pruned or last:
+            state = TrialState.COMPLETE if last else TrialState.PRUNED
             value = accuracy if state == TrialState.COMPLETE else None
             self._study.tell(asked, value, state=state)
             return False
@@ -244,7 +264,7 @@ class Study:
 
     def next_epochs(self, trial: Trial) -> int:
         """The epochs of the rung that a running trial is on."""
-        return next(epochs for epochs in self.rungs if epochs > trial.epochs)
+        return self.epochs(trial.candidate)[len(trial.accuracies)]
 
     def _frozen(self) -> list[Any]:
         return [
@@ -270,10 +290,14 @@ class Study:
             TrialState.PRUNED: "stopped",
             TrialState.FAIL: "failed",
         }
-        accuracies = {int(at): float(v) for at, v in sorted(one.intermediate_values.items())}
+        candidate = self._architectures[name][one.params[name]]
+        reached = dict(zip(self.rungs, self.epochs(candidate), strict=True))
+        accuracies = {
+            reached[int(at)]: float(v) for at, v in sorted(one.intermediate_values.items())
+        }
         trial = Trial(
             one.number,
-            self._architectures[name][one.params[name]],
+            candidate,
             Change.of_params(one.params),
             accuracies,
             states.get(one.state, "running"),

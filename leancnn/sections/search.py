@@ -51,8 +51,8 @@ def _blocks(record: Record) -> list[Block]:
         Text(
             f"Asked: {_limits(asked['budget'])}; on {asked['data']}, {asked['images']:,} images to "
             f"train, {asked['val_images']:,} to validate, {_many(len(asked['classes']), 'class')}; "
-            f"{_found(asked['found'])} could meet it; compared after "
-            f"{', '.join(map(str, asked['rungs']))} epochs; seed {asked['seed']}."
+            f"{_found(asked['found'])} could meet it; compared after {_rungs(asked)}; "
+            f"seed {asked['seed']}."
         )
     ]
     front = record.holds("front")
@@ -183,6 +183,14 @@ def _chart(members: Sequence[Mapping[str, Any]], budget: Mapping[str, Any], key:
     limit = budget.get(key)
     caption = f"Accuracy against {unit}" + (f"; the budget is {limit:,.10g}" if limit else "")
     return Chart(point_chart(caption, series, unit, "accuracy, %", limit=limit), caption)
+
+
+def _rungs(asked: Mapping[str, Any]) -> str:
+    """When networks were compared, for people."""
+    *parts, whole = asked["rungs"]
+    if not asked.get("pace"):  # an older search, of the same epochs for all
+        return f"{', '.join(map(str, asked['rungs']))} epochs"
+    return ", ".join([*(f"1/{whole // part}" for part in parts), "all of a training"])
 
 
 def _trials(folder: Path) -> list[list[Cell]]:

@@ -190,10 +190,11 @@ class Study:
     @property
     def opening(self) -> bool:
         """Whether networks are still to come of which each gets one trial before any goes on."""
-        asked = sum(
-            one.state != TrialState.WAITING for one in self._study.get_trials(deepcopy=False)
-        )
-        return asked < self._opening
+        if self._opening:
+            trials = self._study.get_trials(deepcopy=False)
+            if sum(one.state != TrialState.WAITING for one in trials) >= self._opening:
+                self._opening = 0
+        return self._opening > 0
 
     def ask(self) -> Trial:
         """Begin another trial; what was tried before is not tried again while there is other."""

@@ -334,7 +334,7 @@ def test_the_front_tells_of_the_weights_that_are_there_where_a_rung_was_cut_shor
     place = tmp_path / "trials" / "0000"
     shutil.copytree(run, place)
     trial = Trial(0, Candidate(wide(1), 50.0), Change(), {1: 0.25}, "running")
-    monkeypatch.setattr(result, "timed", lambda network, on: measured.Times(1.0, 2.0, 3.0))
+    monkeypatch.setattr(result, "timed", lambda network, on: measured.Times((1.0, 2.0, 3.0)))
     first = result._member(tmp_path, a_plan(), trial, "float32")
     shutil.rmtree(place / "best")
     shutil.copytree(trained(tmp_path / "longer", 3) / "best", place / "best")

@@ -14,8 +14,9 @@ from leancnn import cli
 from leancnn.errors import RunError
 from leancnn.search import latency_model, remote
 from leancnn.search.integers import integer_source
+from leancnn.search.measured import Times
 from leancnn.search.programs import NAME, measured, source
-from leancnn.search.remote import TURNS, RemoteTimer, quartiles
+from leancnn.search.remote import TURNS, RemoteTimer
 from leancnn.search.space import architectures
 
 HERE = 'cc -O1 -o "$1.program" "$1" -lm && "$1.program"\n'
@@ -44,8 +45,8 @@ def test_a_program_tells_its_seconds_turn_by_turn_in_floats_and_in_integers(scri
         assert all(1e-7 < each < 1 for each in turns)
     (microseconds,) = measured([some], on=script(HERE)).values()
     assert 0.1 < microseconds < 1e6
-    low, median, high = quartiles(turns)
-    assert low <= median <= high
+    times = Times(turns)
+    assert times.least <= times.low <= times.median <= times.high
 
 
 @pytest.mark.parametrize(

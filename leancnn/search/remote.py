@@ -11,13 +11,10 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-import numpy as np
 
 from leancnn.errors import RunError
 from leancnn.workspaces import workspace
@@ -166,13 +163,3 @@ def _heard(process: "subprocess.Popen[bytes]") -> tuple[str, str]:
             del complaints[:-MOST_KEPT]
     process.wait(max(0.0, until - time.monotonic()))
     return answer.decode(errors="replace"), complaints.decode(errors="replace")
-
-
-def quartiles(turns: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile, in microseconds.
-
-    >>> quartiles([1e-6, 2e-6, 3e-6])
-    (1.5, 2.0, 2.5)
-    """
-    low, middle, high = np.percentile([1e6 * each for each in turns], (25, 50, 75))
-    return round(float(low), 3), round(float(middle), 3), round(float(high), 3)

@@ -1,12 +1,14 @@
 """Priced architectures and plans of a search that trains nothing."""
 
 import random
+from contextlib import nullcontext
 
 from leancnn.search import Budget, plan
 from leancnn.search.budget import Candidate
 from leancnn.search.drive import Driver
 from leancnn.search.space import Architecture
 from leancnn.search.study import Study
+from leancnn.search.trial import Outcome
 
 
 def architecture(network="henet_r3", macs=1_000_000, size=100_000, **arguments):
@@ -56,6 +58,39 @@ def accuracy(job):
     """A stub's answer: a function of the job alone."""
     draw = random.Random(f"{job.architecture.key} {job.change}").random()
     return min(0.99, 0.5 + job.architecture.macs / 4e7 + 0.1 * draw + 0.01 * job.epochs)
+
+
+class Stub:
+    """A pool without processes; `die` names calls of `wait` in which a worker is lost."""
+
+    def __init__(self, size=2, die=(), stop=None, fail=None, pace=None):
+        self.pace = pace
+        self.size, self.die, self.fail, self.stop_at = size, set(die), fail, stop
+        self.jobs, self.done, self.calls = [], [], 0
+
+    def start(self, job):
+        assert len(self.jobs) < self.size
+        assert all(job.number != other.number for other in self.jobs)
+        self.jobs.append(job)
+
+    def wait(self, seconds):
+        self.calls += 1
+        job = self.jobs.pop(0)
+        known = {"number": job.number, "epochs": job.epochs}
+        if self.calls in self.die:
+            return [Outcome(**known, lost=True)]
+        if self.fail and (why := self.fail(job)):
+            return [Outcome(**known, error=why)]
+        self.done.append((job.number, job.epochs))
+        seconds = job.epochs * (self.pace * job.architecture.macs if self.pace else 1.0)
+        return [Outcome(**known, accuracy=accuracy(job), seconds=seconds)]
+
+    def quiet(self):
+        return nullcontext()
+
+    def stop(self):
+        self.jobs.clear()
+        return []
 
 
 def study_in(folder, found=FOUND, **known):

@@ -1,0 +1,148 @@
+"""How long a search trains, in which order, and what it times before it trains on."""
+
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leancnn import recipes
+from leancnn.errors import ArgumentError
+from leancnn.recipes import Backend
+from leancnn.search import drive, lengths
+from leancnn.search.drive import front
+from tests.searches import FOUND, Stub, a_plan, architecture, driven, study_in
+
+
+def of_one_pace(seconds, epochs=None):
+    """A second for an epoch of a million multiply-accumulates."""
+    names = {one.architecture.network for one in FOUND}
+    return lengths.Lengths(seconds=seconds, pace=dict.fromkeys(names, 1e-6), epochs=epochs)
+
+
+@given(
+    seconds=st.floats(1, 1e5), epochs=st.none() | st.integers(1, 200), at=st.integers(0, len(FOUND))
+)
+def test_a_whole_training_is_the_recipes_where_there_is_time_and_rungs_are_its_shares(
+    seconds, epochs, at
+):
+    made = of_one_pace(seconds, epochs)
+    found = made.trainable(FOUND)
+    rungs = made.rungs(found)
+    assert [b / a for a, b in pairwise(rungs)] == [lengths.REDUCTION] * (len(rungs) - 1)
+    for one in found:
+        own = recipes.for_network(one.architecture.network).epochs
+        reached = made.of(one, rungs)
+        assert reached[-1] == made.whole(one) <= (epochs or own)
+        assert reached[-1] == (epochs or own) or (reached[-1] + 1) * made.per_epoch(one) > seconds
+        assert reached[0] >= 1
+        assert all(a < b for a, b in pairwise(reached))
+        assert all(
+            abs(e - reached[-1] * r / rungs[-1]) <= 0.5 for e, r in zip(reached, rungs, strict=True)
+        )
+
+
+def test_what_learns_nothing_in_the_time_is_left_out_and_no_time_at_all_is_refused():
+    twenty = of_one_pace(40.0).trainable(FOUND)  # seconds: twenty epochs of 2 M
+    assert {one.architecture.macs for one in twenty} == {10**6, 2 * 10**6}
+    assert len(of_one_pace(2.0).trainable(FOUND)) == 2  # a tenth, rounded up
+    with pytest.raises(ArgumentError, match=r"give at least 0\.01"):
+        of_one_pace(0.5).trainable(FOUND)
+
+
+def test_an_older_search_goes_on_by_epochs():
+    assert a_plan(rungs=(2, 6)).epochs(FOUND[0]) == (2, 6)
+
+
+def test_each_network_gets_a_trial_before_any_goes_on_and_the_best_goes_on_first(tmp_path):
+    pool = Stub(size=1)
+    driver, _ = driven(tmp_path, pool, many=60)
+    first = [number for number, epochs in pool.done[:3]]
+    assert first == [0, 1, 2]
+    assert {epochs for _, epochs in pool.done[:3]} == {1}
+    trials = {one.number: one for one in driver.study.trials()}
+    best = max(first, key=lambda number: trials[number].accuracies[1])
+    assert pool.done[3] == (best, 3)
+
+
+def test_a_study_tells_optuna_shares_and_the_driver_epochs_of_each_network_itself(tmp_path):
+    own = {"henet_r3": (7, 20, 60), "shufflenet_r3": (2, 5, 15), "resnet8": (3, 10, 30)}
+
+    def epochs(one):
+        return own[one.architecture.network]
+
+    pool = Stub()
+    plan = a_plan()
+    study = study_in(tmp_path, FOUND, epochs=epochs)
+    driver = drive.Driver(plan, tmp_path, study, pool, seconds=1e9)
+    driver.look = lambda one: setattr(one, "seconds", 0.0) if len(pool.done) >= 40 else None
+    driver.run()
+    again = study_in(tmp_path, FOUND, epochs=epochs)
+    assert again.trials() == study.trials()
+    ends = {one.candidate.architecture.network: one.epochs for one in again.trials()}
+    assert set(ends) == set(own)
+    for one in again.trials():
+        asked = own[one.candidate.architecture.network]
+        assert tuple(one.accuracies) == asked[: len(one.accuracies)]
+        assert (one.state == "finished") == (len(one.accuracies) == 3)
+
+
+def test_nothing_is_begun_whose_whole_training_cannot_end_in_time(tmp_path):
+    pool = Stub(size=1, pace=1e-6)
+    plan = a_plan(pace=dict.fromkeys(("henet_r3", "shufflenet_r3", "resnet8"), 1e-6))
+    study = study_in(tmp_path)
+    driver = drive.Driver(plan, tmp_path, study, pool, 40.0, clock=lambda: 0.0)
+    driver.look = lambda one: setattr(one, "seconds", 0.0) if len(pool.done) >= 20 else None
+    driver.run()
+    assert pool.done
+    tried = {number for number, _ in pool.done}
+    assert all(9 * study.trial(number).candidate.macs <= 40e6 for number in tried)
+    waiting = [one for one in study.trials() if one.state == "running" and not one.accuracies]
+    assert waiting  # with more hours they go on
+    assert all(9 * one.candidate.macs > 40e6 for one in waiting)
+
+
+def test_what_is_too_slow_as_a_program_is_not_trained_to_the_end(tmp_path):
+    quiet = []
+
+    class Quiet(Stub):
+        @contextmanager
+        def quiet(self):
+            quiet.append(True)
+            yield
+            quiet.append(False)
+
+    def slow(trial, rung):
+        assert quiet[-1:] == [True]
+        assert (len(trial.accuracies), rung.epochs) == (1, 3)
+        return "its program takes 9 ms" if trial.candidate.microseconds > 40 else ""
+
+    pool = Quiet()
+    study = study_in(tmp_path)
+    driver = drive.Driver(a_plan(), tmp_path, study, pool, seconds=1e9, too_slow=slow)
+    driver.look = lambda one: setattr(one, "seconds", 0.0) if len(pool.done) >= 60 else None
+    driver.run()
+    trials = study.trials()
+    assert {one.why for one in trials if one.state == "failed"} == {"its program takes 9 ms"}
+    done = [one for one in trials if one.state == "finished"]
+    assert done
+    assert all(one.candidate.microseconds <= 40 for one in done)
+    assert all(one.candidate.microseconds <= 40 for one in front(trials) if one.epochs >= 3)
+
+
+def test_an_epoch_is_estimated_as_it_is_trained(monkeypatch):
+    ways = []
+
+    def step(body, way, images, trials):
+        ways.append(way)
+        none = "no SIMD form" if len(ways) > 1 and way[0] == "simd" else ""
+        return (2.0 if way[0] == "simd" else 3.0), none
+
+    monkeypatch.setattr(lengths, "best_step", step)
+    small = architecture(network="resnet8")
+    steps = 1000 // recipes.for_network("resnet8").batch
+    assert lengths.seconds_per_epoch(small, 1000) == 2.0 * steps
+    assert lengths.seconds_per_epoch(small, 1000) == 3.0 * steps
+    assert {way[0] for way in ways} == {"simd", "torch"} <= set(get_args(Backend))

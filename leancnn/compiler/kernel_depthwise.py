@@ -120,7 +120,7 @@ class DepthwiseKernel(BlockedKernel):
         taps = ", ".join(f"w{j} = load(k + {j * WIDEST})" for j in used)
         lines = []
         for column, group in groupby(products, key=lambda product: product[0]):
-            adds = " ".join(f"a{o}_0 += z * w{j};" for _, o, j in group)
+            adds = " ".join(f"a{o}_0 += z * w{j}; ordered(a{o}_0);" for _, o, j in group)
             lines.append(f"{{ const vf z = load(r + {column * WIDEST}); {adds} }}")
         epilogue = finish(self, 1, WIDEST, f"at + o * {WIDEST}", "c")
         own = ["const float *u = w;"] * bool(affines(self.epilogue))

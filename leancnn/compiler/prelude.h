@@ -71,6 +71,7 @@ float powf(float x, float y);
 #endif
 
 /*@ alignment.h @*/
+/*@ order.h @*/
 
 #if defined(__GNUC__)
 #define prefetch(p) __builtin_prefetch(p)

@@ -23,12 +23,12 @@ TILES = {
 """,
     "TAP(x, w)": """
 { <const vf x# = load((x) + # * LANES);>
-@: { const float f = (w)[@]; <a@_# += f * x#;> }
+@: { const float f = (w)[@]; <a@_# += f * x#; ordered(a@_#);> }
 }
 """,
     "PICK(half, x, w)": """
 { <const vf x# = half((x), # * LANES);>
-@: { const float f = (w)[@]; <a@_# += f * x#;> }
+@: { const float f = (w)[@]; <a@_# += f * x#; ordered(a@_#);> }
 }
 """,
     "SPREAD(w)": """
@@ -40,7 +40,7 @@ vf <a0_# = load((w) + #W)|, >;
 """,
     "MIX(x, w)": """
 { <const vf w# = load((w) + #W);>
-@: { const float f = (x)[@W]; <a@_# += f * w#;> }
+@: { const float f = (x)[@W]; <a@_# += f * w#; ordered(a@_#);> }
 }
 """,
     "LOAD(x)": """

@@ -338,3 +338,13 @@ def test_what_onnx_runtime_quantizes_is_compiled_to_integers(name, way, tmp_path
     given = {"activation_type": q.QuantType.QUInt8, **settings}
     q.quantize_static(str(ready), str(out), Reader(), quant_format=q.QuantFormat.QDQ, **given)
     assert leancnn.compile(out).metadata["precision"] == "int8"
+
+
+def test_a_scale_that_is_too_small_for_its_sums_is_one_line(tmp_path):
+    """Of bytes they would all be full, and processors differ in what they make of such a float."""
+    w = Written()
+    x = w.rounded("image", 2 / 255, 128)
+    x = w.rounded(w.conv(x, 2 / 255, (4, 3, *SIZE)), 1e-12, 100)
+    (tmp_path / "fine.onnx").write_bytes(w.model(w.add("Flatten", x)).SerializeToString())
+    with pytest.raises(UnsupportedError, match="its scale is too small for them"):
+        integers_of(tmp_path / "fine.onnx")

@@ -2,6 +2,7 @@
 
 import platform
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from leancnn.compiler.graph import Activation, Affine, Combine, Conv, Reduce, So
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.int8_emit import emit_integers
 from leancnn.compiler.integers import QConv, QFloat, QNorm, bound
-from leancnn.compiler.integers_data import FORMAT_2, from_data, to_data
+from leancnn.compiler.integers_data import FORMAT_2, check, from_data, to_data
 from leancnn.compiler.onnx_engine import EXACT_BYTES
 from leancnn.compiler.qdq import to_qdq
 from leancnn.compiler.quantize import quantize
@@ -346,3 +347,23 @@ def test_the_noise_of_weights_is_that_of_their_rounding():
     assert weight_noise(graph, images)[0][1] > 1e-3
     conv.weight[:] = whole / 1024
     assert weight_noise(graph, images)[0][1] < 1e-6
+
+
+def test_sums_that_would_leave_32_bits_once_they_are_scaled_are_refused_and_not_made():
+    """Beyond 2^31 processors round to either end: no program may come there."""
+    _, network, _, _ = drawn(5)
+    about, arrays = to_data(network)
+    names = [name for name, each in arrays.items() if "multiplier" in name and each.size]
+    assert names
+    for name in names:
+        far = {**arrays, name: np.float32(1e6) * np.ones_like(arrays[name])}
+        with pytest.raises(DamagedError, match="do not fit 32 bits"):
+            from_data(about, far)
+    graph = small()
+    ranges = measure(graph, [torch.randn(4, 3, 8, 8)])
+    ranges["relu"] = replace(
+        ranges["relu"], high=1e-9, scale=1e-11
+    )  # of a layer that is dead there
+    made = quantize(graph, ranges, MEAN, STD)
+    assert any(isinstance(node, QFloat) and node.out == "relu" for node in made.nodes)
+    check(made)

@@ -8,7 +8,7 @@ import numpy as np
 
 from leancnn.compiler.graph import Activation, Combine, Conv, Node, Pool, Shape
 from leancnn.compiler.int8_pairs import in_words, largest_pairs
-from leancnn.compiler.integers import Array, Clamp, QGather, Quantized, QValue
+from leancnn.compiler.integers import ROOM, Array, Clamp, QGather, Quantized, QValue
 from leancnn.compiler.ranges import Range
 from leancnn.errors import UnsupportedError
 from leancnn.normalisation import scale_and_shift
@@ -17,7 +17,6 @@ LEVELS = 127  # the largest weight; −128 is left out
 FACTOR = 32_767  # the largest factor of a value that is added to a sum
 LEAST = 2  # of that factor; below, the shortcut is added by a node of its own
 NEARLY = 128  # of the factor of a shortcut beside a gate: within half a hundredth
-ROOM = 2**31 - 2**24  # what a sum may reach
 
 
 def no_integers(node: Node) -> UnsupportedError:

@@ -21,6 +21,7 @@ from leancnn.compiler.graph import Op, Shape, Sides, slide
 from leancnn.compiler.graph_data import op_to_data
 
 Array = NDArray[Any]
+ROOM = 2**31 - 2**24  # what a sum may reach, and what rounding makes of it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -267,7 +268,7 @@ def conv_shape(node: QConv, x: Shape) -> Shape:
 def bound(node: QConv | QElementwise, values: Mapping[str, QValue]) -> Array:
     """The largest magnitude that each channel's sum can have at any step, (c,) as floats.
 
-    It has to stay below 2^31: the quantizer sees to that, and loading refuses what does not.
+    It has to stay below 2^31, see `overflows`.
     """
     total = np.abs(node.bias.astype(np.float64))
     if isinstance(node, QConv):
@@ -280,6 +281,22 @@ def bound(node: QConv | QElementwise, values: Mapping[str, QValue]) -> Array:
         if isinstance(op, Gate):
             total = total + 255 * 255 * np.ones_like(total)
     return np.asarray(total)
+
+
+def overflows(node: QConv | QElementwise, values: Mapping[str, QValue]) -> bool:
+    """Whether a sum, or what its multiplier makes of it, may leave 32 bits: the quantizer makes no
+    such node, and loading refuses one.
+
+    Processors differ in what they make of a float beyond that: some the largest integer, some the
+    smallest. Nothing that means anything goes there: a byte is full at 255.
+    """
+    most = bound(node, values)
+    products = [
+        most * np.abs(op.multiplier.astype(np.float64))
+        for op in node.epilogue
+        if isinstance(op, Store) and op.multiplier is not None
+    ]
+    return bool((most >= 2**31).any()) or any((each >= ROOM).any() for each in products)
 
 
 def arrays_of(network: Quantized) -> dict[str, Array]:

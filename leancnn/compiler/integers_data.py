@@ -22,7 +22,7 @@ from leancnn.compiler.integers import (
     QValue,
     Store,
     arrays_of,
-    bound,
+    overflows,
     reads,
     writes,
 )
@@ -135,10 +135,7 @@ def check(network: Quantized) -> None:
             if name not in known:
                 raise DamagedError(f"{name} is read before it is made")
         known.update(writes(node))
-        if (
-            isinstance(node, QConv | QElementwise)
-            and bound(node, network.values).max(initial=0) >= 2**31
-        ):
+        if isinstance(node, QConv | QElementwise) and overflows(node, network.values):
             raise DamagedError("sums of the network do not fit 32 bits")
         if isinstance(node, QFloat):
             shapes = [network.values[name].shape for name in node.xs]

@@ -8,7 +8,6 @@ from leancnn.compiler.graph import Activation, Combine, Conv, Node, Pool, Reduce
 from leancnn.compiler.int8_weights import (
     FACTOR,
     LEVELS,
-    ROOM,
     as_conv,
     clamp,
     factors,
@@ -17,6 +16,7 @@ from leancnn.compiler.int8_weights import (
     to_bytes,
 )
 from leancnn.compiler.integers import (
+    ROOM,
     Add,
     Array,
     Clamp,
@@ -27,7 +27,7 @@ from leancnn.compiler.integers import (
     QGlobalSum,
     QValue,
     Store,
-    bound,
+    overflows,
 )
 from leancnn.compiler.qdq_values import NEAR, Values
 from leancnn.errors import UnsupportedError
@@ -67,8 +67,10 @@ def sums(v: Values, value: str, store: Store, stored: QValue | None, high: float
         stored = QValue(shape, scale, none, wide=True, most=2**31 - 1)
     made = replace(made, epilogue=(*made.epilogue, *epilogue, store))
     v.append(made, store.value, stored)
-    if bound(made, v.network.values).max(initial=0) > ROOM + 2**24 - 1:
-        raise UnsupportedError(f"the sums of {value} do not fit 32 bits")
+    if overflows(made, v.network.values):
+        raise UnsupportedError(
+            f"the sums of {value} do not fit 32 bits, or its scale is too small for them"
+        )
 
 
 def _begins(v: Values, node: Node) -> bool:

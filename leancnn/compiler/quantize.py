@@ -26,7 +26,6 @@ from leancnn.compiler.graph import (
 from leancnn.compiler.int8_norms import Norms
 from leancnn.compiler.int8_weights import (
     LEVELS,
-    ROOM,
     as_bytes,
     as_conv,
     clamp,
@@ -50,7 +49,7 @@ from leancnn.compiler.integers import (
     QNorm,
     Quantized,
     QValue,
-    bound,
+    overflows,
     trimmed,
 )
 from leancnn.compiler.quantize_chain import ACTIVATIONS, Chain, Chains
@@ -276,7 +275,7 @@ class Quantizer:
         for name, value in meant:
             self.network.values[name] = value
             self.v.names[name] = name
-        if bound(made, self.network.values).max(initial=0) > ROOM + 2**24 - 1:
+        if overflows(made, self.network.values):
             raise UnsupportedError(f"the sums of {meant[0][0]} do not fit 32 bits")
         for node, source in self.chains.tables:
             self._table(node, self.v.name(source), uniform(node, self.v.meaning(source)))

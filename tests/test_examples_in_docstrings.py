@@ -18,6 +18,7 @@ import leancnn
 from leancnn.eeg.synthetic import synthetic_trials
 from leancnn.errors import MissingDependencyError
 from leancnn.search import LatencyModel, trial
+from leancnn.search.measured import Times
 from leancnn.search.trial import Job, Outcome
 from leancnn.targets import targets
 from leancnn.train import backend
@@ -91,9 +92,9 @@ def settings(patch: pytest.MonkeyPatch) -> None:
     model = LatencyModel({"kernels": 1.0}, 0.05, 0.2, programs=40, fastest=9e3)
     patch.setattr(import_module("leancnn.search.feasible"), "load_or_fit", lambda *_, **__: model)
     patch.setattr(import_module("leancnn.search.run"), "LocalPool", InThisProcess)
-    patch.setattr(import_module("leancnn.search.plan"), "seconds_per_epoch", lambda *_: 0.1)
+    patch.setattr(import_module("leancnn.search.lengths"), "seconds_per_epoch", lambda *_: 0.1)
     result = import_module("leancnn.search.result")
-    patch.setattr(result, "_timed", lambda network, on: result._Times(9.0, 10.0, 11.0))
+    patch.setattr(result, "timed", lambda network, on: Times((9.0, 10.0, 11.0)))
     patch.setattr(result, "compile", lambda network, *, out: None)
 
 

@@ -10,12 +10,9 @@ python benchmarks/search.py workers                  # trials on two Ray workers
 
 import argparse
 import json
-import os
 import random
 import resource
 import shlex
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,13 +22,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-BESIDE = {"compare": "search_compare", "kept": "search_kept", "workers": "search_kept"}
+BESIDE = {
+    "compare": "search_compare",
+    "kept": "search_kept",
+    "workers": "search_kept",
+    "kills": "search_kills",
+    "drive": "search_kills",
+    "worker": "search_kills",
+}
 sys.path[:0] = [str(ROOT)]
 
 HELD_OUT = 40
 TRIALS, KILLS = 2_000, 20
 RUNGS = (1, 3, 9)
-RUNG_S = 0.15  # of a worker that pretends to train
 
 
 def publish(name: str, title: str, rows: list[dict[str, Any]], note: str) -> None:
@@ -60,30 +63,6 @@ def answer(job: dict[str, Any]) -> float:
     architecture = job["architecture"]
     draw = random.Random(json.dumps([architecture, job["change"]], sort_keys=True)).random()
     return float(min(0.99, 0.5 + architecture["macs"] / 4e8 + 0.1 * draw + 0.01 * job["epochs"]))
-
-
-def worker(place: str) -> None:
-    """What a stub does in the place of training; it says when it began and when it was done."""
-    from leancnn import runs
-    from leancnn.process import die_with_parent
-
-    die_with_parent()
-    job = json.loads(Path(place).read_text())
-    folder = Path(job["folder"])
-    result, log = folder / f"rung-{job['epochs']}.json", folder.parents[1] / "ran.txt"
-    name = f"{job['number']} {job['epochs']}"
-    with runs.Lock(folder):  # as training has it
-        if result.exists():
-            return
-        with log.open("a") as file:
-            file.write(f"began {name}\n")
-        time.sleep(RUNG_S)
-        done = {"number": job["number"], "epochs": job["epochs"], "accuracy": answer(job)}
-        runs.write_checked(
-            result, {**done, "seconds": RUNG_S * job["epochs"], "error": "", "lost": False}
-        )
-        with log.open("a") as file:
-            file.write(f"ended {name}\n")
 
 
 def stub_plan(**changes: Any) -> Any:
@@ -196,118 +175,6 @@ def bookkeeping(asked: argparse.Namespace) -> None:
     )
 
 
-def drive(folder: Path, trials: int) -> None:
-    """A search with stub workers, until so many trials have ended: what is killed."""
-    from leancnn.runs import Lock
-    from leancnn.search.drive import Driver
-    from leancnn.search.pool import LocalPool
-    from leancnn.search.study import Study
-
-    plan = stub_plan()
-    command = [sys.executable, str(Path(__file__).resolve()), "worker"]
-    cores = sorted(os.sched_getaffinity(0))
-    with Lock(folder):
-        study = Study(folder / "study.journal", plan.found, plan.rungs)
-        driver = Driver(plan, folder, study, LocalPool(cores, command), seconds=1e9)
-
-        def look(one: Any) -> None:
-            if sum(trial.state != "running" for trial in study.trials()) >= trials:
-                one.seconds = 0.0
-
-        driver.look = look
-        driver.run()
-
-
-def table(folder: Path) -> dict[int, Any]:
-    """The trials that ended, as the journal has them."""
-    from leancnn.search.study import Study
-
-    plan = stub_plan()
-    study = Study(folder / "study.journal", plan.found, plan.rungs)
-    return {one.number: one for one in study.trials() if one.state != "running"}
-
-
-def kills(asked: argparse.Namespace) -> None:
-    """SIGKILL the driver, or a worker, at random moments; begin again; what ended stays ended."""
-    draw = random.Random(asked.seed)
-    lost = changed = 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "search"
-        command = [sys.executable, __file__, "drive", str(folder), "--trials", str(asked.trials)]
-        before: dict[int, Any] = {}
-        for number in range(asked.kills + 1):
-            journal = folder / "study.journal"
-            size = journal.stat().st_size if journal.exists() else 0
-            process = subprocess.Popen(command)
-            if number == asked.kills:
-                if status := process.wait():
-                    raise SystemExit(f"the driver ended with status {status}")
-                break
-            while not journal.exists() or journal.stat().st_size == size:
-                time.sleep(0.02)  # until it is at work: importing torch is no work to lose
-                if process.poll() is not None:
-                    raise SystemExit(f"the driver ended with status {process.returncode}")
-            time.sleep(draw.uniform(0.0, 2.0))
-            if number % 2:  # a worker; the driver goes on
-                for pid in workers(process.pid)[:1]:
-                    os.kill(pid, signal.SIGKILL)
-                time.sleep(draw.uniform(0.0, 1.0))
-            process.kill()
-            process.wait()
-            after = table(folder)
-            lost += len(before.keys() - after.keys())
-            changed += sum(after.get(key) != one for key, one in before.items())
-            before = after
-        ran = (folder / "ran.txt").read_text().splitlines()
-        ended = [line for line in ran if line.startswith("ended")]
-        twice = len(ended) - len(set(ended))
-        again = len([line for line in ran if line.startswith("began")]) - len(ended)
-        done = table(folder)
-        wrong = sum(
-            abs(accuracy - answer(reported(one, epochs))) > 1e-12
-            for one in done.values()
-            for epochs, accuracy in one.accuracies.items()
-        )
-    rows = [
-        {
-            "kills": asked.kills,
-            "trials": len(done),
-            "rungs": len(ended),
-            "lost": lost,
-            "changed": changed,
-            "run twice": twice,
-            "cut short and run again": again,
-            "wrong": wrong,
-        }
-    ]
-    publish(
-        "kills",
-        "A search after SIGKILLs of its driver and of its workers",
-        rows,
-        "stub workers; every second kill takes a worker first; lost, changed, run twice and wrong "
-        "are to be 0",
-    )
-
-
-def reported(one: Any, epochs: int) -> dict[str, Any]:
-    """The part of a trial's job that a stub's answer depends on."""
-    architecture = {**one.candidate.architecture.to_json()}
-    return {"architecture": architecture, "change": one.change.to_json(), "epochs": epochs}
-
-
-def workers(parent: int) -> list[int]:
-    """Children of a process."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(path.parent.name))
-    return found
-
-
 def clock(asked: argparse.Namespace) -> None:
     """Fit the latency model anew, then time networks that it never saw: how far off it was."""
     import numpy as np
@@ -374,6 +241,7 @@ def main() -> None:
     one.add_argument("--trials", type=int, default=120)
     one.add_argument("--kills", type=int, default=KILLS)
     one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--ray", action="store_true", help="workers of a Ray cluster of this machine")
     one = parts.add_parser("kept")
     one.add_argument("--searches", type=int, default=20)
     one.add_argument("--seconds", type=float, default=5.0, help="of CPU, of training, each")
@@ -383,18 +251,15 @@ def main() -> None:
     one = parts.add_parser("drive")
     one.add_argument("folder", type=Path)
     one.add_argument("--trials", type=int)
+    one.add_argument("--ray", action="store_true")
     one = parts.add_parser("worker")
     one.add_argument("job")
     one.add_argument("core")
     asked = parser.parse_args()
-    if asked.what == "worker":
-        worker(asked.job)
-    elif asked.what == "drive":
-        drive(asked.folder, asked.trials)
-    elif asked.what in BESIDE:
+    if asked.what in BESIDE:
         getattr(import_module(BESIDE[asked.what]), asked.what)(asked, publish)
     else:
-        {"clock": clock, "bookkeeping": bookkeeping, "kills": kills}[asked.what](asked)
+        {"clock": clock, "bookkeeping": bookkeeping}[asked.what](asked)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ task whose worker or node dies is one lost rung.
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -78,10 +79,16 @@ class RayPool:
 
     `address` is that of a cluster, such as ray://head:10001, or "local" for one of this machine
     that ends with the search. `size`: tasks at a time; None: as many as the cluster has cores.
+    `task` does a rung, from its job and the files of its trial to its outcome and the files.
     Raises `MissingDependencyError` without ray, `ClusterError` where no cluster answers.
     """
 
-    def __init__(self, address: str = "local", size: int | None = None) -> None:
+    def __init__(
+        self,
+        address: str = "local",
+        size: int | None = None,
+        task: Callable[[dict[str, Any], Files], tuple[dict[str, Any], Files]] = work,
+    ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
@@ -110,7 +117,7 @@ class RayPool:
                 ) from error
         self.size = size or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # a lost task is lost to the driver, who knows what to do
-        self._task = ray.remote(num_cpus=1, max_retries=0)(work)
+        self._task = ray.remote(num_cpus=1, max_retries=0)(task)
         self._running: list[_Task] = []
 
     def start(self, job: Job) -> None:

@@ -327,7 +327,7 @@ def compare(asked: argparse.Namespace, publish: Callable[..., None]) -> None:
     asked.most_macs = 2e5 * asked.time  # 200 in a nanosecond: beyond any core
     zoo = [f"zoo {one.network}" for one in space(asked) if not one.arguments and fits(asked, one)]
     arms = ["search", "random", "optuna", *zoo]
-    rows = [cell(asked, arm, seed) for seed in range(asked.seeds) for arm in arms]
+    rows = [cell(asked, arm, seed) for arm in arms for seed in range(asked.seeds)]
     most = f"trainings of at most {asked.epochs} epochs"
     longest = most if asked.epochs else "trainings as long as recipes ask for and the budget allows"
     publish(

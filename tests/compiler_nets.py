@@ -10,6 +10,7 @@ from leancnn.compiler.frame import Metadata
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
+from leancnn.compiler.narrow import narrow_tiles
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.translate import translate
 from leancnn.layers import ChannelShuffle
@@ -51,17 +52,19 @@ def written(module, shape, name="net"):
     )
 
 
-def laid_source(module, shape, layout):
-    """A module's C text in which values lie in planes or in blocks, wherever they can."""
+def laid_source(module, shape, layout, narrow=False):
+    """A module's C text in which values lie in planes or in blocks, wherever they can; `narrow`:
+    with the tiles of WebAssembly."""
     graph = simplify(import_torch(module, shape))
     classes = tuple(f"class {i}" for i in range(graph.shapes[graph.output][0]))
     metadata = Metadata(name="net", classes=classes, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
-    return emit(schedule(lower(graph), layout=layout), metadata).source
+    tiles = narrow_tiles(graph, layout) if narrow else None
+    return emit(schedule(lower(graph), tiles, layout), metadata).source
 
 
-def laid(module, shape, layout, flags=FLAGS):
+def laid(module, shape, layout, flags=FLAGS, narrow=False):
     """The same as machine code."""
-    source = laid_source(module, shape, layout)
+    source = laid_source(module, shape, layout, narrow)
     return CompiledNetwork(compile_library(source, name="net", flags=flags))
 
 

@@ -28,8 +28,10 @@ from leancnn.prune.latency import channel_multiples
 from tests.compiler_nets import (
     WAYS,
     DenseKernel,
+    Gate,
     Inverted,
     Itself,
+    Residual,
     compiled,
     laid,
     max_error,
@@ -69,6 +71,18 @@ def test_every_vector_width_answers_as_torch_does(lanes):
     registers = 32 if lanes == 16 else 16
     flags = ("-std=c11", "-O1", "-march=native", f"-DLANES={lanes}", f"-DREGISTERS={registers}")
     native = laid(body, shape, "blocked", (*flags, "-Wall", "-Wextra", "-Werror"))
+    assert max_error(body, native, noise(shape)) < WITHIN
+
+
+@pytest.mark.parametrize("layout", ["planes", "blocked"])
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_tiles_for_few_registers_answer_as_torch_does(lanes, layout):
+    gated = nn.Sequential(nn.Conv2d(20, 24, 1), nn.BatchNorm2d(24), Gate(24, torch.relu))
+    gated.append(Residual(nn.Conv2d(24, 24, 1), nn.Hardswish()))
+    body = nn.Sequential(*small()[:6], gated, *small()[6:8], nn.Linear(24, 5))
+    body, shape = settled(body), (3, 12, 21)
+    flags = ("-std=c11", "-O1", "-march=native", f"-DLANES={lanes}", "-DREGISTERS=16")
+    native = laid(body, shape, layout, (*flags, "-Wall", "-Wextra", "-Werror"), narrow=True)
     assert max_error(body, native, noise(shape)) < WITHIN
 
 

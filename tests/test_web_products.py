@@ -37,7 +37,7 @@ def alone(shape, outputs, window, stride, groups, layout):
         mean=(0.5,) * shape[0],
         std=(0.25,) * shape[0],
     )
-    return emit(schedule(lower(graph), narrow_tiles(graph), layout), metadata).source
+    return emit(schedule(lower(graph), narrow_tiles(graph, layout), layout), metadata).source
 
 
 def loads_at_once(assembly):

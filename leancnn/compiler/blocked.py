@@ -37,6 +37,12 @@ class Tile(Plan):
     pixels: int  # with 32 registers
     few: int  # and with 16
     vectors: int
+    lanes: int = WIDEST  # floats of each vector in a row of weights
+
+    @property
+    def row(self) -> int:
+        """Floats of a row of weights."""
+        return self.vectors * self.lanes
 
 
 def tile_of(pixels: int, vectors: int) -> Tile:
@@ -164,7 +170,7 @@ class BlockedKernel(Kernel):
         return self.x.places()[:1]
 
     def weights(self, plan: Any) -> Floats:
-        return weight_rows(self, 1)
+        return weight_rows(self, WIDEST)
 
 
 KINDS: list[type[BlockedKernel]] = []
@@ -203,8 +209,8 @@ def epilogue_places(kernel: Kernel) -> list[int]:
     return places
 
 
-def weight_rows(kernel: Kernel, vectors: int) -> Floats:
-    """For each block of so many vectors: a row a head, then a row for each input or tap."""
+def weight_rows(kernel: Kernel, wide: int) -> Floats:
+    """For each block of so many channels: a row a head, then a row for each input or tap."""
     rows = [] if kernel.op is None else [kernel.op.bias]
     for op in affines(kernel.epilogue):
         rows += [op.scale, op.shift]
@@ -212,8 +218,7 @@ def weight_rows(kernel: Kernel, vectors: int) -> Floats:
         rows += list(kernel.op.weight.reshape(kernel.channels, -1).T)
     if not rows:
         return floats([])
-    wide = vectors * WIDEST
-    matrix = np.pad(np.stack(rows), ((0, 0), (0, -kernel.channels % wide)))
+    matrix = np.pad(np.stack(rows), ((0, 0), (0, -kernel.channels % max(wide, WIDEST))))
     return floats(matrix.reshape(len(rows), -1, wide).transpose(1, 0, 2))
 
 

@@ -26,7 +26,7 @@ from leancnn.compiler.c_text import File, fill
 from leancnn.compiler.epilogue import affines, finished, is_long
 from leancnn.compiler.graph import Conv, Floats
 from leancnn.compiler.kernel import Kernel, shape_key
-from leancnn.compiler.loops import narrow_cost, narrow_tile
+from leancnn.compiler.loops import NARROW_LANES, Narrow, narrow_cost, narrow_tile
 from leancnn.compiler.values import Value
 
 FUNCTION = """
@@ -34,8 +34,8 @@ $tiles
 LAYER @(float *s, const int32_t *t, const float *w)
 {
     for (int b = 0; b < $blocks; b++, w += $weights)
-    for (int l = 0; l < 16; l += LANES) {
-        const int at = b * $block + l, c = b * $wide + l;
+    for (int l = 0; l < $part; l += $step) {
+        const int at = $place + l, c = b * $wide + l;
         $loops
     }
 }
@@ -95,20 +95,23 @@ class PointwiseKernel(BlockedKernel):
         return [(pixels, -vectors) for _, vectors, pixels in order[:count]]
 
     def narrow_tile(self) -> tuple[int, int]:
-        """Pixels × vectors of sixteen channels, of which four are multiplied at a time."""
+        """Pixels × vectors of four channels, which divide sixteen."""
         inputs, pixels = len(self.x.planes), self.pixels
 
         def price(many: int, vectors: int) -> float:
-            if self.vectors % vectors:
+            if WIDEST // NARROW_LANES % vectors:
                 return float("inf")
             full, rest = divmod(pixels, many)
             last = narrow_cost(rest, vectors, inputs) if rest else 0
-            return self.vectors // vectors * (full * narrow_cost(many, vectors, inputs) + last)
+            return (full * narrow_cost(many, vectors, inputs) + last) / vectors
 
-        return narrow_tile(min(pixels, 14), 5, price)
+        return Narrow(narrow_tile(min(pixels, 14), WIDEST // NARROW_LANES, price))
 
     def plan(self, tile: tuple[int, int] | None = None) -> Tile:
-        return tile_of(*(tile or self.tiles(1)[0]))
+        pixels, vectors = tile or self.tiles(1)[0]
+        if isinstance(tile, Narrow):
+            return Tile(pixels, pixels, vectors, NARROW_LANES)
+        return tile_of(pixels, vectors)
 
     def words(self, plan: Tile) -> tuple[str, str]:
         return "convolution 1x1", f"tile: {plan.pixels} pixels x {plan.vectors} vectors"
@@ -117,38 +120,44 @@ class PointwiseKernel(BlockedKernel):
         return self.x.places()
 
     def weights(self, plan: Tile) -> Floats:
-        return weight_rows(self, plan.vectors)
+        return weight_rows(self, plan.row)
 
     def body(self, file: File, plan: Tile) -> str:
-        wide = plan.vectors * WIDEST
-        place = f"i * {WIDEST}"
+        near, wide, stride = plan.lanes < WIDEST, plan.row, self.out.stride
+        channel = f"i * {WIDEST}"
+        place = f"b * {plan.vectors * stride}"
+        if near:
+            place = f"b * {wide} / {WIDEST} * {stride} + b * {wide} % {WIDEST}"
         return fill(
             FUNCTION,
             tiles=tile_functions(plan, self.pixels, partial(self._tile, file, plan)),
-            blocks=self.vectors // plan.vectors,
+            blocks=self.vectors * WIDEST // wide,
             weights=(head_rows(self) + len(self.x.planes)) * wide,
-            block=plan.vectors * self.out.stride,
+            part=wide if near else WIDEST,
+            step=f"{plan.vectors} * LANES" if near else "LANES",
+            place=place,
             wide=wide,
-            loops=tile_loops(plan, self.pixels, f"(s, t, w + l, {place}, at + {place}, c);"),
+            loops=tile_loops(plan, self.pixels, f"(s, t, w + l, {channel}, at + {channel}, c);"),
         )
 
     def _tile(self, file: File, plan: Tile, size: int) -> str:
-        inputs, vectors = len(self.x.planes), plan.vectors
-        wide = vectors * WIDEST
-        place = f"at + v * {self.out.stride} + o * {WIDEST}"
-        epilogue = finish(self, inputs, wide, place, f"c + v * {WIDEST}")
-        own = [f"const float *u = w + v * {WIDEST};"] * bool(affines(self.epilogue))
+        inputs, vectors, wide = len(self.x.planes), plan.vectors, plan.row
+        near = plan.lanes < WIDEST
+        kind, next_vector = ("_NEAR", "LANES") if near else ("", WIDEST)
+        place = f"at + v * {next_vector if near else self.out.stride} + o * {WIDEST}"
+        epilogue = finish(self, inputs, wide, place, f"c + v * {next_vector}")
+        own = [f"const float *u = w + v * {next_vector};"] * bool(affines(self.epilogue))
         each = file.tile("EACH", size, vectors)
         return fill(
             TILE,
             size=size,
-            spread=file.tile("SPREAD", size, vectors),
+            spread=file.tile(f"SPREAD{kind}", size, vectors),
             head=head_rows(self) * wide,
             inputs=inputs,
             wide=wide,
             fetch=file.tile("FETCH", 1, vectors),
             ahead=AHEAD,
-            mix=file.tile("MIX", size, vectors),
+            mix=file.tile(f"MIX{kind}", size, vectors),
             finish=finished([*own, *epilogue], each, (size, vectors), is_long(self.epilogue)),
             unused=unread(epilogue, "c + v"),
         )

@@ -221,6 +221,12 @@ NARROW_REGISTERS = 13
 does not fit: tiles of at most so many measured fastest in V8."""
 
 
+class Narrow(tuple[int, int]):
+    """A register tile whose vectors hold four floats, side by side in their rows of weights."""
+
+    __slots__ = ()
+
+
 def narrow_tile(rows: int, vectors: int, price: Callable[[int, int], float]) -> tuple[int, int]:
     """The cheapest tile of at most so many rows and vectors in few registers."""
     able = [

@@ -6,8 +6,9 @@ vector, in `<1: >` for each but the first, with what is behind `|` between, else
 `#W` are so many floats of the widest vectors.
 
 With channels side by side the tile is of o pixels x v vectors of channels: SPREAD or ZERO starts it
-and MIX adds one channel of those pixels, each times its weights. PICK is a TAP whose vectors `half`
-finds in a line twice as wide.
+and MIX adds one channel of those pixels, each times its weights, whose vectors are #W apart or, for
+NEAR, neighbours. PICK is a TAP whose vectors `half` finds in a line twice as wide. `ordered` keeps
+a sum where it stands.
 """
 
 import re
@@ -40,6 +41,15 @@ vf <a0_# = load((w) + #W)|, >;
 """,
     "MIX(x, w)": """
 { <const vf w# = load((w) + #W);>
+@: { const float f = (x)[@W]; <a@_# += f * w#; ordered(a@_#);> }
+}
+""",
+    "SPREAD_NEAR(w)": """
+vf <a0_# = load((w) + # * LANES)|, >;
+@1: vf <a@_# = a0_#|, >;
+""",
+    "MIX_NEAR(x, w)": """
+{ <const vf w# = load((w) + # * LANES);>
 @: { const float f = (x)[@W]; <a@_# += f * w#; ordered(a@_#);> }
 }
 """,

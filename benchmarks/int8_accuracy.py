@@ -6,9 +6,11 @@
 Each run is quantized on 512 images of its train part, the same ones by all three tools, and each
 answers every image of the test part: the float network in PyTorch, our integers compiled to C, the
 others' files in their engines. With --finetune also integers of weights that were trained on, for
-so many epochs, in fake quantization. `+` is accuracy lost, in percentage points; `changed` are
-images whose answer is right in floats and wrong in our integers, or the other way round. Each use
-of the test part is counted in the run. Rows of networks that are not asked for stay in the file.
+so many epochs, in fake quantization, if validation is better for it; --tuned-only measures that
+column alone and leaves the rest of a row as it was. `+` is accuracy lost, in percentage points;
+`changed` are images whose answer is right in floats and wrong in our integers, or the other way
+round. Each use of the test part is counted in the run. Rows of networks that are not asked for stay
+in the file.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from leancnn import weights
 from leancnn.evaluate import evaluate
 from leancnn.held_out import open_test_part
 from leancnn.predict import probabilities
-from leancnn.quantize import IMAGES, calibration, quantize
+from leancnn.quantize import IMAGES, accuracy, calibration, quantize
 from leancnn.runs import machine, write_json
 from leancnn.tables import table
 from leancnn.targets.onnx import to_onnx
@@ -44,7 +46,7 @@ def answered(kind: str, path: Path, images: NDArray[np.uint8]) -> NDArray[np.int
     return np.array([int(np.array(engine(image[None])()).argmax()) for image in images])
 
 
-def measured(run: Path, folder: Path, finetune: str | None, epochs: float) -> dict[str, Any]:
+def measured(run: Path, folder: Path) -> dict[str, Any]:
     """One row: a run's network in floats and in everybody's integers."""
     network = weights.load(run)
     evaluate(run)  # counts this use of the test part
@@ -59,10 +61,6 @@ def measured(run: Path, folder: Path, finetune: str | None, epochs: float) -> di
     plain = folder / "float.onnx"
     plain.write_bytes(to_onnx(network))
     native = leancnn.compile(folder / "integers")
-    if finetune:
-        changes = {"epochs": epochs}
-        quantize(run, folder / "tuned", finetune=finetune, overrides=changes, timed=False)
-        tuned = probabilities(leancnn.compile(folder / "tuned"), held.split.images).argmax(1)
     truth = held.split.labels
     found = {
         "float": probabilities(network, held.split.images).argmax(1),
@@ -82,19 +80,38 @@ def measured(run: Path, folder: Path, finetune: str | None, epochs: float) -> di
         "at most": BARS.get(network.name, BAR),
         "changed": int((correct["float"] != correct["ours"]).sum()),
         "agree %": round(100 * float((found["float"] == found["ours"]).mean()), 2),
-        "+ ours, tuned": round(points["float"] - 100 * float((tuned == truth).mean()), 2)
-        if finetune
-        else None,
+        "+ ours, tuned": None,
         "+ onnxruntime": round(points["float"] - points["onnxruntime"], 2),
         "+ nncf": round(points["float"] - points["nncf"], 2),
         "validation, + ours": None
         if quantized.points_lost is None
         else round(quantized.points_lost, 2),
         "trained": trained(network),
-        "tuned": f"{epochs:g} epoch{'' if epochs == 1 else 's'} of {finetune}"
-        if finetune
-        else None,
+        "tuned": None,
     }
+
+
+def tuned(run: Path, folder: Path, row: dict[str, Any], finetune: str, epochs: float) -> None:
+    """Put what fine-tuning for integers brings into a row that says what the floats get right."""
+    network = weights.load(run)
+    held = open_test_part(network.known_data or "", network.pictures())
+    changes = {"epochs": epochs}
+    found = quantize(run, folder / "tuned", finetune=finetune, overrides=changes, timed=False)
+    print(found.text(), flush=True)
+    tuning = found.finetuning
+    assert tuning is not None
+    right = 100 * accuracy(leancnn.compile(folder / "tuned"), held.split)
+    row["+ ours, tuned"] = round(row["float %"] - right, 2)
+    row["tuned"] = f"{epochs:g} {_epochs(epochs)} of {finetune} from {tuning.lr:g}"
+    row["tuned"] += "" if tuning.kept else ", not kept"
+
+
+def there_already(run: Path, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The row of a run's network, whose test part is opened once more."""
+    row = rows[weights.load(run).name]
+    if round(100 * evaluate(run).accuracy, 2) != row["float %"]:
+        raise SystemExit(f"{run} is not the network of its row; measure all of it")
+    return row
 
 
 def trained(network: weights.Network) -> str:
@@ -102,7 +119,7 @@ def trained(network: weights.Network) -> str:
     made = network.trained
     recipe = made.get("recipe", "?")
     name = recipe.get("name", "?") if isinstance(recipe, dict) else recipe
-    return f"{network.epochs:g} epoch{'' if network.epochs == 1 else 's'} of {name}"
+    return f"{network.epochs:g} {_epochs(network.epochs)} of {name}"
 
 
 def _epochs(many: float) -> str:
@@ -115,13 +132,18 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--finetune", metavar="RECIPE")
     parser.add_argument("--epochs", type=float, default=1.0, help="of --finetune")
+    parser.add_argument("--tuned-only", action="store_true", help="of rows that are there")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     for run in args.runs:
-        with tempfile.TemporaryDirectory() as folder:
-            row = measured(run, Path(folder), args.finetune, args.epochs)
         there = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
-        kept = [old for old in there.get("rows", []) if old["network"] != row["network"]] + [row]
+        rows = {row["network"]: row for row in there.get("rows", [])}
+        with tempfile.TemporaryDirectory() as folder:
+            row = there_already(run, rows) if args.tuned_only else measured(run, Path(folder))
+            if args.finetune:
+                tuned(run, Path(folder), row, args.finetune, args.epochs)
+        rows[row["network"]] = row
+        kept = list(rows.values())
         print(table([row]), flush=True)
         facts = {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
         write_json(

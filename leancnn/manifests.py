@@ -165,9 +165,11 @@ class Finetuned(TypedDict, total=False):
     """finetune.json: what the run in fake quantization beside it was asked for."""
 
     network: str
-    recipe: str
+    recipe: str | dict[str, str]
+    """Its fields; a name in earlier versions."""
     seed: int
     overrides: dict[str, str]
+    """Of earlier versions."""
 
 
 class RunFile(TypedDict, total=False):

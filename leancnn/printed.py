@@ -117,6 +117,17 @@ class KeptEvaluation(Evaluation, manifests.Pair):
     """evaluation-best.json, with the tensors of its pictures beside"""
 
 
+class Finetuning(TypedDict):
+    """Of quantization.json: a training in fake quantization, kept or not."""
+
+    recipe: str
+    epochs: Number
+    lr: Number
+    accuracy_int8: Share | None
+    accuracy_int8_without: Share | None
+    kept: bool
+
+
 class Quantization(TypedDict):
     """quantization.json"""
 
@@ -137,6 +148,7 @@ class Quantization(TypedDict):
     ten_bit: NotRequired[list[str]]
     floats: NotRequired[list[str]]
     finetuned: NotRequired[str | None]
+    finetuning: NotRequired[Finetuning | None]
     points_lost: Number | None
 
 

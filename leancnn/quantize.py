@@ -1,4 +1,4 @@
-"""Post-training quantization: a trained network in 8-bit integers, measured before and after.
+"""A trained network in 8-bit integers, measured before and after; trained for them first if asked.
 
 Ranges are measured on images of the train part, accuracy on the validation part; the test part is
 never opened.
@@ -6,7 +6,7 @@ never opened.
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +28,10 @@ from leancnn.errors import DataError, LeanCNNError, MismatchError, RunError
 from leancnn.plots import error_by_layer
 from leancnn.predict import probabilities
 from leancnn.progress import Progress
+from leancnn.quantization_figures import Finetuning, Quantization
 from leancnn.recipes import Recipe
 from leancnn.runs import check_writable, write_checked
 from leancnn.safe_files import atomic_write
-from leancnn.tables import printable, table
 from leancnn.targets._c_text import to_c
 from leancnn.timing import in_turns, medians
 from leancnn.toolchain import compile_library
@@ -48,86 +48,6 @@ PROBED = 64  # images on which the error of each layer is measured
 TEN_BIT = 4  # times as many steps of a weight as 8 bits have
 FINETUNE = "finetune"  # the run in fake quantization, in the folder of what comes of it
 TURNS = 15  # of each program on the clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantization:
-    """What quantizing a network cost and brought."""
-
-    network: str
-    out: str
-    images: int
-    """Calibration images, of the train part."""
-    seed: int
-    accuracy: float | None
-    """On the validation part, 0..1, of the floats; None without one."""
-    accuracy_int8: float | None
-    val_images: int
-    bytes: int
-    """Of the weights as floats."""
-    bytes_int8: int
-    us: float | None
-    """One image on this machine's clock, compiled; None without a C compiler, or not timed."""
-    us_int8: float | None
-    layers: tuple[tuple[str, float], ...]
-    """Those whose output is furthest from the floats', relative to how much that varies."""
-    errors: tuple[tuple[str, float], ...]
-    """The same of every layer, in the network's order."""
-    clipped: tuple[tuple[str, float], ...]
-    """Values of which more than a hundredth lies beyond the range of their bytes, and the share."""
-    ten_bit: tuple[str, ...] = ()
-    """Convolutions whose weights have 10 bits, so that a budget holds."""
-    floats: tuple[str, ...] = ()
-    """Values computed in float32: without an integer form, or so that a budget holds."""
-    finetuned: str | None = None
-    """The recipe by which it was trained in fake quantization first."""
-
-    @property
-    def points_lost(self) -> float | None:
-        """Percentage points of validation accuracy; below 0: gained."""
-        if self.accuracy is None or self.accuracy_int8 is None:
-            return None
-        return 100 * (self.accuracy - self.accuracy_int8)
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return {**asdict(self), "points_lost": self.points_lost}
-
-    def text(self) -> str:
-        """The figures for people."""
-        rows: list[dict[str, object]] = []
-        if self.accuracy is not None and self.accuracy_int8 is not None:
-            rows.append(_row("validation accuracy", self.accuracy, self.accuracy_int8, "{:.2%}"))
-        rows.append(_row("bytes of weights", self.bytes, self.bytes_int8, "{:,}"))
-        if self.us is not None and self.us_int8 is not None:
-            rows.append(_row("µs an image, compiled", self.us, self.us_int8, "{:,.1f}"))
-        lines = [
-            f"{printable(self.out)}: {printable(self.network)} in 8-bit integers, ranges from "
-            f"{self.images:,} images of the train part, seed {self.seed}",
-            table(rows),
-        ]
-        if self.points_lost is not None:
-            lines.append(
-                f"{self.points_lost:+.2f} points lost on {self.val_images:,} images of the "
-                "validation part"
-            )
-        if self.finetuned is not None:
-            lines.append(f"trained in fake quantization by {printable(self.finetuned)}")
-        if self.ten_bit:
-            names = ", ".join(self.ten_bit)
-            lines.append(f"weights of 10 bits, so that the budget holds: {names}")
-        if self.floats:
-            lines.append(f"computed in float32, not in integers: {', '.join(self.floats)}")
-        worst = ", ".join(f"{name} {error:.1%}" for name, error in self.layers)
-        lines.append(f"layers furthest from the floats: {worst}")
-        if self.clipped:
-            text = ", ".join(f"{name} {share:.1%}" for name, share in self.clipped)
-            lines.append(f"more than {CLIPPED:.0%} of the values clipped: {text}")
-        return "\n".join(lines)
-
-
-def _row(what: str, before: float, after: float, form: str) -> dict[str, object]:
-    return {"": what, "float32": form.format(before), "int8": form.format(after)}
 
 
 def quantize(
@@ -148,10 +68,12 @@ def quantize(
     `images` of the train part set the ranges, at least one of each class, chosen by `seed`. With a
     `budget`, in percentage points of validation accuracy, convolutions that rounding moves most get
     weights of 10 bits until it holds, then stay in float32; where it never does, nothing is
-    written. `finetune` is a recipe, with `overrides` of its fields, by which the network is trained
-    in fake quantization first, in a run of its own, `out`/finetune, which the same call goes on
-    with. An operator without an integer form stays in float32. Without `timed` nothing is compiled
-    or drawn. Raises `DataError` for images that cannot set ranges, `MismatchError`, `WriteError`.
+    written. By the recipe `finetune` the network is trained in fake quantization first, for a tenth
+    of its epochs from a hundredth of its rate unless `overrides` of its fields say otherwise, in a
+    run of its own, `out`/finetune, which the same call goes on with; where the validation part is
+    not answered better for it, that training is not kept. An operator without an integer form stays
+    in float32. Without `timed` nothing is compiled or drawn.
+    Raises `DataError` for images that cannot set ranges, `MismatchError`, `WriteError`.
 
     >>> found = leancnn.quantize("runs/a", "runs/a8", images=24)
     >>> found.bytes_int8 < found.bytes / 3
@@ -169,17 +91,17 @@ def quantize(
     dataset = images_for(where, network.pictures(), val_share=share, split_seed=cut_by or 0)
     network.check_classes(dataset.classes, where)
     chosen = calibration(dataset, images, seed)
-    tuned, tuned_by = network, None
+    calibrated = _calibrated(network, network, dataset, where, chosen, seed, timed)
+    tuning = None
     if finetune is not None:
-        tuned = finetuned(network, where, Path(out) / FINETUNE, finetune, overrides or {}, seed)
-        tuned_by = tuned.made.get("recipe", str(finetune))
-    calibrated = _calibrated(network, tuned, dataset, where, chosen, seed, timed)
+        calibrated, tuning = calibrated.tuned_by(finetune, overrides or {}, Path(out))
     made, found = calibrated.measured((), Path(out))
     if budget is not None and _over(found, budget):
         assert found.accuracy is not None
         made, found = calibrated.within(found.accuracy - budget / 100, Path(out))
         _check_budget(found, budget)
-    found = replace(found, finetuned=tuned_by)
+    tuned = None if tuning is None or not tuning.kept else tuning.recipe
+    found = replace(found, finetuned=tuned, finetuning=tuning)
     made.made["val_accuracy"] = found.accuracy_int8
     weights.save(made, out)
     write_checked(Path(out) / FIGURES, found.to_json())
@@ -211,6 +133,26 @@ class _Calibrated:
         network = self.network
         integers = to_integers(self.graph, self.ranges, network.mean, network.std, times, floats)
         return _network(self.tuned, integers, self.dataset, self.where, self.chosen, self.seed)
+
+    def tuned_by(
+        self, recipe: str | Path | Recipe, overrides: Mapping[str, Any], out: Path
+    ) -> tuple["_Calibrated", Finetuning]:
+        """The network trained on in fake quantization, where its integers are right more often on
+        the validation part; else this one. And how that training went."""
+        folder = out / FINETUNE
+        tuned, by = finetuned(self.network, self.where, folder, recipe, overrides, self.seed)
+        after = _calibrated(
+            self.network, tuned, self.dataset, self.where, self.chosen, self.seed, self.timed
+        )
+        val = self.dataset.val
+        found = Finetuning(
+            recipe=by.name,
+            epochs=by.epochs,
+            lr=by.lr,
+            accuracy_int8=None if val is None else accuracy(after.integers(()), val),
+            accuracy_int8_without=None if val is None else accuracy(self.integers(()), val),
+        )
+        return after if found.kept else self, found
 
     def within(self, least: float, out: Path) -> tuple[Network, Quantization]:
         """One of at least this accuracy by weights of 10 bits, else floats; the nearest if none."""

@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from leancnn import cpu_training, runs, toolchain
 from leancnn.distributed import World
 from leancnn.errors import MissingDependencyError
 from leancnn.models import create_model
+from leancnn.recipes import Backend
 from leancnn.train import backend, train
 from leancnn.train.backend import choose
 from tests.tiny import RECIPE, tiny
@@ -44,6 +45,14 @@ def test_nothing_is_measured_where_the_recipe_leaves_nothing_open(
 ) -> None:
     monkeypatch.setattr(backend, "turn", None)
     assert chosen(RECIPE) == backend.Choice("torch", "fp32", "the recipe says so")
+
+
+@pytest.mark.parametrize("name", get_args(Backend))
+def test_the_backend_that_a_recipe_names_is_the_one_that_trains(name: Backend) -> None:
+    """`fake_quantized` was not, and fine-tuning for integers trained in floats."""
+    found = chosen(RECIPE.changed(backend=name, precision="auto"))
+    assert found.backend == name
+    assert found.precision == "fp32" or name != "fake_quantized"
 
 
 def test_measuring_changes_no_weight_and_leaves_no_gradient() -> None:

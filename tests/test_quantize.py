@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 import leancnn
-from leancnn import cli, printed, weights
+from leancnn import cli, printed, recipes, weights
 from leancnn.compiler.graph import Conv
 from leancnn.compiler.integers import QFloat, QGather
 from leancnn.errors import DataError, LeanCNNError, MismatchError
 from leancnn.quantize import calibration, quantize
 from leancnn.safe_files import read_json
 from leancnn.train import train
+from leancnn.train.finetune import gentle
 from tests import tiny
 
 
@@ -158,15 +159,64 @@ def test_finetuning_trains_on_in_fake_quantization_and_goes_on_where_it_stopped(
     out = tmp_path / "tuned"
     given = {"images": 24, "finetune": tiny.RECIPE, "overrides": {"epochs": 1.0}}
     found = quantize(run, out, **given)
-    told = json.loads((out / "finetune" / "recipe.json").read_text(encoding="utf-8"))
-    assert told["backend"] == "fake_quantized"
-    assert found.finetuned == tiny.RECIPE.name
+    told = json.loads((out / "finetune" / "run.json").read_text(encoding="utf-8"))
+    assert told["plan"]["backend"] == "fake_quantized"
+    assert found.finetuning.recipe == tiny.RECIPE.name
     assert weights.load(out).quantized
+    written = read_json(out / "quantization.json", printed.Quantization)
+    assert written == json.loads(json.dumps(found.to_json()))
     before = (out / "finetune" / "metrics.jsonl").read_bytes()
     again = quantize(run, out, **given)
     assert (out / "finetune" / "metrics.jsonl").read_bytes() == before
     assert again.accuracy_int8 == found.accuracy_int8
     with pytest.raises(MismatchError, match="another seed; choose another --out"):
         quantize(run, out, **given, seed=5)
-    with pytest.raises(MismatchError, match="another overrides"):
+    with pytest.raises(MismatchError, match="another recipe"):
         quantize(run, out, **{**given, "overrides": {"epochs": 2.0}})
+
+
+@pytest.mark.parametrize("name", ["henet-fast", "small-fast", "nvmnet-fast", "smoke"])
+def test_finetuning_begins_far_below_a_recipe_s_rate_and_falls_from_there(name):
+    """At its whole rate one more epoch of a recipe lost 2 points; see docs/log.md."""
+    whole = recipes.get(name)
+    slower = gentle(name, {})
+    rates = [recipes.learning_rate(slower, share) for share in np.linspace(0, 1, 50)]
+    assert rates[0] == max(rates) == pytest.approx(whole.lr / 100)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0] / 50
+    assert slower.epochs == pytest.approx(max(1, whole.epochs / 10))
+    asked = gentle(name, {"lr": 0.03, "epochs": 2.5, "schedule": "constant", "warmup": 0.1})
+    assert (asked.lr, asked.epochs, asked.schedule, asked.warmup) == (0.03, 2.5, "constant", 0.1)
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_a_finetuning_that_helps_nothing_is_not_kept(better, run, eight, tmp_path, monkeypatch):
+    """Made figures: the validation part says which of both is saved, and equal is not better."""
+    plain = weights.digest(weights.load(eight))
+
+    def accuracy(network, _):
+        if not network.quantized:
+            return 0.9
+        return 0.85 if better and weights.digest(network) != plain else 0.8
+
+    monkeypatch.setattr(sys.modules["leancnn.quantize"], "accuracy", accuracy)
+    out = tmp_path / "tuned"
+    given = {"finetune": tiny.RECIPE, "overrides": {"epochs": 1.0, "lr": 0.05}}
+    found = quantize(run, out, images=24, **given, timed=False)
+    assert found.finetuning.kept == better
+    assert found.accuracy_int8 == (0.85 if better else 0.8)
+    assert found.finetuned == (tiny.RECIPE.name if better else None)
+    assert ("is not kept" in found.text()) != better
+    assert (weights.digest(weights.load(out)) == plain) != better
+
+
+@pytest.mark.parametrize("rate", [1e-9, 5.0])
+def test_finetuning_never_ends_worse_on_the_validation_part(rate, run, eight, tmp_path):
+    out = tmp_path / "tuned"
+    given = {"finetune": tiny.RECIPE, "overrides": {"epochs": 1.0, "lr": rate, "ema": 0.0}}
+    found = quantize(run, out, images=24, **given, timed=False)
+    without = read_json(eight / "quantization.json", printed.Quantization)["accuracy_int8"]
+    assert found.finetuning.accuracy_int8_without == without
+    assert found.accuracy_int8 == max(without, found.finetuning.accuracy_int8)
+    plain = weights.digest(weights.load(eight))
+    assert (weights.digest(weights.load(out)) == plain) != found.finetuning.kept

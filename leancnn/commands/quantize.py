@@ -30,7 +30,10 @@ def arguments(parser: ArgumentParser) -> None:
         help="of accuracy that may go: layers that hurt most get weights of 10 bits till it holds",
     )
     parser.add_argument(
-        "--finetune", metavar="RECIPE", help="first train on in fake quantization by this recipe"
+        "--finetune",
+        metavar="RECIPE",
+        help="first train on in fake quantization by this recipe, at a hundredth of its rate; kept "
+        "only if better",
     )
     add_override(parser, "a field of that recipe, such as epochs=4")
     add_checkpoint(parser)

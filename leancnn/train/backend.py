@@ -114,7 +114,9 @@ def choose(
 def _choose(
     body: nn.Module, recipe: Recipe, images: Tensor, world: World, *, uses_features: bool
 ) -> Choice:
-    precisions = ("fp32", "bf16") if recipe.precision == "auto" else (recipe.precision,)
+    coarse = recipe.backend == "fake_quantized"  # bf16 has no more digits than its steps
+    both = ("fp32",) if coarse else ("fp32", "bf16")
+    precisions = both if recipe.precision == "auto" else (recipe.precision,)
     backends, no_simd = _backends(body, recipe, images, precisions[0], world, uses_features)
     ways = [(backend, precision) for backend in backends for precision in precisions]
     if len(ways) == 1:
@@ -158,7 +160,7 @@ def _backends(
     uses_features: bool,
 ) -> tuple[list[Backend], str]:
     """What may go forward here, and why SIMD batches are not among them."""
-    if recipe.backend in ("torch", "channels_last"):
+    if recipe.backend != "auto" and recipe.backend != "simd":  # all others run everywhere
         return [recipe.backend], ""
     no_simd = _no_simd(recipe, world, uses_features)
     if not no_simd:

@@ -82,7 +82,7 @@ def line(row: Mapping[str, Any]) -> str:
     if row["val_accuracy"] is not None:
         validation = f"  val {row['val_accuracy']:.2%}"
     return (
-        f"epoch {row['epoch']}  lr {row['lr']:.4f}  loss {row['train_loss']:.3f}  "
+        f"epoch {row['epoch']}  lr {row['lr']:.3g}  loss {row['train_loss']:.3f}  "
         f"train {row['train_accuracy']:.2%}{validation}  {row['images_per_s']:,.0f} images/s  "
         f"{row['seconds']:.0f} s"
     )

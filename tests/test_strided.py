@@ -11,7 +11,7 @@ from leancnn.compiler.lower import lower
 from leancnn.compiler.memory import schedule
 from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
-from tests.compiler_nets import compiled, max_error, settled
+from tests.compiler_nets import compiled, laid, max_error, settled
 
 
 def picked(module, shape):
@@ -63,6 +63,13 @@ def test_narrower_vectors_answer_alike(lanes):
     body, shape, _ = NETWORKS["rows of one vector, then of half"]
     flags = ("-march=native", f"-DLANES={lanes}", "-DREGISTERS=16", "-Wall", "-Wextra", "-Werror")
     assert max_error(body, compiled(body, shape, ("-std=c11", "-O1", *flags)), noise(shape)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["rows of two vectors", "dilation", "a wide kernel"])
+def test_tiles_for_few_registers_answer_alike_inside_a_row_and_across(name):
+    body, shape, _ = NETWORKS[name]
+    flags = ("-std=c11", "-O1", "-march=native", "-DLANES=4", "-DREGISTERS=16", "-Wall", "-Werror")
+    assert max_error(body, laid(body, shape, "planes", flags, True), noise(shape)) < 1e-5
 
 
 def test_henet_deals_out_only_its_smallest_rows():

@@ -10,6 +10,7 @@ from leancnn.compiler.loops import (
     L1_FLOATS,
     L2_FLOATS,
     NARROW_LANES,
+    NARROW_REGISTERS,
     Tiling,
     likely_tiles,
     narrow_cost,
@@ -23,6 +24,7 @@ CACHE_LINE = 16  # floats
 WEIGHTS_AHEAD = 1024  # floats from the weights that are multiplied to those fetched: a page
 
 SUMS = """
+$inside
 $start(w)
 const float *k = w + $head;
 for (int i = 0; i < $inputs; i++, k += $weights) {
@@ -33,12 +35,13 @@ for (int i = 0; i < $inputs; i++, k += $weights) {
 }
 """
 PICKING = """
-#define BEGIN (LANES % $pitch ? 0 : doubled(p, $sizes))
-#define AT(d) doubled(LANES % $pitch ? p + (d) : (d), $sizes)
+#define BEGIN (LANES % $pitch && !inside ? 0 : doubled(p, $sizes))
+#define AT(d) (inside ? 2 * (d) : doubled(LANES % $pitch ? p + (d) : (d), $sizes))
 #define EVENS(x, d) evens(x + AT(d), x + AT(d + LANES / 2))
 #define ODDS(x, d) odds(x + AT(d), x + AT(d + LANES / 2))
 """
-"""The halves of a tap: constants beside p where a vector is of whole rows."""
+"""The halves of a tap: constants beside p where a vector is of whole rows, or a tile inside one."""
+INSIDE = "enum { inside = $pitch % ($size * LANES) == 0 };"
 
 
 @kernel
@@ -78,10 +81,15 @@ class ConvKernel(PlanarKernel):
         depth, wide = self.op.weight[0].size, self.channels // self.op.groups
         line = -(-self.height * self.out.pitch // NARROW_LANES)
 
+        loads = 3 if picks(self) else 1  # of which one is a shuffle, with a register of its own
+
         def price(outputs: int, vectors: int) -> float:
+            if loads > 1 and outputs * vectors + vectors + 2 > NARROW_REGISTERS:
+                return float("inf")
             full, rest = divmod(line, vectors)
-            once = full * narrow_cost(outputs, vectors, depth)
-            return -(-wide // outputs) * (once + rest * narrow_cost(outputs, 1, depth))
+            once = full * narrow_cost(outputs, vectors, depth, loads)
+            once += rest * narrow_cost(outputs, 1, depth, loads)
+            return -(-wide // outputs) * once
 
         return narrow_tile(min(wide, 14), 8, price)
 
@@ -108,6 +116,7 @@ class ConvKernel(PlanarKernel):
         start = file.tile("START", o, size)
         return fill(
             SUMS,
+            inside=self._inside(plan, size) if picking else "",
             start=start,
             head=head_rows(self) * o,
             inputs=plan.inputs,
@@ -117,6 +126,13 @@ class ConvKernel(PlanarKernel):
             fetch="" if picking or plan.phases is not None else _fetch(file, plan, size),
             fetch_weights=_fetch_weights(each) if self.op.weight.size > L2_FLOATS else "",
         )
+
+    def _inside(self, plan: Tiling, size: int) -> str:
+        """Whether tiles of so many vectors never cross a row: they begin at multiples of their
+        size, for those before them are multiples too."""
+        if any(many % size for many in (plan.vectors, plan.few)):
+            return "enum { inside = 0 };"
+        return fill(INSIDE, pitch=self.out.pitch, size=size)
 
     def _taps(self, file: File, plan: Tiling, size: int) -> list[str]:
         """A multiply-add of a register tile for each tap; two picked ones share what they load."""

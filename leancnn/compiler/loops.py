@@ -237,8 +237,8 @@ def narrow_tile(rows: int, vectors: int, price: Callable[[int, int], float]) -> 
     return min(able, key=lambda tile: price(*tile))
 
 
-def narrow_cost(rows: int, vectors: int, depth: int) -> float:
-    """Cycles, about, of a tile: counted as in `cost`."""
+def narrow_cost(rows: int, vectors: int, depth: int, each: int = 1) -> float:
+    """Cycles, about, of a tile: counted as in `cost`; `each`: instructions that load a vector."""
     adds = rows * vectors
-    loads = rows + vectors
+    loads = rows + vectors * each
     return depth * max(adds / 2, loads / 2, (adds + loads) / 4, 4.0) + 12 + 2.5 * adds

@@ -16,7 +16,9 @@ from leancnn.errors import DataError, LeanCNNError, MismatchError
 from leancnn.quantize import calibration, quantize
 from leancnn.safe_files import read_json
 from leancnn.train import train
+from leancnn.train.fake_quantization import FakeQuantized
 from leancnn.train.finetune import gentle
+from leancnn.training_data import images_for
 from tests import tiny
 
 
@@ -153,6 +155,20 @@ def test_where_10_bits_are_not_enough_convolutions_stay_in_floats(run, tmp_path,
     assert "computed in float32, not in integers: " in found.text()
     assert kept.body.network.mixed
     assert leancnn.compile(tmp_path / "part").metadata["precision"] == "int8 and float32"
+
+
+def test_fake_quantization_answers_as_the_integers_that_it_trains_for(run, eight):
+    """Nearer to them than a fiftieth of the answers' spread."""
+    network, integers = weights.load(run), weights.load(eight)
+    images = images_for(str(run.parent / "photos"), network.pictures(), val_share=0.0, split_seed=0)
+    windows = np.array(network.pictures().window(images.of_train.images))
+    planes = network.normalise(torch.from_numpy(windows))
+    with torch.no_grad():
+        floats, whole = network.body.eval()(planes), integers.body(planes)
+        fake = FakeQuantized(network.body).eval()(planes)
+    assert not torch.equal(fake, floats)
+    assert (fake - whole).square().mean().sqrt() < floats.std() / 50
+    assert (fake.argmax(1) == whole.argmax(1)).double().mean() > 0.95
 
 
 def test_finetuning_trains_on_in_fake_quantization_and_goes_on_where_it_stopped(run, tmp_path):

@@ -38,6 +38,7 @@
 #endif
 
 /*@ alignment.h @*/
+/*@ order.h @*/
 
 #if defined(__GNUC__)
 #define HELPER static inline __attribute__((unused, always_inline))
@@ -399,7 +400,9 @@ HELPER vw weights(const int32_t *p)
 HELPER vi dot(vi a, vx x, vw w)
 {
     const v128_t sum = wasm_i32x4_add(wasm_i32x4_dot_i16x8(x.even, w.even), wasm_i32x4_dot_i16x8(x.odd, w.odd));
-    return wasm_i32x4_add(a, sum);
+    vi y = wasm_i32x4_add(a, sum);
+    ordered(y);
+    return y;
 }
 HELPER vi larger(vi x, vi y) { return wasm_i32x4_max(x, y); }
 HELPER vi smaller(vi x, vi y) { return wasm_i32x4_min(x, y); }

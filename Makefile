@@ -9,11 +9,12 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: help demo test test-slow check lint format docs readme clean
+.PHONY: help demo test test-long test-slow check lint format docs readme clean
 
 help:
 	@echo 'make demo       train, test and use a network on handwritten digits (about 2 minutes)'
-	@echo 'make test       all tests but the slow ones'
+	@echo 'make test       the tests that take no more than a second or two (about 5 minutes)'
+	@echo 'make test-long  those that take seconds each'
 	@echo 'make test-slow  the slow ones: kills, bit flips, odd files, two processes'
 	@echo 'make check      format, lint, types and tests: what a change must pass'
 	@echo 'make format     let ruff format and repair'
@@ -25,6 +26,9 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PARALLEL)
+
+test-long: $(VENV)/.test
+	$(BIN)/python -m pytest $(PARALLEL) -m 'long and not slow'
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

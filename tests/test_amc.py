@@ -42,6 +42,7 @@ def test_a_budget_below_the_smallest_shares_is_refused(quiet, short):
         plan(network, criterion="amc", images=images, macs=500.0, progress=False)
 
 
+@pytest.mark.long
 def test_the_agent_learns_the_share_that_pays():
     agent, memory = amc.Agent(seed=3), amc.Memory()
     state = np.array([0.5, 0.6, 0.1, 0.7, 0.5, 1.0], np.float32)

@@ -21,6 +21,7 @@ from leancnn.prune.shares import Trials
 from leancnn.train.rules import rule_of
 from leancnn.train.sandwich import Sandwich, whole_statistics
 from leancnn.training_data import training_images
+from tests.few import few
 from tests.tiny import RECIPE
 from tests.tiny_cuts import assert_one_channel_more_costs_more
 from tests.tiny_runs import stopped_at, weights_of
@@ -46,7 +47,7 @@ def images_and_labels(number=6, size=32):
     return torch.randn(number, 3, size, size, generator=random), labels
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet20", "lbmbnet32_r6"])
+@pytest.mark.parametrize("name", few(["resnet8", "resnet20", "lbmbnet32_r6"]))
 def test_a_step_adds_the_gradients_of_the_networks_that_cuts_would_leave(name):
     network = untrained(name)
     body, rule = network.body.train(), sandwich(network)

@@ -185,6 +185,7 @@ def test_the_share_of_peak_is_our_rate_over_that_of_the_loop(monkeypatch):
     assert (row.peak_mb, row.startup_s) == (4.5, 0.25)
 
 
+@pytest.mark.long
 def test_other_precisions_are_told_by_how_often_they_agree():
     network = untrained("resnet8")
     rows, missing = bench([network], engines=["c"], rounds=1, seconds=0.001, precision="any")

@@ -38,6 +38,7 @@ from tests.compiler_nets import (
     random_network,
     settled,
 )
+from tests.few import few
 
 WITHIN = 1e-5
 
@@ -65,7 +66,7 @@ def small():
     )
 
 
-@pytest.mark.parametrize("lanes", [1, 4, 8, 16])
+@pytest.mark.parametrize("lanes", few([1, 4, 8, 16]))
 def test_every_vector_width_answers_as_torch_does(lanes):
     body, shape = settled(small()), (3, 12, 21)
     registers = 32 if lanes == 16 else 16
@@ -86,7 +87,7 @@ def test_tiles_for_few_registers_answer_as_torch_does(lanes, layout):
     assert max_error(body, native, noise(shape)) < WITHIN
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", few(range(3)))
 def test_random_networks_answer_as_torch_does_in_both_layouts(seed):
     choice = random.Random(100 + seed).choice
     shape = (choice((1, 2, 3, 6)), choice(range(5, 20)), choice(range(5, 20)))
@@ -95,8 +96,8 @@ def test_random_networks_answer_as_torch_does_in_both_layouts(seed):
         assert max_error(body, laid(body, shape, layout), noise(shape)) < WITHIN
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("layout", ["planes", "blocked", None])
+@pytest.mark.parametrize("way", few(WAYS))
+@pytest.mark.parametrize("layout", few(["planes", "blocked", None]))
 def test_a_step_reads_what_its_own_kernel_wrote(way, layout):
     layers = [nn.Conv2d(3, 16, 1), Itself(way), nn.Conv2d(16, 16, 3, padding=1, groups=16)]
     body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
@@ -149,6 +150,7 @@ def blocked():
     return program
 
 
+@pytest.mark.long
 def test_a_network_of_small_maps_turns_once(mobile):
     program = lower(mobile)
     schedule(program)
@@ -161,10 +163,13 @@ def test_a_network_of_small_maps_turns_once(mobile):
 
 @pytest.mark.parametrize(
     ("name", "arguments", "shape"),
-    [
-        ("squeezenet1_1", {}, (3, 224, 224)),
-        pytest.param("rsenet", {"stem": "cifar"}, (3, 64, 64), marks=pytest.mark.slow),
-    ],
+    few(
+        [
+            ("squeezenet1_1", {}, (3, 224, 224)),
+            pytest.param("rsenet", {"stem": "cifar"}, (3, 64, 64), marks=pytest.mark.slow),
+        ],
+        rows=True,
+    ),
 )
 def test_no_change_of_one_kernel_makes_a_program_cheaper(name, arguments, shape):
     body = models.create_model(name, **arguments)
@@ -250,6 +255,7 @@ def test_strided_and_grouped_convolutions_stay_in_planes():
     assert not any(kernel.blocked() for kernel in kernels)
 
 
+@pytest.mark.long
 def test_gates_are_as_exact_as_floats_allow():
     body = nn.Sequential(nn.Sigmoid(), nn.Flatten(), nn.Linear(400, 400, bias=False)).eval()
     with torch.no_grad():

@@ -19,6 +19,7 @@ from leancnn.compiler.ranges import measure
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.simplify import simplify
 from leancnn.export import export
+from tests.few import few
 from tests.test_fit import ARM, network
 
 TESTS = Path(__file__).parent
@@ -94,16 +95,19 @@ def built(place, folder, core):
 )
 @pytest.mark.parametrize(
     ("board", "integers"),
-    [
-        ("pico", False),
-        ("nano33ble", True),
-        *(
-            pytest.param(board, integers, marks=pytest.mark.slow)
-            for board in CORES
-            for integers in (False, True)
-            if (board, integers) not in (("pico", False), ("nano33ble", True))
-        ),
-    ],
+    few(
+        [
+            ("pico", False),
+            ("nano33ble", True),
+            *(
+                pytest.param(board, integers, marks=pytest.mark.slow)
+                for board in CORES
+                for integers in (False, True)
+                if (board, integers) not in (("pico", False), ("nano33ble", True))
+            ),
+        ],
+        rows=True,
+    ),
 )
 def test_a_platformio_project_builds_without_a_warning_and_prints_its_class(
     tmp_path, board, integers

@@ -9,9 +9,10 @@ from leancnn.prune.budget import Candidates
 from leancnn.prune.expansion import with_expansion
 from leancnn.prune.goal import Goal
 from leancnn.prune.importance import scored
+from tests.few import few
 
 
-@pytest.mark.parametrize("name", ["henet_r2", "lbmbnet32_r6"])
+@pytest.mark.parametrize("name", few(["henet_r2", "lbmbnet32_r6"]))
 def test_what_a_search_asks_changes_nothing(name):
     """Twice the same question, the same answer, and the groups that may be cut are as they were."""
     net = untrained(name)

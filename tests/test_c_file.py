@@ -15,6 +15,7 @@ from leancnn.compiler.translate import translate
 from leancnn.preprocess import Preprocessing
 from leancnn.toolchain import compile_library, find_compiler
 from tests.compiler_nets import Gate, Inverted, settled
+from tests.few import few
 
 SIZE = (12, 12)
 PREPROCESSING = Preprocessing(size=SIZE, scale=(14, 14), fit="contain", background=(10, 20, 30))
@@ -86,14 +87,17 @@ def run(command, folder):
 
 @pytest.mark.parametrize(
     ("language", "widths"),
-    [
-        ("C99", ()),
-        ("C99", ("-march=native",)),
-        ("C11", ("-DLANES=1",)),
-        ("C99 by clang", ()),
-        ("C++11", ("-march=native",)),
-        ("C++17 by clang", ("-DLANES=1",)),
-    ],
+    few(
+        [
+            ("C99", ()),
+            ("C99", ("-march=native",)),
+            ("C11", ("-DLANES=1",)),
+            ("C99 by clang", ()),
+            ("C++11", ("-march=native",)),
+            ("C++17 by clang", ("-DLANES=1",)),
+        ],
+        rows=True,
+    ),
 )
 def test_the_file_compiles_without_a_warning(language, widths, folder):
     compiler, *words = LANGUAGES[language]
@@ -117,7 +121,7 @@ int main(void)
 """
 
 
-@pytest.mark.parametrize("language", ["C99", "C++11"])
+@pytest.mark.parametrize("language", few(["C99", "C++11"]))
 def test_scratch_is_a_static_array_and_the_files_own_can_be_left_out(language, folder):
     compiler, *words = LANGUAGES[language]
     if shutil.which(compiler) is None:

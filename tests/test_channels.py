@@ -18,9 +18,10 @@ from leancnn.prune import cut as cut_network
 from leancnn.prune import plan as make_plan
 from tests import tiny  # noqa: F401 - the network of that name
 from tests.cuts import FAMILIES, check_cut, kept
+from tests.few import few
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("name", few(sorted(FAMILIES)))
 def test_a_cut_network_is_the_whole_one_with_those_channels_silent(name):
     check_cut(name, 0.5)
 
@@ -73,7 +74,7 @@ def test_among_equal_numbers_the_worthiest_channels_stay():
     assert importance[stay].min() >= importance[~stay].max()
 
 
-@pytest.mark.parametrize("kept_expansion", [2, 3])
+@pytest.mark.parametrize("kept_expansion", few([2, 3]))
 def test_lbmbnet_cut_to_an_expansion_is_the_network_of_that_expansion(kept_expansion):
     net = untrained("lbmbnet32_r6")
     plan = make_plan(net, criterion="l1", expansion=kept_expansion)
@@ -96,6 +97,7 @@ def test_lbmbnet_cut_to_an_expansion_is_the_network_of_that_expansion(kept_expan
     assert torch.equal(new.project[0].weight, old.project[0].weight[:, chosen])
 
 
+@pytest.mark.long
 def test_an_expansion_may_follow_a_cut_that_left_enough():
     net = untrained("lbmbnet32_r6")
     cut = cut_network(net, make_plan(net, criterion="l1", keep=0.8))

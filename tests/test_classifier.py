@@ -21,6 +21,7 @@ from leancnn.errors import DamagedError, MismatchError, RunError
 from leancnn.predict import open_classifier
 from leancnn.prune.measure import TestAccuracy
 from leancnn.quantize import quantize
+from tests.few import few
 
 KINDS = ("torch", "quantized", "compiled", "onnx", "quantized onnx", "torch session")
 
@@ -58,7 +59,7 @@ def images(pictures: Path) -> np.ndarray:
     return np.stack([np.array(Image.open(path))[1:9, 1:9] for path in paths])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", few(KINDS))
 def test_all_say_their_name_their_classes_and_what_they_take(kind, opened):
     one, whole = opened(kind), opened("torch")
     assert one.name == whole.name

@@ -181,6 +181,7 @@ def test_json_is_one_ascii_value_and_nothing_else(command, capsys):
     assert json.loads(printed) == {"name": "é\u202e\x9b"}
 
 
+@pytest.mark.long
 def test_text_that_the_terminal_cannot_show_is_written_out():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     words = [sys.executable, "-m", "leancnn", "count", "henet_r3"]
@@ -280,6 +281,7 @@ def test_count_prints_figures_for_people(capsys):
 DEFAULTS = {"repeat": 3, "bias": True, "share": 0.5, "init": "kaiming", "widths": (24, 48)}
 
 
+@pytest.mark.long
 @given(
     st.fixed_dictionaries(
         {
@@ -351,6 +353,7 @@ def test_train_resume_and_evaluate_follow_each_other(tmp_path, capsys):
     assert cli.main(["count", run, "--classes", "3"]) == 2
 
 
+@pytest.mark.long
 def test_no_folder_name_steers_the_terminal(pictures, tmp_path, monkeypatch, capsys):
     import shutil
 

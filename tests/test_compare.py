@@ -21,6 +21,7 @@ from leancnn.prune.importance import scored
 from leancnn.train import train
 from leancnn.train.plan import TrainingPlan
 from leancnn.training_data import TrainingImages, preprocessing_for
+from tests.few import few
 from tests.tiny import RECIPE as TINY
 from tests.tiny import make_pictures
 from tests.tiny_runs import stopped_at
@@ -46,6 +47,7 @@ def whole(trained, tmp_path):
     return tmp_path / "whole"
 
 
+@pytest.mark.long
 def test_a_baseline_trains_as_long_as_all_that_led_to_the_pruned_network(
     trained, pictures, tmp_path
 ):
@@ -103,11 +105,11 @@ def test_networks_of_older_versions_know_their_epoch_at_least():
     assert network.epochs == 3
 
 
-@pytest.mark.parametrize(("name", "size", "channels", "baseline"), [
+@pytest.mark.parametrize(("name", "size", "channels", "baseline"), few([
     ("resnet8", 32, 3, "shufflenetv2_x0_5"),
     ("resnet8", 24, 3, "shufflenetv2_x0_5"),
     ("henet_r4", 40, 1, "shufflenet_r4"),
-])  # fmt: skip
+], rows=True))  # fmt: skip
 def test_there_is_a_smaller_model_at_the_size_that_a_run_was_trained_at(
     name, size, channels, baseline
 ):

@@ -22,6 +22,7 @@ from leancnn.toolchain import compile_library, run_compiler
 from leancnn.weights import save
 from tests.compiler_nets import compiled, settled, written
 from tests.compiler_saved import network, on_shelf
+from tests.few import few
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,6 +50,7 @@ def test_the_command_writes_source_header_and_library(tmp_path, capsys):
     assert {"speck.c", "speck.h", "speck.so"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.long
 def test_a_folder_keeps_its_network_and_takes_another_by_another_name(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
     for scale, name in ((1, None), (30, "other")):
@@ -83,10 +85,10 @@ def test_two_networks_stand_in_one_program(tmp_path):
     subprocess.run([program], check=True)
 
 
-@pytest.mark.parametrize(("classes", "words"), [
+@pytest.mark.parametrize(("classes", "words"), few([
     (("a\0b", "c"), "the class 'a.x00b' has a character"),
     (("a", "\ud800"), "has a character that no text in C can hold"),
-])  # fmt: skip
+], rows=True))  # fmt: skip
 def test_a_class_that_c_cannot_spell_is_refused(classes, words):
     with pytest.raises(UnsupportedError, match=words):
         leancnn.compile(network(classes))

@@ -33,6 +33,7 @@ from tests.compiler_nets import (
     settled,
     written,
 )
+from tests.few import few
 
 WITHIN = 1e-4
 
@@ -61,6 +62,7 @@ def test_pixels_are_normalised_inside(henet):
     assert np.array_equal(native(images), native(images, threads=2))
 
 
+@pytest.mark.long
 def test_shuffle_join_and_norm_cost_no_kernel():
     graph = simplify(import_torch(models.create_model("henet_r3"), (3, 31, 31)))
     kernels = lower(graph).kernels
@@ -69,6 +71,7 @@ def test_shuffle_join_and_norm_cost_no_kernel():
     assert graph.macs() == models.card("henet_r3").macs
 
 
+@pytest.mark.long
 def test_kernels_that_differ_in_places_alone_share_a_function():
     body = settled(nn.Sequential(nn.Conv2d(3, 32, 3), RMAC("paper21"), nn.Linear(32, 3)))
     source = written(body, (3, 10, 10)).source
@@ -82,7 +85,7 @@ def test_kernels_that_differ_in_places_alone_share_a_function():
     assert max_error(body, compiled(body, (3, 10, 10)), noise(2, (3, 10, 10))) < 1e-5
 
 
-@pytest.mark.parametrize("layout", ["planes", "blocked"])
+@pytest.mark.parametrize("layout", few(["planes", "blocked"]))
 def test_buffers_that_live_at_once_do_not_overlap(layout):
     program = lower(simplify(import_torch(models.create_model("shufflenet_r2"), (3, 31, 31))))
     schedule(program, layout=layout)
@@ -142,7 +145,7 @@ def test_a_library_of_others_is_refused(tmp_path):
         CompiledNetwork(library)
 
 
-@pytest.mark.parametrize("name", ['a"b', "*/ int x; /*", "\\", "ü\n\t\x1b[31m", "%s??/"])
+@pytest.mark.parametrize("name", few(['a"b', "*/ int x; /*", "\\", "ü\n\t\x1b[31m", "%s??/"]))
 def test_any_class_name_is_harmless_in_c(name):
     body = settled(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
     text = written(body, (1, 2, 2), name="tiny").source
@@ -159,7 +162,7 @@ def pick_by(seed):
     return random.Random(seed).choice
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", few(range(12)))
 def test_random_networks_answer_as_torch_does(seed):
     pick = pick_by(seed)
     shape = (pick((1, 2, 3, 6)), pick(range(5, 20)), pick(range(5, 20)))
@@ -168,7 +171,7 @@ def test_random_networks_answer_as_torch_does(seed):
 
 
 @pytest.mark.parametrize(
-    "lanes", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 8)), 16]
+    "lanes", few([1, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 8)), 16])
 )
 def test_every_vector_width_answers_alike(lanes):
     body = settled(models.create_model("shufflenet_r2", repeat=1, seed=0))

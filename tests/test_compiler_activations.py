@@ -20,6 +20,7 @@ from leancnn.compiler.lower import LONGEST, lower
 from leancnn.compiler.translate import translate
 from leancnn.toolchain import PORTABLE_FLAGS, compile_library
 from tests.compiler_nets import FLAGS, compiled, laid, random_network, settled, written
+from tests.few import few
 
 WIDTHS = {
     1: ("-DLANES=1",),
@@ -145,7 +146,7 @@ def misses(found, expected, least=2.0**-126):
     return np.abs(found.astype(np.float64) - expected) / unit
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", few(KINDS))
 def test_a_curve_is_as_exact_as_floats_over_their_whole_range(library, name):
     function, bound = KINDS[name]
     x = everywhere()
@@ -246,7 +247,7 @@ def with_nan(shape, seed):
     return images
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", few(range(5)))
 def test_an_answer_that_is_nan_in_torch_is_nan_in_the_c_file(seed):
     pick = random.Random(seed).choice
     shape = (pick((1, 2, 3, 6)), pick(range(6, 12)), pick(range(6, 12)))
@@ -298,12 +299,15 @@ class Everything(nn.Module):
 
 @pytest.mark.parametrize(
     ("layout", "lanes"),
-    [
-        ("planes", 16),
-        ("blocked", 16),
-        pytest.param("planes", 4, marks=pytest.mark.slow),
-        pytest.param("blocked", 8, marks=pytest.mark.slow),
-    ],
+    few(
+        [
+            ("planes", 16),
+            ("blocked", 16),
+            pytest.param("planes", 4, marks=pytest.mark.slow),
+            pytest.param("blocked", 8, marks=pytest.mark.slow),
+        ],
+        rows=True,
+    ),
 )
 def test_no_operator_swallows_nan(layout, lanes):
     body, shape = settled(Everything(17)), (17, 7, 9)
@@ -341,7 +345,7 @@ def test_a_long_chain_goes_on_in_the_next_kernel():
     assert np.allclose(native.logits(np.ones((1, 2, 3, 3), np.float32)), fixed, rtol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["planes", "blocked"])
+@pytest.mark.parametrize("layout", few(["planes", "blocked"]))
 def test_a_softmax_written_by_hand_holds_far_below_zero(layout):
     """Logits near -90 and near 85, whose exponentials are the smallest and largest floats."""
 

@@ -11,6 +11,7 @@ from leancnn.compiler.import_onnx import import_onnx
 from leancnn.compiler.probabilities import sum_to_one
 from leancnn.errors import ParityError
 from tests.compiler_saved import network, on_shelf
+from tests.few import few
 from tests.onnx_files import answers, model
 
 pytest.importorskip("onnxruntime")
@@ -140,7 +141,7 @@ FEW = (
 )
 
 
-@pytest.mark.parametrize("name", some(PROBABILITIES, FEW))
+@pytest.mark.parametrize("name", few(some(PROBABILITIES, FEW)))
 def test_probabilities_pass_no_second_softmax(name, tmp_path):
     found, expected = entry_and_file(file(PROBABILITIES[name], tmp_path))
     assert np.allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
@@ -165,7 +166,7 @@ def doubled(monkeypatch):
     monkeypatch.setattr(emit, "_numbers", lambda values: plain([2 * v for v in values]))
 
 
-@pytest.mark.parametrize("way", ["compile", "export", "onnx", "bench"])
+@pytest.mark.parametrize("way", few(["compile", "export", "onnx", "bench"]))
 def test_a_wrong_normalisation_is_not_kept(way, doubled, tmp_path):
     if way == "bench":
         rows, missing = bench([network()], engines=["c"], rounds=1, seconds=0.01)

@@ -20,6 +20,7 @@ from leancnn.compiler.values import Binary, Buffer, Store
 from leancnn.compiler.verify import verify, walk
 from leancnn.errors import ProgramError
 from tests.compiler_nets import compiled, laid, max_error, random_network, settled
+from tests.few import few
 
 LAYOUTS = ("planes", "blocked", "best")
 
@@ -82,8 +83,8 @@ class Mish(nn.Module):
 TWICE = {net.__name__: net for net in (Again, Late, Pixel, Mish)}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize("layout", few(LAYOUTS))
+@pytest.mark.parametrize("name", few(TWICE))
 def test_an_operand_that_is_read_again_is_not_overwritten(name, layout):
     body, shape = settled(TWICE[name]()), (2, 6, 6)
     images = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
@@ -138,6 +139,7 @@ def refused(tiling):
     return False
 
 
+@pytest.mark.long
 def test_programs_as_they_are_made_pass(many):
     for tiling in many:
         verify(tiling)

@@ -8,19 +8,22 @@ import time
 import pytest
 
 from leancnn.serve import Limits, Service, server
+from tests.few import few
 from tests.serving import alive, png, raw, running
 
 
 @pytest.mark.parametrize(
     "start",
-    [
-        b"",
-        b"POST",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\n",
-        pytest.param(  # five seconds: uvicorn's between requests
-            b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nG", marks=pytest.mark.slow
-        ),
-    ],
+    few(
+        [
+            b"",
+            b"POST",
+            b"POST /predict HTTP/1.1\r\nHost: x\r\n",
+            pytest.param(  # five seconds: uvicorn's between requests
+                b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nG", marks=pytest.mark.slow
+            ),
+        ]
+    ),
 )
 def test_headers_that_do_not_end_are_not_waited_for(served, client, start):
     raw(served[0], start)  # returns

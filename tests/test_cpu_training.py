@@ -19,6 +19,7 @@ from leancnn.cpu_training import accelerate, program
 from leancnn.errors import LeanCNNError, MissingDependencyError
 from leancnn.layers import ChannelShuffle, PadChannels
 from leancnn.toolchain import find_compiler
+from tests.few import few
 
 try:
     find_compiler()
@@ -64,7 +65,7 @@ def far(one, other):
 
 
 @pytest.mark.parametrize(
-    "name", ["henet_r2", pytest.param("shufflenet_r2", marks=pytest.mark.slow)]
+    "name", few(["henet_r2", pytest.param("shufflenet_r2", marks=pytest.mark.slow)])
 )
 def test_simd_batches_are_as_near_to_exact_arithmetic_as_torch_is(name):
     errors = {"torch": [], "simd": []}
@@ -142,6 +143,7 @@ class Odd(nn.Module):
         return self.last(x).mean((2, 3))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_kernels")
 @settings(max_examples=12, deadline=None)
 @given(
@@ -240,6 +242,7 @@ def test_a_shortcut_that_is_padded_with_zeros_agrees_with_torch():
     assert far(found["simd"][1], found["double"][1]) < 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_kernels")
 def test_half_storage_keeps_the_direction_of_the_gradient():
     torch.manual_seed(0)
@@ -350,6 +353,7 @@ def test_backward_after_another_forward_is_refused():
         first.backward()
 
 
+@pytest.mark.long
 def test_structures_lie_in_c_as_they_are_filled(monkeypatch):
     program.check_layout(LIBRARY((), False))
     node = program.CNode
@@ -361,8 +365,8 @@ def test_structures_lie_in_c_as_they_are_filled(monkeypatch):
             LIBRARY((), True)
 
 
-@pytest.mark.parametrize("pattern", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001])
-@pytest.mark.parametrize("kind", ["simd", "half"])
+@pytest.mark.parametrize("pattern", few([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001]))
+@pytest.mark.parametrize("kind", few(["simd", "half"]))
 def test_nan_reaches_the_loss_whatever_its_bits(pattern, kind):
     body = nn.Sequential(
         nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()

@@ -14,6 +14,7 @@ from leancnn.cpu_training import accelerate, program
 from leancnn.errors import MissingDependencyError
 from leancnn.layers import RMAC, LocalBinaryConv2d, SqueezeExcite
 from leancnn.toolchain import find_compiler
+from tests.few import few
 
 try:
     find_compiler()
@@ -94,13 +95,16 @@ class Gated(nn.Module):
 
 @pytest.mark.parametrize(
     ("widths", "kernel", "act", "regional"),
-    [
-        ((17, 16), (3, 1), nn.SiLU, True),
-        ((5, 19), (5, 2), nn.Hardswish, False),
-        pytest.param((5, 16), (3, 2), nn.ReLU6, True, marks=pytest.mark.slow),
-        pytest.param((17, 19), (5, 1), nn.Sigmoid, False, marks=pytest.mark.slow),
-        pytest.param((5, 16), (3, 1), nn.Hardsigmoid, True, marks=pytest.mark.slow),
-    ],
+    few(
+        [
+            ((17, 16), (3, 1), nn.SiLU, True),
+            ((5, 19), (5, 2), nn.Hardswish, False),
+            pytest.param((5, 16), (3, 2), nn.ReLU6, True, marks=pytest.mark.slow),
+            pytest.param((17, 19), (5, 1), nn.Sigmoid, False, marks=pytest.mark.slow),
+            pytest.param((5, 16), (3, 1), nn.Hardsigmoid, True, marks=pytest.mark.slow),
+        ],
+        rows=True,
+    ),
 )
 def test_gated_units_are_as_near_to_exact_arithmetic_as_torch_is(widths, kernel, act, regional):
     torch.manual_seed(0)
@@ -127,6 +131,7 @@ class Windows(nn.Module):
         return torch.cat(y, 1).flatten(1)
 
 
+@pytest.mark.long
 def test_any_window_stride_and_border_agrees_with_exact_arithmetic():
     torch.manual_seed(0)
     body = Windows()

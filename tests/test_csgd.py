@@ -22,6 +22,7 @@ from leancnn.recipes import learning_rate
 from leancnn.train.centripetal import Centripetal, strength
 from leancnn.train.rules import rule_of
 from leancnn.train.state import SGD
+from tests.few import few
 from tests.tiny import RECIPE
 from tests.tiny_runs import stopped_at, weights_of
 
@@ -70,7 +71,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "goal"), CASES, ids=str)
+@pytest.mark.parametrize(("name", "goal"), few(CASES, rows=True), ids=str)
 def test_merging_equal_channels_changes_no_answer(name, goal):
     network = lively(untrained(name))
     clusters = collapsed(network, goal)
@@ -168,6 +169,7 @@ def test_the_pull_is_the_papers_where_that_has_time_to_work():
     assert math.isclose(falls, 20)
 
 
+@pytest.mark.long
 def test_clusters_close_however_much_gradients_are_clipped(quiet, tmp_path):
     recipe = RECIPE.changed(epochs=40, ema=0, batch=4, lr=0.02, clip=1e-6)
     words = {"criterion": "csgd", "finetune": recipe, "keep": 0.5, "progress": False}
@@ -185,6 +187,7 @@ def test_times_choose_no_cut(quiet):
         plan(weights.load(quiet), criterion="csgd", speedup=2.0, progress=False)
 
 
+@pytest.mark.long
 def test_pruning_trains_first_and_then_loses_nothing(quiet, pictures, tmp_path):
     recipe = RECIPE.changed(epochs=40, ema=0, batch=4, lr=0.02)
     out = tmp_path / "small"

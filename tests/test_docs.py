@@ -12,6 +12,7 @@ import pytest
 import leancnn
 from leancnn import cli
 from leancnn.commands import commands
+from tests.few import few
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -121,7 +122,7 @@ SLOW = ("quantize_digits.py", "prune_digits.py", "compile_network.py")
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(e, marks=[pytest.mark.slow] * (e.name in SLOW)) for e in EXAMPLES],
+    few([pytest.param(e, marks=[pytest.mark.slow] * (e.name in SLOW)) for e in EXAMPLES]),
     ids=lambda path: path.name,
 )
 @pytest.mark.usefixtures("plain_digits")

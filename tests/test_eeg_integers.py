@@ -31,6 +31,7 @@ from leancnn.errors import DataError, MismatchError, MissingDependencyError, Run
 from leancnn.normalisation import planes
 from leancnn.weights import load as load_network
 from tests.eeg_data import people, save_trials
+from tests.few import few
 
 
 @contextmanager
@@ -67,6 +68,7 @@ def logit(tmp_path_factory):
     return eeg_run(tmp_path_factory.mktemp("logit"), "logit")
 
 
+@pytest.mark.long
 def test_integers_in_c_round_signals_to_the_bits_of_the_reference():
     floats = untrained("ssvepnet")
     floats.body.fc.bias.data = torch.tensor([1.0, -2.0, 3.0])  # which stands behind the flattening
@@ -85,6 +87,7 @@ def test_integers_in_c_round_signals_to_the_bits_of_the_reference():
     assert error.detach().abs().mean() < 0.05 * floats(fed).std()
 
 
+@pytest.mark.long
 def test_a_live_decoder_answers_integers_in_c_with_the_bits_of_the_reference(ensemble):
     reference, _ = stage.load(ensemble / "e8")
     live, _ = load_decoder(str(ensemble / "e8"))
@@ -147,6 +150,7 @@ def test_a_quantized_run_is_a_run_whose_held_out_scores_are_of_integers(ensemble
     assert json.loads(capsys.readouterr().out)["decided"] == 36
 
 
+@pytest.mark.long
 def test_integers_are_compared_with_floats_trained_beside_them_not_with_old_scores(
     ensemble, tmp_path
 ):
@@ -198,7 +202,7 @@ VERBS = {  # what each verb says of an EEG run, and whether it can
 }
 
 
-@pytest.mark.parametrize(("verb", "name"), VERBS)
+@pytest.mark.parametrize(("verb", "name"), few(VERBS, rows=True))
 def test_each_verb_takes_a_decoder_of_signals_or_says_which_does(
     ensemble, tmp_path, capsys, verb, name
 ):
@@ -248,11 +252,14 @@ def test_a_report_says_that_a_run_is_in_integers(ensemble, tmp_path):
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [
-        (["--budget", "1"], "--budget is for networks of images"),
-        (["--finetune", "digits"], "--finetune is for networks of images"),
-        (["--images", "3"], "3 calibration images are too few"),
-    ],
+    few(
+        [
+            (["--budget", "1"], "--budget is for networks of images"),
+            (["--finetune", "digits"], "--finetune is for networks of images"),
+            (["--images", "3"], "3 calibration images are too few"),
+        ],
+        rows=True,
+    ),
 )
 def test_what_cannot_be_quantized_writes_nothing(ensemble, tmp_path, capsys, more, says):
     words = ["quantize", str(ensemble / "e"), "--out", str(tmp_path / "out"), *more]

@@ -178,6 +178,7 @@ def test_a_run_is_not_written_over_and_damage_is_seen(run, tmp_path):
         stage.load(tmp_path / "no")
 
 
+@pytest.mark.long
 def test_an_evaluation_says_who_and_beside_what(run):
     _, epochs, _, held = run
     report = evaluate(held, epochs, split="subject", window=2.0, decoder="logit", shuffles=1)
@@ -267,6 +268,7 @@ def test_trials_that_cannot_be_trained_on_are_refused():
         fit(Epochs(x, epochs.hz, epochs.subject, epochs.session, 250.0, -1.0, epochs.channels))
 
 
+@pytest.mark.long
 def test_a_network_learns_saves_and_compiles_to_the_same_answers(tmp_path, monkeypatch):
     from leancnn.compile import compile
     from leancnn.weights import load as load_network

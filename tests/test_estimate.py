@@ -7,6 +7,7 @@ import pytest
 
 from leancnn import cli, models
 from leancnn.train import train
+from tests.few import few
 from tests.tiny import RECIPE
 
 estimate = import_module("leancnn.train.estimate")
@@ -34,7 +35,8 @@ def test_the_rate_is_that_of_a_measured_step(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
-    ("seconds", "worth", "said"), [(60.0, 1, True), (0.01, 1, False), (60.0, 100, False)]
+    ("seconds", "worth", "said"),
+    few([(60.0, 1, True), (0.01, 1, False), (60.0, 100, False)], rows=True),
 )
 def test_a_long_training_says_so_before_its_first_step(
     seconds: float,

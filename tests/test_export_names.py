@@ -19,6 +19,7 @@ from leancnn.export import export
 from leancnn.targets import targets
 from leancnn.toolchain import find_compiler
 from tests.compiler_saved import on_shelf
+from tests.few import few
 
 ON_DISK = [
     pytest.param(name, marks=[pytest.mark.slow] * (name == "web"))
@@ -69,6 +70,7 @@ def bytes_of_export(network, out):
     return {path.name: path.read_bytes() for path in export(network, to="c", out=out)}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unread")
 def test_of_exports_into_one_folder_at_one_moment_one_network_stands_whole(tmp_path):
     """Two networks of one name, three processes each: the files are those of the first, all of
@@ -100,7 +102,7 @@ def test_of_exports_into_one_folder_at_one_moment_one_network_stands_whole(tmp_p
 
 
 @pytest.mark.usefixtures("unread")
-@pytest.mark.parametrize("to", ON_DISK)
+@pytest.mark.parametrize("to", few(ON_DISK))
 def test_an_export_replaces_its_own_and_never_those_of_another_network(to, tmp_path):
     one, two = another(1), another(2)
     first = exported(one, to, tmp_path)
@@ -117,7 +119,7 @@ def test_an_export_replaces_its_own_and_never_those_of_another_network(to, tmp_p
 
 
 @pytest.mark.usefixtures("unread")
-@pytest.mark.parametrize("to", ["c", "onnx", "torch"])
+@pytest.mark.parametrize("to", few(["c", "onnx", "torch"]))
 def test_a_file_that_no_run_is_known_of_stays(to, tmp_path):
     for place in exported(another(1), to, tmp_path / "as"):
         theirs = tmp_path / "theirs" / place.name
@@ -129,6 +131,7 @@ def test_a_file_that_no_run_is_known_of_stays(to, tmp_path):
     assert bytes_of(tmp_path / "theirs") == before
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unread")
 def test_best_and_last_of_one_run_replace_each_other_and_another_run_does_not(quiet, tmp_path):
     out = ["--out", str(tmp_path / "build")]
@@ -141,6 +144,7 @@ def test_best_and_last_of_one_run_replace_each_other_and_another_run_does_not(qu
     assert cli.main(["compile", str(tmp_path / "other"), *out, "--name", "other"]) == 0
 
 
+@pytest.mark.long
 def test_two_networks_of_one_name_link_into_one_program(tmp_path):
     names = {"net": another(1), "NET": another(2), "third": another(3)}
     for name, network in names.items():
@@ -180,7 +184,7 @@ def test_a_name_that_c_could_not_have_is_refused_before_any_work(name, tmp_path)
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("there", few([True, False]))
 def test_an_export_that_fails_leaves_no_folder(there, tmp_path, monkeypatch):
     def wrong(*given):
         raise ParityError("otherwise")
@@ -195,6 +199,7 @@ def test_an_export_that_fails_leaves_no_folder(there, tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*")) == ([tmp_path / "new"] if there else [])
 
 
+@pytest.mark.long
 def test_an_onnx_file_of_the_same_name_does_not_replace_another(tmp_path, capsys):
     for seed in (1, 2):
         (made,) = exported(another(seed), "onnx", tmp_path / str(seed))

@@ -20,6 +20,7 @@ from leancnn.preprocess import Preprocessing
 from leancnn.targets._c_text import to_c
 from leancnn.toolchain import compile_library
 from leancnn.weights import Network, save
+from tests.few import few
 from tests.tiny import tiny
 
 TESTS = Path(__file__).parent
@@ -55,6 +56,7 @@ def test_a_board_has_room_for_a_small_network_and_none_for_a_large_one():
     assert "leancnn prune" in str(found)
 
 
+@pytest.mark.long
 def test_what_would_fit_instead_takes_the_same_pixels_and_fits(monkeypatch):
     monkeypatch.setattr(models, "names", lambda: ["resnet8", "resnet20", "henet_r2", "alexnet"])
     large = network("resnet20", models.create_model("resnet20", classes=3), (32, 32))
@@ -68,6 +70,7 @@ def test_an_unknown_board_is_named_with_its_nearest():
         fit(network(), "nano33bl")
 
 
+@pytest.mark.long
 def test_the_command_says_what_is_missing_and_ends_with_one(tmp_path, capsys):
     save(network("tiny"), tmp_path / "net")
     assert cli.main(["fit", str(tmp_path / "net"), "--board", "nano33ble", "--json"]) == 0
@@ -97,7 +100,7 @@ def test_little_memory_takes_no_more_and_answers_the_same(name):
     np.testing.assert_allclose(*answers, atol=1e-4 * np.abs(answers[1]).max())
 
 
-@pytest.mark.parametrize("to", ["arduino", "platformio"])
+@pytest.mark.parametrize("to", few(["arduino", "platformio"]))
 def test_a_project_holds_the_network_a_picture_and_a_program(tmp_path, to):
     (place,) = export(network(), to=to, out=tmp_path)
     names = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}

@@ -14,6 +14,7 @@ from leancnn.compiler.simplify import simplify
 from leancnn.errors import UnsupportedError
 from leancnn.parity import trial_images
 from leancnn.targets.onnx import to_onnx
+from tests.few import few
 from tests.int8_nets import answers, written
 
 onnx = pytest.importorskip("onnx")
@@ -141,7 +142,9 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *(pytest.param(k, marks=pytest.mark.slow) for k in MORE)])
+@pytest.mark.parametrize(
+    "kind", few([*KINDS, *(pytest.param(k, marks=pytest.mark.slow) for k in MORE)])
+)
 def test_a_file_of_others_is_compiled_to_integers_that_answer_like_onnx_runtime(kind, tmp_path):
     pytest.importorskip("onnxruntime")
     path = foreign(tmp_path / "others.onnx", **(KINDS | MORE)[kind])
@@ -200,7 +203,7 @@ def partly(path, kind):
     return path
 
 
-@pytest.mark.parametrize("kind", ["middle", "image", "shortcut", "answer"])
+@pytest.mark.parametrize("kind", few(["middle", "image", "shortcut", "answer"]))
 def test_parts_without_an_integer_form_are_floats_and_the_rest_integers(kind, tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     path = partly(tmp_path / "partly.onnx", kind)
@@ -250,7 +253,9 @@ def test_whole_numbers_of_other_widths_are_refused_by_name(tmp_path):
         leancnn.compile(tmp_path / "wide.onnx")
 
 
-@pytest.mark.parametrize(("kind", "zero"), [(np.uint8, 0), (np.int8, -128), (np.uint8, 255)])
+@pytest.mark.parametrize(
+    ("kind", "zero"), few([(np.uint8, 0), (np.int8, -128), (np.uint8, 255)], rows=True)
+)
 def test_weights_that_lie_255_steps_from_their_zero_keep_their_sign(kind, zero, tmp_path):
     pytest.importorskip("onnxruntime")
     w = Written()

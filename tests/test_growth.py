@@ -13,6 +13,7 @@ import pytest
 import leancnn
 from leancnn.train import train
 from tests.compiler_saved import network, on_shelf
+from tests.few import few
 from tests.tiny import RECIPE
 
 MOST = 24 << 20  # bytes of memory that 30 turns may add: less than one MB each
@@ -60,7 +61,7 @@ def speck() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("speck")
-@pytest.mark.parametrize("times", [6, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", few([6, pytest.param(30, marks=pytest.mark.slow)]))
 def test_compiling_again_and_again_does_not_grow(times: int) -> None:
     net = network()
     images = np.zeros((2, 8, 8, 3), np.uint8)
@@ -69,6 +70,7 @@ def test_compiling_again_and_again_does_not_grow(times: int) -> None:
     assert memory < MOST
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
 def test_training_three_times_does_not_grow(pictures: Path, tmp_path: Path) -> None:
     short = RECIPE.changed(epochs=1)

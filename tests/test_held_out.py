@@ -16,6 +16,7 @@ from leancnn.errors import (
 from tests.tiny_photos import network, photos
 
 
+@pytest.mark.long
 def test_uses_are_counted_for_each_test_set_and_a_changed_one_is_noticed(photo_run, tmp_path):
     first = leancnn.evaluate(photo_run)
     assert (first.which, first.uses, first.all_uses, first.changed) == ("best", 1, 1, False)

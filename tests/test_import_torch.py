@@ -11,6 +11,7 @@ from leancnn.compiler.simplify import simplify
 from leancnn.errors import UnsupportedError
 from tests.compiler_nets import compiled, max_error, settled
 from tests.compiler_torch import answers
+from tests.few import few
 
 
 class GeneratedC(nn.Module):
@@ -65,7 +66,7 @@ def attention(m, x):
 
 
 @pytest.mark.parametrize(
-    "function", [curves, moves, reductions, norms, attention], ids=lambda f: f.__name__
+    "function", few([curves, moves, reductions, norms, attention]), ids=lambda f: f.__name__
 )
 def test_a_style_computes_what_torch_computes(function):
     body, images = GeneratedC(function), torch.randn(2, 3, 9, 8)
@@ -119,7 +120,7 @@ class Pair(nn.Module):
         return x.mean((2, 3)), x.amax((2, 3))
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", few(REFUSED))
 def test_what_cannot_be_compiled_is_named_in_one_line(name):
     function, reason = REFUSED[name]
     body = Pair() if name == "two outputs" else GeneratedC(function)

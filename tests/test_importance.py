@@ -149,6 +149,7 @@ def test_a_cache_that_cannot_be_written_costs_no_score(
     assert "the scores are not kept" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_what_a_criterion_tells_is_kept_with_its_scores(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

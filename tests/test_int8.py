@@ -26,6 +26,7 @@ from leancnn.compiler.reference import IntegerNetwork, meaning
 from leancnn.compiler.simplify import simplify
 from leancnn.errors import DamagedError, MismatchError, UnsupportedError
 from leancnn.toolchain import run_compiler
+from tests.few import few
 from tests.int8_nets import (
     MEAN,
     STD,
@@ -56,8 +57,8 @@ BUILDS = PLAIN | (
 )
 
 
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize("seed", [15, 24])
+@pytest.mark.parametrize("build", few(BUILDS))
+@pytest.mark.parametrize("seed", few([15, 24]))
 def test_the_c_is_its_reference_to_the_bit(seed, build):
     _, network, reference, pixels = drawn(seed)
     expected = reference.answer(pixels).numpy()
@@ -65,8 +66,8 @@ def test_the_c_is_its_reference_to_the_bit(seed, build):
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("level", ["-O0", "-O2", "-O3", "-Os"])
-@pytest.mark.parametrize("kind", [Drawn, Downsampled])
+@pytest.mark.parametrize("level", few(["-O0", "-O2", "-O3", "-Os"]))
+@pytest.mark.parametrize("kind", few([Drawn, Downsampled]))
 def test_every_level_of_optimisation_gives_the_same_bits(kind, level):
     """gcc 12.2 at -O2 takes the copy before a strided convolution for a call without effects."""
     for seed in (3, 8):
@@ -75,7 +76,7 @@ def test_every_level_of_optimisation_gives_the_same_bits(kind, level):
         assert np.array_equal(found, reference.answer(pixels).numpy())
 
 
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("build", few(BUILDS))
 def test_depthwise_windows_of_any_kind_give_the_same_bits(build):
     for seed in (1, 6):
         _, network, reference, pixels = drawn(seed, kind=DepthwiseDrawn)
@@ -85,11 +86,14 @@ def test_depthwise_windows_of_any_kind_give_the_same_bits(build):
 
 @pytest.mark.parametrize(
     ("kind", "build"),
-    [
-        (NormDrawn, "integers alone"),
-        (NormDrawn, "this processor"),
-        (SmallPast, "this processor"),
-    ],
+    few(
+        [
+            (NormDrawn, "integers alone"),
+            (NormDrawn, "this processor"),
+            (SmallPast, "this processor"),
+        ],
+        rows=True,
+    ),
 )
 def test_vectors_divided_by_their_lengths_give_the_same_bits(kind, build):
     graph, network, reference, pixels = drawn(1, kind=kind)
@@ -306,7 +310,7 @@ class GateDrawn(Drawn):
         return self.add(Conv(weight, self.numbers(outputs), padding=(1, 1, 1, 1)), x)
 
 
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", few([2, 3]))
 def test_a_shortcut_is_added_to_what_a_gate_has_multiplied(seed):
     graph, network, reference, pixels = drawn(seed, kind=GateDrawn)
     expected = run(graph, meaning(network, network.image, pixels).float()).flatten(1)
@@ -327,7 +331,7 @@ def finer_of(seed, kind=Drawn):
     return run(graph, image).flatten(1), reference.answer(pixels), network, pixels
 
 
-@pytest.mark.parametrize(("seed", "kind"), [(15, Drawn), (6, DepthwiseDrawn)])
+@pytest.mark.parametrize(("seed", "kind"), few([(15, Drawn), (6, DepthwiseDrawn)], rows=True))
 def test_weights_of_ten_bits_give_the_same_bits_in_c_and_come_closer_to_the_floats(seed, kind):
     expected, eight, network, pixels = finer_of(seed, kind)
     ten = IntegerNetwork(network).answer(pixels)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from leancnn.toolchain import cross_compile
+from tests.few import few
 from tests.int8_nets import QUICK, DepthwiseDrawn, Drawn, drawn, written
 from tests.test_cross_compile import ARM, cross_compiler, emulator
 
@@ -34,7 +35,7 @@ PLACES = [  # QEMU's name and processor, gcc's name, flags
 ]
 
 
-@pytest.mark.parametrize(("processor", "cpu", "system", "flags"), PLACES)
+@pytest.mark.parametrize(("processor", "cpu", "system", "flags"), few(PLACES, rows=True))
 def test_another_processor_answers_with_the_same_bits(processor, cpu, system, flags, tmp_path):
     qemu, gcc = emulator(processor), cross_compiler(system)
     for seed, kind in ((2, Drawn), (6, DepthwiseDrawn)):

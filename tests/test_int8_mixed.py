@@ -13,6 +13,7 @@ from leancnn.compiler.ranges import measure, run
 from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.simplify import simplify
 from leancnn.errors import DamagedError
+from tests.few import few
 from tests.int8_nets import MEAN, STD, Drawn, answers, spread, written
 from tests.test_int8 import BUILDS
 
@@ -63,8 +64,8 @@ def kinds(network):
     return {type(node) for node in network.nodes}
 
 
-@pytest.mark.parametrize("build", ["plain loops", "this processor"])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("build", few(["plain loops", "this processor"]))
+@pytest.mark.parametrize("seed", few([1, 2]))
 def test_the_c_of_a_mixed_network_is_its_reference_but_for_float_sums(seed, build):
     _, network, _, pixels = mixed(seed)
     assert {QConv, QFloat, QDequantize} <= kinds(network)
@@ -85,6 +86,7 @@ def test_forty_mixed_networks_at_every_width(seed):
         assert error <= APART * np.abs(expected).max(), flags
 
 
+@pytest.mark.long
 def test_what_is_all_floats_is_the_graph_itself():
     """No border but the image: the answer is that of the floats, and no byte on the way."""
     graph, _, image, pixels = mixed(5, kept=1.0)

@@ -20,6 +20,7 @@ from leancnn.compiler.int8_weights import as_conv, to_bytes
 from leancnn.compiler.integers import QConv, QValue, conv_shape, stores
 from leancnn.compiler.integers_data import from_data, to_data
 from leancnn.compiler.reference import IntegerNetwork
+from tests.few import few
 from tests.int8_nets import DepthwiseDrawn, Downsampled, Drawn, answers, drawn, written
 from tests.test_int8 import BUILDS
 
@@ -51,7 +52,7 @@ def convolutions(network):
     return [node for node in network.nodes if isinstance(node, QConv)]
 
 
-@pytest.mark.parametrize("kind", [Drawn, DepthwiseDrawn, Downsampled])
+@pytest.mark.parametrize("kind", few([Drawn, DepthwiseDrawn, Downsampled]))
 def test_the_quantizer_s_weights_fit_in_the_words_that_kernels_multiply(kind):
     fits = of = 0
     for seed in range(8):
@@ -106,8 +107,8 @@ def test_layers_may_be_called_as_helpers_are():
     assert np.array_equal(found, reference.answer(pixels).numpy())
 
 
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize("kind", [Drawn, DepthwiseDrawn])
+@pytest.mark.parametrize("build", few(BUILDS))
+@pytest.mark.parametrize("kind", few([Drawn, DepthwiseDrawn]))
 def test_weights_that_do_not_fit_are_multiplied_otherwise_to_the_same_bits(kind, build):
     """As in files that others quantized: every weight the largest, of both signs."""
     _, network, _, pixels = drawn(5, images=2, kind=kind)

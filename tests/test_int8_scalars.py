@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from leancnn.compiler.frame import template
+from tests.few import few
 
 TESTS = Path(__file__).parent
 ARM = shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")
@@ -87,8 +88,8 @@ def written(folder):
     return source, wanted(*given)
 
 
-@pytest.mark.parametrize("build", NATIVE)
-@pytest.mark.parametrize("level", ["-O0", "-O3"])
+@pytest.mark.parametrize("build", few(NATIVE))
+@pytest.mark.parametrize("level", few(["-O0", "-O3"]))
 def test_numbers_are_multiplied_and_rounded_by_the_rule(tmp_path, build, level):
     source, (rounded, dots) = written(tmp_path)
     flags = ["-std=c11", level, "-DLANES=1", *NATIVE[build]]

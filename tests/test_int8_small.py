@@ -39,6 +39,7 @@ from leancnn.compiler.reference import IntegerNetwork
 from leancnn.compiler.simplify import simplify
 from leancnn.errors import ProgramError
 from leancnn.parity import trial_images
+from tests.few import few
 from tests.int8_nets import (
     MEAN,
     QUICK,
@@ -129,7 +130,7 @@ DRAWN = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "seed"), DRAWN)
+@pytest.mark.parametrize(("kind", "seed"), few(DRAWN, rows=True))
 def test_outputs_over_inputs_give_the_bits_of_the_reference(kind, seed, all_over):
     _, network, reference, pixels = drawn(seed, images=3, kind=kind)
     assert lower(network, small=True).arena.before
@@ -139,7 +140,10 @@ def test_outputs_over_inputs_give_the_bits_of_the_reference(kind, seed, all_over
 
 @pytest.mark.parametrize(
     ("kind", "seed", "flags"),
-    [(Blocks, 5, ["-DINTEGERS", "-O0"]), (DepthwiseDrawn, 1, ["-O0"]), (Drawn, 8, ["-O2"])],
+    few(
+        [(Blocks, 5, ["-DINTEGERS", "-O0"]), (DepthwiseDrawn, 1, ["-O0"]), (Drawn, 8, ["-O2"])],
+        rows=True,
+    ),
 )
 def test_the_least_memory_gives_the_bits_of_the_reference(kind, seed, flags):
     _, network, reference, pixels = drawn(seed, images=3, kind=kind)
@@ -165,6 +169,7 @@ int main(void)
 """
 
 
+@pytest.mark.long
 def test_nothing_is_touched_beyond_the_scratch_that_the_file_asks_for(all_over, tmp_path):
     _, network, reference, pixels = drawn(6, images=3, kind=Blocks)
     made, program = small(network), tmp_path / "drawn"
@@ -246,6 +251,7 @@ def test_the_least_memory_is_less_and_strides_take_no_copy(kind):
         assert not any(pack.phases for pack in packs)
 
 
+@pytest.mark.long
 def test_henet_takes_at_most_52_kb():
     network = untrained("henet_r3")
     graph = simplify(import_torch(network.body, (3, 31, 31)))

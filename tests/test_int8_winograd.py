@@ -17,6 +17,7 @@ from leancnn.compiler.int8_lower import lower
 from leancnn.compiler.int8_winograd import exact, points
 from leancnn.compiler.integers import QConv, Quantized, QValue, Store
 from leancnn.compiler.reference import IntegerNetwork
+from tests.few import few
 from tests.int8_nets import Drawn, answers, drawn, written
 from tests.test_int8 import BUILDS, INTEL
 
@@ -76,8 +77,8 @@ def test_a_shift_gives_the_sum_whatever_was_lost_beyond_32_bits(total, lost):
     assert kept >> 2 == total
 
 
-@pytest.mark.parametrize("build", [name for name in BUILDS if name not in OTHERS])
-@pytest.mark.parametrize("seed", [1, 5])
+@pytest.mark.parametrize("build", few([name for name in BUILDS if name not in OTHERS]))
+@pytest.mark.parametrize("seed", few([1, 5]))
 def test_planes_of_any_size_give_the_same_bits(seed, build, always):
     _, network, reference, pixels = drawn(seed, images=2, kind=Windows)
     source = written(network).source
@@ -117,8 +118,8 @@ def alone(channels, size, weight, seed=0):
 LARGEST = 1836  # channels of which four times a sum of the largest bytes has room in 32 bits
 
 
-@pytest.mark.parametrize("channels", [5, LARGEST])
-@pytest.mark.parametrize("flags", [["-mavx2"], ["-mno-sse3"]] if INTEL else [[]])
+@pytest.mark.parametrize("channels", few([5, LARGEST]))
+@pytest.mark.parametrize("flags", few([["-mavx2"], ["-mno-sse3"]] if INTEL else [[]]))
 def test_the_largest_bytes_and_weights_leave_no_sum_wrong(channels, flags, always):
     """At the points, sums of these leave 32 bits, and come back."""
     random = np.random.default_rng(1)
@@ -200,7 +201,7 @@ class Ragged(Drawn):
         return self.add(op, x)
 
 
-@pytest.mark.parametrize("flags", [["-DLANES=1"], ["-DNO_WINOGRAD"], []])
+@pytest.mark.parametrize("flags", few([["-DLANES=1"], ["-DNO_WINOGRAD"], []]))
 def test_outputs_that_fill_no_quad_have_the_parameters_of_all_the_others(flags):
     _, network, reference, pixels = drawn(0, images=2, kind=Ragged)
     assert any(isinstance(kernel, Winograd) for kernel in lower(network).kernels)

@@ -13,6 +13,7 @@ from leancnn.compiler.memory import schedule
 from leancnn.compiler.planar import PlanarKernel, vector_loops
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import compiled, max_error, settled
+from tests.few import few
 
 FEW = [(16, 16), (8, 16), (4, 16), (1, 16)]  # lanes and registers
 WIDTHS = [(16, 32), (8, 32), (4, 32), (1, 32), *FEW]
@@ -63,7 +64,7 @@ def left(vectors, sizes):
     return vectors
 
 
-@pytest.mark.parametrize("wide", [1, 3, 8, 20])
+@pytest.mark.parametrize("wide", few([1, 3, 8, 20]))
 def test_the_loops_of_a_line_reach_every_vector(wide):
     seen = set()
     for size in ((5, 7), (9, 28), (20, 24), (31, 31)):
@@ -83,7 +84,10 @@ def test_the_loops_of_a_line_reach_every_vector(wide):
 
 @pytest.mark.parametrize(
     ("lanes", "registers"),
-    [pytest.param(*one, marks=[pytest.mark.slow] * (one not in FEW)) for one in WIDTHS],
+    few(
+        [pytest.param(*one, marks=[pytest.mark.slow] * (one not in FEW)) for one in WIDTHS],
+        rows=True,
+    ),
 )
 def test_a_vector_too_many_for_whole_tiles_is_computed_with_few_registers(lanes, registers):
     body, shape = convolutions(6, 6, (38, 38))

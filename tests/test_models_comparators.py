@@ -5,6 +5,7 @@ import torch
 
 from leancnn.count import Cost, count
 from leancnn.models import card, create_model
+from tests.few import few
 
 
 def cost(name: str, **arguments: object) -> Cost:
@@ -105,7 +106,7 @@ def test_resnet8_is_the_78666_of_its_benchmark_with_statistics() -> None:
     assert found.trainable + found.buffers == 78_666
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv1", "mobilenetv3_small"])
+@pytest.mark.parametrize("name", few(["resnet18", "mobilenetv1", "mobilenetv3_small"]))
 def test_a_stem_for_small_images_costs_no_more_weights_and_sees_more(name: str) -> None:
     arguments = {"classes": 10, "stem": "cifar"}
     with torch.device("meta"):

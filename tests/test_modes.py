@@ -23,6 +23,7 @@ from leancnn.prune.latency import Clock
 from leancnn.targets import targets
 from leancnn.training_data import TrainingImages
 from leancnn.weights import Network
+from tests.few import few
 from tests.tiny import RECIPE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,7 +150,7 @@ def test_every_public_function_that_takes_a_network_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=[pytest.mark.slow] * (one == "bench")) for one in CALLS]
+    "name", few([pytest.param(one, marks=[pytest.mark.slow] * (one == "bench")) for one in CALLS])
 )
 def test_a_network_is_given_back_as_it_was(name: str, pictures: Path, tmp_path: Path) -> None:
     network = made()
@@ -197,8 +198,8 @@ def answered(name: str, network: Network, pictures: Path) -> Any:
     return str(plan(network, criterion="l1", keep=0.5))
 
 
-@pytest.mark.parametrize("setting", ["float64", "autocast"])
-@pytest.mark.parametrize("name", ["predict", "compile", "count", "prune.plan"])
+@pytest.mark.parametrize("setting", few(["float64", "autocast"]))
+@pytest.mark.parametrize("name", few(["predict", "compile", "count", "prune.plan"]))
 def test_a_callers_default_type_and_autocast_change_no_answer(
     name: str, setting: str, pictures: Path
 ) -> None:

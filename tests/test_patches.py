@@ -150,6 +150,7 @@ def graph_of(name):
     return simplify(import_torch(network.body, (3, *network.preprocessing.size)))
 
 
+@pytest.mark.long
 def test_the_least_memory_of_henet_is_below_190_kb():
     graph = graph_of("henet_r3")
     found = smallest(graph)

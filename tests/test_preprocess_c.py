@@ -14,6 +14,7 @@ from leancnn.compiler.translate import translate
 from leancnn.errors import MismatchError
 from leancnn.preprocess import Preprocessing
 from leancnn.toolchain import FAST_FLAGS, compile_library
+from tests.few import few
 
 PREPROCESSINGS = {
     "cover": Preprocessing(size=(31, 31), scale=(36, 36)),
@@ -64,7 +65,7 @@ def noise(height, width, channels, seed=0):
     return picture
 
 
-@pytest.mark.parametrize("name", PREPROCESSINGS)
+@pytest.mark.parametrize("name", few(PREPROCESSINGS))
 @given(
     height=some.integers(1, 300), width=some.integers(1, 300), channels=some.sampled_from((1, 3))
 )
@@ -76,8 +77,8 @@ def test_any_size_is_scaled_to_the_bits_of_python(natives, name, height, width, 
     assert np.array_equal(natives[name].preprocess(picture), expected)
 
 
-@pytest.mark.parametrize("shape", [(3000, 4000), (1, 9000), (9000, 1), (1500, 1501)])
-@pytest.mark.parametrize("name", ["cover", "contain", "stretch"])
+@pytest.mark.parametrize("shape", few([(3000, 4000), (1, 9000), (9000, 1), (1500, 1501)]))
+@pytest.mark.parametrize("name", few(["cover", "contain", "stretch"]))
 def test_photographs_and_slivers_are_scaled_to_the_bits_of_python(natives, name, shape):
     picture, preprocessing = noise(*shape, 3), PREPROCESSINGS[name]
     expected = preprocessing.window(preprocessing.of_array(picture)[None])[0]
@@ -126,6 +127,7 @@ def test_a_network_of_unknown_preprocessing_has_none_and_it_can_be_left_out():
         native.preprocess(noise(50, 40, 3))
 
 
+@pytest.mark.long
 def test_the_c_is_free_of_warnings():
     flags = ("-Wall", "-Wextra", "-Wmissing-prototypes", "-Wshadow", "-Werror")
     for preprocessing in PREPROCESSINGS.values():

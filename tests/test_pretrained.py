@@ -14,6 +14,7 @@ from leancnn.bench import untrained
 from leancnn.errors import DamagedError, LeanCNNError, MismatchError, UsageError
 from leancnn.models import create_model
 from leancnn.train import train
+from tests.few import few
 from tests.tiny import RECIPE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,13 +35,19 @@ def other(classes: int = 10) -> torch.nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "wrap"),
-    [
-        ("plain.pt", lambda state: state),
-        ("wrapped.pth", lambda state: {"epoch": 3, "state_dict": state}),
-        ("parallel.ckpt", lambda state: {"model": {f"module.{k}": v for k, v in state.items()}}),
-        ("compiled.bin", lambda state: {f"_orig_mod.{k}": v for k, v in state.items()}),
-        ("safe.safetensors", lambda state: {f"net.{k}": v for k, v in state.items()}),
-    ],
+    few(
+        [
+            ("plain.pt", lambda state: state),
+            ("wrapped.pth", lambda state: {"epoch": 3, "state_dict": state}),
+            (
+                "parallel.ckpt",
+                lambda state: {"model": {f"module.{k}": v for k, v in state.items()}},
+            ),
+            ("compiled.bin", lambda state: {f"_orig_mod.{k}": v for k, v in state.items()}),
+            ("safe.safetensors", lambda state: {f"net.{k}": v for k, v in state.items()}),
+        ],
+        rows=True,
+    ),
 )
 def test_training_begins_with_the_weights_of_a_file(
     name: str, wrap: Any, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -72,7 +79,7 @@ def test_another_head_starts_anew_and_is_said(
     torch.testing.assert_close(found.conv1.weight, body.conv1.weight, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["resnet8", pytest.param("henet_r2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", few(["resnet8", pytest.param("henet_r2", marks=pytest.mark.slow)]))
 def test_onnx_with_folded_norms_answers_as_the_file_and_can_be_trained(
     name: str, tmp_path: Path
 ) -> None:

@@ -28,9 +28,10 @@ from leancnn.prune import plan as make_plan
 from leancnn.prune.baselines import baseline_start
 from leancnn.prune.budget import Candidates
 from tests import tiny  # noqa: F401 - the network of that name
+from tests.few import few
 
 
-@pytest.mark.parametrize("goal", [{"macs": 5e6}, {"bytes": 120_000}, {"keep": 0.6}])
+@pytest.mark.parametrize("goal", few([{"macs": 5e6}, {"bytes": 120_000}, {"keep": 0.6}]))
 def test_a_plan_keeps_its_budget_survives_json_and_a_cut_survives_the_disk(goal, tmp_path):
     net = untrained("resnet8")
     plan = make_plan(net, criterion="l1", **goal)
@@ -60,7 +61,8 @@ def test_a_plan_keeps_its_budget_survives_json_and_a_cut_survives_the_disk(goal,
 
 
 @pytest.mark.parametrize(
-    ("wanted", "share"), [pytest.param("flash", 0.5, marks=pytest.mark.slow), ("ram", 0.93)]
+    ("wanted", "share"),
+    few([pytest.param("flash", 0.5, marks=pytest.mark.slow), ("ram", 0.93)], rows=True),
 )
 def test_the_c_of_a_cut_keeps_the_memory_it_was_given(wanted, share):
     net = untrained("tiny")
@@ -96,7 +98,9 @@ def test_a_goal_that_cannot_be_is_refused_with_what_can(goal, error, words):
         make_plan(untrained("resnet8"), criterion="l1", **goal)
 
 
-@pytest.mark.parametrize(("goal", "asked"), [({"keep": 0.7}, 17), ({"macs": 3.9e6}, r"\d+")])
+@pytest.mark.parametrize(
+    ("goal", "asked"), few([({"keep": 0.7}, 17), ({"macs": 3.9e6}, r"\d+")], rows=True)
+)
 def test_a_plan_says_where_groups_did_not_allow_what_was_asked(goal, asked):
     plan = make_plan(untrained("henet_r2"), criterion="l1", **goal)
     told = rf"conv1 keeps \d+ of 24, not {asked}; its groups allow 12, 24"
@@ -223,6 +227,7 @@ def test_weights_that_are_no_numbers_are_not_scored(name):
         make_plan(net, criterion="l1", keep=0.5)
 
 
+@pytest.mark.long
 def test_the_least_is_one_channel_of_every_layer():
     net = untrained("mobilenetv2")
     one = make_plan(net, criterion="l1", keep=1e-9)

@@ -13,6 +13,7 @@ from leancnn.cli import main
 from leancnn.errors import MismatchError
 from leancnn.evaluate import evaluate
 from leancnn.models._base import Card, networks, register
+from tests.few import few
 from tests.tiny_gates import answer, small_files
 from tests.tiny_runs import stopped_at, weights_of
 
@@ -38,6 +39,7 @@ def small(wide, tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_pruned_and_trained_again_is_a_run_and_the_same_call_goes_on(
     wide, small, tmp_path, capsys, monkeypatch
 ):
@@ -70,6 +72,7 @@ def test_a_retraining_that_was_stopped_ends_in_the_same_bits(wide, small, tmp_pa
     assert weights_of(out) == weights_of(small)
 
 
+@pytest.mark.long
 def test_a_schedule_cuts_trains_and_cuts_again(wide, tmp_path):
     def prune(*schedule):
         return leancnn.prune(
@@ -105,7 +108,7 @@ def test_a_network_without_a_choice_of_first_weights_is_pruned_too(wide, tmp_pat
     assert "cut" in pruned.network.arguments
 
 
-@pytest.mark.parametrize(("words", "reason"), [
+@pytest.mark.parametrize(("words", "reason"), few([
     (["--keep-ratio", "0.5", "--macs", "5e6"], "name one goal"),
     ([], "name one goal"),
     (["--schedule", "2,3"], "goes down"),
@@ -127,7 +130,7 @@ def test_a_network_without_a_choice_of_first_weights_is_pruned_too(wide, tmp_pat
     (["--keep-ratio", "0.5", "--dry-run", "--finetune", "smoke"], "--dry-run has no use for --out"),
     (["--plot-gates", "x.png", "--keep-ratio", "0.5", "--no-time"], "for --keep-ratio, --out, "),
     (["--macs", "1"], "cannot be cut to macs 1"),
-])  # fmt: skip
+], rows=True))  # fmt: skip
 def test_bad_words_get_one_line(wide, tmp_path, capsys, words, reason):
     assert main(["prune", str(wide), *words, "--out", str(tmp_path / "no")]) != 0
     said = capsys.readouterr().err.strip().splitlines()[-1]

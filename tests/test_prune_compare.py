@@ -14,6 +14,7 @@ from leancnn.errors import DivergedError, MismatchError, RunError
 from leancnn.prune.compare import compare
 from leancnn.prune.measure import TestAccuracy
 from leancnn.training_data import training_images
+from tests.few import few
 from tests.tiny_gates import answer
 from tests.tiny_runs import weights_of
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_curves")
 CRITERIA, BASELINES = ["se_gate", "random"], ["scratch", "random_kernels"]
 
 
+@pytest.mark.long
 def test_another_seed_trains_otherwise_and_validates_on_the_same_images(wide, compared):
     folders = [wide, *(compared[0] / f"se_gate-seed{seed}" for seed in (0, 1))]
     plans = [runs.read_json(folder / "run.json")["plan"] for folder in folders]
@@ -60,6 +62,7 @@ def test_a_comparison_has_a_row_for_each_seed_a_conclusion_and_a_picture(compare
     assert [one["rows"] for one in seen] == [found["rows"][:n] for n in range(2, 10)]
 
 
+@pytest.mark.long
 def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
     compared, wide, capsys, monkeypatch
 ):
@@ -78,6 +81,7 @@ def test_a_finished_comparison_trains_nothing_and_opens_no_test_part_again(
     assert [one["which"] for one in runs.evaluations(wide)] == ["best"]
 
 
+@pytest.mark.long
 def test_a_baseline_that_cannot_be_trained_does_not_end_a_comparison(wide, tmp_path, monkeypatch):
     def trained(folder, *_):
         raise DivergedError("no") if "scratch" in folder.name else MismatchError("too small")
@@ -91,10 +95,10 @@ def test_a_baseline_that_cannot_be_trained_does_not_end_a_comparison(wide, tmp_p
     assert found.left_out == ("scratch, seed 0: no", "too small")
 
 
-@pytest.mark.parametrize(("criterion", "baseline", "goal", "differs"), [
+@pytest.mark.parametrize(("criterion", "baseline", "goal", "differs"), few([
     ("l1", "scratch", {"keep": 0.5}, "expansion 2, not unset; cut"),
     ("fpgm", "random_kernels", {"expansion": 2}, "start"),
-])  # fmt: skip
+], rows=True))  # fmt: skip
 def test_a_baseline_of_another_comparison_is_not_taken_for_this_one(
     compared, wide, criterion, baseline, goal, differs
 ):

@@ -12,6 +12,7 @@ from leancnn.cli import main
 from leancnn.errors import RunError
 from leancnn.prune.compare import compare
 from leancnn.prune.run import default_criterion
+from tests.few import few
 from tests.tiny_gates import answer
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -164,7 +165,7 @@ def test_no_pruning_lies_in_its_images(tmp_path, capsys):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("compared", [False, True])
+@pytest.mark.parametrize("compared", few([False, True]))
 def test_two_prunings_do_not_write_into_one_folder(wide, tmp_path, monkeypatch, compared):
     out, said = tmp_path / "small", []
     module = import_module("leancnn.prune.run")
@@ -187,6 +188,7 @@ def test_two_prunings_do_not_write_into_one_folder(wide, tmp_path, monkeypatch, 
     assert leancnn.prune(wide, out=out, criterion="l1", keep=0.5).folder == out
 
 
+@pytest.mark.long
 def test_a_pruned_network_knows_its_images_and_its_openings_are_counted(
     wide, tmp_path, capsys, monkeypatch
 ):
@@ -216,6 +218,7 @@ def test_the_criterion_that_nobody_names_fits_the_network(model, criterion):
     assert default_criterion(untrained(model)) == criterion
 
 
+@pytest.mark.long
 def test_the_readmes_words_cut_a_run_of_henet(pictures, tmp_path):
     from leancnn.train import train
     from tests.tiny import RECIPE

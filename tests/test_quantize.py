@@ -37,6 +37,7 @@ def eight(run):
     return run.parent / "eight"
 
 
+@pytest.mark.long
 def test_the_saved_network_predicts_and_evaluates_like_any_other(run, eight):
     found = leancnn.evaluate(eight, run.parent / "photos")
     assert found.images > 0
@@ -83,6 +84,7 @@ def test_every_class_is_among_the_calibration_images(run):
         assert set(dataset.of_train.labels[chosen]) == set(range(len(dataset.classes)))
 
 
+@pytest.mark.long
 def test_too_few_images_or_a_budget_that_cannot_hold_write_nothing(run, tmp_path):
     with pytest.raises(MismatchError, match="3 calibration images are too few; 16 or more"):
         quantize(run, tmp_path / "few", images=3)
@@ -137,6 +139,7 @@ def test_a_budget_gives_weights_of_10_bits_to_layers_until_it_holds(run, tmp_pat
     assert leancnn.compile(tmp_path / "fine").metadata["precision"] == "int8"
 
 
+@pytest.mark.long
 def test_where_10_bits_are_not_enough_convolutions_stay_in_floats(run, tmp_path, monkeypatch):
     """Made figures: nothing helps but floats, of which two are needed."""
 
@@ -171,6 +174,7 @@ def test_fake_quantization_answers_as_the_integers_that_it_trains_for(run, eight
     assert (fake.argmax(1) == whole.argmax(1)).double().mean() > 0.95
 
 
+@pytest.mark.long
 def test_finetuning_trains_on_in_fake_quantization_and_goes_on_where_it_stopped(run, tmp_path):
     out = tmp_path / "tuned"
     given = {"images": 24, "finetune": tiny.RECIPE, "overrides": {"epochs": 1.0}}

@@ -34,6 +34,7 @@ def check(seeds, folder):
     assert sum(value is not None for value in found.values()) > 0.9 * len(found)
 
 
+@pytest.mark.long
 def test_random_graphs_answer_as_onnx_runtime(tmp_path):
     check(range(FEW), tmp_path)
 

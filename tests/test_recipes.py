@@ -19,6 +19,7 @@ import leancnn
 from leancnn import models, recipes, runs
 from leancnn.errors import DamagedError, DataError, DivergedError, MismatchError, UnknownNameError
 from leancnn.recipes import learning_rate
+from tests.few import few
 from tests.tiny import RECIPE
 
 STEP = recipes.get("henet-paper").changed(lr=1.0, schedule="multistep", milestones=[0.5, 0.75])
@@ -203,7 +204,7 @@ def test_a_network_without_a_recipe_of_its_own_trains_fast() -> None:
 NUMBERS = [key for key, given in recipes.get("smoke").to_json().items() if type(given) is float]
 
 
-@pytest.mark.parametrize("key", sorted({*NUMBERS, "mixup", "clip"} - {"epochs"}))
+@pytest.mark.parametrize("key", few(sorted({*NUMBERS, "mixup", "clip"} - {"epochs"})))
 @pytest.mark.usefixtures("one_thread")
 def test_the_largest_number_that_is_taken_trains_or_is_said_to_diverge(
     key: str, pictures: Path, tmp_path: Path

@@ -15,6 +15,7 @@ from leancnn.errors import WriteError
 from leancnn.records import find
 from leancnn.report import MARK, render, report
 from leancnn.safe_files import write_checked
+from tests.few import few
 from tests.made_runs import (
     everything,
     made_bench,
@@ -29,7 +30,7 @@ from tests.report_pages import ALLOWED, HOSTILE, Page, page_of, read_value
 pytestmark = pytest.mark.usefixtures("plain_charts")
 
 
-@pytest.mark.parametrize("word", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("word", few(HOSTILE), ids=range(len(HOSTILE)))
 def test_hostile_words_are_words_in_every_place(tmp_path, word):
     check_words(tmp_path, word)
 
@@ -143,19 +144,22 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize(
     ("make", "said"),
-    [
-        (lambda at: at / "gone", "gone: no such folder or file"),
-        (lambda at: at / "empty", "holds no run, saved network, comparison, search or EEG run"),
-        (lambda at: at / "some", "is no run but holds some; name those you want: .*some/run"),
-        (lambda at: at / "text.json", "text.json: not readable as JSON"),
-        (lambda at: at / "empty.json", "empty.json: not readable as JSON"),
-        (lambda at: at / "list.json", "list.json is no run, and no JSON of"),
-        (lambda at: at / "other.json", "other.json is no run, and no JSON of"),
-        (lambda at: at / "cut", "run.json: not readable as JSON"),
-        (lambda at: at / "edited", "run.json is not what was written"),
-        (lambda at: at / "bench", "bench.json is not what leancnn writes: .*median_us"),
-        (lambda at: at / "swapped", "bench.json holds no bench but a check"),
-    ],
+    few(
+        [
+            (lambda at: at / "gone", "gone: no such folder or file"),
+            (lambda at: at / "empty", "holds no run, saved network, comparison, search or EEG run"),
+            (lambda at: at / "some", "is no run but holds some; name those you want: .*some/run"),
+            (lambda at: at / "text.json", "text.json: not readable as JSON"),
+            (lambda at: at / "empty.json", "empty.json: not readable as JSON"),
+            (lambda at: at / "list.json", "list.json is no run, and no JSON of"),
+            (lambda at: at / "other.json", "other.json is no run, and no JSON of"),
+            (lambda at: at / "cut", "run.json: not readable as JSON"),
+            (lambda at: at / "edited", "run.json is not what was written"),
+            (lambda at: at / "bench", "bench.json is not what leancnn writes: .*median_us"),
+            (lambda at: at / "swapped", "bench.json holds no bench but a check"),
+        ],
+        rows=True,
+    ),
     ids=range(11),
 )
 def test_what_is_nothing_to_report_is_one_line(tmp_path, make, said, capsys):
@@ -200,6 +204,7 @@ def test_the_command_says_what_was_written_and_what_is_missing(tmp_path, capsys)
     assert all(one["command"].startswith("leancnn") for one in told["missing"])
 
 
+@pytest.mark.long
 def test_a_report_loads_no_torch(tmp_path):
     paths = [str(made_run(tmp_path / "run", epochs=1))]
     code = (

@@ -17,6 +17,7 @@ from leancnn.distributed import World
 from leancnn.errors import MismatchError, RunError, StoppedError, WriteError
 from leancnn.train import resume, train
 from leancnn.train.plan import TrainingPlan
+from tests.few import few
 from tests.tiny import RECIPE, make_pictures
 from tests.tiny_runs import metrics_of, stopped_at, weights_of
 
@@ -25,7 +26,7 @@ loop_module = import_module("leancnn.train.loop")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 7, 16])
+@pytest.mark.parametrize("step", few([1, 3, 4, 7, 16]))
 def test_a_stopped_run_resumes_to_the_same_bits(
     step: int, pictures: Path, quiet: Path, tmp_path: Path
 ) -> None:
@@ -236,14 +237,23 @@ def test_another_compiler_is_said_to_change_the_bits_of_the_lanes(quiet: Path) -
 
 @pytest.mark.parametrize(
     "overrides",
-    [
-        {"mixup": 1.0, "ema": 0.0},
-        {"loss": "softmax+center", "decay_on": "caffe"},
-        {"loss": "focal", "precision": "bf16", "nesterov": False},
-        {"channels": 1, "batch": 500, "scale": [8, 8], "pad": 0, "shift": 2, "border": "reflect"},
-        {"epochs": 2.5, "schedule": "multistep", "milestones": [0.5], "precision": "auto"},
-        {"backend": "simd", "precision": "bf16"},
-    ],
+    few(
+        [
+            {"mixup": 1.0, "ema": 0.0},
+            {"loss": "softmax+center", "decay_on": "caffe"},
+            {"loss": "focal", "precision": "bf16", "nesterov": False},
+            {
+                "channels": 1,
+                "batch": 500,
+                "scale": [8, 8],
+                "pad": 0,
+                "shift": 2,
+                "border": "reflect",
+            },
+            {"epochs": 2.5, "schedule": "multistep", "milestones": [0.5], "precision": "auto"},
+            {"backend": "simd", "precision": "bf16"},
+        ]
+    ),
 )
 def test_every_kind_of_run_resumes_to_the_same_bits(
     overrides: dict[str, Any], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -270,6 +280,7 @@ def test_every_kind_of_run_resumes_to_the_same_bits(
     assert weights_of(folder) == weights_of(whole.folder)
 
 
+@pytest.mark.long
 def test_a_stopped_run_resumes_to_the_same_bits_with_turns_scales_and_colours(
     pictures: Path, tmp_path: Path
 ) -> None:

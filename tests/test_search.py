@@ -34,6 +34,7 @@ def test_a_network_is_searched_under_one_name_and_signals_under_none():
     assert all(each for choices in names.values() for each in choices.values())
 
 
+@pytest.mark.long
 def test_shapes_are_counted_as_leancnn_counts_and_images_that_fit_no_network_give_none():
     found = list(architectures(classes=10, channels=3, sizes=[(31, 31)], only=["henet_r3"]))
     usual = next(one for one in found if not one.arguments)

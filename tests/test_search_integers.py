@@ -19,6 +19,7 @@ from leancnn.search.budget import Candidate, either
 from leancnn.search.space import Architecture, Change, architectures, counted
 from leancnn.search.study import Study
 from leancnn.search.trial import INT8, Job, Outcome
+from tests.few import few
 from tests.searches import FOUND, architecture, priced
 
 SIDE = 32
@@ -37,18 +38,21 @@ def sized(network, **arguments):
 
 @pytest.mark.parametrize(
     ("network", "arguments"),
-    [
-        ("henet_r3", {"repeat": 1, "width": 12}),
-        ("shufflenet_r3", {"repeat": 1, "width": 12}),
-        ("resnet8", {"width": 8}),
-        ("resnet20", {"repeats": 1, "width": 8}),
-        ("mobilenetv2", {"width": 0.35}),
-        ("mobilenetv3_small", {"stem": "cifar"}),
-        ("squeezenet1_1", {"bn": "all"}),
-        ("rsenet", {"widths": (16, 32), "rmac": "paper21"}),  # sums of 21 vectors
-        ("rsenet", {"widths": (16, 32), "rmac_at": "nowhere", "stem": "cifar"}),
-        ("rsenet", {"widths": (16,), "rmac_at": "both"}),
-    ],
+    few(
+        [
+            ("henet_r3", {"repeat": 1, "width": 12}),
+            ("shufflenet_r3", {"repeat": 1, "width": 12}),
+            ("resnet8", {"width": 8}),
+            ("resnet20", {"repeats": 1, "width": 8}),
+            ("mobilenetv2", {"width": 0.35}),
+            ("mobilenetv3_small", {"stem": "cifar"}),
+            ("squeezenet1_1", {"bn": "all"}),
+            ("rsenet", {"widths": (16, 32), "rmac": "paper21"}),  # sums of 21 vectors
+            ("rsenet", {"widths": (16, 32), "rmac_at": "nowhere", "stem": "cifar"}),
+            ("rsenet", {"widths": (16,), "rmac_at": "both"}),
+        ],
+        rows=True,
+    ),
 )
 def test_what_integers_store_is_known_before_there_are_any(network, arguments):
     some = sized(network, **arguments)

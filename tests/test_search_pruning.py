@@ -131,6 +131,7 @@ def run(tmp_path_factory, no_curves):
     return trained(tmp_path_factory.mktemp("wide") / "trial", 1)
 
 
+@pytest.mark.long
 def test_a_trained_network_is_cut_until_it_keeps_each_limit(run):
     asked = {"macs": 0.5 * wide(1).macs, "bytes": 0.3 * wide(1).bytes, "microseconds": 40.0}
     cut = Cut(budget=asked, microseconds=70.0, factors=FACTORS)
@@ -188,6 +189,7 @@ class Stairs(Pricing):
         return self.height * math.ceil(100 * share**self.power / self.height)
 
 
+@pytest.mark.long
 @given(st.floats(0.05, 0.95), st.floats(0.1, 12), st.floats(0.4, 2.5), st.floats(0.05, 2))
 @settings(deadline=None, max_examples=15)
 def test_a_cut_ends_close_below_the_limits_or_none_that_is_wider_keeps_them(
@@ -280,6 +282,7 @@ def test_a_budget_below_the_narrowest_is_met_by_pruning_where_that_is_asked_for(
     assert all(one.meets(Budget(microseconds=60)) for one in narrow)
 
 
+@pytest.mark.long
 def test_what_groups_do_not_let_shrink_is_passed_over_for_the_next_nearest():
     some = list(architectures(classes=10, channels=3, sizes=[(32, 32)], only=["henet_r3"]))
     floats = [Candidate(one, one.macs / 1e5) for one in some]
@@ -307,6 +310,7 @@ def test_a_dry_run_lists_what_a_cut_would_make_fit_in_rows_of_its_own(capsys):
     assert rows("--no-pruning", "--floats-only") == [whole]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("clock")
 def test_a_network_that_only_a_cut_brings_into_the_budget_is_among_what_is_pruned():
     known = {"networks": ["shufflenet_r3", "resnet8"], "sizes": [(32, 32)], "integers": False}
@@ -327,6 +331,7 @@ def test_a_trial_whose_last_rung_was_not_reported_keeps_the_one_before(tmp_path)
     assert measured.is_saved(tmp_path, one)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_curves")
 def test_the_front_tells_of_the_weights_that_are_there_where_a_rung_was_cut_short(
     run, tmp_path, monkeypatch

@@ -36,6 +36,7 @@ def smallest():
     return next(architectures(classes=10, channels=3, sizes=[(16, 16)], only=["resnet8"]))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler called cc")
 def test_a_program_tells_its_seconds_turn_by_turn_in_floats_and_in_integers(script):
     some = smallest()

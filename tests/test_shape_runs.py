@@ -1,5 +1,6 @@
 """Shapes alone through a network: counted as `count` counts, numbers and views left alone."""
 
+import pytest
 import torch
 
 from leancnn import count
@@ -7,6 +8,7 @@ from leancnn.search.space import architectures
 from leancnn.shape_runs import ShapeRun
 
 
+@pytest.mark.long
 def test_a_space_is_counted_as_leancnn_counts():
     for name in ("henet_r3", "lbmbnet32_r6", "mobilenetv3_small", "resnet8", "shufflenet_r3"):
         one, *_ = architectures(classes=10, channels=3, sizes=[(32, 32)], only=[name])

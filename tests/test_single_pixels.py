@@ -12,6 +12,7 @@ from leancnn.compiler.graph import Conv, Pool
 from leancnn.compiler.import_torch import import_torch
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import compiled, max_error, settled
+from tests.few import few
 
 
 def noise(shape, seed=0):
@@ -46,7 +47,7 @@ def ends(pool, side):
         return False  # none
 
 
-@pytest.mark.parametrize("side", [2, 3, 4])
+@pytest.mark.parametrize("side", few([2, 3, 4]))
 def test_strided_windows_may_end_in_one_pixel(side):
     pools = [pool for pool in WINDOWS if ends(pool, side)]
     assert len(pools) >= 6
@@ -54,8 +55,8 @@ def test_strided_windows_may_end_in_one_pixel(side):
     assert max_error(body, compiled(body, shape), noise(shape)) < 1e-5
 
 
-@pytest.mark.parametrize("channels", [3, 20])
-@pytest.mark.parametrize("how", ["mean", "convolution"])
+@pytest.mark.parametrize("channels", few([3, 20]))
+@pytest.mark.parametrize("how", few(["mean", "convolution"]))
 def test_windows_see_beyond_one_pixel(channels, how):
     c = channels
     layers = [
@@ -113,7 +114,7 @@ class Padded(nn.Module):
         return F.max_pool2d(x, 3, 1).flatten(1)
 
 
-@pytest.mark.parametrize("fill", [0.0, 0.3, -65504.0, -1e9, -3e38])
+@pytest.mark.parametrize("fill", few([0.0, 0.3, -65504.0, -1e9, -3e38]))
 def test_what_is_padded_with_leaves_the_image_as_it_is(fill):
     body = settled(Padded(fill))
     assert max_error(body, compiled(body, (2, 6, 6)), noise((2, 6, 6))) < 1e-6

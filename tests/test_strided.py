@@ -12,6 +12,7 @@ from leancnn.compiler.memory import schedule
 from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import compiled, laid, max_error, settled
+from tests.few import few
 
 
 def picked(module, shape):
@@ -51,14 +52,14 @@ def noise(shape):
     return np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", few(NETWORKS))
 def test_a_tap_picks_where_half_a_vector_stays_in_its_row(name):
     body, shape, expected = NETWORKS[name]
     assert picked(body, shape) == expected
     assert max_error(body, compiled(body, shape), noise(shape)) < 1e-5
 
 
-@pytest.mark.parametrize("lanes", [1, 4, 8])
+@pytest.mark.parametrize("lanes", few([1, 4, 8]))
 def test_narrower_vectors_answer_alike(lanes):
     body, shape, _ = NETWORKS["rows of one vector, then of half"]
     flags = ("-march=native", f"-DLANES={lanes}", "-DREGISTERS=16", "-Wall", "-Wextra", "-Werror")
@@ -72,5 +73,6 @@ def test_tiles_for_few_registers_answer_alike_inside_a_row_and_across(name):
     assert max_error(body, laid(body, shape, "planes", flags, True), noise(shape)) < 1e-5
 
 
+@pytest.mark.long
 def test_henet_deals_out_only_its_smallest_rows():
     assert picked(models.create_model("henet_r3"), (3, 31, 31)) == [True, True, False]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import leancnn
+from tests.few import few
 from tests.test_from_qdq import literal
 
 pytest.importorskip("onnx")
@@ -45,7 +46,7 @@ def trained(backend):
     return network.eval()
 
 
-@pytest.mark.parametrize("backend", ["x86", "qnnpack"])  # bytes up to 127, and all of them
+@pytest.mark.parametrize("backend", few(["x86", "qnnpack"]))  # bytes up to 127, and all of them
 def test_what_pytorch_exports_is_compiled_to_integers(backend, tmp_path):
     pytest.importorskip("onnxruntime")
     network, path = trained(backend), tmp_path / "torch.onnx"

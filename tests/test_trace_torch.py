@@ -12,6 +12,7 @@ from leancnn.compiler.memory import schedule
 from leancnn.compiler.simplify import simplify
 from leancnn.compiler.trace_torch import trace_torch
 from leancnn.search.space import searched
+from tests.few import few
 
 QUICK = ("resnet8", "nvmnet_g4")
 
@@ -22,7 +23,12 @@ def cost(graph):
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in searched()],
+    few(
+        [
+            name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+            for name in searched()
+        ]
+    ),
 )
 def test_a_traced_network_is_the_program_that_export_gives(name, monkeypatch):
     body, image = create_model(name, seed=0).eval(), models.card(name).image

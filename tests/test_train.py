@@ -15,6 +15,7 @@ from leancnn.commands.train import answer
 from leancnn.errors import DataError, DivergedError, RunError, UnknownNameError, UsageError
 from leancnn.train import resume, train
 from leancnn.train.state import SGD
+from tests.few import few
 from tests.tiny import RECIPE
 from tests.tiny_runs import metrics_of, weights_of
 
@@ -200,7 +201,7 @@ def test_a_network_trains_at_another_size_and_knows_it(pictures: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("options", "channels"),
-    [({}, 1), ({"channels": 3}, 3), ({"recipe": RECIPE.changed(epochs=1)}, 3)],
+    few([({}, 1), ({"channels": 3}, 3), ({"recipe": RECIPE.changed(epochs=1)}, 3)], rows=True),
     ids=["nobody asked", "three were asked for", "a recipe was named"],
 )
 def test_images_that_are_all_gray_make_a_network_of_one_channel(

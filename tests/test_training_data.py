@@ -43,6 +43,7 @@ def test_a_pruning_loads_its_images_once(
     assert loads == {("train", "val"): 1}, "also where it goes on"
 
 
+@pytest.mark.long
 def test_a_comparison_loads_the_train_part_once_and_the_test_part_once(
     wide: Path, tmp_path: Path, loads: Counter[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

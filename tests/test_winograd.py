@@ -23,6 +23,7 @@ from leancnn.compiler.memory import schedule
 from leancnn.compiler.planar import PlanarKernel
 from leancnn.compiler.simplify import simplify
 from tests.compiler_nets import FLAGS, DenseKernel, Gate, Residual, laid, max_error, settled
+from tests.few import few
 
 WITHIN = 1e-5
 R = sqrt(2)
@@ -99,7 +100,7 @@ def steps():
     )
 
 
-@pytest.mark.parametrize(("size", "lanes"), [(2, 1), (4, 4), (2, 16), (4, 16)])
+@pytest.mark.parametrize(("size", "lanes"), few([(2, 1), (4, 4), (2, 16), (4, 16)], rows=True))
 def test_each_filter_answers_as_torch_does_in_each_vector_width(size, lanes, monkeypatch):
     monkeypatch.setattr(winograd, "SIZES", (size,))
     shape, registers = (3, 7, 10), 32 if lanes == 16 else 16

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from leancnn.search import Budget, plan
 from leancnn.search.budget import Candidate
 from leancnn.search.drive import Driver
-from leancnn.search.space import Architecture
+from leancnn.search.space import Architecture, Change
 from leancnn.search.study import Study
-from leancnn.search.trial import Outcome
+from leancnn.search.trial import Job, Outcome
 
 
 def architecture(network="henet_r3", macs=1_000_000, size=100_000, **arguments):
@@ -103,3 +103,19 @@ def driven(folder, pool, many, **changes):
     driver = Driver(plan, folder, study_in(folder, plan.found), pool, seconds=1e9)
     driver.look = lambda one: setattr(one, "seconds", 0.0) if len(pool.done) >= many else None
     return driver, driver.run()
+
+
+def a_job(folder, **changes):
+    """The first rung of a trial."""
+    known = {
+        "number": 0,
+        "architecture": architecture("resnet8"),
+        "change": Change(),
+        "epochs": 1,
+        "data": "digits",
+        "folder": str(folder),
+        "seed": 0,
+        "split_seed": 0,
+        "val_share": None,
+    }
+    return Job(**{**known, **changes})

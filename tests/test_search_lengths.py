@@ -1,7 +1,11 @@
 """How long a search trains, in which order, and what it times before it trains on."""
 
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -146,3 +150,63 @@ def test_an_epoch_is_estimated_as_it_is_trained(monkeypatch):
     assert lengths.seconds_per_epoch(small, 1000) == 2.0 * steps
     assert lengths.seconds_per_epoch(small, 1000) == 3.0 * steps
     assert {way[0] for way in ways} == {"simd", "torch"} <= set(get_args(Backend))
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from leancnn.process import die_with_parent
+die_with_parent()
+Path(sys.argv[1]).with_name("began").touch()
+while True:
+    time.sleep(0.02)
+"""
+DRIVER = """
+import sys, time
+from pathlib import Path
+from leancnn.search.pool import LocalPool
+from tests.searches import a_job
+folder = Path(sys.argv[1])
+pool = LocalPool([0], [sys.executable, "-c", sys.argv[2]])
+pool.start(a_job(folder))
+while not (folder / "began").exists():
+    time.sleep(0.02)
+pid = pool._running[0].process.pid
+with pool.quiet():
+    print(pid, flush=True)
+    sys.stdin.readline()
+print("on", flush=True)
+sys.stdin.readline()
+"""
+
+
+def state(pid):
+    """T: halted; S or R: at work; nothing: gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def soon(found):
+    until = time.monotonic() + 30
+    while not found() and time.monotonic() < until:
+        time.sleep(0.02)
+    return found()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_halted_workers_go_on_and_do_not_outlive_a_driver_that_is_killed(tmp_path):
+    for killed in (False, True):
+        command = [sys.executable, "-c", DRIVER, str(tmp_path / str(killed)), WORKER]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, **pipes) as driver:
+            pid = int(driver.stdout.readline())
+            assert soon(lambda pid=pid: state(pid) == "T")
+            if not killed:
+                driver.stdin.write("\n")
+                driver.stdin.flush()
+                assert driver.stdout.readline() == "on\n"
+                assert soon(lambda pid=pid: state(pid) in ("S", "R"))
+            driver.kill()
+        assert soon(lambda pid=pid: state(pid) in ("", "Z"))

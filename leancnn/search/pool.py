@@ -99,12 +99,23 @@ class LocalPool:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Halt all workers for a while."""
-        self._signal(signal.SIGSTOP)
-        try:
+        """Halt all workers for a while.
+
+        What wakes them is a process that waits for this one, to its end at the latest: halted, none
+        would hear that its driver was killed.
+        """
+        halted = [str(worker.process.pid) for worker in self._running]
+        if not halted:
             yield
-        finally:
-            self._signal(signal.SIGCONT)
+            return
+        with subprocess.Popen(
+            ["sh", "-c", 'read -r _; kill -s CONT "$@"', "sh", *halted],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the driver's
+        ):
+            self._signal(signal.SIGSTOP)
+            yield
 
     def _signal(self, number: int) -> None:
         for worker in self._running:

@@ -13,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leancnn import recipes
-from leancnn.errors import ArgumentError
+from leancnn.errors import ArgumentError, LeanCNNError
 from leancnn.recipes import Backend
-from leancnn.search import drive, lengths
+from leancnn.search import Budget, drive, lengths, measured
 from leancnn.search.drive import front
+from leancnn.search.space import Change
+from leancnn.search.study import Trial
+from leancnn.search.trial import Outcome
 from tests.searches import FOUND, Stub, a_plan, architecture, driven, study_in
 
 
@@ -52,7 +55,7 @@ def test_what_learns_nothing_in_the_time_is_left_out_and_no_time_at_all_is_refus
     twenty = of_one_pace(40.0).trainable(FOUND)  # seconds: twenty epochs of 2 M
     assert {one.architecture.macs for one in twenty} == {10**6, 2 * 10**6}
     assert len(of_one_pace(2.0).trainable(FOUND)) == 2  # a tenth, rounded up
-    with pytest.raises(ArgumentError, match=r"give at least 0\.01"):
+    with pytest.raises(ArgumentError, match="give at least 2 times as many"):
         of_one_pace(0.5).trainable(FOUND)
 
 
@@ -210,3 +213,62 @@ def test_halted_workers_go_on_and_do_not_outlive_a_driver_that_is_killed(tmp_pat
                 assert soon(lambda pid=pid: state(pid) in ("S", "R"))
             driver.kill()
         assert soon(lambda pid=pid: state(pid) in ("", "Z"))
+
+
+def test_a_program_is_too_slow_by_its_quickest_turn_and_what_cannot_be_timed_is_left(
+    tmp_path, monkeypatch
+):
+    trial = Trial(0, FOUND[0], Change(), {1: 0.5}, "running")
+    rung = Outcome(number=0, epochs=3)
+    monkeypatch.setattr(measured.weights, "load", lambda *where: where)
+    plan = a_plan(budget=Budget(microseconds=100.0))
+    for turns, slow in (((100.0, 300.0), False), ((101.0, 300.0), True)):
+        times = measured.Times(turns)
+        monkeypatch.setattr(measured, "timed", lambda network, on, times=times: times)
+        assert bool(measured.too_slow(tmp_path, plan, trial, rung)) is slow
+        assert not measured.too_slow(tmp_path, a_plan(budget=Budget()), trial, rung)
+
+    def fails(network, on):
+        raise LeanCNNError("no compiler")
+
+    monkeypatch.setattr(measured, "timed", fails)
+    assert not measured.too_slow(tmp_path, plan, trial, rung)
+
+
+def test_what_failed_reaches_no_accuracy(tmp_path):
+    plan = a_plan(budget=Budget(accuracy=0.55, microseconds=100.0))
+    study = study_in(tmp_path)
+    driver = drive.Driver(plan, tmp_path, study, Stub(), 1e9)
+    trial = study.ask()
+    study.report(trial.number, 1, 0.9)
+    assert driver._reached()
+    study.fail(trial.number, "too slow")
+    assert not driver._reached()
+
+
+def test_a_kill_before_the_end_of_a_trial_was_written_leaves_it_finished(tmp_path):
+    study = study_in(tmp_path)
+    trial = study.ask()
+    for epochs in (1, 3, 9):
+        study.report(trial.number, epochs, 0.9)
+    path = tmp_path / "study.journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))  # that it was finished
+    again = study_in(tmp_path)
+    assert again.trial(trial.number).state == "finished"
+
+
+def test_what_was_passed_over_is_begun_later_only_if_it_can_end(tmp_path):
+    pace = dict.fromkeys(("henet_r3", "shufflenet_r3", "resnet8"), 1e-6)
+    plan, tried = a_plan(pace=pace), set()
+    for seconds in (40.0, 41.0):  # the costliest take 45
+        pool = Stub(size=1, pace=1e-6)
+        study = study_in(tmp_path)
+        driver = drive.Driver(plan, tmp_path, study, pool, seconds, clock=lambda: 0.0)
+        enough = len(pool.done) + 8
+        driver.look = lambda one, pool=pool, enough=enough: (
+            setattr(one, "seconds", 0.0) if len(pool.done) >= enough else None
+        )
+        driver.run()
+        tried |= {study.trial(number).candidate.macs for number, _ in pool.done}
+    assert max(tried) * 9e-6 <= 41

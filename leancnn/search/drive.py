@@ -20,7 +20,7 @@ from leancnn.search.widest_cut import Cut
 TRIES = 3  # of a rung whose worker is killed
 LOOK_S = 1.0
 FORGET_S = 5.0  # between two looks at which weights may go: each draws the front anew
-PASSED = 6  # draws that cannot end in time, after which nothing new is begun
+PASSED = 12  # draws in a row that cannot end in time, after which nothing new is begun
 HOPELESS = 3  # trials that fail before one succeeds
 
 
@@ -45,7 +45,7 @@ class Driver:
     _paces: dict[str, list[float]] = field(default_factory=dict)
     """By network, seconds for each epoch and multiply-accumulate, of rungs that are done."""
     _passed: int = 0
-    """New ones that were drawn and cannot end in time."""
+    """New ones in a row that were drawn and cannot end in time."""
     _weights: set[int] = field(default_factory=set)
     """Trials that may have weights on disk."""
     _forgot: float = -FORGET_S
@@ -122,11 +122,13 @@ class Driver:
         self._queue.sort(key=lambda one: (len(one.accuracies), -(one.accuracy or 0.0)))
         while self._queue and not (self.study.opening and self._passed < PASSED):
             trial = self._queue.pop(0)
-            if self._estimate(trial, len(trial.accuracies) + 1) <= self.left:
+            begun = len(trial.accuracies)
+            if self._estimate(trial, begun + 1 if begun else len(self.study.rungs)) <= self.left:
                 return trial
         while self._passed < PASSED:
             trial = self.study.ask()
             if self._estimate(trial, len(self.study.rungs)) <= self.left:
+                self._passed = 0
                 return trial
             self._passed += 1
         return self._next() if self._queue else None
@@ -162,7 +164,8 @@ class Driver:
         trial = self.study.trial(one.number)
         pace = one.seconds / one.epochs / max(1.0, trial.candidate.training_macs)
         self._paces.setdefault(trial.candidate.architecture.network, []).append(pace)
-        if len(trial.accuracies) == len(self.study.rungs) - 2:
+        limited = self.plan.budget.microseconds is not None
+        if limited and len(trial.accuracies) == len(self.study.rungs) - 2:
             with self.pool.quiet():
                 why = self.too_slow(trial, one)
             if why:
@@ -194,7 +197,8 @@ class Driver:
         asked = self.plan.budget.accuracy
         if asked is None:
             return False
-        best = max((one.accuracy or 0.0 for one in self.study.trials()), default=0.0)
+        able = [one for one in self.study.trials() if one.state != "failed"]
+        best = max((one.accuracy or 0.0 for one in able), default=0.0)
         return lower_bound(best, self.plan.val_images) >= asked
 
     def _forget(self) -> None:

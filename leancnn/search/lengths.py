@@ -81,7 +81,7 @@ class Lengths:
             raise ArgumentError(
                 f"one epoch takes about {duration(least)} here, and the `hours` leave a training "
                 f"no more than {duration(self.seconds)}; give at least "
-                f"{math.ceil(30 * least / HOUR * 100) / 100:g}"
+                f"{math.ceil(least / self.seconds)} times as many"
             )
         return able[: -(-len(found) // 10)]
 

@@ -138,6 +138,9 @@ class Study:
         for one in self._frozen():  # a kill fell into the drawing of it
             if one.state == TrialState.RUNNING and "augment" not in one.params:
                 self._study.tell(one.number, state=TrialState.FAIL)
+        for trial in self.trials():  # a kill fell behind its last rung
+            if trial.state == "running" and len(trial.accuracies) == len(self.rungs):
+                self._study.tell(trial.number, trial.accuracy)
         self._opening = self._enqueue()
 
     def _opened(self, path: Path, seed: int) -> optuna.Study:

@@ -112,6 +112,8 @@ def run(job: Job) -> Outcome:
     except StoppedError:
         raise
     except LeanCNNError as error:
+        if "is in use" in str(error):  # by a worker of an earlier call: no answer of this trial's
+            return replace(made, lost=True)
         kind = type(error).__name__
         made = replace(made, error=f"{kind}: {' '.join(str(error).split())}"[:500])
     else:

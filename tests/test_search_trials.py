@@ -14,10 +14,10 @@ from leancnn.search import run as searching
 from leancnn.search.budget import Candidate
 from leancnn.search.drive import Driver
 from leancnn.search.pool import LocalPool
-from leancnn.search.space import Architecture, Change
+from leancnn.search.space import Architecture
 from leancnn.search.study import Study
-from leancnn.search.trial import INT8, Job, outcome
-from tests.test_search import a_plan
+from leancnn.search.trial import INT8, outcome
+from tests.searches import a_job, a_plan
 
 SIDE = 16
 
@@ -35,17 +35,7 @@ def architecture(width):
 
 
 def job(folder, number=0, epochs=1):
-    return Job(
-        number=number,
-        architecture=architecture(8),
-        change=Change(),
-        epochs=epochs,
-        data="digits",
-        folder=str(folder),
-        seed=0,
-        split_seed=0,
-        val_share=None,
-    )
+    return a_job(folder, number=number, epochs=epochs, architecture=architecture(8))
 
 
 def ended(pool, many=1):

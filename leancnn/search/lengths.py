@@ -20,7 +20,7 @@ from leancnn.train.estimate import duration
 
 REDUCTION = 3  # of three networks at a rung one goes on, for three times as long
 RUNGS = 3  # at most: the shortest training is a ninth of a whole one
-SHARE = 4  # of the time of all cores, what one training may have at most; of one core's a half
+SHARE = 4  # one training takes at most this part of the time of all cores, and half that of one
 SHORT = 20  # epochs that a network must have time for to be tried, if its recipe has so many
 HOUR = 3600.0
 
